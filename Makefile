@@ -1,0 +1,50 @@
+# `make demo`, `make test`, `make parity`, `make check`: each builds what it needs in .venv first.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP = $(VENV)/.installed-$(1)
+
+.PHONY: demo test test-all parity check clean
+
+$(PY):
+	$(PYTHON) -c 'import sys; sys.exit("oido needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another with `make PYTHON=python3.12`") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+
+$(call STAMP,base): setup.cfg pyproject.toml | $(PY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(call STAMP,test): setup.cfg pyproject.toml | $(PY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@ $(call STAMP,base)
+
+$(call STAMP,parity): setup.cfg pyproject.toml $(call STAMP,test)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[test,parity]'
+	touch $@
+
+$(call STAMP,dev): setup.cfg pyproject.toml $(call STAMP,test)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[test,dev]'
+	touch $@
+
+# Pretrains a tiny AudioMAE on the built-in corpus, probes it, writes runs/demo/report.html.
+demo: $(call STAMP,base)
+	$(PY) -m launch.train --config=experiments/audio_mae/builtin_tiny.py --workdir=runs/demo
+	$(PY) -m launch.evaluate --model=runs/demo --tasks=builtin_digits,builtin_words,builtin_events \
+	  --baselines=random,logmel --out=runs/demo
+
+test: $(call STAMP,test)
+	$(PY) -m pytest tests --ignore=tests/parity -m 'not slow'
+
+test-all: $(call STAMP,test)
+	$(PY) -m pytest tests --ignore=tests/parity
+
+parity: $(call STAMP,parity)
+	$(PY) -m pytest tests/parity -m 'not slow'
+
+check: $(call STAMP,dev)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache .mypy_cache

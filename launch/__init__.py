@@ -1,0 +1,1 @@
+"""Commands: thin absl entry points over `research`."""

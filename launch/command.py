@@ -1,0 +1,138 @@
+"""How every command starts: flags are parsed, and a person's mistake becomes one sentence and exit code 2."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from research.errors import InputError
+
+_REQUIRED: list[str] = []
+
+
+def fail(message: object) -> None:
+  """Prints `error: <message>` on one line to stderr and exits with code 2."""
+  print(f'error: {" ".join(str(message).split())}', file=sys.stderr, flush=True)
+  sys.exit(2)
+
+
+def required(*names: str) -> None:
+  """Flags that must be given; checked with one sentence each, after parsing."""
+  _REQUIRED.extend(names)
+
+
+def _cause(error: BaseException) -> str:
+  """The last line of what went wrong: flag libraries put whole tracebacks in their messages."""
+  lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+  if not lines:
+    return type(error).__name__
+  # Tracebacks end in 'ValueError: text'; the sentence is what follows the type.
+  if len(lines) > 1 and 'Traceback' in str(error):
+    return lines[-1].split(': ', 1)[-1]
+  return ' '.join(lines)
+
+
+def _check_config_file(argv: Sequence[str]) -> None:
+  """Says that a config file is missing before the flag library fails on it later."""
+  for i, arg in enumerate(argv):
+    name, _, value = arg.lstrip('-').partition('=')
+    if not arg.startswith('-') or name != 'config':
+      continue
+    value = value or (argv[i + 1] if i + 1 < len(argv) else '')
+    path = Path(value.split(':', 1)[0])
+    if not path.is_file():
+      near = sorted(str(p) for p in path.parent.glob('*.py')) if path.parent.is_dir() else []
+      hint = f' In {path.parent}: {", ".join(near)}.' if near else ''
+      raise InputError(f'--config={value}: there is no file {str(path)!r}.{hint}')
+
+
+def _parse(argv: Sequence[str]) -> Sequence[str]:
+  rest = flags.FLAGS(argv)
+  if len(rest) > 1:
+    raise InputError(
+      f'Unexpected argument {rest[1]!r}: this command takes flags only, as in --name=value.'
+    )
+  return rest
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+  """Parses the flags and runs `main(argv)`; a mistake ends in one sentence.
+
+  Set OIDO_TRACEBACK=1 to see where it came from.
+  """
+  show = os.environ.get('OIDO_TRACEBACK') == '1'
+
+  def parse(argv: Sequence[str]) -> Sequence[str]:
+    try:
+      if any(a.lstrip('-') in ('help', 'helpshort', 'helpfull', 'help=true') for a in argv[1:]):
+        return _parse(argv)
+      _check_config_file(argv)
+      rest = _parse(argv)
+      for name in _REQUIRED:
+        if flags.FLAGS[name].value in (None, ''):
+          raise InputError(f'Missing flag --{name}: {flags.FLAGS[name].help}')
+      return rest
+    # A config file is a person's code: whatever it raises is about what they wrote.
+    except Exception as error:
+      if show:
+        raise
+      fail(_cause(error))
+      raise  # Not reached: fail() exits.
+
+  def guarded(argv: Sequence[str]) -> None:
+    try:
+      main(argv)
+    except InputError as error:
+      if show:
+        raise
+      fail(error)
+    except KeyboardInterrupt:
+      fail('Interrupted.')
+
+  app.run(guarded, flags_parser=parse)
+
+
+def config_flag() -> Any:
+  """--config=FILE.py[:ARG], with --config.path.to.value=… for single values."""
+  from ml_collections import config_flags
+
+  # New attributes are accepted here so that `research.train.build` can name the nearest known one.
+  return config_flags.DEFINE_config_file(
+    'config', None, 'A config file: experiments/….py[:ARG].', lock_config=False,
+    accept_new_attributes=True,
+  )  # fmt: skip
+
+
+def distributed_flags() -> None:
+  """Flags for runs on several hosts."""
+  flags.DEFINE_bool('distributed', False, 'Several hosts, found from the environment (TPU, Slurm).')
+  flags.DEFINE_string('coordinator', None, 'Several hosts: HOST:PORT of the first one.')
+  flags.DEFINE_integer('num_processes', None, 'Several hosts: how many.', lower_bound=1)
+  flags.DEFINE_integer('process_id', None, 'Several hosts: the number of this one.', lower_bound=0)
+  flags.DEFINE_string(
+    'compilation_cache',
+    os.environ.get('JAX_COMPILATION_CACHE_DIR', str(Path.home() / '.cache' / 'oido' / 'xla')),
+    'Folder where compiled programs are kept between runs (empty: none).',
+  )
+
+
+def start_distributed() -> None:
+  """Starts `jax.distributed` when the flags ask for it, and the compilation cache."""
+  import jax
+
+  values = flags.FLAGS
+  if values.compilation_cache:
+    jax.config.update('jax_compilation_cache_dir', values.compilation_cache)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+  given = [values.coordinator, values.num_processes, values.process_id]
+  if any(v is not None for v in given):
+    if any(v is None for v in given):
+      raise InputError(
+        '--coordinator, --num_processes and --process_id go together: give all three.'
+      )
+    jax.distributed.initialize(values.coordinator, values.num_processes, values.process_id)
+  elif values.distributed:
+    jax.distributed.initialize()

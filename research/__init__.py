@@ -1,0 +1,1 @@
+"""oido: self-supervised audio representation learning in JAX."""

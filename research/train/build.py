@@ -1,0 +1,276 @@
+"""The one place where names become objects: a config of plain values in, models, objectives and data out."""
+
+import copy
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from research import models, objectives
+from research.audio import pipeline, sources
+from research.audio.bad_files import BadFiles
+from research.errors import InputError, unknown
+from research.features import augment
+from research.train import optim
+
+DATA: dict[str, Any] = dict(
+  source='builtin',
+  root=None,
+  split='train',
+  where=None,
+  sample_rate=16_000,
+  seconds=None,
+  crop='random',
+  buckets=None,
+  label=None,
+  weighted=False,
+  batch_size=64,
+  shuffle=True,
+  seed=0,
+  epoch_size=None,
+  num_threads=2,
+  num_workers=0,
+  prefetch=8,
+  max_bad_fraction=0.05,
+)
+
+# Every key a config may have, with what it means when an experiment does not say.
+DEFAULTS: dict[str, Any] = dict(
+  seed=0,
+  total_steps=None,
+  epochs=None,
+  data=DATA,
+  model=dict(name=None, args={}),
+  objective=dict(name=None, args={}),
+  augment=(),
+  optim=optim.DEFAULTS,
+  mesh=dict(data=-1, fsdp=1, tensor=1),
+  teacher=None,
+  init=None,
+  evals={},
+  watch=dict(representation_std=dict(min=1e-3, after=50, stop=False)),
+  log_every=10,
+  checkpoint=dict(every=500, keep=2, best=None, best_mode='min'),
+  on_nan='stop',
+  max_rewinds=3,
+  profile=None,
+)
+OPTIONAL: dict[str, dict[str, Any]] = dict(
+  teacher=dict(decay=0.999, decay_end=None, decay_steps=None, forward=False),
+  init=dict(path=None, include='.*', exclude=None),
+  profile=dict(start=10, steps=5),
+)
+EVAL: dict[str, Any] = dict(name=None, every=None, batches=None, data={}, args={})
+# What may differ between a run and its resumption: nothing that changes the numbers.
+FREE = ('mesh', 'log_every', 'checkpoint', 'evals', 'watch', 'on_nan', 'max_rewinds', 'profile')
+FREE_DATA = ('root', 'num_threads', 'prefetch', 'max_bad_fraction')
+
+
+def _merge(default: Mapping[str, Any], given: Mapping[str, Any], where: str) -> dict[str, Any]:
+  """`given` over `default`; a key that `default` lacks is an error, but for free-form dicts."""
+  merged = copy.deepcopy(dict(default))
+  for key, value in given.items():
+    path = f'{where}.{key}' if where else key
+    if key not in merged:
+      raise unknown(
+        'setting', f'config.{path}', [f'config.{where + "." if where else ""}{k}' for k in merged]
+      )
+    inner = merged[key] if merged[key] is not None else OPTIONAL.get(path)
+    free = key in ('args', 'evals', 'watch', 'where', 'schedule', 'layer_decay', 'source') or (
+      where.startswith('evals') and key == 'data'
+    )
+    if isinstance(inner, Mapping) and isinstance(value, Mapping) and not free:
+      merged[key] = _merge(inner, value, path)
+    elif isinstance(inner, Mapping) and inner and not isinstance(value, (Mapping, type(None))):
+      if not free:
+        raise InputError(
+          f'config.{path} is {value!r}, but it is a group: set config.{path}.<name>.'
+        )
+      merged[key] = value
+    else:
+      merged[key] = copy.deepcopy(value)
+  return merged
+
+
+def _plain(value: Any) -> Any:
+  """ConfigDicts as dicts, tuples as lists: what JSON gives back."""
+  if isinstance(value, ConfigDict):
+    value = value.to_dict()
+  if isinstance(value, Mapping):
+    return {str(k): _plain(v) for k, v in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_plain(v) for v in value]
+  return value
+
+
+def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The config with every default filled in and every name and argument checked.
+
+  Raises:
+    InputError: naming what is wrong, what is known and what is nearest.
+  """
+  full = _merge(DEFAULTS, _plain(config), '')
+  if (full['total_steps'] is None) == (full['epochs'] is None):
+    raise InputError('Set one of config.total_steps and config.epochs (and not both).')
+  for key in ('total_steps', 'log_every'):
+    _positive(full[key], f'config.{key}', optional=key == 'total_steps')
+  _positive(full['data']['batch_size'], 'config.data.batch_size')
+  _positive(full['optim']['accumulate'], 'config.optim.accumulate')
+  _positive(full['checkpoint']['every'], 'config.checkpoint.every')
+  if full['on_nan'] not in ('stop', 'rewind'):
+    raise InputError(f"config.on_nan is {full['on_nan']!r}; it must be 'stop' or 'rewind'.")
+  for key in set(full['optim']['schedule']) - set(optim.SCHEDULE_DEFAULTS):
+    raise unknown('setting', f'config.optim.schedule.{key}', optim.SCHEDULE_DEFAULTS)
+  check_arguments('model', full['model'], model_arguments)
+  check_arguments('objective', full['objective'], objective_arguments)
+  full['augment'] = [{'args': {}, **a} for a in full['augment']]
+  for item in full['augment']:
+    check_arguments('augmentation', item, augmentation_arguments)
+  full['evals'] = {
+    name: _merge(EVAL, spec, f'evals.{name}') for name, spec in full['evals'].items()
+  }
+  return full
+
+
+def _positive(value: Any, name: str, optional: bool = False) -> None:
+  if optional and value is None:
+    return
+  if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    raise InputError(f'{name} is {value!r}; it must be a whole number of at least 1.')
+
+
+def check_arguments(
+  kind: str, spec: Mapping[str, Any], arguments: Callable[[str], list[str]]
+) -> None:
+  """Checks `spec = dict(name=…, args=dict(…))` against what the named thing takes."""
+  known = arguments(spec['name'])
+  for key in spec['args']:
+    if key not in known:
+      raise unknown(f'argument config.{kind}.args of {spec["name"]}:', key, known)
+
+
+def _load(path: str) -> Any:
+  module, name = path.split(':')
+  return getattr(importlib.import_module(module), name)
+
+
+def _find(kind: str, name: Any, table: Mapping[str, str]) -> Any:
+  if name not in table:
+    raise unknown(kind, name, table)
+  return _load(table[name])
+
+
+def model_arguments(name: str) -> list[str]:
+  """Arguments that the model of this name takes."""
+  fields = dataclasses.fields(models.get(name))
+  return [f.name for f in fields if f.init and f.name not in ('parent', 'name')]
+
+
+def objective_arguments(name: str) -> list[str]:
+  """Arguments that the objective of this name takes, beyond (out, batch)."""
+  return list(inspect.signature(_find('objective', name, objectives.OBJECTIVES)).parameters)[2:]
+
+
+def augmentation_arguments(name: str) -> list[str]:
+  """Arguments that the augmentation of this name takes, beyond (key, batch)."""
+  if name not in augment.AUGMENTATIONS:
+    raise unknown('augmentation', name, augment.AUGMENTATIONS)
+  return list(inspect.signature(augment.AUGMENTATIONS[name]).parameters)[2:]
+
+
+def model(config: Mapping[str, Any]) -> nn.Module:
+  """The model that `config['model']` describes."""
+  spec = config['model']
+  return models.get(spec['name'])(**spec['args'])
+
+
+def objective(config: Mapping[str, Any]) -> Callable[..., Any]:
+  """`(out, batch) -> (loss, metrics)`."""
+  spec = config['objective']
+  function = _find('objective', spec['name'], objectives.OBJECTIVES)
+  args = dict(spec['args'])
+  return lambda out, batch: function(out, batch, **args)
+
+
+def augmentations(config: Mapping[str, Any]) -> list[Callable[..., Any]]:
+  """Functions `(key, batch) -> batch` in the order of the config."""
+
+  def bind(spec):
+    function, args = augment.AUGMENTATIONS[spec['name']], dict(spec['args'])
+    return lambda key, batch: function(key, batch, **args)
+
+  return [bind(spec) for spec in config['augment']]
+
+
+def source(data: Mapping[str, Any]) -> sources.Source:
+  """The rows that a data config selects.
+
+  Raises:
+    InputError: when nothing is left after `split` and `where`.
+  """
+  spec = data['source']
+  # A list in a config is a pool of sources; a one-element pool is the source itself.
+  found = sources.open_source(spec, split=data['split'], root=data['root'])
+  where = data['where'] or {}
+  for column, wanted in where.items():
+    allowed = {str(w) for w in (wanted if isinstance(wanted, (list, tuple)) else [wanted])}
+    found = found.select([i for i, v in enumerate(found.column(column)) if str(v) in allowed])
+  if not len(found):
+    raise InputError(
+      f'No clips are left in {found.name!r} with split={data["split"]!r} and where={dict(where)}.'
+    )
+  return found
+
+
+def train_batches(
+  data: Mapping[str, Any],
+  rows: sources.Source,
+  *,
+  process_index: int,
+  process_count: int,
+  bad_files: BadFiles | None,
+) -> Any:
+  """The grain dataset of training batches that `config['data']` describes."""
+  weights = None
+  if data['weighted']:
+    weights = rows.sampling_weights()
+  return pipeline.train_batches(
+    rows,
+    weights=weights,
+    process_index=process_index,
+    process_count=process_count,
+    bad_files=bad_files,
+    **{
+      k: data[k]
+      for k in (
+        'batch_size', 'sample_rate', 'seconds', 'crop', 'buckets', 'label', 'seed', 'shuffle',
+        'num_threads', 'num_workers', 'prefetch',
+      )
+    },
+  )  # fmt: skip
+
+
+def length(config: Mapping[str, Any], rows: int) -> tuple[int, float]:
+  """(total steps, steps in an epoch) of a run over `rows` clips (`data.epoch_size` overrides)."""
+  epoch = (config['data']['epoch_size'] or rows) / config['data']['batch_size']
+  if config['total_steps'] is not None:
+    return config['total_steps'], epoch
+  # As DistributedSampler with drop_last: only whole batches count.
+  return max(int(epoch), 1) * config['epochs'], max(int(epoch), 1)
+
+
+def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+  """Settings that differ between two completed configs and change the numbers, as 'path: a -> b'."""
+
+  def walk(a: Any, b: Any, path: str) -> list[str]:
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+      keys = sorted(set(a) | set(b))
+      return [d for k in keys for d in walk(a.get(k), b.get(k), f'{path}.{k}' if path else k)]
+    return [] if a == b else [f'{path}: {a!r} -> {b!r}']
+
+  free = FREE + tuple(f'data.{k}' for k in FREE_DATA)
+  return [d for d in walk(old, new, '') if not d.startswith(tuple(f + '.' for f in free) + tuple(f + ':' for f in free))]  # fmt: skip

@@ -1,0 +1,65 @@
+"""What a person sees while a run goes on: a progress bar on a terminal, plain lines in a log."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+SHOWN = ('loss', 'grad_norm', 'learning_rate')
+
+
+def _short(value: float | None) -> str:
+  return '-' if value is None else f'{value:.4g}'
+
+
+class Console:
+  """Shows the step, the loss and the time left; silent when `active` is False."""
+
+  def __init__(self, total: int, start: int, active: bool = True):
+    self._total, self._active = total, active
+    self._bar: Any = None
+    if active and sys.stderr.isatty():
+      from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+      )
+
+      self._bar = Progress(
+        TextColumn('[bold]train'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn('{task.fields[values]}'),
+        TimeRemainingColumn(),
+      )
+      self._task = self._bar.add_task('train', total=total, completed=start, values='')
+      self._bar.start()
+
+  def step(self, step: int) -> None:
+    """Moves the bar."""
+    if self._bar:
+      self._bar.update(self._task, completed=step)
+
+  def metrics(self, step: int, values: Mapping[str, Any], seconds_left: float) -> None:
+    """Shows the newest metrics."""
+    text = ' '.join(f'{k}={_short(values[k])}' for k in SHOWN if k in values)
+    if self._bar:
+      self._bar.update(self._task, completed=step, values=text)
+    elif self._active:
+      minutes, seconds = divmod(round(seconds_left), 60)
+      print(f'step {step}/{self._total} {text} left={minutes}:{seconds:02d}', flush=True)
+
+  def say(self, text: str) -> None:
+    """A line of its own."""
+    if not self._active:
+      return
+    if self._bar:
+      self._bar.console.print(text, markup=False, highlight=False)
+    else:
+      print(text, flush=True)
+
+  def close(self) -> None:
+    """Gives the terminal back."""
+    if self._bar:
+      self._bar.stop()

@@ -1,0 +1,260 @@
+"""The only training loop: any model, any objective, any mesh; stopped and resumed without a trace."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from research.audio.bad_files import BadFiles
+from research.errors import InputError
+from research.train import build, hardware, optim, sharding, validate
+from research.train import step as step_lib
+from research.train.checkpoint import Checkpointer
+from research.train.console import Console
+from research.train.feed import Feed
+from research.train.health import Watch
+from research.train.preemption import Stop
+from research.train.state import State, count, init_state
+from research.train.warm_start import warm_start
+from research.train.workdir import make_workdir
+from research.train.writer import Writer
+
+
+@dataclasses.dataclass
+class Result:
+  """What a run leaves behind: its state, the last metrics, and whether it reached its last step."""
+
+  state: State
+  metrics: dict[str, float]
+  finished: bool
+
+
+def _window(window: list[Any], seconds: float, waited: float, flops: float, rate: int) -> dict[str, float]:  # fmt: skip
+  """The metrics of the steps since the last line: means, speeds, and the newest learning rate."""
+  rows = jax.device_get(window)
+  mean = {k: float(np.mean([r[k] for r in rows])) for k in rows[-1]}
+  mean['learning_rate'] = float(rows[-1]['learning_rate'])
+  samples = mean.pop('audio_samples', 0.0)
+  mean.pop('finite')
+  step_seconds = seconds / len(rows)
+  mean['step_seconds'] = step_seconds
+  mean['audio_seconds_per_second_per_chip'] = samples / rate / step_seconds / jax.device_count()
+  mean['input_wait_fraction'] = min(waited / seconds, 1.0)
+  mean['flops_per_second_per_chip'] = flops / seconds
+  used = hardware.mfu(flops, seconds)
+  if used is not None:
+    mean['mfu'] = used
+  return mean
+
+
+def train(config: Mapping[str, Any], workdir: str | os.PathLike, quiet: bool = False) -> Result:
+  """Trains what `config` describes in `workdir`, from its newest checkpoint when there is one.
+
+  Args:
+    config: an experiment's config (completed and checked here).
+    workdir: the folder of the run; see `docs` in the README for what it holds.
+    quiet: print nothing.
+
+  Raises:
+    InputError: for every mistake that can be known before the first step, and when the run must stop
+      (bad files above the limit, a loss that is not finite, a full disk).
+  """
+  config = build.complete(config)
+  mesh = sharding.make_mesh(config['mesh'])
+  parts = sharding.batch_devices(mesh) * config['optim']['accumulate']
+  if config['data']['batch_size'] % parts:
+    raise InputError(
+      f'config.data.batch_size is {config["data"]["batch_size"]}, which {parts} (devices that share '
+      'a batch x optim.accumulate) does not divide.'
+    )
+  with jax.set_mesh(mesh):
+    return _Run(config, workdir, mesh, quiet).go()
+
+
+class _Run:
+  """One run: what is set up once, and the loop over it."""
+
+  def __init__(self, config: dict[str, Any], workdir: Any, mesh: Any, quiet: bool):
+    self.config, self.mesh = config, mesh
+    self.first = jax.process_index() == 0
+    self.model = build.model(config)
+    objective = build.objective(config)
+    rows = build.source(config['data'])
+    self.total, epoch = build.length(config, len(rows))
+    schedule = optim.make_schedule(config['optim'], self.total, epoch)
+    optimizer = optim.make_optimizer(config['optim'], schedule)
+    teacher = config['teacher']
+    if teacher and teacher['decay_end'] is not None and not teacher['decay_steps']:
+      teacher = {**teacher, 'decay_steps': self.total}
+
+    # Input: the batches of this process, and what a batch looks like.
+    self.workdir = make_workdir(workdir, config)
+    self.bad_files = BadFiles(self.workdir / 'bad_files.jsonl', config['data']['max_bad_fraction'])
+    dataset = build.train_batches(
+      config['data'],
+      rows,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      bad_files=self.bad_files,
+    )
+    self.iterator = iter(dataset)
+
+    # State: shapes first, then where each leaf lives, then the values in place.
+    example = {k: np.zeros((1, *x.shape[1:]), x.dtype) for k, x in next(iter(dataset)).items()}
+
+    def fresh() -> State:
+      return init_state(self.model, optimizer, example, config['seed'], bool(teacher))
+
+    shapes = jax.eval_shape(fresh)
+    self.shardings = sharding.shardings(shapes, mesh)
+    self.target = jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self.shardings
+    )
+    self.fresh = jax.jit(fresh, out_shardings=self.shardings)
+    options = {k: v for k, v in config['checkpoint'].items() if k != 'every'}
+    self.checkpoints = Checkpointer(self.workdir / 'checkpoints', **options)
+    step = step_lib.make_train_step(
+      self.model,
+      objective,
+      optimizer,
+      schedule=schedule,
+      augment=build.augmentations(config),
+      accumulate=config['optim']['accumulate'],
+      teacher=teacher,
+    )
+    self.steps = step_lib.Steps(step, self.shardings, mesh)
+    self.objective, self.quiet = objective, quiet
+
+  def start(self) -> tuple[State, Any]:
+    """(state, input position): from the newest checkpoint, from other weights, or fresh."""
+    restored = self.checkpoints.restore_newest(self.target)
+    if restored is not None:
+      return restored
+    state = self.fresh()
+    if self.config['init']:
+      state = warm_start(state, self.config['init'], getattr(self.model, 'frontend', None))
+    return state, None
+
+  def go(self) -> Result:
+    state, position = self.start()
+    self.step = int(state.step)
+    self.writer = Writer(self.workdir, self.step, active=self.first)
+    self.console = Console(self.total, self.step, active=self.first and not self.quiet)
+    run = validate.Run(
+      self.config, self.model, self.objective, self.mesh, self.workdir, self.writer
+    )
+    self.evaluators = validate.make_evaluators(run)
+    self.watch = Watch(self.config['watch'])
+    self.scores: dict[str, float] = {}
+    verb = f'goes on from step {self.step}' if self.step else 'starts'
+    self.console.say(
+      f'{self.config["model"]["name"]}: {count(state.params):,} parameters, {self.total} steps of '
+      f'{self.config["data"]["batch_size"]} clips on {jax.device_count()} '
+      f'{jax.devices()[0].platform} device(s); {verb} in {self.workdir}'
+    )
+    self.feed = Feed(self.iterator, lambda b: sharding.to_devices(b, self.mesh), position=position)
+    try:
+      with Stop() as stop:
+        state, metrics = self.run_steps(state, stop)
+      if self.step >= self.total:
+        self.evaluate(state, at_end=True)
+      self.checkpoints.wait(self.step)
+    finally:
+      self.feed.close()
+      self.writer.close()
+      self.console.close()
+    self.checkpoints.close()
+    return Result(state, {**metrics, **self.scores}, self.step >= self.total)
+
+  def run_steps(self, state: State, stop: Stop) -> tuple[State, dict[str, float]]:
+    config, last = self.config, {}
+    window: list[Any] = []
+    rewinds, saved = 0, self.step if self.step else None
+    begin, waited, flops = time.perf_counter(), 0.0, 0.0
+    compiled = self.steps.compile_seconds
+    while self.step < self.total:
+      self._profile()
+      state, metrics = self.steps(state, next(self.feed))
+      previous = window[-1] if window else None
+      window.append(metrics)
+      self.step += 1
+      save = self.step % config['checkpoint']['every'] == 0 or self.step == self.total
+      log = self.step % config['log_every'] == 0 or save
+      # Look at the step before (it is done, so nothing waits), and at this one before it is saved or logged.
+      look = [m for m in (previous, metrics if log else None) if m is not None]
+      if any(not float(m['finite']) for m in look):
+        state, rewinds = self._not_finite(state, rewinds, saved)
+        window = []
+        continue
+      self.console.step(self.step)
+      if log:
+        seconds = time.perf_counter() - begin - (self.steps.compile_seconds - compiled)
+        waits, flop = self.feed.wait_seconds - waited, self.steps.flops - flops
+        last = _window(window, seconds, waits, flop, config['data']['sample_rate'])
+        self._log(last, seconds / len(window))
+        window, waited, flops = [], self.feed.wait_seconds, self.steps.flops
+      self.bad_files.check()
+      self.evaluate(state)
+      leave = stop.agreed(self.step)
+      if save or leave:
+        self.checkpoints.save(self.step, state, self.feed.position, self.scores)
+        saved = self.step
+      if log:
+        begin, compiled = time.perf_counter(), self.steps.compile_seconds
+      if leave:
+        self.console.say(
+          f'Stopped by a signal: step {self.step} is saved; the same command goes on.'
+        )
+        break
+    return state, last
+
+  def _log(self, metrics: dict[str, float], step_seconds: float) -> None:
+    metrics['compile_seconds'] = self.steps.compile_seconds
+    self.writer.scalars(self.step, metrics)
+    self.console.metrics(self.step, metrics, (self.total - self.step) * step_seconds)
+    for warning in self.watch.check(self.step, metrics):
+      self.console.say(warning)
+      self.writer.scalars(self.step, {'warning': warning})
+
+  def evaluate(self, state: State, at_end: bool = False) -> None:
+    """Runs the evaluators that are due; at the end, those that the last step did not run."""
+    for name, (every, evaluator) in self.evaluators.items():
+      due = bool(every) and self.step % every == 0
+      if due == at_end:
+        continue
+      start = time.perf_counter()
+      found = evaluator(self.step, state)
+      self.scores.update(found)
+      if found:
+        self.writer.scalars(self.step, {**found, f'{name}/seconds': time.perf_counter() - start})
+        shown = ' '.join(f'{k}={v:.4g}' for k, v in found.items())
+        self.console.say(f'step {self.step}: {shown}')
+
+  def _not_finite(self, state: State, rewinds: int, saved: int | None) -> tuple[State, int]:
+    """Stops, or goes back to the newest checkpoint while the input goes on past the bad batch."""
+    text = f'The loss or its gradient was not finite near step {self.step}'
+    good = f'the last good checkpoint is step {saved}' if saved else 'there is no checkpoint yet'
+    advice = 'lower optim.lr, set optim.clip_norm, or look at the data'
+    if self.config['on_nan'] == 'stop':
+      raise InputError(f"{text}; {good}. Try: {advice}; on_nan='rewind' skips such batches.")
+    if rewinds >= self.config['max_rewinds']:
+      raise InputError(f'{text}, after {rewinds} rewinds; {good}. Try: {advice}.')
+    self.checkpoints.wait()
+    restored = self.checkpoints.restore_newest(self.target)
+    # The step itself undoes a poisoned update, so without a checkpoint the state is still good.
+    state = restored[0] if restored else state
+    self.step = int(state.step)
+    self.console.say(f'{text}: back to step {self.step}, the input goes on.')
+    return state, rewinds + 1
+
+  def _profile(self) -> None:
+    spec = self.config['profile']
+    if spec and self.first:
+      if self.step == spec['start']:
+        jax.profiler.start_trace(str(self.workdir / 'profile'))
+      elif self.step == spec['start'] + spec['steps']:
+        jax.profiler.stop_trace()

@@ -1,0 +1,254 @@
+"""Optimisers and schedules from plain values.
+
+`optim = dict(name='adamw', lr=1e-3, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.05, no_decay=REGEX,
+clip_norm=None, accumulate=1, layer_decay=None, frozen=(), schedule=dict(name='cosine', warmup_steps=100,
+final_lr=0.0))`.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from research.errors import InputError, unknown
+from research.train.state import path_name
+
+Schedule = Callable[[Any], jax.Array]
+
+# What is not decayed by default: biases, norm scales, and scalars such as Swin-V2's temperature.
+NO_DECAY = r'(^|/)(bias|scale|tau)$'
+# Layer-wise decay: what belongs to the stem, and where a block says its number.
+STEM = r'(^|/)(patch_embed|pos_embed|cls_token|stem)(/|$)'
+BLOCK = r'(^|/)blocks_(\d+)/'
+STACKED = r'(^|/)blocks/'
+
+DEFAULTS: dict[str, Any] = dict(
+  name='adamw',
+  lr=1e-3,
+  b1=0.9,
+  b2=0.999,
+  eps=1e-8,
+  momentum=0.9,
+  trust_coefficient=0.001,
+  weight_decay=0.0,
+  no_decay=NO_DECAY,
+  clip_norm=None,
+  accumulate=1,
+  layer_decay=None,
+  frozen=(),
+  schedule=dict(name='constant'),
+)
+SCHEDULE_DEFAULTS: dict[str, Any] = dict(
+  name='constant',
+  warmup_steps=None,
+  warmup_epochs=None,
+  warmup_fraction=None,
+  final_lr=0.0,
+  initial_scale=0.01,
+  hold_fraction=0.4,
+  final_scale=0.05,
+  power=1.0,
+)
+
+
+def _warmup(lr: float, warmup: float, step: jax.Array) -> jax.Array:
+  return lr * step / max(warmup, 1e-9)
+
+
+def cosine(lr: float, total: int, warmup: float, args: Mapping[str, Any]) -> Schedule:
+  """Linear from 0, then half a cosine to `final_lr` (AudioMAE's util/lr_sched.py)."""
+
+  def schedule(step):
+    step = jnp.asarray(step, jnp.float32)
+    t = jnp.clip((step - warmup) / max(total - warmup, 1), 0.0, 1.0)
+    low = args['final_lr']
+    decayed = low + (lr - low) * 0.5 * (1.0 + jnp.cos(jnp.pi * t))
+    return jnp.where(step < warmup, _warmup(lr, warmup, step), decayed)
+
+  return schedule
+
+
+def polynomial(lr: float, total: int, warmup: float, args: Mapping[str, Any]) -> Schedule:
+  """Linear from 0, then `(1 - t) ** power` to `final_lr` (fairseq's polynomial_decay)."""
+
+  def schedule(step):
+    step = jnp.asarray(step, jnp.float32)
+    t = jnp.clip((step - warmup) / max(total - warmup, 1), 0.0, 1.0)
+    low = args['final_lr']
+    return jnp.where(
+      step < warmup, _warmup(lr, warmup, step), low + (lr - low) * (1.0 - t) ** args['power']
+    )
+
+  return schedule
+
+
+def tri_stage(lr: float, total: int, warmup: float, args: Mapping[str, Any]) -> Schedule:
+  """Up from `initial_scale * lr`, hold, exponentially down to `final_scale * lr` (fairseq)."""
+  hold = args['hold_fraction'] * total
+  decay = max(total - warmup - hold, 1)
+
+  def schedule(step):
+    step = jnp.asarray(step, jnp.float32)
+    first = args['initial_scale'] * lr
+    rising = first + (lr - first) * step / max(warmup, 1e-9)
+    t = jnp.clip((step - warmup - hold) / decay, 0.0, 1.0)
+    falling = lr * jnp.exp(t * jnp.log(args['final_scale']))
+    return jnp.where(step < warmup, rising, falling)
+
+  return schedule
+
+
+def constant(lr: float, total: int, warmup: float, args: Mapping[str, Any]) -> Schedule:
+  """Linear from 0 over the warm-up, then constant."""
+  del total, args
+
+  def schedule(step):
+    step = jnp.asarray(step, jnp.float32)
+    return jnp.where(step < warmup, _warmup(lr, warmup, step), jnp.float32(lr))
+
+  return schedule
+
+
+SCHEDULES = dict(cosine=cosine, polynomial=polynomial, tri_stage=tri_stage, constant=constant)
+
+
+def make_schedule(optim: Mapping[str, Any], total_steps: int, epoch_steps: float = 1.0) -> Schedule:
+  """The learning rate as a function of the step (fractions of a step are allowed).
+
+  Args:
+    optim: the `optim` config.
+    total_steps: of the run.
+    epoch_steps: steps in an epoch, for `warmup_epochs`.
+
+  Raises:
+    InputError: for an unknown name, or a warm-up that is longer than the run.
+  """
+  args = {**SCHEDULE_DEFAULTS, **optim['schedule']}
+  if args['name'] not in SCHEDULES:
+    raise unknown('schedule', args['name'], SCHEDULES)
+  given = {k: args[k] for k in ('warmup_steps', 'warmup_epochs', 'warmup_fraction') if args[k]}
+  if len(given) > 1:
+    raise InputError(f'optim.schedule has {" and ".join(given)}: give one of them.')
+  unit = dict(warmup_steps=1.0, warmup_epochs=epoch_steps, warmup_fraction=float(total_steps))
+  warmup = sum(value * unit[k] for k, value in given.items())
+  if warmup >= total_steps > 0:
+    raise InputError(
+      f'optim.schedule warms up for {warmup:g} steps, but the run has {total_steps}: '
+      'shorten the warm-up or raise total_steps.'
+    )
+  return SCHEDULES[args['name']](optim['lr'], total_steps, warmup, args)
+
+
+def decay_mask(params: Any, no_decay: str) -> Any:
+  """True where weight decay applies: leaves whose path the pattern does not match."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: re.search(no_decay, path_name(path)) is None, params
+  )
+
+
+def layer_scales(params: Any, rate: float, depth: int) -> Any:
+  """Layer-wise learning-rate factors: `rate ** (depth + 1 - layer)` (AudioMAE's util/lr_decay.py).
+
+  The stem is layer 0, block i is layer i + 1, what follows is layer depth + 1 (factor 1). Scanned blocks
+  get one factor for each entry of their leading axis.
+  """
+
+  def scale(path, x):
+    name = path_name(path)
+    block = re.search(BLOCK, name)
+    if re.search(STEM, name):
+      layer = 0
+    elif block:
+      layer = int(block.group(2)) + 1
+    elif re.search(STACKED, name):
+      layers = jnp.arange(x.shape[0]) + 1
+      factors = jnp.float32(rate) ** (depth + 1 - layers).astype(jnp.float32)
+      return factors.reshape(-1, *(1,) * (x.ndim - 1))
+    else:
+      layer = depth + 1
+    return jnp.float32(rate ** (depth + 1 - layer))
+
+  return jax.tree_util.tree_map_with_path(scale, params)
+
+
+def _scale_by_tree(make_scales: Callable[[Any], Any]) -> optax.GradientTransformation:
+  def update(updates, state, params=None):
+    if params is None:
+      raise ValueError('layer decay needs the parameters: update(updates, state, params)')
+    return jax.tree.map(lambda u, s: u * s, updates, make_scales(params)), state
+
+  return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+
+
+def _rule(optim: Mapping[str, Any], schedule: Schedule) -> optax.GradientTransformation:
+  mask = lambda params: decay_mask(params, optim['no_decay'])  # noqa: E731
+  wd, b1, b2, eps = (optim[k] for k in ('weight_decay', 'b1', 'b2', 'eps'))
+  if optim['name'] == 'adamw':
+    return optax.adamw(schedule, b1, b2, eps, weight_decay=wd, mask=mask)
+  if optim['name'] == 'adam':
+    # As torch.optim.Adam: the decay is L2, added to the gradient before the moments.
+    return optax.chain(
+      optax.add_decayed_weights(wd, mask) if wd else optax.identity(),
+      optax.scale_by_adam(b1, b2, eps),
+      optax.scale_by_learning_rate(schedule),
+    )
+  if optim['name'] == 'sgd':
+    return optax.chain(
+      optax.add_decayed_weights(wd, mask) if wd else optax.identity(),
+      optax.sgd(schedule, momentum=optim['momentum'] or None),
+    )
+  if optim['name'] == 'lars':
+    return optax.lars(
+      schedule,
+      wd,
+      weight_decay_mask=mask,
+      trust_coefficient=optim['trust_coefficient'],
+      trust_ratio_mask=mask,
+      momentum=optim['momentum'],
+    )
+  raise unknown('optimiser', optim['name'], ('adamw', 'adam', 'sgd', 'lars'))
+
+
+def promoting(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+  """The same rule under JAX's standard type promotion: optax mixes int32 counters with floats."""
+
+  def update(updates, state, params=None, **extra):
+    with jax.numpy_dtype_promotion('standard'):
+      return rule.update(updates, state, params, **extra)
+
+  return optax.GradientTransformation(rule.init, update)
+
+
+def is_frozen(path: str, frozen: tuple[str, ...]) -> bool:
+  """Whether a parameter path matches one of the `frozen` patterns."""
+  return any(re.search(pattern, path) for pattern in frozen)
+
+
+def make_optimizer(optim: Mapping[str, Any], schedule: Schedule) -> optax.GradientTransformation:
+  """Clip, then the rule with decoupled or L2 decay, then layer factors; frozen subtrees stay as they are.
+
+  Raises:
+    InputError: for an unknown optimiser.
+  """
+  parts = [_rule(optim, schedule)]
+  if optim['clip_norm']:
+    parts.insert(0, optax.clip_by_global_norm(optim['clip_norm']))
+  if optim['layer_decay']:
+    rate, depth = optim['layer_decay']['rate'], optim['layer_decay']['depth']
+    parts.append(_scale_by_tree(lambda params: layer_scales(params, rate, depth)))
+  chain = optax.chain(*parts)
+  frozen = tuple(optim['frozen'])
+  if not frozen:
+    return promoting(chain)
+
+  def labels(params):
+    return jax.tree_util.tree_map_with_path(
+      lambda path, _: 'frozen' if is_frozen(path_name(path), frozen) else 'trained', params
+    )
+
+  return promoting(
+    optax.multi_transform({'trained': chain, 'frozen': optax.set_to_zero()}, labels)
+  )

@@ -1,0 +1,98 @@
+"""Where arrays live: a mesh with axes `data`, `fsdp` and `tensor`, and rules from parameter paths to axes.
+
+Models know nothing of this. A rule is a regular expression on the path of a leaf (the optimiser's
+moments and the teacher end in the path of their parameter, so they follow it) and the mesh axis of each
+dimension. A dimension that its axis does not divide is replicated.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from research.errors import InputError
+from research.train.state import path_name
+
+AXES = ('data', 'fsdp', 'tensor')
+
+# Leading dimensions that a rule does not name (scanned layers) are replicated.
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+  # Attention: split the heads; [d, 3, h, k] and [h, k, d].
+  (r'(qkv|query|key|value)/kernel$', ('fsdp', None, 'tensor', None)),
+  (r'qkv/bias$', (None, 'tensor', None)),
+  (r'attn/(proj|out)/kernel$', ('tensor', None, 'fsdp')),
+  # MLP: split the hidden width.
+  (r'fc1/kernel$', ('fsdp', 'tensor')),
+  (r'fc1/bias$', ('tensor',)),
+  (r'fc2/kernel$', ('tensor', 'fsdp')),
+  # Everything else that is a matrix: parameters are spread over `fsdp` on their last dimension.
+  (r'kernel$', (None, 'fsdp')),
+  (r'(embedding|codebook)$', (None, 'fsdp')),
+)
+
+
+def make_mesh(shape: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
+  """A mesh over `devices` (default: all); one axis may be -1 for "what remains".
+
+  Raises:
+    InputError: if the product of the sizes is not the number of devices.
+  """
+  devices = list(jax.devices() if devices is None else devices)
+  wrong = set(shape) - set(AXES)
+  if wrong:
+    raise InputError(
+      f'mesh.{sorted(wrong)[0]} does not exist: the mesh axes are {", ".join(AXES)}.'
+    )
+  sizes = [int(shape.get(axis, 1)) for axis in AXES]
+  known = math.prod(s for s in sizes if s != -1)
+  if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
+    raise InputError(f'mesh {dict(shape)}: sizes are positive, and at most one is -1 (the rest).')
+  if -1 in sizes and known and len(devices) % known == 0:
+    sizes[sizes.index(-1)] = len(devices) // known
+  if -1 in sizes or math.prod(sizes) != len(devices):
+    raise InputError(
+      f'mesh {dict(shape)} needs {known}{" x n" if -1 in sizes else ""} devices, but there are '
+      f'{len(devices)}: choose data x fsdp x tensor = {len(devices)}.'
+    )
+  grid = np.asarray(devices).reshape(sizes)
+  return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def leaf_spec(path: str, shape: Sequence[int], mesh: Mesh) -> P:
+  """The axes of one leaf: the first rule whose pattern is found in its path."""
+  for pattern, axes in RULES:
+    if re.search(pattern, path) and len(shape) >= len(axes):
+      axes = (None,) * (len(shape) - len(axes)) + axes
+      return P(*(a if a and n % mesh.shape[a] == 0 else None for a, n in zip(axes, shape)))
+  return P()
+
+
+def shardings(tree: Any, mesh: Mesh) -> Any:
+  """A NamedSharding for each leaf of `tree` (arrays or shapes), by `RULES`."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, x: NamedSharding(mesh, leaf_spec(path_name(path), np.shape(x), mesh)), tree
+  )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Batches are split on their first dimension over `data` and `fsdp`."""
+  return NamedSharding(mesh, P(('data', 'fsdp')))
+
+
+def batch_devices(mesh: Mesh) -> int:
+  """Into how many parts a batch is split."""
+  return mesh.shape['data'] * mesh.shape['fsdp']
+
+
+def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+  """Global arrays from the rows that this process holds."""
+  sharding = batch_sharding(mesh)
+  return {
+    name: jax.make_array_from_process_local_data(sharding, np.asarray(x))
+    for name, x in batch.items()
+  }

@@ -1,0 +1,97 @@
+"""Everything a run needs to go on: one frozen tree, saved and restored whole."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+# Streams of randomness a model may ask for; each step derives all of them from the run's key.
+STREAMS = ('mask', 'dropout', 'augment', 'noise')
+
+Tree = Any
+
+
+@flax.struct.dataclass
+class State:
+  """The training state.
+
+  Attributes:
+    step: int32 scalar, optimiser steps done.
+    params: trained parameters, float32.
+    opt_state: the optimiser's state.
+    teacher: None, or {'params': EMA of `params`, 'variables': the teacher's own collections}.
+    variables: every other collection of the model (batch statistics, codebooks, tables).
+    key: the run's random key; the key of a step is `fold_in(key, step)`.
+  """
+
+  # `Tree`, not `jax.Array`: under `eval_shape` and in restores the leaves are shapes.
+  step: Tree
+  params: Tree
+  opt_state: Tree
+  teacher: Tree
+  variables: Tree
+  key: Tree
+
+  def to_dict(self) -> dict[str, Tree]:
+    """The fields by name, without those that are None: what a checkpoint holds."""
+    fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+    return {name: value for name, value in fields.items() if value is not None}
+
+  @classmethod
+  def from_dict(cls, fields: Mapping[str, Tree]) -> 'State':
+    """The inverse of `to_dict`."""
+    return cls(**{'teacher': None, **fields})
+
+
+def streams(key: jax.Array) -> dict[str, jax.Array]:
+  """One independent key for each stream of `STREAMS`."""
+  return {name: jax.random.fold_in(key, i) for i, name in enumerate(STREAMS)}
+
+
+def init_state(
+  model: nn.Module,
+  optimizer: optax.GradientTransformation,
+  batch: Mapping[str, jax.Array],
+  seed: int,
+  with_teacher: bool,
+) -> State:
+  """A fresh state (pure: trace it under `jax.jit` or `jax.eval_shape`).
+
+  Args:
+    model: the model; its parameters are made by a call with `train=True`.
+    optimizer: whose state is made for the parameters.
+    batch: arrays of the shapes of a batch (values do not matter).
+    seed: of the run.
+    with_teacher: whether an EMA teacher starts as a copy of the parameters.
+  """
+  root = jax.random.key(seed)
+  init_key, run_key = jax.random.split(root)
+  rngs = {'params': jax.random.fold_in(init_key, len(STREAMS)), **streams(init_key)}
+  variables = nn.meta.unbox(model.init(rngs, batch, train=True))
+  params = variables.pop('params')
+  teacher = None
+  if with_teacher:
+    # A copy, not an alias: the step donates the state's buffers.
+    teacher = jax.tree.map(jnp.copy, {'params': params, 'variables': variables})
+  return State(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    opt_state=optimizer.init(params),
+    teacher=teacher,
+    variables=variables,
+    key=run_key,
+  )
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+  """A tree path as text: ('encoder', 'norm', 'scale') -> 'encoder/norm/scale'."""
+  return '/'.join(str(getattr(k, 'key', getattr(k, 'name', getattr(k, 'idx', k)))) for k in path)
+
+
+def count(tree: Tree) -> int:
+  """Number of values in a tree of arrays."""
+  return sum(x.size for x in jax.tree.leaves(tree))

@@ -1,0 +1,181 @@
+"""One optimiser step as a pure function; the loop knows nothing of what happens in it."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from research.train import hardware
+from research.train.health import signals
+from research.train.state import State, Tree, streams
+
+Batch = Mapping[str, jax.Array]
+Metrics = dict[str, jax.Array]
+Objective = Callable[[dict[str, Any], Batch], tuple[jax.Array, Metrics]]
+
+
+def forward(
+  model: nn.Module, params: Tree, variables: Tree, batch: Batch, key: jax.Array
+) -> tuple[dict[str, Any], Tree]:
+  """The model in training mode: its named outputs and its updated collections."""
+  out, updated = model.apply(
+    {'params': params, **variables},
+    batch,
+    train=True,
+    rngs=streams(key),
+    mutable=list(variables),
+  )
+  return out, {**variables, **updated}
+
+
+def ema_decay(teacher: Mapping[str, Any], step: jax.Array) -> jax.Array:
+  """The teacher's decay: `decay`, or a line from it to `decay_end` over `decay_steps`."""
+  start = jnp.float32(teacher['decay'])
+  if teacher.get('decay_end') is None:
+    return start
+  t = jnp.clip(step.astype(jnp.float32) / teacher['decay_steps'], 0.0, 1.0)
+  return start + (teacher['decay_end'] - start) * t
+
+
+def _split(batch: Batch, parts: int) -> dict[str, jax.Array]:
+  # Interleaved rows: each micro-batch takes rows from every device, so no data moves.
+  return {k: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for k, x in batch.items()}
+
+
+def make_gradient(
+  model: nn.Module, objective: Objective, accumulate: int, teacher_forward: bool
+) -> Callable[[State, Batch, jax.Array], tuple[Tree, Tree, Tree, Metrics]]:
+  """`(state, batch, key) -> (gradients, variables, teacher variables, metrics)`.
+
+  With `accumulate` > 1 the batch is cut into that many parts that are run one after the other; losses and
+  gradients are averaged with the weight `metrics['sample_size']` where the objective gives one.
+  """
+
+  def loss_fn(params, variables, teacher, batch, key):
+    out, variables = forward(model, params, variables, batch, key)
+    if teacher_forward:
+      seen, teacher_variables = forward(model, teacher['params'], teacher['variables'], batch, key)
+      out['teacher'] = jax.lax.stop_gradient(seen)
+      teacher = {**teacher, 'variables': teacher_variables}
+    loss, metrics = objective(out, batch)
+    loss = loss.astype(jnp.float32)
+    return loss, (variables, teacher, {'loss': loss, **metrics, **signals(out)})
+
+  value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+
+  def whole(state: State, batch: Batch, key: jax.Array):
+    (_, aux), grads = value_and_grad(state.params, state.variables, state.teacher, batch, key)
+    return grads, *aux
+
+  def in_parts(state: State, batch: Batch, key: jax.Array):
+    def body(carry, part):
+      variables, teacher, total, grads = carry
+      index, rows = part
+      part_key = jax.random.fold_in(key, index)
+      (_, aux), g = value_and_grad(state.params, variables, teacher, rows, part_key)
+      variables, teacher, metrics = aux
+      weight = jnp.asarray(metrics.get('sample_size', 1.0), jnp.float32)
+      grads = jax.tree.map(lambda a, b: a + weight * b, grads, g)
+      return (variables, teacher, total + weight, grads), (weight, metrics)
+
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    start = (state.variables, state.teacher, jnp.float32(0.0), zeros)
+    parts = (jnp.arange(accumulate), _split(batch, accumulate))
+    (variables, teacher, total, grads), (weights, metrics) = jax.lax.scan(body, start, parts)
+    grads = jax.tree.map(lambda g: g / total, grads)
+    mean = {k: jnp.sum(weights * v) / total for k, v in metrics.items()}
+    if 'sample_size' in metrics:
+      mean['sample_size'] = total
+    return grads, variables, teacher, mean
+
+  return whole if accumulate == 1 else in_parts
+
+
+def make_train_step(
+  model: nn.Module,
+  objective: Objective,
+  optimizer: optax.GradientTransformation,
+  *,
+  schedule: Callable[[Any], jax.Array],
+  augment: Sequence[Callable[[jax.Array, Batch], Batch]] = (),
+  accumulate: int = 1,
+  teacher: Mapping[str, Any] | None = None,
+) -> Callable[[State, Batch], tuple[State, Metrics]]:
+  """`(state, batch) -> (state, metrics)`, to be jitted by the caller with the state donated.
+
+  A step whose loss or gradient is not finite changes nothing but the step counter and reports
+  `finite = 0`, so the state that is left can always be saved.
+
+  Args:
+    model: a model of the house: `model(batch, train) -> dict`.
+    objective: `(out, batch) -> (loss, metrics)`.
+    optimizer: from `optim.make_optimizer`.
+    schedule: the learning rate, for the metrics.
+    augment: functions `(key, batch) -> batch`, applied in order.
+    accumulate: number of parts a batch is run in.
+    teacher: None, or dict(decay, decay_end, decay_steps, forward); with `forward` the teacher sees the
+      same batch and draws, and its outputs are `out['teacher']`.
+  """
+  teacher_forward = bool(teacher and teacher.get('forward'))
+  gradient = make_gradient(model, objective, accumulate, teacher_forward)
+
+  def step(state: State, batch: Batch) -> tuple[State, Metrics]:
+    key = jax.random.fold_in(state.key, state.step)
+    for i, transform in enumerate(augment):
+      batch = transform(jax.random.fold_in(key, 1000 + i), batch)
+    grads, variables, seen_teacher, metrics = gradient(state, batch, key)
+
+    # Update, then follow with the teacher.
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    if teacher:
+      decay = ema_decay(teacher, state.step)
+      ema = jax.tree.map(lambda t, p: decay * t + (1 - decay) * p, state.teacher['params'], params)
+      followed = seen_teacher['variables'] if teacher_forward else variables
+      seen_teacher = {'params': ema, 'variables': followed}
+
+    # A poisoned step is undone here, on the device, before anybody can save it.
+    grad_norm = optax.tree.norm(grads)
+    finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(grad_norm)
+    old = (state.params, state.opt_state, state.teacher, state.variables)
+    new = (params, opt_state, seen_teacher, variables)
+    new = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+    metrics = {
+      **metrics,
+      'grad_norm': grad_norm,
+      'learning_rate': schedule(state.step),
+      'finite': finite.astype(jnp.float32),
+    }
+    if 'audio_mask' in batch:
+      metrics['audio_samples'] = jnp.sum(batch['audio_mask'], dtype=jnp.float32)
+    fields = dict(zip(('params', 'opt_state', 'teacher', 'variables'), new))
+    return State(step=state.step + 1, key=state.key, **fields), metrics
+
+  return step
+
+
+class Steps:
+  """The compiled step for each batch shape (length buckets give several), with its cost."""
+
+  def __init__(self, step: Any, state_shardings: Any, mesh: Mesh):
+    replicated = NamedSharding(mesh, PartitionSpec())
+    self._jit = jax.jit(step, donate_argnums=0, out_shardings=(state_shardings, replicated))
+    self._compiled: dict[Any, Any] = {}
+    self.compile_seconds = 0.0
+    self.flops = 0.0
+
+  def __call__(self, state: State, batch: Mapping[str, jax.Array]) -> Any:
+    shape = tuple((k, x.shape) for k, x in sorted(batch.items()))
+    if shape not in self._compiled:
+      start = time.perf_counter()
+      compiled = self._jit.lower(state, batch).compile()
+      self._compiled[shape] = (compiled, hardware.step_flops(compiled) or 0.0)
+      self.compile_seconds += time.perf_counter() - start
+    compiled, flops = self._compiled[shape]
+    self.flops += flops
+    return compiled(state, batch)

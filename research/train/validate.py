@@ -1,0 +1,159 @@
+"""What is measured while a run goes on: held-out loss and scores, and pictures."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from research.audio import pipeline
+from research.errors import InputError, unknown
+from research.evals import scores
+from research.train import build, sharding
+from research.train.state import State, streams
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What evaluators may look at."""
+
+  config: Mapping[str, Any]
+  model: Any
+  objective: Callable[..., Any]
+  mesh: Mesh
+  workdir: Path
+  writer: Any
+
+
+Evaluator = Callable[[int, State], dict[str, float]]
+
+
+def _data(run: Run, spec: Mapping[str, Any]) -> dict[str, Any]:
+  """The training data config with the evaluator's own settings over it."""
+  known = set(build.DATA)
+  for key in spec['data']:
+    if key not in known:
+      raise unknown('setting of an evaluation', f'data.{key}', known)
+  return {**run.config['data'], **spec['data']}
+
+
+def _batches(run: Run, data: Mapping[str, Any], rows: Any, shard: bool = True) -> Any:
+  parts = sharding.batch_devices(run.mesh)
+  size = -(-min(data['batch_size'], len(rows)) // parts) * parts
+  return pipeline.eval_batches(
+    rows,
+    batch_size=size,
+    sample_rate=data['sample_rate'],
+    max_seconds=data['seconds'],
+    label=data['label'],
+    process_index=jax.process_index() if shard else 0,
+    process_count=jax.process_count() if shard else 1,
+    num_threads=data['num_threads'],
+  )
+
+
+def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
+  """The objective on held-out clips with fixed random draws, and accuracy or mAP where there are logits."""
+  data = _data(run, spec)
+  rows = build.source(data)
+  teacher_forward = bool((run.config['teacher'] or {}).get('forward'))
+  replicated = NamedSharding(run.mesh, PartitionSpec())
+
+  def evaluate(state: State, batch: Mapping[str, jax.Array], index: jax.Array) -> Any:
+    rngs = streams(jax.random.fold_in(jax.random.key(0), index))
+    variables = {'params': state.params, **state.variables}
+    out = run.model.apply(variables, batch, train=False, rngs=rngs)
+    if teacher_forward:
+      seen = {'params': state.teacher['params'], **state.teacher['variables']}
+      out['teacher'] = run.model.apply(seen, batch, train=False, rngs=rngs)
+    loss, metrics = run.objective(out, batch)
+    weight = jnp.sum(batch['valid'], dtype=jnp.float32)
+    return {'loss': loss, **metrics}, weight, out.get('logits')
+
+  jitted = jax.jit(evaluate, out_shardings=replicated)
+
+  def run_once(step: int, state: State) -> dict[str, float]:
+    del step
+    totals: dict[str, float] = {}
+    weight_sum = 0.0
+    logits_all, labels_all = [], []
+    for i, batch in enumerate(_batches(run, data, rows)):
+      if spec['batches'] and i >= spec['batches']:
+        break
+      on_devices = sharding.to_devices(batch, run.mesh)
+      metrics, weight, logits = jax.device_get(jitted(state, on_devices, jnp.int32(i)))
+      weight_sum += float(weight)
+      for k, v in metrics.items():
+        totals[k] = totals.get(k, 0.0) + float(v) * float(weight)
+      if logits is not None and data['label']:
+        gather = jax.jit(lambda b: (b['label'], b['valid']), out_shardings=replicated)
+        labels, valid = jax.device_get(gather(on_devices))
+        logits_all.append(logits[valid])
+        labels_all.append(labels[valid])
+    result = {f'{name}/{k}': v / max(weight_sum, 1.0) for k, v in totals.items()}
+    if logits_all:
+      logits, labels = np.concatenate(logits_all), np.concatenate(labels_all)
+      if labels.ndim == 1:
+        result[f'{name}/accuracy'] = scores.accuracy(logits, labels)
+      else:
+        result[f'{name}/mAP'] = scores.mean_average_precision(logits, labels)
+    return result
+
+  return run_once
+
+
+def pictures(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
+  """The model's own `picture` of a few clips, in pictures.npz (for the report) and TensorBoard."""
+  if not hasattr(run.model, 'picture'):
+    raise InputError(
+      f'config.evals.{name} asks for pictures, but model {run.config["model"]["name"]} makes none.'
+    )
+  data = {**_data(run, spec), 'batch_size': spec['args'].get('count', 4)}
+  rows = build.source(data)
+  count = min(spec['args'].get('count', 4), len(rows))
+  chosen = rows.select(np.linspace(0, len(rows) - 1, count).round().astype(int).tolist())
+
+  def draw(state: State, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    variables = {'params': state.params, **state.variables}
+    rngs = streams(jax.random.key(0))
+    return run.model.apply(variables, batch, rngs=rngs, method='picture')
+
+  jitted = jax.jit(draw, out_shardings=NamedSharding(run.mesh, PartitionSpec()))
+
+  def run_once(step: int, state: State) -> dict[str, float]:
+    panels: dict[str, list[np.ndarray]] = {}
+    for batch in _batches(run, data, chosen):
+      drawn = jax.device_get(jitted(state, sharding.to_devices(batch, run.mesh)))
+      gathered = batch['valid'] if jax.process_count() == 1 else np.ones(len(batch['valid']), bool)
+      for panel, values in drawn.items():
+        panels.setdefault(panel, []).extend(values[: len(gathered)][gathered])
+    if jax.process_index() == 0:
+      arrays = {k: np.stack(v[:count]) for k, v in panels.items()}
+      partial = run.workdir / 'pictures.partial.npz'
+      np.savez_compressed(partial, **arrays)
+      partial.replace(run.workdir / 'pictures.npz')
+      for panel, values in arrays.items():
+        run.writer.picture(step, f'{name}/{panel}', np.flipud(values[0].T))
+    return {}
+
+  return run_once
+
+
+EVALUATORS: dict[str, Callable[[Run, str, Mapping[str, Any]], Evaluator]] = dict(
+  validation=validation, pictures=pictures
+)
+
+
+def make_evaluators(run: Run) -> dict[str, tuple[int | None, Evaluator]]:
+  """{name: (every how many steps, or None for the end only, evaluator)} from `config.evals`."""
+  made = {}
+  for name, spec in run.config['evals'].items():
+    kind = spec['name'] or name
+    if kind not in EVALUATORS:
+      raise unknown('evaluation', kind, EVALUATORS)
+    made[name] = (spec['every'], EVALUATORS[kind](run, name, spec))
+  return made

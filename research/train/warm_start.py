@@ -1,0 +1,62 @@
+"""Starting from weights that exist: what fits is copied, what does not is said."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from research import weights
+from research.errors import InputError
+from research.train.state import State, path_name
+
+
+def warm_start(state: State, spec: Mapping[str, Any], frontend: Any = None) -> State:
+  """The state with every parameter and table that `spec['path']` has under the same name and shape.
+
+  Args:
+    state: a fresh state.
+    spec: dict(path, include=REGEX of names to take, exclude=REGEX of names to leave or None).
+    frontend: the model's front-end, which the weights must have been trained with.
+
+  Raises:
+    InputError: when nothing fits, when a shape differs that `exclude` does not name, or when the front-ends differ.
+  """
+  loaded = weights.load(spec['path'])
+  if frontend is not None and loaded.frontend is not None:
+    weights.require_same_frontend(loaded.frontend, frontend, spec['path'])
+  have = {
+    path_name(path): np.asarray(x)
+    for path, x in jax.tree_util.tree_flatten_with_path(dict(loaded.variables))[0]
+  }
+  taken, fresh = [], []
+
+  def take(path, x):
+    name = path_name(path)
+    wanted = re.search(spec['include'], name) and not (
+      spec['exclude'] and re.search(spec['exclude'], name)
+    )
+    if not wanted or name not in have:
+      fresh.append(name)
+      return x
+    if have[name].shape != x.shape:
+      raise InputError(
+        f'{spec["path"]} has {name} of shape {have[name].shape}, this model {x.shape}: give the model '
+        f'the same sizes, or leave it out with config.init.exclude.'
+      )
+    taken.append(name)
+    return jax.device_put(have[name].astype(x.dtype), x.sharding)
+
+  own = {'params': state.params, **state.variables}
+  merged = jax.tree_util.tree_map_with_path(take, own)
+  if not taken:
+    raise InputError(f'Nothing in {spec["path"]} has the name of a parameter of this model.')
+  logging.info('took %d arrays from %s; fresh: %s', len(taken), spec['path'], fresh)
+  params = merged.pop('params')
+  teacher = state.teacher
+  if teacher is not None:
+    teacher = jax.tree.map(jnp.copy, {'params': params, 'variables': merged})
+  return state.replace(params=params, variables=merged, teacher=teacher)  # type: ignore[attr-defined]

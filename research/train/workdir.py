@@ -1,0 +1,34 @@
+"""The folder of a run and the config it was started with."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from research.errors import InputError
+from research.train import build
+
+
+def make_workdir(workdir: str | os.PathLike, config: Mapping[str, Any]) -> Path:
+  """Makes the folder and its config.json, or checks that a run that is there had the same config."""
+  path = Path(workdir)
+  file = path / 'config.json'
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    if file.exists():
+      different = build.changed(json.loads(file.read_text()), config)
+      if different:
+        raise InputError(
+          f'{path} holds a run with another config ({"; ".join(different[:4])}). Give another '
+          '--workdir, or the old settings to go on with that run.'
+        )
+    if jax.process_index() == 0:
+      partial = path / 'config.json.partial'
+      partial.write_text(json.dumps(config, indent=2))
+      partial.replace(file)
+  except OSError as error:
+    raise InputError(f'Cannot use --workdir={path}: {error.strerror or error}.') from error
+  return path

@@ -1,0 +1,80 @@
+"""metrics.jsonl and TensorBoard events, written once (by process 0), consistent after a resume."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
+  """The lines of a metrics.jsonl; a last line that a kill left half-written is dropped."""
+  rows = []
+  try:
+    lines = Path(path).read_text().splitlines()
+  except FileNotFoundError:
+    return rows
+  for line in lines:
+    try:
+      rows.append(json.loads(line))
+    except json.JSONDecodeError:
+      continue
+  return rows
+
+
+class Writer:
+  """Writes named scalars and pictures of a step.
+
+  Args:
+    workdir: where metrics.jsonl and the event files go.
+    start_step: the step the run goes on from: later lines of an earlier attempt are removed.
+    active: False on every process but the first: then nothing is written.
+  """
+
+  def __init__(self, workdir: str | os.PathLike, start_step: int = 0, active: bool = True):
+    self._active = active
+    if not active:
+      return
+    from tensorboardX import SummaryWriter
+
+    self._path = Path(workdir) / 'metrics.jsonl'
+    kept = [row for row in read_metrics(self._path) if row.get('step', 0) <= start_step]
+    partial = self._path.with_suffix('.jsonl.partial')
+    partial.write_text(''.join(json.dumps(row) + '\n' for row in kept))
+    os.replace(partial, self._path)
+    self._file = self._path.open('a')
+    purge = start_step + 1 if start_step else None
+    self._events = SummaryWriter(str(Path(workdir) / 'tensorboard'), purge_step=purge)
+
+  def scalars(self, step: int, values: Mapping[str, Any]) -> None:
+    """One line {step, name: value …}; a value that is not finite is written as null."""
+    if not self._active:
+      return
+    row: dict[str, Any] = {'step': step}
+    for name, value in values.items():
+      if isinstance(value, str):
+        row[name] = value
+        continue
+      value = float(value)
+      row[name] = value if math.isfinite(value) else None
+      if math.isfinite(value):
+        self._events.add_scalar(name, value, step)
+    self._file.write(json.dumps(row) + '\n')
+    self._file.flush()
+
+  def picture(self, step: int, name: str, image: np.ndarray) -> None:
+    """A grey image [rows, columns], scaled to its own range."""
+    if not self._active:
+      return
+    low, high = float(np.min(image)), float(np.max(image))
+    scaled = (image - low) / max(high - low, 1e-9)
+    self._events.add_image(name, np.float32(scaled)[None], step)
+
+  def close(self) -> None:
+    """Flushes and closes both files."""
+    if self._active:
+      self._file.close()
+      self._events.close()

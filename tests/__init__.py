@@ -1,0 +1,3 @@
+"""Tests: they mirror `research/`."""
+
+from tests import typechecker as typechecker

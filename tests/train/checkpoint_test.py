@@ -1,0 +1,162 @@
+"""Checkpoints: round trip, another mesh, damage, best and newest, a disk that is full."""
+
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from research.errors import InputError
+from research.train import sharding
+from research.train.checkpoint import Checkpointer
+from research.train.optim import promoting
+from research.train.state import State, init_state
+from tests.train.toy import Toy, batch_of
+
+
+def state_of(seed=0, width=16):
+  return init_state(Toy(width=width), promoting(optax.adam(0.1)), batch_of(), seed, True)
+
+
+def target_of(state, mesh_shape=(1, 1, 8)):
+  mesh = sharding.make_mesh(dict(zip(sharding.AXES, mesh_shape)))
+  layout = sharding.shardings(state, mesh)
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, layout
+  )
+
+
+def equal(a, b):
+  raw = lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_array_equal(np.asarray(raw(x)), np.asarray(raw(y)))
+
+
+def test_round_trip_on_another_mesh(tmp_path):
+  state = state_of()
+  on_mesh = jax.device_put(
+    state, sharding.shardings(state, sharding.make_mesh(dict(data=2, fsdp=2, tensor=2)))
+  )
+  saver = Checkpointer(tmp_path / 'checkpoints')
+  saver.save(3, on_mesh, {'next_index': 7})
+  saver.close()
+  reader = Checkpointer(tmp_path / 'checkpoints')
+  restored, position = reader.restore_newest(target_of(state))
+  assert position == {'next_index': 7}
+  assert isinstance(restored, State)
+  equal(restored, state)
+  kernel = restored.params['fc1']['kernel']
+  assert kernel.sharding.mesh.shape['tensor'] == 8
+  reader.close()
+
+
+def damage(folder, how):
+  if how == 'truncated':
+    files = sorted((p for p in folder.rglob('*') if p.is_file()), key=lambda p: -p.stat().st_size)
+    for file in files[:3]:
+      file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+  elif how == 'no position':
+    shutil.rmtree(folder / 'data')
+  elif how == 'no arrays':
+    shutil.rmtree(folder / 'state')
+
+
+@pytest.mark.parametrize('how', ['truncated', 'no position', 'no arrays'])
+def test_a_damaged_newest_checkpoint_falls_back(tmp_path, capsys, how):
+  saver = Checkpointer(tmp_path / 'checkpoints')
+  saver.save(1, state_of(1), {'next_index': 1})
+  saver.wait()
+  saver.save(2, state_of(2), {'next_index': 2})
+  saver.close()
+  damage(tmp_path / 'checkpoints' / '2', how)
+  reader = Checkpointer(tmp_path / 'checkpoints')
+  restored, position = reader.restore_newest(target_of(state_of()))
+  assert position == {'next_index': 1}
+  equal(restored, state_of(1))
+  assert 'checkpoint 2 cannot be read' in capsys.readouterr().out
+  # Set aside, not deleted, and its step can be saved again.
+  assert (tmp_path / 'unreadable' / '2').is_dir()
+  reader.save(2, state_of(2), {'next_index': 2})
+  reader.close()
+  assert Checkpointer(tmp_path / 'checkpoints').steps() == [1, 2]
+
+
+def test_nothing_readable_is_an_error_and_nothing_is_lost(tmp_path):
+  saver = Checkpointer(tmp_path / 'checkpoints')
+  saver.save(1, state_of(1), None)
+  saver.close()
+  damage(tmp_path / 'checkpoints' / '1', 'no arrays')
+  with pytest.raises(InputError, match='None of the checkpoints'):
+    Checkpointer(tmp_path / 'checkpoints').restore_newest(target_of(state_of()))
+  assert (tmp_path / 'unreadable' / '1').is_dir()
+
+
+def test_another_model_is_refused_and_the_checkpoint_stays(tmp_path):
+  saver = Checkpointer(tmp_path / 'checkpoints')
+  saver.save(1, state_of(1, width=16), None)
+  saver.close()
+  reader = Checkpointer(tmp_path / 'checkpoints')
+  with pytest.raises(InputError, match='does not fit this configuration'):
+    reader.restore_newest(target_of(state_of(width=8)))
+  assert reader.steps() == [1]
+
+
+def test_newest_and_best_are_kept(tmp_path):
+  saver = Checkpointer(tmp_path / 'checkpoints', keep=2, best='valid/loss')
+  for step, loss in enumerate([3.0, 1.0, 2.0, 4.0, 5.0], start=1):
+    saver.save(step, state_of(step), {'next_index': step}, {'valid/loss': loss})
+    saver.wait()
+  saver.close()
+  assert Checkpointer(tmp_path / 'checkpoints').steps() == [2, 4, 5]
+
+
+def test_empty_folder_is_a_fresh_start(tmp_path):
+  assert Checkpointer(tmp_path / 'checkpoints').restore_newest(target_of(state_of())) is None
+
+
+FULL_DISK = """
+import resource, signal, sys
+import jax, jax.numpy as jnp
+from research.errors import InputError
+from research.train.checkpoint import Checkpointer
+from research.train.state import State
+
+def state(n):
+  x = jax.random.normal(jax.random.key(0), (n,))
+  return State(step=jnp.int32(1), params={'w': x}, opt_state={}, teacher=None, variables={}, key=jax.random.key(0))
+
+saver = Checkpointer(sys.argv[1])
+saver.save(1, state(1000), {'next_index': 1})
+saver.wait()
+# A file may not grow beyond 200 kB from here on: what a full disk or a quota does to a writer.
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+  saver.save(2, state(4_000_000), {'next_index': 2})
+  saver.wait(2)
+except InputError as error:
+  print('SAID:', error)
+  sys.exit(7)
+"""
+
+
+def test_a_full_disk_is_said_and_the_old_checkpoint_is_intact(tmp_path):
+  folder = tmp_path / 'checkpoints'
+  run = subprocess.run(
+    [sys.executable, '-c', textwrap.dedent(FULL_DISK), str(folder)],
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert run.returncode == 7, run.stderr[-2000:]
+  assert 'Could not write a checkpoint' in run.stdout
+  assert 'the checkpoint of step 1 is intact' in run.stdout
+  assert Checkpointer(folder).steps() == [1]
+  metadata = json.loads((folder / '1' / '_CHECKPOINT_METADATA').read_text())
+  assert metadata

@@ -1,0 +1,91 @@
+"""The feed: order, the position that goes with each batch, errors, and the metrics files."""
+
+import json
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.train.feed import Feed
+from research.train.writer import Writer, read_metrics
+
+
+def put(batch):
+  return {k: jnp.asarray(x) for k, x in batch.items()}
+
+
+class Counter:
+  """An input whose state is the number of batches made."""
+
+  def __init__(self, fail_at=None, end=None):
+    self.n, self.fail_at, self.end = 0, fail_at, end
+
+  def __next__(self):
+    if self.n == self.fail_at:
+      raise OSError('the disk went away')
+    if self.n == self.end:
+      raise StopIteration
+    self.n += 1
+    return {'x': np.full(2, self.n)}
+
+  def get_state(self):
+    return {'n': self.n}
+
+  def set_state(self, state):
+    self.n = state['n']
+
+
+def test_position_is_that_of_the_batch_given_out():
+  source = Counter()
+  feed = Feed(source, put, depth=3)
+  assert feed.position == {'n': 0}
+  for i in range(1, 6):
+    assert next(feed)['x'][0] == i
+    time.sleep(0.01)
+    assert feed.position == {'n': i}
+  assert source.n > 5
+  feed.close()
+  again = Feed(Counter(), put, position=feed.position)
+  assert next(again)['x'][0] == 6
+  again.close()
+
+
+def test_errors_and_the_end_reach_the_reader():
+  feed = Feed(Counter(fail_at=2), put)
+  next(feed), next(feed)
+  with pytest.raises(OSError, match='disk went away'):
+    next(feed)
+  feed.close()
+  feed = Feed(Counter(end=1), put)
+  next(feed)
+  with pytest.raises(StopIteration):
+    next(feed)
+  feed.close()
+
+
+def test_a_resumed_run_leaves_one_line_for_each_step(tmp_path):
+  writer = Writer(tmp_path)
+  for step in (1, 2, 3):
+    writer.scalars(step, {'loss': step, 'grad_norm': float('nan')})
+  writer.close()
+  # What a kill in the middle of a line leaves.
+  with (tmp_path / 'metrics.jsonl').open('a') as file:
+    file.write('{"step": 4, "lo')
+  writer = Writer(tmp_path, start_step=2)
+  writer.scalars(3, {'loss': 30.0})
+  writer.picture(3, 'mel', np.arange(12.0).reshape(3, 4))
+  writer.close()
+  rows = read_metrics(tmp_path / 'metrics.jsonl')
+  assert [r['step'] for r in rows] == [1, 2, 3]
+  assert rows[-1]['loss'] == 30.0 and rows[0]['grad_norm'] is None
+  for line in (tmp_path / 'metrics.jsonl').read_text().splitlines():
+    json.loads(line)
+  assert list((tmp_path / 'tensorboard').iterdir())
+
+
+def test_other_processes_write_nothing(tmp_path):
+  writer = Writer(tmp_path, active=False)
+  writer.scalars(1, {'loss': 1.0})
+  writer.close()
+  assert list(tmp_path.iterdir()) == []
