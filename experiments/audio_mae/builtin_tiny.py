@@ -1,0 +1,60 @@
+"""AudioMAE, tiny, on the built-in corpus: sees the whole pipeline work on a laptop.
+
+python -m launch.train --config=experiments/audio_mae/builtin_tiny.py --workdir=runs/tiny
+
+Two CPU cores: see experiments/README.md for the time it takes and what the probes reach. `:debug` is a few
+steps of a smaller model.
+"""
+
+import ml_collections
+
+
+def get_config(arg=''):
+  if arg not in ('', 'debug'):
+    raise ValueError(f"builtin_tiny.py has no variant {arg!r}: give nothing, or 'debug'.")
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.total_steps = 400
+
+  config.data = dict(
+    source='builtin',
+    split='train',
+    sample_rate=16_000,
+    seconds=2.0,
+    crop='random',
+    batch_size=32,
+  )
+
+  # 2 s are 198 frames: 208 = 13 x 16 with the padding that the published front-end adds.
+  config.model = dict(
+    name='audio_mae',
+    args=dict(size='tiny', frames=208, mask_ratio=0.8, decoder='global', padding='masked'),
+  )
+  config.objective = dict(name='masked_patch_mse', args=dict(norm_pix=True))
+
+  config.optim = dict(
+    name='adamw',
+    lr=1e-3,
+    b1=0.9,
+    b2=0.95,
+    weight_decay=1e-4,
+    schedule=dict(name='cosine', warmup_steps=40),
+  )
+
+  config.evals = dict(
+    valid=dict(name='validation', every=100, data=dict(split='valid')),
+    pictures=dict(name='pictures', data=dict(split='valid')),
+  )
+  config.log_every = 10
+  config.checkpoint = dict(every=100, keep=2)
+
+  if arg == 'debug':
+    config.total_steps = 4
+    config.data.batch_size = 8
+    config.model.args.update(width=32, depth=2, heads=2)
+    config.optim.schedule.warmup_steps = 1
+    config.log_every = 1
+    config.checkpoint.every = 2
+    config.evals.valid.every = 2
+    config.evals.valid.batches = 1
+  return config
