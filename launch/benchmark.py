@@ -1,0 +1,86 @@
+"""Times oido against its peers on this machine, both in one run, and prints medians and ratios.
+
+python -m launch.benchmark --what=features,training,input,startup --out=runs/benchmark.json
+
+A ratio above 1 means that oido is the faster one. `features` and `training` compare with torch and
+transformers, `input` with torch's DataLoader: they need the [parity] extra.
+"""
+
+import json
+import platform
+from pathlib import Path
+
+from absl import flags
+
+from launch import command
+from research.errors import InputError, unknown
+
+WHAT = flags.DEFINE_list('what', ['features', 'training', 'input', 'startup'], 'What to time.')
+REPEATS = flags.DEFINE_integer('repeats', 7, 'Rounds; the median counts.', lower_bound=1)
+OUT = flags.DEFINE_string('out', None, 'JSON file for the rows (optional).')
+SIZE = flags.DEFINE_string('size', 'base', 'Model size of the training step.')
+BATCH = flags.DEFINE_integer('batch', 4, 'Batch size of the training step.', lower_bound=1)
+
+
+def _features():
+  from launch.benchmarks import features
+
+  return features.compare_features(repeats=REPEATS.value)
+
+
+def _training():
+  from launch.benchmarks import training
+
+  return training.compare_training(size=SIZE.value, batch=BATCH.value, repeats=REPEATS.value)
+
+
+def _input():
+  from launch.benchmarks import input as input_benchmark
+
+  return input_benchmark.compare_input(repeats=REPEATS.value)
+
+
+def _startup():
+  from launch.benchmarks import startup
+
+  return startup.compare_startup(repeats=min(REPEATS.value, 3))
+
+
+BENCHMARKS = dict(features=_features, training=_training, input=_input, startup=_startup)
+
+
+def main(argv):
+  del argv
+  import jax
+
+  device = jax.devices()[0]
+  machine = {
+    'device': device.device_kind if device.platform != 'cpu' else platform.processor() or 'cpu',
+    'platform': device.platform,
+    'python': platform.python_version(),
+    'jax': jax.__version__,
+  }
+  print(' '.join(f'{k}={v}' for k, v in machine.items()), flush=True)
+  rows = {}
+  for name in WHAT.value:
+    if name not in BENCHMARKS:
+      raise unknown('benchmark', name, BENCHMARKS)
+    try:
+      rows[name] = BENCHMARKS[name]()
+    except ImportError as error:
+      raise InputError(
+        f'The benchmark {name!r} compares with {error.name}, which is not installed: '
+        "pip install -e '.[parity]'."
+      ) from error
+    for row in rows[name]:
+      shown = (f'{k}={v:.4g}' if isinstance(v, float) else f'{k}={v}' for k, v in row.items())
+      print(f'{name}: {" ".join(shown)}', flush=True)
+  if OUT.value:
+    path = Path(OUT.value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({'machine': machine, 'rows': rows}, indent=2))
+    print(f'wrote {path}')
+
+
+if __name__ == '__main__':
+  command.run(main)
