@@ -33,10 +33,10 @@ demo: $(call STAMP,base)
 	  --baselines=random,logmel --out=runs/demo
 
 test: $(call STAMP,test)
-	$(PY) -m pytest tests --ignore=tests/parity -m 'not slow'
+	$(PY) -m pytest tests -m 'not slow'
 
 test-all: $(call STAMP,test)
-	$(PY) -m pytest tests --ignore=tests/parity
+	$(PY) -m pytest tests
 
 parity: $(call STAMP,parity)
 	$(PY) -m pytest tests/parity -m 'not slow'

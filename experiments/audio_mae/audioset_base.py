@@ -1,7 +1,7 @@
 """AudioMAE ViT-B pre-trained on AudioSet-2M: the published recipe (arXiv 2207.06405).
 
 python -m launch.train --config=experiments/audio_mae/audioset_base.py --workdir=DIR \
-  --config.data.root=/data/audioset
+  --config.data.root=/data/AudioSet
 
 Variants: `:small`, `:base` (default), `:large`; with `,global` the plain decoder instead of the shifted
 windows (`:base,global`); `:debug` is a few steps of a narrow model on the built-in corpus.
@@ -32,7 +32,7 @@ def get_config(arg='base'):
   # The published pipeline keeps the first 1024 frames of each clip and pads 10 s (998 frames) to that.
   config.data = dict(
     source='audioset',
-    split='train_2m',
+    split='train',
     sample_rate=16_000,
     seconds=10.0,
     crop='start',

@@ -1,7 +1,7 @@
 """AudioMAE ViT-B fine-tuned on the balanced AudioSet-20K: the published recipe (arXiv 2207.06405).
 
 python -m launch.train --config=experiments/audio_mae/finetune_audioset20k.py --workdir=DIR \
-  --config.data.root=/data/audioset --config.init.path=PRETRAINED
+  --config.data.root=/data/AudioSet --config.init.path=PRETRAINED
 
 Four GPUs of 2022 in a few hours. The authors report 37.0 mAP (README log of facebookresearch/AudioMAE,
 commit bd60e29); not reproduced here. Numbers: ft_as.sh and main_finetune_as.py of that commit; the learning
@@ -20,7 +20,7 @@ def get_config(arg=''):
 
   config.data = dict(
     source='audioset',
-    split='train_20k',
+    split='balanced',
     label='label',
     sample_rate=16_000,
     seconds=10.0,

@@ -1,7 +1,7 @@
 """AudioMAE ViT-B fine-tuned on AudioSet-2M with balanced sampling: the published recipe (arXiv 2207.06405).
 
 python -m launch.train --config=experiments/audio_mae/finetune_audioset2m.py --workdir=DIR \
-  --config.data.root=/data/audioset --config.init.path=PRETRAINED
+  --config.data.root=/data/AudioSet --config.init.path=PRETRAINED
 
 The authors used 64 V100. They report 47.3 mAP (README log of facebookresearch/AudioMAE, commit bd60e29); not
 reproduced here. Numbers: submit_ft_mask_bal.sh and main_finetune_as.py of that commit. An epoch is 200 000 clips
@@ -21,12 +21,12 @@ def get_config(arg=''):
 
   config.data = dict(
     source='audioset',
-    split='train_2m',
+    split='train',
     label='label',
     sample_rate=16_000,
     seconds=10.0,
     crop='start',
-    weighted=True,
+    weights='balanced',
     epoch_size=200_000,
     batch_size=256,
     num_threads=16,

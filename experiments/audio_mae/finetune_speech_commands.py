@@ -1,7 +1,7 @@
 """AudioMAE ViT-B fine-tuned on Speech Commands v2, 35 words (arXiv 2207.06405).
 
 python -m launch.train --config=experiments/audio_mae/finetune_speech_commands.py --workdir=DIR \
-  --config.data.root=/data/speech_commands_v2 --config.init.path=PRETRAINED
+  --config.data.root=/data/speech_commands_v0.02 --config.init.path=PRETRAINED
 
 The paper reports 98.3 %. No script for it was released: statistics are main_finetune_as.py's, SpecAug 48/48 is that
 of the 1 s inputs, the rest the AudioSet-20K recipe with batch 256. Not reproduced here. `:debug` runs on the built-in
@@ -21,7 +21,7 @@ def get_config(arg=''):
   config.epochs = 60
 
   config.data = dict(
-    source='speech_commands_v2',
+    source='speech_commands',
     split='train',
     label='label',
     sample_rate=16_000,

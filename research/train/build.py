@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,7 +26,7 @@ DATA: dict[str, Any] = dict(
   crop='random',
   buckets=None,
   label=None,
-  weighted=False,
+  weights=None,
   batch_size=64,
   shuffle=True,
   seed=0,
@@ -61,7 +60,7 @@ DEFAULTS: dict[str, Any] = dict(
 )
 OPTIONAL: dict[str, dict[str, Any]] = dict(
   teacher=dict(decay=0.999, decay_end=None, decay_steps=None, forward=False),
-  init=dict(path=None, include='.*', exclude=None),
+  init=dict(path=None, include='.*', exclude=None, statistics='same'),
   profile=dict(start=10, steps=5),
 )
 EVAL: dict[str, Any] = dict(name=None, every=None, batches=None, data={}, args={})
@@ -153,17 +152,6 @@ def check_arguments(
       raise unknown(f'argument config.{kind}.args of {spec["name"]}:', key, known)
 
 
-def _load(path: str) -> Any:
-  module, name = path.split(':')
-  return getattr(importlib.import_module(module), name)
-
-
-def _find(kind: str, name: Any, table: Mapping[str, str]) -> Any:
-  if name not in table:
-    raise unknown(kind, name, table)
-  return _load(table[name])
-
-
 def model_arguments(name: str) -> list[str]:
   """Arguments that the model of this name takes."""
   fields = dataclasses.fields(models.get(name))
@@ -172,7 +160,7 @@ def model_arguments(name: str) -> list[str]:
 
 def objective_arguments(name: str) -> list[str]:
   """Arguments that the objective of this name takes, beyond (out, batch)."""
-  return list(inspect.signature(_find('objective', name, objectives.OBJECTIVES)).parameters)[2:]
+  return list(inspect.signature(objectives.get(name)).parameters)[2:]
 
 
 def augmentation_arguments(name: str) -> list[str]:
@@ -191,7 +179,7 @@ def model(config: Mapping[str, Any]) -> nn.Module:
 def objective(config: Mapping[str, Any]) -> Callable[..., Any]:
   """`(out, batch) -> (loss, metrics)`."""
   spec = config['objective']
-  function = _find('objective', spec['name'], objectives.OBJECTIVES)
+  function = objectives.get(spec['name'])
   args = dict(spec['args'])
   return lambda out, batch: function(out, batch, **args)
 
@@ -207,51 +195,35 @@ def augmentations(config: Mapping[str, Any]) -> list[Callable[..., Any]]:
 
 
 def source(data: Mapping[str, Any]) -> sources.Source:
-  """The rows that a data config selects.
+  """The clips that a data config selects.
 
   Raises:
-    InputError: when nothing is left after `split` and `where`.
+    InputError: for data that are not there, and when nothing is left after `split` and `where`.
   """
-  spec = data['source']
-  # A list in a config is a pool of sources; a one-element pool is the source itself.
-  found = sources.open_source(spec, split=data['split'], root=data['root'])
-  where = data['where'] or {}
-  for column, wanted in where.items():
-    allowed = {str(w) for w in (wanted if isinstance(wanted, (list, tuple)) else [wanted])}
-    found = found.select([i for i, v in enumerate(found.column(column)) if str(v) in allowed])
-  if not len(found):
-    raise InputError(
-      f'No clips are left in {found.name!r} with split={data["split"]!r} and where={dict(where)}.'
-    )
-  return found
+  found = sources.open_source(data['source'], split=data['split'], root=data['root'])
+  return found.where(data['where']) if data['where'] else found
 
 
 def train_batches(
   data: Mapping[str, Any],
-  rows: sources.Source,
+  clips: sources.Source,
   *,
   process_index: int,
   process_count: int,
   bad_files: BadFiles | None,
-) -> Any:
-  """The grain dataset of training batches that `config['data']` describes."""
-  weights = None
-  if data['weighted']:
-    weights = rows.sampling_weights()
+) -> pipeline.Batches:
+  """The training batches that `config['data']` describes."""
+  names = (
+    'batch_size', 'sample_rate', 'seconds', 'crop', 'buckets', 'label', 'weights', 'seed', 'shuffle',
+    'num_threads', 'num_workers', 'prefetch',
+  )  # fmt: skip
   return pipeline.train_batches(
-    rows,
-    weights=weights,
+    clips,
     process_index=process_index,
     process_count=process_count,
     bad_files=bad_files,
-    **{
-      k: data[k]
-      for k in (
-        'batch_size', 'sample_rate', 'seconds', 'crop', 'buckets', 'label', 'seed', 'shuffle',
-        'num_threads', 'num_workers', 'prefetch',
-      )
-    },
-  )  # fmt: skip
+    **{name: data[name] for name in names},
+  )
 
 
 def length(config: Mapping[str, Any], rows: int) -> tuple[int, float]:

@@ -25,9 +25,7 @@ class Feed:
     position: a state to start from.
   """
 
-  def __init__(
-    self, iterator: Any, put: Put, depth: int = 2, position: Any = None
-  ):
+  def __init__(self, iterator: Any, put: Put, depth: int = 2, position: Any = None):
     self._iterator = iterator
     if position is not None:
       iterator.set_state(position)

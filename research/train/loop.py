@@ -102,9 +102,11 @@ class _Run:
       bad_files=self.bad_files,
     )
     self.iterator = iter(dataset)
+    self.beginning = self.iterator.get_state()
 
     # State: shapes first, then where each leaf lives, then the values in place.
-    example = {k: np.zeros((1, *x.shape[1:]), x.dtype) for k, x in next(iter(dataset)).items()}
+    batch = next(self.iterator)
+    example = {k: np.zeros((1, *x.shape[1:]), x.dtype) for k, x in batch.items()}
 
     def fresh() -> State:
       return init_state(self.model, optimizer, example, config['seed'], bool(teacher))
@@ -137,7 +139,7 @@ class _Run:
     state = self.fresh()
     if self.config['init']:
       state = warm_start(state, self.config['init'], getattr(self.model, 'frontend', None))
-    return state, None
+    return state, self.beginning
 
   def go(self) -> Result:
     state, position = self.start()

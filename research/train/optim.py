@@ -63,9 +63,10 @@ def cosine(lr: float, total: int, warmup: float, args: Mapping[str, Any]) -> Sch
 
   def schedule(step):
     step = jnp.asarray(step, jnp.float32)
-    t = jnp.clip((step - warmup) / max(total - warmup, 1), 0.0, 1.0)
+    left = jnp.clip((total - step) / max(total - warmup, 1), 0.0, 1.0)
     low = args['final_lr']
-    decayed = low + (lr - low) * 0.5 * (1.0 + jnp.cos(jnp.pi * t))
+    # (1 + cos(pi t)) / 2 = sin(pi (1 - t) / 2)^2: exact in float32 to the end, where the cosine cancels.
+    decayed = low + (lr - low) * jnp.sin(0.5 * jnp.pi * left) ** 2
     return jnp.where(step < warmup, _warmup(lr, warmup, step), decayed)
 
   return schedule
@@ -249,6 +250,4 @@ def make_optimizer(optim: Mapping[str, Any], schedule: Schedule) -> optax.Gradie
       lambda path, _: 'frozen' if is_frozen(path_name(path), frozen) else 'trained', params
     )
 
-  return promoting(
-    optax.multi_transform({'trained': chain, 'frozen': optax.set_to_zero()}, labels)
-  )
+  return promoting(optax.multi_transform({'trained': chain, 'frozen': optax.set_to_zero()}, labels))

@@ -14,20 +14,42 @@ from research.errors import InputError
 from research.train.state import State, path_name
 
 
+def _check_frontend(theirs: Any, ours: Any, spec: Mapping[str, Any]) -> None:
+  """Refuses weights that were trained on other features, naming both values."""
+  if theirs is None or ours is None:
+    return
+  free = {'mean', 'std'} if spec['statistics'] == 'any' else set()
+  different = {k: v for k, v in theirs.differences(ours).items() if k not in free}
+  if different:
+    named = '; '.join(f'{k} is {a!r} there and {b!r} here' for k, (a, b) in different.items())
+    raise InputError(
+      f'{spec["path"]} was trained with another front-end ({named}): set config.model.args.frontend to '
+      "match, or, for mean and std alone, config.init.statistics='any'."
+    )
+
+
 def warm_start(state: State, spec: Mapping[str, Any], frontend: Any = None) -> State:
   """The state with every parameter and table that `spec['path']` has under the same name and shape.
 
   Args:
     state: a fresh state.
-    spec: dict(path, include=REGEX of names to take, exclude=REGEX of names to leave or None).
+    spec: dict(path, include=REGEX of names to take, exclude=REGEX of names to leave or None,
+      statistics='same' or 'any': whether the front-end's mean and std may differ, as when fine-tuning
+      with the statistics of the new data).
     frontend: the model's front-end, which the weights must have been trained with.
 
   Raises:
     InputError: when nothing fits, when a shape differs that `exclude` does not name, or when the front-ends differ.
   """
+  if not spec['path']:
+    raise InputError(
+      'config.init.path is not set: give the weights to start from with --config.init.path=PATH, or start '
+      'from nothing with --config.init=None.'
+    )
+  if spec['statistics'] not in ('same', 'any'):
+    raise InputError(f"config.init.statistics is {spec['statistics']!r}; it is 'same' or 'any'.")
   loaded = weights.load(spec['path'])
-  if frontend is not None and loaded.frontend is not None:
-    weights.require_same_frontend(loaded.frontend, frontend, spec['path'])
+  _check_frontend(loaded.frontend, frontend, spec)
   have = {
     path_name(path): np.asarray(x)
     for path, x in jax.tree_util.tree_flatten_with_path(dict(loaded.variables))[0]
