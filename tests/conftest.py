@@ -5,8 +5,14 @@ import tempfile
 
 # Before jax is imported: a mesh of eight devices on any machine, no accelerator, no network.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-os.environ['XLA_FLAGS'] = (
-  os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
+# Eight devices on few cores take turns: a collective may wait for long before it is stuck.
+os.environ['XLA_FLAGS'] = ' '.join(
+  (
+    os.environ.get('XLA_FLAGS', ''),
+    '--xla_force_host_platform_device_count=8',
+    '--xla_cpu_collective_call_warn_stuck_timeout_seconds=120',
+    '--xla_cpu_collective_call_terminate_timeout_seconds=600',
+  )
 )
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
 os.environ.setdefault('MPLBACKEND', 'Agg')
@@ -16,6 +22,8 @@ from absl import flags
 
 CACHE = os.path.join(tempfile.gettempdir(), f'oido-test-cache-{os.getuid()}')
 
+# One program at a time: two programs with collectives can wait for each other's threads.
+jax.config.update('jax_cpu_enable_async_dispatch', False)
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_default_matmul_precision', 'highest')
 jax.config.update('jax_compilation_cache_dir', CACHE)

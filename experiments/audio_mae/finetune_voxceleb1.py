@@ -72,7 +72,7 @@ def get_config(arg=''):
     config.epochs = None
     config.total_steps = 3
     config.data.update(source='builtin', split='train', batch_size=8, num_threads=2, seconds=1.0)
-    config.data.update(where=dict(kind='digit'))
+    config.data.update(dict(where=dict(kind='digit')))
     config.init = None
     config.model.args.update(frames=112, width=32, depth=2, heads=2, classes=10, time_mask=16)
     config.optim.layer_decay.depth = 2

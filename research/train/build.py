@@ -106,7 +106,7 @@ def _plain(value: Any) -> Any:
   return value
 
 
-def complete(config: Mapping[str, Any]) -> dict[str, Any]:
+def complete(config: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
   """The config with every default filled in and every name and argument checked.
 
   Raises:
@@ -132,7 +132,7 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
   full['evals'] = {
     name: _merge(EVAL, spec, f'evals.{name}') for name, spec in full['evals'].items()
   }
-  return full
+  return _plain(full)
 
 
 def _positive(value: Any, name: str, optional: bool = False) -> None:

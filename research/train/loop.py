@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from research.audio.bad_files import BadFiles
 from research.errors import InputError
@@ -51,7 +52,9 @@ def _window(window: list[Any], seconds: float, waited: float, flops: float, rate
   return mean
 
 
-def train(config: Mapping[str, Any], workdir: str | os.PathLike, quiet: bool = False) -> Result:
+def train(
+  config: Mapping[str, Any] | ConfigDict, workdir: str | os.PathLike, quiet: bool = False
+) -> Result:
   """Trains what `config` describes in `workdir`, from its newest checkpoint when there is one.
 
   Args:

@@ -55,7 +55,7 @@ def streams(key: jax.Array) -> dict[str, jax.Array]:
 def init_state(
   model: nn.Module,
   optimizer: optax.GradientTransformation,
-  batch: Mapping[str, jax.Array],
+  batch: Mapping[str, Any],
   seed: int,
   with_teacher: bool,
 ) -> State:

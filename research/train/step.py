@@ -173,7 +173,10 @@ class Steps:
     shape = tuple((k, x.shape) for k, x in sorted(batch.items()))
     if shape not in self._compiled:
       start = time.perf_counter()
-      compiled = self._jit.lower(state, batch).compile()
+      traced = self._jit.trace(state, batch)
+      # Ours is traced as strictly as the caller wants; the lowering of 16-bit attention promotes.
+      with jax.numpy_dtype_promotion('standard'):
+        compiled = traced.lower().compile()
       self._compiled[shape] = (compiled, hardware.step_flops(compiled) or 0.0)
       self.compile_seconds += time.perf_counter() - start
     compiled, flops = self._compiled[shape]

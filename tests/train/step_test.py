@@ -120,7 +120,9 @@ def test_eight_devices_equal_one(shape):
   layout = sharding.shardings(start_state, mesh)
   spread = jax.device_put(start_state, layout)
   model = Toy(width=16, noise=0.2)
-  raw = make_train_step(model, squared, promoting(optax.adamw(0.05)), schedule=lambda s: jnp.float32(0.1))
+  raw = make_train_step(
+    model, squared, promoting(optax.adamw(0.05)), schedule=lambda s: jnp.float32(0.1)
+  )
   steps = Steps(raw, layout, mesh)
   on_mesh = sharding.to_devices(jax.device_get(batch), mesh)
   for _ in range(3):

@@ -1,0 +1,94 @@
+"""One pre-training step of AudioMAE (forward, backward, AdamW) against a PyTorch counterpart.
+
+Both take the same spectrograms and mask noise, so the front-end is left out (it has a benchmark of its
+own). On a GPU both compute in bf16, and the peer is compiled (torch.compile, fused attention).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from launch.benchmarks import timing
+from research.models import audio_mae
+from research.objectives.reconstruction import masked_patch_mse
+from research.train import hardware
+
+
+def _make_step(
+  model: audio_mae.AudioMAE, batch: dict[str, np.ndarray]
+) -> tuple[Callable[[], float], float | None]:
+  """(() -> loss, FLOPs of a step): the state lives on the device and is donated from step to step."""
+  optimizer = optax.adamw(1e-4, b1=0.9, b2=0.95, weight_decay=1e-4)
+
+  def init(key):
+    variables = model.init({'params': key}, batch)
+    params = variables.pop('params')
+    return params, optimizer.init(params), variables
+
+  def step(params, moments, variables, batch, key):
+    def loss_fn(params):
+      out = model.apply({**variables, 'params': params}, batch, train=True, rngs={'dropout': key})
+      return masked_patch_mse(out, batch)[0]
+
+    loss, gradients = jax.value_and_grad(loss_fn)(params)
+    updates, moments = optimizer.update(gradients, moments, params)
+    return optax.apply_updates(params, updates), moments, loss
+
+  state = jax.jit(init)(jax.random.key(0))
+  batch = jax.device_put(batch)
+  key = jax.random.key(1)
+  arguments = (*state, batch, key)
+  compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*arguments).compile()
+  held = {'params': state[0], 'moments': state[1]}
+
+  def run() -> float:
+    held['params'], held['moments'], loss = compiled(
+      held['params'], held['moments'], state[2], batch, key
+    )
+    return float(loss)
+
+  return run, hardware.step_flops(compiled)
+
+
+def compare_training(
+  size: str = 'base', batch: int = 4, repeats: int = 7, decoder: str = 'swin'
+) -> list[dict[str, Any]]:
+  """Median step times of ours and of torch's, alternating in one run.
+
+  Args:
+    size: a key of `audio_mae.SIZES`.
+    batch: clips of 10 s (1024 frames).
+    repeats: rounds; the median counts.
+    decoder: 'swin' or 'global'.
+
+  Returns:
+    one row: seconds of both, `ratio` torch / ours (above 1: ours is faster), audio-seconds a second,
+    FLOPs of a step by XLA's cost analysis, MFU where the chip's peak is known.
+  """
+  from launch.benchmarks import torch_mae
+
+  gpu = jax.devices()[0].platform == 'gpu'
+  model = audio_mae.AudioMAE(
+    size=size, decoder=decoder, dtype='bfloat16' if gpu else 'float32'
+  )
+  grid = audio_mae.grid(model)
+  rng = np.random.default_rng(0)
+  spectrogram = rng.standard_normal((batch, model.frames, 128), np.float32)
+  noise = rng.random((batch, grid[0] * grid[1]), np.float32)
+  ours, flops = _make_step(model, {'spectrogram': spectrogram, 'mask_noise': noise})
+  peer = torch_mae.make_step(size, decoder, spectrogram, noise, grid, model.counts.patches)
+  seconds = timing.rounds({'oido': ours, 'torch': peer}, repeats, warmup=3)
+  facts = dict(
+    size=size, decoder=decoder, batch=batch, dtype=model.dtype, device=jax.devices()[0].device_kind
+  )
+  rows = timing.compare(seconds, 'oido', **facts)
+  for row in rows:
+    row['audio_seconds_per_second'] = batch * model.frames / 100 / row['ours_seconds']
+    row['step_flops'] = flops
+    row['mfu'] = hardware.mfu(flops, row['ours_seconds'])
+  return rows
+
+

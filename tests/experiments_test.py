@@ -1,0 +1,148 @@
+"""Every experiment builds at its published size; each model trains a step on the built-in corpus."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.errors import InputError
+from research.train import build, loop, optim, sharding
+from research.train.state import init_state
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted((ROOT / 'experiments').glob('*/*.py'))
+# Published numbers of parameters, by experiment: specification and upstream logs.
+PARAMETERS = {
+  'audio_mae/audioset_base': 136_336_128,
+  'audio_mae/finetune_audioset20k': 85_659_407,
+  'audio_mae/finetune_audioset2m': 85_659_407,
+}
+
+
+def name_of(file):
+  return f'{file.parent.name}/{file.stem}'
+
+
+def load(file):
+  spec = importlib.util.spec_from_file_location(file.stem, file)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def example(config):
+  """A batch of two clips of zeros, as the pipeline would give."""
+  data = config['data']
+  samples = int((data['seconds'] or 10.0) * data['sample_rate'])
+  batch = {
+    'audio': jnp.zeros((2, samples)),
+    'audio_mask': jnp.ones((2, samples), bool),
+    'index': jnp.zeros(2, jnp.int32),
+    'valid': jnp.ones(2, bool),
+  }
+  if data['label']:
+    classes = config['model']['args']['classes']
+    multi = config['objective']['name'] == 'binary_cross_entropy'
+    batch['label'] = jnp.zeros((2, classes)) if multi else jnp.zeros(2, jnp.int32)
+  return batch
+
+
+@pytest.mark.parametrize('file', FILES, ids=name_of)
+def test_builds_at_full_size(file):
+  config = build.complete(load(file).get_config())
+  total, epoch = build.length(config, 100_000)
+  schedule = optim.make_schedule(config['optim'], total, epoch)
+  model = build.model(config)
+  optimizer = optim.make_optimizer(config['optim'], schedule)
+  batch = example(config)
+  shapes = jax.eval_shape(lambda: init_state(model, optimizer, batch, 0, bool(config['teacher'])))
+  count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes.params))
+  if name_of(file) in PARAMETERS:
+    assert count == PARAMETERS[name_of(file)]
+  out = jax.eval_shape(
+    lambda variables: model.apply(
+      variables, batch, train=True, rngs={n: jax.random.key(0) for n in ('mask', 'dropout', 'augment')},
+      mutable=list(shapes.variables),
+    )[0],
+    {'params': shapes.params, **shapes.variables},
+  )  # fmt: skip
+  loss, _ = jax.eval_shape(build.objective(config), out, batch)
+  assert loss.shape == () and loss.dtype == jnp.float32
+  # The same file's rules place every parameter on a mesh.
+  mesh = sharding.make_mesh(dict(data=2, fsdp=2, tensor=2))
+  layout = sharding.shardings(shapes.params, mesh)
+  spread = [s for s in jax.tree.leaves(layout) if any(s.spec)]
+  assert len(spread) > 10
+
+
+@pytest.mark.parametrize('file', FILES, ids=name_of)
+def test_docstring_says_how_to_run_it(file):
+  text = load(file).__doc__
+  assert f'--config=experiments/{name_of(file)}.py' in text
+  assert ':debug' in text
+
+
+@pytest.mark.parametrize('file', FILES, ids=name_of)
+def test_unknown_variants_are_refused(file):
+  with pytest.raises(ValueError, match='has no variant'):
+    load(file).get_config('no such thing')
+
+
+# One experiment of each model in every run of the tests, the others when there is time.
+QUICK = ('audio_mae/builtin_tiny', 'audio_mae/finetune_esc50')
+
+
+@pytest.mark.parametrize(
+  'file',
+  [pytest.param(f, marks=() if name_of(f) in QUICK else pytest.mark.slow) for f in FILES],
+  ids=name_of,
+)
+def test_debug_trains(file, tmp_path):
+  config = load(file).get_config('debug')
+  result = loop.train(config, tmp_path / 'run', quiet=True)
+  assert result.finished
+  rows = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').open()]
+  losses = [r['loss'] for r in rows if 'loss' in r]
+  assert len(losses) == int(result.state.step) and np.isfinite(losses).all()
+  assert (tmp_path / 'run' / 'config.json').exists()
+  wanted = {'grad_norm', 'learning_rate', 'step_seconds', 'input_wait_fraction', 'compile_seconds'}
+  assert wanted <= set(rows[0])
+  assert 'audio_seconds_per_second_per_chip' in rows[0]
+  # Evaluations ran, and the last checkpoint is there.
+  assert any(k.startswith(('valid/', 'test/')) for k in result.metrics) or not config.evals.get(
+    'valid'
+  )
+  assert (tmp_path / 'run' / 'checkpoints' / str(len(losses))).is_dir()
+
+
+def test_changes_that_alter_the_numbers_are_named():
+  config = build.complete(load(ROOT / 'experiments/audio_mae/builtin_tiny.py').get_config())
+  other = json.loads(json.dumps(config))
+  assert build.changed(config, other) == []
+  other['log_every'] = 3
+  other['data']['num_threads'] = 9
+  other['mesh']['tensor'] = 2
+  assert build.changed(config, other) == []
+  other['optim']['lr'] = 1.0
+  assert build.changed(config, other) == ['optim.lr: 0.001 -> 1.0']
+
+
+@pytest.mark.parametrize(
+  ('change', 'words'),
+  [
+    (dict(total_steps=None), 'Set one of config.total_steps and config.epochs'),
+    (dict(on_nan='ignore'), "'stop' or 'rewind'"),
+    (dict(log_every=0), 'config.log_every is 0'),
+    (dict(augment=[dict(name='gane')]), "Did you mean 'gain'"),
+    (dict(evals=dict(valid=dict(nam='x'))), 'config.evals.valid.nam'),
+    (dict(data=3), 'it is a group'),
+  ],
+)
+def test_wrong_configs_are_refused(change, words):
+  config = load(ROOT / 'experiments/audio_mae/builtin_tiny.py').get_config().to_dict()
+  with pytest.raises(InputError, match=words):
+    build.complete({**config, **change})
