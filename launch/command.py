@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from research.errors import InputError
 
@@ -83,6 +83,9 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
       raise  # Not reached: fail() exits.
 
   def guarded(argv: Sequence[str]) -> None:
+    # Libraries log every file they write; --verbosity=0 shows that.
+    if not flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(logging.WARNING)
     try:
       main(argv)
     except InputError as error:

@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from research.audio.bad_files import BadFiles
+from research.audio.sources import Source
 from research.errors import InputError
 from research.train import build, hardware, optim, sharding, validate
 from research.train import step as step_lib
@@ -53,7 +54,10 @@ def _window(window: list[Any], seconds: float, waited: float, flops: float, rate
 
 
 def train(
-  config: Mapping[str, Any] | ConfigDict, workdir: str | os.PathLike, quiet: bool = False
+  config: Mapping[str, Any] | ConfigDict,
+  workdir: str | os.PathLike,
+  quiet: bool = False,
+  clips: Source | None = None,
 ) -> Result:
   """Trains what `config` describes in `workdir`, from its newest checkpoint when there is one.
 
@@ -61,6 +65,7 @@ def train(
     config: an experiment's config (completed and checked here).
     workdir: the folder of the run; see `docs` in the README for what it holds.
     quiet: print nothing.
+    clips: what to train on instead of `config.data.source` (with its split and where).
 
   Raises:
     InputError: for every mistake that can be known before the first step, and when the run must stop
@@ -75,18 +80,20 @@ def train(
       'a batch x optim.accumulate) does not divide.'
     )
   with jax.set_mesh(mesh):
-    return _Run(config, workdir, mesh, quiet).go()
+    return _Run(config, workdir, mesh, quiet, clips).go()
 
 
 class _Run:
   """One run: what is set up once, and the loop over it."""
 
-  def __init__(self, config: dict[str, Any], workdir: Any, mesh: Any, quiet: bool):
+  def __init__(
+    self, config: dict[str, Any], workdir: Any, mesh: Any, quiet: bool, clips: Source | None
+  ):
     self.config, self.mesh = config, mesh
     self.first = jax.process_index() == 0
     self.model = build.model(config)
     objective = build.objective(config)
-    rows = build.source(config['data'])
+    rows = build.source(config['data']) if clips is None else clips
     self.total, epoch = build.length(config, len(rows))
     schedule = optim.make_schedule(config['optim'], self.total, epoch)
     optimizer = optim.make_optimizer(config['optim'], schedule)

@@ -1,0 +1,123 @@
+"""Scores models on tasks: linear probe, nearest neighbours, fine-tuning, against baselines.
+
+python -m launch.evaluate --model=runs/tiny --tasks=builtin_digits,builtin_events --out=runs/tiny
+python -m launch.evaluate --model=A,B --suite=small --data_root=DATA --protocol=probe,knn \
+  --out=runs/compare
+python -m launch.evaluate --model=runs/tiny --tasks=my/folder --out=runs/mine
+
+A task is a name of `research/evals/tasks.py`, or a folder of audio with a labels.csv (path,label
+and, if you have them, split or fold, speaker) or with one subfolder a class; DIR:COLUMN takes
+another label column. --out gets scores.json, scores.md, scores.html, map.npz, pictures (SVG),
+report.html, and the cache of embeddings.
+"""
+
+from absl import flags
+
+from launch import command
+
+MODEL = flags.DEFINE_list(
+  'model', None, 'Weights: a workdir, a checkpoint or a file; A,B for several.'
+)
+RELEASE = flags.DEFINE_string('release', None, 'Whose original weights --model is, e.g. audio_mae.')
+TASKS = flags.DEFINE_string('tasks', None, 'Names of tasks or folders, A,B for several.')
+SUITE = flags.DEFINE_string(
+  'suite', None, 'A named list of tasks instead: builtin, small, general, …'
+)
+DATA_ROOT = flags.DEFINE_string(
+  'data_root', None, 'Folder of the data sets ($OIDO_DATA if not given).'
+)
+OUT = flags.DEFINE_string('out', None, 'Folder for what is written (made when missing).')
+CACHE = flags.DEFINE_string('cache', None, 'Folder of the embeddings (OUT/cache if not given).')
+PROTOCOL = flags.DEFINE_list('protocol', ['probe'], 'probe, knn, finetune; A,B for several.')
+STEPS = flags.DEFINE_integer('finetune_steps', 500, 'Fine-tuning: steps a fold.', lower_bound=1)
+BATCH = flags.DEFINE_integer('finetune_batch_size', 32, 'Fine-tuning: clips a step.', lower_bound=1)
+LR = flags.DEFINE_float('finetune_lr', 5e-4, 'Fine-tuning: peak learning rate.', lower_bound=0)
+BASELINES = flags.DEFINE_list(
+  'baselines', ['random', 'logmel'],
+  "'random': the same architecture untrained; 'logmel': statistics of the front-end; '' for none.",
+)  # fmt: skip
+RANDOM_SEEDS = flags.DEFINE_integer('random_seeds', 1, 'How many random models.', lower_bound=1)
+SEEDS = flags.DEFINE_integer('seeds', 3, 'Seeds of every probe.', lower_bound=1)
+LAYERS = flags.DEFINE_string(
+  'layers', 'last', "'last', a number (0 is the stem), 'mean', or 'all': the best on validation."
+)
+POOL = flags.DEFINE_string('pool', 'mean', 'Over time: mean, max, mean+max, mean_std, mean_bands.')
+command.required('model', 'out')
+command.distributed_flags()
+
+
+def systems(paths, release, baselines, random_seeds):
+  """Embedders of the models and of the baselines that go with the first one; paths by weights."""
+  from research import weights
+  from research.errors import unknown
+  from research.evals import embeddings
+
+  made, seen = [], set()
+  models = [weights.load(path, release=release) for path in paths]
+  for path, loaded in zip(paths, models):
+    name = f'{loaded.name}, {loaded.origin}'
+    name = name if name not in seen else f'{name} ({path})'
+    seen.add(name)
+    made.append(embeddings.from_model(loaded.model, loaded.variables, name, loaded.fingerprint))
+  for baseline in filter(None, baselines):
+    if baseline == 'random':
+      made += [embeddings.random_init(models[0].model, seed) for seed in range(random_seeds)]
+    elif baseline == 'logmel':
+      made.append(embeddings.log_mel(models[0].frontend))
+    else:
+      raise unknown('baseline', baseline, ('random', 'logmel'))
+  return made, {loaded.fingerprint: path for path, loaded in zip(paths, models)}
+
+
+def finetuning(paths, out):
+  """The protocol that trains the whole model; the training loop is imported when it is used."""
+
+  def protocol(system, task, options):
+    import jax
+
+    from research.errors import InputError
+    from research.train import finetune
+
+    if jax.process_count() > 1:
+      raise InputError('--protocol=finetune runs in one process: start it on one host.')
+    settings = finetune.Finetune(steps=STEPS.value, batch_size=BATCH.value, lr=LR.value)
+    return finetune.make_protocol(paths, f'{out}/finetune', settings)(system, task, options)
+
+  return protocol
+
+
+def main(argv):
+  del argv
+  command.start_distributed()
+  import jax
+
+  from research.evals import harness, probe, protocols, report, tasks
+
+  names = tasks.names(TASKS.value, SUITE.value)
+  prepared = [tasks.prepare(name, DATA_ROOT.value) for name in names]
+  options = protocols.Options(
+    layers=LAYERS.value, pool=POOL.value, probe=probe.ProbeConfig(seeds=SEEDS.value)
+  )
+  made, paths = systems(MODEL.value, RELEASE.value, BASELINES.value, RANDOM_SEEDS.value)
+  rows = harness.evaluate(
+    made,
+    prepared,
+    out=str(OUT.value),
+    cache=CACHE.value,
+    use=PROTOCOL.value,
+    known={**protocols.PROTOCOLS, 'finetune': finetuning(paths, str(OUT.value))},
+    options=options,
+  )
+  if jax.process_index() == 0:
+    from research.evals import tables
+
+    print()
+    for table in tables.comparison(rows):
+      print(table.markdown())
+    for note in tables.notes(rows):
+      print(f'- {note}')
+    print(f'report: {report.write_report(str(OUT.value))}', flush=True)
+
+
+if __name__ == '__main__':
+  command.run(main)

@@ -1,0 +1,349 @@
+"""What every data source gives: a table of clips with columns, read one at a time."""
+
+import collections
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from research.errors import InputError, unknown
+
+# One value, or several for multi-label columns.
+Value = str | list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """One clip: where its audio is, and what is known about it.
+
+  Exactly one of `path`, `data` and `array` is set.
+
+  Attributes:
+    id: unique in its source, the same on every machine.
+    columns: labels, speaker, transcript …, as strings; a list where a clip has several labels.
+    path: an audio file.
+    data: the bytes of an audio file.
+    array: samples, [t] or [t, channels], integer PCM or float.
+    sample_rate: of `array`, in Hz.
+    start: where the clip starts in the file, seconds.
+    seconds: how long the clip is from there; None is to the end.
+  """
+
+  id: str
+  columns: Mapping[str, Value]
+  path: str | None = None
+  data: bytes | None = None
+  array: np.ndarray | None = None
+  sample_rate: int | None = None
+  start: float = 0.0
+  seconds: float | None = None
+
+  @property
+  def where(self) -> str:
+    """What to call the audio in a message: its path, or its id."""
+    return self.path or self.id
+
+
+@dataclasses.dataclass
+class Files:
+  """Locates row i in a file under `root`, and in a part of it if `starts` is given."""
+
+  root: str
+  paths: Sequence[str]
+  starts: Sequence[float] | None = None
+  seconds: Sequence[float | None] | None = None
+
+  def __call__(self, row: int) -> dict[str, Any]:
+    fields: dict[str, Any] = {'path': os.path.join(self.root, self.paths[row])}
+    if self.starts is not None:
+      fields['start'] = float(self.starts[row])
+    length = None if self.seconds is None else self.seconds[row]
+    return fields if length is None else fields | {'seconds': float(length)}
+
+
+@dataclasses.dataclass
+class Table:
+  """All clips of a data set, shared by the sources that are selections of it.
+
+  Attributes:
+    name: of the data set.
+    ids: unique names of the rows.
+    columns: name -> one value a row.
+    locate: row -> the fields of `Example` that say where its audio is; picklable.
+    label_sets: column -> its classes in published order, where that is not the sorted order.
+    splits: name a person may ask for -> values of the column `split` that it stands for.
+    seconds: known durations, NaN where unknown; filled when they are asked for.
+  """
+
+  name: str
+  ids: Sequence[str]
+  columns: Mapping[str, Sequence[Value]]
+  locate: Callable[[int], dict[str, Any]]
+  label_sets: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+  splits: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+  seconds: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+
+  def __post_init__(self):
+    if len(set(self.ids)) != len(self.ids):
+      twice = collections.Counter(self.ids).most_common(1)[0][0]
+      raise InputError(
+        f'Data set {self.name!r} lists {twice!r} twice; every clip needs its own id.'
+      )
+    if not len(self.seconds):
+      self.seconds = np.full(len(self.ids), np.nan)
+
+
+class Source:
+  """A selection of the rows of a table; `len`, indexing and iteration give examples."""
+
+  def __init__(
+    self,
+    table: Table,
+    rows: np.ndarray | None = None,
+    universe: np.ndarray | None = None,
+  ):
+    """`rows` are the rows of `table` in order; `universe` those whose labels make the classes."""
+    everything = np.arange(len(table.ids), dtype=np.int64)
+    self.table = table
+    self.rows = everything if rows is None else np.asarray(rows, np.int64)
+    self.universe = everything if universe is None else np.asarray(universe, np.int64)
+
+  @property
+  def name(self) -> str:
+    return self.table.name
+
+  @property
+  def column_names(self) -> tuple[str, ...]:
+    return tuple(self.table.columns)
+
+  def __len__(self) -> int:
+    return len(self.rows)
+
+  def __getitem__(self, i: int | np.integer) -> Example:
+    row = int(self.rows[i])
+    columns = {name: values[row] for name, values in self.table.columns.items()}
+    return Example(id=self.table.ids[row], columns=columns, **self.table.locate(row))
+
+  def __iter__(self) -> Iterator[Example]:
+    return (self[i] for i in range(len(self)))
+
+  def __repr__(self) -> str:
+    return f'Source({self.name!r}, {len(self)} of {len(self.table.ids)} clips)'
+
+  def id(self, i: int | np.integer) -> str:
+    """The id of clip `i`, without locating its audio."""
+    return self.table.ids[int(self.rows[i])]
+
+  def column(self, name: str) -> list[Value]:
+    """The values of a column, one a clip.
+
+    Raises:
+      InputError: no such column.
+    """
+    values = self._values(name)
+    return [values[r] for r in self.rows]
+
+  def classes(self, name: str) -> tuple[str, ...]:
+    """The classes of a label column over all splits, in an order that never changes.
+
+    The published order where there is one; else sorted, as numbers if all of them are. The empty
+    value means "no label" and is no class.
+    """
+    if name in self.table.label_sets:
+      return tuple(self.table.label_sets[name])
+    values = self._values(name)
+    found: set[str] = set()
+    for row in self.universe:
+      value = values[row]
+      found.update([value] if isinstance(value, str) else value)
+    found.discard('')
+    return _ordered(found)
+
+  def durations(self) -> Float[np.ndarray, 'clips']:
+    """Seconds of every clip, from the files' headers; 0 for files that cannot be opened.
+
+    Read once and kept, on disk too when there are many files.
+    """
+    from research.audio import durations
+
+    unknown_rows = self.rows[np.isnan(self.table.seconds[self.rows])]
+    if len(unknown_rows):
+      self.table.seconds[unknown_rows] = durations.measure(self.table, unknown_rows)
+    return self.table.seconds[self.rows].copy()
+
+  def select(self, indices: Sequence[int] | np.ndarray) -> 'Source':
+    """The clips at `indices` of this source, in that order; classes stay those of all splits."""
+    return Source(self.table, self.rows[np.asarray(indices, np.int64)], self.universe)
+
+  def split(self, name: str) -> 'Source':
+    """The clips whose column `split` is `name`; 'a+b' takes several, and data sets name groups.
+
+    Raises:
+      InputError: no such split, or no splits at all.
+    """
+    if 'split' not in self.table.columns:
+      raise InputError(
+        f'Data set {self.name!r} has no column "split", so split={name!r} cannot be selected; '
+        'give no split, or a labels.csv with that column.'
+      )
+    values = np.array(self.column('split'), dtype=object)
+    wanted: set[str] = set()
+    for part in name.split('+'):
+      names = self.table.splits.get(part, (part,))
+      if not any(n in set(values) for n in names):
+        known = {v for v in values if v} | set(self.table.splits)
+        raise unknown(f'split of data set {self.name}', part, known)
+      wanted.update(names)
+    return self.select(np.flatnonzero([v in wanted for v in values]))
+
+  def where(self, conditions: Mapping[str, Any]) -> 'Source':
+    """The clips whose columns have the given values; the classes are those of such clips alone.
+
+    Args:
+      conditions: column -> the value, or a list of values of which one is to match.
+
+    Raises:
+      InputError: no such column, or nothing matches.
+    """
+    keep, universe = np.ones(len(self.rows), bool), np.ones(len(self.universe), bool)
+    for name, value in conditions.items():
+      wanted = {str(value)} if isinstance(value, str | int | float) else {str(v) for v in value}
+      values = self._values(name)
+      keep &= [not wanted.isdisjoint(_several(values[r])) for r in self.rows]
+      universe &= [not wanted.isdisjoint(_several(values[r])) for r in self.universe]
+    if not keep.any():
+      raise InputError(f'No clip of data set {self.name!r} has {dict(conditions)}.')
+    return Source(self.table, self.rows[keep], self.universe[universe])
+
+  def fingerprint(self) -> str:
+    """A hash of ids and columns: equal for equal clips in equal order, on any machine."""
+    digest = hashlib.sha256()
+    names = sorted(self.table.columns)
+    digest.update(repr(names).encode())
+    columns = [self.table.columns[n] for n in names]
+    for row in self.rows:
+      digest.update(repr((self.table.ids[row], [c[row] for c in columns])).encode())
+    return digest.hexdigest()[:16]
+
+  def _values(self, name: str) -> Sequence[Value]:
+    if name not in self.table.columns:
+      raise unknown(f'column of data set {self.name}', name, self.table.columns)
+    return self.table.columns[name]
+
+
+def _ordered(classes: set[str]) -> tuple[str, ...]:
+  numbers = all(c.isdecimal() for c in classes)
+  return tuple(sorted(classes, key=lambda c: (int(c) if numbers else 0, c)))
+
+
+def _several(value: Value) -> list[str]:
+  return [value] if isinstance(value, str) else value
+
+
+@dataclasses.dataclass
+class _Pooled:
+  """Locates row i of several tables, one after the other."""
+
+  parts: Sequence[Source]
+  starts: np.ndarray
+
+  def __call__(self, row: int) -> dict[str, Any]:
+    part = int(np.searchsorted(self.starts, row, side='right')) - 1
+    source = self.parts[part]
+    return source.table.locate(int(source.rows[row - self.starts[part]]))
+
+
+def pool(sources: Sequence[Source]) -> Source:
+  """Several sources as one. Ids get the source's name in front; a column one lacks is empty there.
+
+  A class that two sources both have is one class.
+  """
+  names: list[str] = []
+  for source in sources:
+    same = sum(n.split('#')[0] == source.name for n in names)
+    names.append(source.name if not same else f'{source.name}#{same + 1}')
+  columns = list(dict.fromkeys(c for s in sources for c in s.column_names))
+  sizes = [len(s) for s in sources]
+  table = Table(
+    name='+'.join(names),
+    ids=[f'{name}/{s.id(i)}' for name, s in zip(names, sources) for i in range(len(s))],
+    columns={
+      c: [v for s in sources for v in (s.column(c) if c in s.column_names else [''] * len(s))]
+      for c in columns
+    },
+    locate=_Pooled(list(sources), np.concatenate([[0], np.cumsum(sizes)[:-1]])),
+    label_sets=_PooledLabels(list(sources)),
+    seconds=np.concatenate([s.table.seconds[s.rows] for s in sources]),
+  )
+  return Source(table)
+
+
+class _PooledLabels(Mapping[str, tuple[str, ...]]):
+  """Classes of pooled sources: those of all parts, over all splits of each."""
+
+  def __init__(self, parts: Sequence[Source]):
+    self._parts = parts
+
+  def __getitem__(self, name: str) -> tuple[str, ...]:
+    parts = [p.classes(name) for p in self._parts if name in p.column_names]
+    if not parts:
+      raise KeyError(name)
+    return parts[0] if len(set(parts)) == 1 else _ordered({c for part in parts for c in part})
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(dict.fromkeys(c for p in self._parts for c in p.column_names))
+
+  def __len__(self) -> int:
+    return len(list(iter(self)))
+
+
+@dataclasses.dataclass
+class _Windows:
+  """Locates windows of the clips of another source."""
+
+  source: Source
+  clips: Int[np.ndarray, 'clips']
+  starts: Float[np.ndarray, 'clips']
+  seconds: Float[np.ndarray, 'clips']
+
+  def __call__(self, row: int) -> dict[str, Any]:
+    fields = self.source.table.locate(int(self.source.rows[self.clips[row]]))
+    fields['start'] = fields.get('start', 0.0) + float(self.starts[row])
+    fields['seconds'] = float(self.seconds[row])
+    return fields
+
+
+def windows(source: Source, seconds: float, shortest: float = 1.0) -> Source:
+  """Long clips cut into windows of `seconds`, so that one hour counts as many clips, not as one.
+
+  Args:
+    source: any source; its durations are read.
+    seconds: length of a window; clips up to that length stay whole.
+    shortest: a last window shorter than this many seconds is dropped.
+  """
+  durations = source.durations()
+  counts = np.maximum(1, np.floor((durations - shortest) / seconds) + 1).astype(np.int64)
+  clips = np.repeat(np.arange(len(source)), counts)
+  order = np.arange(len(clips)) - np.repeat(np.cumsum(counts) - counts, counts)
+  starts = order * float(seconds)
+  lengths = np.minimum(durations[clips] - starts, float(seconds))
+  table = Table(
+    name=source.name,
+    ids=[
+      source.id(c) if counts[c] == 1 else f'{source.id(c)}@{s:g}' for c, s in zip(clips, starts)
+    ],
+    columns={n: _take(source.column(n), clips) for n in source.column_names},
+    locate=_Windows(source, clips, starts, lengths),
+    label_sets=_PooledLabels([source]),
+    splits=source.table.splits,
+    seconds=lengths,
+  )
+  return Source(table)
+
+
+def _take(values: list[Value], rows: np.ndarray) -> list[Value]:
+  return [values[r] for r in rows]

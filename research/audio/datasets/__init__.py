@@ -1,0 +1,226 @@
+"""The named data sets: where each is looked for, its layout as distributed, splits, statistics.
+
+`DATASETS` is the whole list. A reader is named 'module:function' and imported when it is used; it
+takes the folder (`root`) and the arguments that a config gives, and returns a `Source`.
+"""
+
+import dataclasses
+import importlib
+import os
+import pathlib
+from collections.abc import Callable
+
+from research.audio.clips import Source
+from research.errors import InputError
+
+# The environment variable that names the folder of all data sets.
+ROOT = 'OIDO_DATA'
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """What is known about a data set before it is read.
+
+  Attributes:
+    reader: 'module:function' under research.audio.
+    layout: what the folder has to hold, in a few words; every pattern of `marks` is part of it.
+    marks: glob patterns, of which one must match in a folder that has the published layout.
+    folders: names under which the folder is looked for.
+    splits: the values that `split` can take.
+    label: the column that classification uses, if there is one.
+    labels: number and origin of its classes.
+    multilabel: a clip has several labels.
+    statistics: (mean, std) of the Kaldi log-mel spectrogram as published with AudioMAE.
+    weights: the published sampling weights, a value of `weights` of `train_batches`.
+    seconds: the usual clip length.
+  """
+
+  reader: str
+  layout: str
+  marks: tuple[str, ...] = ()
+  folders: tuple[str, ...] = ()
+  splits: tuple[str, ...] = ()
+  label: str | None = None
+  labels: str = ''
+  multilabel: bool = False
+  statistics: tuple[float, float] | None = None
+  weights: str | None = None
+  seconds: float | None = None
+
+  def function(self) -> Callable[..., Source]:
+    """Imports the reader."""
+    module, name = self.reader.split(':')
+    return getattr(importlib.import_module(f'research.audio.{module}'), name)
+
+
+_LIBRISPEECH_SPLITS = (
+  'train-clean-100', 'train-clean-360', 'train-other-500', 'train', 'valid', 'test',
+  'dev-clean', 'dev-other', 'test-clean', 'test-other',
+)  # fmt: skip
+_ESC50_FOLDERS = ('ESC-50', 'ESC-50-master', 'esc50')
+# (mean, std) of log-mel values: AudioMAE main_pretrain.py and main_finetune_as.py.
+_AUDIOSET, _ESC50 = (-4.2677393, 4.5689974), (-6.6268077, 5.358466)
+_SPEECH_COMMANDS = (-6.845978, 5.5654526)
+
+DATASETS: dict[str, Dataset] = {
+  'builtin': Dataset(
+    reader='datasets.builtin:builtin',
+    layout='part of the package',
+    splits=('train', 'valid', 'test'),
+    label='label',
+    labels='10 digits, 20 words, 12 sound events; select with where={"kind": …}',
+  ),
+  'librispeech': Dataset(
+    reader='datasets.librispeech:librispeech',
+    layout='SPEAKERS.TXT and train-clean-100/SPEAKER/CHAPTER/*.flac with *.trans.txt, …',
+    marks=('train-*/*/*/*.flac', 'dev-*/*/*/*.flac', 'test-*/*/*/*.flac'),
+    folders=('LibriSpeech', 'librispeech'),
+    splits=_LIBRISPEECH_SPLITS,
+    label='speaker',
+    labels='the speakers found',
+  ),
+  'libri_light': Dataset(
+    reader='datasets.librispeech:libri_light',
+    layout='small/SPEAKER/BOOK/*.flac with *.json, and medium/, large/, duplicate/ likewise',
+    marks=('small/*/*/*.flac', 'medium/*/*/*.flac', 'large/*/*/*.flac', 'duplicate/*/*/*.flac'),
+    folders=('libri-light', 'librilight', 'libri_light', 'unlab-60k'),
+    splits=('small', 'medium', 'large', 'duplicate', 'unlab-580', 'unlab-5.8k', 'unlab-58k'),
+  ),
+  'librispeech_finetuning': Dataset(
+    reader='datasets.librispeech:librispeech_finetuning',
+    layout='1h/0…5/{clean,other}/SPEAKER/CHAPTER/*.flac with *.trans.txt, 9h/{clean,other}/…',
+    marks=('1h/*/*/*/*/*.flac', '9h/*/*/*/*.flac'),
+    folders=('librispeech_finetuning',),
+    splits=('10min', '1h', '9h', '10h'),
+  ),
+  'voxpopuli': Dataset(
+    reader='datasets.speech:voxpopuli',
+    layout='transcribed_data/LANG/asr_{train,dev,test}.tsv with LANG/YEAR/*.ogg, or '
+    'unlabelled_data/LANG/YEAR/*.ogg, or raw_audios/LANG/YEAR/*.ogg',
+    marks=('transcribed_data/*/asr_*.tsv', 'unlabelled_data/*/*/*', 'raw_audios/*/*/*'),
+    folders=('voxpopuli', 'VoxPopuli'),
+    splits=('train', 'dev', 'test', 'unlabelled', 'raw'),
+  ),
+  'voxceleb1': Dataset(
+    reader='datasets.speech:voxceleb1',
+    layout='wav/idXXXXX/VIDEO/*.wav, iden_split.txt, vox1_meta.csv',
+    marks=('wav/id1*', 'dev/wav/id1*', 'test/wav/id1*'),
+    folders=('VoxCeleb1', 'voxceleb1', 'vox1'),
+    splits=('train', 'valid', 'test'),
+    label='speaker',
+    labels='1251 speakers',
+  ),
+  'voxceleb2': Dataset(
+    reader='datasets.speech:voxceleb2',
+    layout='{dev,test}/aac/idXXXXX/VIDEO/* (converted to WAV, FLAC or OGG), vox2_meta.csv',
+    marks=('dev/*/id0*', 'test/*/id0*', 'dev/id0*', 'aac/id0*', 'wav/id0*'),
+    folders=('VoxCeleb2', 'voxceleb2', 'vox2'),
+    splits=('dev', 'test'),
+    label='speaker',
+    labels='6112 speakers',
+  ),
+  'common_voice': Dataset(
+    reader='datasets.speech:common_voice',
+    layout='LANG/{train,dev,test,validated,…}.tsv and LANG/clips/*.mp3',
+    marks=('train.tsv', 'validated.tsv', '*/train.tsv', '*/validated.tsv'),
+    folders=('common_voice', 'CommonVoice', 'cv-corpus'),
+    splits=('train', 'dev', 'test', 'validated', 'invalidated', 'other'),
+  ),
+  'audioset': Dataset(
+    reader='datasets.tags:audioset',
+    layout='class_labels_indices.csv, {balanced_train,unbalanced_train,eval}_segments.csv, audio '
+    'files named YTID or YTID_START in any subfolder',
+    marks=('*_segments.csv', '*/*_segments.csv'),
+    folders=('AudioSet', 'audioset'),
+    splits=('balanced', 'unbalanced', 'eval', 'train'),
+    label='label',
+    labels='527 classes of class_labels_indices.csv',
+    multilabel=True,
+    statistics=_AUDIOSET,
+    weights='balanced',
+    seconds=10.0,
+  ),
+  'fsd50k': Dataset(
+    reader='datasets.tags:fsd50k',
+    layout='FSD50K.ground_truth/{dev,eval,vocabulary}.csv, FSD50K.dev_audio/*.wav, '
+    'FSD50K.eval_audio/*.wav',
+    marks=('FSD50K.ground_truth/*.csv',),
+    folders=('FSD50K', 'fsd50k'),
+    splits=('train', 'valid', 'test'),
+    label='label',
+    labels='200 classes of vocabulary.csv',
+    multilabel=True,
+  ),
+  'esc50': Dataset(
+    reader='datasets.tags:esc50',
+    layout='meta/esc50.csv and audio/*.wav',
+    marks=('meta/esc50.csv',),
+    folders=_ESC50_FOLDERS,
+    label='label',
+    labels='50 classes in the order of the targets; column `fold` 1-5',
+    statistics=_ESC50,
+    seconds=5.0,
+  ),
+  'esc10': Dataset(
+    reader='datasets.tags:esc10',
+    layout='meta/esc50.csv and audio/*.wav',
+    marks=('meta/esc50.csv',),
+    folders=('ESC-10', 'esc10', *_ESC50_FOLDERS),
+    label='label',
+    labels='10 of the 50 classes of ESC-50; column `fold` 1-5',
+    statistics=_ESC50,
+    seconds=5.0,
+  ),
+  'speech_commands': Dataset(
+    reader='datasets.speech_commands:speech_commands',
+    layout='WORD/*_nohash_*.wav, validation_list.txt, testing_list.txt, _background_noise_/',
+    marks=('validation_list.txt', 'testing_list.txt'),
+    folders=('speech_commands', 'speech_commands_v0.02', 'speech_commands_v0.01', 'SpeechCommands'),
+    splits=('train', 'valid', 'test'),
+    label='label',
+    labels='35 words (version 2), 30 (version 1), or 12 with classes=12',
+    statistics=_SPEECH_COMMANDS,
+    seconds=1.0,
+  ),
+  'nsynth': Dataset(
+    reader='datasets.tags:nsynth',
+    layout='nsynth-{train,valid,test}/examples.json and audio/*.wav',
+    marks=('nsynth-*/examples.json',),
+    folders=('nsynth', 'NSynth'),
+    splits=('train', 'valid', 'test'),
+    label='label',
+    labels='11 instrument families; columns pitch, instrument, source, qualities',
+    seconds=4.0,
+  ),
+}  # fmt: skip
+
+
+def find(name: str, root: str | os.PathLike | None) -> tuple[pathlib.Path, bool]:
+  """The folder of a named data set, and whether it has the published layout.
+
+  Looked for: the data set's usual names in the folder `root`, then `root` itself; `root` defaults
+  to $OIDO_DATA. A folder of the data set's name that has a labels.csv or labels.jsonl instead of
+  the published layout is taken too: it is then a copy someone made, read as any folder.
+
+  Raises:
+    InputError: not found; says what was expected and where it was looked for.
+  """
+  entry = DATASETS[name]
+  base = root if root is not None else os.environ.get(ROOT)
+  if base is None:
+    raise InputError(
+      f'Data set {name!r} has to be on disk: give its folder as root= (or --data_root, ${ROOT}). '
+      f'Expected in it: {entry.layout}.'
+    )
+  base = pathlib.Path(os.path.expanduser(base))
+  named = [base / n for n in (*entry.folders, name)]
+  if base.name.lower() in {n.lower() for n in (*entry.folders, name)}:
+    named.insert(0, base)
+  for folder in dict.fromkeys([*named, base]):
+    if folder.is_dir() and any(next(folder.glob(mark), None) for mark in entry.marks):
+      return folder, True
+  for folder in named:
+    if (folder / 'labels.csv').is_file() or (folder / 'labels.jsonl').is_file():
+      return folder, False
+  looked = ', '.join(dict.fromkeys(str(f) for f in [base, *named]))
+  raise InputError(f'Data set {name!r} was not found: expected {entry.layout}. Looked in {looked}.')

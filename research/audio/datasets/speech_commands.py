@@ -1,0 +1,119 @@
+"""Google Speech Commands, versions 0.01 and 0.02, in their published layout."""
+
+import dataclasses
+import hashlib
+import pathlib
+
+from research.audio.clips import Example, Files, Source, Table, Value
+from research.audio.decode import duration
+from research.audio.folder import find_audio
+from research.errors import InputError
+
+NOISE = '_background_noise_'
+# arXiv 1804.03209, section 6: the ten commands of the 12-class task.
+COMMANDS = ('yes', 'no', 'up', 'down', 'left', 'right', 'on', 'off', 'stop', 'go')
+SILENCE, UNKNOWN = '_silence_', '_unknown_'
+SPLITS = ('train', 'valid', 'test')
+# Clips of silence and of unknown words per clip of a command: 10 % of the set each, section 7.
+EXTRA_FRACTION = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+  id: str
+  path: str
+  label: str
+  split: str
+  start: float = 0.0
+  seconds: float | None = None
+
+
+def speech_commands(root: str, classes: int | None = None) -> Source:
+  """Speech Commands: WORD/SPEAKER_nohash_N.wav, validation_list.txt, testing_list.txt.
+
+  Columns: split, label, word, speaker. The background noise is listed with an empty split and label
+    `_background_noise_`, which is
+  no class.
+
+  Args:
+    root: the folder of either version.
+    classes: 35 or 30, all words (None: as many as there are); 12: the ten commands, `_silence_`
+      (one-second windows of the background noise) and `_unknown_` (other words), the last two as
+      10 % of the commands of each split, chosen by a hash of the path.
+  """
+  base = pathlib.Path(root)
+  lists = {s: _listed(base / f) for s, f in _LISTS.items()}
+  paths = [p for p in find_audio(base) if p.count('/') == 1]
+  words = sorted({p.split('/')[0] for p in paths} - {NOISE, SILENCE, UNKNOWN})
+  if classes not in (None, 12, len(words)):
+    raise InputError(
+      f'speech_commands with classes={classes}: {root} has {len(words)} words; use classes=12, '
+      f'{len(words)}, or none.'
+    )
+  split = {p: next((s for s, known in lists.items() if p in known), 'train') for p in paths}
+  spoken = [p for p in paths if p.split('/')[0] in words]
+  noise = [p for p in paths if p.startswith(f'{NOISE}/')]
+  if classes == 12:
+    return _twelve(root, spoken, noise, split)
+  rows = [_Row(p, p, p.split('/')[0], split[p]) for p in spoken]
+  rows += [_Row(p, p, NOISE, '') for p in noise]
+  return _source(root, rows, tuple(words))
+
+
+_LISTS = {'valid': 'validation_list.txt', 'test': 'testing_list.txt'}
+
+
+def _listed(path: pathlib.Path) -> set[str]:
+  if not path.is_file():
+    raise InputError(f'Speech Commands lacks {path}, which says what belongs to that split.')
+  return set(path.read_text().split())
+
+
+def _source(root: str, rows: list[_Row], classes: tuple[str, ...]) -> Source:
+  words = [r.path.split('/')[0] for r in rows]
+  names = [r.path.split('/')[1] for r in rows]
+  columns: dict[str, list[Value]] = {
+    'split': [r.split for r in rows],
+    'label': [r.label for r in rows],
+    'word': list(words),
+    'speaker': [n.split('_nohash_')[0] if '_nohash_' in n else '' for n in names],
+  }
+  locate = Files(root, [r.path for r in rows], [r.start for r in rows], [r.seconds for r in rows])
+  ids = [r.id for r in rows]
+  return Source(Table('speech_commands', ids, columns, locate, label_sets={'label': classes}))
+
+
+def _twelve(root: str, spoken: list[str], noise: list[str], split: dict[str, str]) -> Source:
+  """The 12-class task: commands, some unknown words, and silence cut from the noise."""
+  if not noise:
+    raise InputError(f'Speech Commands in {root} lacks {NOISE}/, which {SILENCE} is cut from.')
+  rows, spots = [], _spots(root, noise)
+  for name in SPLITS:
+    members = [p for p in spoken if split[p] == name]
+    commands = [p for p in members if p.split('/')[0] in COMMANDS]
+    others = sorted((p for p in members if p.split('/')[0] not in COMMANDS), key=_hash)
+    extra = round(EXTRA_FRACTION * len(commands)) or min(1, len(commands))
+    rows += [_Row(p, p, p.split('/')[0], name) for p in commands]
+    rows += [_Row(p, p, UNKNOWN, name) for p in sorted(others[:extra])]
+    for k in range(extra):
+      path, start = spots[name][k % len(spots[name])]
+      rows.append(_Row(f'{path}@{start:g}#{name}{k}', path, SILENCE, name, start, 1.0))
+  return _source(root, rows, (*sorted(COMMANDS), SILENCE, UNKNOWN))
+
+
+def _spots(root: str, noise: list[str]) -> dict[str, list[tuple[str, float]]]:
+  """(file, second) of every second of noise, dealt to train, valid, test by three, one, one."""
+  spots = [
+    (path, float(second))
+    for path in noise
+    for second in range(int(duration(Example(path, {}, path=f'{root}/{path}'))))
+  ]
+  spots.sort(key=lambda spot: _hash(f'{spot[0]}@{spot[1]:g}'))
+  if len(spots) < 5:
+    raise InputError(f'{root}/{NOISE} holds {len(spots)} s of noise; at least 5 s are needed.')
+  fifth = len(spots) // 5
+  return {'test': spots[:fifth], 'valid': spots[fifth : 2 * fifth], 'train': spots[2 * fifth :]}
+
+
+def _hash(text: str) -> str:
+  return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,196 @@
+"""AudioSet, FSD50K, ESC-50 and NSynth: sounds with tags, in their published layouts."""
+
+import csv
+import json
+import os
+import pathlib
+
+from absl import logging
+
+from research.audio.clips import Source, Value
+from research.audio.datasets.tables import need, read_rows, source
+from research.audio.folder import find_audio
+from research.errors import InputError
+
+# How AudioSet names its lists of segments, and what they are called here.
+_AUDIOSET_SPLITS = {
+  'balanced_train_segments': 'balanced',
+  'unbalanced_train_segments': 'unbalanced',
+  'eval_segments': 'eval',
+}
+
+
+def audioset(root: str, labels: str = 'display_name') -> Source:
+  """AudioSet: the csv files of research.google.com/audioset, and clips someone downloaded.
+
+  Clips are audio files in any subfolder, named YTID or YYTID, with or without the start of the
+  segment (seconds, or milliseconds, and the end) after an underscore. Segments without a file are
+  left out; how many is logged. Columns: split ('balanced' 20k, 'unbalanced' 2M, 'eval'; 'train' is
+  both training sets), label (a list), ytid, start. Classes are the 527 of class_labels_indices.csv,
+  by index.
+
+  Args:
+    root: the folder that holds the csv files.
+    labels: 'display_name' or 'mid', what the labels are called.
+  """
+  base = pathlib.Path(root)
+  if labels not in ('display_name', 'mid'):
+    raise InputError(f"labels={labels!r}: AudioSet's labels are 'display_name' or 'mid'.")
+  names = _ontology(base, labels)
+  files = {os.path.splitext(os.path.basename(p))[0]: p for p in find_audio(base)}
+  rows, missing = [], 0
+  lists = sorted([*base.glob('*_segments.csv'), *base.glob('*/*_segments.csv')])
+  for file in lists:
+    split = _AUDIOSET_SPLITS.get(file.stem, file.stem.removesuffix('_segments'))
+    for ytid, start, end, mids in _segments(file):
+      path = next((files[n] for n in _clip_names(ytid, start, end) if n in files), None)
+      if path is None:
+        missing += 1
+        continue
+      unknown_mids = [m for m in mids if m not in names]
+      if unknown_mids:
+        raise InputError(f'{file} uses the label {unknown_mids[0]!r}, unknown to the class list.')
+      columns: dict[str, Value] = {'split': split, 'label': [names[m] for m in mids], 'ytid': ytid}
+      rows.append((f'{split}/{ytid}_{start:g}', path, columns | {'start': f'{start:g}'}))
+  if not rows:
+    raise InputError(
+      f'AudioSet in {root}: {missing} segments are listed in {len(lists)} csv files, but no audio '
+      'file is named after one; expected YTID.wav, YTID_30.flac, YTID_30000_40000.wav or the like.'
+    )
+  if missing:
+    logging.info('AudioSet in %s: %d segments have no file, %d do.', root, missing, len(rows))
+  classes = tuple(names.values())
+  train = {'train': ('balanced', 'unbalanced')}
+  return source('audioset', root, rows, label_sets={'label': classes}, splits=train)
+
+
+def _ontology(base: pathlib.Path, labels: str) -> dict[str, str]:
+  """Machine id -> name, by class index."""
+  found = [*base.glob('class_labels_indices.csv'), *base.glob('*/class_labels_indices.csv')]
+  if not found:
+    raise InputError(f'AudioSet in {base} lacks class_labels_indices.csv, the list of its classes.')
+  rows = read_rows(found[0])
+  need(found[0], rows[0] if rows else {}, 'index', 'mid', 'display_name')
+  rows.sort(key=lambda r: int(r['index']))
+  names = {r['mid']: r[labels] for r in rows}
+  if len(set(names.values())) != len(names):
+    raise InputError(f'{found[0]} gives one display name to two classes; use labels="mid".')
+  return names
+
+
+def _segments(file: pathlib.Path):
+  """(ytid, start, end, mids) of a csv: `# …` lines, then `ID, 30.000, 40.000, "mid,mid"`."""
+  with open(file, newline='', encoding='utf-8') as lines:
+    for row in csv.reader(lines, skipinitialspace=True):
+      if not row or row[0].startswith('#'):
+        continue
+      try:
+        yield row[0], float(row[1]), float(row[2]), [m for m in row[3].split(',') if m]
+      except (ValueError, IndexError):
+        raise InputError(f'{file}: {row} is not a segment (YTID, start, end, "labels").') from None
+
+
+def _clip_names(ytid: str, start: float, end: float) -> list[str]:
+  """How downloaders name a segment."""
+  ms = f'{round(start * 1000)}', f'{round(end * 1000)}'
+  tails = (
+    '', f'_{start:g}', f'_{start:.3f}', f'_{start:.1f}', f'_{ms[0]}', f'_{ms[0]}_{ms[1]}',
+    f'_{start:g}_{end:g}', f'_{start:.3f}_{end:.3f}',
+  )  # fmt: skip
+  return [f'{prefix}{ytid}{tail}' for tail in tails for prefix in ('', 'Y')]
+
+
+def fsd50k(root: str) -> Source:
+  """FSD50K (zenodo.org/record/4060432): FSD50K.ground_truth/*.csv and two folders of audio.
+
+  Columns: split ('train' and 'valid' of the development set, 'test' for the evaluation set), label
+    (a list). The 200
+  classes are in the order of vocabulary.csv.
+  """
+  base = pathlib.Path(root)
+  truth = base / 'FSD50K.ground_truth'
+  vocabulary = read_rows(truth / 'vocabulary.csv', ('index', 'label', 'mid'))
+  classes = tuple(r['label'] for r in sorted(vocabulary, key=lambda r: int(r['index'])))
+  rows = []
+  for part, audio in (('dev', 'FSD50K.dev_audio'), ('eval', 'FSD50K.eval_audio')):
+    listed = read_rows(truth / f'{part}.csv') if (truth / f'{part}.csv').is_file() else []
+    for row in listed:
+      need(truth / f'{part}.csv', row, 'fname', 'labels')
+      split = {'val': 'valid', 'train': 'train'}.get(row.get('split', ''), 'test')
+      columns: dict[str, Value] = {'split': split, 'label': row['labels'].split(',')}
+      path = f'{audio}/{row["fname"]}.wav'
+      rows.append((path, path, columns))
+  return source('fsd50k', root, rows, label_sets={'label': classes})
+
+
+def esc50(root: str) -> Source:
+  """ESC-50 (github.com/karolpiczak/ESC-50): meta/esc50.csv and audio/*.wav.
+
+  Columns: label (the category), fold ('1' to '5'), esc10 ('True' or 'False'), src_file, take. No
+    splits: five-fold
+  cross-validation by `fold`. Classes are in the order of the targets.
+  """
+  return _esc(root, 'esc50', only_esc10=False)
+
+
+def esc10(root: str) -> Source:
+  """ESC-10: the ten classes of ESC-50 whose rows say esc10; otherwise as `esc50`."""
+  return _esc(root, 'esc10', only_esc10=True)
+
+
+def _esc(root: str, name: str, only_esc10: bool) -> Source:
+  table = pathlib.Path(root) / 'meta' / 'esc50.csv'
+  rows, targets = [], {}
+  for row in read_rows(table):
+    need(table, row, 'filename', 'fold', 'target', 'category', 'esc10')
+    if only_esc10 and row['esc10'] != 'True':
+      continue
+    targets[row['category']] = int(row['target'])
+    path = f'audio/{row["filename"]}'
+    columns: dict[str, Value] = {
+      'label': row['category'],
+      'fold': row['fold'],
+      'esc10': row['esc10'],
+    }
+    columns |= {'src_file': row.get('src_file', ''), 'take': row.get('take', '')}
+    rows.append((path, path, columns))
+  classes = tuple(sorted(targets, key=targets.__getitem__))
+  return source(name, root, rows, label_sets={'label': classes})
+
+
+# magenta.tensorflow.org/datasets/nsynth, by number.
+_NSYNTH_FAMILIES = (
+  'bass', 'brass', 'flute', 'guitar', 'keyboard', 'mallet', 'organ', 'reed', 'string', 'synth_lead',
+  'vocal',
+)  # fmt: skip
+
+
+def nsynth(root: str) -> Source:
+  """NSynth: nsynth-{train,valid,test}/examples.json and audio/*.wav.
+
+  Columns: split, label (instrument family), instrument, source, pitch, velocity, qualities (a
+    list).
+  """
+  rows = []
+  for folder in sorted(pathlib.Path(root).glob('nsynth-*')):
+    listed = folder / 'examples.json'
+    if not listed.is_file():
+      continue
+    try:
+      notes = json.loads(listed.read_text())
+    except ValueError as error:
+      raise InputError(f'{listed} is not JSON ({error}); copy it again.') from None
+    for name in sorted(notes):
+      note = notes[name]
+      path = f'{folder.name}/audio/{name}.wav'
+      columns: dict[str, Value] = {
+        'split': folder.name.removeprefix('nsynth-'),
+        'label': str(note['instrument_family_str']),
+        'instrument': str(note['instrument_str']),
+        'source': str(note['instrument_source_str']),
+        'pitch': str(note['pitch']),
+        'velocity': str(note['velocity']),
+        'qualities': [str(q) for q in note.get('qualities_str', [])],
+      }
+      rows.append((path, path, columns))
+  return source('nsynth', root, rows, label_sets={'label': _NSYNTH_FAMILIES})

@@ -1,0 +1,290 @@
+"""Audio files to float32 samples: open, seek to what is needed, mix to mono, resample.
+
+Formats are those of libsndfile: WAV, FLAC, OGG (Vorbis, Opus), MP3, AIFF, AU, CAF, W64, SPHERE. The
+content decides, not the file's name. Resampling is soxr's 'HQ' (linear phase, 20 bit).
+"""
+
+import io
+import math
+import os
+
+import numpy as np
+import soundfile
+import soxr
+from jaxtyping import Float, Shaped
+
+from research.audio.clips import Example
+from research.errors import InputError
+
+# Input samples read on both sides of a crop, so that the resampler's filter sees what it would
+# have seen in the whole file: soxr HQ's impulse response is shorter than this at any ratio in use.
+CONTEXT = 2048
+# A seek in a lossy file is not exact to the bit, so short ones are decoded from the beginning.
+EXACT_SECONDS = 30.0
+_LOSSY = ('OGG', 'MP3')
+_EXACT = ('PCM_', 'ULAW', 'ALAW')
+
+
+class AudioError(InputError):
+  """A file whose audio cannot be used. `where` is the path or id, `reason` one sentence."""
+
+  def __init__(self, where: str, reason: str):
+    super().__init__(where, reason)
+    self.where, self.reason = where, reason
+
+  def __str__(self) -> str:
+    return f'{self.where}: {self.reason}'
+
+
+def decode(
+  example: Example,
+  *,
+  sample_rate: int,
+  start_seconds: float | None = None,
+  seconds: float | None = None,
+  place: float | None = None,
+) -> Float[np.ndarray, 't']:
+  """The samples of a clip, mono float32 at `sample_rate` Hz; only what is asked for is read.
+
+  Args:
+    example: the clip.
+    sample_rate: of the result, Hz.
+    start_seconds: where to start, seconds from the beginning of the clip.
+    seconds: how much to read; None is to the end. A shorter clip gives what it has.
+    place: instead of `start_seconds`, where the crop lies in a longer clip: 0 at its beginning,
+      0.5 in the middle, 1 at its end.
+
+  Returns:
+    Samples [t]; integer PCM of full scale becomes [-1, 1).
+
+  Raises:
+    AudioError: missing, unreadable, truncated, empty, or not finite.
+  """
+  with _Array(example) if example.array is not None else _File(example) as clip:
+    first, count = _span(clip, sample_rate, start_seconds, seconds, place)
+    audio = _resampled(clip, sample_rate, first, count)
+  if not clip.exact and not np.isfinite(audio).all():
+    raise AudioError(example.where, 'It holds samples that are not numbers (NaN or infinite).')
+  return audio
+
+
+def duration(example: Example) -> float:
+  """Seconds of a clip, from the header alone.
+
+  Raises:
+    AudioError: the file cannot be opened.
+  """
+  with _Array(example) if example.array is not None else _File(example) as clip:
+    return clip.frames / clip.rate
+
+
+def output_length(frames: int, rate: int, sample_rate: int) -> int:
+  """How many samples `frames` at `rate` Hz become at `sample_rate` Hz."""
+  return frames if rate == sample_rate else round(frames * sample_rate / rate)
+
+
+class _Array:
+  """Reads parts of samples that are in memory."""
+
+  def __init__(self, example: Example):
+    array = np.asarray(example.array)
+    if example.sample_rate is None:
+      raise AudioError(example.where, 'Its sample rate is not given.')
+    self.rate = int(example.sample_rate)
+    low = min(round(example.start * self.rate), len(array))
+    high = len(array)
+    if example.seconds is not None:
+      high = min(low + round(example.seconds * self.rate), high)
+    self._array, self.frames = array[low:high], high - low
+    self.exact = array.dtype in (np.int8, np.int16, np.int32)
+    self.where = example.where
+    if not self.exact and array.dtype.kind != 'f':
+      raise AudioError(example.where, f'Samples of type {array.dtype} are not PCM.')
+    if not self.frames:
+      raise AudioError(example.where, 'It holds no samples.')
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_) -> None:
+    pass
+
+  def read(self, first: int, count: int) -> Float[np.ndarray, 't']:
+    """Samples `first` to `first + count` as mono float32."""
+    part = self._array[first : first + count]
+    if self.exact:
+      scale = np.float32(2.0 ** (1 - 8 * part.dtype.itemsize))
+      part = np.multiply(part, scale, dtype=np.float32)
+    return _mono(part.astype(np.float32, copy=False))
+
+
+class _File:
+  """Reads parts of an audio file, or of the bytes of one."""
+
+  def __init__(self, example: Example):
+    self.where = example.where
+    self._file = _open(example)
+    self.rate = self._file.samplerate
+    self.exact = self._file.subtype.startswith(_EXACT)
+    self._lossy = self._file.format in _LOSSY
+    try:
+      self._offset, self.frames = self._limits(example)
+      if self._file.format in ('WAV', 'WAVEX', 'RF64'):
+        self._check_wav()
+      elif self._file.format == 'OGG':
+        self._check_ogg(example)
+    except BaseException:
+      self._file.close()
+      raise
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._file.close()
+
+  def read(self, first: int, count: int) -> Float[np.ndarray, 't']:
+    """Samples `first` to `first + count` of the clip as mono float32."""
+    first += self._offset
+    skip = first if self._lossy and first < EXACT_SECONDS * self.rate else 0
+    try:
+      if first > skip:
+        self._file.seek(first - skip)
+      audio = self._file.read(skip + count, dtype='float32')
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+      raise AudioError(self.where, f'Its audio is damaged or truncated ({_text(error)}).') from None
+    missing = skip + count - len(audio)
+    # The length in an MP3 header is an estimate.
+    if missing > (0.1 * self.rate + 0.02 * self._file.frames if self._file.format == 'MP3' else 0):
+      raise AudioError(
+        self.where, f'It is truncated: {missing} samples are missing of {self._file.frames}.'
+      )
+    return _mono(audio[skip:])
+
+  def _limits(self, example: Example) -> tuple[int, int]:
+    frames = self._file.frames
+    if frames <= 0:
+      raise AudioError(self.where, 'It holds no samples.')
+    low = round(example.start * self.rate)
+    if low >= frames:
+      raise AudioError(
+        self.where, f'It ends at {frames / self.rate:.2f} s, before the clip at {example.start} s.'
+      )
+    high = frames
+    if example.seconds is not None:
+      high = min(low + max(1, round(example.seconds * self.rate)), frames)
+    return low, high - low
+
+  def _check_wav(self) -> None:
+    """A WAV file cut off: libsndfile reads what is there, its log says what should have been."""
+    for line in self._file.extra_info.splitlines():
+      if line.startswith('data :') and 'should be' in line:
+        claimed = int(line.split()[2])
+        # Streams of unknown length write 0 or the largest number.
+        if 0 < claimed < 0x7FFFF000:
+          real = line.rsplit('should be', 1)[1].strip(' )')
+          raise AudioError(self.where, f'It is truncated: {real} of {claimed} bytes are there.')
+
+  def _check_ogg(self, example: Example) -> None:
+    """An Ogg file cut off in the middle of a page."""
+    if example.data is not None:
+      tail = example.data[-65307:]
+    else:
+      with open(example.where, 'rb') as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - 65307))
+        tail = file.read()
+    at = tail.rfind(b'OggS')
+    segments = tail[at + 27 : at + 27 + tail[at + 26]] if 0 <= at < len(tail) - 26 else b''
+    if at < 0 or not segments or at + 27 + len(segments) + sum(segments) > len(tail):
+      raise AudioError(self.where, 'It is truncated in the middle of an Ogg page.')
+
+
+def _open(example: Example) -> soundfile.SoundFile:
+  """Opens the audio, or says in one sentence why it cannot be."""
+  if example.data is not None and not example.data:
+    raise AudioError(example.where, 'It is empty (0 bytes).')
+  try:
+    return soundfile.SoundFile(example.path if example.data is None else io.BytesIO(example.data))
+  except (soundfile.LibsndfileError, RuntimeError, TypeError, OSError) as error:
+    head = example.data[:16] if example.data is not None else _head(example.where)
+    if head[4:8] == b'ftyp':
+      reason = 'MP4/M4A (AAC) cannot be read; convert it to FLAC, WAV, OGG or MP3.'
+    elif _looks_like_audio(head):
+      reason = f'Its audio is damaged or truncated ({_text(error)}).'
+    else:
+      reason = f'It is not an audio file that can be read: it begins with {bytes(head)!r}.'
+    raise AudioError(example.where, reason) from None
+
+
+def _head(path: str) -> bytes:
+  """The first bytes of a file that could not be opened, unless the file system says why."""
+  try:
+    if os.path.islink(path) and not os.path.exists(path):
+      raise AudioError(path, f'It is a link to {os.readlink(path)!r}, which does not exist.')
+    if os.path.isdir(path):
+      raise AudioError(path, 'It is a directory, not an audio file.')
+    with open(path, 'rb') as file:
+      head = file.read(16)
+  except OSError as error:
+    raise AudioError(path, f'It cannot be opened: {error.strerror or error}.') from None
+  if not head:
+    raise AudioError(path, 'It is empty (0 bytes).')
+  return head
+
+
+def _looks_like_audio(head: bytes) -> bool:
+  known = (b'RIFF', b'RIFX', b'RF64', b'fLaC', b'OggS', b'ID3', b'FORM', b'.snd', b'caff', b'NIST')
+  return head.startswith(known) or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0)
+
+
+def _text(error: Exception) -> str:
+  text = getattr(error, 'error_string', None) or str(error)
+  return text.removeprefix('Error : ').rstrip('. \n')
+
+
+def _mono(audio: Shaped[np.ndarray, 't *channels']) -> Float[np.ndarray, 't']:
+  if audio.ndim == 1:
+    return audio
+  return audio[:, 0] if audio.shape[1] == 1 else audio.mean(axis=1, dtype=np.float32)
+
+
+def _span(
+  clip: _File | _Array,
+  sample_rate: int,
+  start_seconds: float | None,
+  seconds: float | None,
+  place: float | None,
+) -> tuple[int, int]:
+  """First sample and number of samples to return, both at `sample_rate`."""
+  total = max(1, output_length(clip.frames, clip.rate, sample_rate))
+  count = total if seconds is None else round(seconds * sample_rate)
+  if place is not None:
+    slack = max(0, total - count)
+    first = min(int(place * (slack + 1)), slack)
+  else:
+    first = round((start_seconds or 0.0) * sample_rate)
+  if first >= total:
+    raise AudioError(clip.where, f'It ends before {start_seconds} s.')
+  return first, min(count, total - first)
+
+
+def _resampled(
+  clip: _File | _Array, sample_rate: int, first: int, count: int
+) -> Float[np.ndarray, 't']:
+  """Samples `first` to `first + count` of the resampled clip, from as little of it as possible.
+
+  Input sample i and output sample j lie at the same time where i * up == j * down, so a piece that
+  begins at a multiple of `down` is resampled on the grid of the whole.
+  """
+  if clip.rate == sample_rate:
+    return np.ascontiguousarray(clip.read(first, count))
+  common = math.gcd(clip.rate, sample_rate)
+  up, down = sample_rate // common, clip.rate // common
+  low = max(0, first * down // up - CONTEXT) // down * down
+  high = min(clip.frames, -(-(first + count) * down // up) + CONTEXT)
+  piece = soxr.resample(clip.read(low, high - low), clip.rate, sample_rate, quality='HQ')
+  skip = first - low * up // down
+  audio = piece[skip : skip + count]
+  if len(audio) < count:  # A clip of a few samples: the resampler gives none beyond the last.
+    audio = np.pad(audio, (0, count - len(audio)))
+  return np.ascontiguousarray(audio)

@@ -1,0 +1,183 @@
+"""A folder of audio files, with a manifest of labels or without."""
+
+import csv
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+
+from research.audio.clips import Files, Source, Table, Value
+from research.errors import InputError
+
+EXTENSIONS = (
+  '.wav', '.flac', '.ogg', '.oga', '.opus', '.mp3', '.aif', '.aiff', '.aifc', '.au', '.caf', '.w64',
+  '.rf64', '.sph', '.m4a',
+)  # fmt: skip
+MANIFESTS = ('labels.csv', 'labels.jsonl')
+# In a csv, several labels of a clip go into one column of this name, with `;` between them.
+SEVERAL = 'labels'
+
+
+def folder(path: str, manifest: str | None = None, name: str | None = None) -> Source:
+  """The audio files of a folder.
+
+  With a manifest (`labels.csv` or `labels.jsonl` in the folder, or the file named), its rows are
+  the clips: the column `path` is relative to the folder, all others are labels. A csv column
+  `labels` holds several labels with `;` between; in jsonl, a list does. Without a manifest all
+  audio files below the folder are the clips, sorted, and the column `folder` is the one they lie
+  in.
+
+  Raises:
+    InputError: no such folder, no audio in it, or a manifest that cannot be used; a path in a
+      manifest that leads out of the folder is refused.
+  """
+  root = pathlib.Path(os.path.expanduser(path))
+  if not root.is_dir():
+    what = 'is a file' if root.exists() else 'does not exist'
+    raise InputError(f'{root} {what}; a folder of audio files was expected.')
+  name = name or root.resolve().name
+  listed = _manifest(root, manifest)
+  if listed is None:
+    paths = find_audio(root)
+    if not paths:
+      known = ' '.join(EXTENSIONS)
+      raise InputError(f'{root} holds no audio files ({known}), not in its subfolders either.')
+    columns: dict[str, list[Value]] = {'folder': [os.path.dirname(p) for p in paths]}
+  else:
+    paths, columns = read_manifest(root, listed)
+  return Source(Table(name, paths, columns, Files(str(root), paths)))
+
+
+def find_audio(root: pathlib.Path) -> list[str]:
+  """Paths below `root`, relative and sorted, that end like audio; links to folders are followed."""
+  found, visited = [], set()
+  for here, folders, files in os.walk(root, followlinks=True):
+    real = os.path.realpath(here)
+    if real in visited:  # A link back up.
+      folders.clear()
+      continue
+    visited.add(real)
+    folders[:] = sorted(f for f in folders if not f.startswith('.'))
+    for name in files:
+      if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith('.'):
+        found.append(os.path.relpath(os.path.join(here, name), root))
+  return sorted(p.replace(os.sep, '/') for p in found)
+
+
+def read_manifest(
+  root: pathlib.Path, manifest: pathlib.Path
+) -> tuple[list[str], dict[str, list[Value]]]:
+  """The column `path` of a manifest, checked to stay below `root`, and all other columns."""
+  rows = list(_rows(manifest))
+  if not rows:
+    raise InputError(f'{manifest} has no rows.')
+  paths, inside = [], Inside(root)
+  for line, row in rows:
+    path = row.pop('path', None)
+    if not isinstance(path, str) or not path:
+      raise InputError(
+        f'{manifest}, line {line}: no "path"; every row needs one, relative to {root} '
+        f'(columns here: {", ".join(row) or "none"}).'
+      )
+    paths.append(inside(path, f'{manifest}, line {line}'))
+  names = list(dict.fromkeys(name for _, row in rows for name in row))
+  return paths, {n: [row.get(n, '') for _, row in rows] for n in names}
+
+
+class Inside:
+  """Refuses paths of a manifest that lead out of its folder: absolute, by `..`, or by a link."""
+
+  def __init__(self, root: pathlib.Path):
+    self._root = root
+    self._real = os.path.realpath(root)
+    self._checked: dict[str, bool] = {}
+
+  def __call__(self, path: str, where: str) -> str:
+    """`path` without `.` parts; `where` says in the message what listed it."""
+    parts = path.split('/')
+    full = os.path.join(self._root, path)
+    if os.path.isabs(path) or path.startswith('~'):
+      self._refuse(path, where, 'is absolute')
+    if '..' in parts:
+      self._refuse(path, where, 'goes up by ".."')
+    if '\0' in path:
+      self._refuse(path, where, 'holds a zero byte')
+    # One look per folder and one per file that is a link: a million rows stay fast.
+    if not self._stays(os.path.dirname(full)) or (os.path.islink(full) and not self._leads(full)):
+      self._refuse(path, where, 'is a link that leads out of the folder')
+    return '/'.join(p for p in parts if p not in ('', '.'))
+
+  def _stays(self, folder: str) -> bool:
+    if folder not in self._checked:
+      self._checked[folder] = self._leads(folder)
+    return self._checked[folder]
+
+  def _leads(self, path: str) -> bool:
+    real = os.path.realpath(path)
+    return real == self._real or real.startswith(self._real.rstrip(os.sep) + os.sep)
+
+  def _refuse(self, path: str, where: str, why: str) -> None:
+    raise InputError(f'{where}: the path {path!r} {why}; paths must stay below {self._root}.')
+
+
+def _manifest(root: pathlib.Path, name: str | None) -> pathlib.Path | None:
+  if name is not None:
+    if not (root / name).is_file():
+      raise InputError(f'Manifest {root / name} does not exist.')
+    return root / name
+  return next((root / m for m in MANIFESTS if (root / m).is_file()), None)
+
+
+def _rows(manifest: pathlib.Path) -> Iterator[tuple[int, dict[str, Value]]]:
+  """(line number, row) of a csv, tsv or jsonl file."""
+  try:
+    with open(manifest, newline='', encoding='utf-8-sig') as file:
+      if manifest.suffix in ('.jsonl', '.json'):
+        yield from _json_rows(manifest, file)
+      else:
+        yield from _csv_rows(manifest, file)
+  except UnicodeDecodeError as error:
+    raise InputError(f'{manifest} is not UTF-8 text ({error.reason}).') from None
+
+
+def _csv_rows(manifest: pathlib.Path, file) -> Iterator[tuple[int, dict[str, Value]]]:
+  reader = csv.DictReader(file, delimiter='\t' if manifest.suffix == '.tsv' else ',', strict=True)
+  try:
+    names = reader.fieldnames or []
+    if 'path' not in names:
+      raise InputError(f'{manifest} has no column "path" (it has: {", ".join(names) or "none"}).')
+    if len(set(names)) != len(names):
+      raise InputError(f'{manifest} names a column twice: {", ".join(names)}.')
+    for row in reader:
+      extra = row.pop(None, None)
+      if extra is not None or None in row.values():
+        count = len(names) + len(extra or []) - sum(v is None for v in row.values())
+        raise InputError(
+          f'{manifest}, line {reader.line_num}: {count} fields, the header names {len(names)}.'
+        )
+      if SEVERAL in row:
+        row[SEVERAL] = [v.strip() for v in row[SEVERAL].split(';') if v.strip()]
+      yield reader.line_num, row
+  except csv.Error as error:
+    raise InputError(f'{manifest}, line {reader.line_num}: not a csv row ({error}).') from None
+
+
+def _json_rows(manifest: pathlib.Path, file) -> Iterator[tuple[int, dict[str, Value]]]:
+  for line, text in enumerate(file, start=1):
+    if not text.strip():
+      continue
+    try:
+      row = json.loads(text)
+    except ValueError as error:
+      raise InputError(f'{manifest}, line {line}: not JSON ({error}).') from None
+    if not isinstance(row, dict):
+      raise InputError(f'{manifest}, line {line}: not a JSON object.')
+    yield line, {name: _value(value) for name, value in row.items()}
+
+
+def _value(value: object) -> Value:
+  if isinstance(value, list):
+    return [str(v) for v in value]
+  if value is None:
+    return ''
+  return json.dumps(value) if isinstance(value, bool | dict) else str(value)

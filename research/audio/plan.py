@@ -1,0 +1,262 @@
+"""Which clips make which batch: a pure function of the seed and the number of the batch.
+
+Nothing is remembered from one batch to the next, so a run can continue anywhere, on any number of
+processes, with the batches it would have had.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import math
+import sys
+import threading
+from collections.abc import Sequence
+
+import grain
+import numpy as np
+from jaxtyping import Float, Int
+
+from research.audio.clips import Source
+from research.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+  """A global batch before decoding.
+
+  Attributes:
+    rows: of the source, one a slot.
+    samples: static length of the batch.
+    position: of its first slot among all slots of the run; seeds what is drawn for a slot.
+    bucket: which length bucket it is from.
+  """
+
+  rows: np.ndarray
+  samples: int
+  position: int
+  bucket: int = 0
+
+
+def uniform(seed: int, position: int, purpose: str, attempt: int = 0) -> float:
+  """A number in [0, 1) that depends on the arguments alone, on every machine and version."""
+  key = f'{seed}:{position}:{purpose}:{attempt}'.encode()
+  return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), 'big') / 2**64
+
+
+def label_weights(source: Source, column: str = 'label') -> Float[np.ndarray, 'clips']:
+  """Weights that give rare classes their share: sum over a clip's labels of 1000 / (count + 0.01).
+
+  The rule of AudioMAE's and AST's AudioSet training (dataset/audioset/gen_weight.py), counts over
+  `source`.
+  """
+  labels = [[v] if isinstance(v, str) else v for v in source.column(column)]
+  counts = collections.Counter(name for clip in labels for name in clip)
+  return np.array([sum(1000.0 / (counts[name] + 0.01) for name in clip) for clip in labels])
+
+
+def best_buckets(
+  durations: Float[np.ndarray, 'clips'], count: int, *, longest: float | None = None
+) -> list[float]:
+  """The `count` lengths (seconds) that waste least on padding, longest last.
+
+  Args:
+    durations: of the clips, seconds.
+    count: how many static lengths; each costs one compilation.
+    longest: clips are cropped to this many seconds.
+
+  Returns:
+    Ascending seconds, rounded up to 10 ms.
+  """
+  lengths = np.sort(np.asarray(durations, np.float64)[np.asarray(durations) > 0])
+  if not len(lengths):
+    raise InputError('No clip can be opened, so no bucket lengths can be chosen.')
+  lengths = np.minimum(lengths, longest) if longest else lengths
+  # Candidate edges: quantiles. cost[i, j]: padded seconds if (edge i, edge j] is one bucket.
+  edges = np.unique(np.quantile(lengths, np.linspace(0, 1, 129), method='higher'))
+  counts = np.searchsorted(lengths, edges, side='right').astype(np.float64)
+  before = np.concatenate([[0.0], counts])
+  count = min(count, len(edges))
+  best = np.full((count + 1, len(edges) + 1), np.inf)
+  best[0, 0] = 0.0
+  choice = np.zeros((count + 1, len(edges) + 1), np.int64)
+  for k in range(1, count + 1):
+    for j in range(1, len(edges) + 1):
+      cost = best[k - 1, :j] + edges[j - 1] * (before[j] - before[:j])
+      choice[k, j] = int(np.argmin(cost))
+      best[k, j] = cost[choice[k, j]]
+  found, j = [], len(edges)
+  for k in range(count, 0, -1):
+    found.append(math.ceil(edges[j - 1] * 100 - 1e-6) / 100)
+    j = int(choice[k, j])
+  return sorted(set(found))
+
+
+def padding_efficiency(
+  durations: Float[np.ndarray, 'clips'], plan: 'Bucketed', epoch: int = 0
+) -> float:
+  """Real seconds over padded seconds of one epoch of a plan with buckets."""
+  real = padded = 0.0
+  for batch in plan.epoch(epoch):
+    seconds = plan.samples[batch.bucket] / plan.sample_rate
+    real += np.minimum(durations[batch.rows], seconds).sum()
+    padded += seconds * len(batch.rows)
+  return float(real / padded)
+
+
+def bucket_of(
+  durations: Float[np.ndarray, 'clips'], buckets: Sequence[float]
+) -> Int[np.ndarray, 'clips']:
+  """The smallest bucket every clip fits in; clips longer than all are cropped to the last."""
+  # A millisecond of grace: a header of 9.9999 s or 10.0001 s is ten seconds.
+  found = np.searchsorted(np.asarray(buckets) + 1e-3, durations, side='left')
+  return np.minimum(found, len(buckets) - 1)
+
+
+class Stream:
+  """Batches of one static length out of an endless stream of clips, epoch after epoch.
+
+  A batch may span two epochs, so nothing is dropped and a small data set can fill a large batch.
+  """
+
+  def __init__(
+    self,
+    size: int,
+    *,
+    batch_size: int,
+    samples: int,
+    seed: int,
+    shuffle: bool = True,
+    epochs: int | None = None,
+    weights: np.ndarray | None = None,
+  ):
+    """See `research.audio.pipeline.train_batches`; `size` is the number of clips."""
+    self.size, self.batch_size, self.samples, self.seed = size, batch_size, samples, seed
+    self._cumulative = None if weights is None else np.cumsum(weights)
+    order = grain.MapDataset.range(size)
+    if shuffle:
+      order = order.seed(seed % 2**32).shuffle()
+    self._order = order.repeat(epochs)
+    self._order[0]  # The first access sets grain's statistics up, which threads must not do.
+    self._length = sys.maxsize // batch_size if epochs is None else size * epochs // batch_size
+
+  def __len__(self) -> int:
+    return self._length
+
+  def __getitem__(self, g: int) -> Batch:
+    position = int(g) * self.batch_size
+    slots = range(position, position + self.batch_size)
+    if self._cumulative is None:
+      rows = [int(self._order[p]) for p in slots]
+    else:
+      rows = [_draw(self._cumulative, uniform(self.seed, p, 'row')) for p in slots]
+    return Batch(np.array(rows, np.int64), self.samples, position)
+
+  def substitute(self, batch: Batch, slot: int, attempt: int) -> int:
+    """Another clip for a slot whose clip is bad."""
+    u = uniform(self.seed, batch.position + slot, 'substitute', attempt)
+    if self._cumulative is not None:
+      return _draw(self._cumulative, u)
+    return int(u * self.size)
+
+
+class Bucketed:
+  """Batches of clips of similar length, one static length a batch, the order of batches shuffled.
+
+  An epoch shuffles the clips, fills batches within each bucket, and lets what does not fill one
+  move to the next longer bucket, so that an epoch always has ceil(clips / batch_size) batches. The
+  last batch is filled up with clips from the start of the epoch's order.
+  """
+
+  def __init__(
+    self,
+    durations: Float[np.ndarray, 'clips'],
+    buckets: Sequence[float],
+    *,
+    batch_size: int,
+    sample_rate: int,
+    seed: int,
+    shuffle: bool = True,
+    epochs: int | None = None,
+    weights: np.ndarray | None = None,
+  ):
+    """`durations` and `buckets` are in seconds, `buckets` ascending."""
+    self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+    self.sample_rate = sample_rate
+    self.samples = [round(b * sample_rate) for b in buckets]
+    self.size = len(durations)
+    self._bucket = bucket_of(durations, buckets)
+    self._members = [np.flatnonzero(self._bucket == b) for b in range(len(buckets))]
+    self._per_epoch = -(-self.size // batch_size)
+    self._length = sys.maxsize // batch_size if epochs is None else self._per_epoch * epochs
+    self._weights = weights
+    if weights is not None:
+      self._cumulative = [np.cumsum(weights[m]) for m in self._members]
+      self._buckets = np.cumsum([weights[m].sum() for m in self._members])
+    self._cache: dict[int, list[Batch]] = {}
+    self._lock = threading.Lock()
+
+  def __getstate__(self):
+    return {k: v for k, v in self.__dict__.items() if k not in ('_lock', '_cache')}
+
+  def __setstate__(self, state):
+    self.__dict__.update(state, _lock=threading.Lock(), _cache={})
+
+  def __len__(self) -> int:
+    return self._length
+
+  def __getitem__(self, g: int) -> Batch:
+    if self._weights is not None:
+      return self._drawn(int(g))
+    epoch, slot = divmod(int(g), self._per_epoch)
+    with self._lock:
+      if epoch not in self._cache:
+        while len(self._cache) > 1:
+          self._cache.pop(min(self._cache))
+        self._cache[epoch] = self.epoch(epoch)
+      return self._cache[epoch][slot]
+
+  def epoch(self, epoch: int) -> list[Batch]:
+    """All batches of an epoch in order."""
+    rng = np.random.Generator(np.random.Philox(key=[self.seed % 2**64, epoch]))
+    order = rng.permutation(self.size) if self.shuffle else np.arange(self.size)
+    waiting = np.zeros(0, np.int64)
+    groups: list[tuple[int, np.ndarray]] = []
+    for bucket in range(len(self.samples)):
+      waiting = np.concatenate([waiting, order[self._bucket[order] == bucket]])
+      full = len(waiting) // self.batch_size * self.batch_size
+      groups += [(bucket, rows) for rows in waiting[:full].reshape(-1, self.batch_size)]
+      waiting = waiting[full:]
+    if len(waiting):
+      fill = np.resize(order, self.batch_size - len(waiting))
+      groups.append((len(self.samples) - 1, np.concatenate([waiting, fill])))
+    places = rng.permutation(len(groups)) if self.shuffle else np.arange(len(groups))
+    first = epoch * self._per_epoch
+    return [
+      Batch(groups[i][1], self.samples[groups[i][0]], (first + n) * self.batch_size, groups[i][0])
+      for n, i in enumerate(places)
+    ]
+
+  def substitute(self, batch: Batch, slot: int, attempt: int) -> int:
+    """Another clip of the bucket for a slot whose clip is bad; any clip if that has no other."""
+    u = uniform(self.seed, batch.position + slot, 'substitute', attempt)
+    members = self._members[batch.bucket]
+    if attempt % 4 == 3 or not len(members):
+      return int(u * self.size)
+    if self._weights is not None:
+      return int(members[_draw(self._cumulative[batch.bucket], u)])
+    return int(members[int(u * len(members))])
+
+  def _drawn(self, g: int) -> Batch:
+    """With weights: a bucket by its weight, then its clips by theirs, with replacement."""
+    position = g * self.batch_size
+    bucket = _draw(self._buckets, uniform(self.seed, position, 'bucket'))
+    members, cumulative = self._members[bucket], self._cumulative[bucket]
+    draws = [uniform(self.seed, position + i, 'row') for i in range(self.batch_size)]
+    rows = members[[_draw(cumulative, u) for u in draws]]
+    return Batch(rows, self.samples[bucket], position, bucket)
+
+
+def _draw(cumulative: np.ndarray, u: float) -> int:
+  return min(
+    int(np.searchsorted(cumulative, u * cumulative[-1], side='right')), len(cumulative) - 1
+  )

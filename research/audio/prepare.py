@@ -1,0 +1,304 @@
+"""Any source to ArrayRecord shards: in order, deterministic, and resumable after a kill.
+
+A shard is written beside its final name and renamed when it is complete, then described by a small
+JSON file; a second run keeps what is described so, if the checksum is right. When all shards are
+there, the descriptions become one index.json.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import io
+import json
+import math
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import soundfile
+from array_record.python import array_record_module
+
+from research.audio import decode, shards
+from research.audio.bad_files import BadFiles
+from research.audio.clips import Example, Source
+from research.errors import InputError, unknown
+
+ENCODINGS = ('pcm16', 'flac', 'copy')
+MIB = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How to write shards.
+
+  Attributes:
+    encoding: 'pcm16', 'flac', or 'copy', the bytes of the files.
+    sample_rate: Hz; None for 'copy'.
+    num_workers: threads that decode; 0 decodes in the calling thread.
+  """
+
+  encoding: str = 'pcm16'
+  sample_rate: int | None = 16000
+  num_workers: int = 2
+
+  def __post_init__(self):
+    if self.encoding not in ENCODINGS:
+      raise unknown('encoding', self.encoding, ENCODINGS)
+    if self.encoding == 'copy' and self.sample_rate is not None:
+      raise InputError('encoding=copy keeps the files as they are: give no sample_rate with it.')
+    if self.encoding != 'copy' and not self.sample_rate:
+      raise InputError(f'encoding={self.encoding} needs a sample_rate above 0.')
+
+
+def shard_count(source: Source, settings: Settings, shard_mib: float) -> int:
+  """How many shards of about `shard_mib` MiB the source makes."""
+  if settings.encoding == 'copy':
+    sizes = [len(e.data) if e.data is not None else _size(e.path) for e in source]
+    total = float(sum(sizes))
+  else:
+    rate = settings.sample_rate or 0
+    # FLAC is about 55 % of PCM.
+    factor = 1.0 if settings.encoding == 'pcm16' else 0.55
+    total = float(source.durations().sum()) * rate * 2 * factor
+  return max(1, min(len(source), math.ceil(total / (shard_mib * MIB))))
+
+
+def prepare(
+  source: Source,
+  out: str | os.PathLike,
+  *,
+  count: int,
+  settings: Settings,
+  max_bad_fraction: float = 0.01,
+  progress: Callable[[int], None] = lambda n: None,
+) -> dict[str, Any]:
+  """Writes `count` shards and index.json into `out`; returns the index.
+
+  Args:
+    source: the clips; those that cannot be decoded are left out and listed in bad_files.jsonl.
+    out: a new folder, or one that an interrupted run of the same preparation left.
+    count: how many shards.
+    settings: encoding and sample rate.
+    max_bad_fraction: of the clips; more stop the preparation.
+    progress: called with the number of clips done since the last call.
+
+  Raises:
+    InputError: `out` holds something else, too many bad files, or a full disk.
+  """
+  folder = pathlib.Path(out)
+  with _disk_errors(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+  count = min(count, len(source))
+  plan = _plan(source, count, settings)
+  _check_folder(folder, plan)
+  bad = BadFiles(folder / 'bad_files.jsonl', max_bad_fraction, total=len(source))
+  edges = np.linspace(0, len(source), count + 1).round().astype(int)
+  parts = []
+  with _disk_errors(folder):
+    for k in range(count):
+      rows = range(int(edges[k]), int(edges[k + 1]))
+      part = _finished(folder, k, count, plan)
+      if part is None:
+        part = _write_shard(
+          source, rows, folder / shards.shard_name(k, count), settings, bad, progress
+        )
+        part['plan'] = plan
+        shards.write_json(_describes(folder, k, count), part)
+      else:
+        progress(len(rows))
+      parts.append(part)
+    index = _index(source, parts, plan, settings)
+    shards.write_json(folder / shards.INDEX, index)
+    for k in range(count):
+      _describes(folder, k, count).unlink(missing_ok=True)
+  return index
+
+
+def _plan(source: Source, count: int, settings: Settings) -> str:
+  """A hash of what decides the content of the shards."""
+  parts = (source.fingerprint(), count, settings.encoding, settings.sample_rate, shards.FORMAT)
+  return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _describes(folder: pathlib.Path, k: int, count: int) -> pathlib.Path:
+  return folder / (shards.shard_name(k, count) + '.json')
+
+
+def _check_folder(folder: pathlib.Path, plan: str) -> None:
+  """Refuses a folder that another preparation wrote into."""
+  described = [*folder.glob('*.array_record.json'), *folder.glob(shards.INDEX)]
+  for path in described:
+    try:
+      other = json.loads(path.read_text()).get('plan')
+    except ValueError:
+      other = None
+    if other != plan:
+      raise InputError(
+        f'{folder} holds shards of other data or settings ({path.name}); give another --out, or '
+        'remove that folder.'
+      )
+  if not described and any(folder.glob('*.array_record')):
+    raise InputError(
+      f'{folder} holds ArrayRecord files that are not from here; give another --out.'
+    )
+
+
+def _finished(folder: pathlib.Path, k: int, count: int, plan: str) -> dict[str, Any] | None:
+  """What is known about shard `k` if it is complete, from its description or the index."""
+  path = _describes(folder, k, count)
+  if path.is_file():
+    part = json.loads(path.read_text())
+  elif (folder / shards.INDEX).is_file():
+    part = _part_of_index(shards.read_index(folder), k)
+  else:
+    return None
+  try:
+    shards.check_shard(folder, part['shard'], verify=True)
+  except InputError:  # Damaged since: written again.
+    return None
+  return part
+
+
+def _part_of_index(index: dict[str, Any], k: int) -> dict[str, Any]:
+  start = sum(s['count'] for s in index['shards'][:k])
+  rows = slice(start, start + index['shards'][k]['count'])
+  return {
+    'shard': index['shards'][k],
+    'ids': index['ids'][rows],
+    'durations': index['durations'][rows],
+    'columns': {n: v[rows] for n, v in index['columns'].items()},
+    'plan': index['plan'],
+  }
+
+
+def _write_shard(
+  source: Source,
+  rows: range,
+  path: pathlib.Path,
+  settings: Settings,
+  bad: BadFiles,
+  progress: Callable[[int], None],
+) -> dict[str, Any]:
+  temporary = path.with_name(path.name + '.tmp')
+  temporary.unlink(missing_ok=True)
+  writer = array_record_module.ArrayRecordWriter(str(temporary), shards.OPTIONS)
+  known = []
+  try:
+    for row, encoded in _encoded(source, rows, settings):
+      bad.seen(1)
+      progress(1)
+      if isinstance(encoded, decode.AudioError):
+        bad.record(source.id(row), encoded.where, encoded.reason)
+        bad.check()
+        continue
+      record, seconds, columns = encoded
+      writer.write(record)
+      known.append((source.id(row), seconds, columns))
+  finally:
+    writer.close()
+  shard = {
+    'file': path.name,
+    'count': len(known),
+    'bytes': temporary.stat().st_size,
+    'sha256': shards.checksum(temporary),
+  }
+  with open(temporary, 'rb') as file:
+    os.fsync(file.fileno())
+  os.replace(temporary, path)
+  return {'shard': shard, **shards.rows_of(known)}
+
+
+def _encoded(source: Source, rows: range, settings: Settings) -> Iterator[tuple[int, Any]]:
+  """(row, record or error) in order, encoded by threads a little ahead."""
+
+  def encode(row: int):
+    try:
+      return _encode(source[row], settings)
+    except decode.AudioError as error:
+      return error
+
+  if settings.num_workers < 1:
+    yield from ((row, encode(row)) for row in rows)
+    return
+  ahead = 4 * settings.num_workers
+  with concurrent.futures.ThreadPoolExecutor(settings.num_workers) as pool:
+    waiting = [(row, pool.submit(encode, row)) for row in rows[:ahead]]
+    for row in [*rows[ahead:], *[None] * len(waiting)]:
+      done, future = waiting.pop(0)
+      yield done, future.result()
+      if row is not None:
+        waiting.append((row, pool.submit(encode, row)))
+
+
+def _encode(example: Example, settings: Settings) -> tuple[bytes, float, dict[str, Any]]:
+  """A record, its seconds and its columns."""
+  columns = dict(example.columns)
+  if settings.encoding == 'copy':
+    seconds = decode.duration(example)
+    # Decoded for nothing but to know that it can be.
+    decode.decode(example, sample_rate=16000)
+    record = shards.pack(example, 'file', None, _file_bytes(example))
+    return record, seconds, columns
+  rate = settings.sample_rate or 0
+  audio = decode.decode(example, sample_rate=rate)
+  pcm = np.clip(np.round(audio * 32768.0), -32768, 32767).astype('<i2')
+  if settings.encoding == 'pcm16':
+    return shards.pack(example, 'pcm16', rate, pcm.tobytes()), len(pcm) / rate, columns
+  buffer = io.BytesIO()
+  soundfile.write(buffer, pcm, rate, format='FLAC', subtype='PCM_16')
+  return shards.pack(example, 'file', None, buffer.getvalue()), len(pcm) / rate, columns
+
+
+def _file_bytes(example: Example) -> bytes:
+  if example.array is not None or example.start or example.seconds is not None:
+    raise InputError(
+      f'encoding=copy cannot copy {example.id!r}, which is no whole file; use pcm16 or flac.'
+    )
+  if example.data is not None:
+    return example.data
+  return pathlib.Path(example.path or '').read_bytes()
+
+
+def _index(
+  source: Source, parts: list[dict[str, Any]], plan: str, settings: Settings
+) -> dict[str, Any]:
+  names = source.column_names
+  return {
+    'format': shards.FORMAT,
+    'plan': plan,
+    'name': source.name,
+    'encoding': settings.encoding,
+    'sample_rate': settings.sample_rate,
+    'count': sum(p['shard']['count'] for p in parts),
+    'seconds': sum(sum(p['durations']) for p in parts),
+    'shards': [p['shard'] for p in parts],
+    'label_sets': shards.label_sets(source),
+    'splits': {k: list(v) for k, v in source.table.splits.items()},
+    'ids': [i for p in parts for i in p['ids']],
+    'durations': [d for p in parts for d in p['durations']],
+    'columns': {n: [v for p in parts for v in p['columns'].get(n, [])] for n in names},
+  }
+
+
+def _size(path: str | None) -> int:
+  try:
+    return os.stat(path or '').st_size
+  except OSError:
+    return 0
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: pathlib.Path) -> Iterator[None]:
+  """A full or read-only disk in one sentence."""
+  try:
+    yield
+  except OSError as error:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    what = 'The disk is full' if full else f'Writing failed ({error.strerror or error})'
+    raise InputError(
+      f'{what}: {folder}. Finished shards are kept; run the command again.'
+    ) from None

@@ -1,0 +1,203 @@
+"""ArrayRecord shards of audio: what `launch/prepare_data.py` writes and the fastest source to read.
+
+A folder holds `audio-00000-of-00008.array_record` … and `index.json`. A record is a 4-byte little-
+endian length, that many bytes of JSON (id, encoding, sample_rate, columns), and the audio: `pcm16`,
+mono little-endian 16-bit samples; or `file`, the bytes of an audio file. The records are complete
+in themselves; the index repeats ids, durations and columns, so that opening a data set reads no
+audio.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import struct
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from array_record.python import array_record_module
+
+from research.audio.clips import Example, Source, Table, Value
+from research.audio.decode import AudioError
+from research.errors import InputError
+
+FORMAT = 'oido-audio-1'
+INDEX = 'index.json'
+# One record a group: random access reads one clip. PCM and files do not get smaller by zstd.
+OPTIONS = 'group_size:1,uncompressed'
+
+
+def shard_name(k: int, count: int) -> str:
+  """The file name of shard `k` of `count`."""
+  return f'audio-{k:05d}-of-{count:05d}.array_record'
+
+
+def pack(example: Example, encoding: str, sample_rate: int | None, audio: bytes) -> bytes:
+  """A record: header and audio."""
+  header = {
+    'id': example.id,
+    'encoding': encoding,
+    'sample_rate': sample_rate,
+    'columns': dict(example.columns),
+  }
+  text = json.dumps(header, ensure_ascii=False, separators=(',', ':')).encode()
+  return struct.pack('<I', len(text)) + text + audio
+
+
+def unpack(record: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+  """A record's header, and the fields of `Example` that hold its audio."""
+  (size,) = struct.unpack_from('<I', record)
+  header = json.loads(record[4 : 4 + size])
+  if header['encoding'] == 'pcm16':
+    array = np.frombuffer(record, '<i2', offset=4 + size)
+    return header, {'array': array, 'sample_rate': header['sample_rate']}
+  return header, {'data': record[4 + size :]}
+
+
+@dataclasses.dataclass
+class Records:
+  """Locates row i in its shard and reads it there; safe in threads, opened anew in processes."""
+
+  paths: Sequence[str]
+  counts: Sequence[int]
+
+  def __post_init__(self):
+    self._starts = np.concatenate([[0], np.cumsum(self.counts)])
+    self._readers: dict[int, Any] = {}
+    self._lock = threading.Lock()
+
+  def __getstate__(self):
+    return {'paths': self.paths, 'counts': self.counts}
+
+  def __setstate__(self, state):
+    self.__dict__.update(state)
+    self.__post_init__()
+
+  def record(self, row: int) -> bytes:
+    """The bytes of record `row`.
+
+    Raises:
+      AudioError: the shard is damaged there.
+    """
+    shard = int(np.searchsorted(self._starts, row, side='right')) - 1
+    try:
+      return self._reader(shard).read([row - int(self._starts[shard])])[0]
+    except (ValueError, IndexError, RuntimeError, OSError) as error:
+      where = f'{self.paths[shard]}#{row - int(self._starts[shard])}'
+      raise AudioError(where, f'The record cannot be read ({error}).') from None
+
+  def __call__(self, row: int) -> dict[str, Any]:
+    return unpack(self.record(row))[1]
+
+  def _reader(self, shard: int):
+    with self._lock:
+      if shard not in self._readers:
+        # Read-ahead would read the neighbours of every clip, which a shuffled order does not want.
+        options = 'readahead_buffer_size:0,max_parallelism:0'
+        self._readers[shard] = array_record_module.ArrayRecordReader(self.paths[shard], options)
+      return self._readers[shard]
+
+
+def array_record(path: str, verify: bool = False) -> Source:
+  """The clips of a folder of shards.
+
+  Args:
+    path: the folder with index.json.
+    verify: compare the checksum of every shard first.
+
+  Raises:
+    InputError: no index, or a shard is missing, cut off or (with `verify`) changed.
+  """
+  folder = pathlib.Path(path)
+  index = read_index(folder)
+  for shard in index['shards']:
+    check_shard(folder, shard, verify)
+  records = Records(
+    [str(folder / s['file']) for s in index['shards']], [s['count'] for s in index['shards']]
+  )
+  table = Table(
+    name=index['name'],
+    ids=index['ids'],
+    columns=index['columns'],
+    locate=records,
+    label_sets={k: tuple(v) for k, v in index['label_sets'].items()},
+    splits={k: tuple(v) for k, v in index['splits'].items()},
+    seconds=np.array(index['durations'], np.float64),
+  )
+  return Source(table)
+
+
+def read_index(folder: pathlib.Path) -> dict[str, Any]:
+  """The parsed index.json of a folder of shards."""
+  path = folder / INDEX
+  try:
+    index = json.loads(path.read_text())
+  except OSError:
+    raise InputError(
+      f'{folder} holds no {INDEX}: it is not a finished folder of shards; make one with '
+      '`python -m launch.prepare_data --source=… --out=…` (run it again if it was interrupted).'
+    ) from None
+  except ValueError:
+    index = None
+  if not isinstance(index, dict) or index.get('format') != FORMAT:
+    raise InputError(f'{path} is not an index of audio shards of format {FORMAT!r}.')
+  return index
+
+
+def check_shard(folder: pathlib.Path, shard: Mapping[str, Any], verify: bool) -> None:
+  """Compares a shard with what the index says: size, and with `verify` the checksum.
+
+  Raises:
+    InputError: it is missing or another file.
+  """
+  path = folder / shard['file']
+  size = path.stat().st_size if path.is_file() else None
+  if size is None:
+    problem = 'is missing'
+  elif size != shard['bytes']:
+    problem = f'has {size} bytes, not the {shard["bytes"]} of the index'
+  elif verify and checksum(path) != shard['sha256']:
+    problem = 'has another checksum than the index says'
+  else:
+    return
+  raise InputError(f'Shard {path} {problem}; prepare the data again or copy that file again.')
+
+
+def checksum(path: str | os.PathLike) -> str:
+  """The sha256 of a file."""
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Writes JSON so that a kill leaves the old file or the new one, nothing between."""
+  temporary = path.with_name(path.name + '.tmp')
+  with open(temporary, 'w') as file:
+    json.dump(value, file, ensure_ascii=False, separators=(',', ':'))
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(temporary, path)
+
+
+def label_sets(source: Source) -> dict[str, tuple[str, ...]]:
+  """Classes that the rows alone would not give: those of published order or of other splits."""
+  found = {}
+  for name in source.column_names:
+    classes = source.classes(name)
+    values = [[v] if isinstance(v, str) else v for v in source.column(name)]
+    if name in source.table.label_sets or set(classes) != {c for v in values for c in v if c}:
+      found[name] = classes
+  return found
+
+
+def rows_of(examples: Sequence[tuple[str, float, Mapping[str, Value]]]) -> dict[str, Any]:
+  """Ids, durations and columns of clips, column by column as the index holds them."""
+  names = list(dict.fromkeys(name for _, _, columns in examples for name in columns))
+  return {
+    'ids': [id for id, _, _ in examples],
+    'durations': [seconds for _, seconds, _ in examples],
+    'columns': {n: [columns.get(n, '') for _, _, columns in examples] for n in names},
+  }

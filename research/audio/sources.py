@@ -1,0 +1,144 @@
+"""From what a config says about data to a source of clips: `open_source`."""
+
+import inspect
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from research.audio import clips, datasets
+from research.audio.clips import Example, Source, Value, pool, windows
+from research.audio.folder import folder
+from research.errors import InputError, unknown
+
+__all__ = ['Example', 'Source', 'Value', 'names', 'open_source', 'pool', 'windows']
+
+# A name, a path, a dict(name=…, args={…}), a ConfigDict of that shape, or a list of such.
+Spec = Any
+
+# Arguments that every source takes, besides those of its reader.
+COMMON = ('split', 'where', 'cut_seconds', 'root')
+
+
+def names() -> tuple[str, ...]:
+  """All names that `open_source` knows."""
+  return (*datasets.DATASETS, 'folder', 'array_record', 'tfds')
+
+
+def open_source(
+  spec: Spec, *, split: str | None = None, root: str | os.PathLike | None = None
+) -> Source:
+  """Opens the data that `spec` names.
+
+  Args:
+    spec: a name ('builtin', 'esc50', …; `names()`); a path to a folder of audio, of ArrayRecord
+      shards or of a prepared TFDS data set; 'tfds:NAME'; a dict(name=…, args={…}); or a list of
+      such, pooled. `args` are those of the reader, and for every source: `split`; `where`, a dict
+      column -> value or values; `cut_seconds`, which cuts long files into windows; `root`.
+    split: takes the rows whose column `split` has this value ('a+b' takes both), or a group that
+      the data set names.
+    root: the folder that data sets are looked for in; $OIDO_DATA by default.
+
+  Raises:
+    InputError: an unknown name or argument, data that are not there, or a split they do not have.
+  """
+  spec = spec.to_dict() if hasattr(spec, 'to_dict') else spec  # ConfigDict
+  if isinstance(spec, Sequence) and not isinstance(spec, str):
+    if not spec:
+      raise InputError('The list of data sources is empty; name at least one.')
+    return pool([open_source(part, split=split, root=root) for part in spec])
+  name, args = _parse(spec)
+  split = args.pop('split', None) or split
+  where, cut = args.pop('where', None), args.pop('cut_seconds', None)
+  source = _read(name, args, args.pop('root', None) or root)
+  if where:
+    source = source.where(where)
+  if split:
+    source = source.split(split)
+  return windows(source, float(cut)) if cut else source
+
+
+def _parse(spec: str | os.PathLike | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+  if isinstance(spec, str | os.PathLike):
+    return os.fspath(spec), {}
+  if not isinstance(spec, Mapping) or 'name' not in spec:
+    raise InputError(f'{spec!r} names no data: give a name, a path, or dict(name=…, args={{…}}).')
+  for key in spec:
+    if key not in ('name', 'args'):
+      raise unknown('key of a data source', key, ('name', 'args'))
+  return os.fspath(spec['name']), dict(spec.get('args') or {})
+
+
+def _read(name: str, args: dict[str, Any], root: str | os.PathLike | None) -> Source:
+  if name == 'builtin':
+    return _call(name, datasets.DATASETS[name].function(), args)
+  if name in datasets.DATASETS:
+    found, published = datasets.find(name, root)
+    if not published:
+      return _call(name, folder, {'path': str(found), 'name': name, **args})
+    return _call(name, datasets.DATASETS[name].function(), {'root': str(found), **args})
+  if name in ('folder', 'array_record'):
+    if 'path' not in args:
+      raise InputError(f'Data source {name!r} needs args with a path.')
+    path = _under(args.pop('path'), root)
+    return _call(name, _reader(name), {'path': path, **args})
+  if name == 'tfds' or name.startswith('tfds:'):
+    if ':' in name:
+      args = {'name': name.split(':', 1)[1], **args}
+    return _call('tfds', _reader('tfds'), args)
+  path = _under(name, root)
+  if os.path.isdir(path):
+    return _call(name, _reader(_kind(path)), {'path': path, **args})
+  if os.sep in name or name.startswith(('.', '~')):
+    what = 'is a file, not a folder' if os.path.exists(path) else 'does not exist'
+    raise InputError(f'The folder of audio {path} {what}.')
+  raise unknown('data source', name, names())
+
+
+def _under(path: str | os.PathLike, root: str | os.PathLike | None) -> str:
+  """`path` itself, or below the root where it is only there."""
+  path = os.path.expanduser(path)
+  base = root if root is not None else os.environ.get(datasets.ROOT)
+  if base is not None and not os.path.isabs(path) and not os.path.exists(path):
+    below = os.path.join(os.path.expanduser(base), path)
+    return below if os.path.exists(below) else path
+  return path
+
+
+def _kind(path: str) -> str:
+  """What a folder holds: shards, a prepared TFDS data set, or audio files."""
+  folder_path = pathlib.Path(path)
+  if (folder_path / 'index.json').is_file() and list(folder_path.glob('*.array_record')):
+    return 'array_record'
+  if (folder_path / 'features.json').is_file() and (folder_path / 'dataset_info.json').is_file():
+    return 'tfds'
+  return 'folder'
+
+
+def _reader(kind: str) -> Callable[..., Source]:
+  # Imported when used: a machine that reads folders needs neither array_record nor tfds.
+  if kind == 'array_record':
+    from research.audio import shards
+
+    return shards.array_record
+  if kind == 'tfds':
+    from research.audio import catalogue
+
+    return catalogue.tfds
+  return folder
+
+
+def _call(name: str, function: Callable[..., Source], args: Mapping[str, Any]) -> Source:
+  accepted = inspect.signature(function).parameters
+  for key in args:
+    if key not in accepted:
+      known = {p for p in accepted if p != 'root'} | set(COMMON)
+      raise unknown(f'argument of data source {name}', key, known)
+  source = function(**args)
+  if not len(source):
+    raise InputError(f'Data source {name!r} has no clips.')
+  return source
+
+
+# Kept here so that everything about sources can be imported from one module.
+Table = clips.Table

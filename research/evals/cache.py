@@ -1,0 +1,152 @@
+"""Embeddings of a whole source, computed once and kept on disk as memory-mapped arrays."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from research.audio.bad_files import BadFiles
+from research.errors import InputError
+from research.evals.embeddings import Embedder, digest
+from research.evals.streaming import stream
+
+
+class Features(NamedTuple):
+  """Embeddings of a source, row by row."""
+
+  layers: dict[int, np.ndarray]  # layer -> f32 [n, d], memory-mapped
+  valid: np.ndarray  # bool [n], False for clips that could not be embedded
+  missing: dict[str, str]  # id -> why
+  seconds: float  # wall time the embedding took, when it was computed
+  cached: bool
+
+
+def embed_source(
+  embedder: Embedder,
+  source: Any,
+  *,
+  cache: str | os.PathLike,
+  layers: Sequence[int],
+  pool: str = 'mean',
+  seconds: float | None = None,
+  max_bad_fraction: float = 0.5,
+  progress: Callable[[int], None] = lambda done: None,
+) -> Features:
+  """Embeddings of every clip, from the cache where it has them.
+
+  The cache key holds weights, front-end, the clips with their labels, their files' sizes and times,
+  pooling and length; each layer is a file of its own, so tasks that share clips share embeddings.
+
+  Args:
+    embedder: the system; its own pooling, if it has one, takes the place of `pool`.
+    source: clips.
+    cache: folder for `<key>/layer_XX.npy`.
+    layers: which layers.
+    pool: a key of POOLS.
+    seconds: only so much of each clip, from its start.
+    max_bad_fraction: share of unreadable clips above which it stops.
+    progress: called with the number of clips done.
+
+  Raises:
+    InputError: unknown pooling, too many bad files.
+  """
+  pool = embedder.pool or pool
+  parts = dict(
+    system=embedder.fingerprint(), source=source.fingerprint(), files=_files_hash(source)
+  )
+  parts |= dict(pool=pool, seconds=seconds)
+  folder = Path(cache) / digest(parts)
+  wanted = [i for i in layers if not (folder / f'layer_{i:02d}.npy').exists()]
+  if not (folder / 'meta.json').exists():
+    wanted = list(layers)
+  if wanted := _agree(wanted):
+    started = time.perf_counter()
+    chunks = stream(
+      embedder, source, layers=wanted, pool=pool, seconds=seconds,
+      bad_files=(bad := BadFiles(None, max_bad_fraction)),
+    )  # fmt: skip
+    arrays, valid, missing = _collect(chunks, source, wanted, folder, progress, bad)
+    took = time.perf_counter() - started
+    if jax.process_index() == 0:
+      _finish(folder, arrays, valid, dict(parts, name=embedder.name, missing=missing, took=took))
+    if jax.process_count() > 1:
+      from jax.experimental import multihost_utils
+
+      multihost_utils.sync_global_devices(f'embedded {folder.name}')
+  if jax.process_index() != 0:
+    return Features({}, np.zeros(len(source), bool), {}, 0.0, not wanted)
+  meta = json.loads((folder / 'meta.json').read_text())
+  found = {i: np.load(folder / f'layer_{i:02d}.npy', mmap_mode='r') for i in layers}
+  valid = np.load(folder / 'valid.npy')
+  return Features(found, valid, meta['missing'], meta['took'], not wanted)
+
+
+def _agree(wanted: list[int]) -> list[int]:
+  """Process 0's list, on every process: their disks may differ."""
+  if jax.process_count() == 1:
+    return wanted
+  from jax.experimental import multihost_utils
+
+  flags = np.zeros(1024, bool)
+  flags[wanted] = True
+  return [int(i) for i in np.flatnonzero(multihost_utils.broadcast_one_to_all(flags))]
+
+
+def _collect(chunks, source, layers, folder, progress, bad):
+  """Writes chunks into unfinished arrays on disk; (arrays, valid rows, why others are missing)."""
+  first = jax.process_index() == 0
+  arrays: dict[int, np.ndarray] = {}
+  valid = np.zeros(len(source), bool)
+  missing: dict[str, str] = {}
+  for chunk in chunks:
+    if first and not arrays:
+      folder.mkdir(parents=True, exist_ok=True)
+      shape = (len(source), chunk.values.shape[-1])
+      for i in layers:
+        path = folder / f'layer_{i:02d}.partial.npy'
+        arrays[i] = np.lib.format.open_memmap(path, 'w+', np.float32, shape)
+    for place, i in enumerate(layers if first else ()):
+      arrays[i][chunk.rows] = chunk.values[place]
+    valid[chunk.rows] = True
+    for row in chunk.too_short:
+      missing[source.id(row)] = 'shorter than one frame of the front-end'
+    progress(int(valid.sum()) + len(missing))
+  for row in np.flatnonzero(~valid):
+    missing.setdefault(source.id(row), 'could not be read')
+  missing |= dict(bad.items())
+  if not valid.any():
+    raise InputError(
+      f'No clip of {source.name!r} could be embedded; the first reason: '
+      f'{next(iter(missing.values()), "it holds no clip")}.'
+    )
+  return arrays, valid, missing
+
+
+def _finish(folder: Path, arrays: dict[int, np.memmap], valid: np.ndarray, meta: dict) -> None:
+  """Gives the arrays their names, the description last: a killed run leaves no half cache."""
+  for i, array in arrays.items():
+    array.flush()
+    os.replace(folder / f'layer_{i:02d}.partial.npy', folder / f'layer_{i:02d}.npy')
+  np.save(folder / 'valid.partial.npy', valid)
+  os.replace(folder / 'valid.partial.npy', folder / 'valid.npy')
+  (folder / 'meta.partial.json').write_text(json.dumps(meta, indent=1))
+  os.replace(folder / 'meta.partial.json', folder / 'meta.json')
+
+
+def _files_hash(source: Any) -> str:
+  """Hash of sizes and times of the files: a file that was changed is embedded again."""
+  states = hashlib.sha256()
+  for example in source:
+    if example.path is not None:
+      try:
+        state = os.stat(example.path)
+        states.update(f'{state.st_size} {state.st_mtime_ns}\n'.encode())
+      except OSError:
+        states.update(b'-\n')
+  return states.hexdigest()[:16]

@@ -1,0 +1,149 @@
+"""Scores systems on tasks and writes what was found: the body of `launch/evaluate.py`."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from research.errors import unknown
+from research.evals import maps, protocols, report, svg, tables
+from research.evals.embeddings import Embedder
+from research.evals.progress import bar
+from research.evals.protocols import Options, Protocol, System
+from research.evals.tasks import Prepared
+
+FORMAT = 1
+# What has no weights worth starting from is not fine-tuned.
+KINDS: Mapping[str, Sequence[str]] = {'finetune': ('model',)}
+
+
+def evaluate(
+  embedders: Sequence[Embedder],
+  tasks: Sequence[Prepared],
+  *,
+  out: str | os.PathLike,
+  cache: str | os.PathLike | None = None,
+  use: Sequence[str] = ('probe',),
+  known: Mapping[str, Protocol] = protocols.PROTOCOLS,
+  options: Options | None = None,
+  kinds: Mapping[str, Sequence[str]] = KINDS,
+  say: Callable[[str], None] = lambda text: print(text, flush=True),
+) -> list[dict[str, Any]]:
+  """Embeds every task with every system, then scores; process 0 scores and writes.
+
+  Args:
+    embedders: systems; several with kind 'random' become one row with their spread.
+    tasks: prepared tasks.
+    out: folder for scores.json, scores.md, scores.html, map.npz and one SVG a picture.
+    cache: folder of the embeddings; `out`/cache by default.
+    use: names of protocols.
+    known: name -> protocol; more may be added to `protocols.PROTOCOLS`.
+    options: layers, pooling and how probes are trained; None for the defaults.
+    kinds: protocol -> kinds of systems that it is for; others are for all.
+    say: prints a line.
+
+  Returns:
+    the rows of scores.json (process 0; [] on the others).
+
+  Raises:
+    InputError: an unknown protocol.
+  """
+  for name in use:
+    if name not in known:
+      raise unknown('protocol', name, known)
+  out, options = Path(out), options or Options()
+  systems = [System(e, options, cache or out / 'cache') for e in embedders]
+  first = jax.process_index() == 0
+
+  # All embedding before all scoring: the processes work together in the first, not in the second.
+  for task in tasks:
+    for system in systems:
+      with bar(f'{task.task.name}: {system.embedder.name}', len(task.source), first) as move:
+        found = system.features(task, move)
+      if first and not found.cached:
+        rate = len(task.source) / max(found.seconds, 1e-9)
+        say(
+          f'embedded {task.task.name} with {system.embedder.name}: {len(task.source)} clips in '
+          f'{found.seconds:.1f} s ({rate:.0f}/s), {len(found.missing)} missing'
+        )
+  if not first:
+    return []
+
+  rows = []
+  for task in tasks:
+    for name in use:
+      able = [s for s in systems if s.embedder.kind in kinds.get(name, (s.embedder.kind,))]
+      each = [known[name](system, task, options) for system in able]
+      random = [r for r in each if r['kind'] == 'random']
+      kept = [r for r in each if r['kind'] != 'random']
+      kept += [protocols.merge_inits(random)] if random else []
+      for row in kept:
+        say(f'{name} {row["task"]}: {row["system"]} {tables.score_text(row)}')
+      rows += kept
+  write(out, rows, plane(systems, tasks))
+  return rows
+
+
+def plane(systems: Sequence[System], tasks: Sequence[Prepared]) -> dict[str, Any]:
+  """2-D maps of the first model's embeddings (of the test rows) of every task, as arrays to save.
+
+  Keys: '<task>/points' [n, 2], '<task>/groups' [n], '<task>/names' [c], '<task>/method'. Clips with
+  several labels are drawn in the colour of the first.
+  """
+  models = [s for s in systems if s.embedder.kind == 'model'] or list(systems)
+  method = 'tsne' if maps.has_tsne() else 'pca'
+  arrays: dict[str, Any] = {}
+  for task in tasks:
+    features = models[0].features(task)
+    layer = max(features.layers)
+    tested = np.unique(np.concatenate([fold.test for fold in task.splits.folds]))
+    tested = tested[features.valid[tested]]
+    rows = tested[maps.sample(len(tested))]
+    labels = task.labels if task.labels.ndim == 1 else task.labels.argmax(axis=1)
+    key = task.task.name
+    arrays[f'{key}/points'] = maps.flat(features.layers[layer][rows], method).astype(np.float32)
+    arrays[f'{key}/groups'] = labels[rows].astype(np.int32)
+    arrays[f'{key}/names'] = np.array(task.classes)
+    arrays[f'{key}/method'] = np.array(method)
+    arrays[f'{key}/system'] = np.array(models[0].embedder.name)
+  return arrays
+
+
+def write(out: Path, rows: list[dict[str, Any]], arrays: Mapping[str, Any]) -> None:
+  """scores.json, the tables and the pictures; each file appears whole or not at all."""
+  out.mkdir(parents=True, exist_ok=True)
+  _replace(out / 'scores.json', json.dumps({'format': FORMAT, 'rows': rows}, indent=1))
+  shown = [*tables.comparison(rows), tables.details(rows)]
+  remarks = tables.notes(rows)
+  text = '\n'.join(t.markdown() for t in shown) + ''.join(f'\n- {n}' for n in remarks) + '\n'
+  _replace(out / 'scores.md', text)
+  _replace(out / 'scores.html', report.page('Scores', [report.score_section(rows)]))
+  for row in rows:
+    if 'confusion' in row and row['kind'] in ('model', 'published'):
+      title = f'{row["task"]}: {row["system"]}, {row["protocol"]}'
+      picture = svg.confusion(np.array(row['confusion']), row['classes'], title=title)
+      name = f'confusion_{row["task"]}_{row["protocol"]}_{_slug(row["system"])}.svg'
+      _replace(out / name, picture)
+  partial = out / 'map.partial.npz'
+  np.savez_compressed(partial, **arrays)
+  os.replace(partial, out / 'map.npz')
+  for task in dict.fromkeys(key.split('/')[0] for key in arrays):
+    names = [str(n) for n in arrays[f'{task}/names']]
+    picture = svg.scatter(
+      arrays[f'{task}/points'], arrays[f'{task}/groups'].tolist(), names, title=task
+    )
+    _replace(out / f'map_{task}.svg', picture)
+
+
+def _replace(path: Path, text: str) -> None:
+  partial = path.with_name(f'{path.name}.partial')
+  partial.write_text(text, encoding='utf-8')
+  os.replace(partial, path)
+
+
+def _slug(text: str) -> str:
+  return ''.join(c if c.isalnum() else '-' for c in text).strip('-')[:60]

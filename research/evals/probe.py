@@ -1,0 +1,264 @@
+"""Linear probe on frozen embeddings: every (learning rate, weight decay) point and every seed is
+trained at once in one jitted program, and the validation rows choose.
+
+The protocol is the one of BYOL-A and EVAR (https://github.com/nttcslab/eval-audio-repr): features
+standardised with the statistics of the training rows, a linear layer, Adam with L2 weight decay on
+the kernel, early stopping. Letters: n clips, d width, c classes, k seeds, g grid points, b batch.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from research.evals import scores
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeConfig:
+  """How the probe is trained.
+
+  A round is one pass over the training rows, or `min_round_steps` steps where a pass is shorter;
+  the validation rows are scored after each. A grid point stops after `patience` rounds without a
+  better validation score (of equal scores the lower loss is better) and its best round counts.
+  """
+
+  learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
+  weight_decays: tuple[float, ...] = (0.0, 1e-3, 1e-2, 1e-1)
+  seeds: int = 3
+  batch_size: int = 256
+  max_rounds: int = 60
+  min_round_steps: int = 20
+  patience: int = 10
+
+
+class ProbeResult(NamedTuple):
+  """What a probe found. The winning grid point has the best mean validation score over seeds, of
+  equal ones the lowest mean validation loss."""
+
+  test_scores: np.ndarray  # logits f32 [k, n_test, c] of the winning point
+  validation: float  # its validation score, mean over seeds
+  learning_rate: float
+  weight_decay: float
+  rounds: list[int]  # round of each seed's best validation score, counted from 1
+  grid: list[dict[str, float]]  # learning_rate, weight_decay, validation, test of every point
+
+
+class _Carry(NamedTuple):
+  params: Any
+  opt_state: Any
+  best: Any  # params of the best round
+  best_score: Array  # [k, g]
+  best_loss: Array  # [k, g]
+  best_round: Array  # [k, g]
+  round: Array  # []
+  keys: Array  # [k]
+
+
+def fit(
+  features: Float[np.ndarray, 'n d'],
+  labels: np.ndarray,
+  rows: tuple[np.ndarray, np.ndarray, np.ndarray],
+  *,
+  num_classes: int,
+  metric: str,
+  config: ProbeConfig = ProbeConfig(),
+  pad_to: tuple[int, int] = (0, 0),
+) -> ProbeResult:
+  """Trains the probe on some rows, chooses on others and scores the rest.
+
+  Args:
+    features: embeddings of all clips.
+    labels: int [n] (softmax cross-entropy) or multi-hot f32 [n, c] (binary cross-entropy).
+    rows: int arrays of training, validation and test rows.
+    num_classes: c.
+    metric: the name in `scores.METRICS` that chooses the grid point and is reported for each.
+    config: how it is trained.
+    pad_to: training and validation rows are padded to at least these counts: folds of different
+      sizes then share one compiled program. The padding changes nothing but the random order.
+  """
+  train, validation, test = (np.asarray(r) for r in rows)
+  x = standardise(features, train)
+  y = jnp.asarray(labels, jnp.int32 if labels.ndim == 1 else jnp.float32)
+  rates, decays = (a.ravel() for a in np.meshgrid(config.learning_rates, config.weight_decays))
+  best, best_round, best_loss = _train(
+    jnp.asarray(x),
+    y,
+    _pad(train, pad_to[0]),
+    jnp.int32(len(train)),
+    _pad(validation, pad_to[1]),
+    jnp.int32(len(validation)),
+    jnp.asarray(rates, jnp.float32),
+    jnp.asarray(decays, jnp.float32),
+    num_classes=num_classes,
+    config=config,
+  )
+  logits = np.asarray(_logits(best, jnp.asarray(x[np.concatenate([validation, test])])))
+  score = scores.METRICS[metric]
+  tables = [
+    np.array([[score(s[:, g], labels[r]) for g in range(len(rates))] for s in part])  # [k, g]
+    for part, r in (
+      (logits[:, : len(validation)], validation),
+      (logits[:, len(validation) :], test),
+    )
+  ]
+  by_validation, by_test = (np.nan_to_num(t, nan=-np.inf).mean(axis=0) for t in tables)
+  winner = int(np.lexsort((np.asarray(best_loss).mean(axis=0), -by_validation))[0])
+  return ProbeResult(
+    test_scores=logits[:, len(validation) :, winner],
+    validation=float(by_validation[winner]),
+    learning_rate=float(rates[winner]),
+    weight_decay=float(decays[winner]),
+    rounds=[int(r) for r in np.asarray(best_round)[:, winner]],
+    grid=[
+      {
+        'learning_rate': float(rates[g]),
+        'weight_decay': float(decays[g]),
+        'validation': float(by_validation[g]),
+        'test': float(by_test[g]),
+      }
+      for g in range(len(rates))
+    ],
+  )
+
+
+def standardise(features: np.ndarray, train: np.ndarray) -> np.ndarray:
+  """Zero mean and unit variance of each feature over the training rows; a constant feature is 0."""
+  seen = features[train].astype(np.float64)
+  mean, std = seen.mean(axis=0), seen.std(axis=0)
+  constant = std <= 1e-6 * np.maximum(1.0, np.abs(mean))
+  scale = np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, std))
+  return ((features - mean) * scale).astype(np.float32)
+
+
+def _pad(rows: np.ndarray, count: int) -> Array:
+  padded = np.zeros(max(len(rows), count), np.int32)
+  padded[: len(rows)] = rows
+  return jnp.asarray(padded)
+
+
+def _logits(params: dict[str, Array], x: Array) -> Array:
+  """Logits [k, n, g, c] of kernels [k, d, g, c], for rows shared [n, d] or per seed [k, n, d]."""
+  k, d, g, c = params['kernel'].shape
+  kernel = params['kernel'].reshape(k, d, g * c)
+  out = jnp.einsum('knd,kdo->kno' if x.ndim == 3 else 'nd,kdo->kno', x, kernel)
+  return out.reshape(k, x.shape[-2], g, c) + params['bias'][:, None]
+
+
+def _loss(logits: Float[Array, 'k n g c'], y: Array) -> Float[Array, 'k n g']:
+  """Loss of each clip; labels are [k, n] or multi-hot [k, n, c]."""
+  if y.ndim == 2:
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, :, None, None], axis=-1)[..., 0]
+  return optax.sigmoid_binary_cross_entropy(logits, y[:, :, None, :]).mean(axis=-1)
+
+
+def _quick_average_precision(logits: Array, y: Array, valid: Array) -> Array:
+  """mAP [k, g] of logits [k, n, g, c] without the rule for ties: only tells rounds apart."""
+  logits = jnp.where(valid[None, :, None, None], logits, -jnp.inf)
+  order = jnp.argsort(-logits, axis=1)
+  hit = jnp.take_along_axis(jnp.where(valid[:, None], y, 0.0)[None, :, None, :], order, axis=1)
+  ranks = jnp.arange(1, y.shape[0] + 1, dtype=jnp.float32)[None, :, None, None]
+  positives = hit.sum(axis=1)
+  precision = (hit * jnp.cumsum(hit, axis=1) / ranks).sum(axis=1) / jnp.maximum(positives, 1.0)
+  defined = (positives > 0).astype(jnp.float32)
+  return (precision * defined).sum(-1) / jnp.maximum(defined.sum(-1), 1.0)
+
+
+def _validate(params: Any, x: Array, y: Array, valid: Array) -> tuple[Array, Array]:
+  """Validation score and loss, both [k, g]."""
+  logits = _logits(params, x)
+  weight = valid.astype(jnp.float32)[None, :, None]
+  total = weight.sum()
+  labels = jnp.broadcast_to(y[None], (logits.shape[0], *y.shape))
+  loss = (_loss(logits, labels) * weight).sum(axis=1) / total
+  if y.ndim == 2:
+    return _quick_average_precision(logits, y, valid), loss
+  right = (jnp.argmax(logits, axis=-1) == labels[..., None]).astype(jnp.float32)
+  return (right * weight).sum(axis=1) / total, loss
+
+
+@functools.partial(jax.jit, static_argnames=('num_classes', 'config'))
+def _train(
+  x: Float[Array, 'n d'],
+  y: Array,
+  train: Array,
+  num_train: Array,
+  validation: Array,
+  num_validation: Array,
+  rates: Float[Array, ' g'],
+  decays: Float[Array, ' g'],
+  *,
+  num_classes: int,
+  config: ProbeConfig,
+) -> tuple[dict[str, Array], Array, Array]:
+  """Of the best round of every seed and grid point: parameters, its number and its loss [k, g]."""
+  seeds, points, width = config.seeds, rates.shape[0], x.shape[1]
+  batch = min(config.batch_size, train.shape[0])
+  steps = max(config.min_round_steps, train.shape[0] // batch)
+  valid = jnp.arange(validation.shape[0]) < num_validation
+  x_val, y_val = x[validation], y[validation]
+  optimizer = optax.scale_by_adam()
+
+  def objective(params, rows):
+    loss = _loss(_logits(params, x[rows]), y[rows]).mean(axis=1)
+    penalty = 0.5 * decays * jnp.square(params['kernel']).sum(axis=(1, 3))
+    return (loss + penalty).sum()  # a sum of terms that share no parameter: gradients stay apart
+
+  def one_round(carry: _Carry) -> _Carry:
+    keys = jax.vmap(jax.random.split)(carry.keys)
+    noise = jax.vmap(lambda key: jax.random.uniform(key, train.shape))(keys[:, 1])
+    shuffled = jnp.argsort(jnp.where(jnp.arange(train.shape[0]) < num_train, noise, 2.0), axis=1)
+
+    def step(i, state):
+      params, opt_state = state
+      places = (i * batch + jnp.arange(batch)) % num_train
+      gradient = jax.grad(objective)(params, train[shuffled[:, places]])
+      with jax.numpy_dtype_promotion('standard'):  # optax mixes its int32 counter with floats
+        update, opt_state = optimizer.update(gradient, opt_state)
+      update = jax.tree.map(lambda u: -u * rates[:, None], update)  # [k, (d,) g, c]
+      return optax.apply_updates(params, update), opt_state
+
+    params, opt_state = jax.lax.fori_loop(0, steps, step, (carry.params, carry.opt_state))
+    score, loss = _validate(params, x_val, y_val, valid)
+    better = (score > carry.best_score) | ((score == carry.best_score) & (loss < carry.best_loss))
+    better &= carry.round - carry.best_round < config.patience  # a stopped point stays stopped
+    kept = {'kernel': better[:, None, :, None], 'bias': better[..., None]}
+    return _Carry(
+      params,
+      opt_state,
+      jax.tree.map(jnp.where, kept, params, carry.best),
+      jnp.where(better, score, carry.best_score),
+      jnp.where(better, loss, carry.best_loss),
+      jnp.where(better, carry.round + 1, carry.best_round),
+      carry.round + 1,
+      keys[:, 0],
+    )
+
+  def going(carry: _Carry) -> Array:
+    waiting = jnp.any(carry.round - carry.best_round < config.patience)
+    return (carry.round < config.max_rounds) & waiting
+
+  keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
+  draw = jax.vmap(lambda key: jax.random.normal(key, (width, 1, num_classes)))(keys)
+  params = {
+    'kernel': jnp.tile(0.01 * draw, (1, 1, points, 1)),  # one start a seed, shared by the grid
+    'bias': jnp.zeros((seeds, points, num_classes)),
+  }
+  worst = jnp.full((seeds, points), -jnp.inf)
+  start = _Carry(
+    params,
+    optimizer.init(params),
+    params,
+    worst,
+    -worst,
+    jnp.zeros((seeds, points), jnp.int32),
+    jnp.int32(0),
+    jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys),
+  )
+  end = jax.lax.while_loop(going, one_round, start)
+  return end.best, end.best_round, end.best_loss

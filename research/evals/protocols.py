@@ -1,0 +1,286 @@
+"""How a system is scored on a task: a protocol is `protocol(system, task, options) -> row`.
+
+A row is a plain dict that JSON can hold. `probe` and `knn` work on frozen embeddings; a protocol
+that trains the whole model has the same signature and uses `system.embedder` and `task.source`.
+"""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from research.evals import knn, probe, scores
+from research.evals.cache import Features, embed_source
+from research.evals.embeddings import Embedder, layer_indices
+from research.evals.probe import ProbeConfig
+from research.evals.tasks import Prepared
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What a person may choose.
+
+  Attributes:
+    layers: 'last', an index, 'mean' (average of all), or 'all': the layer too is chosen on the
+      validation rows, in each fold by itself.
+    pool: a key of `embeddings.POOLS`; systems with a pooling of their own keep it.
+    probe: how the linear probe is trained.
+    neighbours: counts that kNN tries.
+  """
+
+  layers: str | int = 'last'
+  pool: str = 'mean'
+  probe: ProbeConfig = dataclasses.field(default_factory=ProbeConfig)
+  neighbours: tuple[int, ...] = knn.NEIGHBOURS
+
+
+class System:
+  """An embedder and the embeddings it has made, kept in the cache on disk."""
+
+  def __init__(self, embedder: Embedder, options: Options, cache: str | os.PathLike):
+    self.embedder, self.options, self.cache = embedder, options, cache
+    count = embedder.num_layers()
+    # Baselines without depth have one layer, whatever is asked of the model.
+    self.layers = layer_indices(options.layers, count) if count > 1 else (0,)
+    self._features: dict[str, Features] = {}
+
+  def features(self, task: Prepared, progress: Callable[[int], None] = lambda n: None) -> Features:
+    """Embeddings of the task's clips; on all processes at once, the result on process 0."""
+    if task.task.name not in self._features:
+      self._features[task.task.name] = embed_source(
+        self.embedder,
+        task.source,
+        cache=self.cache,
+        layers=self.layers,
+        pool=self.options.pool,
+        seconds=task.task.seconds,
+        progress=progress,
+      )
+    return self._features[task.task.name]
+
+  def candidates(self, task: Prepared) -> Iterator[tuple[str, np.ndarray]]:
+    """(layer, embeddings [n, d]) that a protocol chooses from."""
+    layers = self.features(task).layers
+    if self.options.layers == 'mean':
+      yield 'mean', np.mean([np.asarray(x) for x in layers.values()], axis=0)
+      return
+    for i, x in layers.items():
+      yield str(i), np.asarray(x)
+
+
+@dataclasses.dataclass
+class Fold:
+  """What a protocol found on one fold with one layer.
+
+  Attributes:
+    test_scores: scores [k, n, c] of the test rows by k seeds.
+    validation: score on the validation rows.
+    chosen: the settings that won, plain values.
+    grid: settings with their `validation` (and `test`) score, one dict a point.
+  """
+
+  test_scores: np.ndarray
+  validation: float
+  chosen: dict[str, Any]
+  grid: list[dict[str, float]]
+
+
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
+Fit = Callable[[np.ndarray, Rows], Fold]
+
+
+def linear_probe(system: System, task: Prepared, options: Options) -> dict[str, Any]:
+  """Linear probe: learning rate and weight decay chosen on validation, scored on test."""
+  valid = system.features(task).valid
+  folds = [fold.only(valid) for fold in task.splits.folds]
+  pad_to = (max(len(f.train) for f in folds), max(len(f.validation) for f in folds))
+
+  def fit(x: np.ndarray, rows: Rows) -> Fold:
+    found = probe.fit(
+      x,
+      task.labels,
+      rows,
+      num_classes=len(task.classes),
+      metric=task.metric,
+      config=options.probe,
+      pad_to=pad_to,
+    )
+    rates, decays = options.probe.learning_rates, options.probe.weight_decays
+    chosen = {
+      'learning_rate': found.learning_rate,
+      'weight_decay': found.weight_decay,
+      'rounds': found.rounds,
+      # A winner at the end of its range says that the range may be too short.
+      'at_edge': [
+        name
+        for name, value, all_values in (
+          ('learning_rate', found.learning_rate, rates),
+          ('weight_decay', found.weight_decay, decays),
+        )
+        if len(all_values) > 1 and value == max(all_values)
+      ],
+    }
+    return Fold(found.test_scores, found.validation, chosen, found.grid)
+
+  return row('probe', system, task, fit)
+
+
+def nearest_neighbours(system: System, task: Prepared, options: Options) -> dict[str, Any]:
+  """Cosine kNN: the number of neighbours chosen on validation, scored on test."""
+
+  def fit(x: np.ndarray, rows: Rows) -> Fold:
+    found = knn.fit(
+      x,
+      task.labels,
+      rows,
+      num_classes=len(task.classes),
+      metric=task.metric,
+      neighbours=options.neighbours,
+    )
+    chosen = {'neighbours': found.neighbours}
+    return Fold(found.test_scores[None], found.validation, chosen, found.grid)
+
+  return row('knn', system, task, fit)
+
+
+Protocol = Callable[[System, Prepared, Options], dict[str, Any]]
+PROTOCOLS: dict[str, Protocol] = {'probe': linear_probe, 'knn': nearest_neighbours}
+
+
+def row(protocol: str, system: System, task: Prepared, fit: Fit) -> dict[str, Any]:
+  """Runs `fit` on every fold and layer, keeps each fold's best layer, and describes the result.
+
+  Args:
+    protocol: its name.
+    system: what is scored.
+    task: on what.
+    fit: (embeddings [n, d], (train, validation, test) rows) -> what was found on that fold.
+  """
+  started = time.perf_counter()
+  features = system.features(task)
+  folds = [fold.only(features.valid) for fold in task.splits.folds]
+  found: dict[str, list[Fold]] = {}
+  for layer, x in system.candidates(task):
+    found[layer] = [fit(x, fold.rows()) for fold in folds]
+  best = [max(found, key=lambda name: found[name][i].validation) for i in range(len(folds))]
+  kept = [found[name][i] for i, name in enumerate(best)]
+  tests = [fold.test for fold in folds]
+  made = _result(task, kept, tests)
+  made |= _identity(protocol, system, task, features)
+  made['layers'] = best
+  made['chosen'] = [fold.chosen for fold in kept]
+  made['validation'] = float(np.mean([fold.validation for fold in kept]))
+  made['grid'] = _mean_grid([fold.grid for fold in kept])
+  if len(found) > 1:
+    made['by_layer'] = {
+      name: {
+        'validation': float(np.mean([f.validation for f in per_fold])),
+        'test': float(np.mean(_values(task, per_fold, tests))),
+      }
+      for name, per_fold in found.items()
+    }
+  made['wall_seconds'] = round(time.perf_counter() - started, 3)
+  return made
+
+
+def _values(task: Prepared, folds: list[Fold], tests: list[np.ndarray]) -> list[list[float]]:
+  score = scores.METRICS[task.metric]
+  return [[score(s, task.labels[rows]) for s in f.test_scores] for f, rows in zip(folds, tests)]
+
+
+def _result(task: Prepared, folds: list[Fold], tests: list[np.ndarray]) -> dict[str, Any]:
+  """Scores, their interval, what each class got; other scores are means over seeds and folds."""
+  values = _values(task, folds, tests)
+  over = 'folds' if len(folds) > 1 else 'seeds'
+  per_fold = [float(np.mean(v)) for v in values]
+  mean, half = scores.mean_ci(np.array(per_fold if over == 'folds' else values[0]))
+  others = [
+    scores.all_scores(s, task.labels[rows]) for f, rows in zip(folds, tests) for s in f.test_scores
+  ]
+  logits = np.concatenate([f.test_scores[0] for f in folds])
+  labels = task.labels[np.concatenate(tests)]
+  result = {
+    'metric': task.metric,
+    'score': mean,
+    'ci': half,
+    'ci_over': over,
+    'values': values,
+    'scores': {name: float(np.mean([o[name] for o in others])) for name in others[0]},
+    'classes': list(task.classes),
+  }
+  # All test clips of all folds together, first seed: each clip is counted once.
+  each = scores.per_class(logits, labels)
+  result['per_class'] = {
+    name: None if np.isnan(v) else float(v) for name, v in zip(task.classes, each)
+  }
+  if labels.ndim == 1:
+    matrix = scores.confusion_matrix(logits.argmax(axis=1), labels, len(task.classes))
+    result['confusion'] = matrix.tolist()
+    # Seeds agree on an easy task of fifty clips; how far another fifty would differ is this one.
+    right = float(np.mean(logits.argmax(axis=1) == labels))
+    result['accuracy_ci_clips'] = 1.96 * (right * (1 - right) / len(labels)) ** 0.5
+  return result
+
+
+def _identity(protocol: str, system: System, task: Prepared, features: Features) -> dict[str, Any]:
+  """Everything that is needed to know what was scored on what."""
+  embedder = system.embedder
+  width = next(iter(features.layers.values())).shape[1]
+  return {
+    'task': task.task.name,
+    'system': embedder.name,
+    'kind': embedder.kind,
+    'protocol': protocol,
+    'weights': embedder.weights,
+    'frontend': embedder.frontend.to_dict(),
+    'pool': embedder.pool or system.options.pool,
+    'width': width,
+    'label': task.label,
+    'split': {
+      'origin': task.splits.origin,
+      'hash': task.splits.fingerprint,
+      'sizes': [[len(r) for r in fold.rows()] for fold in task.splits.folds],
+    },
+    'clips': len(task.source),
+    'clips_dropped': task.dropped,
+    'clips_missing': len(features.missing),
+    'missing': dict(list(features.missing.items())[:100]),
+    'embed_seconds': round(features.seconds, 3),
+    'embed_cached': features.cached,
+  }
+
+
+def _mean_grid(grids: list[list[dict[str, float]]]) -> list[dict[str, float]]:
+  """Validation and test score of every grid point, mean over folds that tried it."""
+  keys = [k for k in grids[0][0] if k not in ('validation', 'test')]
+  points: dict[tuple[float, ...], list[Mapping[str, float]]] = {}
+  for grid in grids:
+    for point in grid:
+      points.setdefault(tuple(point[k] for k in keys), []).append(point)
+  return [
+    dict(zip(keys, settings))
+    | {n: float(np.mean([p[n] for p in found])) for n in ('validation', 'test') if n in found[0]}
+    for settings, found in points.items()
+  ]
+
+
+def merge_inits(rows: list[dict[str, Any]]) -> dict[str, Any]:
+  """One row for several random initialisations: their mean score, its interval over them."""
+  if len(rows) == 1:
+    return rows[0]
+  each = [row['score'] for row in rows]
+  mean, half = scores.mean_ci(np.array(each))
+  names = rows[0]['scores']
+  return rows[0] | {
+    'score': mean,
+    'ci': half,
+    'ci_over': 'inits',
+    'values': [[v] for v in each],
+    'scores': {n: float(np.mean([r['scores'][n] for r in rows])) for n in names},
+    'weights': [r['weights'] for r in rows],
+    'wall_seconds': sum(r['wall_seconds'] for r in rows),
+    'embed_seconds': sum(r['embed_seconds'] for r in rows),
+  }

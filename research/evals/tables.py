@@ -1,0 +1,147 @@
+"""Score tables as Markdown and HTML from the same cells."""
+
+import dataclasses
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from research.evals.svg import number
+
+KINDS = {'model': 0, 'published': 1, 'random': 2, 'logmel': 3}
+PROTOCOL_NAMES = {'probe': 'Linear probe', 'knn': 'Nearest neighbours', 'finetune': 'Fine-tuning'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """A table: the first column names its row; `best` holds the (row, column) cells to stress."""
+
+  title: str
+  header: Sequence[str]
+  rows: Sequence[Sequence[str]]
+  best: frozenset[tuple[int, int]] = frozenset()
+
+  def markdown(self) -> str:
+    """GitHub's table syntax under a heading."""
+    rule = ['---', *['---:'] * (len(self.header) - 1)]
+    lines = [f'### {self.title}', '', _line(self.header), _line(rule)]
+    for r, row in enumerate(self.rows):
+      lines.append(_line([f'**{c}**' if (r, i) in self.best else c for i, c in enumerate(row)]))
+    return '\n'.join(lines) + '\n'
+
+  def html(self) -> str:
+    """A table that scrolls sideways where it is too wide."""
+    head = ''.join(f'<th scope="col">{html.escape(c)}</th>' for c in self.header)
+    body = []
+    for r, row in enumerate(self.rows):
+      cells = [f'<th scope="row">{html.escape(row[0])}</th>']
+      for i, cell in enumerate(row[1:], start=1):
+        text = html.escape(cell)
+        cells.append(f'<td>{f"<b>{text}</b>" if (r, i) in self.best else text}</td>')
+      body.append(f'<tr>{"".join(cells)}</tr>')
+    return (
+      f'<h3>{html.escape(self.title)}</h3>\n<div class="scroll"><table>'
+      f'<thead><tr>{head}</tr></thead>\n<tbody>{"".join(body)}</tbody></table></div>'
+    )
+
+
+def _line(cells: Sequence[str]) -> str:
+  return '| ' + ' | '.join(c.replace('|', '\\|') for c in cells) + ' |'
+
+
+def score_text(row: Mapping[str, Any]) -> str:
+  """'87.3 ± 1.2' in percent, or plain for metrics that are no share."""
+  scale, digits = (1.0, 3) if row['metric'] == 'd_prime' else (100.0, 1)
+  text = f'{row["score"] * scale:.{digits}f}'
+  return text if row.get('ci') is None else f'{text} ± {row["ci"] * scale:.{digits}f}'
+
+
+def comparison(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
+  """One table a protocol: systems down, tasks across, the best of each task stressed."""
+  tables = []
+  for protocol in dict.fromkeys(row['protocol'] for row in rows):
+    mine = [row for row in rows if row['protocol'] == protocol]
+    task_names = list(dict.fromkeys(row['task'] for row in mine))
+    systems = dict.fromkeys((KINDS.get(row['kind'], 9), row['system']) for row in mine)
+    cells = {(row['system'], row['task']): row for row in mine}
+    body, best = [], set()
+    order = [name for _, name in sorted(systems, key=lambda s: s[0])]
+    for name in order:
+      found = [cells.get((name, task)) for task in task_names]
+      body.append([name, *('' if row is None else score_text(row) for row in found)])
+    for column, task in enumerate(task_names, start=1):
+      scored = [cells[name, task]['score'] if (name, task) in cells else -1.0 for name in order]
+      best |= {(r, column) for r, s in enumerate(scored) if s == max(scored)}
+    metric = {row['task']: row['metric'] for row in mine}
+    header = ['', *(f'{task} ({metric[task].replace("_", " ")})' for task in task_names)]
+    tables.append(Table(PROTOCOL_NAMES.get(protocol, protocol), header, body, frozenset(best)))
+  return tables
+
+
+def details(rows: Sequence[Mapping[str, Any]]) -> Table:
+  """What each score was made of."""
+  header = [
+    'task', 'system', 'protocol', 'score', '95 % CI over', '± by clips', 'chosen', 'layer',
+    'pooling', 'clips', 'missing', 'split', 'split hash', 'weights', 'seconds',
+  ]  # fmt: skip
+  body = []
+  for row in rows:
+    weights = row['weights'] if isinstance(row['weights'], str) else ' '.join(row['weights'])
+    body.append(
+      [
+        row['task'],
+        row['system'],
+        row['protocol'],
+        score_text(row),
+        f'{_count(row)} {row["ci_over"]}',
+        f'{100 * row["accuracy_ci_clips"]:.1f}' if 'accuracy_ci_clips' in row else '',
+        _chosen(row),
+        _several(row['layers']),
+        row['pool'].replace('_', ' + '),
+        str(row['clips']),
+        str(row['clips_missing']),
+        row['split']['origin'],
+        row['split']['hash'],
+        weights[:12],
+        f'{row["wall_seconds"]:.1f} + {row["embed_seconds"]:.1f}',
+      ]
+    )
+  return Table('How each score was made', header, body)
+
+
+def _count(row: Mapping[str, Any]) -> int:
+  return len(row['values']) if row['ci_over'] in ('folds', 'inits') else len(row['values'][0])
+
+
+def _chosen(row: Mapping[str, Any]) -> str:
+  """Settings chosen on validation; several folds may have chosen differently."""
+  names = {
+    'learning_rate': 'lr', 'lr': 'lr', 'weight_decay': 'wd', 'neighbours': 'k', 'steps': 'steps',
+  }  # fmt: skip
+  parts = []
+  for key, short in names.items():
+    values = [number(c[key]) for c in row['chosen'] if key in c]
+    if values:
+      parts.append(f'{short} {_several(values)}')
+  return ', '.join(parts)
+
+
+def _several(values: Sequence[str]) -> str:
+  return '/'.join(dict.fromkeys(values))
+
+
+def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+  """What a reader has to know before comparing: splits of ours, missing clips, a grid too short."""
+  found = []
+  for row in rows:
+    where = f'{row["task"]}, {row["system"]} ({row["protocol"]})'
+    if row['split']['origin'].startswith('ours'):
+      found.append(f'{row["task"]}: the split is {row["split"]["origin"]}.')
+    if row['clips_missing']:
+      found.append(f'{where}: {row["clips_missing"]} of {row["clips"]} clips could not be used.')
+    edges = sorted({e for c in row['chosen'] for e in c.get('at_edge', ())})
+    if edges and row['kind'] == 'model':
+      names = ' and '.join(e.replace('_', ' ') for e in edges)
+      found.append(
+        f'{where}: the largest {names} of the grid won in a fold; a wider grid may score higher.'
+      )
+  return list(dict.fromkeys(found))

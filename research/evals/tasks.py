@@ -1,0 +1,282 @@
+"""Tasks as data: what is classified, by which column, how it is split and what is reported."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from research.audio import datasets, sources
+from research.errors import InputError, unknown
+from research.evals import scores, splits
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """A classification of clips.
+
+  Attributes:
+    name: of the task.
+    source: data set that `open_source` knows; None for a folder with a labels.csv only.
+    args: arguments of its reader, for the published layout.
+    folders: names below the data root under which a folder with a labels.csv is looked for first.
+    label: column of the classes; None finds it ('label', 'labels' or 'folder').
+    metric: headline in `scores.METRICS`; None is accuracy, or mAP for several labels a clip.
+    kind: 'split', 'fold', 'seeded' or 'auto' (see `splits.make`).
+    parts: train, validation and test values of the column `split`, where they are not the usual.
+    seconds: only so much of each clip, from its start; None for all of it.
+    where: column -> values of which a clip must have one.
+    exclude: column -> values that a clip must not have.
+    columns: what a labels.csv made by hand has to hold, for the message when the data are absent.
+  """
+
+  name: str
+  source: str | None = None
+  args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  folders: tuple[str, ...] = ()
+  label: str | None = 'label'
+  metric: str | None = None
+  kind: str = 'auto'
+  parts: Mapping[str, Sequence[str]] | None = None
+  seconds: float | None = None
+  where: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+  exclude: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+  columns: str = 'path,label'
+
+
+# Clip lengths: EVAR evar/ds_tasks.py (github.com/nttcslab/eval-audio-repr), or the data set's own.
+_NOISE = {'label': ('_background_noise_',)}  # the raw noise files are no class of the 12
+_SC_FOLDERS = ('speech_commands_v2_test', 'speech_commands')
+_AUDIOSET_EVAL = {'validation': (), 'test': ('eval',)}
+TASKS: dict[str, Task] = {
+  t.name: t
+  for t in (
+    Task('esc10', 'esc10', kind='fold', seconds=5.0),
+    Task('esc50', 'esc50', kind='fold', seconds=5.0),
+    Task(
+      'urbansound8k', folders=('urbansound8k', 'UrbanSound8K'), kind='fold', seconds=4.0,
+      columns='path,label,fold (1 to 10)',
+    ),
+    Task('fsdd', folders=('fsdd',), kind='split', columns='path,label,speaker,split'),
+    Task(
+      'fsdd_speaker', folders=('fsdd',), label='speaker', kind='split',
+      columns='path,label,speaker,split',
+    ),
+    # 12 classes: official splits from the published layout; a labels.csv may have folds instead.
+    Task(
+      'speech_commands', 'speech_commands', {'classes': 12}, _SC_FOLDERS, seconds=1.0,
+      exclude=_NOISE, columns='path,label,split or fold',
+    ),
+    Task('speech_commands_35', 'speech_commands', kind='split', seconds=1.0, exclude=_NOISE),
+    Task('voxceleb1', 'voxceleb1', label='speaker', kind='split', seconds=8.2),
+    Task('crema_d', folders=('crema_d', 'CREMA-D'), columns='path,label,speaker,split'),
+    Task('gtzan', folders=('gtzan', 'GTZAN'), seconds=30.0, columns='path,label,split'),
+    Task('nsynth_instrument', 'nsynth', kind='split', seconds=4.0),
+    Task('nsynth_pitch', 'nsynth', label='pitch', kind='split', seconds=4.0),
+    Task('fsd50k', 'fsd50k', kind='split', metric='mAP', seconds=10.0),
+    # The evaluation set is never touched before the end: validation is part of train.
+    Task(
+      'audioset20k', 'audioset', kind='split', metric='mAP', seconds=10.0,
+      parts={'train': ('balanced',), **_AUDIOSET_EVAL},
+    ),
+    Task(
+      'audioset', 'audioset', kind='split', metric='mAP', seconds=10.0,
+      parts={'train': ('balanced', 'unbalanced'), **_AUDIOSET_EVAL},
+    ),
+    # The built-in corpus: for demonstration and tests, not a benchmark.
+    Task('builtin_digits', 'builtin', kind='split', where={'kind': ('digit',)}),
+    Task('builtin_words', 'builtin', kind='split', where={'kind': ('word',)}),
+    Task('builtin_events', 'builtin', kind='split', where={'kind': ('event',)}),
+  )
+}  # fmt: skip
+ALIASES = {'emotion': 'crema_d', 'fsdd_digit': 'fsdd', 'speech_commands_12': 'speech_commands'}
+SUITES: dict[str, tuple[str, ...]] = {
+  'builtin': ('builtin_digits', 'builtin_words', 'builtin_events'),
+  'small': ('esc10', 'fsdd', 'fsdd_speaker', 'speech_commands'),
+  'general': (
+    'esc50', 'urbansound8k', 'speech_commands_35', 'voxceleb1', 'crema_d', 'gtzan',
+    'nsynth_instrument', 'nsynth_pitch', 'fsd50k',
+  ),
+  'audioset': ('audioset20k', 'fsd50k', 'esc50', 'speech_commands_35'),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+  """A task with its clips.
+
+  Attributes:
+    task: the entry; label and metric are filled in.
+    source: the clips that some part of the splits uses, in order.
+    labels: int32 [n], or multi-hot f32 [n, c].
+    classes: names of the c classes.
+    splits: rows of `source`.
+    dropped: clips of the data without a label or outside the splits.
+  """
+
+  task: Task
+  source: Any
+  labels: np.ndarray
+  classes: tuple[str, ...]
+  splits: splits.Splits
+  dropped: int
+
+  @property
+  def metric(self) -> str:
+    """The headline score."""
+    return str(self.task.metric)
+
+  @property
+  def label(self) -> str:
+    """The column of the classes."""
+    return str(self.task.label)
+
+
+def get(name: str) -> Task:
+  """The task of that name, or of a folder: DIR, or DIR:COLUMN for another label column.
+
+  Raises:
+    InputError: neither a name nor a folder.
+  """
+  name = ALIASES.get(name, name)
+  if name in TASKS:
+    return TASKS[name]
+  path, _, column = name.partition(':')
+  if os.path.isdir(os.path.expanduser(path)):
+    shown = os.path.basename(os.path.abspath(os.path.expanduser(path)))
+    shown += f'_{column}' if column else ''
+    return Task(shown, folders=(os.path.abspath(os.path.expanduser(path)),), label=column or None)
+  if os.sep in path or path.startswith(('.', '~')):
+    raise InputError(f'Task {name!r}: there is no folder {path}; give a folder of audio or a name.')
+  raise unknown('task', name, (*TASKS, *ALIASES))
+
+
+def names(tasks: str | Sequence[str] | None, suite: str | None = None) -> list[str]:
+  """Names from a comma list or a suite, each once.
+
+  Raises:
+    InputError: neither or an unknown suite.
+  """
+  given = tasks.split(',') if isinstance(tasks, str) else list(tasks or ())
+  if suite:
+    if suite not in SUITES:
+      raise unknown('suite', suite, SUITES)
+    given += SUITES[suite]
+  given = list(dict.fromkeys(n.strip() for n in given if n.strip()))
+  if not given:
+    raise InputError(
+      f'No task is named: give --tasks={",".join(SUITES["small"])} or a folder of audio, or '
+      f'--suite={"|".join(SUITES)}.'
+    )
+  return given
+
+
+def prepare(task: Task | str, data_root: str | os.PathLike | None = None) -> Prepared:
+  """Opens a task's data and splits them.
+
+  Args:
+    task: an entry, its name, or a folder.
+    data_root: folder of the data sets; $OIDO_DATA by default.
+
+  Raises:
+    InputError: the data are not there, or have no such column; says what to do.
+  """
+  task = get(task) if isinstance(task, str) else task
+  whole = _open(task, data_root or os.environ.get(datasets.ROOT))
+  column = task.label or _label_column(whole)
+  source = _filter(task, whole, column)
+  values = source.column(column)
+  several = any(not isinstance(v, str) for v in values)
+  metric = task.metric or ('mAP' if several else 'accuracy')
+  if several and metric not in scores.MULTI_LABEL:
+    raise InputError(
+      f'Task {task.name}: {metric} needs one label a clip; {column!r} holds several.'
+    )
+  several = several or metric in scores.MULTI_LABEL
+  labels, classes = _labels(source, column, several)
+  strata = np.argmax(labels, axis=1) if several else labels
+  made = splits.make(source, strata, kind=task.kind, names=task.parts)
+
+  # Only clips that some part uses are embedded: AudioSet's 20k task leaves two million alone.
+  used = np.unique(np.concatenate([r for fold in made.folds for r in fold.rows()]))
+  folds = tuple(
+    splits.Split(*(np.searchsorted(used, r) for r in fold.rows())) for fold in made.folds
+  )
+  return Prepared(
+    task=dataclasses.replace(task, label=column, metric=metric),
+    source=source.select(used),
+    labels=labels[used],
+    classes=classes,
+    splits=dataclasses.replace(made, folds=folds),
+    dropped=len(whole) - len(used),
+  )
+
+
+def _open(task: Task, root: str | os.PathLike | None) -> Any:
+  if task.source == 'builtin':
+    return sources.open_source('builtin')
+  base = Path(os.path.expanduser(root)) if root is not None else None
+  for folder in task.folders:
+    path = Path(folder) if os.path.isabs(folder) or base is None else base / folder
+    if path.is_dir() and (os.path.isabs(folder) or _readable(path)):
+      return sources.open_source(str(path))
+  if task.source is not None:
+    return sources.open_source({'name': task.source, 'args': dict(task.args)}, root=base)
+  where = f'in {base}' if base else 'and no data root is given (--data_root=DIR or $OIDO_DATA)'
+  raise InputError(
+    f'Task {task.name!r} needs the folder {task.folders[0]!r}, which is not there {where}. Put the '
+    f'audio there with a labels.csv that has the columns {task.columns}.'
+  )
+
+
+def _readable(path: Path) -> bool:
+  """A manifest, our shards, or a prepared TFDS data set: a folder whose labels are known."""
+  known = ('labels.csv', 'labels.jsonl', 'index.json', 'features.json')
+  return any((path / name).is_file() for name in known)
+
+
+def _label_column(source: Any) -> str:
+  for name in ('label', 'labels', 'folder'):
+    if name in source.column_names and any(source.column(name)):
+      return name
+  raise InputError(
+    f'{source.name!r} has no column "label" to classify by; it has '
+    f'{", ".join(source.column_names)}. Name one with --tasks=DIR:COLUMN.'
+  )
+
+
+def _filter(task: Task, source: Any, column: str) -> Any:
+  """The clips that the task is about and that have a label."""
+  if task.where:
+    source = source.where(dict(task.where))
+  keep = np.array([bool(v) for v in source.column(column)])
+  for name, banned in task.exclude.items():
+    if name in source.column_names:
+      keep &= np.array([v not in banned for v in source.column(name)])
+  if not keep.any():
+    raise InputError(f'Task {task.name}: no clip of {source.name!r} has a value in {column!r}.')
+  return source.select(np.flatnonzero(keep))
+
+
+def _labels(source: Any, column: str, several: bool) -> tuple[np.ndarray, tuple[str, ...]]:
+  """Class numbers [n] of the classes that occur, or multi-hot [n, c] of all classes."""
+  values = source.column(column)
+  classes = source.classes(column)
+  if not several:
+    seen = set(values)
+    classes = tuple(c for c in classes if c in seen)
+    if len(classes) < 2:
+      raise InputError(
+        f'{source.name!r}: the column {column!r} holds a single class, {classes[0]!r}; there is '
+        'nothing to tell apart.'
+      )
+    number = {c: i for i, c in enumerate(classes)}
+    return np.array([number[v] for v in values], np.int32), classes
+  number = {c: i for i, c in enumerate(classes)}
+  hot = np.zeros((len(values), len(classes)), np.float32)
+  for row, value in enumerate(values):
+    for name in [value] if isinstance(value, str) else value:
+      hot[row, number[name]] = 1.0
+  return hot, classes

@@ -1,0 +1,73 @@
+"""Clips of one length: crop, pad and repeat, as the published front-ends prepare their input.
+
+Batched and mask-aware; draws (crop starts) are explicit. Shape letters: b batch, t samples.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
+
+from research.errors import unknown
+from research.features import spectral
+from research.features.spectral import Array
+
+ALIGNMENTS = ('start', 'centre')
+
+
+def crop_or_pad(
+  audio: Float[Array, 'b t'],
+  audio_mask: Bool[Array, 'b t'],
+  start: Int[Array, 'b'],
+  *,
+  samples: int,
+  align: str = 'start',
+) -> tuple[Float[jax.Array, 'b samples'], Bool[jax.Array, 'b samples']]:
+  """Every clip cut or zero-padded to `samples`.
+
+  Args:
+    audio: waveform; may hold NaN behind the mask.
+    audio_mask: True for real samples.
+    start: first sample of the crop, used only for clips longer than `samples`.
+    samples: length to give.
+    align: where a shorter clip stands: 'start' (zeros after it; BYOL-A v2), or 'centre' (zeros on
+      both sides, the odd one after it; BYOL-A v1).
+
+  Returns:
+    audio and its mask, True for samples of the clip. The published front-ends of BYOL-A take the
+    zeros as audio too.
+  """
+  if align not in ALIGNMENTS:
+    raise unknown('alignment', align, ALIGNMENTS)
+  lengths = spectral.clip_lengths(audio_mask)[:, None]
+  before = jnp.maximum(samples - lengths, 0) // 2 if align == 'centre' else jnp.zeros_like(lengths)
+  offset = jnp.where(lengths > samples, jnp.asarray(start).astype(jnp.int32)[:, None], -before)
+  source = offset + jnp.arange(samples, dtype=jnp.int32)
+  real = (source >= 0) & (source < lengths)
+  signal = spectral.masked_float(audio, audio_mask)
+  taken = jnp.take_along_axis(signal, jnp.clip(source, 0, audio.shape[1] - 1), axis=1)
+  return jnp.where(real, taken, 0.0), real
+
+
+def repeat_pad(
+  audio: Float[Array, 'b t'], audio_mask: Bool[Array, 'b t'], *, samples: int
+) -> Float[jax.Array, 'b samples']:
+  """Every clip repeated a whole number of times, then zeros, to `samples`.
+
+  LAION-CLAP's 'repeatpad'.   Clips longer than `samples` are cut at the end: crop them first.
+  """
+  lengths = spectral.clip_lengths(audio_mask)[:, None]
+  position = jnp.arange(samples, dtype=jnp.int32)
+  filled = jnp.where(lengths > samples, samples, samples // jnp.maximum(lengths, 1) * lengths)
+  signal = spectral.masked_float(audio, audio_mask)
+  taken = jnp.take_along_axis(signal, position % jnp.maximum(lengths, 1), axis=1)
+  return jnp.where(position < filled, taken, 0.0)
+
+
+def int16_round_trip(audio: Float[Array, '*shape']) -> Float[jax.Array, '*shape']:
+  """The audio as a 16-bit file would give it back (LAION-CLAP hook.py).
+
+  Clipped to [-1, 1], times 32767, rounded towards zero, divided by 32767.
+  """
+  whole = jnp.trunc(jnp.clip(jnp.asarray(audio).astype(jnp.float32), -1.0, 1.0) * 32767.0)
+  # XLA would turn a division by one number into a product with its inverse, one bit off.
+  return whole / jax.lax.optimization_barrier(jnp.full_like(whole, 32767.0))

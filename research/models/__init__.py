@@ -1,0 +1,19 @@
+"""Models by name."""
+
+import importlib
+
+from research.errors import unknown
+
+# name -> 'module:class'; a model is imported when it is asked for.
+MODELS = {
+  'audio_mae': 'research.models.audio_mae:AudioMAE',
+  'audio_mae_classifier': 'research.models.audio_mae_classifier:AudioMAEClassifier',
+}
+
+
+def get(name: str) -> type:
+  """The Flax module class of a model; raises InputError with the nearest names for an unknown one."""
+  if name not in MODELS:
+    raise unknown('model', name, MODELS)
+  module, attribute = MODELS[name].split(':')
+  return getattr(importlib.import_module(module), attribute)

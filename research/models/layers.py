@@ -1,0 +1,355 @@
+"""The parts every transformer of the house is made of: norms, attention, MLP, drop path, blocks.
+
+Parameters are float32; each layer computes in its `dtype`, with norm statistics and softmax in
+float32. Attention kernels keep their head axis (`[d, 3, h, k]`, `[h, k, d]`) and are applied as one
+einsum each, so a mesh can shard heads without reshaping a sharded axis.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+Dtype = Any
+DropRate = float | Float[Array, '']
+
+
+# -- Initialisers ------------------------------------------------------------------------------
+
+
+def uniform(limit: float) -> Callable[..., Array]:
+  """Uniform in [-limit, limit)."""
+  return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -limit, limit)
+
+
+def xavier(fan_in: int, fan_out: int) -> Callable[..., Array]:
+  """Xavier/Glorot uniform with explicit fans, for kernels that hold several matrices or heads."""
+  return uniform(float(np.sqrt(6.0 / (fan_in + fan_out))))
+
+
+# -- Activations and norms ---------------------------------------------------------------------
+
+
+@jax.custom_jvp
+def gelu(x: Float[Array, '*axes']) -> Float[Array, '*axes']:
+  """Exact (erf) GELU, computed in float32; its derivative keeps only x for the backward pass."""
+  y = x.astype(jnp.float32)
+  return (y * _normal_cdf(y)).astype(x.dtype)
+
+
+def _normal_cdf(x):
+  return 0.5 + 0.5 * jax.lax.erf(x * np.float32(np.sqrt(0.5)))
+
+
+@gelu.defjvp
+def _gelu_jvp(primals, tangents):
+  (x,), (t,) = primals, tangents
+  y = x.astype(jnp.float32)
+  cdf = _normal_cdf(y)
+  density = jnp.exp(-0.5 * y * y) * np.float32(1 / np.sqrt(2 * np.pi))
+  return (y * cdf).astype(x.dtype), (t.astype(jnp.float32) * (cdf + y * density)).astype(x.dtype)
+
+
+class LayerNorm(nn.Module):
+  """Layer norm over the last axis: two-pass variance and statistics in float32 whatever comes in.
+
+  Flax's own subtracts E[x]^2 from E[x^2] by default, which costs three digits on inputs with a mean.
+  """
+
+  epsilon: float = 1e-6
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '*batch d']) -> Float[Array, '*batch d']:
+    scale = self.param('scale', nn.initializers.ones_init(), (x.shape[-1],))
+    bias = self.param('bias', nn.initializers.zeros_init(), (x.shape[-1],))
+    x = x.astype(jnp.float32)
+    x = x - x.mean(-1, keepdims=True)
+    x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.epsilon)
+    return (x * scale + bias).astype(self.dtype)
+
+
+class Dense(nn.Module):
+  """`x @ kernel + bias` in `dtype`, Xavier-uniform kernel and zero bias unless told otherwise."""
+
+  features: int
+  dtype: Dtype = jnp.float32
+  kernel_init: Callable[..., Array] | None = None
+  bias_init: Callable[..., Array] = nn.initializers.zeros_init()
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '*batch d']) -> Float[Array, '*batch e']:
+    fans = x.shape[-1], self.features
+    kernel = self.param('kernel', self.kernel_init or xavier(*fans), fans)
+    bias = self.param('bias', self.bias_init, (self.features,))
+    return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+
+
+# -- Attention ---------------------------------------------------------------------------------
+
+
+class HeadsIn(nn.Module):
+  """One fused projection to queries, keys and values: kernel `[d, 3, h, k]`, bias `[3, h, k]`.
+
+  Initialised as the one fused matrix it is: Xavier fans (d, 3 d).
+  """
+
+  heads: int
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b n d']) -> tuple[Float[Array, 'b n h k'], ...]:
+    d = x.shape[-1]
+    shape = (3, self.heads, d // self.heads)
+    kernel = self.param('kernel', xavier(d, 3 * d), (d, *shape)).astype(self.dtype)
+    bias = self.param('bias', nn.initializers.zeros_init(), shape).astype(self.dtype)
+    qkv = jnp.einsum('bnd,dchk->bnchk', x.astype(self.dtype), kernel) + bias
+    return qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+
+
+class HeadsOut(nn.Module):
+  """Joins the heads back into the width: kernel `[h, k, d]`, bias `[d]`."""
+
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b n h k']) -> Float[Array, 'b n d']:
+    heads, size = x.shape[-2:]
+    d = heads * size
+    kernel = self.param('kernel', xavier(d, d), (heads, size, d)).astype(self.dtype)
+    bias = self.param('bias', nn.initializers.zeros_init(), (d,)).astype(self.dtype)
+    return jnp.einsum('bnhk,hkd->bnd', x.astype(self.dtype), kernel) + bias
+
+
+def attend(
+  q: Float[Array, 'b n h k'],
+  k: Float[Array, 'b n h k'],
+  v: Float[Array, 'b n h k'],
+  mask: Bool[Array, 'b 1 1 n'] | None,
+  implementation: str | None,
+) -> Float[Array, 'b n h k']:
+  """`jax.nn.dot_product_attention`, softmax in float32 for any dtype.
+
+  For 16-bit floats without cuDNN its derivative is written out here: the one that JAX derives mixes
+  float32 and 16-bit operands, which strict dtype promotion refuses to compile.
+  """
+  if q.dtype == jnp.float32 or implementation == 'cudnn':
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation)
+  return _attend_16_bit(q, k, v, mask, implementation)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _attend_16_bit(q, k, v, mask, implementation):
+  # It compares dtypes by promoting them.
+  with jax.numpy_dtype_promotion('standard'):
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation)
+
+
+def _attend_16_bit_forward(q, k, v, mask, implementation):
+  return _attend_16_bit(q, k, v, mask, implementation), (q, k, v, mask)
+
+
+def _attend_16_bit_backward(implementation, kept, g):
+  q, k, v, mask = kept
+  scale = np.float32(q.shape[-1] ** -0.5)
+  logits = products(q, k) * scale
+  p = jax.nn.softmax(logits if mask is None else jnp.where(mask, logits, -1e30))
+  dv = jnp.einsum('bhts,bthk->bshk', p.astype(g.dtype), g)
+  dp = products(g, v)
+  ds = (p * (dp - (p * dp).sum(-1, keepdims=True)) * scale).astype(q.dtype)
+  dq, dk = jnp.einsum('bhts,bshk->bthk', ds, k), jnp.einsum('bhts,bthk->bshk', ds, q)
+  return dq, dk, dv, None
+
+
+_attend_16_bit.defvjp(_attend_16_bit_forward, _attend_16_bit_backward)
+
+
+@jax.custom_vjp
+def products(
+  q: Float[Array, 'b t h k'], k: Float[Array, 'b s h k']
+) -> Float[Array, 'b h t s']:
+  """q.k of every pair, summed and returned in float32; the backward pass computes in q's dtype."""
+  return jnp.einsum('bthk,bshk->bhts', q, k, preferred_element_type=jnp.float32)
+
+
+def _products_backward(kept, g):
+  q, k = kept
+  g = g.astype(q.dtype)
+  return jnp.einsum('bhts,bshk->bthk', g, k), jnp.einsum('bhts,bthk->bshk', g, q)
+
+
+products.defvjp(lambda q, k: (products(q, k), (q, k)), _products_backward)
+
+
+class Attention(nn.Module):
+  """Multi-head self-attention, scale k^-0.5.
+
+  `implementation` goes to `jax.nn.dot_product_attention`: None or 'xla' anywhere, 'cudnn' for 16-bit
+  floats on an NVIDIA GPU. `key_mask` is True where a token may be attended to.
+  """
+
+  heads: int
+  dtype: Dtype = jnp.float32
+  implementation: str | None = None
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'b n d'], key_mask: Bool[Array, 'b n'] | None = None
+  ) -> Float[Array, 'b n d']:
+    q, k, v = HeadsIn(self.heads, self.dtype, name='qkv')(x)
+    mask = None if key_mask is None else key_mask[:, None, None, :]
+    y = attend(q, k, v, mask, self.implementation)
+    return HeadsOut(self.dtype, name='proj')(y)
+
+
+class Mlp(nn.Module):
+  """Dense, exact GELU, Dense."""
+
+  hidden: int
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b n d']) -> Float[Array, 'b n d']:
+    y = gelu(Dense(self.hidden, self.dtype, name='fc1')(x))
+    return Dense(x.shape[-1], self.dtype, name='fc2')(y)
+
+
+# -- Stochastic depth --------------------------------------------------------------------------
+
+
+def drop_path(
+  x: Float[Array, 'b n d'], rate: DropRate, u: Float[Array, 'b']
+) -> Float[Array, 'b n d']:
+  """Drops a residual branch per example: kept where floor(1 - rate + u) is 1, then over 1 - rate."""
+  keep = 1.0 - jnp.asarray(rate, jnp.float32)
+  scale = jnp.floor(keep + u) / keep
+  return x * scale[:, None, None].astype(x.dtype)
+
+
+class DropPath(nn.Module):
+  """`drop_path` with draws from rng 'dropout', or with the given draws `u` in [0, 1)."""
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, 'b n d'],
+    rate: DropRate,
+    train: bool,
+    u: Float[Array, 'b'] | None = None,
+  ) -> Float[Array, 'b n d']:
+    if not train or (isinstance(rate, float) and rate == 0.0):
+      return x
+    if u is None:
+      u = jax.random.uniform(self.make_rng('dropout'), (x.shape[0],))
+    return drop_path(x, rate, u)
+
+
+# -- Block -------------------------------------------------------------------------------------
+
+
+class Block(nn.Module):
+  """Pre-norm ViT block: x + attn(norm1(x)), then x + mlp(norm2(x)), each branch under drop path.
+
+  The drop rate is the field `drop_path`, or the argument `rate` where one program runs every layer.
+  """
+
+  heads: int
+  mlp_ratio: float = 4.0
+  epsilon: float = 1e-6
+  drop_path: float = 0.0
+  dtype: Dtype = jnp.float32
+  attention: str | None = None
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, 'b n d'],
+    key_mask: Bool[Array, 'b n'] | None = None,
+    rate: Float[Array, ''] | None = None,
+    u: Float[Array, '2 b'] | None = None,
+    train: bool = False,
+  ) -> Float[Array, 'b n d']:
+    drop = self.drop_path if rate is None else rate
+    u_attn, u_mlp = (None, None) if u is None else (u[0], u[1])
+    y = LayerNorm(self.epsilon, self.dtype, name='norm1')(x)
+    y = Attention(self.heads, self.dtype, self.attention, name='attn')(y, key_mask)
+    x = x + DropPath(name='drop_attn')(y, drop, train, u_attn)
+    y = LayerNorm(self.epsilon, self.dtype, name='norm2')(x)
+    y = Mlp(int(x.shape[-1] * self.mlp_ratio), self.dtype, name='mlp')(y)
+    return x + DropPath(name='drop_mlp')(y, drop, train, u_mlp)
+
+
+# -- Layers in a row ---------------------------------------------------------------------------
+
+
+def run_blocks(
+  make: Callable[[str, int | None], nn.Module],
+  call: Callable[[nn.Module, Array, Any], Array],
+  x: Float[Array, 'b n d'],
+  layers: Any,
+  *,
+  scan: bool,
+  remat: bool,
+  collect: bool = False,
+) -> tuple[Float[Array, 'b n d'], Float[Array, 'l b n d'] | None]:
+  """Runs a row of equal layers, unrolled or as one scan, inside a compact method.
+
+  Unrolled (fastest) the parameters are `blocks_0`, `blocks_1`, …; scanned (compiles once for all
+  layers) they are `blocks` with a leading layer axis. `stack_blocks` turns one into the other.
+
+  Args:
+    make: (name, index or None for all at once) -> block module.
+    call: (block, x, slice of `layers`) -> x.
+    x: the input of the first layer.
+    layers: pytree of arrays with a leading layer axis: what differs from layer to layer.
+    scan: one scan instead of unrolled layers.
+    remat: recompute each layer in the backward pass instead of keeping its activations.
+    collect: also return every layer's output.
+  """
+  depth = jax.tree.leaves(layers)[0].shape[0]
+  step = nn.remat(call, prevent_cse=not scan) if remat else call
+  if scan:
+
+    def body(block, x, layer):
+      x = step(block, x, layer)
+      return x, (x if collect else None)
+
+    lifted = nn.scan(
+      body,
+      variable_axes={'params': 0},
+      split_rngs={'params': True, 'dropout': True},
+      length=depth,
+    )
+    return lifted(make('blocks', None), x, layers)
+  outputs = []
+  for i in range(depth):
+    x = step(make(f'blocks_{i}', i), x, jax.tree.map(lambda a, i=i: a[i], layers))
+    outputs.append(x)
+  return x, (jnp.stack(outputs) if collect else None)
+
+
+def stack_blocks(tree: Mapping[str, Any]) -> dict[str, Any]:
+  """Parameters of unrolled layers (`blocks_0`, `blocks_1`, …) -> of scanned ones (`blocks`)."""
+  tree = {k: stack_blocks(v) if isinstance(v, Mapping) else v for k, v in tree.items()}
+  rows = sorted((int(k[7:]), k) for k in tree if re.fullmatch(r'blocks_\d+', k))
+  if not rows:
+    return tree
+  blocks = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(tree[k] for _, k in rows))
+  names = {k for _, k in rows}
+  return {k: v for k, v in tree.items() if k not in names} | {'blocks': blocks}
+
+
+def unstack_blocks(tree: Mapping[str, Any]) -> dict[str, Any]:
+  """The inverse of `stack_blocks`."""
+  tree = {k: unstack_blocks(v) if isinstance(v, Mapping) else v for k, v in tree.items()}
+  if 'blocks' not in tree:
+    return tree
+  blocks = tree.pop('blocks')
+  depth = jax.tree.leaves(blocks)[0].shape[0]
+  return tree | {f'blocks_{i}': jax.tree.map(lambda a, i=i: a[i], blocks) for i in range(depth)}

@@ -1,0 +1,21 @@
+"""Objectives by name: pure functions `(out, batch, **args) -> (loss, metrics)` on arrays."""
+
+import importlib
+from collections.abc import Callable
+
+from research.errors import unknown
+
+# name -> 'module:function'
+OBJECTIVES = {
+  'masked_patch_mse': 'research.objectives.reconstruction:masked_patch_mse',
+  'cross_entropy': 'research.objectives.supervised:cross_entropy',
+  'binary_cross_entropy': 'research.objectives.supervised:binary_cross_entropy',
+}
+
+
+def get(name: str) -> Callable:
+  """The objective of that name; raises InputError with the nearest names for an unknown one."""
+  if name not in OBJECTIVES:
+    raise unknown('objective', name, OBJECTIVES)
+  module, attribute = OBJECTIVES[name].split(':')
+  return getattr(importlib.import_module(module), attribute)

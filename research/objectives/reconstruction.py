@@ -1,0 +1,61 @@
+"""Reconstruction of masked patches: MAE (arXiv 2111.06377), AudioMAE (arXiv 2207.06405)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+EPSILON = 1e-6  # AudioMAE models_mae.py forward_loss
+
+
+def normalise_patches(x: Float[Array, 'b n p']) -> Float[Array, 'b n p']:
+  """(x - mean) / sqrt(var + 1e-6) of each patch by itself, with the unbiased variance (over p - 1)."""
+  mean = x.mean(-1, keepdims=True)
+  return (x - mean) / jnp.sqrt(x.var(-1, keepdims=True, ddof=1) + EPSILON)
+
+
+def masked_patch_mse(
+  out: Mapping[str, Any], batch: Mapping[str, Any], *, norm_pix: bool = True
+) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+  """sum_n m_n mean_p (x^_np - x_np)^2 / sum_n m_n over all patches of the batch.
+
+  Args:
+    out: 'pred' x^ and 'target' x [b, n, p], 'mask' m [b, n] (1 = removed), 'latent' [b, 1+m, d] with
+      'latent_mask' [b, m] for the health signals.
+    batch: rows with 'valid' [b] False (fillers) do not count.
+    norm_pix: predict each patch normalised by its own mean and standard deviation.
+
+  Returns:
+    loss, and metrics: 'mse' (the loss), 'mask_fraction', 'prediction_std' and 'target_std' over the
+    pixels of masked patches, 'latent_std': spread of the encoded patches around their mean, averaged
+    over the width. A latent_std or prediction_std near 0 is a collapse.
+  """
+  x_hat, x, m = (out[k].astype(jnp.float32) for k in ('pred', 'target', 'mask'))
+  if x_hat.ndim != 3 or x_hat.shape != x.shape or m.shape != x.shape[:2]:
+    raise ValueError(
+      f'masked_patch_mse: pred {x_hat.shape} and target {x.shape} must be equal [b, n, p], mask {m.shape} [b, n].'
+    )
+  valid = jnp.ones(m.shape[0]) if 'valid' not in batch else batch['valid'].astype(jnp.float32)
+  m = m * valid[:, None]
+  if norm_pix:
+    x = normalise_patches(x)
+  total = jnp.maximum(m.sum(), 1.0)
+  loss = (m * jnp.square(x_hat - x).mean(-1)).sum() / total
+  metrics = {
+    'mse': loss,
+    'mask_fraction': m.sum() / jnp.maximum(valid.sum() * m.shape[1], 1.0),
+    'prediction_std': _spread(x_hat, m).mean(),
+    'target_std': _spread(x, m).mean(),
+  }
+  if 'latent' in out:
+    used = out['latent_mask'].astype(jnp.float32) * valid[:, None]
+    metrics['latent_std'] = _spread(out['latent'][:, 1:].astype(jnp.float32), used).mean()
+  return loss, metrics
+
+
+def _spread(x: Float[Array, 'b n d'], weight: Float[Array, 'b n']) -> Float[Array, 'd']:
+  """Weighted standard deviation of every feature over examples and tokens."""
+  w = weight[:, :, None] / jnp.maximum(weight.sum(), 1.0)
+  mean = (w * x).sum((0, 1))
+  return jnp.sqrt((w * jnp.square(x - mean)).sum((0, 1)))

@@ -1,0 +1,169 @@
+"""Fine-tuning the whole model on a task, as a protocol of the evaluation: the same loop, one run a fold."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research import models, weights
+from research.audio import pipeline
+from research.audio.sources import Source
+from research.errors import InputError
+from research.evals import protocols, scores
+from research.evals.tasks import Prepared
+from research.train import loop
+from research.train.state import State
+
+# model -> the model that puts a head on its encoder, and what training it needs beyond sizes.
+CLASSIFIERS: dict[str, tuple[str, dict[str, Any]]] = {
+  'audio_mae': (
+    'audio_mae_classifier',
+    dict(drop_path=0.1, mask_t_prob=0.2, mask_f_prob=0.2),
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetune:
+  """How a task is fine-tuned; the published AudioSet-20K recipe, with the length of the run in steps.
+
+  Attributes:
+    steps: optimiser steps a fold.
+    batch_size: clips a step.
+    lr: peak learning rate after a warm-up of a tenth of the steps, then half a cosine to 1e-6.
+    layer_decay: factor of the learning rate from a block to the one below.
+    weight_decay: of AdamW.
+    seed: of head, order and draws.
+  """
+
+  steps: int = 500
+  batch_size: int = 32
+  lr: float = 5e-4
+  layer_decay: float = 0.75
+  weight_decay: float = 5e-4
+  seed: int = 0
+
+
+def config_for(
+  loaded: weights.Pretrained, path: str, task: Prepared, settings: Finetune, seconds: float
+) -> dict[str, Any]:
+  """The config of a run that fine-tunes `loaded` on `task`.
+
+  Raises:
+    InputError: for a model that no classifier is known for.
+  """
+  if loaded.name not in CLASSIFIERS:
+    raise InputError(
+      f'Fine-tuning of {loaded.name!r} is not known; it is of: {", ".join(CLASSIFIERS)}.'
+    )
+  name, extra = CLASSIFIERS[loaded.name]
+  fields = {f.name for f in dataclasses.fields(models.get(name))} - {'parent', 'name'}
+  sizes = {k: v for k, v in weights.model_args(loaded.model).items() if k in fields}
+  multi = task.labels.ndim == 2
+  depth = loaded.model.depth  # type: ignore[attr-defined]
+  return dict(
+    seed=settings.seed,
+    total_steps=settings.steps,
+    data=dict(
+      source=task.source.name,
+      split=None,
+      label=task.task.label,
+      sample_rate=loaded.frontend.sample_rate,
+      seconds=seconds,
+      batch_size=settings.batch_size,
+      seed=settings.seed,
+    ),
+    model=dict(name=name, args={**sizes, **extra, 'classes': len(task.classes)}),
+    init=dict(path=str(path), include='^(params/)?encoder/'),
+    objective=dict(name='binary_cross_entropy' if multi else 'cross_entropy'),
+    optim=dict(
+      name='adamw',
+      lr=settings.lr,
+      weight_decay=settings.weight_decay,
+      no_decay=r'(^|/)(bias|scale|cls_token|pos_embed)$',
+      layer_decay=dict(rate=settings.layer_decay, depth=depth),
+      schedule=dict(name='cosine', warmup_fraction=0.1, final_lr=1e-6),
+    ),
+    log_every=50,
+    checkpoint=dict(every=max(settings.steps // 2, 1), keep=1),
+  )
+
+
+def predict(
+  model: Any, state: State, source: Source, *, sample_rate: int, seconds: float, batch_size: int
+) -> np.ndarray:
+  """Logits [n, c] of every clip of `source`, in order; a clip that cannot be read gets zeros."""
+  variables = {'params': state.params, **state.variables}
+  apply = jax.jit(lambda v, batch: model.apply(v, batch, train=False)['logits'])
+  found: dict[int, np.ndarray] = {}
+  classes = 1
+  for batch in pipeline.eval_batches(
+    source, batch_size=batch_size, sample_rate=sample_rate, max_seconds=seconds
+  ):
+    logits = np.asarray(apply(variables, {k: jnp.asarray(x) for k, x in batch.items()}))
+    classes = logits.shape[1]
+    for index, valid, row in zip(batch['index'], batch['valid'], logits):
+      if valid:
+        found[int(index)] = row
+  return np.stack([found.get(i, np.zeros(classes, np.float32)) for i in range(len(source))])
+
+
+def make_protocol(
+  paths: Mapping[str, str], workdir: str | os.PathLike, settings: Finetune = Finetune()
+) -> protocols.Protocol:
+  """A protocol of `evals.harness` that fine-tunes and scores on test; every fold is a run in `workdir`.
+
+  Args:
+    paths: the weights behind each system, by the fingerprint of the system's weights. Other systems
+      (baselines) cannot be fine-tuned.
+    workdir: folder of the runs: `<task>/<weights>/<fold>`; a run that is there is continued.
+    settings: how to train.
+  """
+
+  def protocol(
+    system: protocols.System, task: Prepared, options: protocols.Options
+  ) -> dict[str, Any]:
+    del options
+    path = paths.get(str(system.embedder.weights))
+    if path is None:
+      raise InputError(
+        f'{system.embedder.name} cannot be fine-tuned: use --baselines= (none) with this protocol.'
+      )
+    loaded = weights.load(path)
+    seconds = (
+      task.task.seconds
+      or loaded.frontend.samples(loaded.model.frames) / loaded.frontend.sample_rate
+    )  # type: ignore[attr-defined]
+    config = config_for(loaded, path, task, settings, float(seconds))
+    if tuple(task.source.classes(str(task.task.label))) != tuple(task.classes):
+      raise InputError(f'The classes of task {task.task.name!r} are not those of its column.')
+    number = 0
+
+    def fit(x: np.ndarray, rows: tuple[np.ndarray, ...]) -> protocols.Fold:
+      nonlocal number
+      del x
+      train, validation, test = rows
+      folder = Path(workdir) / task.task.name / str(system.embedder.weights)[:12] / f'fold{number}'
+      number += 1
+      clips = task.source.select(train)
+      fold_config = {**config, 'data': {**config['data']}}
+      fold_config['data']['batch_size'] = min(settings.batch_size, len(clips))
+      result = loop.train(fold_config, folder, quiet=True, clips=clips)
+      model = models.get(config['model']['name'])(**config['model']['args'])
+      given = dict(
+        sample_rate=config['data']['sample_rate'], seconds=seconds, batch_size=settings.batch_size
+      )
+      logits = predict(model, result.state, task.source.select(test), **given)
+      held = predict(model, result.state, task.source.select(validation), **given)
+      value = scores.METRICS[task.task.metric](held, task.labels[validation])
+      chosen = dict(steps=settings.steps, lr=settings.lr, train_loss=result.metrics.get('loss'))
+      return protocols.Fold(logits[None], float(value), chosen, [{**chosen, 'validation': value}])
+
+    return protocols.row('finetune', system, task, fit)
+
+  return protocol

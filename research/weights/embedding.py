@@ -1,0 +1,153 @@
+"""Audio of any kind in, embeddings out: the two lines of a notebook."""
+
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import soxr
+from jaxtyping import Float
+
+from research.audio.clips import Example
+from research.audio.decode import decode
+from research.errors import InputError, unknown
+
+POOLS = ('mean', 'none')
+# Clips are padded to lengths on a geometric grid, so that few programs are compiled.
+GROWTH = 1.25
+
+Audio = np.ndarray | str | os.PathLike
+
+
+class Embedder:
+  """`embed` for what has a `model` (with `embed` and `frontend`) and `variables`."""
+
+  model: nn.Module
+  variables: dict[str, Any]
+
+  def embed(
+    self,
+    audio: Audio | Sequence[Audio],
+    sample_rate: int | None = None,
+    *,
+    layers: str | int = 'last',
+    pool: str = 'mean',
+    batch_size: int = 16,
+  ) -> np.ndarray | list[np.ndarray]:
+    """Embeddings of one clip or many, of any length.
+
+    Args:
+      audio: samples in [-1, 1] ([t] for one clip, [b, t] for several), a path, or a list of either.
+      sample_rate: of arrays, Hz; they are resampled to the front-end's. Files know theirs.
+      layers: 'last', 'all', or one by number (0 is the stem, negative from the end).
+      pool: 'mean' over a clip's tokens, or 'none' for every token.
+      batch_size: clips embedded at once, at most.
+
+    Returns:
+      float32. One clip: [d] (pool 'mean') or [n, d] (pool 'none'); several: [b, d], or a list of [n, d],
+      in the order given. With layers='all' each has a leading layer axis per clip: [l, d], [b, l, d] ….
+
+    Raises:
+      InputError: a clip is too short for one frame (with both numbers), not finite, not readable, or an
+        array comes without its sample rate.
+    """
+    if pool not in POOLS:
+      raise unknown('pool', pool, POOLS)
+    single, clips = self._clips(audio, sample_rate)
+    results: list[Any] = [None] * len(clips)
+    order = sorted(range(len(clips)), key=lambda i: len(clips[i]))
+    for start in range(0, len(order), batch_size):
+      rows = order[start : start + batch_size]
+      # A short last batch has its own size rather than many fillers.
+      size = batch_size if len(rows) > batch_size // 2 else 2 ** (len(rows) - 1).bit_length()
+      for row, value in zip(rows, self._batch([clips[i] for i in rows], size, layers, pool)):
+        results[row] = value
+    if single:
+      return results[0]
+    return np.stack(results) if pool == 'mean' and results else results
+
+  # -- Parts -----------------------------------------------------------------------------------
+
+  def _clips(self, audio, sample_rate) -> tuple[bool, list[np.ndarray]]:
+    single = isinstance(audio, (str, os.PathLike)) or (
+      isinstance(audio, np.ndarray) and audio.ndim == 1
+    )
+    clips = [self._clip(x, sample_rate, i) for i, x in enumerate([audio] if single else audio)]
+    return single, clips
+
+  def _clip(self, audio: Audio, sample_rate: int | None, index: int) -> Float[np.ndarray, 't']:
+    frontend = self.model.frontend
+    if isinstance(audio, (str, os.PathLike)):
+      where = str(Path(audio))
+      samples = decode(Example(where, {}, path=where), sample_rate=frontend.sample_rate)
+    else:
+      where = f'clip {index}'
+      samples = np.asarray(audio)
+      if sample_rate is None:
+        raise InputError(
+          f'embed got samples without sample_rate: give it in Hz ({frontend.sample_rate} if they are at the '
+          "model's own)."
+        )
+      if samples.ndim != 1 or samples.dtype.kind != 'f':
+        raise InputError(
+          f'{where} has shape {samples.shape} and type {samples.dtype}; expected float samples [t] in [-1, 1].'
+        )
+      if not np.isfinite(samples).all():
+        raise InputError(f'{where} holds samples that are not numbers (NaN or infinite).')
+      samples = samples.astype(np.float32)
+      if sample_rate != frontend.sample_rate:
+        samples = soxr.resample(samples, sample_rate, frontend.sample_rate, quality='HQ')
+    if len(samples) < frontend.min_samples:
+      raise InputError(
+        f'{where} is too short: {len(samples)} samples at {frontend.sample_rate} Hz, and one frame takes '
+        f'{frontend.min_samples} ({1000 * frontend.min_samples / frontend.sample_rate:g} ms).'
+      )
+    return samples
+
+  def _batch(self, clips: list[np.ndarray], size: int, layers: str | int, pool: str):
+    longest = max(len(clip) for clip in clips)
+    width = bucket(longest, self.model.frontend.min_samples)
+    audio, mask = np.zeros((size, width), np.float32), np.zeros((size, width), bool)
+    for row, clip in enumerate(clips):
+      audio[row, : len(clip)] = clip
+      mask[row, : len(clip)] = True
+    tokens, token_mask = _embed(self.model, layers, pool, self.variables, audio, mask)
+    tokens, token_mask = np.asarray(tokens), np.asarray(token_mask)
+    for row in range(len(clips)):
+      yield tokens[row] if pool == 'mean' else tokens[row][..., token_mask[row], :]
+
+
+def bucket(samples: int, least: int) -> int:
+  """The next length of the geometric grid that starts at `least` samples."""
+  length = float(least)
+  while int(length) < samples:
+    length *= GROWTH
+  return int(length)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _embed(model: nn.Module, layers: str | int, pool: str, variables, audio, audio_mask):
+  """Tokens of the asked layers, [b, (l,) d] pooled or [b, (l,) n, d], and the mask [b, n]."""
+  tokens, mask = model.apply(variables, audio, audio_mask, method='embed')
+  depth = tokens.shape[0]
+  if layers == 'last':
+    tokens = tokens[-1]
+  elif isinstance(layers, int) and -depth <= layers < depth:
+    tokens = tokens[layers]
+  elif layers == 'all':
+    tokens = jnp.moveaxis(tokens, 0, 1)
+  else:
+    raise InputError(
+      f"layers={layers!r} was given; this model has 'last', 'all' and 0 (stem) to {depth - 1}."
+    )
+  if pool == 'mean':
+    weight = mask.astype(tokens.dtype)
+    weight = weight / jnp.maximum(weight.sum(-1, keepdims=True), 1.0)
+    equation = 'bnd,bn->bd' if tokens.ndim == 3 else 'blnd,bn->bld'
+    tokens = jnp.einsum(equation, tokens, weight)
+  return tokens, mask

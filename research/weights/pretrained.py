@@ -1,0 +1,215 @@
+"""`load` and `save`: a model with its weights, its front-end and where they came from."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+from safetensors.numpy import save_file
+
+from research.errors import InputError, unknown
+from research.features.frontend import Frontend
+from research.models.layers import unstack_blocks
+from research.weights import read, releases, tables
+from research.weights.embedding import Embedder
+
+FILE = 'model.safetensors'
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pretrained(Embedder):
+  """A model and its weights, ready to use.
+
+  Attributes:
+    name: of the model, a key of `research.models.MODELS`.
+    model: the Flax module.
+    variables: its weights: 'params' and other collections.
+    origin: where they came from: a sentence.
+  """
+
+  name: str
+  model: nn.Module
+  variables: dict[str, Any]
+  origin: str
+
+  @property
+  def frontend(self) -> Frontend:
+    """Audio to spectrogram, with the settings that the weights were trained with."""
+    return self.model.frontend
+
+  @property
+  def fingerprint(self) -> str:
+    """Hash of weights, sizes and front-end: equal for equal embeddings, whatever file they came from."""
+    digest = hashlib.sha256()
+    about = {k: v for k, v in model_args(self.model, defaults=True).items() if k not in HOW}
+    digest.update(json.dumps([self.name, about], sort_keys=True).encode())
+    for key, value in sorted(tables.flatten(unstack_blocks(self.variables)).items()):
+      digest.update(key.encode() + np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
+
+
+# Arguments that say how to compute, not what.
+HOW = ('scan_layers', 'remat', 'attention')
+
+
+def model_args(model: nn.Module, defaults: bool = False) -> dict[str, Any]:
+  """A model's arguments, JSON-able: those that differ from its defaults, or all; always the front-end."""
+  args = {}
+  for field in dataclasses.fields(model):
+    value = getattr(model, field.name)
+    if field.name not in ('parent', 'name', 'frontend') and (defaults or value != field.default):
+      args[field.name] = value
+  return args | {'frontend': model.frontend.to_dict()}
+
+
+# -- Saving ------------------------------------------------------------------------------------
+
+
+def save(pretrained: Pretrained, path: str | os.PathLike) -> Path:
+  """Writes a safetensors file that `load` understands without anything else.
+
+  Args:
+    pretrained: what to save.
+    path: a .safetensors file, or a folder to write model.safetensors in.
+
+  Returns:
+    the file. Its metadata hold the model's name and arguments, the front-end and the origin.
+  """
+  path = Path(path)
+  file = path if path.suffix == '.safetensors' else path / FILE
+  flat = tables.flatten(unstack_blocks(nn.meta.unbox(pretrained.variables)))
+  # safetensors writes wrong data for arrays that are not contiguous.
+  arrays = {k: np.ascontiguousarray(v) for k, v in flat.items()}
+  about = {
+    'format': FORMAT,
+    'model': {'name': pretrained.name, 'args': model_args(pretrained.model, defaults=True)},
+    'origin': pretrained.origin,
+  }
+  try:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # A reader never sees half a file.
+    partial = file.with_suffix('.partial')
+    save_file(arrays, partial, metadata={'oido': json.dumps(about)})
+    os.replace(partial, file)
+  except OSError as error:
+    raise InputError(
+      f'Cannot write weights to {str(file)!r}: {error.strerror or error}.'
+    ) from error
+  return file
+
+
+# -- Loading -----------------------------------------------------------------------------------
+
+
+def load(
+  path: str | os.PathLike, release: str | None = None, *, teacher: bool = False, **args: Any
+) -> Pretrained:
+  """A model with its weights.
+
+  Args:
+    path: a workdir of ours (its newest readable checkpoint), one checkpoint in it, a safetensors file
+      that we saved, a folder with one, or with `release` a file of original weights.
+    release: whose original weights they are, a key of `RELEASES`; None for our own.
+    teacher: take the EMA teacher of a checkpoint.
+    **args: model arguments. For our own weights they may change how the model computes (dtype, padding,
+      scan_layers, …) but not contradict what the weights are; for a release see `convert`.
+
+  Raises:
+    InputError: nothing there, not readable, or the weights do not fit the arguments: a front-end or a
+      size that contradicts the weights is refused with both values named.
+  """
+  path = Path(path)
+  if release is not None:
+    return _load_release(path, release, args)
+  if not path.exists():
+    raise InputError(f'There are no weights at {str(path)!r}: give a workdir or a weights file.')
+  if read.is_workdir(path):
+    variables, step = read.read_newest(path, teacher)
+    return _load_run(path, variables, step, args)
+  if read.is_checkpoint(path):
+    variables = read.read_checkpoint(path, teacher)
+    return _load_run(path.absolute().parent.parent, variables, int(path.name), args)
+  file = path / FILE if path.is_dir() else path
+  if path.is_dir() and not file.exists():
+    raise InputError(
+      f'{str(path)!r} holds no weights: expected a workdir (config.json and checkpoints/) or {FILE}.'
+    )
+  return _load_saved(file, args)
+
+
+def _load_release(path: Path, release: str, args: dict[str, Any]) -> Pretrained:
+  releases.get(release)
+  arrays, _ = read.read_arrays(path)
+  model, variables = releases.convert(release, arrays, **args)
+  return Pretrained(_name(model), model, variables, f'{release} weights from {path.name}')
+
+
+def _load_run(
+  workdir: Path, variables: dict[str, Any], step: int, args: dict[str, Any]
+) -> Pretrained:
+  model = read.read_config(workdir)
+  origin = f'run {workdir.absolute().name}, step {step}'
+  return _assemble(model, tables.flatten(unstack_blocks(variables)), origin, args)
+
+
+def _load_saved(file: Path, args: dict[str, Any]) -> Pretrained:
+  arrays, metadata = read.read_arrays(file)
+  if 'oido' not in metadata:
+    raise InputError(
+      f'{str(file)!r} does not say which model it is for: name its release, one of '
+      f'{", ".join(releases.RELEASES)}.'
+    )
+  about = json.loads(metadata['oido'])
+  if about['format'] != FORMAT:
+    raise InputError(
+      f'{str(file)!r} has format {about["format"]}, this version reads {FORMAT}: update oido.'
+    )
+  return _assemble(about['model'], arrays, about['origin'], args)
+
+
+def _assemble(
+  spec: Mapping[str, Any], flat: Mapping[str, Any], origin: str, args: dict[str, Any]
+) -> Pretrained:
+  """Model and checked variables from saved arguments and the caller's changes."""
+  saved = releases.build(spec['name'], spec['args'])
+  changes = dict(args)
+  given = changes.pop('frontend', None)
+  if given is not None:
+    given = given if isinstance(given, Frontend) else Frontend.from_dict(given)
+    demand_frontend(saved.frontend, given)
+  model = releases.build(spec['name'], {**spec['args'], **changes})
+  try:
+    variables = tables.nest(flat, model)
+  except InputError as error:
+    for name, value in changes.items():
+      if getattr(saved, name) != value:
+        raise InputError(
+          f'{name}={value!r} was given, but the weights were made with {name}={getattr(saved, name)!r}.'
+        ) from error
+    raise
+  return Pretrained(spec['name'], model, variables, origin)
+
+
+def demand_frontend(own: Frontend, given: Frontend) -> None:
+  """Refuses a front-end that is not the one the weights were trained with; names both values."""
+  different = own.differences(given)
+  if different:
+    named = '; '.join(
+      f'{k} is {a!r} in the weights, {b!r} was asked for' for k, (a, b) in different.items()
+    )
+    raise InputError(f'These weights belong to another front-end: {named}.')
+
+
+def _name(model: nn.Module) -> str:
+  from research import models
+
+  for name in models.MODELS:
+    if models.get(name) is type(model):
+      return name
+  raise unknown('model', type(model).__name__, models.MODELS)

@@ -1,0 +1,166 @@
+"""Reading files of weights: safetensors, PyTorch files without their code, our own checkpoints."""
+
+import argparse
+import importlib.util
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from research.errors import InputError
+
+TORCH_SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt')
+# Where training scripts put the state dict inside what they save.
+NESTED = ('model', 'state_dict', 'model_state_dict')
+
+
+class NoTeacherError(InputError):
+  """A teacher was asked for that was never trained."""
+
+
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+  """(arrays by their keys, metadata) of a safetensors or PyTorch file.
+
+  Raises:
+    InputError: no such file, another format, a damaged file, or a PyTorch file without torch installed.
+  """
+  if not path.is_file():
+    raise InputError(f'There is no weights file at {str(path)!r}.')
+  if path.suffix == '.safetensors':
+    return _read_safetensors(path)
+  if path.suffix in TORCH_SUFFIXES:
+    return _read_torch(path), {}
+  raise InputError(
+    f'{str(path)!r} is not a kind of weights file that can be read: expected .safetensors, or '
+    f'{", ".join(TORCH_SUFFIXES)} of PyTorch.'
+  )
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+  try:
+    with safe_open(path, framework='np') as file:
+      return {k: file.get_tensor(k) for k in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+  except (SafetensorError, OSError, ValueError) as error:
+    raise InputError(f'{str(path)!r} is damaged or not a safetensors file ({error}).') from error
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+  if importlib.util.find_spec('torch') is None:
+    raise InputError(
+      f"{str(path)!r} is a PyTorch file and torch is not installed: pip install -e '.[parity]', or convert "
+      'the file to safetensors where it is.'
+    )
+  import torch
+
+  try:
+    # Training scripts save their argparse.Namespace along: plain attributes, no code.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+      found = torch.load(path, map_location='cpu', weights_only=True)
+  except Exception as error:
+    reason = (
+      str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    )
+    raise InputError(
+      f'{str(path)!r} cannot be read as plain PyTorch weights ({reason}). Files that need code to be '
+      'loaded are refused: save its state dict alone, as safetensors.'
+    ) from error
+  for name in NESTED:
+    if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
+      found = found[name]
+  tensors = isinstance(found, Mapping) and all(isinstance(v, torch.Tensor) for v in found.values())
+  if not tensors or not found:
+    raise InputError(
+      f'{str(path)!r} holds no state dict: expected tensors by name, at the top or under {", ".join(NESTED)}.'
+    )
+  return {k: (v.float() if v.dtype == torch.bfloat16 else v).numpy() for k, v in found.items()}
+
+
+# -- Our own runs ------------------------------------------------------------------------------
+
+
+def is_workdir(path: Path) -> bool:
+  """Whether a folder is a run: config.json beside checkpoints/."""
+  return (path / 'config.json').is_file() and (path / 'checkpoints').is_dir()
+
+
+def is_checkpoint(path: Path) -> bool:
+  """Whether a folder is one checkpoint of a run: <workdir>/checkpoints/<step>."""
+  return path.name.isdigit() and path.is_dir() and is_workdir(path.absolute().parent.parent)
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+  """{'name', 'args'} of the model of a run."""
+  try:
+    config = json.loads((workdir / 'config.json').read_text())
+    return {'name': config['model']['name'], 'args': dict(config['model'].get('args') or {})}
+  except (ValueError, KeyError, TypeError) as error:
+    raise InputError(
+      f'{str(workdir / "config.json")!r} does not say which model was trained ({error!r}).'
+    ) from error
+
+
+def read_newest(workdir: Path, teacher: bool) -> tuple[dict[str, Any], int]:
+  """(variables, step) of the newest checkpoint of a run that can be read; warns about newer ones."""
+  folders = [p for p in (workdir / 'checkpoints').iterdir() if p.name.isdigit()]
+  if not folders:
+    raise InputError(f'The run {str(workdir)!r} has saved no checkpoint yet.')
+  broken = []
+  for folder in sorted(folders, key=lambda p: int(p.name), reverse=True):
+    try:
+      return read_checkpoint(folder, teacher), int(folder.name)
+    except NoTeacherError:
+      raise
+    except InputError as error:
+      broken.append(str(error))
+      warnings.warn(f'{error} The one before it is used.', stacklevel=3)
+  raise InputError(f'No checkpoint of {str(workdir)!r} can be read: {broken[0]}')
+
+
+def read_checkpoint(folder: Path, teacher: bool) -> dict[str, Any]:
+  """Variables (params and other collections) of one checkpoint, as NumPy arrays.
+
+  The optimiser's state is not read.
+
+  Raises:
+    InputError: the checkpoint is damaged, or has no teacher though it was asked for.
+  """
+  import orbax.checkpoint as ocp
+
+  path = (folder / 'state').absolute()
+  try:
+    with ocp.PyTreeCheckpointer() as checkpointer:
+      tree = checkpointer.metadata(path).item_metadata.tree
+      wanted = _wanted(tree, teacher, folder)
+      args = ocp.args.PyTreeRestore(
+        item=wanted,
+        restore_args=_numpy_args(wanted, ocp.RestoreArgs(restore_type=np.ndarray)),
+        partial_restore=True,
+      )
+      found = checkpointer.restore(path, args=args)
+  except InputError:
+    raise
+  except Exception as error:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    raise InputError(f'The checkpoint {str(folder)!r} cannot be read ({reason}).') from error
+  found = found['teacher'] if teacher else found
+  return {'params': found['params'], **found.get('variables', {})}
+
+
+def _wanted(tree: Mapping[str, Any], teacher: bool, folder: Path) -> dict[str, Any]:
+  if teacher and not tree.get('teacher'):
+    raise NoTeacherError(
+      f'The checkpoint {str(folder)!r} has no teacher: load it with teacher=False.'
+    )
+  part = tree['teacher'] if teacher else tree
+  kept = {k: part[k] for k in ('params', 'variables') if part.get(k)}
+  return {'teacher': kept} if teacher else kept
+
+
+def _numpy_args(tree: Any, args: Any) -> Any:
+  if isinstance(tree, Mapping):
+    return {k: _numpy_args(v, args) for k, v in tree.items()}
+  return args

@@ -1,0 +1,212 @@
+"""Key tables: a release's weights and ours, renamed and reshaped in either direction by the same rules.
+
+A rule names one tensor on both sides, or with `{i}` one tensor per layer, and the layout change between
+them. Layout changes are reshapes and transposes, so going there and back gives the identical tensors.
+"""
+
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.errors import InputError
+from research.models.layers import stack_blocks, unstack_blocks
+
+Arrays = dict[str, np.ndarray]
+
+
+class Rule(NamedTuple):
+  """One line of a key table.
+
+  Attributes:
+    theirs: original key.
+    ours: path in our variables, '/'-separated, collection first.
+    layout: a key of LAYOUTS.
+    layers: model attribute that says how many layers `{i}` counts; '' for a single tensor.
+    heads: model attribute with the number of attention heads, for layouts that need it.
+  """
+
+  theirs: str
+  ours: str
+  layout: str = 'same'
+  layers: str = ''
+  heads: str = ''
+
+
+class Layout(NamedTuple):
+  """A layout change: functions (array, heads) -> array, theirs to ours and back."""
+
+  convert: Any
+  revert: Any
+
+
+def _square(x, heads):
+  side = round(x.shape[0] ** 0.5)
+  return x.T.reshape(x.shape[1], 1, side, side)
+
+
+LAYOUTS = {
+  'same': Layout(lambda x, h: x, lambda x, h: x),
+  # Linear [out, in] <-> kernel [in, out].
+  'linear': Layout(lambda x, h: x.T, lambda x, h: x.T),
+  # Conv2d [d, 1, p, p] <-> kernel [p * p, d] over flattened patches.
+  'patch': Layout(lambda x, h: x.reshape(x.shape[0], -1).T, _square),
+  # Fused qkv Linear [3 h k, d] <-> kernel [d, 3, h, k].
+  'heads_in': Layout(
+    lambda x, h: x.T.reshape(x.shape[1], 3, h, -1), lambda x, h: x.reshape(x.shape[0], -1).T
+  ),
+  'heads_in_bias': Layout(lambda x, h: x.reshape(3, h, -1), lambda x, h: x.reshape(-1)),
+  # Output Linear [d, h k] <-> kernel [h, k, d].
+  'heads_out': Layout(
+    lambda x, h: x.T.reshape(h, -1, x.shape[0]), lambda x, h: x.reshape(-1, x.shape[-1]).T
+  ),
+  # [1, n, d] <-> [n, d].
+  'table': Layout(lambda x, h: x[0], lambda x, h: x[None]),
+}
+
+
+def vector(theirs: str, ours: str, layers: str = '') -> list[Rule]:
+  """Rules of a norm: weight and bias."""
+  return [
+    Rule(f'{theirs}.weight', f'{ours}/scale', layers=layers),
+    Rule(f'{theirs}.bias', f'{ours}/bias', layers=layers),
+  ]
+
+
+def linear(theirs: str, ours: str, layers: str = '') -> list[Rule]:
+  """Rules of a Linear: weight and bias."""
+  return [
+    Rule(f'{theirs}.weight', f'{ours}/kernel', 'linear', layers),
+    Rule(f'{theirs}.bias', f'{ours}/bias', layers=layers),
+  ]
+
+
+def blocks(theirs: str, ours: str, layers: str, heads: str) -> list[Rule]:
+  """Rules of a row of timm-style transformer blocks."""
+  t, o = f'{theirs}.{{i}}', f'{ours}/blocks_{{i}}'
+  return [
+    *vector(f'{t}.norm1', f'{o}/norm1', layers),
+    Rule(f'{t}.attn.qkv.weight', f'{o}/attn/qkv/kernel', 'heads_in', layers, heads),
+    Rule(f'{t}.attn.qkv.bias', f'{o}/attn/qkv/bias', 'heads_in_bias', layers, heads),
+    Rule(f'{t}.attn.proj.weight', f'{o}/attn/proj/kernel', 'heads_out', layers, heads),
+    Rule(f'{t}.attn.proj.bias', f'{o}/attn/proj/bias', layers=layers),
+    *vector(f'{t}.norm2', f'{o}/norm2', layers),
+    *linear(f'{t}.mlp.fc1', f'{o}/mlp/fc1', layers),
+    *linear(f'{t}.mlp.fc2', f'{o}/mlp/fc2', layers),
+  ]
+
+
+# -- Applying a table --------------------------------------------------------------------------
+
+
+def expand(rules: Iterable[Rule], model: nn.Module) -> list[tuple[str, str, Layout, int]]:
+  """(their key, our path, layout, heads) of every tensor of a model."""
+  rows = []
+  for rule in rules:
+    heads = getattr(model, rule.heads) if rule.heads else 0
+    for i in range(getattr(model, rule.layers)) if rule.layers else (0,):
+      theirs, ours = rule.theirs.replace('{i}', str(i)), rule.ours.replace('{i}', str(i))
+      rows.append((theirs, ours, LAYOUTS[rule.layout], heads))
+  return rows
+
+
+def to_ours(
+  rules: Sequence[Rule], model: nn.Module, arrays: Mapping[str, np.ndarray], ignored: Sequence[str]
+) -> dict[str, Any]:
+  """Original arrays -> variables of `model`.
+
+  Raises:
+    InputError: a key of the table is missing, a key of the file is in no rule (nor matches a pattern of
+      `ignored`), or a tensor has another shape than the model needs.
+  """
+  rows = expand(rules, model)
+  known = {theirs for theirs, *_ in rows}
+  unknown = [
+    k for k in arrays if k not in known and not any(fnmatch.fnmatch(k, p) for p in ignored)
+  ]
+  missing = [k for k in known if k not in arrays]
+  if unknown or missing:
+    raise InputError(
+      f'The weights do not fit {type(model).__name__}: {_listing("missing", missing)}; '
+      f'{_listing("not expected", unknown)}. Check the release name and the sizes.'
+    )
+  flat = {}
+  for theirs, ours, layout, heads in rows:
+    try:
+      flat[ours] = np.ascontiguousarray(layout.convert(np.asarray(arrays[theirs]), heads))
+    except ValueError as error:
+      raise InputError(
+        f'{theirs} has shape {arrays[theirs].shape}, which does not divide into {heads} heads.'
+      ) from error
+  return _as_layout(check_shapes(flat, model), model)
+
+
+def to_theirs(rules: Sequence[Rule], model: nn.Module, variables: Mapping[str, Any]) -> Arrays:
+  """Variables of `model` -> original arrays: the inverse of `to_ours`."""
+  flat = flatten(unstack_blocks(nn.meta.unbox(variables)))
+  rows = expand(rules, model)
+  known = {ours for _, ours, *_ in rows}
+  unknown, missing = sorted(set(flat) - known), sorted(known - set(flat))
+  if unknown or missing:
+    raise InputError(
+      f'{type(model).__name__} has other variables than this release: '
+      f'{_listing("missing", missing)}; {_listing("not expected", unknown)}.'
+    )
+  return {
+    theirs: np.ascontiguousarray(layout.revert(np.asarray(flat[ours]), heads))
+    for theirs, ours, layout, heads in rows
+  }
+
+
+def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
+  """Nested variables -> {'collection/module/…/name': array}."""
+  return flax.traverse_util.flatten_dict(dict(variables), sep='/')
+
+
+def expected_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+  """Shape of every variable of a model, layers unrolled, without computing anything."""
+  plain = model.clone(scan_layers=False) if getattr(model, 'scan_layers', False) else model
+  samples = model.frontend.min_samples
+  audio = jax.ShapeDtypeStruct((1, samples), jnp.float32)
+  mask = jax.ShapeDtypeStruct((1, samples), jnp.bool_)
+  batch = {'audio': audio, 'audio_mask': mask}
+  tree = jax.eval_shape(plain.init, jax.random.key(0), batch)
+  return {k: v.shape for k, v in flatten(nn.meta.unbox(tree)).items()}
+
+
+def check_shapes(flat: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+  """The same arrays as float32; raises InputError unless they are exactly the model's variables."""
+  expected = expected_shapes(model)
+  missing, unknown = sorted(set(expected) - set(flat)), sorted(set(flat) - set(expected))
+  wrong = [
+    f'{k} is {tuple(flat[k].shape)}, expected {expected[k]}'
+    for k in sorted(set(expected) & set(flat))
+    if tuple(flat[k].shape) != tuple(expected[k])
+  ]
+  if missing or unknown or wrong:
+    raise InputError(
+      f'The weights do not fit {type(model).__name__}: {_listing("missing", missing)}; '
+      f'{_listing("not expected", unknown)}; {_listing("wrong shapes", wrong)}.'
+    )
+  return {k: np.asarray(v, np.float32) for k, v in flat.items()}
+
+
+def _as_layout(flat: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+  tree = flax.traverse_util.unflatten_dict(dict(flat), sep='/')
+  return stack_blocks(tree) if getattr(model, 'scan_layers', False) else tree
+
+
+def nest(flat: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+  """Checked flat arrays -> variables, in the layer layout of the model."""
+  return _as_layout(check_shapes(flat, model), model)
+
+
+def _listing(what: str, names: Sequence[str], most: int = 8) -> str:
+  names = sorted(names)
+  rest = f' and {len(names) - most} more' if len(names) > most else ''
+  return f'{what}: {", ".join(names[:most]) or "none"}{rest}'

@@ -1,0 +1,104 @@
+"""Key table and sizes of a spectrogram ViT under timm's names, shared by every release built on it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from research.errors import InputError
+from research.features.frontend import Frontend
+from research.models.audio_mae import SIZES
+from research.weights.tables import Rule, blocks, linear, vector
+
+ENCODER = [
+  Rule('cls_token', 'params/encoder/cls_token'),
+  Rule('pos_embed', 'buffers/encoder/pos_embed', 'table'),
+  Rule('patch_embed.proj.weight', 'params/encoder/patch_embed/kernel', 'patch'),
+  Rule('patch_embed.proj.bias', 'params/encoder/patch_embed/bias'),
+  *blocks('blocks', 'params/encoder', 'depth', 'heads'),
+]
+
+
+def rules(model: nn.Module) -> list[Rule]:
+  """The key table of a classifier: `fc_norm` behind the mean, or `norm` on the cls token; no head if no classes."""
+  norm = vector('fc_norm', 'params/fc_norm')
+  if model.pooling == 'cls':
+    norm = vector('norm', 'params/encoder/norm')
+  return [*ENCODER, *norm, *(linear('head', 'params/head') if model.classes else [])]
+
+
+def infer(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+  """(model name, arguments) of the classifier that the arrays need."""
+  found = encoder_args(arrays, given)
+  found['classes'] = arrays['head.weight'].shape[0] if 'head.weight' in arrays else 0
+  found['pooling'] = 'mean' if 'fc_norm.weight' in arrays else 'cls'
+  return 'audio_mae_classifier', settle(found, given)
+
+
+def encoder_args(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> dict[str, Any]:
+  """Sizes that the encoder's arrays show: width, depth, patch, mlp_ratio, heads, stride and frames.
+
+  Heads and strides do not show in the arrays: heads come from the table of published sizes, and the
+  grid is taken as not overlapping if its tokens fill whole rows of patches, else as stride 10.
+  """
+  need = ('patch_embed.proj.weight', 'pos_embed', 'blocks.0.mlp.fc1.weight')
+  absent = [k for k in need if k not in arrays]
+  if absent:
+    raise InputError(f'The file holds no {", ".join(absent)}: it is not a ViT under timm names.')
+  width, channels, patch, other = arrays['patch_embed.proj.weight'].shape
+  if channels != 1 or patch != other:
+    raise InputError(
+      f'The patch embedding is {channels} x {patch} x {other}; one channel and square patches are needed.'
+    )
+  depth = count_layers(arrays, 'blocks')
+  found = dict(width=width, depth=depth, patch=patch)
+  found['mlp_ratio'] = arrays['blocks.0.mlp.fc1.weight'].shape[0] / width
+  names = [n for n, s in SIZES.items() if (s.width, s.depth, s.patch) == (width, depth, patch)]
+  if names:
+    found |= dict(size=names[0])
+  if names and 'heads' not in given:
+    found['heads'] = SIZES[names[0]].heads
+  elif 'heads' not in given:
+    raise InputError(
+      f'An encoder of width {width} and depth {depth} is in no table: give its number of heads, heads=….'
+    )
+  bins = Frontend.from_dict(given.get('frontend') or {}).num_features
+  return found | _frames(arrays['pos_embed'].shape[1] - 1, patch, bins, given)
+
+
+def _frames(tokens: int, patch: int, bins: int, given: Mapping[str, Any]) -> dict[str, int]:
+  stride = given.get('stride')
+  strides = [stride] if stride else [patch, 10]
+  for s in strides:
+    columns = (bins - patch) // s + 1
+    if tokens % columns:
+      continue
+    # The rows fit several lengths; take the given one, else 1024 if it fits, else the shortest.
+    rows = tokens // columns
+    least = patch + s * (rows - 1)
+    frames = given.get('frames', 1024 if least <= 1024 < least + s else least)
+    if (frames - patch) // s + 1 != rows:
+      raise InputError(
+        f'The position table holds {rows} x {columns} tokens, which is not frames={frames} at stride {s}: '
+        f'give frames from {least} to {least + s - 1}.'
+      )
+    return {'frames': frames} | ({'stride': s} if s != patch else {})
+  raise InputError(
+    f'The position table holds {tokens} tokens, which no grid of {patch} x {patch} patches over {bins} mel '
+    f'bins at stride {" or ".join(map(str, strides))} has: give stride=… or the frontend.'
+  )
+
+
+def settle(found: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+  """What was found and what was given together; raises InputError where they contradict each other."""
+  for name, value in given.items():
+    if found.get(name, value) != value:
+      raise InputError(f'{name}={value!r} was given, but the weights have {name}={found[name]!r}.')
+  return {**given, **found}
+
+
+def count_layers(arrays: Mapping[str, np.ndarray], prefix: str) -> int:
+  """Number of layers `prefix.0.`, `prefix.1.`, … in the file."""
+  found = {int(k.split('.')[1]) for k in arrays if k.startswith(f'{prefix}.')}
+  return max(found) + 1 if found else 0

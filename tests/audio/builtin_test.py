@@ -1,0 +1,104 @@
+"""The corpus that comes with the package is what its docstring says."""
+
+import collections
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from research.audio.builtin import events, generate
+from research.audio.decode import decode
+from research.audio.sources import open_source
+
+FOLDER = pathlib.Path(generate.__file__).parent
+
+
+@pytest.fixture(scope='module')
+def corpus():
+  return open_source('builtin')
+
+
+def test_every_clip_is_16_khz_mono_16_bit_flac_and_heard(corpus):
+  for example in corpus:
+    info = soundfile.info(example.path)
+    assert (info.samplerate, info.channels, info.format, info.subtype) == (
+      16000, 1, 'FLAC', 'PCM_16',
+    )  # fmt: skip
+    audio = decode(example, sample_rate=16000)
+    assert 0.15 < len(audio) / 16000 < 6
+    assert 0.005 < np.abs(audio).max() < 0.2, example.id
+    assert np.abs(np.diff(audio)).min() < np.abs(audio).max()
+
+
+def test_it_is_small():
+  size = sum(f.stat().st_size for f in FOLDER.rglob('*') if f.suffix in ('.flac', '.csv'))
+  assert 3e6 < size < 5e6
+
+
+def test_classes_and_splits(corpus):
+  kinds = collections.Counter(corpus.column('kind'))
+  assert kinds == {'digit': 250, 'word': 250, 'sentence': 25, 'event': 300}
+  for kind, classes in (('digit', generate.DIGITS), ('word', generate.WORDS)):
+    assert corpus.where({'kind': kind}).classes('label') == tuple(sorted(classes))
+  assert corpus.where({'kind': 'event'}).classes('label') == tuple(sorted(events.EVENTS))
+  for kind in ('digit', 'word', 'event'):
+    part = corpus.where({'kind': kind})
+    for split in ('train', 'valid', 'test'):
+      assert set(part.split(split).column('label')) == set(part.classes('label')), (kind, split)
+  splits = dict(zip(corpus.column('fold'), corpus.column('split')))
+  assert splits == {'0': 'train', '1': 'train', '2': 'train', '3': 'valid', '4': 'test'}
+
+
+def test_no_speaker_is_in_two_folds(corpus):
+  folds = collections.defaultdict(set)
+  for speaker, fold in zip(corpus.column('speaker'), corpus.column('fold')):
+    if speaker:
+      folds[speaker].add(fold)
+  assert len(folds) == 25
+  assert all(len(f) == 1 for f in folds.values())
+  assert collections.Counter(f for (f,) in folds.values()) == dict.fromkeys('01234', 5)
+
+
+def test_files_and_rows_match(corpus):
+  listed = {e.id for e in corpus}
+  found = {p.relative_to(FOLDER).as_posix() for p in FOLDER.rglob('*.flac')}
+  assert listed == found
+
+
+def test_events_are_made_again_from_the_seed(corpus):
+  made = {row['path']: audio for row, audio in generate.sounds(generate.SEED, per_class=3)}
+  ids = [e.id for e in corpus if e.id in made]
+  assert len(ids) == len(made) == 36
+  off = 0
+  for id in ids:
+    audio, _ = soundfile.read(FOLDER / id, dtype='int16')
+    assert len(audio) == len(made[id])
+    difference = np.abs(audio.astype(int) - made[id])
+    # Another maths library may round a sample the other way.
+    assert difference.max() <= 1, id
+    off += difference.sum()
+  assert off < 1000
+  other = {row['path']: audio for row, audio in generate.sounds(generate.SEED + 1, per_class=1)}
+  assert not np.array_equal(other[ids[0]], made[ids[0]])
+
+
+@pytest.mark.skipif(shutil.which('espeak-ng') is None, reason='espeak-ng is not installed')
+def test_speech_is_made_again_from_the_seed(corpus):
+  rows = generate.speech(generate.SEED)
+  for _ in range(3):
+    row, audio = next(rows)
+    kept, _ = soundfile.read(FOLDER / row['path'], dtype='int16')
+    if len(kept) != len(audio):
+      pytest.skip('another version of espeak-ng')
+    assert np.abs(kept.astype(int) - audio).max() <= 1
+
+
+@pytest.mark.parametrize('name', events.EVENTS)
+def test_events_vary_and_are_finite(name):
+  rng = np.random.default_rng(0)
+  a, b = events.EVENTS[name](rng, 8000), events.EVENTS[name](rng, 8000)
+  for x in (a, b):
+    assert x.shape == (8000,) and np.isfinite(x).all() and np.abs(x).max() > 0.05
+  assert abs(np.corrcoef(a, b)[0, 1]) < 0.9

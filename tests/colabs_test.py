@@ -1,0 +1,44 @@
+"""Every notebook runs from top to bottom, as a person runs it (with fewer training steps)."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / 'colabs').glob('*.ipynb'))
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_runs(path, monkeypatch):
+  nbformat = pytest.importorskip('nbformat')
+  nbclient = pytest.importorskip('nbclient')
+  monkeypatch.setenv('OIDO_COLAB_STEPS', '20')
+  # One device, as on a laptop: the eight of the tests take turns and take longer.
+  monkeypatch.setenv('XLA_FLAGS', '')
+  notebook = nbformat.read(path, as_version=4)
+  client = nbclient.NotebookClient(
+    notebook, timeout=400, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}}
+  )
+  client.execute()
+  printed = [
+    o.get('text', '') for c in notebook.cells if c.cell_type == 'code' for o in c.outputs
+  ]
+  pictures = [
+    o
+    for c in notebook.cells
+    if c.cell_type == 'code'
+    for o in c.outputs
+    if 'image/png' in o.get('data', {})
+  ]
+  assert any('builtin_digits' in text for text in printed)
+  assert len(pictures) >= 4
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_is_committed_without_outputs(path):
+  nbformat = pytest.importorskip('nbformat')
+  notebook = nbformat.read(path, as_version=4)
+  nbformat.validate(notebook)
+  for cell in notebook.cells:
+    if cell.cell_type == 'code':
+      assert not cell.outputs and cell.execution_count is None

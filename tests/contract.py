@@ -1,0 +1,234 @@
+"""What every model promises, as checks that take any model.
+
+(1) samples behind the mask may be NaN and change nothing; (2) the same result with and without jit;
+(3) gradients reach every trainable parameter; (4) bf16 compute with float32 parameters; (5) the same
+loss and gradients on meshes of eight devices; (6) `embed` on any length down to one frame.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research import models
+from research.errors import InputError
+from research.train import sharding
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+  """A model under test, small.
+
+  Attributes:
+    name: key of models.MODELS.
+    args: model arguments.
+    objective: (out, batch) -> (loss, metrics).
+    draws: (model, batch size) -> explicit draws, the same for clip i whatever the batch.
+    extra: batch size -> labels and other inputs.
+    outputs: names of per-clip outputs that padding must not change.
+    untrained: {pattern of a parameter path: why no gradient reaches it}.
+  """
+
+  name: str
+  args: Mapping[str, Any]
+  objective: Callable[..., Any]
+  outputs: tuple[str, ...]
+  draws: Callable[[Any, int], Arrays] = lambda model, b: {}
+  extra: Callable[[int], Arrays] = lambda b: {}
+  untrained: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+  def model(self, **changes: Any) -> Any:
+    return models.get(self.name)(**{**self.args, **changes})
+
+  def variables(self, model: Any) -> dict[str, Any]:
+    batch = self.batch(model, [model.frontend.min_samples + 3000])
+    return jax.jit(model.init)(jax.random.key(0), batch)
+
+  def batch(self, model: Any, lengths: list[int], pad: float = 0.0, width: int = 0) -> Arrays:
+    """Clips of the given lengths; clip i is the same in every batch."""
+    width = max(width, *lengths)
+    audio = np.full((len(lengths), width), pad, np.float32)
+    for i, length in enumerate(lengths):
+      audio[i, :length] = wave(i, length)
+    mask = np.arange(width) < np.asarray(lengths)[:, None]
+    b = len(lengths)
+    return {'audio': audio, 'audio_mask': mask, **self.draws(model, b), **self.extra(b)}
+
+
+def wave(seed: int, samples: int) -> np.ndarray:
+  """Noise around two tones, so that neither time nor frequency is uniform."""
+  rng = np.random.default_rng(seed)
+  t = np.arange(200_000) / 16_000
+  tones = np.sin(2 * np.pi * (300 + 200 * seed) * t) * np.sin(2 * np.pi * 2 * t)
+  return (0.2 * tones + 0.05 * rng.standard_normal(len(t)))[:samples].astype(np.float32)
+
+
+def rows(arrays: Mapping[str, Any], i: int) -> Arrays:
+  return {k: np.asarray(v)[i : i + 1] for k, v in arrays.items()}
+
+
+def close(got, want, what: str, tolerance: float = 2e-5) -> None:
+  got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+  assert got.shape == want.shape, f'{what}: {got.shape} and {want.shape}'
+  assert np.isfinite(got).all(), f'{what} is not finite'
+  worst, scale = np.abs(got - want).max(), max(1.0, np.abs(want).max())
+  assert worst <= tolerance * scale, f'{what}: max|diff| {worst:.3g}, scale {scale:.3g}'
+
+
+def flat(tree: Any) -> Arrays:
+  return flax.traverse_util.flatten_dict(tree, sep='/')
+
+
+# -- (1) ---------------------------------------------------------------------------------------
+
+
+def check_padding(subject: Subject) -> None:
+  """Alone, behind NaN, and in a batch: the same outputs and the same embeddings."""
+  model = subject.model()
+  variables = subject.variables(model)
+  call = jax.jit(model.apply)
+  embed = jax.jit(lambda v, a, m: model.apply(v, a, m, method='embed'))
+  lengths = [model.frontend.samples(30) + 5, model.frontend.samples(57)]
+  width = max(lengths) + 1003
+  batch = subject.batch(model, lengths, pad=np.nan, width=width)
+  together = call(variables, batch)
+  tokens, mask = embed(variables, batch['audio'], batch['audio_mask'])
+  for i, length in enumerate(lengths):
+    padded = rows(batch, i)
+    alone = {**padded, 'audio': padded['audio'][:, :length]}
+    alone['audio_mask'] = padded['audio_mask'][:, :length]
+    for kind, one in {'alone': alone, 'padded': padded}.items():
+      out = call(variables, one)
+      for name in subject.outputs:
+        close(out[name], together[name][i : i + 1], f'{name} of clip {i}, {kind}')
+      t, m = embed(variables, one['audio'], one['audio_mask'])
+      real = np.asarray(mask[i])
+      assert int(m.sum()) == int(real.sum()) > 0
+      want = np.asarray(tokens)[:, i, real]
+      close(np.asarray(t)[:, 0, np.asarray(m[0])], want, f'tokens of clip {i}, {kind}')
+
+
+# -- (2) ---------------------------------------------------------------------------------------
+
+
+def check_jit(subject: Subject) -> None:
+  """Compiled and op by op: the same outputs."""
+  model = subject.model()
+  variables = subject.variables(model)
+  batch = subject.batch(model, [model.frontend.samples(60), model.frontend.samples(40)])
+  eager, compiled = model.apply(variables, batch), jax.jit(model.apply)(variables, batch)
+  for name in subject.outputs:
+    close(compiled[name], eager[name], name)
+
+
+# -- (3) ---------------------------------------------------------------------------------------
+
+
+def loss_and_gradients(subject: Subject, model: Any) -> Callable[..., Any]:
+  """(params, other variables, batch) -> (loss, gradients), in training mode."""
+
+  def loss(params, variables, batch):
+    rngs = {name: jax.random.key(i) for i, name in enumerate(('mask', 'dropout', 'augment'))}
+    out = model.apply({**variables, 'params': params}, batch, train=True, rngs=rngs)
+    return subject.objective(out, batch)[0]
+
+  return jax.value_and_grad(loss)
+
+
+def split(variables: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+  rest = dict(variables)
+  return rest.pop('params'), rest
+
+
+def check_gradients(subject: Subject) -> None:
+  """A gradient that is finite and not zero for every parameter, listed exceptions apart."""
+  model = subject.model()
+  params, rest = split(subject.variables(model))
+  batch = subject.batch(model, [model.frontend.samples(90), model.frontend.samples(50)])
+  loss, gradients = jax.jit(loss_and_gradients(subject, model))(params, rest, batch)
+  assert np.isfinite(loss)
+  dead = set()
+  for path, gradient in flat(gradients).items():
+    assert np.isfinite(gradient).all(), f'gradient of {path} is not finite'
+    if not np.any(gradient):
+      dead.add(path)
+  listed = {p for p in flat(gradients) if any(re.search(r, p) for r in subject.untrained)}
+  assert dead == listed, f'without gradient: {dead - listed}; listed but trained: {listed - dead}'
+
+
+# -- (4) ---------------------------------------------------------------------------------------
+
+
+def check_bfloat16(subject: Subject) -> None:
+  """bf16 compute: float32 parameters and gradients, float32 outputs of losses, about the same loss."""
+  model, half = subject.model(), subject.model(dtype='bfloat16')
+  params, rest = split(subject.variables(half))
+  assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype('float32')}
+  batch = subject.batch(model, [model.frontend.samples(90), model.frontend.samples(50)])
+  want, _ = jax.jit(loss_and_gradients(subject, model))(params, rest, batch)
+  got, gradients = jax.jit(loss_and_gradients(subject, half))(params, rest, batch)
+  assert got.dtype == jnp.float32 and abs(float(got) - float(want)) < 0.02 * float(want)
+  for path, gradient in flat(gradients).items():
+    assert gradient.dtype == jnp.float32 and np.isfinite(gradient).all(), path
+  text = jax.jit(half.apply).lower({'params': params, **rest}, batch).as_text()
+  assert 'bf16' in text, 'nothing is computed in bf16'
+
+
+# -- (5) ---------------------------------------------------------------------------------------
+
+MESHES = (
+  dict(data=8, fsdp=1, tensor=1),
+  dict(data=1, fsdp=8, tensor=1),
+  dict(data=4, fsdp=1, tensor=2),
+  dict(data=2, fsdp=2, tensor=2),
+)
+
+
+def check_mesh(subject: Subject, mesh_shape: Mapping[str, int]) -> None:
+  """Parameters and batch spread over eight devices: the same loss and gradients as on one."""
+  model = subject.model()
+  params, rest = split(subject.variables(model))
+  batch = subject.batch(model, [model.frontend.samples(20 + 9 * i) for i in range(8)])
+  function = jax.jit(loss_and_gradients(subject, model))
+  want, wanted = function(params, rest, batch)
+  mesh = sharding.make_mesh(mesh_shape)
+  spread = jax.device_put((params, rest), sharding.shardings((params, rest), mesh))
+  specs = [x.sharding.spec for x in jax.tree.leaves(spread)]
+  if mesh_shape['fsdp'] * mesh_shape['tensor'] > 1:
+    assert any(any(spec) for spec in specs), 'no parameter is spread'
+  with jax.set_mesh(mesh):
+    got, gradients = function(*spread, sharding.to_devices(batch, mesh))
+  close(got, want, 'loss')
+  for path, gradient in flat(gradients).items():
+    close(gradient, flat(wanted)[path], f'gradient of {path}')
+
+
+# -- (6) ---------------------------------------------------------------------------------------
+
+
+def check_embed_lengths(subject: Subject) -> None:
+  """One frame, less than one chunk, several chunks; and a clear refusal below one frame."""
+  model = subject.model()
+  variables = subject.variables(model)
+  least = model.frontend.min_samples
+  widths = set()
+  embed = jax.jit(lambda v, a, m: model.apply(v, a, m, method='embed'))
+  for samples in (least, model.frontend.samples(250)):
+    audio = wave(0, samples)[None]
+    tokens, mask = embed(variables, audio, np.ones(audio.shape, bool))
+    layers, b, n, width = tokens.shape
+    widths.add((layers, width))
+    assert b == 1 and mask.shape == (1, n) and mask.any() and np.isfinite(tokens).all()
+    assert tokens.dtype == jnp.float32
+  assert len(widths) == 1
+  audio = wave(0, least - 1)[None]
+  with pytest.raises(InputError, match=rf'{least - 1}\b.*\b{least}\b'):
+    model.apply(variables, audio, np.ones(audio.shape, bool), method='embed')

@@ -1,0 +1,95 @@
+"""The contract (tests/contract.py) on every model."""
+
+import numpy as np
+import pytest
+
+from research import models
+from research.models import audio_mae
+from research.objectives.reconstruction import masked_patch_mse
+from research.objectives.supervised import binary_cross_entropy
+from tests import contract
+from tests.contract import Subject
+
+ENCODER = dict(size='tiny', width=32, depth=2, heads=2, frames=64)
+DECODER = dict(decoder_width=16, decoder_depth=2, decoder_heads=2)
+
+
+def mask_noise(model, b):
+  rows, columns = audio_mae.grid(model)
+  rng = [np.random.default_rng(100 + i) for i in range(b)]
+  names = {'mask_noise': rows * columns, 'mask_noise_t': rows, 'mask_noise_f': columns}
+  return {k: np.stack([r.random(n, np.float32) for r in rng]) for k, n in names.items()}
+
+
+def labels(b):
+  return {'label': np.random.default_rng(0).integers(0, 2, (b, 5)).astype(np.float32)}
+
+
+def pretraining(**args):
+  return Subject(
+    'audio_mae',
+    ENCODER | DECODER | args,
+    masked_patch_mse,
+    outputs=('pred', 'target', 'mask', 'latent'),
+    draws=mask_noise,
+  )
+
+
+def classifier(**args):
+  return Subject(
+    'audio_mae_classifier',
+    ENCODER | dict(classes=5, mask_t_prob=0.2, mask_f_prob=0.2, freq_mask=8, time_mask=8) | args,
+    binary_cross_entropy,
+    outputs=('logits', 'pooled'),
+    extra=labels,
+  )
+
+
+SUBJECTS = {
+  'audio_mae': pretraining(),
+  'audio_mae, global decoder, masked padding, scan': pretraining(
+    decoder='global', masking='time_frequency', padding='masked', scan_layers=True
+  ),
+  'audio_mae, overlap, masked padding': pretraining(
+    stride=10, masking='time', mask_ratio=0.5, padding='masked'
+  ),
+  'audio_mae_classifier': classifier(),
+  'audio_mae_classifier, cls, masked padding': classifier(pooling='cls', padding='masked'),
+}
+SUBJECT = pytest.mark.parametrize('subject', SUBJECTS.values(), ids=SUBJECTS)
+NAME = pytest.mark.parametrize('name', models.MODELS)
+
+
+def test_every_model_is_here():
+  assert {s.name for s in SUBJECTS.values()} == set(models.MODELS)
+
+
+@SUBJECT
+def test_padding_changes_nothing(subject):
+  contract.check_padding(subject)
+
+
+@NAME
+def test_jit_changes_nothing(name):
+  contract.check_jit(SUBJECTS[name])
+
+
+@SUBJECT
+def test_gradients_reach_every_parameter(subject):
+  contract.check_gradients(subject)
+
+
+@SUBJECT
+def test_bfloat16(subject):
+  contract.check_bfloat16(subject)
+
+
+@pytest.mark.parametrize('mesh', contract.MESHES, ids=str)
+@NAME
+def test_meshes(name, mesh):
+  contract.check_mesh(SUBJECTS[name], mesh)
+
+
+@SUBJECT
+def test_embed_any_length(subject):
+  contract.check_embed_lengths(subject)
