@@ -91,7 +91,7 @@ def main(argv):
   command.start_distributed()
   import jax
 
-  from research.evals import harness, probe, protocols, report, tasks
+  from research.evals import harness, probe, protocols, report, tables, tasks
 
   names = tasks.names(TASKS.value, SUITE.value)
   prepared = [tasks.prepare(name, DATA_ROOT.value) for name in names]
@@ -109,8 +109,6 @@ def main(argv):
     options=options,
   )
   if jax.process_index() == 0:
-    from research.evals import tables
-
     print()
     for table in tables.comparison(rows):
       print(table.markdown())

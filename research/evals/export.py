@@ -252,6 +252,7 @@ def _arrays(chunk: Embedded, times: np.ndarray | None) -> dict[str, np.ndarray]:
   if chunk.mask is None:
     values = np.ascontiguousarray(np.moveaxis(chunk.values, 0, 1))
     return dict(rows=rows, counts=np.ones(len(rows), np.int64), too_short=short, values=values)
+  assert times is not None  # tokens come with their times
   clips = np.moveaxis(chunk.values, 0, 2)  # [b, n, l, d]
   when = np.concatenate(
     [times[np.flatnonzero(m)] for m in chunk.mask] or [empty.astype(np.float32)]

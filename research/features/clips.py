@@ -49,15 +49,21 @@ def crop_or_pad(
 
 
 def repeat_pad(
-  audio: Float[Array, 'b t'], audio_mask: Bool[Array, 'b t'], *, samples: int
+  audio: Float[Array, 'b t'],
+  audio_mask: Bool[Array, 'b t'],
+  *,
+  samples: int,
+  cut_last: bool = False,
 ) -> Float[jax.Array, 'b samples']:
-  """Every clip repeated a whole number of times, then zeros, to `samples`.
+  """Every clip repeated to `samples` (LAION-CLAP training/data.py).
 
-  LAION-CLAP's 'repeatpad'.   Clips longer than `samples` are cut at the end: crop them first.
+  A whole number of times, then zeros ('repeatpad'); with cut_last the last repetition is cut
+  instead of left out ('repeat'). Clips longer than `samples` are cut at the end: crop them first.
   """
   lengths = spectral.clip_lengths(audio_mask)[:, None]
   position = jnp.arange(samples, dtype=jnp.int32)
-  filled = jnp.where(lengths > samples, samples, samples // jnp.maximum(lengths, 1) * lengths)
+  whole = samples // jnp.maximum(lengths, 1) * lengths
+  filled = jnp.where((lengths > samples) | (cut_last & (lengths > 0)), samples, whole)
   signal = spectral.masked_float(audio, audio_mask)
   taken = jnp.take_along_axis(signal, position % jnp.maximum(lengths, 1), axis=1)
   return jnp.where(position < filled, taken, 0.0)

@@ -26,8 +26,8 @@ Count = TypeVar('Count', int, jax.Array)
 PAD_MODES = ('reflect', 'symmetric', 'constant')
 LOGS = ('ln', 'ln_floor', 'log10_floor', 'db')
 
-# Frames a CPU transforms at a time: few enough for its caches, enough to keep its cores busy.
-CPU_FRAMES = 2000
+# Samples of frames a CPU transforms at a time: few enough for its caches, enough for its cores.
+CPU_SAMPLES = 2**19
 
 
 # ---------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def map_frames(
   is left whole, so that a sharded batch stays where it is); elsewhere it sees them all.
   """
   per_frame = -(-size // hop)
-  pieces = max(1, round(audio.shape[0] * count / CPU_FRAMES))
+  pieces = max(1, round(audio.shape[0] * count * size / CPU_SAMPLES))
   piece = -(-count // pieces)
   total = (pieces * piece + per_frame - 1) * hop
   audio = jnp.pad(audio[:, :total], ((0, 0), (0, max(0, total - audio.shape[1]))))

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from research.models.attention import attend
+
 Dtype = Any
 DropRate = float | Float[Array, '']
 
@@ -75,6 +77,44 @@ class LayerNorm(nn.Module):
     return (x * scale + bias).astype(self.dtype)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def contract(
+  x: Float[Array, '*batch_and_inputs'], kernel: Float[Array, '*inputs_and_outputs'], n: int, dtype: Dtype
+) -> Float[Array, '*batch_and_outputs']:
+  """Product over the last n axes of x and the first n of the kernel, in `dtype`.
+
+  The derivative is written out so that both its products are plain matrix products of all tokens at
+  once (XLA on CPUs otherwise transposes the activations in memory first), and so that the kernel's
+  gradient is summed and returned in the kernel's float32.
+  """
+  batch = x.shape[: x.ndim - n]
+  x = x.astype(dtype).reshape(-1, *x.shape[x.ndim - n :])
+  axes = tuple(range(1, n + 1)), tuple(range(n))
+  y = jax.lax.dot_general(x, kernel.astype(dtype), (axes, ((), ())))
+  return y.reshape(*batch, *y.shape[1:])
+
+
+def _contract_forward(x, kernel, n, dtype):
+  # A zero-sized array remembers the dtype that x came in.
+  return contract(x, kernel, n, dtype), (x.astype(dtype), kernel, jnp.zeros((0,), x.dtype))
+
+
+def _contract_backward(n, dtype, kept, g):
+  x, kernel, like = kept
+  outputs = kernel.ndim - n
+  flat = x.reshape(-1, *x.shape[x.ndim - n :])
+  g = g.astype(dtype).reshape(-1, *g.shape[g.ndim - outputs :])
+  axes = tuple(range(1, outputs + 1)), tuple(range(n, kernel.ndim))
+  dx = jax.lax.dot_general(g, kernel.astype(dtype), (axes, ((), ())))
+  dkernel = jax.lax.dot_general(
+    flat, g, (((0,), (0,)), ((), ())), preferred_element_type=kernel.dtype
+  )
+  return dx.reshape(x.shape).astype(like.dtype), dkernel
+
+
+contract.defvjp(_contract_forward, _contract_backward)
+
+
 class Dense(nn.Module):
   """`x @ kernel + bias` in `dtype`, Xavier-uniform kernel and zero bias unless told otherwise."""
 
@@ -88,7 +128,7 @@ class Dense(nn.Module):
     fans = x.shape[-1], self.features
     kernel = self.param('kernel', self.kernel_init or xavier(*fans), fans)
     bias = self.param('bias', self.bias_init, (self.features,))
-    return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+    return contract(x, kernel, 1, self.dtype) + bias.astype(self.dtype)
 
 
 # -- Attention ---------------------------------------------------------------------------------
@@ -107,9 +147,9 @@ class HeadsIn(nn.Module):
   def __call__(self, x: Float[Array, 'b n d']) -> tuple[Float[Array, 'b n h k'], ...]:
     d = x.shape[-1]
     shape = (3, self.heads, d // self.heads)
-    kernel = self.param('kernel', xavier(d, 3 * d), (d, *shape)).astype(self.dtype)
+    kernel = self.param('kernel', xavier(d, 3 * d), (d, *shape))
     bias = self.param('bias', nn.initializers.zeros_init(), shape).astype(self.dtype)
-    qkv = jnp.einsum('bnd,dchk->bnchk', x.astype(self.dtype), kernel) + bias
+    qkv = contract(x, kernel, 1, self.dtype) + bias
     return qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
 
 
@@ -122,76 +162,15 @@ class HeadsOut(nn.Module):
   def __call__(self, x: Float[Array, 'b n h k']) -> Float[Array, 'b n d']:
     heads, size = x.shape[-2:]
     d = heads * size
-    kernel = self.param('kernel', xavier(d, d), (heads, size, d)).astype(self.dtype)
+    kernel = self.param('kernel', xavier(d, d), (heads, size, d))
     bias = self.param('bias', nn.initializers.zeros_init(), (d,)).astype(self.dtype)
-    return jnp.einsum('bnhk,hkd->bnd', x.astype(self.dtype), kernel) + bias
-
-
-def attend(
-  q: Float[Array, 'b n h k'],
-  k: Float[Array, 'b n h k'],
-  v: Float[Array, 'b n h k'],
-  mask: Bool[Array, 'b 1 1 n'] | None,
-  implementation: str | None,
-) -> Float[Array, 'b n h k']:
-  """`jax.nn.dot_product_attention`, softmax in float32 for any dtype.
-
-  For 16-bit floats without cuDNN its derivative is written out here: the one that JAX derives mixes
-  float32 and 16-bit operands, which strict dtype promotion refuses to compile.
-  """
-  if q.dtype == jnp.float32 or implementation == 'cudnn':
-    return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation)
-  return _attend_16_bit(q, k, v, mask, implementation)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _attend_16_bit(q, k, v, mask, implementation):
-  # It compares dtypes by promoting them.
-  with jax.numpy_dtype_promotion('standard'):
-    return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation)
-
-
-def _attend_16_bit_forward(q, k, v, mask, implementation):
-  return _attend_16_bit(q, k, v, mask, implementation), (q, k, v, mask)
-
-
-def _attend_16_bit_backward(implementation, kept, g):
-  q, k, v, mask = kept
-  scale = np.float32(q.shape[-1] ** -0.5)
-  logits = products(q, k) * scale
-  p = jax.nn.softmax(logits if mask is None else jnp.where(mask, logits, -1e30))
-  dv = jnp.einsum('bhts,bthk->bshk', p.astype(g.dtype), g)
-  dp = products(g, v)
-  ds = (p * (dp - (p * dp).sum(-1, keepdims=True)) * scale).astype(q.dtype)
-  dq, dk = jnp.einsum('bhts,bshk->bthk', ds, k), jnp.einsum('bhts,bthk->bshk', ds, q)
-  return dq, dk, dv, None
-
-
-_attend_16_bit.defvjp(_attend_16_bit_forward, _attend_16_bit_backward)
-
-
-@jax.custom_vjp
-def products(
-  q: Float[Array, 'b t h k'], k: Float[Array, 'b s h k']
-) -> Float[Array, 'b h t s']:
-  """q.k of every pair, summed and returned in float32; the backward pass computes in q's dtype."""
-  return jnp.einsum('bthk,bshk->bhts', q, k, preferred_element_type=jnp.float32)
-
-
-def _products_backward(kept, g):
-  q, k = kept
-  g = g.astype(q.dtype)
-  return jnp.einsum('bhts,bshk->bthk', g, k), jnp.einsum('bhts,bthk->bshk', g, q)
-
-
-products.defvjp(lambda q, k: (products(q, k), (q, k)), _products_backward)
+    return contract(x, kernel, 2, self.dtype) + bias
 
 
 class Attention(nn.Module):
   """Multi-head self-attention, scale k^-0.5.
 
-  `implementation` goes to `jax.nn.dot_product_attention`: None or 'xla' anywhere, 'cudnn' for 16-bit
-  floats on an NVIDIA GPU. `key_mask` is True where a token may be attended to.
+  `implementation`: see `attention.attend`. `key_mask` is True where a token may be attended to.
   """
 
   heads: int
@@ -203,8 +182,7 @@ class Attention(nn.Module):
     self, x: Float[Array, 'b n d'], key_mask: Bool[Array, 'b n'] | None = None
   ) -> Float[Array, 'b n d']:
     q, k, v = HeadsIn(self.heads, self.dtype, name='qkv')(x)
-    mask = None if key_mask is None else key_mask[:, None, None, :]
-    y = attend(q, k, v, mask, self.implementation)
+    y = attend(q, k, v, key_mask, self.implementation)
     return HeadsOut(self.dtype, name='proj')(y)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 from research.models import layers
+from research.models.attention import products
 from research.models.layers import Dtype
 
 SHIFTED_OUT = -100.0  # added to logits between tokens that only the roll made neighbours
@@ -80,7 +81,7 @@ class WindowAttention(nn.Module):
     # Cosine similarity and softmax in float32 whatever the layers compute in.
     norm_q, norm_k = _norm(q), _norm(k)
     norms = jnp.einsum('bqh,bkh->bhqk', norm_q, norm_k)
-    logits = layers.products(q, k)
+    logits = products(q, k)
     logits = logits / jnp.maximum(norms, 1e-6) / jnp.maximum(tau, 0.01)[:, None, None] + position
     logits = logits.reshape(b, w, self.heads, n, n)
     if bias is not None:

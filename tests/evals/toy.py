@@ -74,3 +74,17 @@ def tones(root, *, per_class=12, classes=(300, 900, 2700), columns=(), row=lambd
       lines.append(','.join((name, f'f{hertz}', *row(i, c))))
   (root / 'labels.csv').write_text('\n'.join(lines) + '\n')
   return root
+
+
+def save_audio_mae(path):
+  """A tiny AudioMAE with random weights, as a file that commands can load."""
+  from research import models, weights
+
+  model = models.get('audio_mae')(
+    size='tiny', width=32, depth=2, heads=2, frames=96, padding='masked', decoder='global'
+  )
+  samples = jnp.zeros((1, RATE)), jnp.ones((1, RATE), bool)
+  batch = dict(zip(('audio', 'audio_mask'), samples))
+  rngs = {'params': jax.random.key(0), 'mask': jax.random.key(1)}
+  variables = jax.device_get(jax.jit(model.init)(rngs, batch))
+  return weights.save(weights.Pretrained('audio_mae', model, variables, 'random, for tests'), path)

@@ -44,6 +44,13 @@ def test_repeat_pad():
   np.testing.assert_array_equal(clips.repeat_pad(*padded([10], 10), samples=8)[0], np.arange(1, 9))
 
 
+def test_repeat_and_cut():
+  got = clips.repeat_pad(*padded([3, 8, 0], 10), samples=8, cut_last=True)
+  np.testing.assert_array_equal(got[0], [1, 2, 3, 1, 2, 3, 1, 2])
+  np.testing.assert_array_equal(got[1], np.arange(1, 9))
+  np.testing.assert_array_equal(got[2], np.zeros(8))
+
+
 def test_int16_round_trip_is_exact():
   x = np.random.RandomState(0).uniform(-1.2, 1.2, 5000).astype(np.float32)
   stored = (np.clip(x, -1, 1) * np.float32(32767)).astype(np.int16)

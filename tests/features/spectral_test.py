@@ -126,10 +126,10 @@ def test_frames_in_pieces_equal_frames_at_once(monkeypatch):
       *padded(clips, 41000), sample_rate=16000, n_fft=400, hop_length=160, num_mel_bins=40
     )
 
-  monkeypatch.setattr(spectral, 'CPU_FRAMES', 10**9)
+  monkeypatch.setattr(spectral, 'CPU_SAMPLES', 10**9)
   want, want_mask = run()
-  for frames in (50, 333, 700):
-    monkeypatch.setattr(spectral, 'CPU_FRAMES', frames)
+  for samples in (20000, 130000, 280000):
+    monkeypatch.setattr(spectral, 'CPU_SAMPLES', samples)
     got, mask = run()
     np.testing.assert_array_equal(mask, want_mask)
     np.testing.assert_allclose(got, want, atol=1e-5)

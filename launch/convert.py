@@ -1,0 +1,72 @@
+"""Original weights to ours, or ours back to the original layout.
+
+python -m launch.convert --release=audio_mae --source=pretrained.pth --out=weights/audio_mae
+python -m launch.convert --release=audio_mae --source=weights/audio_mae --out=original.safetensors --reverse
+
+Writes DIR/model.safetensors with the model's arguments, front-end and origin in its metadata; with
+--reverse a safetensors file under the original keys. `--args` gives what does not show in the arrays,
+as name=value, values in JSON: --args=heads=4 --args='frontend={"statistics":"esc50"}'.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from launch import command
+from research.errors import InputError
+
+RELEASE = flags.DEFINE_string('release', None, 'Whose weights: a key of research.weights.RELEASES.')
+SOURCE = flags.DEFINE_string('source', None, 'File to convert; with --reverse, weights of ours.')
+OUT = flags.DEFINE_string('out', None, 'Folder to write to (--reverse: folder or .safetensors file).')
+REVERSE = flags.DEFINE_bool('reverse', False, 'From ours to the original layout.')
+ARGS = flags.DEFINE_multi_string('args', [], 'A model argument, name=value (repeatable).')
+
+
+def parse_args(items: list[str]) -> dict[str, Any]:
+  """['heads=4', 'decoder=global'] -> {'heads': 4, 'decoder': 'global'}: JSON values, else strings."""
+  args = {}
+  for item in items:
+    name, equals, value = item.partition('=')
+    if not equals or not name.isidentifier():
+      raise InputError(f'--args={item!r} is not name=value, as in --args=heads=4.')
+    try:
+      args[name] = json.loads(value)
+    except ValueError:
+      args[name] = value
+  return args
+
+
+def convert() -> Path:
+  """--source in the original layout -> a folder of ours."""
+  from research import weights
+
+  pretrained = weights.load(SOURCE.value, release=RELEASE.value, **parse_args(ARGS.value))
+  return weights.save(pretrained, OUT.value)
+
+
+def reverse() -> Path:
+  """--source of ours -> a safetensors file in the original layout."""
+  from safetensors.numpy import save_file
+
+  from research import weights
+
+  pretrained = weights.load(SOURCE.value, **parse_args(ARGS.value))
+  arrays = weights.revert(RELEASE.value, pretrained.model, pretrained.variables)
+  out = Path(OUT.value)
+  file = out if out.suffix == '.safetensors' else out / f'{RELEASE.value}.safetensors'
+  file.parent.mkdir(parents=True, exist_ok=True)
+  save_file(arrays, file, metadata={'format': 'pt'})
+  return file
+
+
+def main(argv):
+  del argv
+  file = reverse() if REVERSE.value else convert()
+  print(f'wrote {file} ({file.stat().st_size / 1e6:.1f} MB)')
+
+
+if __name__ == '__main__':
+  command.required('release', 'source', 'out')
+  command.run(main)

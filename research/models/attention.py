@@ -1,0 +1,149 @@
+"""Softmax attention: `jax.nn.dot_product_attention` on accelerators, a form that suits caches on CPUs.
+
+On a CPU the one-batch-of-matrices form writes every logit to memory several times; here one head of one
+clip at a time stays in cache (measured at 513 tokens: 4x faster, level with PyTorch's fused kernel). The
+derivative is written out for both: it recomputes the weights from queries and keys instead of keeping
+them, and products of 16-bit floats stay products of 16-bit floats (the derivative that JAX writes mixes
+them with float32, which strict dtype promotion refuses to compile).
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+# Logits of a batch that a CPU's caches hold; above it heads are computed one by one.
+CPU_LOGITS = 2_000_000
+
+
+def attend(
+  q: Float[Array, 'b n h k'],
+  k: Float[Array, 'b n h k'],
+  v: Float[Array, 'b n h k'],
+  key_mask: Bool[Array, 'b n'] | None = None,
+  implementation: str | None = None,
+) -> Float[Array, 'b n h k']:
+  """softmax(q.k k^-0.5) v over the keys that `key_mask` allows (at least one), softmax in float32.
+
+  `implementation`: None takes the form that suits the platform; 'xla' and 'cudnn' are those of
+  `jax.nn.dot_product_attention` ('cudnn': 16-bit floats on an NVIDIA GPU, with its own derivative).
+  """
+  if implementation == 'cudnn':
+    mask = None if key_mask is None else key_mask[:, None, None, :]
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation='cudnn')
+  return _attend(q, k, v, key_mask, implementation)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _attend(q, k, v, key_mask, implementation):
+  def library(q, k, v):
+    mask = None if key_mask is None else key_mask[:, None, None, :]
+    # It compares dtypes by promoting them.
+    with jax.numpy_dtype_promotion('standard'):
+      return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation='xla')
+
+  if implementation == 'xla':
+    return library(q, k, v)
+
+  def cached(q, k, v):
+    y = _by_heads(_weighted, key_mask, q, k, v)
+    return _heads_last(y, q.shape[0])
+
+  return jax.lax.platform_dependent(q, k, v, cpu=cached, default=library)
+
+
+def _attend_forward(q, k, v, key_mask, implementation):
+  y = _attend(q, k, v, key_mask, implementation)
+  return y, (q, k, v, key_mask, y)
+
+
+def _attend_backward(implementation, kept, g):
+  q, k, v, key_mask, y = kept
+
+  def cached(*arrays):
+    return tuple(_heads_last(d, q.shape[0]) for d in _by_heads(_pullback, key_mask, *arrays))
+
+  def at_once(*arrays):
+    parts = [_heads_first(x) for x in arrays]
+    mask = None if key_mask is None else key_mask[:, None, None, :]
+    return tuple(_heads_first(d) for d in _pullback(mask, *parts))
+
+  gradients = jax.lax.platform_dependent(q, k, v, y, g, cpu=cached, default=at_once)
+  return (*gradients, None)
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+# -- One or more heads: arrays [..., n, k] -----------------------------------------------------
+
+
+def _weights(mask, q, k):
+  """softmax of q.k k^-0.5 over the last axis, float32."""
+  q = q * np.asarray(q.shape[-1] ** -0.5, q.dtype)
+  logits = jnp.einsum('...tk,...sk->...ts', q, k, preferred_element_type=jnp.float32)
+  return jax.nn.softmax(logits if mask is None else jnp.where(mask, logits, -1e30))
+
+
+def _weighted(mask, q, k, v):
+  return jnp.einsum('...ts,...sk->...tk', _weights(mask, q, k).astype(v.dtype), v)
+
+
+def _pullback(mask, q, k, v, y, g):
+  """Gradients of q, k, v for the gradient g of y (Dao et al. 2022, arXiv 2205.14135, appendix B)."""
+  scale = np.asarray(q.shape[-1] ** -0.5, q.dtype)
+  p = _weights(mask, q, k)
+  dv = jnp.einsum('...ts,...tk->...sk', p.astype(g.dtype), g)
+  dp = jnp.einsum('...tk,...sk->...ts', g, v, preferred_element_type=jnp.float32)
+  delta = (g.astype(jnp.float32) * y.astype(jnp.float32)).sum(-1, keepdims=True)
+  ds = (p * (dp - delta)).astype(q.dtype)
+  dq = jnp.einsum('...ts,...sk->...tk', ds, k) * scale
+  dk = jnp.einsum('...ts,...tk->...sk', ds, q) * scale
+  return dq, dk, dv
+
+
+# -- All heads ---------------------------------------------------------------------------------
+
+
+def _heads_first(x):
+  return x.swapaxes(1, 2)
+
+
+def _heads_last(x, b):
+  """[b * h, n, k] -> [b, n, h, k]."""
+  return x.reshape(b, -1, *x.shape[1:]).swapaxes(1, 2)
+
+
+def _by_heads(function: Callable, key_mask: Array | None, *arrays: Array):
+  """function(mask, *arrays) over heads: of all clips at once, or one by one if that is too much."""
+  b, n, heads, _ = arrays[0].shape
+  parts = [_heads_first(x).reshape(b * heads, n, -1) for x in arrays]
+  mask = None if key_mask is None else jnp.repeat(key_mask, heads, axis=0)[:, None, :]
+  if b * heads * n * n <= CPU_LOGITS:
+    return function(mask, *parts)
+  if mask is None:
+    return jax.lax.map(lambda each: function(None, *each), parts)
+  return jax.lax.map(lambda each: function(*each), (mask, *parts))
+
+
+# -- Products ----------------------------------------------------------------------------------
+
+
+@jax.custom_vjp
+def products(
+  q: Float[Array, 'b t h k'], k: Float[Array, 'b s h k']
+) -> Float[Array, 'b h t s']:
+  """q.k of every pair, summed and returned in float32; the backward pass computes in q's dtype."""
+  return jnp.einsum('bthk,bshk->bhts', q, k, preferred_element_type=jnp.float32)
+
+
+def _products_backward(kept, g):
+  q, k = kept
+  g = g.astype(q.dtype)
+  return jnp.einsum('bhts,bshk->bthk', g, k), jnp.einsum('bhts,bthk->bshk', g, q)
+
+
+products.defvjp(lambda q, k: (products(q, k), (q, k)), _products_backward)

@@ -1,0 +1,140 @@
+"""Splits: complete, disjoint, reproducible, and said in words."""
+
+import numpy as np
+import pytest
+
+from research.audio.clips import Files, Source, Table
+from research.errors import InputError
+from research.evals import splits
+
+
+def source(count, **columns):
+  paths = [f'{i:03d}.wav' for i in range(count)]
+  groups = columns.pop('splits', {})
+  return Source(Table('made', paths, columns, Files('/nowhere', paths), splits=groups))
+
+
+def check(made, count):
+  """Every part is there, no clip is in two parts, and nothing was invented."""
+  for fold in made.folds:
+    rows = np.concatenate(fold.rows())
+    assert len(set(rows.tolist())) == len(rows) <= count
+    assert all(len(r) for r in fold.rows())
+
+
+def test_each_fold_is_tested_once_and_the_next_validates():
+  fold = [str(1 + i % 5) for i in range(100)]
+  made = splits.make(source(100, fold=fold), np.arange(100) % 10, kind='fold')
+  check(made, 100)
+  assert len(made.folds) == 5
+  values = np.array(fold)
+  for i, part in enumerate(made.folds):
+    assert set(values[part.test]) == {str(i + 1)}
+    assert set(values[part.validation]) == {str((i + 1) % 5 + 1)}
+    assert len(part.train) == 60
+    assert not set(values[part.train]) & (set(values[part.test]) | set(values[part.validation]))
+  tested = np.sort(np.concatenate([f.test for f in made.folds]))
+  np.testing.assert_array_equal(tested, np.arange(100))
+  assert 'column fold: 5 folds' in made.origin
+
+
+def test_ten_folds_are_in_numeric_order_and_blank_ones_only_train():
+  fold = [str(1 + i % 10) for i in range(50)] + [''] * 3
+  made = splits.make(source(53, fold=fold), np.zeros(53, int), kind='fold')
+  assert {fold[r] for r in made.folds[9].test} == {'10'}
+  for part in made.folds:
+    assert {50, 51, 52} <= set(part.train.tolist())
+
+
+def test_two_folds_validate_on_part_of_train():
+  made = splits.make(source(40, fold=['a', 'b'] * 20), np.arange(40) // 2 % 2, kind='fold')
+  check(made, 40)
+  assert [len(f.validation) for f in made.folds] == [2 * round(0.15 * 10)] * 2
+
+
+def test_published_splits_are_taken_as_they_are():
+  names = ['training'] * 6 + ['dev'] * 2 + ['eval'] * 3 + ['other']
+  made = splits.make(source(12, split=names), np.zeros(12, int))
+  part = made.folds[0]
+  assert (part.train.tolist(), part.validation.tolist(), part.test.tolist()) == (
+    [0, 1, 2, 3, 4, 5], [6, 7], [8, 9, 10],
+  )  # fmt: skip
+  assert made.origin == 'column split'
+
+
+def test_validation_is_taken_from_train_where_there_is_none():
+  names = ['train'] * 80 + ['test'] * 20
+  strata = np.arange(100) % 4
+  made = splits.make(source(100, split=names), strata)
+  check(made, 100)
+  part = made.folds[0]
+  assert part.test.tolist() == list(range(80, 100))
+  assert np.bincount(strata[part.validation]).tolist() == [3, 3, 3, 3]
+  assert '15% of train, stratified, seed 0' in made.origin
+
+
+def test_groups_of_a_data_set_and_own_names():
+  names = ['balanced', 'unbalanced', 'eval'] * 10
+  groups = {'train': ('balanced', 'unbalanced')}
+  strata = np.zeros(30, int)
+  whole = source(30, split=names, splits=groups)
+  parts = {'train': ('train',), 'validation': (), 'test': ('eval',)}
+  made = splits.make(whole, strata, kind='split', names=parts).folds[0]
+  assert len(made.test) == 10 and len(made.train) + len(made.validation) == 20
+  small = {'train': ('balanced',), 'validation': (), 'test': ('eval',)}
+  made = splits.make(whole, strata, kind='split', names=small).folds[0]
+  assert len(made.train) + len(made.validation) == 10
+
+
+def test_our_split_is_stratified_and_says_so():
+  strata = np.repeat(np.arange(5), 20)
+  made = splits.make(source(100, label=[str(s) for s in strata]), strata)
+  check(made, 100)
+  part = made.folds[0]
+  assert np.bincount(strata[part.test]).tolist() == [3] * 5
+  assert np.bincount(strata[part.validation]).tolist() == [3] * 5
+  assert made.origin.startswith('ours, stratified 70%/15%/15%')
+
+
+def test_our_split_keeps_speakers_apart():
+  speakers = [f's{i % 20:02d}' for i in range(400)]
+  strata = np.arange(400) // 20 % 4
+  made = splits.make(source(400, speaker=speakers), strata)
+  check(made, 400)
+  assert made.origin.startswith('ours, by speaker')
+  sets = [{speakers[r] for r in rows} for rows in made.folds[0].rows()]
+  assert not sets[0] & sets[1] and not sets[0] & sets[2] and not sets[1] & sets[2]
+
+
+def test_speakers_that_are_the_classes_are_not_kept_apart():
+  speakers = [f's{i % 20:02d}' for i in range(400)]
+  made = splits.make(source(400, speaker=speakers), np.arange(400) % 20)
+  assert made.origin.startswith('ours, stratified')
+  assert len({speakers[r] for r in made.folds[0].train}) == 20
+
+
+def test_the_fingerprint_is_of_the_clips():
+  strata = np.arange(60) % 3
+  one = splits.make(source(60), strata)
+  assert one.fingerprint == splits.make(source(60), strata).fingerprint
+  assert one.fingerprint != splits.make(source(60), strata[::-1].copy()).fingerprint
+  assert one.fingerprint != splits.make(source(60).select(np.arange(60)[::-1]), strata).fingerprint
+
+
+def test_rows_that_are_missing_are_left_out_of_every_part():
+  part = splits.Split(np.array([0, 1]), np.array([2, 3]), np.array([4, 5]))
+  kept = part.only(np.array([True, False, True, True, False, True]))
+  assert [r.tolist() for r in kept.rows()] == [[0], [2, 3], [5]]
+
+
+@pytest.mark.parametrize(
+  'columns, kind, message',
+  [
+    (dict(fold=['1'] * 9), 'fold', 'two folds or more'),
+    (dict(split=['train'] * 9), 'split', r"its column .split. holds \['train'\]"),
+    ({}, 'split', 'needs clips in the splits'),
+  ],
+)
+def test_what_cannot_be_split_is_said(columns, kind, message):
+  with pytest.raises(InputError, match=message):
+    splits.make(source(9, **columns), np.zeros(9, int), kind=kind)

@@ -1,0 +1,160 @@
+"""`python -m launch.embed`, as a person starts it, and kills it."""
+
+import os
+import signal
+import socket
+import time
+
+import numpy as np
+import pytest
+
+from research.errors import InputError
+from tests.evals import toy
+from tests.launch import runner
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+  return toy.save_audio_mae(tmp_path_factory.mktemp('model'))
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """Short clips and longer ones: several batches, of several lengths."""
+  import soundfile
+
+  root = toy.tones(tmp_path_factory.mktemp('data') / 'tones', per_class=30)
+  for i, seconds in enumerate((1.2, 1.9, 2.5, 3.5, 5.0)):
+    soundfile.write(root / f'300_{i:02d}.flac', toy.tone(300, seconds, i), toy.RATE)
+  return root
+
+
+def embed(model, folder, out, *more, **kwargs):
+  return runner.run(
+    'launch.embed', f'--model={model}', f'--input={folder}', f'--out={out}', *more, **kwargs
+  )
+
+
+@pytest.fixture(scope='module')
+def whole(model, folder, tmp_path_factory):
+  out = tmp_path_factory.mktemp('whole') / 'e.npz'
+  done = embed(model, folder, out, '--layers=all', '--pool=none')
+  assert done.returncode == 0, done.stderr
+  assert f'{out}: 90 clips' in done.stdout
+  return dict(np.load(out))
+
+
+def test_tokens_are_those_of_load(model, folder, whole):
+  from research.weights import load
+
+  loaded = load(model)
+  assert len(whole['ids']) == 90 and whole['embeddings'].shape[1:] == (3, 32)
+  for i in (0, 4, 50):
+    path = folder / str(whole['ids'][i])
+    expected = loaded.embed(str(path), layers='all', pool='none')
+    rows = slice(whole['offsets'][i], whole['offsets'][i + 1])
+    np.testing.assert_allclose(np.moveaxis(whole['embeddings'][rows], 0, 1), expected, atol=1e-4)
+    # A patch is 16 frames of 10 ms; eight of them lie over each other.
+    times = np.repeat(0.16 * np.arange(expected.shape[1] // 8), 8)
+    np.testing.assert_allclose(whole['seconds'][rows], times, atol=1e-6)
+
+
+def test_killed_twice_it_goes_on(model, folder, whole, tmp_path):
+  out = tmp_path / 'e.npz'
+  args = ('--layers=all', '--pool=none', '--part_seconds=0')
+  parts = tmp_path / 'e.npz.parts'
+  for wanted in (1, 2):
+    process = runner.start(
+      'launch.embed', f'--model={model}', f'--input={folder}', f'--out={out}', *args
+    )
+    # SIGKILL as soon as one more part is finished.
+    limit = time.monotonic() + 120
+    while len(list(parts.glob('part_*.npz'))) < wanted and time.monotonic() < limit:
+      time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    process.communicate()
+    assert not out.exists()
+  done = embed(model, folder, out, *args)
+  assert done.returncode == 0, done.stderr
+  assert '90 clips (' in done.stdout and 'were done before' in done.stdout
+  assert not parts.exists()
+  found = np.load(out)
+  assert found.files == list(whole)
+  for name in ('ids', 'offsets', 'seconds', 'layers'):
+    np.testing.assert_array_equal(found[name], whole[name])
+  np.testing.assert_allclose(found['embeddings'], whole['embeddings'], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_file(model, folder, whole, tmp_path):
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  pair = [
+    runner.start(
+      'launch.embed', f'--model={model}', f'--input={folder}', f'--out={tmp_path / "e.npz"}',
+      '--layers=all', '--pool=none', f'--coordinator=localhost:{port}', '--num_processes=2',
+      f'--process_id={i}',
+    )
+    for i in range(2)
+  ]  # fmt: skip
+  outputs = [p.communicate(timeout=300) for p in pair]
+  assert [p.returncode for p in pair] == [0, 0], outputs
+  found = np.load(tmp_path / 'e.npz')
+  np.testing.assert_array_equal(found['offsets'], whole['offsets'])
+  np.testing.assert_allclose(found['embeddings'], whole['embeddings'], atol=1e-4)
+
+
+def test_a_list_with_bad_files_to_parquet(model, folder, tmp_path):
+  parquet = pytest.importorskip('pyarrow.parquet')
+  (tmp_path / 'broken.wav').write_bytes(b'RIFF')
+  names = [folder / '300_10.flac', 'broken.wav', 'absent.wav', folder / '900_00.flac']
+  rows = ''.join(f'{name},{i}\n' for i, name in enumerate(names))
+  (tmp_path / 'list.csv').write_text('path,number\n' + rows)
+  out = tmp_path / 'e.parquet'
+  done = embed(model, tmp_path / 'list.csv', out)
+  assert done.returncode == 0, done.stderr
+  assert '2 clips, 2 left out' in done.stdout
+  table = parquet.read_table(out)
+  assert table['number'].to_pylist() == ['0', '3']
+  assert np.shape(table['layer_02'].to_pylist()) == (2, 32)
+  skipped = table.schema.metadata[b'oido_skipped'].decode()
+  assert 'broken.wav' in skipped and 'absent.wav' in skipped
+
+
+@pytest.mark.parametrize(
+  'args, sentence',
+  [
+    (('--out=e.txt',), 'has to end in .npz or .parquet'),
+    (('--out=e.npz', '--input=/no/such/folder'), '/no/such/folder does not exist'),
+    (('--out=e.npz', '--layers=lats'), "Unknown choice of layers 'lats'. Did you mean 'last'"),
+    (('--out=e.npz', '--pool=mena'), "Unknown pooling 'mena'"),
+  ],
+)
+def test_mistakes_are_one_sentence(model, folder, tmp_path, args, sentence):
+  args = [a.replace('--out=', f'--out={tmp_path}/') for a in args]
+  done = runner.run('launch.embed', f'--model={model}', f'--input={folder}', *args)
+  assert done.returncode == 2
+  assert done.stderr.splitlines()[-1].startswith('error: ') and sentence in done.stderr
+  assert 'Traceback' not in done.stderr
+
+
+def test_inputs_of_every_kind(folder, tmp_path):
+  from launch.embed import open_input
+
+  (tmp_path / 'list.txt').write_text(f'# mine\n{folder}/300_00.flac\n\nnear.wav\n')
+  listed = open_input(str(tmp_path / 'list.txt'))
+  assert [e.path for e in listed] == [f'{folder}/300_00.flac', f'{tmp_path}/near.wav']
+  single = open_input(f'{folder}/900_03.flac')
+  assert len(single) == 1 and single[0].path == f'{folder}/900_03.flac'
+  assert len(open_input(str(folder))) == 90
+  assert len(open_input('builtin', split='test')) < len(open_input('builtin'))
+  (tmp_path / 'empty.txt').write_text('# nothing\n')
+  with pytest.raises(InputError, match='names no file'):
+    open_input(str(tmp_path / 'empty.txt'))
+  (tmp_path / 'files.csv').write_text('file\na.wav\n')
+  with pytest.raises(InputError, match="no column 'path'"):
+    open_input(str(tmp_path / 'files.csv'))
+  with pytest.raises(InputError, match='needs a folder'):
+    open_input(f'{folder}/900_03.flac', split='test')

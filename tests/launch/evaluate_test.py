@@ -1,0 +1,89 @@
+"""`python -m launch.evaluate`, as a person starts it."""
+
+import json
+import socket
+
+import pytest
+
+from tests.evals import toy
+from tests.launch import runner
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+  return toy.save_audio_mae(tmp_path_factory.mktemp('model'))
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  root = tmp_path_factory.mktemp('data') / 'tones'
+  return toy.tones(root, per_class=8, columns=('fold',), row=lambda i, c: (str(i % 4),))
+
+
+def test_a_folder_of_ones_own(model, folder, tmp_path):
+  args = (
+    f'--model={model}', f'--tasks={folder}', f'--out={tmp_path}', '--protocol=probe,knn',
+    '--seeds=2', '--layers=all', '--random_seeds=2', '--pool=mean_bands',
+  )  # fmt: skip
+  done = runner.run('launch.evaluate', *args)
+  assert done.returncode == 0, done.stderr
+  assert '### Linear probe' in done.stdout and f'report: {tmp_path}/report.html' in done.stdout
+  rows = json.loads((tmp_path / 'scores.json').read_text())['rows']
+  assert [(r['protocol'], r['kind']) for r in rows] == [
+    (p, k) for p in ('probe', 'knn') for k in ('model', 'logmel', 'random')
+  ]
+  model_row, logmel = rows[0], rows[1]
+  assert logmel['score'] == 1.0 and len(logmel['values']) == 4
+  assert model_row['system'] == 'audio_mae, random, for tests'
+  assert model_row['width'] == 8 * 32  # eight bands of patches
+  assert set(model_row['by_layer']) == {'0', '1', '2'}
+  assert 'tones (accuracy)' in (tmp_path / 'report.html').read_text()
+
+  # The second time nothing is embedded.
+  again = runner.run('launch.evaluate', *args)
+  assert again.returncode == 0 and 'embedded' not in again.stdout
+  assert 'embedded' in done.stdout
+  scores = [r['score'] for r in json.loads((tmp_path / 'scores.json').read_text())['rows']]
+  assert scores == [r['score'] for r in rows]
+
+
+def test_two_processes_score_the_same(model, folder, tmp_path):
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  common = (f'--model={model}', f'--tasks={folder}', '--baselines=logmel', '--seeds=1')
+  group = (f'--coordinator=localhost:{port}', '--num_processes=2')
+  pair = [
+    runner.start(
+      'launch.evaluate', *common, *group, f'--process_id={i}', f'--out={tmp_path / "two"}'
+    )
+    for i in range(2)
+  ]
+  outputs = [p.communicate(timeout=300) for p in pair]
+  assert [p.returncode for p in pair] == [0, 0], outputs
+  assert 'report:' in outputs[0][0] and 'report:' not in outputs[1][0]
+  one = runner.run('launch.evaluate', *common, f'--out={tmp_path / "one"}')
+  assert one.returncode == 0, one.stderr
+  rows = [json.loads((tmp_path / d / 'scores.json').read_text())['rows'] for d in ('one', 'two')]
+  for a, b in zip(*rows):
+    assert a['values'] == b['values'] and a['split'] == b['split']
+
+
+@pytest.mark.parametrize(
+  'args, sentence',
+  [
+    (('--tasks=esc_50',), "Unknown task 'esc_50'. Did you mean 'esc50'"),
+    (('--tasks=esc50',), "Data set 'esc50'"),
+    ((), 'No task is named'),
+    (('--tasks=builtin_digits', '--protocol=lda'), "Unknown protocol 'lda'"),
+    (('--tasks=builtin_digits', '--layers=7'), 'layers 0 (stem) to 2'),
+    (('--tasks=builtin_digits', '--baselines=random,mfcc'), "Unknown baseline 'mfcc'"),
+  ],
+)
+def test_mistakes_are_one_sentence(model, tmp_path, args, sentence):
+  done = runner.run(
+    'launch.evaluate', f'--model={model}', f'--out={tmp_path}', f'--data_root={tmp_path}', *args
+  )
+  assert done.returncode == 2
+  assert done.stderr.splitlines()[-1].startswith('error: ') and sentence in done.stderr
+  assert 'Traceback' not in done.stderr

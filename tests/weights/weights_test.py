@@ -1,0 +1,263 @@
+"""Saving, loading, converting: the same tensors back, and a sentence for what does not fit."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from research.errors import InputError
+from research.models.audio_mae import AudioMAE
+from research.models.audio_mae_classifier import AudioMAEClassifier
+from research.models.layers import stack_blocks
+from research.weights import Pretrained, convert, load, revert, save, tables
+
+SIZES = dict(size='tiny', width=32, depth=2, heads=2, frames=64)
+DECODER = dict(decoder_width=16, decoder_depth=2, decoder_heads=2)
+
+
+def filled(model):
+  """Variables of random numbers, so that a swapped tensor shows."""
+  rng = np.random.default_rng(0)
+  shapes = tables.expected_shapes(model)
+  flat = {k: 0.1 * rng.standard_normal(s).astype(np.float32) for k, s in sorted(shapes.items())}
+  return tables.nest(flat, model)
+
+
+def pretrained(**args):
+  model = AudioMAE(**SIZES, **DECODER, **args)
+  return Pretrained('audio_mae', model, filled(model), 'a test')
+
+
+def same(a, b):
+  a, b = tables.flatten(a), tables.flatten(b)
+  return set(a) == set(b) and all(np.array_equal(a[k], b[k]) for k in a)
+
+
+# -- Our own files -----------------------------------------------------------------------------
+
+
+def test_saved_weights_carry_everything(tmp_path):
+  ours = pretrained(frontend={'statistics': 'esc50'}, padding='masked', decoder='global')
+  file = save(ours, tmp_path / 'export')
+  for path in (file, tmp_path / 'export'):
+    back = load(path)
+    assert back.model == ours.model and back.name == 'audio_mae' and back.origin == 'a test'
+    assert back.frontend.mean == -6.6268077
+    assert same(back.variables, ours.variables)
+    assert back.fingerprint == ours.fingerprint
+  assert not list((tmp_path / 'export').glob('*.partial'))
+
+
+def test_fingerprint_follows_weights_and_frontend():
+  ours = pretrained()
+  other = pretrained(frontend={'statistics': 'esc50'})
+  nudged = jax.tree.map(np.copy, ours.variables)
+  nudged['params']['mask_token'][0, 0, 0] += 1e-6
+  prints = {p.fingerprint for p in (ours, other, Pretrained('audio_mae', ours.model, nudged, ''))}
+  assert len(prints) == 3
+  scanned = ours.model.clone(scan_layers=True)
+  stacked = Pretrained('audio_mae', scanned, stack_blocks(ours.variables), 'elsewhere')
+  assert stacked.fingerprint == ours.fingerprint
+
+
+def test_arguments_may_change_how_but_not_what(tmp_path):
+  ours = pretrained()
+  save(ours, tmp_path)
+  scanned = load(tmp_path, scan_layers=True)
+  assert 'blocks' in scanned.variables['params']['encoder']
+  assert scanned.fingerprint == ours.fingerprint
+  with pytest.raises(InputError, match=r'width=48 was given.*width=32'):
+    load(tmp_path, width=48)
+  with pytest.raises(InputError, match=r"'wdith'.*Did you mean 'width'"):
+    load(tmp_path, wdith=3)
+
+
+def test_another_frontend_is_refused_with_both_values(tmp_path):
+  save(pretrained(), tmp_path)
+  assert load(tmp_path, frontend={'statistics': 'audioset'}).frontend.mean == -4.2677393
+  with pytest.raises(InputError, match=r'mean is -4\.2677393 in the weights, -6\.6268077 was asked'):
+    load(tmp_path, frontend={'statistics': 'esc50'})
+
+
+@pytest.mark.parametrize(
+  'name, content, message',
+  [
+    ('nothing', None, 'no weights at'),
+    ('a.safetensors', b'not a tensor', 'damaged or not a safetensors'),
+    ('a.zip', b'PK', 'not a kind of weights file'),
+  ],
+)
+def test_what_cannot_be_loaded(tmp_path, name, content, message):
+  path = tmp_path / name
+  if content is not None:
+    path.write_bytes(content)
+  with pytest.raises(InputError, match=message):
+    load(path)
+
+
+def test_an_unknown_safetensors_file_asks_for_its_release(tmp_path):
+  save_file({'a': np.zeros(2, np.float32)}, tmp_path / 'a.safetensors')
+  with pytest.raises(InputError, match='name its release, one of audio_mae, timm_vit'):
+    load(tmp_path / 'a.safetensors')
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(InputError, match='holds no weights'):
+    load(tmp_path / 'empty')
+
+
+# -- Our runs ----------------------------------------------------------------------------------
+
+
+def write_run(workdir, steps=(2, 4), teacher=False):
+  """A workdir as the training loop leaves it; weights grow by 1 a step."""
+  ours = pretrained()
+  args = {**SIZES, **DECODER}
+  workdir.mkdir()
+  (workdir / 'config.json').write_text(
+    json.dumps({'model': {'name': 'audio_mae', 'args': args}, 'seed': 1})
+  )
+  params = ours.variables['params']
+  rest = {k: v for k, v in ours.variables.items() if k != 'params'}
+  for step in steps:
+    grown = jax.tree.map(lambda x, s=step: x + s, params)
+    state = dict(
+      step=np.int32(step), params=grown, opt_state=(params, {}), variables=rest, key=jax.random.key(0)
+    )
+    if teacher:
+      state['teacher'] = {'params': jax.tree.map(lambda x: x - 1, params), 'variables': rest}
+    path = (workdir / 'checkpoints' / str(step) / 'state').absolute()
+    with ocp.StandardCheckpointer() as checkpointer:
+      checkpointer.save(path, state)
+  return ours
+
+
+def test_a_run_gives_its_newest_checkpoint(tmp_path):
+  ours = write_run(tmp_path / 'run')
+  newest, first = load(tmp_path / 'run'), load(tmp_path / 'run' / 'checkpoints' / '2')
+  assert (newest.origin, first.origin) == ('run run, step 4', 'run run, step 2')
+  token = ours.variables['params']['mask_token']
+  np.testing.assert_array_equal(newest.variables['params']['mask_token'], token + 4)
+  np.testing.assert_array_equal(first.variables['params']['mask_token'], token + 2)
+  table = ours.variables['buffers']['encoder']['pos_embed']
+  np.testing.assert_array_equal(newest.variables['buffers']['encoder']['pos_embed'], table)
+  with pytest.raises(InputError, match='has no teacher'):
+    load(tmp_path / 'run', teacher=True)
+
+
+def test_a_teacher_can_be_taken(tmp_path):
+  ours = write_run(tmp_path / 'run', steps=(3,), teacher=True)
+  token = load(tmp_path / 'run', teacher=True).variables['params']['mask_token']
+  np.testing.assert_array_equal(token, ours.variables['params']['mask_token'] - 1)
+
+
+def test_a_broken_checkpoint_gives_way_to_the_one_before(tmp_path):
+  write_run(tmp_path / 'run')
+  for file in (tmp_path / 'run' / 'checkpoints' / '4').rglob('*'):
+    if file.is_file():
+      file.write_bytes(b'')
+  with pytest.warns(UserWarning, match='cannot be read'):
+    assert load(tmp_path / 'run').origin == 'run run, step 2'
+  for file in (tmp_path / 'run' / 'checkpoints' / '2').rglob('*'):
+    if file.is_file():
+      file.write_bytes(b'')
+  with pytest.warns(UserWarning), pytest.raises(InputError, match='No checkpoint of'):
+    load(tmp_path / 'run')
+
+
+# -- Releases ----------------------------------------------------------------------------------
+
+
+def original(model, release='audio_mae'):
+  return revert(release, model, filled(model))
+
+
+@pytest.mark.parametrize('args', [{}, {'decoder': 'global'}, {'stride': 10, 'frames': 116}], ids=str)
+def test_pretraining_weights_there_and_back(args):
+  model = AudioMAE(**{**SIZES, **DECODER, **args})
+  arrays = original(model)
+  assert arrays['patch_embed.proj.weight'].shape == (32, 1, 16, 16)
+  assert arrays['blocks.1.attn.qkv.weight'].shape == (96, 32)
+  given = {'heads': 2} | ({'decoder_heads': 2} if 'decoder' in args else {})
+  found, variables = convert('audio_mae', arrays, **given)
+  assert (found.decoder, found.width, found.stride) == (model.decoder, 32, model.stride)
+  assert (found.frames, found.decoder_heads) == (model.frames, 2)
+  back = revert('audio_mae', found, variables)
+  assert set(back) == set(arrays)
+  assert all(back[k].tobytes() == arrays[k].tobytes() for k in arrays)
+
+
+@pytest.mark.parametrize('release', ['audio_mae', 'timm_vit'])
+@pytest.mark.parametrize('pooling, classes', [('mean', 5), ('cls', 5), ('mean', 0)])
+def test_classifier_weights_there_and_back(release, pooling, classes):
+  model = AudioMAEClassifier(classes, pooling=pooling, scan_layers=True, **SIZES)
+  arrays = original(model, release)
+  found, variables = convert(release, arrays, heads=2, scan_layers=True)
+  assert found.pooling == pooling and found.classes == classes
+  back = revert(release, found, variables)
+  assert set(back) == set(arrays)
+  assert all(back[k].tobytes() == arrays[k].tobytes() for k in arrays)
+
+
+def test_layouts_are_not_mixed_up():
+  """One element of each kind of kernel, followed through the conversion by hand."""
+  model = AudioMAE(**SIZES, **DECODER)
+  arrays = original(model)
+  _, v = convert('audio_mae', arrays, heads=2)
+  block = v['params']['encoder']['blocks_1']
+  qkv = arrays['blocks.1.attn.qkv.weight']  # rows: q of head 0, of head 1, k of head 0 …
+  assert block['attn']['qkv']['kernel'][7, 1, 1, 3] == qkv[32 + 16 + 3, 7]
+  proj = arrays['blocks.1.attn.proj.weight']
+  assert block['attn']['proj']['kernel'][1, 3, 7] == proj[7, 16 + 3]
+  patch = arrays['patch_embed.proj.weight']
+  assert v['params']['encoder']['patch_embed']['kernel'][16 * 2 + 5, 9] == patch[9, 0, 2, 5]
+
+
+def test_missing_and_unexpected_keys_are_listed():
+  arrays = original(AudioMAE(**SIZES, **DECODER))
+  arrays['decoder_emb_pixel.weight'] = arrays['encoder_emb.bias'] = np.zeros(3, np.float32)
+  convert('audio_mae', arrays, heads=2)  # ignored: left over in old files
+  del arrays['blocks.1.norm2.bias']
+  arrays['surprise'] = np.zeros(3, np.float32)
+  with pytest.raises(InputError, match=r'missing: blocks\.1\.norm2\.bias; not expected: surprise\.'):
+    convert('audio_mae', arrays, heads=2)
+
+
+@pytest.mark.parametrize(
+  'args, message',
+  [
+    (dict(), 'give its number of heads'),
+    (dict(heads=5), 'multiple of heads'),
+    (dict(heads=2, width=48), 'width=48 was given, but the weights have width=32'),
+    (dict(heads=2, decoder='global'), "decoder='global' was given, but the weights have decoder='swin'"),
+    (dict(heads=2, frames=128), 'give frames from 64 to 79'),
+    (dict(heads=2, wdith=3), "'wdith'"),
+    (dict(heads=2, stride=10), 'position table holds 32 tokens'),
+  ],
+  ids=str,
+)
+def test_contradictions_are_refused(args, message):
+  arrays = original(AudioMAE(**SIZES, **DECODER))
+  with pytest.raises(InputError, match=message):
+    convert('audio_mae', arrays, **args)
+
+
+def test_names_are_checked():
+  with pytest.raises(InputError, match="Unknown release 'audiomae'. Did you mean 'audio_mae'"):
+    convert('audiomae', {})
+  with pytest.raises(InputError, match='holds no patch_embed'):
+    convert('audio_mae', {'x': np.zeros(2)})
+
+
+def test_a_release_file_loads_and_exports(tmp_path):
+  arrays = original(AudioMAE(**SIZES, **DECODER))
+  save_file(arrays, tmp_path / 'official.safetensors')
+  ours = load(tmp_path / 'official.safetensors', release='audio_mae', heads=2)
+  assert ours.origin == 'audio_mae weights from official.safetensors'
+  file = save(ours, tmp_path / 'out')
+  back = revert('audio_mae', ours.model, load(file).variables)
+  assert all(back[k].tobytes() == arrays[k].tobytes() for k in arrays)
+  assert re.fullmatch(r'[0-9a-f]{64}', ours.fingerprint)
+  assert set(load_file(file)) == set(tables.flatten(ours.variables))
