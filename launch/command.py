@@ -1,4 +1,5 @@
-"""How every command starts: flags are parsed, and a person's mistake becomes one sentence and exit code 2."""
+"""How every command starts: flags are parsed, and a person's mistake becomes one sentence and exit
+code 2."""
 
 import os
 import sys

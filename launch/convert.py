@@ -1,10 +1,12 @@
 """Original weights to ours, or ours back to the original layout.
 
 python -m launch.convert --release=audio_mae --source=pretrained.pth --out=weights/audio_mae
-python -m launch.convert --release=audio_mae --source=weights/audio_mae --out=original.safetensors --reverse
+python -m launch.convert --release=audio_mae --source=weights/audio_mae --out=original.safetensors
+--reverse
 
 Writes DIR/model.safetensors with the model's arguments, front-end and origin in its metadata; with
---reverse a safetensors file under the original keys. `--args` gives what does not show in the arrays,
+--reverse a safetensors file under the original keys. `--args` gives what does not show in the
+arrays,
 as name=value, values in JSON: --args=heads=4 --args='frontend={"statistics":"esc50"}'.
 """
 
@@ -19,13 +21,16 @@ from research.errors import InputError
 
 RELEASE = flags.DEFINE_string('release', None, 'Whose weights: a key of research.weights.RELEASES.')
 SOURCE = flags.DEFINE_string('source', None, 'File to convert; with --reverse, weights of ours.')
-OUT = flags.DEFINE_string('out', None, 'Folder to write to (--reverse: folder or .safetensors file).')
+OUT = flags.DEFINE_string(
+  'out', None, 'Folder to write to (--reverse: folder or .safetensors file).'
+)
 REVERSE = flags.DEFINE_bool('reverse', False, 'From ours to the original layout.')
 ARGS = flags.DEFINE_multi_string('args', [], 'A model argument, name=value (repeatable).')
 
 
 def parse_args(items: list[str]) -> dict[str, Any]:
-  """['heads=4', 'decoder=global'] -> {'heads': 4, 'decoder': 'global'}: JSON values, else strings."""
+  """['heads=4', 'decoder=global'] -> {'heads': 4, 'decoder': 'global'}: JSON values, else
+  strings."""
   args = {}
   for item in items:
     name, equals, value = item.partition('=')

@@ -124,7 +124,7 @@ def main(argv):
   if jax.process_index() == 0:
     again = f' ({done["resumed"]} were done before)' if done['resumed'] else ''
     left = f', {done["skipped"]} left out (named in the file)' if done['skipped'] else ''
-    print(f'{str(OUT.value)}: {done["clips"]} clips{again}{left}', flush=True)
+    print(f'{OUT.value!s}: {done["clips"]} clips{again}{left}', flush=True)
 
 
 if __name__ == '__main__':

@@ -20,9 +20,7 @@ def test_notebook_runs(path, monkeypatch):
     notebook, timeout=400, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}}
   )
   client.execute()
-  printed = [
-    o.get('text', '') for c in notebook.cells if c.cell_type == 'code' for o in c.outputs
-  ]
+  printed = [o.get('text', '') for c in notebook.cells if c.cell_type == 'code' for o in c.outputs]
   pictures = [
     o
     for c in notebook.cells

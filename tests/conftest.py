@@ -1,4 +1,5 @@
-"""Strict settings for every test: eight host devices, strict dtype promotion, exact matrix products."""
+"""Strict settings for every test: eight host devices, strict dtype promotion, exact matrix
+products."""
 
 import os
 import tempfile

@@ -1,7 +1,8 @@
 """What every model promises, as checks that take any model.
 
 (1) samples behind the mask may be NaN and change nothing; (2) the same result with and without jit;
-(3) gradients reach every trainable parameter; (4) bf16 compute with float32 parameters; (5) the same
+(3) gradients reach every trainable parameter; (4) bf16 compute with float32 parameters; (5) the
+same
 loss and gradients on meshes of eight devices; (6) `embed` on any length down to one frame.
 """
 
@@ -168,7 +169,8 @@ def check_gradients(subject: Subject) -> None:
 
 
 def check_bfloat16(subject: Subject) -> None:
-  """bf16 compute: float32 parameters and gradients, float32 outputs of losses, about the same loss."""
+  """bf16 compute: float32 parameters and gradients, float32 outputs of losses, about the same
+  loss."""
   model, half = subject.model(), subject.model(dtype='bfloat16')
   params, rest = split(subject.variables(half))
   assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype('float32')}

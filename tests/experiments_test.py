@@ -1,4 +1,5 @@
-"""Every experiment builds at its published size; each model trains a step on the built-in corpus."""
+"""Every experiment builds at its published size; each model trains a step on the built-in
+corpus."""
 
 import importlib.util
 import json

@@ -65,7 +65,7 @@ def test_every_package_is_a_floor():
 
 
 def test_a_paper_does_not_import_another_paper():
-  shared = {'layers', 'positions', 'quantizers', 'spectrogram', 'waveform', '__init__'}
+  shared = {'attention', 'layers', 'positions', 'quantizers', 'spectrogram', 'waveform', '__init__'}
   files = sorted((ROOT / 'research' / 'models').glob('*.py'))
   papers = {f.stem for f in files} - shared
   for file in files:
@@ -91,7 +91,8 @@ def test_experiments_import_nothing_of_ours():
 
 
 def test_light_imports():
-  """`research` and its floors need neither torch nor TensorFlow, nor what only some people install."""
+  """`research` and its floors need neither torch nor TensorFlow, nor what only some people
+  install."""
   code = (
     'import sys, pkgutil, importlib, research\n'
     'for m in pkgutil.walk_packages(research.__path__, "research."):\n'

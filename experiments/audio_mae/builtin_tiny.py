@@ -2,7 +2,8 @@
 
 python -m launch.train --config=experiments/audio_mae/builtin_tiny.py --workdir=runs/tiny
 
-Two CPU cores: see experiments/README.md for the time it takes and what the probes reach. `:debug` is a few
+Two CPU cores: see experiments/README.md for the time it takes and what the probes reach. `:debug`
+  is a few
 steps of a smaller model.
 """
 
@@ -25,10 +26,18 @@ def get_config(arg=''):
     batch_size=64,
   )
 
-  # 1 s is 98 frames: 112 = 7 x 16. Most clips are shorter; padding is neither attended to nor in the loss.
+  # 1 s is 98 frames: 112 = 7 x 16. Most clips are shorter; padding is neither attended to nor in
+  # the loss.
   config.model = dict(
     name='audio_mae',
-    args=dict(size='tiny', frames=112, mask_ratio=0.8, decoder='global', padding='masked'),
+    args=dict(
+      size='tiny',
+      frames=112,
+      mask_ratio=0.8,
+      decoder='global',
+      padding='masked',
+      positions='time_frequency',
+    ),
   )
   config.objective = dict(name='masked_patch_mse', args=dict(norm_pix=True))
 

@@ -2,11 +2,15 @@
 
 python -m launch.train --config=experiments/audio_mae/finetune_esc50.py --workdir=DIR \
   --config.data.root=/data/ESC-50 --config.init.path=PRETRAINED
-  # folds 2-5: --config.data.where.fold='("1","3","4","5")' --config.evals.valid.data.where.fold='("2",)' …
+  # folds 2-5: --config.data.where.fold='("1","3","4","5")'
+  --config.evals.valid.data.where.fold='("2",)' …
 
-The paper reports 94.1 % over the five folds with audio-only pre-training. The released script for this set does not
-run (main_finetune_esc.py); statistics are its own, the rest is the AudioSet-20K recipe with cross-entropy and
-SpecAug 24/96 for 5 s. Not reproduced here. `launch.evaluate --protocol=finetune` runs all folds. `:debug` runs on
+The paper reports 94.1 % over the five folds with audio-only pre-training. The released script for
+this set does not
+run (main_finetune_esc.py); statistics are its own, the rest is the AudioSet-20K recipe with
+cross-entropy and
+SpecAug 24/96 for 5 s. Not reproduced here. `launch.evaluate --protocol=finetune` runs all folds.
+`:debug` runs on
 the built-in corpus.
 """
 

@@ -1,10 +1,13 @@
-"""AudioMAE ViT-B fine-tuned for speaker identification on VoxCeleb1, 1251 speakers (arXiv 2207.06405).
+"""AudioMAE ViT-B fine-tuned for speaker identification on VoxCeleb1, 1251 speakers (arXiv
+2207.06405).
 
 python -m launch.train --config=experiments/audio_mae/finetune_voxceleb1.py --workdir=DIR \
   --config.data.root=/data/VoxCeleb1 --config.init.path=PRETRAINED
 
-The paper reports 94.8 % (window decoder in pre-training) and 94.1 % (global decoder). No script for it was released:
-the recipe is AudioSet-20K's with batch 64 and without mixup, on random 10 s crops, with AudioSet statistics. Not
+The paper reports 94.8 % (window decoder in pre-training) and 94.1 % (global decoder). No script
+for it was released:
+the recipe is AudioSet-20K's with batch 64 and without mixup, on random 10 s crops, with AudioSet
+statistics. Not
 reproduced here. `:debug` runs on the built-in corpus.
 """
 

@@ -13,7 +13,8 @@ RATE, SECONDS, BATCH = 16_000, 10.0, 8
 
 
 def _write_clips(folder: Path, clips: int) -> list[Path]:
-  """FLAC files of 10 s made from the built-in corpus: real speech and sounds compress like real data."""
+  """FLAC files of 10 s made from the built-in corpus: real speech and sounds compress like real
+  data."""
   import soundfile
 
   from research.audio import decode
@@ -73,9 +74,11 @@ def _our_run(spec: Any, clips: int, threads: int) -> Any:
 
 
 def compare_input(clips: int = 400, threads: int = 2, repeats: int = 5) -> list[dict[str, Any]]:
-  """Rows for FLAC and for prepared ArrayRecord, each against a DataLoader with as many workers as threads.
+  """Rows for FLAC and for prepared ArrayRecord, each against a DataLoader with as many workers as
+  threads.
 
-  An epoch of `clips` clips of 10 s at 16 kHz in batches of 8; the DataLoader keeps its workers between epochs.
+  An epoch of `clips` clips of 10 s at 16 kHz in batches of 8; the DataLoader keeps its workers
+  between epochs.
   """
   from launch import prepare_data
 

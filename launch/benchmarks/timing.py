@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def rounds(runs: Mapping[str, Callable[[], Any]], repeats: int, warmup: int = 1) -> dict[str, list[float]]:  # fmt: skip
+def rounds(
+  runs: Mapping[str, Callable[[], Any]], repeats: int, warmup: int = 1
+) -> dict[str, list[float]]:
   """Seconds of each run in each round: {name: [seconds]}; the order is shuffled in every round."""
   for run in runs.values():
     for _ in range(warmup):
@@ -25,7 +27,8 @@ def rounds(runs: Mapping[str, Callable[[], Any]], repeats: int, warmup: int = 1)
 
 
 def compare(seconds: Mapping[str, list[float]], ours: str, **facts: Any) -> list[dict[str, Any]]:
-  """One row for each peer: medians, and the median over rounds of peer / ours (above 1: ours is faster)."""
+  """One row for each peer: medians, and the median over rounds of peer / ours (above 1: ours is
+  faster)."""
   rows = []
   for peer, theirs in seconds.items():
     if peer == ours:

@@ -1,6 +1,7 @@
 """One pre-training step of AudioMAE (forward, backward, AdamW) against a PyTorch counterpart.
 
-Both take the same spectrograms and mask noise, so the front-end is left out (it has a benchmark of its
+Both take the same spectrograms and mask noise, so the front-end is left out (it has a benchmark of
+its
 own). On a GPU both compute in bf16, and the peer is compiled (torch.compile, fused attention).
 """
 
@@ -20,7 +21,8 @@ from research.train import hardware
 def _make_step(
   model: audio_mae.AudioMAE, batch: dict[str, np.ndarray]
 ) -> tuple[Callable[[], float], float | None]:
-  """(() -> loss, FLOPs of a step): the state lives on the device and is donated from step to step."""
+  """(() -> loss, FLOPs of a step): the state lives on the device and is donated from step to
+  step."""
   optimizer = optax.adamw(1e-4, b1=0.9, b2=0.95, weight_decay=1e-4)
 
   def init(key):
@@ -65,15 +67,14 @@ def compare_training(
     decoder: 'swin' or 'global'.
 
   Returns:
-    one row: seconds of both, `ratio` torch / ours (above 1: ours is faster), audio-seconds a second,
+    one row: seconds of both, `ratio` torch / ours (above 1: ours is faster), audio-seconds a
+      second,
     FLOPs of a step by XLA's cost analysis, MFU where the chip's peak is known.
   """
   from launch.benchmarks import torch_mae
 
   gpu = jax.devices()[0].platform == 'gpu'
-  model = audio_mae.AudioMAE(
-    size=size, decoder=decoder, dtype='bfloat16' if gpu else 'float32'
-  )
+  model = audio_mae.AudioMAE(size=size, decoder=decoder, dtype='bfloat16' if gpu else 'float32')
   grid = audio_mae.grid(model)
   rng = np.random.default_rng(0)
   spectrogram = rng.standard_normal((batch, model.frames, 128), np.float32)
@@ -90,5 +91,3 @@ def compare_training(
     row['step_flops'] = flops
     row['mfu'] = hardware.mfu(flops, row['ours_seconds'])
   return rows
-
-

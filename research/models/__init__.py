@@ -12,7 +12,8 @@ MODELS = {
 
 
 def get(name: str) -> type:
-  """The Flax module class of a model; raises InputError with the nearest names for an unknown one."""
+  """The Flax module class of a model; raises InputError with the nearest names for an unknown
+  one."""
   if name not in MODELS:
     raise unknown('model', name, MODELS)
   module, attribute = MODELS[name].split(':')

@@ -1,9 +1,14 @@
-"""Softmax attention: `jax.nn.dot_product_attention` on accelerators, a form that suits caches on CPUs.
+"""Softmax attention: `jax.nn.dot_product_attention` on accelerators, a form that suits caches on
+CPUs.
 
-On a CPU the one-batch-of-matrices form writes every logit to memory several times; here one head of one
-clip at a time stays in cache (measured at 513 tokens: 4x faster, level with PyTorch's fused kernel). The
-derivative is written out for both: it recomputes the weights from queries and keys instead of keeping
-them, and products of 16-bit floats stay products of 16-bit floats (the derivative that JAX writes mixes
+On a CPU the one-batch-of-matrices form writes every logit to memory several times; here one head
+of one
+clip at a time stays in cache (measured at 513 tokens: 4x faster, level with PyTorch's fused
+kernel). The
+derivative is written out for both: it recomputes the weights from queries and keys instead of
+  keeping
+them, and products of 16-bit floats stay products of 16-bit floats (the derivative that JAX writes
+mixes
 them with float32, which strict dtype promotion refuses to compile).
 """
 
@@ -93,7 +98,8 @@ def _weighted(mask, q, k, v):
 
 
 def _pullback(mask, q, k, v, y, g):
-  """Gradients of q, k, v for the gradient g of y (Dao et al. 2022, arXiv 2205.14135, appendix B)."""
+  """Gradients of q, k, v for the gradient g of y (Dao et al. 2022, arXiv 2205.14135, appendix
+  B)."""
   scale = np.asarray(q.shape[-1] ** -0.5, q.dtype)
   p = _weights(mask, q, k)
   dv = jnp.einsum('...ts,...tk->...sk', p.astype(g.dtype), g)
@@ -133,9 +139,7 @@ def _by_heads(function: Callable, key_mask: Array | None, *arrays: Array):
 
 
 @jax.custom_vjp
-def products(
-  q: Float[Array, 'b t h k'], k: Float[Array, 'b s h k']
-) -> Float[Array, 'b h t s']:
+def products(q: Float[Array, 'b t h k'], k: Float[Array, 'b s h k']) -> Float[Array, 'b h t s']:
   """q.k of every pair, summed and returned in float32; the backward pass computes in q's dtype."""
   return jnp.einsum('bthk,bshk->bhts', q, k, preferred_element_type=jnp.float32)
 

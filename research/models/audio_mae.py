@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from research.errors import InputError, unknown
-from research.features import masking
 from research.features.frontend import Frontend
 from research.features.spectral import Array as AnyArray
 from research.models import layers, token_masks
@@ -70,7 +69,9 @@ def resolve(model: nn.Module) -> None:
     if getattr(model, name) not in known:
       raise unknown(f'{name} of AudioMAE', getattr(model, name), known)
   if model.stride is not None and model.stride < 1:
-    raise InputError(f'AudioMAE got stride={model.stride}; it is 1 or more, or None for no overlap.')
+    raise InputError(
+      f'AudioMAE got stride={model.stride}; it is 1 or more, or None for no overlap.'
+    )
   if model.frames < model.patch or model.frontend.num_features < model.patch:
     raise InputError(
       f'AudioMAE got frames={model.frames} and {model.frontend.num_features} mel bins; '
@@ -168,7 +169,8 @@ class AudioMAE(nn.Module):
     stride: of the patches; None for no overlap (upstream's overlapping option is 10).
     masking: 'unstructured' drops `mask_ratio` of the patches, 'time' and 'frequency' that share of
       the rows or columns, 'time_frequency' the shares `mask_t_prob` and `mask_f_prob` of both.
-    published_order: with 'time_frequency', order the kept tokens as upstream does, which lets masked
+    published_order: with 'time_frequency', order the kept tokens as upstream does, which lets
+      masked
       tokens in where the grid has more than 999 (its own overlapping option); for parity only.
     decoder: 'swin' (shifted windows, upstream's default) or 'global'.
     decoder_shift: whether every second window block is shifted.
@@ -320,7 +322,8 @@ class AudioMAE(nn.Module):
     )
 
   def _unshuffle(self, latent: Float[Array, 'b m d'], choice: token_masks.Choice) -> Array:
-    """Decoder input [b, n, e], with cls first for the global decoder (the window decoder has none)."""
+    """Decoder input [b, n, e], with cls first for the global decoder (the window decoder has
+    none)."""
     x = self.decoder_embed(latent)
     kept, table = x[:, 1:], jnp.asarray(self.decoder_pos_embed.value).astype(x.dtype)
     mask_token = self.mask_token.astype(x.dtype)
@@ -347,7 +350,8 @@ class AudioMAE(nn.Module):
     return embed(self, self.encoder, audio, audio_mask)
 
   def contextual(self, batch: Mapping[str, Any]) -> Float[Array, 'b n d']:
-    """Nothing masked: mean of the normed outputs of the blocks above `contextual_depth`, cls first."""
+    """Nothing masked: mean of the normed outputs of the blocks above `contextual_depth`, cls
+    first."""
     if self.contextual_depth + 1 >= self.depth:
       raise InputError(
         f'contextual_depth={self.contextual_depth} leaves none of the {self.depth} blocks to average: '
@@ -360,9 +364,11 @@ class AudioMAE(nn.Module):
     return out['normed'][self.contextual_depth + 1 :].mean(0)
 
   def picture(self, batch: Mapping[str, Any], norm_pix: bool = True) -> dict[str, Array]:
-    """Spectrograms [b, s, f] before and after: 'original', 'masked', 'reconstructed' (normalised log-mel).
+    """Spectrograms [b, s, f] before and after: 'original', 'masked', 'reconstructed' (normalised
+    log-mel).
 
-    With `norm_pix` the predictions are of patches normalised each by itself, and are scaled back with
+    With `norm_pix` the predictions are of patches normalised each by itself, and are scaled back
+    with
     the true patch's statistics. Kept patches are shown as they are.
     """
     out = self(batch)

@@ -26,7 +26,8 @@ class AudioMAEClassifier(nn.Module):
 
   Attributes (those of AudioMAE's encoder, and):
     classes: number of logits; 0 leaves the head out.
-    pooling: 'mean' of the patch tokens, then `fc_norm` (published); 'cls' takes the normed cls token.
+    pooling: 'mean' of the patch tokens, then `fc_norm` (published); 'cls' takes the normed cls
+      token.
     mask_t_prob, mask_f_prob: shares of time rows and frequency columns left out in training
       (published: 0.2 and 0.2).
     drop_path: drop rate of the last block, rising linearly from 0 at the first.
@@ -78,8 +79,10 @@ class AudioMAEClassifier(nn.Module):
     """Classifies a batch.
 
     Args:
-      batch: 'audio' and 'audio_mask' [b, t], or a normalised 'spectrogram' [b, s, f] with an optional
-        'frame_mask'. In training the draws can be given: 'spec_augment_u' [b, 4] (frequency width and
+      batch: 'audio' and 'audio_mask' [b, t], or a normalised 'spectrogram' [b, s, f] with an
+        optional
+        'frame_mask'. In training the draws can be given: 'spec_augment_u' [b, 4] (frequency width
+        and
         start, time width and start), 'mask_noise_t' [b, rows], 'mask_noise_f' [b, columns],
         'drop_path_u' [l, 2, b]; else they come from the rngs 'augment', 'mask' and 'dropout'.
       train: SpecAug, token masking and drop path act.

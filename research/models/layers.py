@@ -61,7 +61,8 @@ def _gelu_jvp(primals, tangents):
 class LayerNorm(nn.Module):
   """Layer norm over the last axis: two-pass variance and statistics in float32 whatever comes in.
 
-  Flax's own subtracts E[x]^2 from E[x^2] by default, which costs three digits on inputs with a mean.
+  Flax's own subtracts E[x]^2 from E[x^2] by default, which costs three digits on inputs with a
+  mean.
   """
 
   epsilon: float = 1e-6
@@ -79,7 +80,10 @@ class LayerNorm(nn.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def contract(
-  x: Float[Array, '*batch_and_inputs'], kernel: Float[Array, '*inputs_and_outputs'], n: int, dtype: Dtype
+  x: Float[Array, '*batch_and_inputs'],
+  kernel: Float[Array, '*inputs_and_outputs'],
+  n: int,
+  dtype: Dtype,
 ) -> Float[Array, '*batch_and_outputs']:
   """Product over the last n axes of x and the first n of the kernel, in `dtype`.
 
@@ -204,7 +208,8 @@ class Mlp(nn.Module):
 def drop_path(
   x: Float[Array, 'b n d'], rate: DropRate, u: Float[Array, 'b']
 ) -> Float[Array, 'b n d']:
-  """Drops a residual branch per example: kept where floor(1 - rate + u) is 1, then over 1 - rate."""
+  """Drops a residual branch per example: kept where floor(1 - rate + u) is 1, then over 1 -
+  rate."""
   keep = 1.0 - jnp.asarray(rate, jnp.float32)
   scale = jnp.floor(keep + u) / keep
   return x * scale[:, None, None].astype(x.dtype)

@@ -15,7 +15,6 @@ from research.models import layers
 from research.models.layers import Dtype
 from research.models.positions import spectrogram_positions
 
-
 # -- Patches -----------------------------------------------------------------------------------
 
 

@@ -1,4 +1,5 @@
-"""Which patches a masked autoencoder sees: one choice for four kinds of masking, with or without padding."""
+"""Which patches a masked autoencoder sees: one choice for four kinds of masking, with or without
+padding."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -40,7 +41,8 @@ class Counts(NamedTuple):
 def keep_counts(
   kind: str, grid: tuple[int, int], ratio: float, t_prob: float, f_prob: float
 ) -> Counts:
-  """How much each kind of masking keeps of a (rows, columns) grid; refuses to keep nothing or all."""
+  """How much each kind of masking keeps of a (rows, columns) grid; refuses to keep nothing or
+  all."""
   rows, columns = grid
   keep_t = keep_f = None
   if kind == 'time':

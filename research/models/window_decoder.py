@@ -27,7 +27,8 @@ def relative_features(window: tuple[int, int]) -> Float[np.ndarray, 'q k 2']:
 
 
 def shift_bias(rows: int, window: tuple[int, int], shift: int) -> Float[np.ndarray, 'w q k']:
-  """-100 between tokens of one window that lie on two sides of the seam after a roll by -shift rows.
+  """-100 between tokens of one window that lie on two sides of the seam after a roll by -shift
+  rows.
 
   Rows are labelled in the rolled frame: 0 up to the last window, 1 up to the seam, 2 behind it.
   """
@@ -154,7 +155,8 @@ def padded_grid(grid: tuple[int, int], window: tuple[int, int]) -> tuple[int, in
 def to_strips(
   x: Shaped[Array, 'b n d'], grid: tuple[int, int], window: tuple[int, int], mode: str
 ) -> Shaped[Array, 'strips m d']:
-  """Tokens of a grid -> strips of one window's columns, row by row, the grid extended to whole windows.
+  """Tokens of a grid -> strips of one window's columns, row by row, the grid extended to whole
+  windows.
 
   `mode` is `jnp.pad`'s: 'edge' repeats the last row and column, 'constant' fills zeros (False).
   """

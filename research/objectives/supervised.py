@@ -13,7 +13,8 @@ Metrics = dict[str, Float[Array, '']]
 def cross_entropy(
   out: Mapping[str, Any], batch: Mapping[str, Any], *, label_smoothing: float = 0.0
 ) -> tuple[Float[Array, ''], Metrics]:
-  """-sum_c q_c log p_c averaged over clips, q = (1 - s) label + s / c (arXiv 1512.00567, section 7).
+  """-sum_c q_c log p_c averaged over clips, q = (1 - s) label + s / c (arXiv 1512.00567, section
+  7).
 
   Args:
     out: 'logits' [b, c].
@@ -46,11 +47,13 @@ def binary_cross_entropy(
 
   Args:
     out: 'logits' z [b, c].
-    batch: 'label' y, multi-hot or soft [b, c], or integer [b] for one class a clip; rows with 'valid'
+    batch: 'label' y, multi-hot or soft [b, c], or integer [b] for one class a clip; rows with
+      'valid'
       [b] False do not count.
 
   Returns:
-    loss, and metrics 'binary_cross_entropy' (the loss) and 'top1_hit' (the most probable class is one
+    loss, and metrics 'binary_cross_entropy' (the loss) and 'top1_hit' (the most probable class is
+    one
     of the labels).
   """
   z = out['logits'].astype(jnp.float32)

@@ -1,4 +1,5 @@
-"""The one place where names become objects: a config of plain values in, models, objectives and data out."""
+"""The one place where names become objects: a config of plain values in, models, objectives and
+data out."""
 
 import copy
 import dataclasses
@@ -214,8 +215,8 @@ def train_batches(
 ) -> pipeline.Batches:
   """The training batches that `config['data']` describes."""
   names = (
-    'batch_size', 'sample_rate', 'seconds', 'crop', 'buckets', 'label', 'weights', 'seed', 'shuffle',
-    'num_threads', 'num_workers', 'prefetch',
+    'batch_size', 'sample_rate', 'seconds', 'crop', 'buckets', 'label', 'weights', 'seed',
+    'shuffle', 'num_threads', 'num_workers', 'prefetch',
   )  # fmt: skip
   return pipeline.train_batches(
     clips,
@@ -236,7 +237,8 @@ def length(config: Mapping[str, Any], rows: int) -> tuple[int, float]:
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-  """Settings that differ between two completed configs and change the numbers, as 'path: a -> b'."""
+  """Settings that differ between two completed configs and change the numbers, as 'path: a ->
+  b'."""
 
   def walk(a: Any, b: Any, path: str) -> list[str]:
     if isinstance(a, Mapping) and isinstance(b, Mapping):
@@ -245,4 +247,5 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [] if a == b else [f'{path}: {a!r} -> {b!r}']
 
   free = FREE + tuple(f'data.{k}' for k in FREE_DATA)
-  return [d for d in walk(old, new, '') if not d.startswith(tuple(f + '.' for f in free) + tuple(f + ':' for f in free))]  # fmt: skip
+  starts = tuple(f'{f}{end}' for f in free for end in '.:')
+  return [d for d in walk(old, new, '') if not d.startswith(starts)]

@@ -1,6 +1,8 @@
-"""Checkpoints that are whole or not there: state, random key and input position in one atomic folder.
+"""Checkpoints that are whole or not there: state, random key and input position in one atomic
+folder.
 
-`checkpoints/<step>/state` holds the arrays, `checkpoints/<step>/data` the input position. A checkpoint
+`checkpoints/<step>/state` holds the arrays, `checkpoints/<step>/data` the input position. A
+checkpoint
 that cannot be read is set aside, never deleted, and the one before it is used.
 """
 
@@ -109,10 +111,12 @@ class Checkpointer:
     return _DiskErrors(self, step)
 
   def restore_newest(self, target: State) -> tuple[State, Any] | None:
-    """The newest checkpoint that can be read, as (state, input position), or None when there is none.
+    """The newest checkpoint that can be read, as (state, input position), or None when there is
+    none.
 
     Args:
-      target: shapes, dtypes and shardings of what is expected (from `jax.eval_shape`); another mesh than
+      target: shapes, dtypes and shardings of what is expected (from `jax.eval_shape`); another
+        mesh than
         the one that saved is fine.
 
     Raises:
@@ -133,8 +137,9 @@ class Checkpointer:
         self._set_aside(step)
     if tried:
       raise InputError(
-        f'None of the checkpoints in {self.directory} can be read (steps {tried}); they were moved to '
-        f'{self.directory.parent / ASIDE}. Start again in another --workdir, or restore a backup.'
+        f'None of the checkpoints in {self.directory} can be read (steps {tried}); they were '
+        f'moved to {self.directory.parent / ASIDE}. Start again in '
+        'another --workdir, or restore a backup.'
       )
     return None
 
@@ -193,7 +198,8 @@ def _first_line(error: BaseException) -> str:
 
 
 def _is_damage(error: BaseException) -> bool:
-  """Whether an error says that files are missing or damaged, and not that the structure is another."""
+  """Whether an error says that files are missing or damaged, and not that the structure is
+  another."""
   text = str(error).lower()
   mismatch = ('structure mismatch', 'not compatible with the stored shape', 'dict key mismatch')
   return not any(sign in text for sign in mismatch)

@@ -1,4 +1,5 @@
-"""Batches on the devices before they are asked for, each with the input position that follows it."""
+"""Batches on the devices before they are asked for, each with the input position that follows
+it."""
 
 import queue
 import threading
@@ -13,9 +14,11 @@ Put = Callable[[dict[str, np.ndarray]], dict[str, jax.Array]]
 
 
 class Feed:
-  """Iterates over device batches; `position` is the state of the input after the batch given out last.
+  """Iterates over device batches; `position` is the state of the input after the batch given out
+  last.
 
-  The input runs ahead in a thread, so its own state is ahead of training. Each batch therefore carries
+  The input runs ahead in a thread, so its own state is ahead of training. Each batch therefore
+  carries
   the state that the iterator had when it was made, and that is what a checkpoint must hold.
 
   Args:
@@ -68,7 +71,8 @@ class Feed:
     return batch
 
   def close(self) -> None:
-    """Stops the thread; batches that were ready are dropped (their position was never given out)."""
+    """Stops the thread; batches that were ready are dropped (their position was never given
+    out)."""
     self._stop.set()
     while not self._queue.empty():
       self._queue.get_nowait()

@@ -1,4 +1,5 @@
-"""Fine-tuning the whole model on a task, as a protocol of the evaluation: the same loop, one run a fold."""
+"""Fine-tuning the whole model on a task, as a protocol of the evaluation: the same loop, one run a
+fold."""
 
 import dataclasses
 import os
@@ -30,7 +31,8 @@ CLASSIFIERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Finetune:
-  """How a task is fine-tuned; the published AudioSet-20K recipe, with the length of the run in steps.
+  """How a task is fine-tuned; the published AudioSet-20K recipe, with the length of the run in
+  steps.
 
   Attributes:
     steps: optimiser steps a fold.
@@ -116,7 +118,8 @@ def predict(
 def make_protocol(
   paths: Mapping[str, str], workdir: str | os.PathLike, settings: Finetune = Finetune()
 ) -> protocols.Protocol:
-  """A protocol of `evals.harness` that fine-tunes and scores on test; every fold is a run in `workdir`.
+  """A protocol of `evals.harness` that fine-tunes and scores on test; every fold is a run in
+  `workdir`.
 
   Args:
     paths: the weights behind each system, by the fingerprint of the system's weights. Other systems

@@ -2,7 +2,8 @@
 
 import jax
 
-# Dense peak in the 16-bit floating-point format, FLOP/s a chip, from the vendors' data sheets. The keys are
+# Dense peak in the 16-bit floating-point format, FLOP/s a chip, from the vendors' data sheets. The
+# keys are
 # searched in `device.device_kind`, the longer ones first.
 PEAK_FLOPS: dict[str, float] = {
   'TPU v2': 45e12,
@@ -32,7 +33,8 @@ PEAK_FLOPS: dict[str, float] = {
 
 
 def peak_flops(device: jax.Device | None = None) -> float | None:
-  """The chip's 16-bit peak in FLOP/s, or None when it is not in the table (a CPU, an unknown chip)."""
+  """The chip's 16-bit peak in FLOP/s, or None when it is not in the table (a CPU, an unknown
+  chip)."""
   kind = (device or jax.devices()[0]).device_kind.lower()
   for name in sorted(PEAK_FLOPS, key=len, reverse=True):
     if name.lower() in kind:

@@ -14,7 +14,8 @@ def representation_std(z: Float[Array, 'b d']) -> Float[Array, '']:
   """Mean over dimensions of the standard deviation over the batch of the l2-normalised rows.
 
   It is 1/sqrt(d) for rows spread evenly over the sphere and 0 when all rows are one (SimSiam, §4.1:
-  https://arxiv.org/abs/2011.10566); given here as a fraction of that, so 1 is healthy for any width.
+  https://arxiv.org/abs/2011.10566); given here as a fraction of that, so 1 is healthy for any
+  width.
   """
   z = z.astype(jnp.float32)
   z = z / jnp.maximum(jnp.linalg.norm(z, axis=-1, keepdims=True), 1e-12)

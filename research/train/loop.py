@@ -1,4 +1,5 @@
-"""The only training loop: any model, any objective, any mesh; stopped and resumed without a trace."""
+"""The only training loop: any model, any objective, any mesh; stopped and resumed without a
+trace."""
 
 import dataclasses
 import os
@@ -35,7 +36,9 @@ class Result:
   finished: bool
 
 
-def _window(window: list[Any], seconds: float, waited: float, flops: float, rate: int) -> dict[str, float]:  # fmt: skip
+def _window(
+  window: list[Any], seconds: float, waited: float, flops: float, rate: int
+) -> dict[str, float]:
   """The metrics of the steps since the last line: means, speeds, and the newest learning rate."""
   rows = jax.device_get(window)
   mean = {k: float(np.mean([r[k] for r in rows])) for k in rows[-1]}
@@ -68,7 +71,8 @@ def train(
     clips: what to train on instead of `config.data.source` (with its split and where).
 
   Raises:
-    InputError: for every mistake that can be known before the first step, and when the run must stop
+    InputError: for every mistake that can be known before the first step, and when the run must
+      stop
       (bad files above the limit, a loss that is not finite, a full disk).
   """
   config = build.complete(config)
@@ -76,8 +80,8 @@ def train(
   parts = sharding.batch_devices(mesh) * config['optim']['accumulate']
   if config['data']['batch_size'] % parts:
     raise InputError(
-      f'config.data.batch_size is {config["data"]["batch_size"]}, which {parts} (devices that share '
-      'a batch x optim.accumulate) does not divide.'
+      f'config.data.batch_size is {config["data"]["batch_size"]}, which {parts} (devices that '
+      'share a batch x optim.accumulate) does not divide.'
     )
   with jax.set_mesh(mesh):
     return _Run(config, workdir, mesh, quiet, clips).go()
@@ -196,7 +200,8 @@ class _Run:
       self.step += 1
       save = self.step % config['checkpoint']['every'] == 0 or self.step == self.total
       log = self.step % config['log_every'] == 0 or save
-      # Look at the step before (it is done, so nothing waits), and at this one before it is saved or logged.
+      # Look at the step before (it is done, so nothing waits), and at this one before it is saved
+      # or logged.
       look = [m for m in (previous, metrics if log else None) if m is not None]
       if any(not float(m['finite']) for m in look):
         state, rewinds = self._not_finite(state, rewinds, saved)

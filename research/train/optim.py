@@ -1,7 +1,8 @@
 """Optimisers and schedules from plain values.
 
 `optim = dict(name='adamw', lr=1e-3, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.05, no_decay=REGEX,
-clip_norm=None, accumulate=1, layer_decay=None, frozen=(), schedule=dict(name='cosine', warmup_steps=100,
+clip_norm=None, accumulate=1, layer_decay=None, frozen=(), schedule=dict(name='cosine',
+warmup_steps=100,
 final_lr=0.0))`.
 """
 
@@ -65,7 +66,8 @@ def cosine(lr: float, total: int, warmup: float, args: Mapping[str, Any]) -> Sch
     step = jnp.asarray(step, jnp.float32)
     left = jnp.clip((total - step) / max(total - warmup, 1), 0.0, 1.0)
     low = args['final_lr']
-    # (1 + cos(pi t)) / 2 = sin(pi (1 - t) / 2)^2: exact in float32 to the end, where the cosine cancels.
+    # (1 + cos(pi t)) / 2 = sin(pi (1 - t) / 2)^2: exact in float32 to the end, where the cosine
+    # cancels.
     decayed = low + (lr - low) * jnp.sin(0.5 * jnp.pi * left) ** 2
     return jnp.where(step < warmup, _warmup(lr, warmup, step), decayed)
 
@@ -153,7 +155,8 @@ def decay_mask(params: Any, no_decay: str) -> Any:
 def layer_scales(params: Any, rate: float, depth: int) -> Any:
   """Layer-wise learning-rate factors: `rate ** (depth + 1 - layer)` (AudioMAE's util/lr_decay.py).
 
-  The stem is layer 0, block i is layer i + 1, what follows is layer depth + 1 (factor 1). Scanned blocks
+  The stem is layer 0, block i is layer i + 1, what follows is layer depth + 1 (factor 1). Scanned
+  blocks
   get one factor for each entry of their leading axis.
   """
 
@@ -229,7 +232,8 @@ def is_frozen(path: str, frozen: tuple[str, ...]) -> bool:
 
 
 def make_optimizer(optim: Mapping[str, Any], schedule: Schedule) -> optax.GradientTransformation:
-  """Clip, then the rule with decoupled or L2 decay, then layer factors; frozen subtrees stay as they are.
+  """Clip, then the rule with decoupled or L2 decay, then layer factors; frozen subtrees stay as
+  they are.
 
   Raises:
     InputError: for an unknown optimiser.

@@ -52,7 +52,8 @@ def make_gradient(
 ) -> Callable[[State, Batch, jax.Array], tuple[Tree, Tree, Tree, Metrics]]:
   """`(state, batch, key) -> (gradients, variables, teacher variables, metrics)`.
 
-  With `accumulate` > 1 the batch is cut into that many parts that are run one after the other; losses and
+  With `accumulate` > 1 the batch is cut into that many parts that are run one after the other;
+  losses and
   gradients are averaged with the weight `metrics['sample_size']` where the objective gives one.
   """
 
@@ -118,7 +119,8 @@ def make_train_step(
     schedule: the learning rate, for the metrics.
     augment: functions `(key, batch) -> batch`, applied in order.
     accumulate: number of parts a batch is run in.
-    teacher: None, or dict(decay, decay_end, decay_steps, forward); with `forward` the teacher sees the
+    teacher: None, or dict(decay, decay_end, decay_steps, forward); with `forward` the teacher sees
+      the
       same batch and draws, and its outputs are `out['teacher']`.
   """
   teacher_forward = bool(teacher and teacher.get('forward'))

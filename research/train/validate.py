@@ -57,7 +57,8 @@ def _batches(run: Run, data: Mapping[str, Any], rows: Any, shard: bool = True) -
 
 
 def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
-  """The objective on held-out clips with fixed random draws, and accuracy or mAP where there are logits."""
+  """The objective on held-out clips with fixed random draws, and accuracy or mAP where there are
+  logits."""
   data = _data(run, spec)
   rows = build.source(data)
   teacher_forward = bool((run.config['teacher'] or {}).get('forward'))

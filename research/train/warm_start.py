@@ -23,8 +23,9 @@ def _check_frontend(theirs: Any, ours: Any, spec: Mapping[str, Any]) -> None:
   if different:
     named = '; '.join(f'{k} is {a!r} there and {b!r} here' for k, (a, b) in different.items())
     raise InputError(
-      f'{spec["path"]} was trained with another front-end ({named}): set config.model.args.frontend to '
-      "match, or, for mean and std alone, config.init.statistics='any'."
+      f'{spec["path"]} was trained with another front-end ({named}): set '
+      'config.model.args.frontend to match, or, for mean and std alone, '
+      "config.init.statistics='any'."
     )
 
 
@@ -34,17 +35,19 @@ def warm_start(state: State, spec: Mapping[str, Any], frontend: Any = None) -> S
   Args:
     state: a fresh state.
     spec: dict(path, include=REGEX of names to take, exclude=REGEX of names to leave or None,
-      statistics='same' or 'any': whether the front-end's mean and std may differ, as when fine-tuning
+      statistics='same' or 'any': whether the front-end's mean and std may differ, as when
+      fine-tuning
       with the statistics of the new data).
     frontend: the model's front-end, which the weights must have been trained with.
 
   Raises:
-    InputError: when nothing fits, when a shape differs that `exclude` does not name, or when the front-ends differ.
+    InputError: when nothing fits, when a shape differs that `exclude` does not name, or when the
+      front-ends differ.
   """
   if not spec['path']:
     raise InputError(
-      'config.init.path is not set: give the weights to start from with --config.init.path=PATH, or start '
-      'from nothing with --config.init=None.'
+      'config.init.path is not set: give the weights to start from with --config.init.path=PATH, '
+      'or start from nothing with --config.init=None.'
     )
   if spec['statistics'] not in ('same', 'any'):
     raise InputError(f"config.init.statistics is {spec['statistics']!r}; it is 'same' or 'any'.")
@@ -66,8 +69,8 @@ def warm_start(state: State, spec: Mapping[str, Any], frontend: Any = None) -> S
       return x
     if have[name].shape != x.shape:
       raise InputError(
-        f'{spec["path"]} has {name} of shape {have[name].shape}, this model {x.shape}: give the model '
-        f'the same sizes, or leave it out with config.init.exclude.'
+        f'{spec["path"]} has {name} of shape {have[name].shape}, this model {x.shape}: give the '
+        f'model the same sizes, or leave it out with config.init.exclude.'
       )
     taken.append(name)
     return jax.device_put(have[name].astype(x.dtype), x.sharding)

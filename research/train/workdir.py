@@ -13,7 +13,8 @@ from research.train import build
 
 
 def make_workdir(workdir: str | os.PathLike, config: Mapping[str, Any]) -> Path:
-  """Makes the folder and its config.json, or checks that a run that is there had the same config."""
+  """Makes the folder and its config.json, or checks that a run that is there had the same
+  config."""
   path = Path(workdir)
   file = path / 'config.json'
   try:

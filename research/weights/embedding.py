@@ -49,11 +49,14 @@ class Embedder:
       batch_size: clips embedded at once, at most.
 
     Returns:
-      float32. One clip: [d] (pool 'mean') or [n, d] (pool 'none'); several: [b, d], or a list of [n, d],
-      in the order given. With layers='all' each has a leading layer axis per clip: [l, d], [b, l, d] ….
+      float32. One clip: [d] (pool 'mean') or [n, d] (pool 'none'); several: [b, d], or a list of
+      [n, d],
+      in the order given. With layers='all' each has a leading layer axis per clip: [l, d], [b, l,
+      d] ….
 
     Raises:
-      InputError: a clip is too short for one frame (with both numbers), not finite, not readable, or an
+      InputError: a clip is too short for one frame (with both numbers), not finite, not readable,
+        or an
         array comes without its sample rate.
     """
     if pool not in POOLS:

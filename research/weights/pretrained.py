@@ -45,7 +45,8 @@ class Pretrained(Embedder):
 
   @property
   def fingerprint(self) -> str:
-    """Hash of weights, sizes and front-end: equal for equal embeddings, whatever file they came from."""
+    """Hash of weights, sizes and front-end: equal for equal embeddings, whatever file they came
+    from."""
     digest = hashlib.sha256()
     about = {k: v for k, v in model_args(self.model, defaults=True).items() if k not in HOW}
     digest.update(json.dumps([self.name, about], sort_keys=True).encode())
@@ -59,7 +60,8 @@ HOW = ('scan_layers', 'remat', 'attention')
 
 
 def model_args(model: nn.Module, defaults: bool = False) -> dict[str, Any]:
-  """A model's arguments, JSON-able: those that differ from its defaults, or all; always the front-end."""
+  """A model's arguments, JSON-able: those that differ from its defaults, or all; always the
+  front-end."""
   args = {}
   for field in dataclasses.fields(model):
     value = getattr(model, field.name)
@@ -113,15 +115,18 @@ def load(
   """A model with its weights.
 
   Args:
-    path: a workdir of ours (its newest readable checkpoint), one checkpoint in it, a safetensors file
+    path: a workdir of ours (its newest readable checkpoint), one checkpoint in it, a safetensors
+      file
       that we saved, a folder with one, or with `release` a file of original weights.
     release: whose original weights they are, a key of `RELEASES`; None for our own.
     teacher: take the EMA teacher of a checkpoint.
-    **args: model arguments. For our own weights they may change how the model computes (dtype, padding,
+    **args: model arguments. For our own weights they may change how the model computes (dtype,
+      padding,
       scan_layers, …) but not contradict what the weights are; for a release see `convert`.
 
   Raises:
-    InputError: nothing there, not readable, or the weights do not fit the arguments: a front-end or a
+    InputError: nothing there, not readable, or the weights do not fit the arguments: a front-end
+      or a
       size that contradicts the weights is refused with both values named.
   """
   path = Path(path)

@@ -26,7 +26,8 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
   """(arrays by their keys, metadata) of a safetensors or PyTorch file.
 
   Raises:
-    InputError: no such file, another format, a damaged file, or a PyTorch file without torch installed.
+    InputError: no such file, another format, a damaged file, or a PyTorch file without torch
+      installed.
   """
   if not path.is_file():
     raise InputError(f'There is no weights file at {str(path)!r}.')
@@ -104,7 +105,8 @@ def read_config(workdir: Path) -> dict[str, Any]:
 
 
 def read_newest(workdir: Path, teacher: bool) -> tuple[dict[str, Any], int]:
-  """(variables, step) of the newest checkpoint of a run that can be read; warns about newer ones."""
+  """(variables, step) of the newest checkpoint of a run that can be read; warns about newer
+  ones."""
   folders = [p for p in (workdir / 'checkpoints').iterdir() if p.name.isdigit()]
   if not folders:
     raise InputError(f'The run {str(workdir)!r} has saved no checkpoint yet.')

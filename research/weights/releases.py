@@ -41,7 +41,8 @@ def convert(
     (model, variables).
 
   Raises:
-    InputError: unknown release or argument, missing or unexpected keys (all listed), contradictions.
+    InputError: unknown release or argument, missing or unexpected keys (all listed),
+      contradictions.
   """
   module = get(release)
   name, args = module.infer(arrays, args)

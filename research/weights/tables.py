@@ -1,7 +1,10 @@
-"""Key tables: a release's weights and ours, renamed and reshaped in either direction by the same rules.
+"""Key tables: a release's weights and ours, renamed and reshaped in either direction by the same
+rules.
 
-A rule names one tensor on both sides, or with `{i}` one tensor per layer, and the layout change between
-them. Layout changes are reshapes and transposes, so going there and back gives the identical tensors.
+A rule names one tensor on both sides, or with `{i}` one tensor per layer, and the layout change
+between
+them. Layout changes are reshapes and transposes, so going there and back gives the identical
+tensors.
 """
 
 import fnmatch
@@ -121,7 +124,8 @@ def to_ours(
   """Original arrays -> variables of `model`.
 
   Raises:
-    InputError: a key of the table is missing, a key of the file is in no rule (nor matches a pattern of
+    InputError: a key of the table is missing, a key of the file is in no rule (nor matches a
+      pattern of
       `ignored`), or a tensor has another shape than the model needs.
   """
   rows = expand(rules, model)

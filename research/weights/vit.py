@@ -1,4 +1,5 @@
-"""Key table and sizes of a spectrogram ViT under timm's names, shared by every release built on it."""
+"""Key table and sizes of a spectrogram ViT under timm's names, shared by every release built on
+it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +22,8 @@ ENCODER = [
 
 
 def rules(model: nn.Module) -> list[Rule]:
-  """The key table of a classifier: `fc_norm` behind the mean, or `norm` on the cls token; no head if no classes."""
+  """The key table of a classifier: `fc_norm` behind the mean, or `norm` on the cls token; no head
+  if no classes."""
   norm = vector('fc_norm', 'params/fc_norm')
   if model.pooling == 'cls':
     norm = vector('norm', 'params/encoder/norm')
@@ -91,7 +93,8 @@ def _frames(tokens: int, patch: int, bins: int, given: Mapping[str, Any]) -> dic
 
 
 def settle(found: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-  """What was found and what was given together; raises InputError where they contradict each other."""
+  """What was found and what was given together; raises InputError where they contradict each
+  other."""
   for name, value in given.items():
     if found.get(name, value) != value:
       raise InputError(f'{name}={value!r} was given, but the weights have {name}={found[name]!r}.')

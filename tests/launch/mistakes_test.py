@@ -35,7 +35,8 @@ for name, argv in cases.items():
   with os.fdopen(read) as file:
     text = file.read()
   _, status = os.waitpid(pid, 0)
-  print(json.dumps({'name': name, 'code': os.waitstatus_to_exitcode(status), 'text': text}), flush=True)
+  print(json.dumps({'name': name, 'code': os.waitstatus_to_exitcode(status), 'text': text}),
+  flush=True)
 """
 
 CONFIG = f'--config={runner.DEBUG}'

@@ -20,9 +20,7 @@ def plain(q, k, v, mask):
 @pytest.mark.parametrize('limit', [attention.CPU_LOGITS, 0], ids=['at once', 'head by head'])
 def test_values_and_gradients(monkeypatch, dtype, implementation, masked, limit):
   monkeypatch.setattr(attention, 'CPU_LOGITS', limit)
-  q, k, v, g = (
-    jax.random.normal(jax.random.key(i), (2, 5, 3, 8)).astype(dtype) for i in range(4)
-  )
+  q, k, v, g = (jax.random.normal(jax.random.key(i), (2, 5, 3, 8)).astype(dtype) for i in range(4))
   mask = jnp.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool)
   floats = [x.astype(jnp.float32) for x in (q, k, v, g)]
   everything = mask if masked else jnp.ones_like(mask)
@@ -43,5 +41,7 @@ def test_values_and_gradients(monkeypatch, dtype, implementation, masked, limit)
 def test_accelerators_get_the_library_function():
   x = jnp.zeros((1, 4, 2, 8), jnp.float32)
   program = jax.jit(attention.attend)
-  text = {p: program.trace(x, x, x).lower(lowering_platforms=(p,)).as_text() for p in ('cpu', 'cuda')}
+  text = {
+    p: program.trace(x, x, x).lower(lowering_platforms=(p,)).as_text() for p in ('cpu', 'cuda')
+  }
   assert text['cpu'] != text['cuda']

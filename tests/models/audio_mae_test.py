@@ -36,7 +36,8 @@ def parameters(model):
 
 
 def test_published_sizes():
-  """The counts of the published state dict: 136 336 128 trainable; encoder with its table 85 648 128."""
+  """The counts of the published state dict: 136 336 128 trainable; encoder with its table 85 648
+  128."""
   shapes = jax.eval_shape(AudioMAE().init, jax.random.key(0), batch())
   count = lambda tree: sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree))  # noqa: E731
   assert count(shapes['params']) == 136_336_128
@@ -73,7 +74,9 @@ def test_kinds_of_masking(kind, kept):
 
 @pytest.mark.parametrize('kind', ['unstructured', 'time_frequency'])
 def test_masked_padding_keeps_the_same_share_of_each_clip(kind):
-  model = AudioMAE(**SMALL, **DECODER, masking=kind, mask_ratio=0.5, mask_t_prob=0.5, padding='masked')
+  model = AudioMAE(
+    **SMALL, **DECODER, masking=kind, mask_ratio=0.5, mask_t_prob=0.5, padding='masked'
+  )
   _, out = run(model)
   used = np.asarray(out['latent_mask']).sum(1)
   real = np.array([32, 16])  # 64 and 28 real frames: 4 and 2 rows of 8 patches
@@ -100,7 +103,9 @@ def test_reconstruction_can_be_looked_at():
   assert {k: v.shape for k, v in panels.items()} == dict.fromkeys(
     ('original', 'masked', 'reconstructed'), (2, 64, 128)
   )
-  hidden = np.asarray(out['mask']).reshape(2, 4, 1, 8, 1).repeat(16, 2).repeat(16, 4).reshape(2, 64, 128)
+  hidden = (
+    np.asarray(out['mask']).reshape(2, 4, 1, 8, 1).repeat(16, 2).repeat(16, 4).reshape(2, 64, 128)
+  )
   original, reconstructed = np.asarray(panels['original']), np.asarray(panels['reconstructed'])
   np.testing.assert_array_equal(original[hidden == 0], reconstructed[hidden == 0])
   assert (np.asarray(panels['masked'])[0][hidden[0] == 1] == original[0].min()).all()
@@ -193,7 +198,9 @@ def test_spec_augment_takes_given_draws():
   u = np.array([[0.5, 0.5, 0.5, 0.5]] * 2, np.float32)
   run = lambda u: model.apply(variables, batch() | {'spec_augment_u': u}, train=True)  # noqa: E731
   assert np.abs(run(u)['pooled'] - run(0 * u)['pooled']).max() > 1e-3
-  np.testing.assert_allclose(run(0 * u)['pooled'], model.apply(variables, batch())['pooled'], atol=1e-6)
+  np.testing.assert_allclose(
+    run(0 * u)['pooled'], model.apply(variables, batch())['pooled'], atol=1e-6
+  )
 
 
 def test_masked_padding_pools_real_patches():

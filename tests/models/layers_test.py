@@ -58,7 +58,10 @@ def test_initialisation_of_a_block():
   d, heads = 96, 4
   params = Block(heads).init(jax.random.key(0), normal(1, 3, d))['params']
   shapes = jax.tree.map(np.shape, params)
-  assert shapes['attn']['qkv'] == {'kernel': (d, 3, heads, d // heads), 'bias': (3, heads, d // heads)}
+  assert shapes['attn']['qkv'] == {
+    'kernel': (d, 3, heads, d // heads),
+    'bias': (3, heads, d // heads),
+  }
   assert shapes['attn']['proj'] == {'kernel': (heads, d // heads, d), 'bias': (d,)}
   limits = {'qkv': 6 / (d + 3 * d), 'proj': 6 / (2 * d)}  # Xavier on the fused matrix
   for name, square in limits.items():
@@ -85,7 +88,9 @@ def test_position_table_values():
   assert table.shape == (16, 8) and not table[0].any()
   r, c = 2, 3
   omega = np.array([1.0, 0.01])
-  want = np.concatenate([np.sin(c * omega), np.cos(c * omega), np.sin(r * omega), np.cos(r * omega)])
+  want = np.concatenate(
+    [np.sin(c * omega), np.cos(c * omega), np.sin(r * omega), np.cos(r * omega)]
+  )
   np.testing.assert_allclose(table[1 + r * 5 + c], want, rtol=1e-6)
 
 

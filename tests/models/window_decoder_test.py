@@ -71,11 +71,15 @@ def reference(params, x, shift):
     for c in range(0, columns, 4):
       block = rolled[r : r + 4, c : c + 4].reshape(16, d)
       behind = np.repeat(np.arange(r, r + 4) >= seam, 4)
-      q, k, v = np.einsum('nd,dchk->cnhk', block, attn['qkv']['kernel']) + attn['qkv']['bias'][:, None]
+      q, k, v = (
+        np.einsum('nd,dchk->cnhk', block, attn['qkv']['kernel']) + attn['qkv']['bias'][:, None]
+      )
       out = np.zeros_like(q)
       for h in range(heads):
         a, b = q[:, h], k[:, h]
-        cosine = a @ b.T / np.maximum(np.outer(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)), 1e-6)
+        cosine = (
+          a @ b.T / np.maximum(np.outer(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)), 1e-6)
+        )
         logits = cosine / max(attn['tau'][h], 0.01) + bias[:, :, h]
         logits = logits - 100.0 * (behind[:, None] != behind[None])
         w = np.exp(logits - logits.max(-1, keepdims=True))
@@ -94,7 +98,9 @@ def test_block_against_loops(shift):
   block = WindowBlock(heads=2, window=WINDOW, shift=shift)
   strips = to_strips(x, GRID, WINDOW, 'edge')
   params = block.init(jax.random.key(1), strips)['params']
-  params = jax.tree.map(lambda a: a + 0.1 * jax.random.normal(jax.random.key(a.size), a.shape), params)
+  params = jax.tree.map(
+    lambda a: a + 0.1 * jax.random.normal(jax.random.key(a.size), a.shape), params
+  )
   params['attn']['tau'] = jnp.array([0.005, 0.7])  # the first lies below its floor
   got = from_strips(block.apply({'params': params}, strips), GRID, WINDOW)
   for i in range(2):

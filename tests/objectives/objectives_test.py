@@ -22,7 +22,9 @@ def both(function, *args, **kwargs):
 def test_patches_are_normalised_with_the_unbiased_variance():
   x = normalise_patches(jnp.array([[[1.0, 2.0, 3.0, 6.0]]]))
   variance = (4 + 1 + 0 + 9) / 3
-  np.testing.assert_allclose(x[0, 0], np.array([-2, -1, 0, 3]) / (variance + 1e-6) ** 0.5, rtol=1e-6)
+  np.testing.assert_allclose(
+    x[0, 0], np.array([-2, -1, 0, 3]) / (variance + 1e-6) ** 0.5, rtol=1e-6
+  )
 
 
 def reconstruction():
@@ -37,7 +39,9 @@ def test_masked_patch_mse():
   np.testing.assert_allclose(loss, 3.0, rtol=1e-6)
   np.testing.assert_allclose(metrics['mask_fraction'], 0.75)
   valid = {'valid': jnp.array([True, False])}
-  np.testing.assert_allclose(both(masked_patch_mse, reconstruction(), valid, norm_pix=False)[0], 0.5)
+  np.testing.assert_allclose(
+    both(masked_patch_mse, reconstruction(), valid, norm_pix=False)[0], 0.5
+  )
   loss, _ = both(masked_patch_mse, reconstruction(), valid)
   z = 1 / np.sqrt(2 + 1e-6)
   np.testing.assert_allclose(loss, ((1 + z) ** 2 + (2 - z) ** 2) / 2, rtol=1e-5)
@@ -94,6 +98,8 @@ def test_wrong_ranks_are_refused():
 
 
 def test_names():
-  assert {objectives.get(name).__name__ for name in objectives.OBJECTIVES} == set(objectives.OBJECTIVES)
+  assert {objectives.get(name).__name__ for name in objectives.OBJECTIVES} == set(
+    objectives.OBJECTIVES
+  )
   with pytest.raises(InputError, match="Did you mean 'cross_entropy'"):
     objectives.get('crossentropy')

@@ -1,7 +1,9 @@
 """AudioMAE-B at its published size, against figures of the official implementation.
 
-The weights are a reproducible fill (a seeded normal per key, named by the key's CRC), the input is a sum
-of two sines through the front-end, the mask noise is seeded: the figures below (means, spreads and first
+The weights are a reproducible fill (a seeded normal per key, named by the key's CRC), the input is
+a sum
+of two sines through the front-end, the mask noise is seeded: the figures below (means, spreads and
+first
 values, losses) were measured on the official code with the same fill.
 """
 
@@ -10,6 +12,7 @@ import zlib
 import jax
 import numpy as np
 import pytest
+
 from research.features.frontend import Frontend, fit_frames
 from research.models.audio_mae import AudioMAE
 from research.models.audio_mae_classifier import AudioMAEClassifier

@@ -1,7 +1,9 @@
 """AudioMAE against the official implementation, on whatever cases the golden folder holds.
 
-Sizes and modes come from each case's json; what is compared is every output that it holds. Limits are
-the golden files': 1e-4 of the largest reference value; gradients of the pre-training losses 1e-3 (2e-3
+Sizes and modes come from each case's json; what is compared is every output that it holds. Limits
+are
+the golden files': 1e-4 of the largest reference value; gradients of the pre-training losses 1e-3
+(2e-3
 where patches overlap), because sharp cosine attention amplifies rounding.
 """
 
@@ -10,12 +12,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from research.models import audio_mae
 from research.models.window_decoder import from_strips, padded_grid, to_strips
 from research.objectives.reconstruction import masked_patch_mse
 from research.objectives.supervised import binary_cross_entropy
 from research.weights import convert, revert
-
 from tests.parity.golden import Case, assert_close, each_case
 
 PRETRAIN_GRADIENTS = 1e-3
@@ -71,7 +73,8 @@ def captured(model, variables, batch, **kwargs):
 def ordered_batch(case: Case, out, batch):
   """The batch with the recorded order of tokens, where the original's own sort had ties.
 
-  On grids of more than 999 tokens its sort keys of kept and removed tokens can be equal, and which comes
+  On grids of more than 999 tokens its sort keys of kept and removed tokens can be equal, and which
+  comes
   first is up to torch. Elsewhere the order must be equal, and is taken from our own masks.
   """
   want = case.outputs['ids_restore']
@@ -121,7 +124,8 @@ def test_pretraining_forward(case: Case):
 
 
 def recorded_tokens(model, name: str, x):
-  """Decoder tokens as the original's hooks saw them: row by row, the grid extended to whole windows."""
+  """Decoder tokens as the original's hooks saw them: row by row, the grid extended to whole
+  windows."""
   if model.decoder == 'global':
     return x
   grid, window = audio_mae.grid(model), audio_mae.window(model)

@@ -131,7 +131,10 @@ def test_pytorch_files(tmp_path):
 
   model = vit(num_classes=5, global_pool='avg', embed_dim=32, depth=2, num_heads=2)
   arguments = argparse.Namespace(lr=1e-3, device='cuda')
-  saved = {'bare.pth': model.state_dict(), 'run.pth': {'model': model.state_dict(), 'args': arguments}}
+  saved = {
+    'bare.pth': model.state_dict(),
+    'run.pth': {'model': model.state_dict(), 'args': arguments},
+  }
   for name, content in saved.items():
     torch.save(content, tmp_path / name)
     ours = load(tmp_path / name, release='timm_vit', heads=2)

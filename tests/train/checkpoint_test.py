@@ -129,7 +129,8 @@ from research.train.state import State
 
 def state(n):
   x = jax.random.normal(jax.random.key(0), (n,))
-  return State(step=jnp.int32(1), params={'w': x}, opt_state={}, teacher=None, variables={}, key=jax.random.key(0))
+  return State(step=jnp.int32(1), params={'w': x}, opt_state={}, teacher=None, variables={},
+  key=jax.random.key(0))
 
 saver = Checkpointer(sys.argv[1])
 saver.save(1, state(1000), {'next_index': 1})

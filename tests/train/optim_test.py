@@ -15,7 +15,8 @@ def make(**changes):
 
 
 def test_cosine_is_the_published_schedule():
-  """util/lr_sched.py: lr e/w, then min + (lr - min) (1 + cos(pi (e - w)/(E - w))) / 2 per fractional epoch."""
+  """util/lr_sched.py: lr e/w, then min + (lr - min) (1 + cos(pi (e - w)/(E - w))) / 2 per
+  fractional epoch."""
   config = make(lr=4e-4, schedule=dict(name='cosine', warmup_epochs=3, final_lr=1e-6))
   schedule = optim.make_schedule(config, total_steps=33 * 100, epoch_steps=100)
   for epoch in (0.0, 0.5, 2.999, 3.0, 3.5, 18.0, 32.99):

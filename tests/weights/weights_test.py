@@ -79,7 +79,9 @@ def test_arguments_may_change_how_but_not_what(tmp_path):
 def test_another_frontend_is_refused_with_both_values(tmp_path):
   save(pretrained(), tmp_path)
   assert load(tmp_path, frontend={'statistics': 'audioset'}).frontend.mean == -4.2677393
-  with pytest.raises(InputError, match=r'mean is -4\.2677393 in the weights, -6\.6268077 was asked'):
+  with pytest.raises(
+    InputError, match=r'mean is -4\.2677393 in the weights, -6\.6268077 was asked'
+  ):
     load(tmp_path, frontend={'statistics': 'esc50'})
 
 
@@ -124,7 +126,11 @@ def write_run(workdir, steps=(2, 4), teacher=False):
   for step in steps:
     grown = jax.tree.map(lambda x, s=step: x + s, params)
     state = dict(
-      step=np.int32(step), params=grown, opt_state=(params, {}), variables=rest, key=jax.random.key(0)
+      step=np.int32(step),
+      params=grown,
+      opt_state=(params, {}),
+      variables=rest,
+      key=jax.random.key(0),
     )
     if teacher:
       state['teacher'] = {'params': jax.tree.map(lambda x: x - 1, params), 'variables': rest}
@@ -174,7 +180,9 @@ def original(model, release='audio_mae'):
   return revert(release, model, filled(model))
 
 
-@pytest.mark.parametrize('args', [{}, {'decoder': 'global'}, {'stride': 10, 'frames': 116}], ids=str)
+@pytest.mark.parametrize(
+  'args', [{}, {'decoder': 'global'}, {'stride': 10, 'frames': 116}], ids=str
+)
 def test_pretraining_weights_there_and_back(args):
   model = AudioMAE(**{**SIZES, **DECODER, **args})
   arrays = original(model)
@@ -221,7 +229,9 @@ def test_missing_and_unexpected_keys_are_listed():
   convert('audio_mae', arrays, heads=2)  # ignored: left over in old files
   del arrays['blocks.1.norm2.bias']
   arrays['surprise'] = np.zeros(3, np.float32)
-  with pytest.raises(InputError, match=r'missing: blocks\.1\.norm2\.bias; not expected: surprise\.'):
+  with pytest.raises(
+    InputError, match=r'missing: blocks\.1\.norm2\.bias; not expected: surprise\.'
+  ):
     convert('audio_mae', arrays, heads=2)
 
 
@@ -231,7 +241,10 @@ def test_missing_and_unexpected_keys_are_listed():
     (dict(), 'give its number of heads'),
     (dict(heads=5), 'multiple of heads'),
     (dict(heads=2, width=48), 'width=48 was given, but the weights have width=32'),
-    (dict(heads=2, decoder='global'), "decoder='global' was given, but the weights have decoder='swin'"),
+    (
+      dict(heads=2, decoder='global'),
+      "decoder='global' was given, but the weights have decoder='swin'",
+    ),
     (dict(heads=2, frames=128), 'give frames from 64 to 79'),
     (dict(heads=2, wdith=3), "'wdith'"),
     (dict(heads=2, stride=10), 'position table holds 32 tokens'),
