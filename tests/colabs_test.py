@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import CACHE
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / 'colabs').glob('*.ipynb'))
 
@@ -12,7 +14,10 @@ NOTEBOOKS = sorted((ROOT / 'colabs').glob('*.ipynb'))
 def test_notebook_runs(path, monkeypatch):
   nbformat = pytest.importorskip('nbformat')
   nbclient = pytest.importorskip('nbclient')
-  monkeypatch.setenv('OIDO_COLAB_STEPS', '20')
+  monkeypatch.setenv('OIDO_COLAB_STEPS', '6')
+  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', CACHE)
+  # Pictures go into the notebook.
+  monkeypatch.delenv('MPLBACKEND', raising=False)
   # One device, as on a laptop: the eight of the tests take turns and take longer.
   monkeypatch.setenv('XLA_FLAGS', '')
   notebook = nbformat.read(path, as_version=4)

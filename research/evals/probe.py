@@ -18,6 +18,8 @@ from jaxtyping import Array, Float
 
 from research.evals import scores
 
+MIN_BATCH = 32
+
 
 @dataclasses.dataclass(frozen=True)
 class ProbeConfig:
@@ -28,10 +30,10 @@ class ProbeConfig:
   better validation score (of equal scores the lower loss is better) and its best round counts.
   """
 
-  learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
+  learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
   weight_decays: tuple[float, ...] = (0.0, 1e-3, 1e-2, 1e-1)
   seeds: int = 3
-  batch_size: int = 256
+  batch_size: int = 256  # at most; a quarter of the rows where that is less
   max_rounds: int = 60
   min_round_steps: int = 20
   patience: int = 10
@@ -198,7 +200,8 @@ def _train(
 ) -> tuple[dict[str, Array], Array, Array]:
   """Of the best round of every seed and grid point: parameters, its number and its loss [k, g]."""
   seeds, points, width = config.seeds, rates.shape[0], x.shape[1]
-  batch = min(config.batch_size, train.shape[0])
+  # Four batches a pass at least: with one, every seed would train alike.
+  batch = min(config.batch_size, max(MIN_BATCH, train.shape[0] // 4), train.shape[0])
   steps = max(config.min_round_steps, train.shape[0] // batch)
   valid = jnp.arange(validation.shape[0]) < num_validation
   x_val, y_val = x[validation], y[validation]
