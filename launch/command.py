@@ -2,6 +2,7 @@
 code 2."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -104,10 +105,30 @@ def config_flag() -> Any:
   from ml_collections import config_flags
 
   # New attributes are accepted here so that `research.train.build` can name the nearest known one.
-  return config_flags.DEFINE_config_file(
+  holder = config_flags.DEFINE_config_file(
     'config', None, 'A config file: experiments/….py[:ARG].', lock_config=False,
     accept_new_attributes=True,
   )  # fmt: skip
+  parser = flags.FLAGS['config'].parser
+  read = parser.parse
+  parser.parse = lambda path: _with_groups(read(path), sys.argv[1:])
+  return holder
+
+
+def _with_groups(config: Any, argv: Sequence[str]) -> Any:
+  """Makes the groups that overrides on the command line name and the config file leaves out."""
+  from ml_collections import ConfigDict
+
+  for arg in argv:
+    match = re.match(r'--?config\.([\w.]+)=', arg)
+    node = config
+    for part in match[1].split('.')[:-1] if match else ():
+      if not isinstance(node, ConfigDict):
+        break
+      if node.get(part) is None:
+        node[part] = ConfigDict()
+      node = node[part]
+  return config
 
 
 def distributed_flags() -> None:
