@@ -1,4 +1,4 @@
-"""Keeps freed memory in the process, so that a step on a CPU does not ask the kernel for it again."""
+"""Keeps freed memory in the process: a step on a CPU need not ask the kernel for it again."""
 
 import ctypes
 import platform
@@ -10,9 +10,9 @@ M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD = -8, -4, -1
 def keep_freed_memory() -> bool:
   """Tells glibc's malloc to keep what is freed; returns whether it is there to be told.
 
-  XLA allocates the temporary memory of a program anew for every call. By default glibc maps and unmaps
-  that much memory each time, and the kernel clears every page of it again: a tenth of an AudioMAE-B
-  step on a CPU. To be called first, before other threads have arenas of their own.
+  XLA allocates the temporary memory of a program anew for every call. By default glibc maps and
+  unmaps that much memory each time, and the kernel clears every page of it again: a tenth of an
+  AudioMAE-B step on a CPU. To be called first, before other threads have arenas of their own.
   """
   if platform.libc_ver()[0] != 'glibc':
     return False

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from launch.benchmarks import timing
+from launch.memory import keep_freed_memory
 from research.models import audio_mae
 from research.objectives.reconstruction import masked_patch_mse
 from research.train import hardware
@@ -73,6 +74,7 @@ def compare_training(
   """
   from launch.benchmarks import torch_mae
 
+  keep_freed_memory()
   gpu = jax.devices()[0].platform == 'gpu'
   model = audio_mae.AudioMAE(size=size, decoder=decoder, dtype='bfloat16' if gpu else 'float32')
   grid = audio_mae.grid(model)

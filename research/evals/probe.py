@@ -184,6 +184,27 @@ def _validate(params: Any, x: Array, y: Array, valid: Array) -> tuple[Array, Arr
   return (right * weight).sum(axis=1) / total, loss
 
 
+def _start(optimizer: Any, seeds: int, points: int, width: int, num_classes: int) -> _Carry:
+  """Before the first round: small kernels, one draw a seed that its grid points share."""
+  keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
+  draw = jax.vmap(lambda key: jax.random.normal(key, (width, 1, num_classes)))(keys)
+  params = {
+    'kernel': jnp.tile(0.01 * draw, (1, 1, points, 1)),
+    'bias': jnp.zeros((seeds, points, num_classes)),
+  }
+  worst = jnp.full((seeds, points), -jnp.inf)
+  return _Carry(
+    params=params,
+    opt_state=optimizer.init(params),
+    best=params,
+    best_score=worst,
+    best_loss=-worst,
+    best_round=jnp.zeros((seeds, points), jnp.int32),
+    round=jnp.int32(0),
+    keys=jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys),
+  )
+
+
 @functools.partial(jax.jit, static_argnames=('num_classes', 'config'))
 def _train(
   x: Float[Array, 'n d'],
@@ -199,7 +220,6 @@ def _train(
   config: ProbeConfig,
 ) -> tuple[dict[str, Array], Array, Array]:
   """Of the best round of every seed and grid point: parameters, its number and its loss [k, g]."""
-  seeds, points, width = config.seeds, rates.shape[0], x.shape[1]
   # Four batches a pass at least: with one, every seed would train alike.
   batch = min(config.batch_size, max(MIN_BATCH, train.shape[0] // 4), train.shape[0])
   steps = max(config.min_round_steps, train.shape[0] // batch)
@@ -246,22 +266,6 @@ def _train(
     waiting = jnp.any(carry.round - carry.best_round < config.patience)
     return (carry.round < config.max_rounds) & waiting
 
-  keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
-  draw = jax.vmap(lambda key: jax.random.normal(key, (width, 1, num_classes)))(keys)
-  params = {
-    'kernel': jnp.tile(0.01 * draw, (1, 1, points, 1)),  # one start a seed, shared by the grid
-    'bias': jnp.zeros((seeds, points, num_classes)),
-  }
-  worst = jnp.full((seeds, points), -jnp.inf)
-  start = _Carry(
-    params,
-    optimizer.init(params),
-    params,
-    worst,
-    -worst,
-    jnp.zeros((seeds, points), jnp.int32),
-    jnp.int32(0),
-    jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys),
-  )
+  start = _start(optimizer, config.seeds, rates.shape[0], x.shape[1], num_classes)
   end = jax.lax.while_loop(going, one_round, start)
   return end.best, end.best_round, end.best_loss

@@ -108,24 +108,22 @@ def linear_probe(system: System, task: Prepared, options: Options) -> dict[str, 
       config=options.probe,
       pad_to=pad_to,
     )
-    rates, decays = options.probe.learning_rates, options.probe.weight_decays
     chosen = {
       'learning_rate': found.learning_rate,
       'weight_decay': found.weight_decay,
       'rounds': found.rounds,
-      # A winner at the end of its range says that the range may be too short.
-      'at_edge': [
-        name
-        for name, value, all_values in (
-          ('learning_rate', found.learning_rate, rates),
-          ('weight_decay', found.weight_decay, decays),
-        )
-        if len(all_values) > 1 and value == max(all_values)
-      ],
+      'at_edge': [n for n in ('learning_rate', 'weight_decay') if _at_edge(found, n)],
     }
     return Fold(found.test_scores, found.validation, chosen, found.grid)
 
   return row('probe', system, task, fit)
+
+
+def _at_edge(found: probe.ProbeResult, name: str) -> bool:
+  """Whether the largest value won by more than a point: the grid may then be too short."""
+  largest = max(point[name] for point in found.grid)
+  inside = [point['validation'] for point in found.grid if point[name] < largest]
+  return bool(inside) and found.validation > max(inside) + 0.01
 
 
 def nearest_neighbours(system: System, task: Prepared, options: Options) -> dict[str, Any]:

@@ -30,7 +30,7 @@ NAMES = {
   'representation_std': 'spread of the representation',
 }
 MOST_CLIPS = 6
-MOST_CHARTS = 14
+FIRST_CHARTS, MOST_CHARTS = 6, 24
 PANELS = ('original', 'masked', 'reconstructed')
 
 
@@ -157,7 +157,13 @@ def curve_section(metrics: Sequence[Mapping[str, Any]]) -> str:
       continue
     charts.setdefault(part if whole else name, {})[name] = series[name]
   order = sorted(charts, key=lambda n: (n != 'loss', n != 'learning_rate', n in SPEED, n))
-  shown = [n for n in order if n in ('loss', 'learning_rate') or not _constant(charts[n])]
+  # The only term of a loss is the loss again.
+  loss = charts.get('loss', {}).get('loss', ())
+  shown = [
+    n
+    for n in order
+    if n in ('loss', 'learning_rate') or not (_constant(charts[n]) or charts[n].get(n) == loss)
+  ]
   if not shown:
     return ''
   figures = [
@@ -165,7 +171,9 @@ def curve_section(metrics: Sequence[Mapping[str, Any]]) -> str:
     for n in shown[:MOST_CHARTS]
     for text in [NAMES.get(n, n.replace('_', ' '))]
   ]
-  return f'<h2>Training</h2><div class="charts">{"".join(figures)}</div>'
+  first, rest = ''.join(figures[:FIRST_CHARTS]), ''.join(figures[FIRST_CHARTS:])
+  more = f'<details><summary>More curves</summary><div class="charts">{rest}</div></details>'
+  return f'<h2>Training</h2><div class="charts">{first}</div>' + (more if rest else '')
 
 
 def _constant(chart: Mapping[str, tuple[list[float], list[float]]]) -> bool:

@@ -92,7 +92,7 @@ def lines(
   height: float = 200,
 ) -> str:
   """A line chart of named (x, y) series; values that are not finite break the line."""
-  left, right, top, bottom = 54.0, 12.0, 14.0 + 18.0 * (len(series) > 1), 36.0
+  left, right, top, bottom = 54.0, 18.0, 14.0 + 18.0 * (len(series) > 1), 36.0
   drawn = {
     name: _thin(np.asarray(x, float), np.asarray(y, float)) for name, (x, y) in series.items()
   }

@@ -54,8 +54,8 @@ def _attend(q, k, v, key_mask, implementation):
     return library(q, k, v)
 
   def cached(q, k, v):
-    y = _by_heads(_weighted, key_mask, q, k, v)
-    return _heads_last(y, q.shape[0])
+    y = _by_heads(_weighted, key_mask, *map(_single, (q, k, v)))
+    return _heads_last(y, q.shape[0]).astype(q.dtype)
 
   return jax.lax.platform_dependent(q, k, v, cpu=cached, default=library)
 
@@ -69,7 +69,8 @@ def _attend_backward(implementation, kept, g):
   q, k, v, key_mask, y = kept
 
   def cached(*arrays):
-    return tuple(_heads_last(d, q.shape[0]) for d in _by_heads(_pullback, key_mask, *arrays))
+    found = _by_heads(_pullback, key_mask, *map(_single, arrays))
+    return tuple(_heads_last(d, q.shape[0]).astype(q.dtype) for d in found)
 
   def at_once(*arrays):
     parts = [_heads_first(x) for x in arrays]
@@ -81,6 +82,11 @@ def _attend_backward(implementation, kept, g):
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _single(x):
+  """float32: XLA's CPU library has no product of 16-bit floats that is summed in float32."""
+  return x.astype(jnp.float32)
 
 
 # -- One or more heads: arrays [..., n, k] -----------------------------------------------------
@@ -141,7 +147,14 @@ def _by_heads(function: Callable, key_mask: Array | None, *arrays: Array):
 @jax.custom_vjp
 def products(q: Float[Array, 'b t h k'], k: Float[Array, 'b s h k']) -> Float[Array, 'b h t s']:
   """q.k of every pair, summed and returned in float32; the backward pass computes in q's dtype."""
-  return jnp.einsum('bthk,bshk->bhts', q, k, preferred_element_type=jnp.float32)
+
+  def single(q, k):
+    return jnp.einsum('bthk,bshk->bhts', _single(q), _single(k))
+
+  def half(q, k):
+    return jnp.einsum('bthk,bshk->bhts', q, k, preferred_element_type=jnp.float32)
+
+  return jax.lax.platform_dependent(q, k, cpu=single, default=half)
 
 
 def _products_backward(kept, g):

@@ -354,8 +354,8 @@ class AudioMAE(nn.Module):
     first."""
     if self.contextual_depth + 1 >= self.depth:
       raise InputError(
-        f'contextual_depth={self.contextual_depth} leaves none of the {self.depth} blocks to average: '
-        f'give one below {self.depth - 1}.'
+        f'contextual_depth={self.contextual_depth} leaves none of the {self.depth} blocks to '
+        f'average: give one below {self.depth - 1}.'
       )
     batch = jax.tree.map(jnp.asarray, dict(batch))
     spectrogram, frame_mask = self._input(batch)

@@ -110,9 +110,16 @@ def _contract_backward(n, dtype, kept, g):
   g = g.astype(dtype).reshape(-1, *g.shape[g.ndim - outputs :])
   axes = tuple(range(1, outputs + 1)), tuple(range(n, kernel.ndim))
   dx = jax.lax.dot_general(g, kernel.astype(dtype), (axes, ((), ())))
-  dkernel = jax.lax.dot_general(
-    flat, g, (((0,), (0,)), ((), ())), preferred_element_type=kernel.dtype
-  )
+  rows = (((0,), (0,)), ((), ()))
+
+  def half(flat, g):
+    return jax.lax.dot_general(flat, g, rows, preferred_element_type=kernel.dtype)
+
+  def single(flat, g):
+    # XLA's CPU library has no product of 16-bit floats that is summed in float32.
+    return jax.lax.dot_general(flat.astype(kernel.dtype), g.astype(kernel.dtype), rows)
+
+  dkernel = jax.lax.platform_dependent(flat, g, cpu=single, default=half)
   return dx.reshape(x.shape).astype(like.dtype), dkernel
 
 

@@ -189,7 +189,8 @@ def model_input(
   """
   if 'audio_mask' not in batch:
     raise InputError(
-      "The batch holds 'audio' without 'audio_mask': give a boolean [b, t] mask, True for real samples."
+      "The batch holds 'audio' without 'audio_mask': give a boolean [b, t] mask, True for real "
+      'samples.'
     )
   samples = frontend.samples(frames)
   x, frame_mask = frontend.raw(batch['audio'][:, :samples], batch['audio_mask'][:, :samples])

@@ -56,8 +56,9 @@ def keep_counts(
   kept = masking.keep_count(rows * columns, ratio) if kind == 'unstructured' else keep_t * keep_f
   if not 0 < kept < rows * columns:
     raise InputError(
-      f'{kind} masking with mask_ratio={ratio}, mask_t_prob={t_prob}, mask_f_prob={f_prob} keeps {kept} of '
-      f'{rows} x {columns} patches; at least one must be kept and one removed: change the ratio or frames.'
+      f'{kind} masking with mask_ratio={ratio}, mask_t_prob={t_prob}, mask_f_prob={f_prob} keeps '
+      f'{kept} of {rows} x {columns} patches; at least one must be kept and one removed: change '
+      'the ratio or frames.'
     )
   return Counts(kept, keep_t, keep_f)
 

@@ -37,7 +37,8 @@ def masked_patch_mse(
   x_hat, x, m = (out[k].astype(jnp.float32) for k in ('pred', 'target', 'mask'))
   if x_hat.ndim != 3 or x_hat.shape != x.shape or m.shape != x.shape[:2]:
     raise ValueError(
-      f'masked_patch_mse: pred {x_hat.shape} and target {x.shape} must be equal [b, n, p], mask {m.shape} [b, n].'
+      f'masked_patch_mse: pred {x_hat.shape} and target {x.shape} must be equal [b, n, p], mask '
+      f'{m.shape} [b, n].'
     )
   valid = jnp.ones(m.shape[0]) if 'valid' not in batch else batch['valid'].astype(jnp.float32)
   m = m * valid[:, None]

@@ -28,7 +28,8 @@ def cross_entropy(
   logits, label = out['logits'].astype(jnp.float32), batch['label']
   if logits.ndim != 2 or label.shape not in (logits.shape[:1], logits.shape):
     raise ValueError(
-      f'cross_entropy: logits {logits.shape} must be [b, c], label {label.shape} integer [b] or float [b, c].'
+      f'cross_entropy: logits {logits.shape} must be [b, c], label {label.shape} integer [b] or '
+      'float [b, c].'
     )
   classes = logits.shape[1]
   if label.ndim == 1:
@@ -60,7 +61,8 @@ def binary_cross_entropy(
   label = batch['label']
   if z.ndim != 2 or label.shape not in (z.shape[:1], z.shape):
     raise ValueError(
-      f'binary_cross_entropy: logits {z.shape} must be [b, c], label {label.shape} the same or integer [b].'
+      f'binary_cross_entropy: logits {z.shape} must be [b, c], label {label.shape} the same or '
+      'integer [b].'
     )
   if label.ndim == 1:
     label = jax.nn.one_hot(label, z.shape[1], dtype=jnp.float32)

@@ -93,12 +93,14 @@ class Embedder:
       samples = np.asarray(audio)
       if sample_rate is None:
         raise InputError(
-          f'embed got samples without sample_rate: give it in Hz ({frontend.sample_rate} if they are at the '
+          f'embed got samples without sample_rate: give it in Hz ({frontend.sample_rate} if they '
+          'are at the '
           "model's own)."
         )
       if samples.ndim != 1 or samples.dtype.kind != 'f':
         raise InputError(
-          f'{where} has shape {samples.shape} and type {samples.dtype}; expected float samples [t] in [-1, 1].'
+          f'{where} has shape {samples.shape} and type {samples.dtype}; expected float samples '
+          '[t] in [-1, 1].'
         )
       if not np.isfinite(samples).all():
         raise InputError(f'{where} holds samples that are not numbers (NaN or infinite).')
@@ -107,8 +109,9 @@ class Embedder:
         samples = soxr.resample(samples, sample_rate, frontend.sample_rate, quality='HQ')
     if len(samples) < frontend.min_samples:
       raise InputError(
-        f'{where} is too short: {len(samples)} samples at {frontend.sample_rate} Hz, and one frame takes '
-        f'{frontend.min_samples} ({1000 * frontend.min_samples / frontend.sample_rate:g} ms).'
+        f'{where} is too short: {len(samples)} samples at {frontend.sample_rate} Hz, and one '
+        f'frame takes {frontend.min_samples} '
+        f'({1000 * frontend.min_samples / frontend.sample_rate:g} ms).'
       )
     return samples
 

@@ -143,7 +143,8 @@ def load(
   file = path / FILE if path.is_dir() else path
   if path.is_dir() and not file.exists():
     raise InputError(
-      f'{str(path)!r} holds no weights: expected a workdir (config.json and checkpoints/) or {FILE}.'
+      f'{str(path)!r} holds no weights: expected a workdir (config.json and checkpoints/) or '
+      f'{FILE}.'
     )
   return _load_saved(file, args)
 
@@ -195,7 +196,8 @@ def _assemble(
     for name, value in changes.items():
       if getattr(saved, name) != value:
         raise InputError(
-          f'{name}={value!r} was given, but the weights were made with {name}={getattr(saved, name)!r}.'
+          f'{name}={value!r} was given, but the weights were made with '
+          f'{name}={getattr(saved, name)!r}.'
         ) from error
     raise
   return Pretrained(spec['name'], model, variables, origin)

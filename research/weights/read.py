@@ -52,7 +52,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
   if importlib.util.find_spec('torch') is None:
     raise InputError(
-      f"{str(path)!r} is a PyTorch file and torch is not installed: pip install -e '.[parity]', or convert "
+      f"{str(path)!r} is a PyTorch file and torch is not installed: pip install -e '.[parity]', "
+      'or convert '
       'the file to safetensors where it is.'
     )
   import torch
@@ -66,8 +67,8 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
       str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
     )
     raise InputError(
-      f'{str(path)!r} cannot be read as plain PyTorch weights ({reason}). Files that need code to be '
-      'loaded are refused: save its state dict alone, as safetensors.'
+      f'{str(path)!r} cannot be read as plain PyTorch weights ({reason}). Files that need code '
+      'to be loaded are refused: save its state dict alone, as safetensors.'
     ) from error
   for name in NESTED:
     if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
@@ -75,7 +76,8 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
   tensors = isinstance(found, Mapping) and all(isinstance(v, torch.Tensor) for v in found.values())
   if not tensors or not found:
     raise InputError(
-      f'{str(path)!r} holds no state dict: expected tensors by name, at the top or under {", ".join(NESTED)}.'
+      f'{str(path)!r} holds no state dict: expected tensors by name, at the top or under '
+      f'{", ".join(NESTED)}.'
     )
   return {k: (v.float() if v.dtype == torch.bfloat16 else v).numpy() for k, v in found.items()}
 

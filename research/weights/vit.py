@@ -51,7 +51,8 @@ def encoder_args(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> 
   width, channels, patch, other = arrays['patch_embed.proj.weight'].shape
   if channels != 1 or patch != other:
     raise InputError(
-      f'The patch embedding is {channels} x {patch} x {other}; one channel and square patches are needed.'
+      f'The patch embedding is {channels} x {patch} x {other}; one channel and square patches '
+      'are needed.'
     )
   depth = count_layers(arrays, 'blocks')
   found = dict(width=width, depth=depth, patch=patch)
@@ -63,7 +64,8 @@ def encoder_args(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> 
     found['heads'] = SIZES[names[0]].heads
   elif 'heads' not in given:
     raise InputError(
-      f'An encoder of width {width} and depth {depth} is in no table: give its number of heads, heads=….'
+      f'An encoder of width {width} and depth {depth} is in no table: give its number of heads, '
+      'heads=….'
     )
   bins = Frontend.from_dict(given.get('frontend') or {}).num_features
   return found | _frames(arrays['pos_embed'].shape[1] - 1, patch, bins, given)
@@ -82,13 +84,14 @@ def _frames(tokens: int, patch: int, bins: int, given: Mapping[str, Any]) -> dic
     frames = given.get('frames', 1024 if least <= 1024 < least + s else least)
     if (frames - patch) // s + 1 != rows:
       raise InputError(
-        f'The position table holds {rows} x {columns} tokens, which is not frames={frames} at stride {s}: '
-        f'give frames from {least} to {least + s - 1}.'
+        f'The position table holds {rows} x {columns} tokens, which is not frames={frames} at '
+        f'stride {s}: give frames from {least} to {least + s - 1}.'
       )
     return {'frames': frames} | ({'stride': s} if s != patch else {})
   raise InputError(
-    f'The position table holds {tokens} tokens, which no grid of {patch} x {patch} patches over {bins} mel '
-    f'bins at stride {" or ".join(map(str, strides))} has: give stride=… or the frontend.'
+    f'The position table holds {tokens} tokens, which no grid of {patch} x {patch} patches over '
+    f'{bins} mel bins at stride {" or ".join(map(str, strides))} has: give stride=… or the '
+    'frontend.'
   )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from research.errors import InputError
-from research.evals import embeddings, harness, protocols, scores, tables, tasks
+from research.evals import embeddings, harness, probe, protocols, scores, tables, tasks
 from research.evals.probe import ProbeConfig
 from tests.evals import toy
 
@@ -167,7 +167,7 @@ def test_a_protocol_of_ones_own(folder, tmp_path):
 
   def majority(system, task, options):
     def fit(x, rows):
-      train, validation, test = rows
+      train, _, test = rows
       votes = np.bincount(task.labels[train], minlength=len(task.classes)).astype(np.float32)
       return protocols.Fold(np.tile(votes, (1, len(test), 1)), 0.0, {'steps': 1}, [{'steps': 1}])
 
@@ -190,12 +190,12 @@ def test_a_protocol_of_ones_own(folder, tmp_path):
 
 def test_unknown_names_are_refused_before_the_work(folder, tmp_path):
   task = [tasks.prepare(str(folder))]
-  with pytest.raises(InputError, match="Unknown protocol 'prob'. Did you mean 'probe'"):
+  with pytest.raises(InputError, match=r"Unknown protocol 'prob'\. Did you mean 'probe'"):
     harness.evaluate([toy.embedder()], task, out=tmp_path, use=('prob',))
   with pytest.raises(InputError, match="Unknown choice of layers 'lasst'"):
     protocols.System(toy.embedder(), protocols.Options(layers='lasst'), tmp_path)
   system = protocols.System(toy.embedder(), protocols.Options(pool='men'), tmp_path)
-  with pytest.raises(InputError, match="Unknown pooling 'men'. Did you mean 'mean'"):
+  with pytest.raises(InputError, match=r"Unknown pooling 'men'\. Did you mean 'mean'"):
     system.features(task[0])
 
 
@@ -203,3 +203,11 @@ def test_score_text_is_in_percent_but_for_d_prime():
   assert tables.score_text({'metric': 'accuracy', 'score': 0.8734, 'ci': 0.0123}) == '87.3 ± 1.2'
   assert tables.score_text({'metric': 'mAP', 'score': 0.5, 'ci': None}) == '50.0'
   assert tables.score_text({'metric': 'd_prime', 'score': 2.5321, 'ci': None}) == '2.532'
+
+
+def test_a_grid_that_is_too_short_is_told():
+  points = ((1e-3, 0.0, 0.6), (1e-2, 0.0, 0.8), (1e-3, 1e-2, 0.6), (1e-2, 1e-2, 0.805))
+  grid = [dict(zip(('learning_rate', 'weight_decay', 'validation'), p)) for p in points]
+  won = probe.ProbeResult(np.zeros((1, 1, 2)), 0.805, 1e-2, 1e-2, [1], grid)
+  assert protocols._at_edge(won, 'learning_rate')  # 20 points better than the next rate
+  assert not protocols._at_edge(won, 'weight_decay')  # half a point better: no matter

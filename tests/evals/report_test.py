@@ -106,6 +106,23 @@ def test_everything_is_on_the_page(workdir):
   assert page.index('original spectrogram') < page.index('masked spectrogram')
 
 
+def test_held_out_metrics_share_a_chart_and_copies_of_the_loss_are_left_out(tmp_path):
+  lines = [
+    {'step': s, 'loss': 1.0 / s, 'mse': 1.0 / s, 'valid/accuracy': 0.1 * s, 'valid/loss': 2.0 / s}
+    for s in (1, 2, 3)
+  ]
+  (tmp_path / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+  page, _ = check(report.write_report(tmp_path))
+  captions = re.findall(r'<figcaption>([^<]+)', page)
+  assert captions == ['loss', 'accuracy']
+  assert 'valid/loss' in page
+  # Without a training loss the held-out curves are still drawn.
+  lines = [{'step': s, 'valid/accuracy': 0.1 * s} for s in (1, 2)]
+  (tmp_path / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+  page, _ = check(report.write_report(tmp_path))
+  assert re.findall(r'<figcaption>([^<]+)', page) == ['accuracy']
+
+
 def test_pictures_are_cut_to_the_sound_and_turned_upright(workdir):
   page, _ = check(report.write_report(workdir))
   pictures = re.findall(r'data:image/png;base64,([^"]+)', page)
@@ -127,11 +144,13 @@ def test_low_frequencies_are_at_the_bottom():
 
 
 def test_an_empty_folder_gives_a_page(tmp_path):
-  page, text = check(report.write_report(tmp_path))
+  _, text = check(report.write_report(tmp_path))
   assert tmp_path.name in text and 'Training' not in text
 
 
-@pytest.mark.parametrize('absent', ['config.json', 'metrics.jsonl', 'pictures.npz', 'scores.json', 'map.npz'])  # fmt: skip
+@pytest.mark.parametrize(
+  'absent', ['config.json', 'metrics.jsonl', 'pictures.npz', 'scores.json', 'map.npz']
+)
 def test_any_part_may_be_missing(workdir, absent):
   (workdir / absent).unlink()
   check(report.write_report(workdir))

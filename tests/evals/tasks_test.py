@@ -213,7 +213,7 @@ def test_absent_data_say_what_to_do(tmp_path):
     tasks.get('esc1')
   with pytest.raises(InputError, match='there is no folder'):
     tasks.get(f'.{os.sep}nowhere')
-  with pytest.raises(InputError, match="Unknown suite 'smal'. Did you mean 'small'"):
+  with pytest.raises(InputError, match=r"Unknown suite 'smal'\. Did you mean 'small'"):
     tasks.names(None, 'smal')
   with pytest.raises(InputError, match='No task is named'):
     tasks.names('')

@@ -51,7 +51,7 @@ def test_published_sizes():
 
 def test_names():
   assert models.get('audio_mae') is AudioMAE
-  with pytest.raises(InputError, match="Unknown model 'audiomae'. Did you mean"):
+  with pytest.raises(InputError, match=r"Unknown model 'audiomae'\. Did you mean"):
     models.get('audiomae')
 
 
@@ -139,7 +139,7 @@ def test_embed_cuts_long_audio_into_chunks():
 def test_without_a_key_the_masks_cannot_be_drawn():
   model = AudioMAE(**SMALL, **DECODER)
   variables, _ = run(model)
-  with pytest.raises(InputError, match="rngs={'mask': key}"):
+  with pytest.raises(InputError, match=r"rngs=\{'mask': key\}"):
     model.apply(variables, batch())
 
 

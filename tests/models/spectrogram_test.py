@@ -57,7 +57,11 @@ def loss_and_gradients(model, variables, patches, **kwargs):
   return jax.jit(jax.value_and_grad(loss))(variables['params'])
 
 
-@pytest.mark.parametrize('change', [dict(scan_layers=True), dict(remat=True), dict(scan_layers=True, remat=True)], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+  'change',
+  [dict(scan_layers=True), dict(remat=True), dict(scan_layers=True, remat=True)],
+  ids=str,
+)
 @pytest.mark.parametrize('train', [False, True])
 def test_scan_and_remat_change_nothing(change, train):
   from research.models.layers import stack_blocks, unstack_blocks

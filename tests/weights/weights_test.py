@@ -258,7 +258,7 @@ def test_contradictions_are_refused(args, message):
 
 
 def test_names_are_checked():
-  with pytest.raises(InputError, match="Unknown release 'audiomae'. Did you mean 'audio_mae'"):
+  with pytest.raises(InputError, match=r"Unknown release 'audiomae'\. Did you mean 'audio_mae'"):
     convert('audiomae', {})
   with pytest.raises(InputError, match='holds no patch_embed'):
     convert('audio_mae', {'x': np.zeros(2)})
