@@ -111,6 +111,8 @@ def _contract_backward(n, dtype, kept, g):
   axes = tuple(range(1, outputs + 1)), tuple(range(n, kernel.ndim))
   dx = jax.lax.dot_general(g, kernel.astype(dtype), (axes, ((), ())))
   rows = (((0,), (0,)), ((), ()))
+  if dtype == kernel.dtype:
+    return dx.reshape(x.shape).astype(like.dtype), jax.lax.dot_general(flat, g, rows)
 
   def half(flat, g):
     return jax.lax.dot_general(flat, g, rows, preferred_element_type=kernel.dtype)
