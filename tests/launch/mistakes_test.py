@@ -76,7 +76,10 @@ def cases(tmp_path):
       [CONFIG, work, '--config.optim.learning_rate=1'],
       ['config.optim.learning_rate', 'config.optim.lr'],
     ),
-    'misspelt group': ([CONFIG, work, '--config.optimizer.lr=1'], ["'config.optimizer'", "Did you mean 'config.optim'"]),
+    'misspelt group': (
+      [CONFIG, work, '--config.optimizer.lr=1'],
+      ["'config.optimizer'", "Did you mean 'config.optim'"],
+    ),
     'text for a number': ([CONFIG, work, '--config.optim.lr=fast'], ['lr', 'fast']),
     'folder that is not there': (
       [CONFIG, work, '--config.data.source=/no/such/folder'],

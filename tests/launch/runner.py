@@ -18,6 +18,8 @@ def environment(devices=1):
     **os.environ,
     'XLA_FLAGS': flags,
     'JAX_PLATFORMS': 'cpu',
+    # See conftest: devices that wait for each other need a thread each.
+    'NPROC': '32' if devices > 1 else str(os.cpu_count()),
     'JAX_COMPILATION_CACHE_DIR': CACHE,
     'PYTHONUNBUFFERED': '1',
   }
