@@ -111,7 +111,11 @@ def config_flag() -> Any:
   )  # fmt: skip
   parser = flags.FLAGS['config'].parser
   read = parser.parse
-  parser.parse = lambda path: _with_groups(read(path), sys.argv[1:])
+
+  def parse(argument: str) -> Any:
+    return _with_groups(read(argument), sys.argv[1:])
+
+  parser.parse = parse  # type: ignore[method-assign]
   return holder
 
 

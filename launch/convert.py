@@ -47,8 +47,8 @@ def convert() -> Path:
   """--source in the original layout -> a folder of ours."""
   from research import weights
 
-  pretrained = weights.load(SOURCE.value, release=RELEASE.value, **parse_args(ARGS.value))
-  return weights.save(pretrained, OUT.value)
+  pretrained = weights.load(str(SOURCE.value), release=RELEASE.value, **parse_args(ARGS.value))
+  return weights.save(pretrained, str(OUT.value))
 
 
 def reverse() -> Path:
@@ -57,9 +57,9 @@ def reverse() -> Path:
 
   from research import weights
 
-  pretrained = weights.load(SOURCE.value, **parse_args(ARGS.value))
-  arrays = weights.revert(RELEASE.value, pretrained.model, pretrained.variables)
-  out = Path(OUT.value)
+  pretrained = weights.load(str(SOURCE.value), **parse_args(ARGS.value))
+  arrays = weights.revert(str(RELEASE.value), pretrained.model, pretrained.variables)
+  out = Path(str(OUT.value))
   file = out if out.suffix == '.safetensors' else out / f'{RELEASE.value}.safetensors'
   file.parent.mkdir(parents=True, exist_ok=True)
   save_file(arrays, file, metadata={'format': 'pt'})

@@ -24,11 +24,11 @@ def main(argv):
   command.start_distributed()
   from research.train import loop
 
-  result = loop.train(CONFIG.value, WORKDIR.value)
+  result = loop.train(CONFIG.value, str(WORKDIR.value))
   if result.finished:
     from research.evals import report
 
-    print(f'report: {report.write_report(WORKDIR.value)}', flush=True)
+    print(f'report: {report.write_report(str(WORKDIR.value))}', flush=True)
 
 
 if __name__ == '__main__':

@@ -6,8 +6,8 @@ import tempfile
 
 # Before jax is imported: a mesh of eight devices on any machine, no accelerator, no network.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-# XLA sizes its pool by this. Devices that wait for each other in a collective hold a thread each: with
-# only as many threads as a laptop has cores, they wait for ever.
+# XLA sizes its pool by this. Devices that wait for each other in a collective hold a thread each:
+# with only as many threads as a laptop has cores, they wait for ever.
 os.environ.setdefault('NPROC', '32')
 # Eight devices on few cores take turns: a collective may wait for long before it is stuck.
 os.environ['XLA_FLAGS'] = ' '.join(

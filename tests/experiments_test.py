@@ -65,13 +65,12 @@ def test_builds_at_full_size(file):
   count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes.params))
   if name_of(file) in PARAMETERS:
     assert count == PARAMETERS[name_of(file)]
+  rngs = {n: jax.random.key(0) for n in ('mask', 'dropout', 'augment')}
+  changing = list(shapes.variables)
   out = jax.eval_shape(
-    lambda variables: model.apply(
-      variables, batch, train=True, rngs={n: jax.random.key(0) for n in ('mask', 'dropout', 'augment')},
-      mutable=list(shapes.variables),
-    )[0],
+    lambda v: model.apply(v, batch, train=True, rngs=rngs, mutable=changing)[0],
     {'params': shapes.params, **shapes.variables},
-  )  # fmt: skip
+  )
   loss, _ = jax.eval_shape(build.objective(config), out, batch)
   assert loss.shape == () and loss.dtype == jnp.float32
   # The same file's rules place every parameter on a mesh.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from launch.benchmarks import timing
-from research.audio import pipeline, sources
+from research.audio import pipeline, prepare, sources
 
 RATE, SECONDS, BATCH = 16_000, 10.0, 8
 
@@ -80,14 +80,14 @@ def compare_input(clips: int = 400, threads: int = 2, repeats: int = 5) -> list[
   An epoch of `clips` clips of 10 s at 16 kHz in batches of 8; the DataLoader keeps its workers
   between epochs.
   """
-  from launch import prepare_data
-
   with tempfile.TemporaryDirectory() as temporary:
     folder = Path(temporary) / 'flac'
     folder.mkdir()
     paths = _write_clips(folder, clips)
     prepared = Path(temporary) / 'prepared'
-    prepare_data.prepare(sources.open_source(str(folder)), prepared, sample_rate=RATE)
+    source, settings = sources.open_source(str(folder)), prepare.Settings(sample_rate=RATE)
+    count = prepare.shard_count(source, settings, 256.0)
+    prepare.prepare(source, prepared, count=count, settings=settings)
     peer = f'torch DataLoader, {threads} workers, FLAC'
     runs = {
       peer: _torch_run(paths, threads),

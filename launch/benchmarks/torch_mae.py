@@ -114,6 +114,9 @@ class WindowBlock(nn.Module):
 class TorchMAE(nn.Module):
   """Loss of a batch of spectrograms [b, 1, 1024, 128]."""
 
+  positions: torch.Tensor
+  decoder_positions: torch.Tensor
+
   def __init__(self, size: str, decoder: str, grid: tuple[int, int], keep: int):
     super().__init__()
     s = SIZES[size]

@@ -6,7 +6,7 @@ own). On a GPU both compute in bf16, and the peer is compiled (torch.compile, fu
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -34,7 +34,7 @@ def _make_step(
   def step(params, moments, variables, batch, key):
     def loss_fn(params):
       out = model.apply({**variables, 'params': params}, batch, train=True, rngs={'dropout': key})
-      return masked_patch_mse(out, batch)[0]
+      return masked_patch_mse(cast(dict[str, Any], out), batch)[0]
 
     loss, gradients = jax.value_and_grad(loss_fn)(params)
     updates, moments = optimizer.update(gradients, moments, params)

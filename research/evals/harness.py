@@ -17,8 +17,8 @@ from research.evals.protocols import Options, Protocol, System
 from research.evals.tasks import Prepared
 
 FORMAT = 1
-# What has no weights worth starting from is not fine-tuned.
-KINDS: Mapping[str, Sequence[str]] = {'finetune': ('model',)}
+# Statistics have no weights to train.
+KINDS: Mapping[str, Sequence[str]] = {'finetune': ('model', 'random')}
 
 
 def evaluate(

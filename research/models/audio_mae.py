@@ -187,10 +187,11 @@ class AudioMAE(nn.Module):
   size: str = 'base'
   frontend: Any = None
   frames: int = 1024
-  width: int | None = None
-  depth: int | None = None
-  heads: int | None = None
-  patch: int | None = None
+  # None takes the size's figure: `resolve` fills it in before anything reads it.
+  width: int = None  # type: ignore[assignment]
+  depth: int = None  # type: ignore[assignment]
+  heads: int = None  # type: ignore[assignment]
+  patch: int = None  # type: ignore[assignment]
   stride: int | None = None
   mlp_ratio: float = 4.0
   masking: str = 'unstructured'
@@ -199,9 +200,10 @@ class AudioMAE(nn.Module):
   mask_f_prob: float = 0.3
   published_order: bool = False
   decoder: str = 'swin'
-  decoder_width: int | None = None
-  decoder_depth: int | None = None
-  decoder_heads: int | None = None
+  # Likewise, by `__post_init__`.
+  decoder_width: int = None  # type: ignore[assignment]
+  decoder_depth: int = None  # type: ignore[assignment]
+  decoder_heads: int = None  # type: ignore[assignment]
   decoder_shift: bool = True
   positions: str = 'published'
   padding: str = 'published'
@@ -236,7 +238,7 @@ class AudioMAE(nn.Module):
     normal = nn.initializers.normal(0.02)
     self.mask_token = self.param('mask_token', normal, (1, 1, self.decoder_width))
     self.decoder_pos_embed = self.variable('buffers', 'decoder_pos_embed', self._decoder_table)
-    common = dict(
+    common: dict[str, Any] = dict(
       depth=self.decoder_depth,
       heads=self.decoder_heads,
       pixels=self.patch**2,
@@ -246,6 +248,7 @@ class AudioMAE(nn.Module):
       remat=self.remat,
       name='decoder',
     )
+    self.decode: GlobalDecoder | WindowDecoder
     if self.decoder == 'global':
       self.decode = GlobalDecoder(attention=self.attention, **common)
     else:
@@ -274,7 +277,8 @@ class AudioMAE(nn.Module):
       'pred', 'target' [b, n, p]: predicted and true patches. 'mask' [b, n]: 1 for the removed
       patches that the loss is about. 'ids_keep' [b, m], 'ids_restore' [b, n]. 'latent' [b, 1+m, d]:
       encoded patches, cls first. 'latent_mask' [b, m]: which of them are real. 'encoder_in': their
-      embeddings. 'decoder_in'. 'frame_mask' [b, s].
+      embeddings. 'decoder_in'. 'frame_mask' [b, s]. 'embedding' [b, d]: mean of the encoded
+      patches, whose spread tells a collapse.
     """
     batch = jax.tree.map(jnp.asarray, dict(batch))
     spectrogram, frame_mask = self._input(batch)
@@ -302,6 +306,7 @@ class AudioMAE(nn.Module):
       'encoder_in': encoded['stem'],
       'decoder_in': x,
       'frame_mask': frame_mask,
+      'embedding': trunk.mean_tokens(latent[:, 1:], used),
     }
 
   def _choose(self, batch: Mapping[str, Any], size: int, valid) -> token_masks.Choice:

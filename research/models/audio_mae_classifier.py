@@ -38,10 +38,11 @@ class AudioMAEClassifier(nn.Module):
   size: str = 'base'
   frontend: Any = None
   frames: int = 1024
-  width: int | None = None
-  depth: int | None = None
-  heads: int | None = None
-  patch: int | None = None
+  # None takes the size's figure: `audio_mae.resolve` fills it in before anything reads it.
+  width: int = None  # type: ignore[assignment]
+  depth: int = None  # type: ignore[assignment]
+  heads: int = None  # type: ignore[assignment]
+  patch: int = None  # type: ignore[assignment]
   stride: int | None = None
   mlp_ratio: float = 4.0
   pooling: str = 'mean'

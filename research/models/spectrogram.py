@@ -48,7 +48,8 @@ def unpatchify(
   x = patches.reshape(-1, rows, columns, patch, patch).transpose(0, 1, 3, 2, 4)
   t = stride * np.arange(rows)[:, None] + np.arange(patch)
   c = stride * np.arange(columns)[:, None] + np.arange(patch)
-  index = (slice(None), t[:, :, None, None], c[None, None])
+  # Any: numpy's annotation of `add.at` knows no slices.
+  index: Any = (slice(None), t[:, :, None, None], c[None, None])
   count = np.zeros((1, frames, bins), np.float32)
   np.add.at(count, index, 1.0)
   total = jnp.zeros((patches.shape[0], frames, bins), patches.dtype).at[index].add(x)
@@ -178,6 +179,12 @@ def take_tokens(x: Float[Array, 'b n d'], ids: Int[Array, 'b m']) -> Float[Array
 
 
 # -- From audio to patches ---------------------------------------------------------------------
+
+
+def mean_tokens(x: Float[Array, 'b n d'], mask: Bool[Array, 'b n']) -> Float[Array, 'b d']:
+  """Mean of the tokens where `mask` is True, in float32; 0 where it never is."""
+  weight = mask.astype(jnp.float32)[..., None]
+  return (x.astype(jnp.float32) * weight).sum(1) / jnp.maximum(weight.sum(1), 1.0)
 
 
 def model_input(

@@ -52,9 +52,11 @@ class Finetune:
 
 
 def config_for(
-  loaded: weights.Pretrained, path: str, task: Prepared, settings: Finetune, seconds: float
+  loaded: weights.Pretrained, path: str | None, task: Prepared, settings: Finetune, seconds: float
 ) -> dict[str, Any]:
   """The config of a run that fine-tunes `loaded` on `task`.
+
+  With `path` None the same model starts from a random initialisation.
 
   Raises:
     InputError: for a model that no classifier is known for.
@@ -81,7 +83,7 @@ def config_for(
       seed=settings.seed,
     ),
     model=dict(name=name, args={**sizes, **extra, 'classes': len(task.classes)}),
-    init=dict(path=str(path), include='^(params/)?encoder/'),
+    init=None if path is None else dict(path=str(path), include='^(params/)?encoder/'),
     objective=dict(name='binary_cross_entropy' if multi else 'cross_entropy'),
     optim=dict(
       name='adamw',
@@ -123,7 +125,7 @@ def make_protocol(
 
   Args:
     paths: the weights behind each system, by the fingerprint of the system's weights. Other systems
-      (baselines) cannot be fine-tuned.
+      are trained from a random initialisation of the first of these models.
     workdir: folder of the runs: `<task>/<weights>/<fold>`; a run that is there is continued.
     settings: how to train.
   """
@@ -133,11 +135,9 @@ def make_protocol(
   ) -> dict[str, Any]:
     del options
     path = paths.get(str(system.embedder.weights))
-    if path is None:
-      raise InputError(
-        f'{system.embedder.name} cannot be fine-tuned: use --baselines= (none) with this protocol.'
-      )
-    loaded = weights.load(path)
+    if path is None and (system.embedder.kind != 'random' or not paths):
+      raise InputError(f'{system.embedder.name} has no weights to fine-tune.')
+    loaded = weights.load(path or next(iter(paths.values())))
     seconds = (
       task.task.seconds
       or loaded.frontend.samples(loaded.model.frames) / loaded.frontend.sample_rate
@@ -163,8 +163,9 @@ def make_protocol(
       )
       logits = predict(model, result.state, task.source.select(test), **given)
       held = predict(model, result.state, task.source.select(validation), **given)
-      value = scores.METRICS[task.task.metric](held, task.labels[validation])
-      chosen = dict(steps=settings.steps, lr=settings.lr, train_loss=result.metrics.get('loss'))
+      value = scores.METRICS[task.metric](held, task.labels[validation])
+      chosen: dict[str, Any] = dict(steps=settings.steps, lr=settings.lr)
+      chosen['train_loss'] = result.metrics.get('loss')
       return protocols.Fold(logits[None], float(value), chosen, [{**chosen, 'validation': value}])
 
     return protocols.row('finetune', system, task, fit)

@@ -240,7 +240,7 @@ class _Run:
   def evaluate(self, state: State, at_end: bool = False) -> None:
     """Runs the evaluators that are due; at the end, those that the last step did not run."""
     for name, (every, evaluator) in self.evaluators.items():
-      due = bool(every) and self.step % every == 0
+      due = bool(every and self.step % every == 0)
       if due == at_end:
         continue
       start = time.perf_counter()

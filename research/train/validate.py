@@ -133,7 +133,7 @@ def pictures(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
       for panel, values in drawn.items():
         panels.setdefault(panel, []).extend(values[: len(gathered)][gathered])
     if jax.process_index() == 0:
-      arrays = {k: np.stack(v[:count]) for k, v in panels.items()}
+      arrays: dict[str, Any] = {k: np.stack(v[:count]) for k, v in panels.items()}
       partial = run.workdir / 'pictures.partial.npz'
       np.savez_compressed(partial, **arrays)
       partial.replace(run.workdir / 'pictures.npz')

@@ -11,6 +11,7 @@ from absl import logging
 
 from research import weights
 from research.errors import InputError
+from research.models.layers import stack_blocks, unstack_blocks
 from research.train.state import State, path_name
 
 
@@ -29,8 +30,19 @@ def _check_frontend(theirs: Any, ours: Any, spec: Mapping[str, Any]) -> None:
     )
 
 
+def _by_name(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """Arrays by path, the transformer blocks both one by one and stacked (scan_layers)."""
+  unrolled = unstack_blocks(variables)
+  leaves = []
+  for tree in (stack_blocks(unrolled), unrolled):
+    leaves += jax.tree_util.tree_flatten_with_path(tree)[0]
+  return {path_name(path): np.asarray(x) for path, x in leaves}
+
+
 def warm_start(state: State, spec: Mapping[str, Any], frontend: Any = None) -> State:
   """The state with every parameter and table that `spec['path']` has under the same name and shape.
+
+  Weights of scanned layers fit a model of unrolled ones, and the other way round.
 
   Args:
     state: a fresh state.
@@ -53,10 +65,7 @@ def warm_start(state: State, spec: Mapping[str, Any], frontend: Any = None) -> S
     raise InputError(f"config.init.statistics is {spec['statistics']!r}; it is 'same' or 'any'.")
   loaded = weights.load(spec['path'])
   _check_frontend(loaded.frontend, frontend, spec)
-  have = {
-    path_name(path): np.asarray(x)
-    for path, x in jax.tree_util.tree_flatten_with_path(dict(loaded.variables))[0]
-  }
+  have = _by_name(dict(loaded.variables))
   taken, fresh = [], []
 
   def take(path, x):

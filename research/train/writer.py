@@ -12,7 +12,7 @@ import numpy as np
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
   """The lines of a metrics.jsonl; a last line that a kill left half-written is dropped."""
-  rows = []
+  rows: list[dict[str, Any]] = []
   try:
     lines = Path(path).read_text().splitlines()
   except FileNotFoundError:
@@ -71,7 +71,7 @@ class Writer:
       return
     low, high = float(np.min(image)), float(np.max(image))
     scaled = (image - low) / max(high - low, 1e-9)
-    self._events.add_image(name, np.float32(scaled)[None], step)
+    self._events.add_image(name, np.asarray(scaled, np.float32)[None], step)
 
   def close(self) -> None:
     """Flushes and closes both files."""

@@ -4,7 +4,7 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -139,7 +139,8 @@ def bucket(samples: int, least: int) -> int:
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _embed(model: nn.Module, layers: str | int, pool: str, variables, audio, audio_mask):
   """Tokens of the asked layers, [b, (l,) d] pooled or [b, (l,) n, d], and the mask [b, n]."""
-  tokens, mask = model.apply(variables, audio, audio_mask, method='embed')
+  out = model.apply(variables, audio, audio_mask, method='embed')
+  tokens, mask = cast(tuple[jax.Array, jax.Array], out)
   depth = tokens.shape[0]
   if layers == 'last':
     tokens = tokens[-1]

@@ -1,5 +1,6 @@
 """Releases by name: whose key table turns whose arrays into which of our models."""
 
+import dataclasses
 import importlib
 from collections.abc import Mapping
 from types import ModuleType
@@ -61,7 +62,7 @@ def revert(release: str, model: nn.Module, variables: Mapping[str, Any]) -> dict
 def build(name: str, args: Mapping[str, Any]) -> nn.Module:
   """The model of that name; raises InputError for an argument that it does not have."""
   cls = models.get(name)
-  known = [f for f in cls.__dataclass_fields__ if f not in ('parent', 'name')]
+  known = [f.name for f in dataclasses.fields(cls) if f.name not in ('parent', 'name')]
   for key in args:
     if key not in known:
       raise unknown(f'argument of model {name}', key, known)

@@ -47,6 +47,37 @@ def test_a_folder_of_ones_own(model, folder, tmp_path):
   assert scores == [r['score'] for r in rows]
 
 
+def test_fine_tuning_against_training_from_scratch(model, tmp_path):
+  parts = ('train', 'train', 'train', 'valid', 'test', 'test')
+  folder = toy.tones(
+    tmp_path / 'tones', per_class=12, columns=('split',), row=lambda i, c: (parts[i % 6],)
+  )
+  args = (
+    f'--model={model}', f'--tasks={folder}', f'--out={tmp_path / "out"}', '--protocol=finetune',
+    '--finetune_steps=60', '--finetune_batch_size=9', '--finetune_lr=3e-3',
+  )  # fmt: skip
+  done = runner.run('launch.evaluate', *args)
+  assert done.returncode == 0, done.stderr
+  rows = json.loads((tmp_path / 'out/scores.json').read_text())['rows']
+  assert [(r['protocol'], r['kind']) for r in rows] == [
+    ('finetune', 'model'),
+    ('finetune', 'random'),
+  ]
+  for row in rows:
+    assert row['split']['sizes'] == [[18, 6, 12]]
+    # Three classes of tones, all heard in training: far above the third that chance gives.
+    assert row['score'] > 0.6
+    assert row['chosen'][0]['steps'] == 60
+  runs = sorted((tmp_path / 'out/finetune/tones').glob('*/fold0/metrics.jsonl'))
+  assert len(runs) == 2
+
+  # What is there is not trained again, and gives the same scores.
+  again = runner.run('launch.evaluate', *args)
+  assert again.returncode == 0, again.stderr
+  found = json.loads((tmp_path / 'out/scores.json').read_text())['rows']
+  assert found[0]['values'] == rows[0]['values']
+
+
 def test_two_processes_score_the_same(model, folder, tmp_path):
   with socket.socket() as free:
     free.bind(('localhost', 0))

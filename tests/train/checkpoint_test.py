@@ -33,7 +33,9 @@ def target_of(state, mesh_shape=(1, 1, 8)):
 
 
 def equal(a, b):
-  raw = lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+  def raw(x):
+    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
   for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
     np.testing.assert_array_equal(np.asarray(raw(x)), np.asarray(raw(y)))
 
