@@ -11,6 +11,8 @@ another label column. --out gets scores.json, scores.md, scores.html, map.npz, p
 report.html, and the cache of embeddings.
 """
 
+from pathlib import Path
+
 from absl import flags
 
 from launch import command
@@ -91,8 +93,15 @@ def main(argv):
   command.start_distributed()
   import jax
 
+  from research.errors import InputError, unknown
   from research.evals import harness, probe, protocols, report, tables, tasks
 
+  known = {**protocols.PROTOCOLS, 'finetune': None}
+  for name in PROTOCOL.value:
+    if name not in known:
+      raise unknown('protocol', name, known)
+  if Path(str(OUT.value)).exists() and not Path(str(OUT.value)).is_dir():
+    raise InputError(f'--out={OUT.value} is a file; give a folder.')
   names = tasks.names(TASKS.value, SUITE.value)
   prepared = [tasks.prepare(name, DATA_ROOT.value) for name in names]
   options = protocols.Options(

@@ -73,6 +73,9 @@ def _open() -> Source:
   if name.startswith('tfds:'):
     catalogue.prepare(name.removeprefix('tfds:'), _DATA_ROOT.value)
     args['data_dir'] = _DATA_ROOT.value
+  out, here = pathlib.Path(_OUT.value).resolve(), pathlib.Path(name).resolve()
+  if here.is_dir() and (out == here or here in out.parents):
+    raise InputError(f'--out={_OUT.value} lies in the source {name}: give a folder outside of it.')
   return open_source({'name': name, 'args': args}, split=_SPLIT.value, root=_DATA_ROOT.value)
 
 

@@ -13,10 +13,12 @@ import pytest
 from research.errors import InputError
 from research.train import build, optim, sharding
 from research.train.state import init_state
+from tests.evals import toy
 from tests.launch import runner
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / 'experiments').glob('*/*.py'))
+MODEL, MSE = dict(name='audio_mae', args={}), dict(name='masked_patch_mse', args={})
 # Published numbers of parameters, by experiment: specification and upstream logs.
 PARAMETERS = {
   'audio_mae/audioset_base': 136_336_128,
@@ -130,7 +132,7 @@ def test_changes_that_alter_the_numbers_are_named():
   other['mesh']['tensor'] = 2
   assert build.changed(config, other) == []
   other['optim']['lr'] = 1.0
-  assert build.changed(config, other) == ['optim.lr: 0.001 -> 1.0']
+  assert build.changed(config, other) == ['optim.lr: 0.0005 -> 1.0']
 
 
 @pytest.mark.parametrize(
@@ -148,3 +150,19 @@ def test_wrong_configs_are_refused(change, words):
   config = load(ROOT / 'experiments/audio_mae/builtin_tiny.py').get_config().to_dict()
   with pytest.raises(InputError, match=words):
     build.complete({**config, **change})
+
+
+def test_clips_that_nobody_split_are_held_out_all_the_same(tmp_path):
+  toy.tones(tmp_path / 'a', per_class=12)
+  toy.tones(tmp_path / 'one', per_class=1, classes=(300,))
+  data = dict(build.DATA, source=str(tmp_path / 'a'))
+  train, valid = (
+    [clip.id for clip in build.source({**data, 'split': split})] for split in ('train', 'valid')
+  )
+  assert len(valid) == 36 // 20 and len(train) == 36 - len(valid)
+  assert not set(train) & set(valid)
+  # As a person writes it on the command line.
+  whole = build.complete(dict(total_steps=1, data=dict(split='None'), model=MODEL, objective=MSE))
+  assert len(build.source({**whole['data'], 'source': str(tmp_path / 'a')})) == 36
+  with pytest.raises(InputError, match='has one clip'):
+    build.source({**data, 'source': str(tmp_path / 'one'), 'split': 'train'})

@@ -188,7 +188,7 @@ class Source:
     if 'split' not in self.table.columns:
       raise InputError(
         f'Data set {self.name!r} has no column "split", so split={name!r} cannot be selected; '
-        'give no split, or a labels.csv with that column.'
+        'give split=None, or a labels.csv with that column.'
       )
     values = np.array(self.column('split'), dtype=object)
     wanted: set[str] = set()

@@ -85,9 +85,9 @@ def export(
         job.take(_with_times(chunks, embedder, remaining), progress, part_seconds)
     return dict(resumed=resumed, **(job.finish(about) if job.active else {}))
   except OSError as error:
+    kept = f' The finished parts are kept in {job.folder}; the same command goes on from them.'
     raise InputError(
-      f'Cannot write {out}: {error.strerror or error}. The finished parts are kept in '
-      f'{job.folder}; the same command goes on from them.'
+      f'Cannot write {out}: {error.strerror or error}.{kept if Path(job.folder).is_dir() else ""}'
     ) from error
 
 

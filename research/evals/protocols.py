@@ -98,14 +98,14 @@ def linear_probe(system: System, task: Prepared, options: Options) -> dict[str, 
   folds = [fold.only(valid) for fold in task.splits.folds]
   pad_to = (max(len(f.train) for f in folds), max(len(f.validation) for f in folds))
 
-  def fit(x: np.ndarray, rows: Rows) -> Fold:
+  def fit(x: np.ndarray, rows: Rows, config: ProbeConfig = options.probe) -> Fold:
     found = probe.fit(
       x,
       task.labels,
       rows,
       num_classes=len(task.classes),
       metric=task.metric,
-      config=options.probe,
+      config=config,
       pad_to=pad_to,
     )
     chosen = {
@@ -116,7 +116,9 @@ def linear_probe(system: System, task: Prepared, options: Options) -> dict[str, 
     }
     return Fold(found.test_scores, found.validation, chosen, found.grid)
 
-  return row('probe', system, task, fit)
+  # One seed is enough to tell layers apart.
+  one = dataclasses.replace(options.probe, seeds=1)
+  return row('probe', system, task, fit, lambda x, rows: fit(x, rows, one))
 
 
 def _at_edge(found: probe.ProbeResult, name: str) -> bool:
@@ -148,7 +150,9 @@ Protocol = Callable[[System, Prepared, Options], dict[str, Any]]
 PROTOCOLS: dict[str, Protocol] = {'probe': linear_probe, 'knn': nearest_neighbours}
 
 
-def row(protocol: str, system: System, task: Prepared, fit: Fit) -> dict[str, Any]:
+def row(
+  protocol: str, system: System, task: Prepared, fit: Fit, screen: Fit | None = None
+) -> dict[str, Any]:
   """Runs `fit` on every fold and layer, keeps each fold's best layer, and describes the result.
 
   Args:
@@ -156,15 +160,21 @@ def row(protocol: str, system: System, task: Prepared, fit: Fit) -> dict[str, An
     system: what is scored.
     task: on what.
     fit: (embeddings [n, d], (train, validation, test) rows) -> what was found on that fold.
+    screen: a cheaper `fit` by which the layer is chosen, where there are several; `by_layer` holds
+      its scores, and only the chosen layer gets the whole `fit`.
   """
   started = time.perf_counter()
   features = system.features(task)
   folds = [fold.only(features.valid) for fold in task.splits.folds]
   found: dict[str, list[Fold]] = {}
-  for layer, x in system.candidates(task):
-    found[layer] = [fit(x, fold.rows()) for fold in folds]
+  candidates = dict(system.candidates(task))
+  look = screen if screen and len(candidates) > 1 else fit
+  for layer, x in candidates.items():
+    found[layer] = [look(x, fold.rows()) for fold in folds]
   best = [max(found, key=lambda name: found[name][i].validation) for i in range(len(folds))]
   kept = [found[name][i] for i, name in enumerate(best)]
+  if look is not fit:
+    kept = [fit(candidates[name], fold.rows()) for name, fold in zip(best, folds)]
   tests = [fold.test for fold in folds]
   made = _result(task, kept, tests)
   made |= _identity(protocol, system, task, features)

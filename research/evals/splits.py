@@ -78,7 +78,8 @@ def make(
     for part, rows in zip(NAMES, fold.rows()):
       if not len(rows):
         raise InputError(
-          f'Task data {source.name!r} ({origin}): the {part} rows of fold {number} are empty.'
+          f'Task data {source.name!r} ({origin}): the {part} rows of fold {number} are '
+          'empty: it takes a few clips of every class for each of training, validation and test.'
         )
   digest = hashlib.sha256()
   for fold in folds:

@@ -243,7 +243,8 @@ def _label_column(source: Any) -> str:
       return name
   raise InputError(
     f'{source.name!r} has no column "label" to classify by; it has '
-    f'{", ".join(source.column_names)}. Name one with --tasks=DIR:COLUMN.'
+    f'{", ".join(source.column_names)}. Put the clips of each class in a subfolder, write a '
+    'labels.csv (path,label), or name a column with --tasks=DIR:COLUMN.'
   )
 
 

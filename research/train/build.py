@@ -3,10 +3,13 @@ data out."""
 
 import copy
 import dataclasses
+import hashlib
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
@@ -65,6 +68,8 @@ OPTIONAL: dict[str, dict[str, Any]] = dict(
   profile=dict(start=10, steps=5),
 )
 EVAL: dict[str, Any] = dict(name=None, every=None, batches=None, data={}, args={})
+# Of clips without a column "split": one in so many is held out as 'valid'.
+HELD_OUT = 20
 # What may differ between a run and its resumption: nothing that changes the numbers.
 FREE = ('mesh', 'log_every', 'checkpoint', 'evals', 'watch', 'on_nan', 'max_rewinds', 'profile')
 FREE_DATA = ('root', 'num_threads', 'prefetch', 'max_bad_fraction')
@@ -76,8 +81,10 @@ def _merge(default: Mapping[str, Any], given: Mapping[str, Any], where: str) -> 
   for key, value in given.items():
     path = f'{where}.{key}' if where else key
     if key not in merged:
+      groups = [k for k, v in merged.items() if isinstance(v, Mapping) and key in v]
+      near = [f'{g}.{key}' for g in groups] or list(merged)
       raise unknown(
-        'setting', f'config.{path}', [f'config.{where + "." if where else ""}{k}' for k in merged]
+        'setting', f'config.{path}', [f'config.{where + "." if where else ""}{k}' for k in near]
       )
     inner = merged[key] if merged[key] is not None else OPTIONAL.get(path)
     free = key in ('args', 'evals', 'watch', 'where', 'schedule', 'layer_decay', 'source') or (
@@ -104,7 +111,8 @@ def _plain(value: Any) -> Any:
     return {str(k): _plain(v) for k, v in value.items()}
   if isinstance(value, (list, tuple)):
     return [_plain(v) for v in value]
-  return value
+  # A setting that is text takes `--config.data.split=None` as text.
+  return None if value == 'None' else value
 
 
 def complete(config: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
@@ -121,6 +129,12 @@ def complete(config: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
   _positive(full['data']['batch_size'], 'config.data.batch_size')
   _positive(full['optim']['accumulate'], 'config.optim.accumulate')
   _positive(full['checkpoint']['every'], 'config.checkpoint.every')
+  _positive(full['data']['sample_rate'], 'config.data.sample_rate')
+  for name in ('lr', 'weight_decay', 'eps'):
+    _number(full['optim'][name], f'config.optim.{name}')
+  if full['optim']['clip_norm'] is not None:
+    _number(full['optim']['clip_norm'], 'config.optim.clip_norm', above=True)
+  _number(full['data']['max_bad_fraction'], 'config.data.max_bad_fraction')
   if full['on_nan'] not in ('stop', 'rewind'):
     raise InputError(f"config.on_nan is {full['on_nan']!r}; it must be 'stop' or 'rewind'.")
   for key in set(full['optim']['schedule']) - set(optim.SCHEDULE_DEFAULTS):
@@ -141,6 +155,14 @@ def _positive(value: Any, name: str, optional: bool = False) -> None:
     return
   if not isinstance(value, int) or isinstance(value, bool) or value < 1:
     raise InputError(f'{name} is {value!r}; it must be a whole number of at least 1.')
+
+
+def _number(value: Any, name: str, above: bool = False) -> None:
+  good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+  if not good or value < 0 or (above and value == 0):
+    raise InputError(
+      f'{name} is {value!r}; it must be a number {"above" if above else "of at least"} 0.'
+    )
 
 
 def check_arguments(
@@ -174,7 +196,14 @@ def augmentation_arguments(name: str) -> list[str]:
 def model(config: Mapping[str, Any]) -> nn.Module:
   """The model that `config['model']` describes."""
   spec = config['model']
-  return models.get(spec['name'])(**spec['args'])
+  made = models.get(spec['name'])(**spec['args'])
+  rate = getattr(getattr(made, 'frontend', None), 'sample_rate', None)
+  if rate is not None and rate != config['data']['sample_rate']:
+    raise InputError(
+      f'config.data.sample_rate is {config["data"]["sample_rate"]} Hz and the front-end of the '
+      f'model takes {rate} Hz: set both alike (config.model.args.frontend.sample_rate).'
+    )
+  return made
 
 
 def objective(config: Mapping[str, Any]) -> Callable[..., Any]:
@@ -198,11 +227,37 @@ def augmentations(config: Mapping[str, Any]) -> list[Callable[..., Any]]:
 def source(data: Mapping[str, Any]) -> sources.Source:
   """The clips that a data config selects.
 
+  Clips without a column "split" (or with an empty one) have the splits 'train' and 'valid' all the
+  same: one in twenty, chosen by the hash of its id, is held out.
+
   Raises:
     InputError: for data that are not there, and when nothing is left after `split` and `where`.
   """
-  found = sources.open_source(data['source'], split=data['split'], root=data['root'])
+  if data['split'] in ('train', 'valid'):
+    found = sources.open_source(data['source'], root=data['root'])
+    if 'split' not in found.column_names or not any(found.column('split')):
+      found = _hold_out(found, data['split'])
+    else:
+      found = found.split(data['split'])
+  else:
+    found = sources.open_source(data['source'], split=data['split'], root=data['root'])
   return found.where(data['where']) if data['where'] else found
+
+
+def _hold_out(clips: sources.Source, split: str) -> sources.Source:
+  """The 'train' or 'valid' part of clips that nobody has split; both never share a clip."""
+  if len(clips) < 2:
+    raise InputError(
+      f'Data set {clips.name!r} has one clip: nothing can be held out for validation. Set '
+      'config.data.split=None and config.evals={}.'
+    )
+  order = np.argsort(
+    [hashlib.sha256(clips.id(i).encode()).hexdigest() for i in range(len(clips))], kind='stable'
+  )
+  held = np.sort(order[: max(len(clips) // HELD_OUT, 1)])
+  if split == 'valid':
+    return clips.select(held)
+  return clips.select(np.setdiff1d(np.arange(len(clips)), held))
 
 
 def train_batches(

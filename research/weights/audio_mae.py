@@ -55,7 +55,8 @@ def infer(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> tuple[s
   elif 'decoder_heads' not in given:
     if len(heads) != 1:
       raise InputError(
-        f'A global decoder of width {found["decoder_width"]} is in no table: give decoder_heads=….'
+        f'A global decoder of width {found["decoder_width"]} is in no table: give decoder_heads=… '
+        '(launch.convert: --args=decoder_heads=…).'
       )
     found['decoder_heads'] = heads.pop()
   return 'audio_mae', vit.settle(found, given)

@@ -20,6 +20,8 @@ from research.errors import InputError, unknown
 POOLS = ('mean', 'none')
 # Clips are padded to lengths on a geometric grid, so that few programs are compiled.
 GROWTH = 1.25
+# Samples beyond this were never scaled to [-1, 1].
+LOUDEST = 100.0
 
 Audio = np.ndarray | str | os.PathLike
 
@@ -33,7 +35,7 @@ class Embedder:
   def embed(
     self,
     audio: Audio | Sequence[Audio],
-    sample_rate: int | None = None,
+    sample_rate: float | None = None,
     *,
     layers: str | int = 'last',
     pool: str = 'mean',
@@ -80,10 +82,21 @@ class Embedder:
     single = isinstance(audio, (str, os.PathLike)) or (
       isinstance(audio, np.ndarray) and audio.ndim == 1
     )
+    if not single and (audio is None or not np.iterable(audio)):
+      raise InputError(
+        f'embed got {type(audio).__name__}; expected a path, samples [t], or several of either.'
+      )
+    if isinstance(audio, np.ndarray) and audio.ndim == 2 and audio.shape[1] <= 8:
+      raise InputError(
+        f'embed got an array of shape {audio.shape}, which looks like [samples, channels]: give '
+        'one channel, or the mean over channels.'
+      )
+    if sample_rate is not None and not _is_rate(sample_rate):
+      raise InputError(f'sample_rate is {sample_rate!r}; expected one number of Hz, at least 1.')
     clips = [self._clip(x, sample_rate, i) for i, x in enumerate([audio] if single else audio)]
     return single, clips
 
-  def _clip(self, audio: Audio, sample_rate: int | None, index: int) -> Float[np.ndarray, 't']:
+  def _clip(self, audio: Audio, sample_rate: float | None, index: int) -> Float[np.ndarray, 't']:
     frontend = self.model.frontend
     if isinstance(audio, (str, os.PathLike)):
       where = str(Path(audio))
@@ -100,10 +113,15 @@ class Embedder:
       if samples.ndim != 1 or samples.dtype.kind != 'f':
         raise InputError(
           f'{where} has shape {samples.shape} and type {samples.dtype}; expected float samples '
-          '[t] in [-1, 1].'
+          '[t] in [-1, 1] (16-bit integers divided by 32768), one array a clip.'
         )
       if not np.isfinite(samples).all():
         raise InputError(f'{where} holds samples that are not numbers (NaN or infinite).')
+      if samples.size and np.abs(samples).max() > LOUDEST:
+        raise InputError(
+          f'{where} has samples up to {np.abs(samples).max():g}; expected [-1, 1]: divide 16-bit '
+          'integers by 32768.'
+        )
       samples = samples.astype(np.float32)
       if sample_rate != frontend.sample_rate:
         samples = soxr.resample(samples, sample_rate, frontend.sample_rate, quality='HQ')
@@ -126,6 +144,11 @@ class Embedder:
     tokens, token_mask = np.asarray(tokens), np.asarray(token_mask)
     for row in range(len(clips)):
       yield tokens[row] if pool == 'mean' else tokens[row][..., token_mask[row], :]
+
+
+def _is_rate(value: Any) -> bool:
+  number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+  return bool(number and np.isfinite(value) and value >= 1)
 
 
 def bucket(samples: int, least: int) -> int:

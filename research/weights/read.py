@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,11 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     InputError: no such file, another format, a damaged file, or a PyTorch file without torch
       installed.
   """
+  if is_workdir(path):
+    raise InputError(
+      f'{str(path)!r} is a run of ours, not a file of original weights; convert it to the original '
+      'layout with --reverse.'
+    )
   if not path.is_file():
     raise InputError(f'There is no weights file at {str(path)!r}.')
   if path.suffix == '.safetensors':
@@ -63,12 +69,11 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     with torch.serialization.safe_globals([argparse.Namespace]):
       found = torch.load(path, map_location='cpu', weights_only=True)
   except Exception as error:
-    reason = (
-      str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-    )
+    # torch's own text advises to load the file without the safety.
     raise InputError(
-      f'{str(path)!r} cannot be read as plain PyTorch weights ({reason}). Files that need code '
-      'to be loaded are refused: save its state dict alone, as safetensors.'
+      f'{str(path)!r} cannot be read as plain PyTorch weights ({type(error).__name__}): it is '
+      'damaged, or it needs code to be loaded, and such files are refused. Save its state dict '
+      'alone, as safetensors.'
     ) from error
   for name in NESTED:
     if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
@@ -135,6 +140,12 @@ def read_checkpoint(folder: Path, teacher: bool) -> dict[str, Any]:
   import orbax.checkpoint as ocp
 
   path = (folder / 'state').absolute()
+
+  # Our state is one item among others: the file that orbax misses here lies one folder up.
+  def quiet(record: logging.LogRecord) -> bool:
+    return '_CHECKPOINT_METADATA' not in record.getMessage()
+
+  logging.getLogger('absl').addFilter(quiet)
   try:
     with ocp.PyTreeCheckpointer() as checkpointer:
       tree = checkpointer.metadata(path).item_metadata.tree
@@ -150,6 +161,8 @@ def read_checkpoint(folder: Path, teacher: bool) -> dict[str, Any]:
   except Exception as error:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
     raise InputError(f'The checkpoint {str(folder)!r} cannot be read ({reason}).') from error
+  finally:
+    logging.getLogger('absl').removeFilter(quiet)
   found = found['teacher'] if teacher else found
   return {'params': found['params'], **found.get('variables', {})}
 

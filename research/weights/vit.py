@@ -65,7 +65,7 @@ def encoder_args(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> 
   elif 'heads' not in given:
     raise InputError(
       f'An encoder of width {width} and depth {depth} is in no table: give its number of heads, '
-      'heads=….'
+      'heads=… (launch.convert: --args=heads=…).'
     )
   bins = Frontend.from_dict(given.get('frontend') or {}).num_features
   return found | _frames(arrays['pos_embed'].shape[1] - 1, patch, bins, given)

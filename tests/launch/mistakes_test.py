@@ -97,6 +97,16 @@ def cases(tmp_path):
       ['warms up for 100 steps', '4'],
     ),
     'workdir is a file': ([CONFIG, f'--workdir={file}'], [str(file)]),
+    'negative learning rate': ([CONFIG, work, '--config.optim.lr=-1.0'], ['optim.lr', '-1.0']),
+    'negative clipping': ([CONFIG, work, '--config.optim.clip_norm=-1.0'], ['clip_norm', '-1.0']),
+    'another rate than the front-end': (
+      [CONFIG, work, '--config.data.sample_rate=8000'],
+      ['8000 Hz', '16000 Hz'],
+    ),
+    'setting of another group': (
+      [CONFIG, work, '--config.batch_size=4'],
+      ["'config.batch_size'", 'config.data.batch_size'],
+    ),
     'stray argument': ([CONFIG, work, 'now'], ["'now'"]),
     'unknown flag': ([CONFIG, work, '--workdirr=x'], ['workdirr']),
     'broken config': ([f'--config={broken}', work], ['nothing']),

@@ -58,6 +58,10 @@ def test_files_and_rates(model, tmp_path):
     ((wave(0, 4000), 16_000), {'pool': 'max'}, "Unknown pool 'max'"),
     ((np.zeros((2, 2, 800), np.float32), 16_000), {}, r'expected float samples \[t\]'),
     (('no_such.wav',), {}, 'no_such.wav'),
+    ((wave(0, 4000), float('nan')), {}, 'sample_rate is nan'),
+    ((wave(0, 4000), 0), {}, 'sample_rate is 0'),
+    ((np.zeros((4000, 2), np.float32), 16_000), {}, r'looks like \[samples, channels\]'),
+    ((32768 * wave(0, 4000), 16_000), {}, 'divide 16-bit integers by 32768'),
   ],
   ids=lambda x: x if isinstance(x, str) else '',
 )
