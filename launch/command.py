@@ -45,6 +45,8 @@ def _check_config_file(argv: Sequence[str]) -> None:
       continue
     value = value or (argv[i + 1] if i + 1 < len(argv) else '')
     path = Path(value.split(':', 1)[0])
+    if path.is_file() and path.suffix != '.py':
+      raise InputError(f'--config={value}: a config is a Python file (experiments/….py).')
     if not path.is_file():
       near = sorted(str(p) for p in path.parent.glob('*.py')) if path.parent.is_dir() else []
       hint = f' In {path.parent}: {", ".join(near)}.' if near else ''

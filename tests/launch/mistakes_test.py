@@ -57,6 +57,7 @@ def cases(tmp_path):
       ["'wdith'", "Did you mean 'width'"],
     ),
     'no such config': (['--config=experiments/audio_mae/builtin.py', work], ['builtin_tiny.py']),
+    'config that is no Python file': (['--config=README.md', work], ['README.md', 'Python file']),
     'no workdir': ([CONFIG], ['--workdir']),
     'no config': ([work], ['--config']),
     'unknown variant': (
