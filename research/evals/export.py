@@ -197,7 +197,9 @@ class _Job:
     rows = np.flatnonzero(counts >= 0)
     if not len(rows):
       reason = next(iter(skipped.values()), 'there is none')
-      raise InputError(f'No clip of {self.source.name!r} could be embedded; the first: {reason.rstrip(".")}.')
+      raise InputError(
+        f'No clip of {self.source.name!r} could be embedded; the first: {reason.rstrip(".")}.'
+      )
     joined = self._join(parts, counts, rows, about['pool'] == 'none')
     joined['about'] = json.dumps(about)
     partial = self.out.with_name(f'{self.out.name}.partial')
