@@ -66,7 +66,8 @@ def get_config(arg=''):
 
   if arg == 'debug':
     config.total_steps = 3
-    config.data.source = 'builtin'
+    with config.ignore_type():  # a name in place of a list
+      config.data.source = 'builtin'
     config.data.batch_size = 8
     config.model.args.update(width=32, depth=2, heads=2)
     config.optim.schedule.warmup_steps = 1
