@@ -96,10 +96,10 @@ def main(argv):
   from research.errors import InputError, unknown
   from research.evals import harness, probe, protocols, report, tables, tasks
 
-  known = {**protocols.PROTOCOLS, 'finetune': None}
+  # Before the weights are read, which takes a while.
   for name in PROTOCOL.value:
-    if name not in known:
-      raise unknown('protocol', name, known)
+    if name not in (*protocols.PROTOCOLS, 'finetune'):
+      raise unknown('protocol', name, (*protocols.PROTOCOLS, 'finetune'))
   if Path(str(OUT.value)).exists() and not Path(str(OUT.value)).is_dir():
     raise InputError(f'--out={OUT.value} is a file; give a folder.')
   names = tasks.names(TASKS.value, SUITE.value)

@@ -117,6 +117,8 @@ def test_debug_trains(file, tmp_path):
   wanted = {'grad_norm', 'learning_rate', 'step_seconds', 'input_wait_fraction', 'compile_seconds'}
   assert wanted <= set(rows[0])
   assert 'audio_seconds_per_second_per_chip' in rows[0]
+  if config.model.name == 'audio_mae':
+    assert 0.0 < rows[0]['representation_std'] < 2.0
   # Evaluations ran, and the last checkpoint is there.
   if config.evals.get('valid'):
     assert any(k.startswith('valid/') for row in rows for k in row)

@@ -40,8 +40,8 @@ def get_config(arg=''):
   )
   config.objective = dict(name='masked_patch_mse', args=dict(norm_pix=True))
 
-  # Small batches: at this size twice the clips a step do not learn twice as much. At 1e-3 one
-  # direction of the residual stream grows until it hides the others (see experiments/README.md).
+  # Small batches: more steps in the same time. At 1e-3 one direction of the residual stream grows
+  # until it hides the others (see experiments/README.md).
   config.optim = dict(
     name='adamw',
     lr=5e-4,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from absl import logging
 from flax import linen as nn
 from ml_collections import ConfigDict
 
@@ -257,6 +258,10 @@ def _hold_out(clips: sources.Source, split: str) -> sources.Source:
   held = np.sort(order[: max(len(clips) // HELD_OUT, 1)])
   if split == 'valid':
     return clips.select(held)
+  logging.warning(
+    'Data set %r has no splits: %d of its %d clips are held out as valid.',
+    clips.name, len(held), len(clips),
+  )  # fmt: skip
   return clips.select(np.setdiff1d(np.arange(len(clips)), held))
 
 

@@ -3,6 +3,7 @@ fold."""
 
 import dataclasses
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,9 @@ def make_protocol(
       or loaded.frontend.samples(loaded.model.frames) / loaded.frontend.sample_rate
     )  # type: ignore[attr-defined]
     config = config_for(loaded, path, task, settings, float(seconds))
+    if path is None:
+      # Several random systems are several draws.
+      config['seed'] = settings.seed + zlib.crc32(str(system.embedder.weights).encode()) % 2**20
     if tuple(task.source.classes(str(task.task.label))) != tuple(task.classes):
       raise InputError(f'The classes of task {task.task.name!r} are not those of its column.')
     number = 0

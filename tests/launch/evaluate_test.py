@@ -54,7 +54,7 @@ def test_fine_tuning_against_training_from_scratch(model, tmp_path):
   )
   args = (
     f'--model={model}', f'--tasks={folder}', f'--out={tmp_path / "out"}', '--protocol=finetune',
-    '--finetune_steps=60', '--finetune_batch_size=9', '--finetune_lr=3e-3',
+    '--finetune_steps=60', '--finetune_batch_size=9', '--finetune_lr=3e-3', '--random_seeds=2',
   )  # fmt: skip
   done = runner.run('launch.evaluate', *args)
   assert done.returncode == 0, done.stderr
@@ -69,13 +69,19 @@ def test_fine_tuning_against_training_from_scratch(model, tmp_path):
     assert row['score'] > 0.6
     assert row['chosen'][0]['steps'] == 60
   runs = sorted((tmp_path / 'out/finetune/tones').glob('*/fold0/metrics.jsonl'))
-  assert len(runs) == 2
+  assert len(runs) == 3
+  # One starts from the weights, the two others from draws of their own.
+  configs = [json.loads((run.parent / 'config.json').read_text()) for run in runs]
+  assert len({c['seed'] for c in configs}) == 3
+  assert sorted(c['init'] is None for c in configs) == [False, True, True]
+  before = [run.read_text() for run in runs]
 
   # What is there is not trained again, and gives the same scores.
   again = runner.run('launch.evaluate', *args)
   assert again.returncode == 0, again.stderr
   found = json.loads((tmp_path / 'out/scores.json').read_text())['rows']
   assert found[0]['values'] == rows[0]['values']
+  assert [run.read_text() for run in runs] == before
 
 
 def test_two_processes_score_the_same(model, folder, tmp_path):
@@ -107,6 +113,7 @@ def test_two_processes_score_the_same(model, folder, tmp_path):
     (('--tasks=esc50',), "Data set 'esc50'"),
     ((), 'No task is named'),
     (('--tasks=builtin_digits', '--protocol=lda'), "Unknown protocol 'lda'"),
+    (('--tasks=builtin_digits', f'--out={__file__}'), 'is a file'),
     (('--tasks=builtin_digits', '--layers=7'), 'layers 0 (stem) to 2'),
     (('--tasks=builtin_digits', '--baselines=random,mfcc'), "Unknown baseline 'mfcc'"),
   ],
