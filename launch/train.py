@@ -1,11 +1,10 @@
-"""Trains what a config file describes.
+r"""Trains what a config file describes.
 
-python -m launch.train --config=experiments/audio_mae/builtin_tiny.py --workdir=runs/tiny
---config.optim.lr=1e-3
+python -m launch.train --config=experiments/audio_mae/builtin_tiny.py --workdir=runs/tiny \
+  --config.optim.lr=1e-3
 
 The same command again goes on from the newest checkpoint. On several hosts start it once on each,
-with
---coordinator=HOST:PORT --num_processes=N --process_id=I (on TPU pods and under Slurm:
+with --coordinator=HOST:PORT --num_processes=N --process_id=I (on TPU pods and under Slurm:
 --distributed alone).
 """
 

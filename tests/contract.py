@@ -2,8 +2,7 @@
 
 (1) samples behind the mask may be NaN and change nothing; (2) the same result with and without jit;
 (3) gradients reach every trainable parameter; (4) bf16 compute with float32 parameters; (5) the
-same
-loss and gradients on meshes of eight devices; (6) `embed` on any length down to one frame.
+same loss and gradients on meshes of eight devices; (6) `embed` on any length down to one frame.
 """
 
 import dataclasses

@@ -4,18 +4,16 @@ python -m launch.train --config=experiments/audio_mae/audioset_base.py --workdir
   --config.data.root=/data/AudioSet
 
 Variants: `:small`, `:base` (default), `:large`; with `,global` the plain decoder instead of the
-  shifted
-windows (`:base,global`); `:debug` is a few steps of a narrow model on the built-in corpus.
+shifted windows (`:base,global`); `:debug` is a few steps of a narrow model on the built-in corpus.
 
 Hardware of the authors: 64 V100, about 36 hours. After fine-tuning (finetune_audioset2m.py,
 finetune_audioset20k.py) the authors report 47.3 mAP on AudioSet-2M and 37.0 on AudioSet-20K
-(README of
-facebookresearch/AudioMAE, commit bd60e29). Not reproduced here: the data is not ours to ship.
+(README of facebookresearch/AudioMAE, commit bd60e29). Not reproduced here: the data is not ours to
+ship.
 
 Numbers: submit_pretrain_audioset2M.sh, main_pretrain.py and util/lr_sched.py of that commit. The
-  learning
-rate is blr x batch / 256 = 2e-4 x 2 = 4e-4; weight decay is the script's 1e-4 (the parser's
-default is 0.05).
+learning rate is blr x batch / 256 = 2e-4 x 2 = 4e-4; weight decay is the script's 1e-4 (the
+parser's default is 0.05).
 """
 
 import ml_collections

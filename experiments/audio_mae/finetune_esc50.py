@@ -6,12 +6,9 @@ python -m launch.train --config=experiments/audio_mae/finetune_esc50.py --workdi
   --config.evals.valid.data.where.fold='("2",)' …
 
 The paper reports 94.1 % over the five folds with audio-only pre-training. The released script for
-this set does not
-run (main_finetune_esc.py); statistics are its own, the rest is the AudioSet-20K recipe with
-cross-entropy and
-SpecAug 24/96 for 5 s. Not reproduced here. `launch.evaluate --protocol=finetune` runs all folds.
-`:debug` runs on
-the built-in corpus.
+this set does not run (main_finetune_esc.py); statistics are its own, the rest is the AudioSet-20K
+recipe with cross-entropy and SpecAug 24/96 for 5 s. Not reproduced here. `launch.evaluate
+--protocol=finetune` runs all folds. `:debug` runs on the built-in corpus.
 """
 
 import ml_collections

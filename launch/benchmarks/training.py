@@ -1,8 +1,7 @@
 """One pre-training step of AudioMAE (forward, backward, AdamW) against a PyTorch counterpart.
 
 Both take the same spectrograms and mask noise, so the front-end is left out (it has a benchmark of
-its
-own). On a GPU both compute in bf16, and the peer is compiled (torch.compile, fused attention).
+its own). On a GPU both compute in bf16, and the peer is compiled (torch.compile, fused attention).
 """
 
 from collections.abc import Callable

@@ -170,8 +170,8 @@ class AudioMAE(nn.Module):
     masking: 'unstructured' drops `mask_ratio` of the patches, 'time' and 'frequency' that share of
       the rows or columns, 'time_frequency' the shares `mask_t_prob` and `mask_f_prob` of both.
     published_order: with 'time_frequency', order the kept tokens as upstream does, which lets
-      masked
-      tokens in where the grid has more than 999 (its own overlapping option); for parity only.
+      masked tokens in where the grid has more than 999 (its own overlapping option); for parity
+      only.
     decoder: 'swin' (shifted windows, upstream's default) or 'global'.
     decoder_shift: whether every second window block is shifted.
     positions: 'published' keeps the scrambled table of the released weights, 'time_frequency' the
@@ -373,8 +373,7 @@ class AudioMAE(nn.Module):
     log-mel).
 
     With `norm_pix` the predictions are of patches normalised each by itself, and are scaled back
-    with
-    the true patch's statistics. Kept patches are shown as they are.
+    with the true patch's statistics. Kept patches are shown as they are.
     """
     out = self(batch)
     target, pred, mask = out['target'], out['pred'], out['mask'][:, :, None]

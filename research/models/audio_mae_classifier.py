@@ -81,11 +81,10 @@ class AudioMAEClassifier(nn.Module):
 
     Args:
       batch: 'audio' and 'audio_mask' [b, t], or a normalised 'spectrogram' [b, s, f] with an
-        optional
-        'frame_mask'. In training the draws can be given: 'spec_augment_u' [b, 4] (frequency width
-        and
-        start, time width and start), 'mask_noise_t' [b, rows], 'mask_noise_f' [b, columns],
-        'drop_path_u' [l, 2, b]; else they come from the rngs 'augment', 'mask' and 'dropout'.
+        optional 'frame_mask'. In training the draws can be given: 'spec_augment_u' [b, 4]
+        (frequency width and start, time width and start), 'mask_noise_t' [b, rows], 'mask_noise_f'
+        [b, columns], 'drop_path_u' [l, 2, b]; else they come from the rngs 'augment', 'mask' and
+        'dropout'.
       train: SpecAug, token masking and drop path act.
 
     Returns:

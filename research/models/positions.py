@@ -9,8 +9,7 @@ def sincos_2d(grid: tuple[int, int], width: int, prefix: int = 1) -> Float[np.nd
 
   Row n stands for r = n // columns, c = n mod columns and holds
   [sin(c w), cos(c w), sin(r w), cos(r w)] with w_i = 10000^(-i / (width / 4)): the first half
-  encodes
-  the column. Computed in float64, returned as float32. As in MAE (arXiv 2111.06377).
+  encodes the column. Computed in float64, returned as float32. As in MAE (arXiv 2111.06377).
 
   Args:
     grid: (rows, columns) of the table's geometry.

@@ -23,16 +23,14 @@ def masked_patch_mse(
 
   Args:
     out: 'pred' x^ and 'target' x [b, n, p], 'mask' m [b, n] (1 = removed), 'latent' [b, 1+m, d]
-      with
-      'latent_mask' [b, m] for the health signals.
+      with 'latent_mask' [b, m] for the health signals.
     batch: rows with 'valid' [b] False (fillers) do not count.
     norm_pix: predict each patch normalised by its own mean and standard deviation.
 
   Returns:
     loss, and metrics: 'mse' (the loss), 'mask_fraction', 'prediction_std' and 'target_std' over the
     pixels of masked patches, 'latent_std': spread of the encoded patches around their mean,
-    averaged
-    over the width. A latent_std or prediction_std near 0 is a collapse.
+    averaged over the width. A latent_std or prediction_std near 0 is a collapse.
   """
   x_hat, x, m = (out[k].astype(jnp.float32) for k in ('pred', 'target', 'mask'))
   if x_hat.ndim != 3 or x_hat.shape != x.shape or m.shape != x.shape[:2]:

@@ -54,8 +54,7 @@ def binary_cross_entropy(
 
   Returns:
     loss, and metrics 'binary_cross_entropy' (the loss) and 'top1_hit' (the most probable class is
-    one
-    of the labels).
+    one of the labels).
   """
   z = out['logits'].astype(jnp.float32)
   label = batch['label']

@@ -2,8 +2,7 @@
 folder.
 
 `checkpoints/<step>/state` holds the arrays, `checkpoints/<step>/data` the input position. A
-checkpoint
-that cannot be read is set aside, never deleted, and the one before it is used.
+checkpoint that cannot be read is set aside, never deleted, and the one before it is used.
 """
 
 import json
@@ -116,8 +115,7 @@ class Checkpointer:
 
     Args:
       target: shapes, dtypes and shardings of what is expected (from `jax.eval_shape`); another
-        mesh than
-        the one that saved is fine.
+        mesh than the one that saved is fine.
 
     Raises:
       InputError: when checkpoints exist and none can be read, or they are of another model.

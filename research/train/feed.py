@@ -18,8 +18,7 @@ class Feed:
   last.
 
   The input runs ahead in a thread, so its own state is ahead of training. Each batch therefore
-  carries
-  the state that the iterator had when it was made, and that is what a checkpoint must hold.
+  carries the state that the iterator had when it was made, and that is what a checkpoint must hold.
 
   Args:
     iterator: yields dicts of NumPy arrays and has `get_state()`, `set_state(state)`.

@@ -3,8 +3,7 @@
 import jax
 
 # Dense peak in the 16-bit floating-point format, FLOP/s a chip, from the vendors' data sheets. The
-# keys are
-# searched in `device.device_kind`, the longer ones first.
+# keys are searched in `device.device_kind`, the longer ones first.
 PEAK_FLOPS: dict[str, float] = {
   'TPU v2': 45e12,
   'TPU v3': 123e12,

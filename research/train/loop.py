@@ -72,8 +72,7 @@ def train(
 
   Raises:
     InputError: for every mistake that can be known before the first step, and when the run must
-      stop
-      (bad files above the limit, a loss that is not finite, a full disk).
+      stop (bad files above the limit, a loss that is not finite, a full disk).
   """
   config = build.complete(config)
   mesh = sharding.make_mesh(config['mesh'])

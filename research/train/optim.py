@@ -156,8 +156,7 @@ def layer_scales(params: Any, rate: float, depth: int) -> Any:
   """Layer-wise learning-rate factors: `rate ** (depth + 1 - layer)` (AudioMAE's util/lr_decay.py).
 
   The stem is layer 0, block i is layer i + 1, what follows is layer depth + 1 (factor 1). Scanned
-  blocks
-  get one factor for each entry of their leading axis.
+  blocks get one factor for each entry of their leading axis.
   """
 
   def scale(path, x):

@@ -3,8 +3,7 @@ to axes.
 
 Models know nothing of this. A rule is a regular expression on the path of a leaf (the optimiser's
 moments and the teacher end in the path of their parameter, so they follow it) and the mesh axis of
-each
-dimension. A dimension that its axis does not divide is replicated.
+each dimension. A dimension that its axis does not divide is replicated.
 """
 
 import math

@@ -53,8 +53,8 @@ def make_gradient(
   """`(state, batch, key) -> (gradients, variables, teacher variables, metrics)`.
 
   With `accumulate` > 1 the batch is cut into that many parts that are run one after the other;
-  losses and
-  gradients are averaged with the weight `metrics['sample_size']` where the objective gives one.
+  losses and gradients are averaged with the weight `metrics['sample_size']` where the objective
+  gives one.
   """
 
   def loss_fn(params, variables, teacher, batch, key):
@@ -120,8 +120,7 @@ def make_train_step(
     augment: functions `(key, batch) -> batch`, applied in order.
     accumulate: number of parts a batch is run in.
     teacher: None, or dict(decay, decay_end, decay_steps, forward); with `forward` the teacher sees
-      the
-      same batch and draws, and its outputs are `out['teacher']`.
+      the same batch and draws, and its outputs are `out['teacher']`.
   """
   teacher_forward = bool(teacher and teacher.get('forward'))
   gradient = make_gradient(model, objective, accumulate, teacher_forward)

@@ -48,8 +48,7 @@ def warm_start(state: State, spec: Mapping[str, Any], frontend: Any = None) -> S
     state: a fresh state.
     spec: dict(path, include=REGEX of names to take, exclude=REGEX of names to leave or None,
       statistics='same' or 'any': whether the front-end's mean and std may differ, as when
-      fine-tuning
-      with the statistics of the new data).
+      fine-tuning with the statistics of the new data).
     frontend: the model's front-end, which the weights must have been trained with.
 
   Raises:

@@ -58,8 +58,7 @@ class Embedder:
 
     Raises:
       InputError: a clip is too short for one frame (with both numbers), not finite, not readable,
-        or an
-        array comes without its sample rate.
+        or an array comes without its sample rate.
     """
     if pool not in POOLS:
       raise unknown('pool', pool, POOLS)

@@ -116,8 +116,7 @@ def load(
 
   Args:
     path: a workdir of ours (its newest readable checkpoint), one checkpoint in it, a safetensors
-      file
-      that we saved, a folder with one, or with `release` a file of original weights.
+      file that we saved, a folder with one, or with `release` a file of original weights.
     release: whose original weights they are, a key of `RELEASES`; None for our own.
     teacher: take the EMA teacher of a checkpoint.
     **args: model arguments. For our own weights they may change how the model computes (dtype,
@@ -126,8 +125,7 @@ def load(
 
   Raises:
     InputError: nothing there, not readable, or the weights do not fit the arguments: a front-end
-      or a
-      size that contradicts the weights is refused with both values named.
+      or a size that contradicts the weights is refused with both values named.
   """
   path = Path(path)
   if release is not None:

@@ -2,9 +2,8 @@
 rules.
 
 A rule names one tensor on both sides, or with `{i}` one tensor per layer, and the layout change
-between
-them. Layout changes are reshapes and transposes, so going there and back gives the identical
-tensors.
+between them. Layout changes are reshapes and transposes, so going there and back gives the
+identical tensors.
 """
 
 import fnmatch
@@ -125,8 +124,7 @@ def to_ours(
 
   Raises:
     InputError: a key of the table is missing, a key of the file is in no rule (nor matches a
-      pattern of
-      `ignored`), or a tensor has another shape than the model needs.
+      pattern of `ignored`), or a tensor has another shape than the model needs.
   """
   rows = expand(rules, model)
   known = {theirs for theirs, *_ in rows}

@@ -1,10 +1,8 @@
 """AudioMAE-B at its published size, against figures of the official implementation.
 
 The weights are a reproducible fill (a seeded normal per key, named by the key's CRC), the input is
-a sum
-of two sines through the front-end, the mask noise is seeded: the figures below (means, spreads and
-first
-values, losses) were measured on the official code with the same fill.
+a sum of two sines through the front-end, the mask noise is seeded: the figures below (means,
+spreads and first values, losses) were measured on the official code with the same fill.
 """
 
 import zlib

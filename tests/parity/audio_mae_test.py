@@ -1,10 +1,8 @@
 """AudioMAE against the official implementation, on whatever cases the golden folder holds.
 
 Sizes and modes come from each case's json; what is compared is every output that it holds. Limits
-are
-the golden files': 1e-4 of the largest reference value; gradients of the pre-training losses 1e-3
-(2e-3
-where patches overlap), because sharp cosine attention amplifies rounding.
+are the golden files': 1e-4 of the largest reference value; gradients of the pre-training losses
+1e-3 (2e-3 where patches overlap), because sharp cosine attention amplifies rounding.
 """
 
 from functools import partial
@@ -74,8 +72,7 @@ def ordered_batch(case: Case, out, batch):
   """The batch with the recorded order of tokens, where the original's own sort had ties.
 
   On grids of more than 999 tokens its sort keys of kept and removed tokens can be equal, and which
-  comes
-  first is up to torch. Elsewhere the order must be equal, and is taken from our own masks.
+  comes first is up to torch. Elsewhere the order must be equal, and is taken from our own masks.
   """
   want = case.outputs['ids_restore']
   got = np.asarray(out['ids_restore'])

@@ -21,8 +21,7 @@ def librispeech(root: str) -> Source:
   """LibriSpeech (openslr.org/12): SUBSET/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER.flac.
 
   Columns: split (the subset), speaker, chapter, sex, transcript. Splits 'train', 'valid' and 'test'
-    are
-  groups of subsets.
+  are groups of subsets.
   """
   paths, transcripts = _utterances(pathlib.Path(root))
   sexes = _sexes(pathlib.Path(root))
@@ -42,8 +41,7 @@ def librispeech_finetuning(root: str) -> Source:
   """Libri-Light's limited supervision: 1h/FOLD/{clean,other}/… and 9h/{clean,other}/….
 
   Columns: split ('1h' or '9h'), fold, condition, speaker, chapter, transcript. Split '10min' is
-    fold 0 of 1h,
-  as in the Libri-Light paper; '10h' is both parts.
+  fold 0 of 1h, as in the Libri-Light paper; '10h' is both parts.
   """
   paths, transcripts = _utterances(pathlib.Path(root))
   parts = [p.split('/') for p in paths]
@@ -63,8 +61,7 @@ def libri_light(root: str, voice_seconds: float | None = None) -> Source:
   """Libri-Light's unlabelled audio: {small,medium,large,duplicate}/SPEAKER/BOOK/*.flac with *.json.
 
   Columns: split (the subset), speaker, book, genre, snr. Splits 'unlab-580', 'unlab-5.8k' and
-    'unlab-58k' are
-  the groups of the paper.
+  'unlab-58k' are the groups of the paper.
 
   Args:
     root: the folder that holds the subsets.

@@ -51,8 +51,7 @@ def voxceleb1(root: str) -> Source:
   """VoxCeleb1: [dev/|test/]wav/idXXXXX/VIDEO/NUMBER.wav, iden_split.txt, vox1_meta.csv.
 
   Columns: speaker, video, split (of the identification task in iden_split.txt; empty for files not
-    in
-  it), sex, nationality.
+  in it), sex, nationality.
   """
   base = pathlib.Path(root)
   parts = {'1': 'train', '2': 'valid', '3': 'test'}
