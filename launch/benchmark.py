@@ -7,6 +7,7 @@ transformers, `input` with torch's DataLoader: they need the [parity] extra.
 """
 
 import json
+import os
 import platform
 from pathlib import Path
 
@@ -19,6 +20,7 @@ WHAT = flags.DEFINE_list('what', ['features', 'training', 'input', 'startup'], '
 REPEATS = flags.DEFINE_integer('repeats', 7, 'Rounds; the median counts.', lower_bound=1)
 OUT = flags.DEFINE_string('out', None, 'JSON file for the rows (optional).')
 SIZE = flags.DEFINE_string('size', 'base', 'Model size of the training step.')
+DECODER = flags.DEFINE_enum('decoder', 'swin', ['swin', 'global'], 'Decoder of the training step.')
 BATCH = flags.DEFINE_integer('batch', 4, 'Batch size of the training step.', lower_bound=1)
 
 
@@ -31,7 +33,9 @@ def _features():
 def _training():
   from launch.benchmarks import training
 
-  return training.compare_training(size=SIZE.value, batch=BATCH.value, repeats=REPEATS.value)
+  return training.compare_training(
+    size=SIZE.value, batch=BATCH.value, repeats=REPEATS.value, decoder=DECODER.value
+  )
 
 
 def _input():
@@ -51,6 +55,8 @@ BENCHMARKS = dict(features=_features, training=_training, input=_input, startup=
 
 def main(argv):
   del argv
+  # The peer and our own workers need room beside this process.
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   import jax
 
   device = jax.devices()[0]

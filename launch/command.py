@@ -10,6 +10,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from launch.memory import keep_freed_memory
 from research.errors import InputError
 
 _REQUIRED: list[str] = []
@@ -150,8 +151,9 @@ def distributed_flags() -> None:
   )
 
 
-def start_distributed() -> None:
-  """Starts `jax.distributed` when the flags ask for it, and the compilation cache."""
+def start_jax() -> None:
+  """Sets up memory, `jax.distributed` when the flags ask for it, and the compilation cache."""
+  keep_freed_memory()
   import jax
 
   values = flags.FLAGS

@@ -96,7 +96,7 @@ def _listed(path):
 
 def main(argv):
   del argv
-  command.start_distributed()
+  command.start_jax()
   import jax
 
   from research import weights

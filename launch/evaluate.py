@@ -90,7 +90,7 @@ def finetuning(paths, out):
 
 def main(argv):
   del argv
-  command.start_distributed()
+  command.start_jax()
   import jax
 
   from research.errors import InputError, unknown

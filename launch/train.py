@@ -20,7 +20,7 @@ command.distributed_flags()
 
 def main(argv):
   del argv
-  command.start_distributed()
+  command.start_jax()
   from research.train import loop
 
   result = loop.train(CONFIG.value, str(WORKDIR.value))

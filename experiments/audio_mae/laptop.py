@@ -48,7 +48,7 @@ def get_config(arg=''):
       positions='time_frequency',
     ),
   )
-  config.objective = dict(name='masked_patch_mse', args=dict(norm_pix=True))
+  config.objective = dict(name='masked_patch_mse', args=dict(norm_pix=False))
 
   # At this width and batch 1e-3 makes one direction of the residual stream grow until it hides the
   # others; see experiments/README.md.

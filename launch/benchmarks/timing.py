@@ -1,10 +1,14 @@
 """Paired timings: everybody runs in every round, in a new order, warmed up; medians and ratios."""
 
+import multiprocessing
 import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
 from typing import Any
+
+from launch.memory import keep_freed_memory
 
 
 def rounds(
@@ -47,3 +51,60 @@ def compare(seconds: Mapping[str, list[float]], ours: str, **facts: Any) -> list
       }
     )
   return rows
+
+
+class Worker:
+  """A run in a process of its own: peers share neither threads nor the heap.
+
+  Threads that wait by spinning take cores from the peer's turn, and small arrays of the one in the
+  gaps that large ones of the other leave make the heap grow in every round.
+
+  Attributes:
+    facts: what `make` told about the run.
+  """
+
+  def __init__(self, make: Callable[..., tuple[Callable[[], Any], Any]], **arguments: Any):
+    """Starts the process; `make`, importable by name, is called there and gives (run, facts)."""
+    context = multiprocessing.get_context('spawn')
+    self._pipe, theirs = context.Pipe()
+    self._process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
+    self._process.start()
+    theirs.close()
+    self.facts = self._answer()
+
+  def __call__(self) -> Any:
+    """Runs once; returns what the run returns."""
+    self._pipe.send(True)
+    return self._answer()
+
+  def __enter__(self) -> 'Worker':
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    self._pipe.close()  # the process ends when it finds nobody at the other end
+    self._process.join()
+
+  def _answer(self) -> Any:
+    try:
+      value, error = self._pipe.recv()
+    except EOFError:
+      self._process.join()
+      raise RuntimeError(
+        f'The process of a benchmark ended with code {self._process.exitcode}.'
+      ) from None
+    if error is not None:
+      raise error
+    return value
+
+
+def _serve(pipe: Connection, make: Callable[..., Any], arguments: dict[str, Any]) -> None:
+  keep_freed_memory()
+  try:
+    run, facts = make(**arguments)
+    pipe.send((facts, None))
+    while pipe.recv():
+      pipe.send((run(), None))
+  except EOFError:
+    pass
+  except Exception as error:
+    pipe.send((None, error))

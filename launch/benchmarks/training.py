@@ -12,7 +12,6 @@ import numpy as np
 import optax
 
 from launch.benchmarks import timing
-from launch.memory import keep_freed_memory
 from research.models import audio_mae
 from research.objectives.reconstruction import masked_patch_mse
 from research.train import hardware
@@ -55,10 +54,43 @@ def _make_step(
   return run, hardware.step_flops(compiled)
 
 
+def _model(size: str, decoder: str) -> audio_mae.AudioMAE:
+  gpu = jax.devices()[0].platform == 'gpu'
+  return audio_mae.AudioMAE(size=size, decoder=decoder, dtype='bfloat16' if gpu else 'float32')
+
+
+def _batch(model: audio_mae.AudioMAE, size: int) -> dict[str, np.ndarray]:
+  rng = np.random.default_rng(0)
+  rows, columns = audio_mae.grid(model)
+  spectrogram = rng.standard_normal((size, model.frames, 128), np.float32)
+  return {
+    'spectrogram': spectrogram,
+    'mask_noise': rng.random((size, rows * columns), np.float32),
+  }
+
+
+def make_ours(size: str, decoder: str, batch: int) -> tuple[Callable[[], float], dict[str, Any]]:
+  """(() -> loss, {'step_flops', 'dtype'}) of our step."""
+  model = _model(size, decoder)
+  run, flops = _make_step(model, _batch(model, batch))
+  return run, {'step_flops': flops, 'dtype': model.dtype}
+
+
+def make_theirs(size: str, decoder: str, batch: int) -> tuple[Callable[[], float], None]:
+  """(() -> loss, nothing) of the peer's step."""
+  from launch.benchmarks import torch_mae
+
+  model = _model(size, decoder)
+  given = _batch(model, batch)
+  grid, keep = audio_mae.grid(model), model.counts.patches
+  step = torch_mae.make_step(size, decoder, given['spectrogram'], given['mask_noise'], grid, keep)
+  return step, None
+
+
 def compare_training(
   size: str = 'base', batch: int = 4, repeats: int = 7, decoder: str = 'swin'
 ) -> list[dict[str, Any]]:
-  """Median step times of ours and of torch's, alternating in one run.
+  """Median step times of ours and of torch's, each in a process of its own, taking turns.
 
   Args:
     size: a key of `audio_mae.SIZES`.
@@ -68,27 +100,19 @@ def compare_training(
 
   Returns:
     one row: seconds of both, `ratio` torch / ours (above 1: ours is faster), audio-seconds a
-      second,
-    FLOPs of a step by XLA's cost analysis, MFU where the chip's peak is known.
+    second, FLOPs of a step by XLA's cost analysis, MFU where the chip's peak is known.
   """
-  from launch.benchmarks import torch_mae
-
-  keep_freed_memory()
-  gpu = jax.devices()[0].platform == 'gpu'
-  model = audio_mae.AudioMAE(size=size, decoder=decoder, dtype='bfloat16' if gpu else 'float32')
-  grid = audio_mae.grid(model)
-  rng = np.random.default_rng(0)
-  spectrogram = rng.standard_normal((batch, model.frames, 128), np.float32)
-  noise = rng.random((batch, grid[0] * grid[1]), np.float32)
-  ours, flops = _make_step(model, {'spectrogram': spectrogram, 'mask_noise': noise})
-  peer = torch_mae.make_step(size, decoder, spectrogram, noise, grid, model.counts.patches)
-  seconds = timing.rounds({'oido': ours, 'torch': peer}, repeats, warmup=3)
-  facts = dict(
-    size=size, decoder=decoder, batch=batch, dtype=model.dtype, device=jax.devices()[0].device_kind
-  )
-  rows = timing.compare(seconds, 'oido', **facts)
+  arguments = dict(size=size, decoder=decoder, batch=batch)
+  with (
+    timing.Worker(make_ours, **arguments) as ours,
+    timing.Worker(make_theirs, **arguments) as theirs,
+  ):
+    seconds = timing.rounds({'oido': ours, 'torch': theirs}, repeats, warmup=3)
+    facts = dict(ours.facts)
+  device = jax.devices()[0].device_kind
+  rows = timing.compare(seconds, 'oido', **arguments, device=device, **facts)
+  frames = _model(size, decoder).frames
   for row in rows:
-    row['audio_seconds_per_second'] = batch * model.frames / 100 / row['ours_seconds']
-    row['step_flops'] = flops
-    row['mfu'] = hardware.mfu(flops, row['ours_seconds'])
+    row['audio_seconds_per_second'] = batch * frames / 100 / row['ours_seconds']
+    row['mfu'] = hardware.mfu(row['step_flops'], row['ours_seconds'])
   return rows
