@@ -38,6 +38,7 @@ def fit(
   num_classes: int,
   metric: str,
   neighbours: tuple[int, ...] = NEIGHBOURS,
+  refit: bool = False,
   chunk: int = 1024,
 ) -> KnnResult:
   """Classifies validation and test rows by their nearest training rows.
@@ -49,30 +50,24 @@ def fit(
     num_classes: c.
     metric: the name in `scores.METRICS` that chooses.
     neighbours: counts to try; those above the number of training rows are cut to it.
+    refit: the test rows' neighbours come from the validation rows too.
     chunk: queries compared with all training rows at a time; bounds memory on the device.
   """
   train, validation, test = (np.asarray(r) for r in rows)
   counts = tuple(sorted({min(k, len(train)) for k in neighbours}))
-  x = standardise(features, train)
-  x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-  hot = labels if labels.ndim == 2 else np.eye(num_classes, dtype=np.float32)[labels]
-  bank, hot = jnp.asarray(x[train]), jnp.asarray(hot[train], jnp.float32)
-
-  queries = np.concatenate([validation, test])
-  votes = np.zeros((len(counts), len(queries), num_classes), np.float32)
-  for start in range(0, len(queries), chunk):
-    part = queries[start : start + chunk]
-    padded = np.zeros((min(chunk, len(queries)), x.shape[1]), np.float32)  # one shape, one program
-    padded[: len(part)] = x[part]
-    said = np.asarray(_votes(jnp.asarray(padded), bank, hot, counts))
-    votes[:, start : start + len(part)] = said[:, : len(part)]
+  ask = functools.partial(_ask, features, labels, num_classes=num_classes, chunk=chunk)
+  first, second = np.split(
+    ask(train, np.concatenate([validation, test]), counts), [len(validation)], axis=1
+  )
 
   score = scores.METRICS[metric]
-  first, second = votes[:, : len(validation)], votes[:, len(validation) :]
   by_validation = [score(v, labels[validation]) for v in first]
   winner = int(np.argmax(np.nan_to_num(by_validation, nan=-np.inf)))
+  said = second[winner]
+  if refit:
+    said = ask(np.concatenate([train, validation]), test, counts[winner : winner + 1])[0]
   return KnnResult(
-    test_scores=second[winner],
+    test_scores=said,
     validation=float(by_validation[winner]),
     neighbours=counts[winner],
     grid=[
@@ -80,6 +75,31 @@ def fit(
       for k, v, t in zip(counts, by_validation, second)
     ],
   )
+
+
+def _ask(
+  features: np.ndarray,
+  labels: np.ndarray,
+  known: np.ndarray,
+  queries: np.ndarray,
+  counts: tuple[int, ...],
+  *,
+  num_classes: int,
+  chunk: int,
+) -> Float[np.ndarray, 'k m c']:
+  """The vote of the nearest `known` rows about the rows `queries`, for every count."""
+  x = standardise(features, known)
+  x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+  hot = labels if labels.ndim == 2 else np.eye(num_classes, dtype=np.float32)[labels]
+  bank, hot = jnp.asarray(x[known]), jnp.asarray(hot[known], jnp.float32)
+  votes = np.zeros((len(counts), len(queries), num_classes), np.float32)
+  for start in range(0, len(queries), chunk):
+    part = queries[start : start + chunk]
+    padded = np.zeros((min(chunk, len(queries)), x.shape[1]), np.float32)  # one shape, one program
+    padded[: len(part)] = x[part]
+    said = np.asarray(_votes(jnp.asarray(padded), bank, hot, counts))
+    votes[:, start : start + len(part)] = said[:, : len(part)]
+  return votes
 
 
 @functools.partial(jax.jit, static_argnames='counts')

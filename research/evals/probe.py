@@ -3,7 +3,9 @@ trained at once in one jitted program, and the validation rows choose.
 
 The protocol is the one of BYOL-A and EVAR (https://github.com/nttcslab/eval-audio-repr): features
 standardised with the statistics of the training rows, a linear layer, Adam with L2 weight decay on
-the kernel, early stopping. Letters: n clips, d width, c classes, k seeds, g grid points, b batch.
+the kernel, early stopping. Validation rows that were taken from the training rows can go back to
+them for a last training with what was chosen (`refit`), as five-fold protocols train on four folds.
+Letters: n clips, d width, c classes, k seeds, g grid points, b batch.
 """
 
 import dataclasses
@@ -43,12 +45,13 @@ class ProbeResult(NamedTuple):
   """What a probe found. The winning grid point has the best mean validation score over seeds, of
   equal ones the lowest mean validation loss."""
 
-  test_scores: np.ndarray  # logits f32 [k, n_test, c] of the winning point
+  test_scores: np.ndarray  # logits f32 [k, n_test, c] of the winning point, trained again or not
   validation: float  # its validation score, mean over seeds
   learning_rate: float
   weight_decay: float
   rounds: list[int]  # round of each seed's best validation score, counted from 1
   grid: list[dict[str, float]]  # learning_rate, weight_decay, validation, test of every point
+  # (all of the training rows alone)
 
 
 class _Carry(NamedTuple):
@@ -70,6 +73,7 @@ def fit(
   num_classes: int,
   metric: str,
   config: ProbeConfig = ProbeConfig(),
+  refit: bool = False,
   pad_to: tuple[int, int] = (0, 0),
 ) -> ProbeResult:
   """Trains the probe on some rows, chooses on others and scores the rest.
@@ -81,6 +85,8 @@ def fit(
     num_classes: c.
     metric: the name in `scores.METRICS` that chooses the grid point and is reported for each.
     config: how it is trained.
+    refit: train the winner again, each seed for the rounds that were its best, on training and
+      validation rows together, and score that one.
     pad_to: training and validation rows are padded to at least these counts: folds of different
       sizes then share one compiled program. The padding changes nothing but the random order.
   """
@@ -111,8 +117,24 @@ def fit(
   ]
   by_validation, by_test = (np.nan_to_num(t, nan=-np.inf).mean(axis=0) for t in tables)
   winner = int(np.lexsort((np.asarray(best_loss).mean(axis=0), -by_validation))[0])
+  test_scores = logits[:, len(validation) :, winner]
+  if refit:
+    both = np.concatenate([train, validation])
+    x = standardise(features, both)
+    final = _retrain(
+      jnp.asarray(x),
+      y,
+      _pad(both, sum(pad_to)),
+      jnp.int32(len(both)),
+      jnp.asarray(rates[winner : winner + 1], jnp.float32),
+      jnp.asarray(decays[winner : winner + 1], jnp.float32),
+      best_round[:, winner],
+      num_classes=num_classes,
+      config=config,
+    )
+    test_scores = np.asarray(_logits(final, jnp.asarray(x[test])))[:, :, 0]
   return ProbeResult(
-    test_scores=logits[:, len(validation) :, winner],
+    test_scores=test_scores,
     validation=float(by_validation[winner]),
     learning_rate=float(rates[winner]),
     weight_decay=float(decays[winner]),
@@ -205,6 +227,37 @@ def _start(optimizer: Any, seeds: int, points: int, width: int, num_classes: int
   )
 
 
+def _passes(x, y, train, num_train, rates, decays, config: ProbeConfig):
+  """(optimizer, one_pass); one_pass(params, opt_state, keys) -> the same after a round."""
+  # Four batches a pass at least: with one, every seed would train alike.
+  batch = min(config.batch_size, max(MIN_BATCH, train.shape[0] // 4), train.shape[0])
+  steps = max(config.min_round_steps, train.shape[0] // batch)
+  optimizer = optax.scale_by_adam()
+
+  def objective(params, rows):
+    loss = _loss(_logits(params, x[rows]), y[rows]).mean(axis=1)
+    penalty = 0.5 * decays * jnp.square(params['kernel']).sum(axis=(1, 3))
+    return (loss + penalty).sum()  # a sum of terms that share no parameter: gradients stay apart
+
+  def one_pass(params, opt_state, keys):
+    keys = jax.vmap(jax.random.split)(keys)
+    noise = jax.vmap(lambda key: jax.random.uniform(key, train.shape))(keys[:, 1])
+    shuffled = jnp.argsort(jnp.where(jnp.arange(train.shape[0]) < num_train, noise, 2.0), axis=1)
+
+    def step(i, state):
+      params, opt_state = state
+      places = (i * batch + jnp.arange(batch)) % num_train
+      gradient = jax.grad(objective)(params, train[shuffled[:, places]])
+      with jax.numpy_dtype_promotion('standard'):  # optax mixes its int32 counter with floats
+        update, opt_state = optimizer.update(gradient, opt_state)
+      update = jax.tree.map(lambda u: -u * rates[:, None], update)  # [k, (d,) g, c]
+      return optax.apply_updates(params, update), opt_state
+
+    return *jax.lax.fori_loop(0, steps, step, (params, opt_state)), keys[:, 0]
+
+  return optimizer, one_pass
+
+
 @functools.partial(jax.jit, static_argnames=('num_classes', 'config'))
 def _train(
   x: Float[Array, 'n d'],
@@ -220,33 +273,12 @@ def _train(
   config: ProbeConfig,
 ) -> tuple[dict[str, Array], Array, Array]:
   """Of the best round of every seed and grid point: parameters, its number and its loss [k, g]."""
-  # Four batches a pass at least: with one, every seed would train alike.
-  batch = min(config.batch_size, max(MIN_BATCH, train.shape[0] // 4), train.shape[0])
-  steps = max(config.min_round_steps, train.shape[0] // batch)
   valid = jnp.arange(validation.shape[0]) < num_validation
   x_val, y_val = x[validation], y[validation]
-  optimizer = optax.scale_by_adam()
-
-  def objective(params, rows):
-    loss = _loss(_logits(params, x[rows]), y[rows]).mean(axis=1)
-    penalty = 0.5 * decays * jnp.square(params['kernel']).sum(axis=(1, 3))
-    return (loss + penalty).sum()  # a sum of terms that share no parameter: gradients stay apart
+  optimizer, one_pass = _passes(x, y, train, num_train, rates, decays, config)
 
   def one_round(carry: _Carry) -> _Carry:
-    keys = jax.vmap(jax.random.split)(carry.keys)
-    noise = jax.vmap(lambda key: jax.random.uniform(key, train.shape))(keys[:, 1])
-    shuffled = jnp.argsort(jnp.where(jnp.arange(train.shape[0]) < num_train, noise, 2.0), axis=1)
-
-    def step(i, state):
-      params, opt_state = state
-      places = (i * batch + jnp.arange(batch)) % num_train
-      gradient = jax.grad(objective)(params, train[shuffled[:, places]])
-      with jax.numpy_dtype_promotion('standard'):  # optax mixes its int32 counter with floats
-        update, opt_state = optimizer.update(gradient, opt_state)
-      update = jax.tree.map(lambda u: -u * rates[:, None], update)  # [k, (d,) g, c]
-      return optax.apply_updates(params, update), opt_state
-
-    params, opt_state = jax.lax.fori_loop(0, steps, step, (carry.params, carry.opt_state))
+    params, opt_state, keys = one_pass(carry.params, carry.opt_state, carry.keys)
     score, loss = _validate(params, x_val, y_val, valid)
     better = (score > carry.best_score) | ((score == carry.best_score) & (loss < carry.best_loss))
     better &= carry.round - carry.best_round < config.patience  # a stopped point stays stopped
@@ -259,7 +291,7 @@ def _train(
       jnp.where(better, loss, carry.best_loss),
       jnp.where(better, carry.round + 1, carry.best_round),
       carry.round + 1,
-      keys[:, 0],
+      keys,
     )
 
   def going(carry: _Carry) -> Array:
@@ -269,3 +301,33 @@ def _train(
   start = _start(optimizer, config.seeds, rates.shape[0], x.shape[1], num_classes)
   end = jax.lax.while_loop(going, one_round, start)
   return end.best, end.best_round, end.best_loss
+
+
+@functools.partial(jax.jit, static_argnames=('num_classes', 'config'))
+def _retrain(
+  x: Float[Array, 'n d'],
+  y: Array,
+  train: Array,
+  num_train: Array,
+  rates: Float[Array, ' 1'],
+  decays: Float[Array, ' 1'],
+  rounds: Array,
+  *,
+  num_classes: int,
+  config: ProbeConfig,
+) -> dict[str, Array]:
+  """Parameters of one setting after as many rounds as `rounds` [k] says for each seed."""
+  optimizer, one_pass = _passes(x, y, train, num_train, rates, decays, config)
+  start = _start(optimizer, config.seeds, 1, x.shape[1], num_classes)
+
+  def one_round(i, state):
+    *state, kept = state
+    params, opt_state, keys = one_pass(*state)
+    last = rounds == i + 1
+    kept = jax.tree.map(
+      lambda new, old: jnp.where(last.reshape(-1, *[1] * (new.ndim - 1)), new, old), params, kept
+    )
+    return params, opt_state, keys, kept
+
+  first = (start.params, start.opt_state, start.keys, start.params)
+  return jax.lax.fori_loop(0, rounds.max(), one_round, first)[3]

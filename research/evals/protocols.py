@@ -93,7 +93,10 @@ Fit = Callable[[np.ndarray, Rows], Fold]
 
 
 def linear_probe(system: System, task: Prepared, options: Options) -> dict[str, Any]:
-  """Linear probe: learning rate and weight decay chosen on validation, scored on test."""
+  """Linear probe: learning rate and weight decay chosen on validation, scored on test.
+
+  The winner is trained again with the validation rows, unless the data set sets them apart itself.
+  """
   valid = system.features(task).valid
   folds = [fold.only(valid) for fold in task.splits.folds]
   pad_to = (max(len(f.train) for f in folds), max(len(f.validation) for f in folds))
@@ -106,6 +109,7 @@ def linear_probe(system: System, task: Prepared, options: Options) -> dict[str, 
       num_classes=len(task.classes),
       metric=task.metric,
       config=config,
+      refit=not task.splits.published_validation and config is options.probe,
       pad_to=pad_to,
     )
     chosen = {
@@ -116,7 +120,7 @@ def linear_probe(system: System, task: Prepared, options: Options) -> dict[str, 
     }
     return Fold(found.test_scores, found.validation, chosen, found.grid)
 
-  # One seed is enough to tell layers apart.
+  # One seed is enough to tell layers apart, and their validation scores need no last training.
   one = dataclasses.replace(options.probe, seeds=1)
   return row('probe', system, task, fit, lambda x, rows: fit(x, rows, one))
 
@@ -139,6 +143,7 @@ def nearest_neighbours(system: System, task: Prepared, options: Options) -> dict
       num_classes=len(task.classes),
       metric=task.metric,
       neighbours=options.neighbours,
+      refit=not task.splits.published_validation,
     )
     chosen = {'neighbours': found.neighbours}
     return Fold(found.test_scores[None], found.validation, chosen, found.grid)
@@ -251,6 +256,7 @@ def _identity(protocol: str, system: System, task: Prepared, features: Features)
       'origin': task.splits.origin,
       'hash': task.splits.fingerprint,
       'sizes': [[len(r) for r in fold.rows()] for fold in task.splits.folds],
+      'published_validation': task.splits.published_validation,
     },
     'clips': len(task.source),
     'clips_dropped': task.dropped,

@@ -44,11 +44,14 @@ class Splits:
     folds: train, validation and test rows of each.
     origin: one sentence: where they come from.
     fingerprint: hash of the ids in every part, equal on every machine.
+    published_validation: the data set itself sets the validation rows apart; else they are taken
+      from the training rows, and may train in the end.
   """
 
   folds: tuple[Split, ...]
   origin: str
   fingerprint: str
+  published_validation: bool
 
 
 def make(
@@ -85,7 +88,8 @@ def make(
   for fold in folds:
     for part, rows in zip(NAMES, fold.rows()):
       digest.update(f'{part} {[source.id(r) for r in rows]}'.encode())
-  return Splits(tuple(folds), origin, digest.hexdigest()[:16])
+  published = kind == 'split' and bool(len(_part(source, 'validation', names or {})))
+  return Splits(tuple(folds), origin, digest.hexdigest()[:16], published)
 
 
 def _values(source: Any, name: str) -> np.ndarray:

@@ -160,3 +160,41 @@ def test_more_neighbours_than_training_rows():
   rows = (np.arange(4), np.arange(4, 8), np.arange(8, 12))
   result = knn.fit(x, labels, rows, num_classes=2, metric='accuracy')
   assert [g['neighbours'] for g in result.grid] == [1, 4]
+
+
+def test_the_winner_trains_again_with_the_validation_rows():
+  """A class that only validation rows have is learned then, and nothing else changes."""
+  x, labels = blobs(n=400)
+  rows = thirds(len(x))
+  train = rows[0][labels[rows[0]] != 4]
+  rows = (train, rows[1], rows[2])
+  fit = lambda refit: probe.fit(  # noqa: E731
+    x, labels, rows, num_classes=5, metric='accuracy', config=SMALL, refit=refit, pad_to=(220, 110)
+  )
+  once, again = fit(False), fit(True)
+  fours = labels[rows[2]] == 4
+  assert not (once.test_scores[:, fours].argmax(-1) == 4).any()
+  assert (again.test_scores[:, fours].argmax(-1) == 4).all()
+  assert (once.grid, once.rounds) == (again.grid, again.rounds)
+  near = [
+    knn.fit(x, labels, rows, num_classes=5, metric='accuracy', refit=refit).test_scores[fours]
+    for refit in (False, True)
+  ]
+  assert not near[0][:, 4].any() and (near[1].argmax(1) == 4).all()
+
+
+def test_training_again_on_the_same_rows_gives_the_same_probe():
+  """As many rounds, the same draws: with no validation rows of its own it is the first training."""
+  x, labels = blobs(spread=0.8)
+  train, _, test = thirds(len(x))
+  config = probe.ProbeConfig(learning_rates=(1e-2,), weight_decays=(1e-2,), seeds=2, max_rounds=8)
+  result = probe.fit(
+    x, labels, (train, train, test), num_classes=5, metric='accuracy', config=config
+  )
+  z = probe.standardise(x, train)
+  again = probe._retrain(
+    jnp.asarray(z), jnp.asarray(labels), jnp.asarray(train, jnp.int32), jnp.int32(len(train)),
+    jnp.array([1e-2]), jnp.array([1e-2]), jnp.asarray(result.rounds), num_classes=5, config=config,
+  )  # fmt: skip
+  logits = probe._logits(again, jnp.asarray(z[test]))[:, :, 0]
+  np.testing.assert_allclose(logits, result.test_scores, atol=1e-5)

@@ -59,7 +59,7 @@ def test_published_splits_are_taken_as_they_are():
   assert (part.train.tolist(), part.validation.tolist(), part.test.tolist()) == (
     [0, 1, 2, 3, 4, 5], [6, 7], [8, 9, 10],
   )  # fmt: skip
-  assert made.origin == 'column split'
+  assert made.origin == 'column split' and made.published_validation
 
 
 def test_validation_is_taken_from_train_where_there_is_none():
@@ -70,7 +70,7 @@ def test_validation_is_taken_from_train_where_there_is_none():
   part = made.folds[0]
   assert part.test.tolist() == list(range(80, 100))
   assert np.bincount(strata[part.validation]).tolist() == [3, 3, 3, 3]
-  assert '15% of train, stratified, seed 0' in made.origin
+  assert '15% of train, stratified, seed 0' in made.origin and not made.published_validation
 
 
 def test_groups_of_a_data_set_and_own_names():
