@@ -43,7 +43,9 @@ SEEDS = flags.DEFINE_integer('seeds', 3, 'Seeds of every probe.', lower_bound=1)
 LAYERS = flags.DEFINE_string(
   'layers', 'last', "'last', a number (0 is the stem), 'mean', or 'all': the best on validation."
 )
-POOL = flags.DEFINE_string('pool', 'mean', 'Over time: mean, max, mean+max, mean_std, mean_bands.')
+POOL = flags.DEFINE_string(
+  'pool', 'mean', 'Over time: mean, max, mean+max, mean_std, mean_bands, mean_std_bands.'
+)
 command.required('model', 'out')
 command.distributed_flags()
 

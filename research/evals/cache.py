@@ -48,7 +48,7 @@ def embed_source(
     source: clips.
     cache: folder for `<key>/layer_XX.npy`.
     layers: which layers.
-    pool: a key of POOLS.
+    pool: one of `pooling.NAMES`.
     seconds: only so much of each clip, from its start.
     max_bad_fraction: share of unreadable clips above which it stops.
     progress: called with the number of clips done.

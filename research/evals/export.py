@@ -55,7 +55,7 @@ def export(
     source: clips.
     out: the file; its ending says which kind.
     layers: which layers.
-    pool: a key of `embeddings.POOLS`, or 'none'.
+    pool: one of `pooling.NAMES`, or 'none'.
     seconds: only so much of each clip, from its start.
     about: what to say about the model in the file.
     overwrite: whether a file that is there may be replaced.

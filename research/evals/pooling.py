@@ -22,34 +22,49 @@ def _std(x: Float[Array, 'l b n d'], mask: Bool[Array, 'b n']) -> Float[Array, '
   return jnp.sqrt(_mean(jnp.square(x - _mean(x, mask)[:, :, None]), mask))
 
 
+def _mean_std(x: Float[Array, 'l b n d'], mask: Bool[Array, 'b n']) -> Float[Array, 'l b k']:
+  return jnp.concatenate([_mean(x, mask), _std(x, mask)], axis=-1)
+
+
 def _columns(tokens: int, count: int) -> int:
   if count < 1 or tokens % count:
     raise InputError(
-      f"Pooling 'mean_bands' needs rows of tokens of one time, {count} a row, but this model gives "
+      f'Pooling by bands needs rows of tokens of one time, {count} a row, but this model gives '
       f'{tokens} tokens; use mean.'
     )
   return count
 
 
-def mean_bands(
-  x: Float[Array, 'l b n d'], mask: Bool[Array, 'b n'], bands: int
+def bands(
+  pool: str, x: Float[Array, 'l b n d'], mask: Bool[Array, 'b n'], count: int
 ) -> Float[Array, 'l b k']:
-  """Mean over time of every frequency band of tokens, bands side by side (k = bands * d).
+  """A pooling over time of every frequency band of tokens by itself, bands side by side.
 
-  M2D and MSM-MAE pool patches so (arXiv 2204.12260, section 2.4); with one band it is the mean.
+  M2D and MSM-MAE pool patches so (arXiv 2204.12260, section 2.4); with one band it is the plain
+  pooling.
+
+  Args:
+    pool: a key of BAND_POOLS.
+    x, mask: tokens, row by row in time, `count` a row.
+    count: bands.
+
+  Raises:
+    InputError: the tokens do not come in such rows.
   """
   layers, b, n, d = x.shape
-  rows = n // _columns(n, bands)
-  x, mask = x.reshape(layers, b, rows, bands, d), mask.reshape(b, rows, bands)
-  each = [_mean(x[:, :, :, i], mask[:, :, i]) for i in range(bands)]
+  rows = n // _columns(n, count)
+  x, mask = x.reshape(layers, b, rows, count, d), mask.reshape(b, rows, count)
+  each = [BAND_POOLS[pool](x[:, :, :, i], mask[:, :, i]) for i in range(count)]
   return jnp.concatenate(each, axis=-1)
 
+
+BAND_POOLS: dict[str, Callable[..., Array]] = {'mean_bands': _mean, 'mean_std_bands': _mean_std}
 
 # 'mean+max' is the sum, as BYOL-A pools (v2/byol_a2/models.py); 'mean_std' puts both side by side.
 POOLS: dict[str, Callable[..., Array]] = {
   'mean': _mean,
   'max': _max,
   'mean+max': lambda x, mask: _mean(x, mask) + _max(x, mask),
-  'mean_std': lambda x, mask: jnp.concatenate([_mean(x, mask), _std(x, mask)], axis=-1),
-  'mean_bands': mean_bands,
+  'mean_std': _mean_std,
 }
+NAMES = (*POOLS, *BAND_POOLS)

@@ -26,7 +26,7 @@ class Options:
   Attributes:
     layers: 'last', an index, 'mean' (average of all), or 'all': the layer too is chosen on the
       validation rows, in each fold by itself.
-    pool: a key of `embeddings.POOLS`; systems with a pooling of their own keep it.
+    pool: one of `pooling.NAMES`; systems with a pooling of their own keep it.
     probe: how the linear probe is trained.
     neighbours: counts that kNN tries.
   """

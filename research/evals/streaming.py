@@ -16,8 +16,8 @@ from jaxtyping import Array
 from research.audio import pipeline
 from research.audio.bad_files import BadFiles
 from research.errors import unknown
+from research.evals import pooling
 from research.evals.embeddings import Embed, Embedder
-from research.evals.pooling import POOLS, mean_bands
 
 # Seconds of audio in a batch, all processes together: bounds the memory that long clips need.
 BATCH_SECONDS = 320.0
@@ -50,7 +50,7 @@ def stream(
     embedder: the system.
     source: clips.
     layers: which layers.
-    pool: a key of POOLS, or 'none' for tokens.
+    pool: one of `pooling.NAMES`, or 'none' for tokens.
     seconds: only so much of each clip, from its start; None for all of it.
     batch_seconds: audio in a batch.
     bad_files: where unreadable clips are recorded; they are left out.
@@ -58,8 +58,8 @@ def stream(
   Raises:
     InputError: unknown pooling, or too many bad files.
   """
-  if pool not in POOLS and pool != 'none':
-    raise unknown('pooling', pool, (*POOLS, 'none'))
+  if pool not in pooling.NAMES and pool != 'none':
+    raise unknown('pooling', pool, (*pooling.NAMES, 'none'))
   run = _Runner(embedder, tuple(layers), pool)
   for places, size in _groups(source, seconds, batch_seconds, run.multiple):
     batches = pipeline.eval_batches(
@@ -97,10 +97,10 @@ def _embed(
   """Some layers pooled [l, b, d], or their tokens [l, b, n, d], and the token mask."""
   tokens, token_mask = apply(variables, audio, mask)
   tokens = tokens[np.asarray(layers)].astype(jnp.float32)
-  if pool == 'mean_bands':
-    tokens = mean_bands(tokens, token_mask, bands)
+  if pool in pooling.BAND_POOLS:
+    tokens = pooling.bands(pool, tokens, token_mask, bands)
   elif pool != 'none':
-    tokens = POOLS[pool](tokens, token_mask)
+    tokens = pooling.POOLS[pool](tokens, token_mask)
   return tokens, token_mask
 
 
@@ -116,7 +116,8 @@ class _Runner:
     self.variables = jax.tree.map(lambda x: jax.device_put(x, whole), embedder.variables)
     self.min_samples = embedder.frontend.min_samples
     self.pool = pool
-    self.static = (embedder.apply, layers, pool, embedder.bands() if pool == 'mean_bands' else 1)
+    bands = embedder.bands() if pool in pooling.BAND_POOLS else 1
+    self.static = (embedder.apply, layers, pool, bands)
 
   def __call__(self, batch: Mapping[str, np.ndarray], places: np.ndarray) -> Embedded:
     audio, mask = batch['audio'], batch['audio_mask']

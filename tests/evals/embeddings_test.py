@@ -48,11 +48,16 @@ def test_pooling_sees_only_valid_tokens():
 def test_bands_are_pooled_apart():
   x = np.arange(2 * 1 * 6 * 3, dtype=np.float32).reshape(2, 1, 6, 3)
   mask = np.array([[True, True, True, True, False, False]])
-  got = np.asarray(pooling.mean_bands(jnp.asarray(x), jnp.asarray(mask), 2))
+  got = np.asarray(pooling.bands('mean_bands', jnp.asarray(x), jnp.asarray(mask), 2))
   expected = np.concatenate([x[:, :, [0, 2]].mean(2), x[:, :, [1, 3]].mean(2)], axis=-1)
   np.testing.assert_allclose(got, expected)
+  # Both statistics of a band side by side.
+  got = np.asarray(pooling.bands('mean_std_bands', jnp.asarray(x), jnp.asarray(mask), 2))
+  parts = [x[:, :, [0, 2]], x[:, :, [1, 3]]]
+  expected = np.concatenate([s for p in parts for s in (p.mean(2), p.std(2))], axis=-1)
+  np.testing.assert_allclose(got, expected, rtol=1e-6)
   with pytest.raises(InputError, match='4 a row'):
-    pooling.mean_bands(jnp.asarray(x), jnp.asarray(mask), 4)
+    pooling.bands('mean_bands', jnp.asarray(x), jnp.asarray(mask), 4)
 
 
 def test_layers_that_are_asked_for():
