@@ -2,7 +2,7 @@
 
 export OIDO_DATA=/data
 python -m launch.train --config=experiments/audio_mae/laptop.py --workdir=runs/laptop
-python -m launch.evaluate --model=runs/laptop --tasks=fsdd,esc10,speech_commands \
+python -m launch.evaluate --model=runs/laptop --tasks=fsdd_folds,esc10,speech_commands \
   --pool=mean_bands --layers=all --out=runs/laptop-scores
 
 $OIDO_DATA holds the folders speech_commands_v2_test, esc10 and fsdd, each with a labels.csv (path,
@@ -48,6 +48,7 @@ def get_config(arg=''):
       positions='time_frequency',
     ),
   )
+  # Not normalised patch by patch: at this size loudness is worth more than detail.
   config.objective = dict(name='masked_patch_mse', args=dict(norm_pix=False))
 
   # At this width and batch 1e-3 makes one direction of the residual stream grow until it hides the
