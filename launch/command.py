@@ -14,6 +14,7 @@ from launch.memory import keep_freed_memory
 from research.errors import InputError
 
 _REQUIRED: list[str] = []
+_SHARED: list[str] = []
 
 
 def fail(message: object) -> None:
@@ -69,6 +70,9 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
   Set OIDO_TRACEBACK=1 to see where it came from.
   """
   show = os.environ.get('OIDO_TRACEBACK') == '1'
+  # --help shows the flags of the command's own module; those it got from here belong to it too.
+  for name in _SHARED:
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
   def parse(argv: Sequence[str]) -> Sequence[str]:
     try:
@@ -112,6 +116,7 @@ def config_flag() -> Any:
     'config', None, 'A config file: experiments/….py[:ARG].', lock_config=False,
     accept_new_attributes=True,
   )  # fmt: skip
+  _SHARED.append('config')
   parser = flags.FLAGS['config'].parser
   read = parser.parse
 
@@ -149,6 +154,7 @@ def distributed_flags() -> None:
     os.environ.get('JAX_COMPILATION_CACHE_DIR', str(Path.home() / '.cache' / 'oido' / 'xla')),
     'Folder where compiled programs are kept between runs (empty: none).',
   )
+  _SHARED.extend(('distributed', 'coordinator', 'num_processes', 'process_id', 'compilation_cache'))
 
 
 def start_jax() -> None:

@@ -52,9 +52,8 @@ class Embedder:
 
     Returns:
       float32. One clip: [d] (pool 'mean') or [n, d] (pool 'none'); several: [b, d], or a list of
-      [n, d],
-      in the order given. With layers='all' each has a leading layer axis per clip: [l, d], [b, l,
-      d] ….
+      [n, d], in the order given. With layers='all' each has a leading layer axis per clip: [l, d],
+      [b, l, d] ….
 
     Raises:
       InputError: a clip is too short for one frame (with both numbers), not finite, not readable,

@@ -59,8 +59,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
   if importlib.util.find_spec('torch') is None:
     raise InputError(
       f"{str(path)!r} is a PyTorch file and torch is not installed: pip install -e '.[parity]', "
-      'or convert '
-      'the file to safetensors where it is.'
+      'or convert the file to safetensors where it is.'
     )
   import torch
 

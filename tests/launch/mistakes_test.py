@@ -149,3 +149,18 @@ def test_every_mistake_gets_one_clear_sentence(answers):
     elif not all(word in lines[0] for word in words):
       problems.append(f'{name}: {lines[0]!r} lacks {[w for w in words if w not in lines[0]]}')
   assert not problems, '\n'.join(problems)
+
+
+def test_help_lists_every_flag_of_the_command():
+  shown = runner.run('launch.train', '--help').stdout
+  for flag in ('--config', '--workdir', '--coordinator', '--compilation_cache'):
+    assert f'\n  {flag}:' in shown
+
+
+def test_shards_are_not_written_into_their_own_source(tmp_path):
+  (tmp_path / 'sounds').mkdir()
+  out = tmp_path / 'sounds' / 'shards'
+  run = runner.run('launch.prepare_data', f'--source={tmp_path / "sounds"}', f'--out={out}')
+  assert run.returncode == 2 and 'Traceback' not in run.stderr
+  assert 'lies in the source' in run.stderr and 'outside of it' in run.stderr
+  assert not out.exists()
