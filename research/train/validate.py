@@ -1,6 +1,7 @@
 """What is measured while a run goes on: held-out loss and scores, and pictures."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -117,11 +118,15 @@ def pictures(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
   rows = build.source(data)
   count = min(spec['args'].get('count', 4), len(rows))
   chosen = rows.select(np.linspace(0, len(rows) - 1, count).round().astype(int).tolist())
+  # What a prediction means is the objective's business: the picture takes the arguments it shares.
+  told = run.config['objective'].get('args') or {}
+  takes = inspect.signature(run.model.picture).parameters
+  shared = {k: v for k, v in dict(told).items() if k in takes}
 
   def draw(state: State, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     variables = {'params': state.params, **state.variables}
     rngs = streams(jax.random.key(0))
-    return run.model.apply(variables, batch, rngs=rngs, method='picture')
+    return run.model.apply(variables, batch, rngs=rngs, method='picture', **shared)
 
   jitted = jax.jit(draw, out_shardings=NamedSharding(run.mesh, PartitionSpec()))
 
