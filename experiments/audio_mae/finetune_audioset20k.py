@@ -4,10 +4,9 @@ python -m launch.train --config=experiments/audio_mae/finetune_audioset20k.py --
   --config.data.root=/data/AudioSet --config.init.path=PRETRAINED
 
 Four GPUs of 2022 in a few hours. The authors report 37.0 mAP (README log of
-facebookresearch/AudioMAE,
-commit bd60e29); not reproduced here. Numbers: ft_as.sh and main_finetune_as.py of that commit; the
-learning rate is blr x batch / 256 = 1e-3 / 8, SpecAug 48/192 is hard-coded there. `:debug` runs on
-the built-in corpus.
+facebookresearch/AudioMAE, commit bd60e29); not reproduced here. Numbers: ft_as.sh and
+main_finetune_as.py of that commit; the learning rate is blr x batch / 256 = 1e-3 / 8, SpecAug
+48/192 is hard-coded there. `:debug` runs on the built-in corpus.
 """
 
 import ml_collections

@@ -5,10 +5,10 @@ python -m launch.train --config=experiments/audio_mae/finetune_audioset2m.py --w
   --config.data.root=/data/AudioSet --config.init.path=PRETRAINED
 
 The authors used 64 V100. They report 47.3 mAP (README log of facebookresearch/AudioMAE, commit
-bd60e29); not
-reproduced here. Numbers: submit_ft_mask_bal.sh and main_finetune_as.py of that commit. An epoch is
-200 000 clips drawn with replacement (`--replacement False` is read as true there), each with weight
-sum of 1000 / (count of its labels + 0.01). `:debug` runs on the built-in corpus.
+bd60e29); not reproduced here. Numbers: submit_ft_mask_bal.sh and main_finetune_as.py of that
+commit. An epoch is 200 000 clips drawn with replacement (`--replacement False` is read as true
+there), each with weight sum of 1000 / (count of its labels + 0.01). `:debug` runs on the built-in
+corpus.
 """
 
 import ml_collections

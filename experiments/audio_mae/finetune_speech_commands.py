@@ -4,9 +4,8 @@ python -m launch.train --config=experiments/audio_mae/finetune_speech_commands.p
   --config.data.root=/data/speech_commands_v0.02 --config.init.path=PRETRAINED
 
 The paper reports 98.3 %. No script for it was released: statistics are main_finetune_as.py's,
-SpecAug 48/48 is that
-of the 1 s inputs, the rest the AudioSet-20K recipe with batch 256. Not reproduced here. `:debug`
-runs on the built-in corpus.
+SpecAug 48/48 is that of the 1 s inputs, the rest the AudioSet-20K recipe with batch 256. Not
+reproduced here. `:debug` runs on the built-in corpus.
 """
 
 import ml_collections

@@ -48,7 +48,8 @@ def get_config(arg=''):
       positions='time_frequency',
     ),
   )
-  # Not normalised patch by patch: at this size loudness is worth more than detail.
+  # The published recipe normalises each patch by itself; at this size the probes are better without
+  # (experiments/README.md).
   config.objective = dict(name='masked_patch_mse', args=dict(norm_pix=False))
 
   # At this width and batch 1e-3 makes one direction of the residual stream grow until it hides the

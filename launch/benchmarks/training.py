@@ -104,8 +104,9 @@ def compare_training(
   """
   arguments = dict(size=size, decoder=decoder, batch=batch)
   with (
-    timing.Worker(make_ours, **arguments) as ours,
+    # The peer first: where it is not installed, that is known at once.
     timing.Worker(make_theirs, **arguments) as theirs,
+    timing.Worker(make_ours, **arguments) as ours,
   ):
     seconds = timing.rounds({'oido': ours, 'torch': theirs}, repeats, warmup=3)
     facts = dict(ours.facts)

@@ -101,7 +101,7 @@ def linear_probe(system: System, task: Prepared, options: Options) -> dict[str, 
   folds = [fold.only(valid) for fold in task.splits.folds]
   pad_to = (max(len(f.train) for f in folds), max(len(f.validation) for f in folds))
 
-  def fit(x: np.ndarray, rows: Rows, config: ProbeConfig = options.probe) -> Fold:
+  def fit(x: np.ndarray, rows: Rows, config: ProbeConfig, refit: bool) -> Fold:
     found = probe.fit(
       x,
       task.labels,
@@ -109,7 +109,7 @@ def linear_probe(system: System, task: Prepared, options: Options) -> dict[str, 
       num_classes=len(task.classes),
       metric=task.metric,
       config=config,
-      refit=not task.splits.published_validation and config is options.probe,
+      refit=refit,
       pad_to=pad_to,
     )
     chosen = {
@@ -120,9 +120,16 @@ def linear_probe(system: System, task: Prepared, options: Options) -> dict[str, 
     }
     return Fold(found.test_scores, found.validation, chosen, found.grid)
 
+  refit = not task.splits.published_validation
   # One seed is enough to tell layers apart, and their validation scores need no last training.
   one = dataclasses.replace(options.probe, seeds=1)
-  return row('probe', system, task, fit, lambda x, rows: fit(x, rows, one))
+  return row(
+    'probe',
+    system,
+    task,
+    lambda x, rows: fit(x, rows, options.probe, refit),
+    lambda x, rows: fit(x, rows, one, False),
+  )
 
 
 def _at_edge(found: probe.ProbeResult, name: str) -> bool:
