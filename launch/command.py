@@ -13,6 +13,15 @@ from absl import app, flags, logging
 from launch.memory import keep_freed_memory
 from research.errors import InputError
 
+# What Python says of a value of the wrong kind, and what a person is told.
+_PLAIN = (
+  (r'invalid literal for int\(\) with base 10: (.*)', r'\1 is not a whole number.'),
+  (r'could not convert string to float: (.*)', r'\1 is not a number.'),
+  (
+    r'flag --([\w.]+)=.*Failed to parse .* as a ConfigDict.*',
+    r'--\1 is a group of settings: give them one by one, as in --\1.name=value.',
+  ),
+)
 _REQUIRED: list[str] = []
 _SHARED: list[str] = []
 
@@ -36,7 +45,10 @@ def _cause(error: BaseException) -> str:
   # Tracebacks end in 'ValueError: text'; the sentence is what follows the type.
   if len(lines) > 1 and 'Traceback' in str(error):
     return lines[-1].split(': ', 1)[-1]
-  return ' '.join(lines)
+  text = ' '.join(lines)
+  for pattern, plain in _PLAIN:
+    text = re.sub(pattern, plain, text)
+  return text
 
 
 def _check_config_file(argv: Sequence[str]) -> None:
@@ -128,18 +140,24 @@ def config_flag() -> Any:
 
 
 def _with_groups(config: Any, argv: Sequence[str]) -> Any:
-  """Makes the groups that overrides on the command line name and the config file leaves out."""
+  """Makes room for overrides on the command line: groups that the config file leaves out, and
+  lists, which a single value may replace."""
   from ml_collections import ConfigDict
 
   for arg in argv:
     match = re.match(r'--?config\.([\w.]+)=', arg)
+    if not match:
+      continue
+    *groups, name = match[1].split('.')
     node = config
-    for part in match[1].split('.')[:-1] if match else ():
+    for part in groups:
       if not isinstance(node, ConfigDict):
         break
       if node.get(part) is None:
         node[part] = ConfigDict()
       node = node[part]
+    if isinstance(node, ConfigDict) and isinstance(node.get(name), list):
+      del node[name]
   return config
 
 

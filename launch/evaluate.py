@@ -30,7 +30,11 @@ DATA_ROOT = flags.DEFINE_string(
 )
 OUT = flags.DEFINE_string('out', None, 'Folder for what is written (made when missing).')
 CACHE = flags.DEFINE_string('cache', None, 'Folder of the embeddings (OUT/cache if not given).')
-PROTOCOL = flags.DEFINE_list('protocol', ['probe'], 'probe, knn, finetune; A,B for several.')
+PROTOCOL = flags.DEFINE_list(
+  'protocol',
+  ['probe'],
+  'probe (Adam), logistic (the probe at its optimum), knn, finetune; A,B for several.',
+)
 STEPS = flags.DEFINE_integer('finetune_steps', 500, 'Fine-tuning: steps a fold.', lower_bound=1)
 BATCH = flags.DEFINE_integer('finetune_batch_size', 32, 'Fine-tuning: clips a step.', lower_bound=1)
 LR = flags.DEFINE_float('finetune_lr', 5e-4, 'Fine-tuning: peak learning rate.', lower_bound=0)

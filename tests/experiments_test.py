@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import soundfile
 
 from research.errors import InputError
 from research.train import build, optim, sharding
@@ -168,3 +169,15 @@ def test_clips_that_nobody_split_are_held_out_all_the_same(tmp_path):
   assert len(build.source({**whole['data'], 'source': str(tmp_path / 'a')})) == 36
   with pytest.raises(InputError, match='has one clip'):
     build.source({**data, 'source': str(tmp_path / 'one'), 'split': 'train'})
+
+
+def test_windows_of_one_recording_are_held_out_together(tmp_path):
+  (tmp_path / 'long').mkdir()
+  for hertz in (300, 400, 500, 600):
+    soundfile.write(tmp_path / f'long/{hertz}.flac', toy.tone(hertz, 3.0, hertz), toy.RATE)
+  cut = dict(name=str(tmp_path / 'long'), args=dict(cut_seconds=1.0))
+  parts = [
+    {clip.id.split('@')[0] for clip in build.source({**build.DATA, 'source': cut, 'split': split})}
+    for split in ('train', 'valid')
+  ]
+  assert len(parts[1]) == 1 and not parts[0] & parts[1]

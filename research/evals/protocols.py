@@ -1,7 +1,8 @@
 """How a system is scored on a task: a protocol is `protocol(system, task, options) -> row`.
 
-A row is a plain dict that JSON can hold. `probe` and `knn` work on frozen embeddings; a protocol
-that trains the whole model has the same signature and uses `system.embedder` and `task.source`.
+A row is a plain dict that JSON can hold. `probe`, `logistic` and `knn` work on frozen embeddings; a
+protocol that trains the whole model has the same signature and uses `system.embedder` and
+`task.source`.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from research.evals import knn, probe, scores
+from research.evals import knn, logistic, probe, scores
 from research.evals.cache import Features, embed_source
 from research.evals.embeddings import Embedder, layer_indices
 from research.evals.probe import ProbeConfig
@@ -139,6 +140,27 @@ def _at_edge(found: probe.ProbeResult, name: str) -> bool:
   return bool(inside) and found.validation > max(inside) + 0.01
 
 
+def logistic_regression(system: System, task: Prepared, options: Options) -> dict[str, Any]:
+  """Linear probe at its optimum: the L2 penalty chosen on validation, scored on test."""
+  del options  # There is nothing to tune by hand.
+
+  def fit(x: np.ndarray, rows: Rows, refit: bool) -> Fold:
+    found = logistic.fit(
+      x, task.labels, rows, num_classes=len(task.classes), metric=task.metric, refit=refit
+    )
+    chosen = {'penalty': found.penalty, 'steps': found.steps}
+    return Fold(found.test_scores[None], found.validation, chosen, found.grid)
+
+  refit = not task.splits.published_validation
+  return row(
+    'logistic',
+    system,
+    task,
+    lambda x, rows: fit(x, rows, refit),
+    lambda x, rows: fit(x, rows, False),
+  )
+
+
 def nearest_neighbours(system: System, task: Prepared, options: Options) -> dict[str, Any]:
   """Cosine kNN: the number of neighbours chosen on validation, scored on test."""
 
@@ -159,7 +181,11 @@ def nearest_neighbours(system: System, task: Prepared, options: Options) -> dict
 
 
 Protocol = Callable[[System, Prepared, Options], dict[str, Any]]
-PROTOCOLS: dict[str, Protocol] = {'probe': linear_probe, 'knn': nearest_neighbours}
+PROTOCOLS: dict[str, Protocol] = {
+  'probe': linear_probe,
+  'logistic': logistic_regression,
+  'knn': nearest_neighbours,
+}
 
 
 def row(

@@ -8,7 +8,12 @@ from typing import Any
 from research.evals.svg import number
 
 KINDS = {'model': 0, 'published': 1, 'random': 2, 'logmel': 3}
-PROTOCOL_NAMES = {'probe': 'Linear probe', 'knn': 'Nearest neighbours', 'finetune': 'Fine-tuning'}
+PROTOCOL_NAMES = {
+  'probe': 'Linear probe',
+  'logistic': 'Linear probe at its optimum (logistic regression)',
+  'knn': 'Nearest neighbours',
+  'finetune': 'Fine-tuning',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +120,8 @@ def _count(row: Mapping[str, Any]) -> int:
 def _chosen(row: Mapping[str, Any]) -> str:
   """Settings chosen on validation; several folds may have chosen differently."""
   names = {
-    'learning_rate': 'lr', 'lr': 'lr', 'weight_decay': 'wd', 'neighbours': 'k', 'steps': 'steps',
+    'learning_rate': 'lr', 'lr': 'lr', 'weight_decay': 'wd', 'penalty': 'penalty',
+    'neighbours': 'k', 'steps': 'steps',
   }  # fmt: skip
   parts = []
   for key, short in names.items():

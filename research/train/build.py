@@ -6,7 +6,10 @@ import dataclasses
 import hashlib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,8 +103,27 @@ def _merge(default: Mapping[str, Any], given: Mapping[str, Any], where: str) -> 
         )
       merged[key] = value
     else:
+      # None stands for "no such choice" where a text is asked for.
+      if not free and inner is not None and not (isinstance(inner, str) and value is None):
+        _check_kind(value, (type(inner),), f'config.{path}')
       merged[key] = copy.deepcopy(value)
   return merged
+
+
+# What a setting is asked to be, by its type; other types are not checked here.
+KINDS = {
+  bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a text',
+}  # fmt: skip
+
+
+def _check_kind(value: Any, kinds: Sequence[type], name: str) -> None:
+  """Raises InputError where `value` has none of these types; a float may be written as an int."""
+  if not set(kinds) <= {*KINDS, type(None)}:
+    return
+  allowed = {*kinds, *((int,) if float in kinds else ())}
+  if type(value) not in allowed and not isinstance(value, np.generic):
+    wanted = ' or '.join(KINDS[k] for k in kinds if k in KINDS)
+    raise InputError(f'{name} is {value!r}; it must be {wanted}.')
 
 
 def _plain(value: Any) -> Any:
@@ -167,31 +189,46 @@ def _number(value: Any, name: str, above: bool = False) -> None:
 
 
 def check_arguments(
-  kind: str, spec: Mapping[str, Any], arguments: Callable[[str], list[str]]
+  kind: str, spec: Mapping[str, Any], arguments: Callable[[str], 'Arguments']
 ) -> None:
   """Checks `spec = dict(name=…, args=dict(…))` against what the named thing takes."""
   known = arguments(spec['name'])
-  for key in spec['args']:
+  for key, value in spec['args'].items():
     if key not in known:
       raise unknown(f'argument config.{kind}.args of {spec["name"]}:', key, known)
+    hint, default = known[key]
+    if value is None and default is None:
+      continue
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    _check_kind(value, kinds, f'config.{kind}.args.{key}')
 
 
-def model_arguments(name: str) -> list[str]:
+Arguments = dict[str, tuple[Any, Any]]  # name -> annotation, default
+
+
+def model_arguments(name: str) -> Arguments:
   """Arguments that the model of this name takes."""
   fields = dataclasses.fields(models.get(name))
-  return [f.name for f in fields if f.init and f.name not in ('parent', 'name')]
+  return {
+    f.name: (f.type, f.default) for f in fields if f.init and f.name not in ('parent', 'name')
+  }
 
 
-def objective_arguments(name: str) -> list[str]:
+def _parameters(function: Callable[..., Any]) -> Arguments:
+  after = list(inspect.signature(function).parameters.values())[2:]
+  return {p.name: (p.annotation, p.default) for p in after}
+
+
+def objective_arguments(name: str) -> Arguments:
   """Arguments that the objective of this name takes, beyond (out, batch)."""
-  return list(inspect.signature(objectives.get(name)).parameters)[2:]
+  return _parameters(objectives.get(name))
 
 
-def augmentation_arguments(name: str) -> list[str]:
+def augmentation_arguments(name: str) -> Arguments:
   """Arguments that the augmentation of this name takes, beyond (key, batch)."""
   if name not in augment.AUGMENTATIONS:
     raise unknown('augmentation', name, augment.AUGMENTATIONS)
-  return list(inspect.signature(augment.AUGMENTATIONS[name]).parameters)[2:]
+  return _parameters(augment.AUGMENTATIONS[name])
 
 
 def model(config: Mapping[str, Any]) -> nn.Module:
@@ -229,7 +266,7 @@ def source(data: Mapping[str, Any]) -> sources.Source:
   """The clips that a data config selects.
 
   Clips without a column "split" (or with an empty one) have the splits 'train' and 'valid' all the
-  same: one in twenty, chosen by the hash of its id, is held out.
+  same: one recording in twenty, chosen by the hash of its id, is held out.
 
   Raises:
     InputError: for data that are not there, and when nothing is left after `split` and `where`.
@@ -252,10 +289,12 @@ def _hold_out(clips: sources.Source, split: str) -> sources.Source:
       f'Data set {clips.name!r} has one clip: nothing can be held out for validation. Set '
       'config.data.split=None and config.evals={}.'
     )
-  order = np.argsort(
-    [hashlib.sha256(clips.id(i).encode()).hexdigest() for i in range(len(clips))], kind='stable'
-  )
-  held = np.sort(order[: max(len(clips) // HELD_OUT, 1)])
+  # All windows of a recording go to the same part; windows of a single one are clips by themselves.
+  names = np.array([re.sub(r'@[\d.]+$', '', clips.id(i)) for i in range(len(clips))])
+  if len(set(names)) == 1:
+    names = np.array([clips.id(i) for i in range(len(clips))])
+  order = sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+  held = np.flatnonzero(np.isin(names, order[: max(len(order) // HELD_OUT, 1)]))
   if split == 'valid':
     return clips.select(held)
   logging.warning(

@@ -48,6 +48,12 @@ def cases(tmp_path):
   empty.mkdir()
   broken = tmp_path / 'broken.py'
   broken.write_text('def get_config():\n  return {}["nothing"]\n')
+  several = tmp_path / 'several.py'
+  several.write_text(
+    'from experiments.audio_mae import builtin_tiny\n\n\ndef get_config():\n'
+    "  config = builtin_tiny.get_config('debug')\n"
+    "  del config.data.source\n  config.data.source = ['builtin', 'builtin']\n  return config\n"
+  )
   file = tmp_path / 'a_file'
   file.write_text('x')
   work = f'--workdir={tmp_path / "work"}'
@@ -81,7 +87,27 @@ def cases(tmp_path):
       [CONFIG, work, '--config.optimizer.lr=1'],
       ["'config.optimizer'", "Did you mean 'config.optim'"],
     ),
-    'text for a number': ([CONFIG, work, '--config.optim.lr=fast'], ['lr', 'fast']),
+    'text for a number': (
+      [CONFIG, work, '--config.optim.lr=fast'],
+      ["optim.lr=fast: 'fast' is not a number"],
+    ),
+    'text for a whole number': (
+      [CONFIG, work, '--config.data.batch_size=abc'],
+      ["batch_size=abc: 'abc' is not a whole number"],
+    ),
+    'text for a number that the config leaves out': (
+      [CONFIG, work, '--config.model.args.stride=wide'],
+      ["config.model.args.stride is 'wide'; it must be a whole number"],
+    ),
+    'neither yes nor no': (
+      [CONFIG, work, '--config.data.shuffle=maybe'],
+      ["config.data.shuffle is 'maybe'; it must be True or False"],
+    ),
+    'value for a group': ([CONFIG, work, '--config.optim=adamw'], ['config.optim is a group']),
+    'text in place of a list': (
+      [f'--config={several}', work, '--config.data.source=/no/such/folder'],
+      ['/no/such/folder'],
+    ),
     'folder that is not there': (
       [CONFIG, work, '--config.data.source=/no/such/folder'],
       ['/no/such/folder'],
