@@ -1,5 +1,5 @@
 """Linear probe at its optimum: logistic regression with an L2 penalty that the validation rows
-choose, solved to the end, so that neither learning rate, nor seed, nor early stopping has a say.
+choose, solved to the optimum, so that neither learning rate, nor seed, nor early stopping has a say.
 
 The protocol is the one of CLIP's linear probes (arXiv 2103.00020, appendix A.3) on standardised
 features. The loss is convex and its curvature is bounded by the features' second moment (Boehning,
@@ -22,9 +22,8 @@ from research.evals import scores
 from research.evals.probe import standardise
 
 # Times half the squared norm of the kernel, against the mean loss of a clip.
-PENALTIES = tuple(float(p) for p in 10.0 ** np.arange(1, -4.1, -0.5))
-TOLERANCE = 1e-5
-MAX_STEPS = 1000
+PENALTIES = tuple(float(p) for p in 10.0 ** np.arange(0.5, -3.1, -0.5))
+MAX_STEPS = 500
 
 
 class LogisticResult(NamedTuple):
@@ -46,6 +45,7 @@ def fit(
   metric: str,
   penalties: tuple[float, ...] = PENALTIES,
   refit: bool = False,
+  tolerance: float = 1e-3,
 ) -> LogisticResult:
   """Solves for every penalty on some rows, chooses on others and scores the rest.
 
@@ -58,11 +58,12 @@ def fit(
     metric: the name in `scores.METRICS` that chooses the penalty and is reported for each.
     penalties: to try; largest first is quickest, each starts where the one before ended.
     refit: solve with the winner on training and validation rows together, and score that.
+    tolerance: the share of the objective by which it may be above its least value.
   """
   train, validation, test = (np.asarray(r) for r in rows)
   targets = np.eye(num_classes, dtype=np.float32)[labels] if labels.ndim == 1 else labels
   multi_label = labels.ndim == 2
-  solve = functools.partial(_solve, features, targets, multi_label=multi_label)
+  solve = functools.partial(_solve, features, targets, multi_label=multi_label, tolerance=tolerance)
   logits, steps = solve(train, np.concatenate([validation, test]), penalties)
   first, second = np.split(logits, [len(validation)], axis=1)
 
@@ -94,6 +95,7 @@ def _solve(
   penalties: tuple[float, ...],
   *,
   multi_label: bool,
+  tolerance: float,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Logits [p, n_asked, c] for every penalty, and the steps each took."""
   x = standardise(features, train)
@@ -104,7 +106,7 @@ def _solve(
     known, queries = known @ basis, queries @ basis
   kernels, biases, steps = _optimum(
     jnp.asarray(known), jnp.asarray(targets[train]), jnp.asarray(penalties, jnp.float32),
-    multi_label=multi_label,
+    jnp.float32(tolerance), multi_label=multi_label,
   )  # fmt: skip
   return np.einsum('nd,pdc->pnc', queries, kernels) + np.asarray(biases)[:, None], np.asarray(steps)
 
@@ -118,12 +120,12 @@ def _loss(logits: Float[np.ndarray, 'n c'], targets: Float[np.ndarray, 'n c'], m
 
 @functools.partial(jax.jit, static_argnames='multi_label')
 def _optimum(
-  x: Float[Array, 'n d'], targets: Float[Array, 'n c'], penalties: Float[Array, ' p'], *,
-  multi_label: bool,
+  x: Float[Array, 'n d'], targets: Float[Array, 'n c'], penalties: Float[Array, ' p'],
+  tolerance: Float[Array, ''], *, multi_label: bool,
 ) -> tuple[Float[Array, 'p d c'], Float[Array, 'p c'], Array]:  # fmt: skip
   """Kernel and bias of every penalty, solved one after the other, and how many steps each took.
 
-  The search ends when the objective is at most a share TOLERANCE above its least value.
+  The search ends when the objective is at most a share `tolerance` above its least value.
   """
   n, width = x.shape
   classes = targets.shape[1]
@@ -159,7 +161,7 @@ def _optimum(
 
     def going(state):
       *_, count, excess = state
-      return (excess > TOLERANCE) & (count < MAX_STEPS)
+      return (excess > tolerance) & (count < MAX_STEPS)
 
     first = (carry, carry, jnp.float32(1.0), jnp.int32(0), jnp.float32(jnp.inf))
     end, _, _, count, _ = jax.lax.while_loop(going, step, first)

@@ -148,7 +148,13 @@ def logistic_regression(system: System, task: Prepared, options: Options) -> dic
     found = logistic.fit(
       x, task.labels, rows, num_classes=len(task.classes), metric=task.metric, refit=refit
     )
-    chosen = {'penalty': found.penalty, 'steps': found.steps}
+    others = [p['validation'] for p in found.grid if p['penalty'] > found.penalty]
+    short = found.penalty == found.grid[-1]['penalty'] and found.validation > max(others) + 0.01
+    chosen = {
+      'penalty': found.penalty,
+      'steps': found.steps,
+      'at_edge': ['penalty'] if short else [],
+    }
     return Fold(found.test_scores[None], found.validation, chosen, found.grid)
 
   refit = not task.splits.published_validation

@@ -148,7 +148,7 @@ def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if edges and row['kind'] == 'model':
       names = ' and '.join(e.replace('_', ' ') for e in edges)
       found.append(
-        f'{where}: the largest {names} of the grid won by over a point in a fold; a wider grid may '
-        'score higher.'
+        f'{where}: the {names} at the end of the grid won by over a point in a fold; a wider grid '
+        'may score higher.'
       )
   return list(dict.fromkeys(found))

@@ -22,8 +22,9 @@ def test_logits_are_those_of_scikit_learn(width, penalty):
   x = x @ np.random.default_rng(1).normal(size=(width, width)).astype(np.float32)
   train, validation, test = thirds(len(x))
   found = logistic.fit(
-    x, labels, (train, validation, test), num_classes=5, metric='accuracy', penalties=(penalty,)
-  )
+    x, labels, (train, validation, test), num_classes=5, metric='accuracy', penalties=(penalty,),
+    tolerance=1e-5,
+  )  # fmt: skip
   expected = peer_logits(x, labels, train, test, penalty)
   centred = found.test_scores - found.test_scores.mean(axis=1, keepdims=True)
   np.testing.assert_allclose(centred, expected, atol=3e-2 * np.abs(expected).max())
@@ -62,7 +63,9 @@ def test_multi_label_classes_are_solved_as_if_alone():
   targets = (rng.random((400, 4)) < 0.3).astype(np.float32)
   x = (targets @ rng.normal(size=(4, 12)) + rng.normal(size=(400, 12))).astype(np.float32)
   rows = thirds(400)
-  found = logistic.fit(x, targets, rows, num_classes=4, metric='mAP', penalties=(1e-2,))
+  found = logistic.fit(
+    x, targets, rows, num_classes=4, metric='mAP', penalties=(1e-2,), tolerance=1e-5
+  )
   z = probe.standardise(x, rows[0])
   for c in range(4):
     peer = linear.LogisticRegression(C=1 / (1e-2 * len(rows[0])), tol=1e-10, max_iter=20_000)
