@@ -1,5 +1,5 @@
 """Linear probe at its optimum: logistic regression with an L2 penalty that the validation rows
-choose, solved to the optimum, so that neither learning rate, nor seed, nor early stopping has a say.
+choose. It is solved, so that neither learning rate, nor seed, nor early stopping has a say.
 
 The protocol is the one of CLIP's linear probes (arXiv 2103.00020, appendix A.3) on standardised
 features. The loss is convex and its curvature is bounded by the features' second moment (Boehning,
@@ -23,7 +23,7 @@ from research.evals.probe import standardise
 
 # Times half the squared norm of the kernel, against the mean loss of a clip.
 PENALTIES = tuple(float(p) for p in 10.0 ** np.arange(0.5, -3.1, -0.5))
-MAX_STEPS = 500
+MAX_STEPS = 2000
 
 
 class LogisticResult(NamedTuple):

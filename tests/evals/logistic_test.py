@@ -16,7 +16,7 @@ def peer_logits(x, labels, train, asked, penalty):
 
 # Narrow and wide: more clips than features, and fewer; then a badly scaled basis.
 @pytest.mark.parametrize('width', [12, 400])
-@pytest.mark.parametrize('penalty', [1.0, 1e-2, 1e-4])
+@pytest.mark.parametrize('penalty', [1.0, 1e-2, 1e-3])
 def test_logits_are_those_of_scikit_learn(width, penalty):
   x, labels = blobs(n=300, width=width, spread=3.0)
   x = x @ np.random.default_rng(1).normal(size=(width, width)).astype(np.float32)
@@ -28,8 +28,7 @@ def test_logits_are_those_of_scikit_learn(width, penalty):
   expected = peer_logits(x, labels, train, test, penalty)
   centred = found.test_scores - found.test_scores.mean(axis=1, keepdims=True)
   np.testing.assert_allclose(centred, expected, atol=3e-2 * np.abs(expected).max())
-  # Fewer clips than features can all be told apart: the optimum is far away for small penalties.
-  assert found.steps < logistic.MAX_STEPS or (width, penalty) == (400, 1e-4)
+  assert found.steps < logistic.MAX_STEPS
 
 
 def test_a_path_of_penalties_gives_what_each_gives_alone():
