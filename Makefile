@@ -30,7 +30,7 @@ $(call STAMP,dev): setup.cfg pyproject.toml $(call STAMP,test)
 demo: $(call STAMP,base)
 	$(PY) -m launch.train --config=experiments/audio_mae/builtin_tiny.py --workdir=runs/demo
 	$(PY) -m launch.evaluate --model=runs/demo --tasks=builtin_digits,builtin_words,builtin_events \
-	  --pool=mean_bands --layers=all --out=runs/demo
+	  --protocol=logistic --pool=mean_bands --layers=all --out=runs/demo
 
 test: $(call STAMP,test)
 	$(PY) -m pytest tests -m 'not slow'

@@ -127,8 +127,8 @@ def headline(
   if data.get('batch_size'):
     tiles.append(('clips a step', str(data['batch_size'])))
   for row in scores:
-    if row['kind'] == 'model' and row['protocol'] == 'probe':
-      tiles.append((f'{row["task"]}, probe', tables.score_text(row)))
+    if row['kind'] == 'model' and row['protocol'] in ('probe', 'logistic'):
+      tiles.append((f'{row["task"]}, {row["protocol"]}', tables.score_text(row)))
   cells = ''.join(
     f'<div class="tile"><b>{html.escape(v)}</b><span>{html.escape(k)}</span></div>'
     for k, v in tiles[:8]
