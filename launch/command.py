@@ -19,7 +19,7 @@ _PLAIN = (
   (r'could not convert string to float: (.*)', r'\1 is not a number.'),
   (
     r'flag --([\w.]+)=.*Failed to parse .* as a ConfigDict.*',
-    r'--\1 is a group of settings: give them one by one, as in --\1.name=value.',
+    r'--\1 is a group of settings: set its members, as in --\1.<name>=…, or {} for none.',
   ),
 )
 _REQUIRED: list[str] = []

@@ -19,6 +19,7 @@ import pytest
 from research import models
 from research.errors import InputError
 from research.train import sharding
+from research.train.state import STREAMS
 
 Arrays = dict[str, np.ndarray]
 
@@ -136,7 +137,7 @@ def loss_and_gradients(subject: Subject, model: Any) -> Callable[..., Any]:
   """(params, other variables, batch) -> (loss, gradients), in training mode."""
 
   def loss(params, variables, batch):
-    rngs = {name: jax.random.key(i) for i, name in enumerate(('mask', 'dropout', 'augment'))}
+    rngs = {name: jax.random.key(i) for i, name in enumerate(STREAMS)}
     out = model.apply({**variables, 'params': params}, batch, train=True, rngs=rngs)
     return subject.objective(out, batch)[0]
 

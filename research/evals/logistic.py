@@ -125,19 +125,21 @@ def _optimum(
 ) -> tuple[Float[Array, 'p d c'], Float[Array, 'p c'], Array]:  # fmt: skip
   """Kernel and bias of every penalty, solved one after the other, and how many steps each took.
 
-  The search ends when the objective is at most a share `tolerance` above its least value.
+  The search ends when the objective is at most a share `tolerance` above the least that this bias
+  allows, or after MAX_STEPS. Rows of x have zero mean, so that the bound on the curvature does not
+  couple kernel and bias, and each may have its own step.
   """
   n, width = x.shape
   classes = targets.shape[1]
-  moment, basis = jnp.linalg.eigh(x.T @ x / n)
-  x = x @ basis
+  moment, basis = jnp.linalg.eigh(jnp.matmul(x.T, x, precision='highest') / n)
+  x = jnp.matmul(x, basis, precision='highest')
   # The Hessian of softmax is at most 1/2, that of the sigmoid 1/4.
   bound = 0.25 if multi_label else 0.5
   curvature = bound * jnp.maximum(moment, 0.0)[:, None]  # [d, 1]
 
   def objective(params, penalty):
     kernel, bias = params
-    logits = x @ kernel + bias
+    logits = jnp.matmul(x, kernel, precision='highest') + bias
     if multi_label:
       loss = optax.sigmoid_binary_cross_entropy(logits, targets).sum() / n
     else:
@@ -155,7 +157,7 @@ def _optimum(
       new = jax.tree.map(lambda w, g, size: w - size * g, ahead, gradient, sizes)
       # Momentum that points uphill starts afresh (O'Donoghue and Candes, 2015).
       uphill = sum(jnp.vdot(g, a - b) for g, a, b in zip(gradient, new, now)) > 0
-      # The objective is at least so curved everywhere as the penalty is.
+      # Along the kernel the objective is everywhere at least as curved as the penalty.
       excess = 0.5 * jnp.square(gradient[0]).sum() / penalty / value
       return new, now, jnp.where(uphill, 1.0, following), count + 1, excess
 

@@ -142,18 +142,20 @@ def _at_edge(found: probe.ProbeResult, name: str) -> bool:
 
 def logistic_regression(system: System, task: Prepared, options: Options) -> dict[str, Any]:
   """Linear probe at its optimum: the L2 penalty chosen on validation, scored on test."""
-  del options  # There is nothing to tune by hand.
+  del options  # Those of the other probe: rates, decays, seeds.
 
   def fit(x: np.ndarray, rows: Rows, refit: bool) -> Fold:
     found = logistic.fit(
       x, task.labels, rows, num_classes=len(task.classes), metric=task.metric, refit=refit
     )
+    # The smallest penalty: larger ones than the grid has learn next to nothing.
     others = [p['validation'] for p in found.grid if p['penalty'] > found.penalty]
-    short = found.penalty == found.grid[-1]['penalty'] and found.validation > max(others) + 0.01
+    smallest = found.penalty == min(p['penalty'] for p in found.grid)
+    edge = smallest and found.validation > max(others) + 0.01
     chosen = {
       'penalty': found.penalty,
       'steps': found.steps,
-      'at_edge': ['penalty'] if short else [],
+      'at_edge': ['penalty'] if edge else [],
     }
     return Fold(found.test_scores[None], found.validation, chosen, found.grid)
 

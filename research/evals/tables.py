@@ -97,7 +97,7 @@ def details(rows: Sequence[Mapping[str, Any]]) -> Table:
         row['system'],
         row['protocol'],
         score_text(row),
-        f'{_count(row)} {row["ci_over"]}',
+        f'{_count(row)} {row["ci_over"]}' if row.get('ci') is not None else '',
         f'{100 * row["accuracy_ci_clips"]:.1f}' if 'accuracy_ci_clips' in row else '',
         _chosen(row),
         _several(row['layers']),

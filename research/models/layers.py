@@ -150,17 +150,18 @@ class Dense(nn.Module):
 class HeadsIn(nn.Module):
   """One fused projection to queries, keys and values: kernel `[d, 3, h, k]`, bias `[3, h, k]`.
 
-  Initialised as the one fused matrix it is: Xavier fans (d, 3 d).
+  Unless told otherwise it is initialised as the one fused matrix it is: Xavier fans (d, 3 d).
   """
 
   heads: int
   dtype: Dtype = jnp.float32
+  kernel_init: Callable[..., Array] | None = None
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b n d']) -> tuple[Float[Array, 'b n h k'], ...]:
     d = x.shape[-1]
     shape = (3, self.heads, d // self.heads)
-    kernel = self.param('kernel', xavier(d, 3 * d), (d, *shape))
+    kernel = self.param('kernel', self.kernel_init or xavier(d, 3 * d), (d, *shape))
     bias = self.param('bias', nn.initializers.zeros_init(), shape).astype(self.dtype)
     qkv = contract(x, kernel, 1, self.dtype) + bias
     # A split, whose derivative is one concatenation; that of slices is three padded sums.
@@ -172,12 +173,13 @@ class HeadsOut(nn.Module):
   """Joins the heads back into the width: kernel `[h, k, d]`, bias `[d]`."""
 
   dtype: Dtype = jnp.float32
+  kernel_init: Callable[..., Array] | None = None
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b n h k']) -> Float[Array, 'b n d']:
     heads, size = x.shape[-2:]
     d = heads * size
-    kernel = self.param('kernel', xavier(d, d), (heads, size, d))
+    kernel = self.param('kernel', self.kernel_init or xavier(d, d), (heads, size, d))
     bias = self.param('bias', nn.initializers.zeros_init(), (d,)).astype(self.dtype)
     return contract(x, kernel, 2, self.dtype) + bias
 

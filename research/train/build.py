@@ -110,9 +110,9 @@ def _merge(default: Mapping[str, Any], given: Mapping[str, Any], where: str) -> 
   return merged
 
 
-# What a setting is asked to be, by its type; other types are not checked here.
+# What a setting is asked to be, by its type.
 KINDS = {
-  bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a text',
+  bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a text', tuple: 'a list',
 }  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def _check_kind(value: Any, kinds: Sequence[type], name: str) -> None:
   """Raises InputError where `value` has none of these types; a float may be written as an int."""
   if not set(kinds) <= {*KINDS, type(None)}:
     return
-  allowed = {*kinds, *((int,) if float in kinds else ())}
+  allowed = {*kinds, *((int,) if float in kinds else ()), *((list,) if tuple in kinds else ())}
   if type(value) not in allowed and not isinstance(value, np.generic):
     wanted = ' or '.join(KINDS[k] for k in kinds if k in KINDS)
     raise InputError(f'{name} is {value!r}; it must be {wanted}.')
@@ -158,6 +158,8 @@ def complete(config: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
   if full['optim']['clip_norm'] is not None:
     _number(full['optim']['clip_norm'], 'config.optim.clip_norm', above=True)
   _number(full['data']['max_bad_fraction'], 'config.data.max_bad_fraction')
+  if full['data']['buckets'] is not None:
+    _check_kind(full['data']['buckets'], (tuple,), 'config.data.buckets')
   if full['on_nan'] not in ('stop', 'rewind'):
     raise InputError(f"config.on_nan is {full['on_nan']!r}; it must be 'stop' or 'rewind'.")
   for key in set(full['optim']['schedule']) - set(optim.SCHEDULE_DEFAULTS):
@@ -193,12 +195,19 @@ def check_arguments(
 ) -> None:
   """Checks `spec = dict(name=…, args=dict(…))` against what the named thing takes."""
   known = arguments(spec['name'])
+  if not isinstance(spec['args'], Mapping):
+    raise InputError(f'config.{kind}.args is {spec["args"]!r}; set config.{kind}.args.<name>.')
   for key, value in spec['args'].items():
     if key not in known:
       raise unknown(f'argument config.{kind}.args of {spec["name"]}:', key, known)
     hint, default = known[key]
     if value is None and default is None:
       continue
+    if key == 'frontend' and not isinstance(value, Mapping):
+      raise InputError(
+        f'config.{kind}.args.frontend is {value!r}, but it is a group: set '
+        f'config.{kind}.args.frontend.name.'
+      )
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     _check_kind(value, kinds, f'config.{kind}.args.{key}')
 
@@ -266,7 +275,8 @@ def source(data: Mapping[str, Any]) -> sources.Source:
   """The clips that a data config selects.
 
   Clips without a column "split" (or with an empty one) have the splits 'train' and 'valid' all the
-  same: one recording in twenty, chosen by the hash of its id, is held out.
+  same: one recording in twenty, chosen by the hash of its id, is held out (of a single recording one
+  window in twenty).
 
   Raises:
     InputError: for data that are not there, and when nothing is left after `split` and `where`.

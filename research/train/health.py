@@ -42,6 +42,10 @@ class Watch:
         raise InputError(
           f'config.watch.{name} has {sorted(wrong)[0]!r}; it takes min, max, after and stop.'
         )
+      for key in {'min', 'max', 'after'} & set(limit):
+        value = limit[key]
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+          raise InputError(f'config.watch.{name}.{key} is {value!r}; it must be a number.')
     self._limits = limits
     self._crossed: set[str] = set()
 

@@ -27,7 +27,8 @@ class Rule(NamedTuple):
 
   Attributes:
     theirs: original key.
-    ours: path in our variables, '/'-separated, collection first.
+    ours: path in our variables, '/'-separated, collection first. 'path#1' is the second of the
+      pieces that one fused array of ours is stacked of, before its last two axes.
     layout: a key of LAYOUTS.
     layers: model attribute that says how many layers `{i}` counts; '' for a single tensor.
     heads: model attribute with the number of attention heads, for layouts that need it.
@@ -66,6 +67,19 @@ LAYOUTS = {
   # Output Linear [d, h k] <-> kernel [h, k, d].
   'heads_out': Layout(
     lambda x, h: x.T.reshape(h, -1, x.shape[0]), lambda x, h: x.reshape(-1, x.shape[-1]).T
+  ),
+  # Linear [h k, d] of queries, keys or values <-> piece [d, h, k] of the fused kernel.
+  'heads': Layout(
+    lambda x, h: x.T.reshape(x.shape[1], h, -1), lambda x, h: x.reshape(x.shape[0], -1).T
+  ),
+  'heads_bias': Layout(lambda x, h: x.reshape(h, -1), lambda x, h: x.reshape(-1)),
+  # Conv1d [o, i, p] <-> kernel [p, i, o].
+  'conv1d': Layout(lambda x, h: x.transpose(2, 1, 0), lambda x, h: x.transpose(2, 1, 0)),
+  # Scale of a weight norm over taps [1, 1, p] <-> [p].
+  'taps': Layout(lambda x, h: x.reshape(-1), lambda x, h: x.reshape(1, 1, -1)),
+  # Codebook [1, g k, d] <-> [g, k, d].
+  'codebook': Layout(
+    lambda x, h: x.reshape(h, -1, x.shape[-1]), lambda x, h: x.reshape(1, -1, x.shape[-1])
   ),
   # [1, n, d] <-> [n, d].
   'table': Layout(lambda x, h: x[0], lambda x, h: x[None]),
@@ -145,22 +159,45 @@ def to_ours(
       raise InputError(
         f'{theirs} has shape {arrays[theirs].shape}, which does not divide into {heads} heads.'
       ) from error
-  return _as_layout(check_shapes(flat, model), model)
+  return _as_layout(check_shapes(_fuse(flat) | _fixed(model), model), model)
+
+
+def _fuse(flat: Mapping[str, Any]) -> dict[str, Any]:
+  """Pieces 'path#0', 'path#1', … stacked to the array at 'path'."""
+  pieces: dict[str, list[Any]] = {}
+  for name in sorted(n for n in flat if '#' in n):
+    pieces.setdefault(name.split('#')[0], []).append(flat[name])
+  fused = {name: np.stack(parts, axis=parts[0].ndim - 2) for name, parts in pieces.items()}
+  return {name: x for name, x in flat.items() if '#' not in name} | fused
+
+
+def _piece(flat: Mapping[str, Any], name: str) -> np.ndarray:
+  """The array of a path, or the piece that 'path#i' names."""
+  path, _, part = name.partition('#')
+  x = np.asarray(flat[path])
+  return np.take(x, int(part), axis=x.ndim - 3) if part else x
+
+
+def _fixed(model: nn.Module) -> dict[str, np.ndarray]:
+  """Counters that no release has: they start at 0."""
+  shapes = expected_shapes(model)
+  return {k: np.zeros(s, np.float32) for k, s in shapes.items() if k.startswith('counters/')}
 
 
 def to_theirs(rules: Sequence[Rule], model: nn.Module, variables: Mapping[str, Any]) -> Arrays:
   """Variables of `model` -> original arrays: the inverse of `to_ours`."""
   flat = flatten(unstack_blocks(nn.meta.unbox(variables)))
   rows = expand(rules, model)
-  known = {ours for _, ours, *_ in rows}
-  unknown, missing = sorted(set(flat) - known), sorted(known - set(flat))
+  known = {ours.split('#')[0] for _, ours, *_ in rows}
+  unknown = sorted(k for k in set(flat) - known if not k.startswith('counters/'))
+  missing = sorted(known - set(flat))
   if unknown or missing:
     raise InputError(
       f'{type(model).__name__} has other variables than this release: '
       f'{_listing("missing", missing)}; {_listing("not expected", unknown)}.'
     )
   return {
-    theirs: np.ascontiguousarray(layout.revert(np.asarray(flat[ours]), heads))
+    theirs: np.ascontiguousarray(layout.revert(_piece(flat, ours), heads))
     for theirs, ours, layout, heads in rows
   }
 

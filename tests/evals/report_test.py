@@ -234,4 +234,4 @@ def test_notes_say_what_a_reader_has_to_know():
   notes = tables.notes([score_row(split=split, clips_missing=3, chosen=edge)])
   assert len(notes) == 3
   assert 'the split is ours' in notes[0] and '3 of 8 clips' in notes[1]
-  assert 'largest learning rate' in notes[2]
+  assert 'the learning rate at the end of the grid' in notes[2]

@@ -103,6 +103,19 @@ def cases(tmp_path):
       [CONFIG, work, '--config.data.shuffle=maybe'],
       ["config.data.shuffle is 'maybe'; it must be True or False"],
     ),
+    'text for a list of augmentations': (
+      [CONFIG, work, '--config.augment=spec_augment'],
+      ["config.augment is 'spec_augment'; it must be a list"],
+    ),
+    'text for a limit': (
+      [CONFIG, work, '--config.watch.representation_std.min=small'],
+      ['representation_std.min', 'number'],
+    ),
+    'name for a front-end': (
+      [CONFIG, work, '--config.model.args.frontend=log_mel'],
+      ['config.model.args.frontend.name'],
+    ),
+    'number for a list': ([CONFIG, work, '--config.data.buckets=5'], ['config.data.buckets is 5']),
     'value for a group': ([CONFIG, work, '--config.optim=adamw'], ['config.optim is a group']),
     'text in place of a list': (
       [f'--config={several}', work, '--config.data.source=/no/such/folder'],

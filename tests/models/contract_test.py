@@ -5,6 +5,7 @@ import pytest
 
 from research import models
 from research.models import audio_mae
+from research.objectives.contrastive import wav2vec2_contrastive
 from research.objectives.reconstruction import masked_patch_mse
 from research.objectives.supervised import binary_cross_entropy
 from tests import contract
@@ -45,6 +46,23 @@ def classifier(**args):
   )
 
 
+def spans(model, b):
+  masks = [np.random.default_rng(100 + i).random(300) < 0.5 for i in range(b)]
+  draws = [np.random.default_rng(200 + i).integers(0, 5, (300, 7)) for i in range(b)]
+  return {'span_mask': np.stack(masks), 'negative_draws': np.stack(draws).astype(np.int32)}
+
+
+def wav2vec2(**args):
+  sizes = dict(size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, final_width=16)
+  return Subject(
+    'wav2vec2',
+    sizes | dict(tap_groups=4, codes=12, mask_prob=0.5, mask_length=2, negatives=7) | args,
+    wav2vec2_contrastive,
+    outputs=('embedding',),
+    draws=spans,
+  )
+
+
 SUBJECTS = {
   'audio_mae': pretraining(),
   'audio_mae, global decoder, masked padding, scan': pretraining(
@@ -55,6 +73,10 @@ SUBJECTS = {
   ),
   'audio_mae_classifier': classifier(),
   'audio_mae_classifier, cls, masked padding': classifier(pooling='cls', padding='masked'),
+  'wav2vec2': wav2vec2(),
+  'wav2vec2, layer norm, scan': wav2vec2(
+    norm='layer', conv_bias=True, pre_norm=True, scan_layers=True, frontend={'normalise': True}
+  ),
 }
 SUBJECT = pytest.mark.parametrize('subject', SUBJECTS.values(), ids=SUBJECTS)
 NAME = pytest.mark.parametrize('name', models.MODELS)

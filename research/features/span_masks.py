@@ -1,0 +1,68 @@
+"""Span masks of wav2vec 2.0 and HuBERT, drawn on the device with static shapes.
+
+The distribution is that of fairseq's `compute_mask_indices` with spans of one length that may
+overlap (fairseq 0.12.2, data/data_utils.py; per-row rounding as on its main branch); draws come
+from a JAX key instead of NumPy's generator. Letters: b clips, n frames.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+def most_masked(frames: int, prob: float, length: int, min_masks: int) -> int:
+  """The most frames that a mask over `frames` frames can cover."""
+  return min(frames, length * max(int(prob * frames / length) + 1, min_masks))
+
+
+def span_mask(
+  key: Array,
+  real: Bool[Array, 'b n'],
+  *,
+  prob: float,
+  length: int,
+  min_masks: int = 2,
+  equal_counts: bool = True,
+) -> Bool[Array, 'b n']:
+  """Frames to mask: about `prob` / `length` spans a frame, each of `length` frames.
+
+  Args:
+    key: a JAX key.
+    real: which frames are real; they come first in each row. Nothing else is masked.
+    prob: share of the frames that spans would cover if they did not overlap.
+    length: of a span, in frames.
+    min_masks: fewest spans of a clip.
+    equal_counts: as many masked frames in every clip as in the one with fewest (clips without real
+      frames do not count), by dropping single frames at random.
+
+  Returns:
+    the mask. The last real frame of a clip is never masked, as published.
+  """
+  b, n = real.shape
+  rounding, starting, dropping = jax.random.split(key, 3)
+  size = real.sum(axis=1)
+  extra = jax.random.uniform(rounding, (b,))
+  spans = jnp.floor(prob * size.astype(jnp.float32) / length + extra).astype(jnp.int32)
+  spans = jnp.maximum(spans, min_masks)
+  # Clips too short for so many spans of this length start them closer to the end.
+  tail = jnp.where(size - length <= spans, size - spans - 1, length)
+  places = jnp.arange(n) < (size - tail)[:, None]
+  starts = _first(jax.random.uniform(starting, (b, n)), places, spans)
+
+  # A frame is covered where a span has started and not ended yet.
+  begun = jnp.cumsum(starts.astype(jnp.int32), axis=1)
+  mask = (begun - jnp.pad(begun, ((0, 0), (length, 0)))[:, :n] > 0) & real
+  if not equal_counts:
+    return mask
+  counts = jnp.where(size > 0, mask.sum(axis=1), n)
+  fewest = jnp.broadcast_to(counts.min(), (b,))
+  return _first(jax.random.uniform(dropping, (b, n)), mask, fewest)
+
+
+def _first(
+  order: Float[Array, 'b n'], allowed: Bool[Array, 'b n'], count: Int[Array, ' b']
+) -> Bool[Array, 'b n']:
+  """The `count` allowed places of each row that come first in a random order."""
+  order = jnp.where(allowed, order, 2.0)
+  rank = jnp.argsort(jnp.argsort(order, axis=1), axis=1)
+  return (rank < count[:, None]) & allowed

@@ -1,0 +1,89 @@
+"""The front-end of raw-waveform models: the waveform itself, clips normalised or as they are."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float
+
+from research.errors import InputError, unknown
+from research.features import spectral
+from research.features.spectral import Array
+
+# 20 ms apart, 25 ms long, at 16 kHz: the convolutions of wav2vec 2.0, HuBERT and WavLM.
+HOP, WINDOW = 320, 400
+KINDS: dict[str, Any] = {'sample_rate': int, 'normalise': bool, 'epsilon': float}
+
+
+@dataclasses.dataclass(frozen=True)
+class Waveform:
+  """Audio at a sample rate, hashable and JSON-able like the spectrogram front-ends.
+
+  Attributes:
+    sample_rate: Hz.
+    normalise: every clip to zero mean and unit variance over its real samples, as models with layer
+      norm in their convolutions expect (fairseq's `normalize`, fairseq_cli's task setting).
+    epsilon: added to the variance; fairseq's layer norm has 1e-5, transformers' extractor 1e-7.
+  """
+
+  sample_rate: int = 16_000
+  normalise: bool = False
+  epsilon: float = 1e-5
+  name = kind = 'waveform'
+  hop_samples = HOP
+  min_samples = WINDOW
+
+  @classmethod
+  def from_dict(cls, values: Mapping[str, Any]) -> 'Waveform':
+    """The inverse of `to_dict`; what is left out has its default.
+
+    Raises:
+      InputError: an unknown argument, or a value of the wrong kind.
+    """
+    values = dict(values)
+    if values.pop('name', 'waveform') != 'waveform':
+      raise InputError('A raw-waveform model has the front-end waveform and no other.')
+    for key, value in values.items():
+      if key not in KINDS:
+        raise unknown('argument of front-end waveform', key, KINDS)
+      if type(value) is not KINDS[key] or (key != 'normalise' and not value > 0):
+        raise InputError(f'{key} of front-end waveform is {value!r}: that cannot be.')
+    return cls(**values)
+
+  def to_dict(self) -> dict[str, Any]:
+    """Every value, flat."""
+    return {'name': self.name, **dataclasses.asdict(self)}
+
+  def differences(self, other: Any) -> dict[str, tuple[Any, Any]]:
+    """Where two front-ends differ: {argument: (mine, theirs)}."""
+    if self.kind != other.kind:
+      return {'name': (self.name, other.name)}
+    mine, theirs = self.to_dict(), other.to_dict()
+    return {k: (mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]}
+
+  def __call__(
+    self, audio: Float[Array, 'b t'], audio_mask: Bool[Array, 'b t']
+  ) -> Float[jax.Array, 'b t']:
+    """The waveform, 0 behind the mask; raises InputError below one frame."""
+    self.check(audio.shape[1])
+    x = jnp.where(audio_mask, audio, 0.0)
+    if not self.normalise:
+      return x
+    count = jnp.maximum(audio_mask.astype(jnp.float32).sum(axis=1, keepdims=True), 1.0)
+    centred = jnp.where(audio_mask, x - x.sum(axis=1, keepdims=True) / count, 0.0)
+    variance = jnp.square(centred).sum(axis=1, keepdims=True) / count
+    return centred * jax.lax.rsqrt(variance + self.epsilon)
+
+  def frames(self, samples: int) -> int:
+    """Frames of a clip of so many samples; 0 when it is too short."""
+    return max(0, (samples - WINDOW) // HOP + 1)
+
+  def samples(self, frames: int) -> int:
+    """Fewest samples that give at least so many frames."""
+    return WINDOW + HOP * (max(frames, 1) - 1)
+
+  def check(self, samples: int) -> None:
+    """Raises InputError, in seconds and samples, when a clip is too short for one frame."""
+    spectral.demand_samples(samples, WINDOW, 'the front-end waveform', self.sample_rate)

@@ -1,0 +1,150 @@
+"""1-D convolutions and the norm over time of raw-waveform models, with derivatives written out.
+
+XLA derives slow programs for three of them on CPUs: the weight gradient of a grouped convolution
+(25 times slower than PyTorch's), and sums over a long time axis in the backward pass of norms.
+Here the first is one product a tap, the second are products with a vector of weights.
+Letters: b batch, n frames, c channels, i channels in, o channels out, p kernel taps, g groups.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+Dtype = Any
+_LAYOUT = ('NWC', 'WIO', 'NWC')
+
+
+def conv1d(
+  x: Float[Array, 'b n i'], kernel: Float[Array, 'p i o'], stride: int, dtype: Dtype
+) -> Float[Array, 'b m o']:
+  """Convolution without padding: m = (n - p) // stride + 1."""
+  return jax.lax.conv_general_dilated(
+    x.astype(dtype), kernel.astype(dtype), (stride,), 'VALID', dimension_numbers=_LAYOUT
+  )
+
+
+def frames_after(
+  count: Int[Array, '*b'] | int, layers: tuple[tuple[int, int, int], ...]
+) -> Int[Array, '*b'] | int:
+  """Frames that (channels, kernel, stride) layers without padding make of `count` samples.
+
+  Only real samples count: a frame is real where its whole receptive field is. Never below 0.
+  """
+  for _, kernel, stride in layers:
+    count = (count - kernel) // stride + 1
+  return jnp.maximum(count, 0) if isinstance(count, jax.Array) else max(count, 0)
+
+
+# -- Grouped convolution -----------------------------------------------------------------------
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def grouped_conv1d(
+  x: Float[Array, 'b n i'], kernel: Float[Array, 'p j o'], groups: int, padding: tuple[int, int]
+) -> Float[Array, 'b m o']:
+  """Convolution of stride 1 in `groups` groups of j = i / groups channels, zeros around."""
+  return jax.lax.conv_general_dilated(
+    x, kernel, (1,), [padding], dimension_numbers=_LAYOUT, feature_group_count=groups
+  )
+
+
+def _grouped_forward(x, kernel, groups, padding):
+  return grouped_conv1d(x, kernel, groups, padding), (x, kernel)
+
+
+def _grouped_backward(groups, padding, kept, g):
+  x, kernel = kept
+  taps, width, out = kernel.shape
+
+  # The input's gradient is the convolution with the flipped kernel, channels swapped in each group.
+  flipped = kernel[::-1].reshape(taps, width, groups, out // groups)
+  swapped = flipped.transpose(0, 3, 2, 1).reshape(taps, out // groups, groups * width)
+  edges = [(taps - 1 - padding[0], taps - 1 - padding[1])]
+  dx = jax.lax.conv_general_dilated(
+    g, swapped, (1,), edges, dimension_numbers=_LAYOUT, feature_group_count=groups
+  )
+
+  # The kernel's: for every tap the product of the shifted input with g, group by group.
+  b, m, _ = g.shape
+  padded = jnp.pad(x, ((0, 0), padding, (0, 0)))
+  grad = g.reshape(b, m, groups, out // groups)
+  grad = grad.transpose(2, 0, 1, 3).reshape(groups, b * m, out // groups)
+  groups_first = padded.reshape(b, -1, groups, width).transpose(2, 0, 1, 3)
+
+  def kernel_gradient(groups_first, grad):
+    def tap(p):
+      part = jax.lax.dynamic_slice_in_dim(groups_first, p, m, axis=2).reshape(groups, b * m, width)
+      return jnp.einsum('gsi,gso->igo', part, grad, preferred_element_type=jnp.float32)
+
+    return jax.lax.map(tap, jnp.arange(taps)).reshape(kernel.shape)
+
+  def single(groups_first, grad):
+    # XLA's CPU library has no product of 16-bit floats that is summed in float32.
+    return kernel_gradient(groups_first.astype(jnp.float32), grad.astype(jnp.float32))
+
+  dkernel = jax.lax.platform_dependent(groups_first, grad, cpu=single, default=kernel_gradient)
+  return dx, dkernel.astype(kernel.dtype)
+
+
+grouped_conv1d.defvjp(_grouped_forward, _grouped_backward)
+
+
+# -- Norm over time ----------------------------------------------------------------------------
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def time_norm(
+  x: Float[Array, 'b n c'],
+  scale: Float[Array, ' c'],
+  bias: Float[Array, ' c'],
+  real: Bool[Array, 'b n'],
+  epsilon: float,
+) -> Float[Array, 'b n c']:
+  """Every channel of every clip to zero mean and unit variance over its real frames, in float32.
+
+  This is group norm with one channel a group; frames that are not real are scaled alike.
+  """
+  return _time_norm(x, scale, bias, real, epsilon)[0]
+
+
+def _time_norm(x, scale, bias, real, epsilon):
+  like = jnp.zeros((0,), x.dtype)  # remembers the dtype that x came in
+  x = x.astype(jnp.float32)
+  weight = real.astype(jnp.float32)
+  weight = weight / jnp.maximum(weight.sum(axis=1, keepdims=True), 1.0)
+  mean = jnp.einsum('bnc,bn->bc', x, weight)
+  centred = x - mean[:, None]
+  variance = jnp.einsum('bnc,bn->bc', jnp.square(centred), weight)
+  inverse = jax.lax.rsqrt(variance + epsilon)[:, None]
+  normed = centred * inverse
+  return normed * scale + bias, (normed, inverse, scale, weight, like)
+
+
+def _time_norm_backward(epsilon, kept, g):
+  del epsilon
+  normed, inverse, scale, weight, like = kept
+  g = jax.lax.optimization_barrier(g.astype(jnp.float32))
+  ones = jnp.ones(weight.shape, jnp.float32)
+  sums = jnp.einsum('bnc,bn->bc', g, ones)
+  products = jnp.einsum('bnc,bn->bc', g * normed, ones)
+  spread = (sums[:, None] + normed * products[:, None]) * weight[:, :, None]
+  dx = inverse * scale * (g - spread)
+  return dx.astype(like.dtype), products.sum(axis=0), sums.sum(axis=0), None
+
+
+time_norm.defvjp(_time_norm, _time_norm_backward)
+
+
+# -- Gradient scale ----------------------------------------------------------------------------
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def scale_gradient(x: Float[Array, '*shape'], factor: float) -> Float[Array, '*shape']:
+  """x itself, whose gradient is multiplied by `factor`."""
+  return x
+
+
+scale_gradient.defvjp(lambda x, factor: (x, None), lambda factor, _, g: (factor * g,))

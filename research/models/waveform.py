@@ -1,0 +1,293 @@
+"""The trunk of raw-waveform models: strided convolutions, projection, positional convolution and a
+transformer. wav2vec 2.0 (arXiv 2006.11477), HuBERT (2106.07447) and WavLM (2110.13900) share it;
+figures are those of fairseq's models/wav2vec/wav2vec2.py.
+
+Padding changes nothing: frames are real where their whole receptive field is, the first layer's
+norm over time counts real frames only, padded frames are zeroed before the positional convolution
+and never attended to. `padding='published'` lets that norm run over padded time too, as the
+official code does; a clip without padding comes out alike.
+Letters: b batch, t samples, n frames, c channels, d width, h heads, l layers.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from research.models import layers
+from research.models.attention import attend, products
+from research.models.convolutions import (
+  conv1d,
+  frames_after,
+  grouped_conv1d,
+  scale_gradient,
+  time_norm,
+)
+
+Dtype = Any
+Stem = tuple[tuple[int, int, int], ...]  # (channels, kernel, stride) of every layer
+EPSILON = 1e-5
+NORMS = ('group', 'layer')
+PADDINGS = ('masked', 'published')
+# PyTorch's kaiming_normal_: variance 2 / fan_in.
+kaiming = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
+bert = nn.initializers.normal(0.02)
+
+
+def stem_layers(channels: int = 512) -> Stem:
+  """The seven convolutions of wav2vec 2.0: 400 samples of context, a frame every 320."""
+  shapes = ((10, 5), *[(3, 2)] * 4, *[(2, 2)] * 2)
+  return tuple((channels, kernel, stride) for kernel, stride in shapes)
+
+
+def torch_linear(fan_in: int) -> Callable[..., Array]:
+  """PyTorch's default for weights and biases of Linear and Conv: uniform up to fan_in^-0.5."""
+  return layers.uniform(float(fan_in) ** -0.5)
+
+
+class Dropout(NamedTuple):
+  """Rates of a transformer: of residual branches, attention weights, activations, whole layers."""
+
+  residual: float = 0.0
+  attention: float = 0.0
+  activation: float = 0.0
+  layer: float = 0.0
+
+
+def drop(module: nn.Module, x: Array, rate: float, train: bool) -> Array:
+  """Inverted dropout with draws from rng 'dropout'."""
+  if not train or rate == 0.0:
+    return x
+  keep = jax.random.bernoulli(module.make_rng('dropout'), 1.0 - rate, x.shape)
+  return jnp.where(keep, x / np.asarray(1.0 - rate, x.dtype), jnp.zeros((), x.dtype))
+
+
+# -- Stem --------------------------------------------------------------------------------------
+
+
+class ConvLayer(nn.Module):
+  """One convolution of the stem: kernel `[p, i, o]`, then its norm, then exact GELU."""
+
+  shape: tuple[int, int, int]
+  norm: str | None
+  use_bias: bool
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b n i'], real: Bool[Array, 'b m']) -> Float[Array, 'b m o']:
+    channels, width, stride = self.shape
+    inputs = x.shape[-1]
+    kernel = self.param('kernel', kaiming, (width, inputs, channels))
+    x = conv1d(x, kernel, stride, self.dtype)
+    if self.use_bias:
+      bias = self.param('bias', torch_linear(width * inputs), (channels,))
+      x = x + bias.astype(self.dtype)
+    if self.norm == 'group':
+      scale = self.param('norm_scale', nn.initializers.ones_init(), (channels,))
+      bias = self.param('norm_bias', nn.initializers.zeros_init(), (channels,))
+      x = time_norm(x, scale, bias, real, EPSILON).astype(self.dtype)
+    elif self.norm == 'layer':
+      x = layers.LayerNorm(EPSILON, self.dtype, name='norm')(x)
+    return layers.gelu(x)
+
+
+class FeatureExtractor(nn.Module):
+  """Waveform to frames.
+
+  Attributes:
+    shapes: (channels, kernel, stride) of every layer.
+    norm: 'group' norms the first layer over time, 'layer' every layer over channels.
+    use_bias: whether convolutions have a bias.
+    padding: 'masked' or 'published', see the module's docstring.
+    gradient_scale: multiplies the gradient that enters from above; 0 stops it.
+  """
+
+  shapes: Stem
+  norm: str = 'group'
+  use_bias: bool = False
+  padding: str = 'masked'
+  gradient_scale: float = 1.0
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, audio: Float[Array, 'b t'], audio_mask: Bool[Array, 'b t']
+  ) -> tuple[Float[Array, 'b n c'], Bool[Array, 'b n']]:
+    """Frames, and which of them are real; samples behind the mask count as silence."""
+    count = audio_mask.sum(axis=1)
+    x = jnp.where(audio_mask, audio, 0.0)[:, :, None]
+    for i, shape in enumerate(self.shapes):
+      count = jnp.asarray(frames_after(count, (shape,)))
+      real = jnp.arange(frames_after(x.shape[1], (shape,))) < count[:, None]
+      norm = self.norm if self.norm == 'layer' or i == 0 else None
+      counted = jnp.ones_like(real) if self.padding == 'published' else real
+      x = ConvLayer(shape, norm, self.use_bias, self.dtype, name=f'conv_{i}')(x, counted)
+    if self.gradient_scale == 0.0:
+      x = jax.lax.stop_gradient(x)
+    elif self.gradient_scale != 1.0:
+      x = scale_gradient(x, self.gradient_scale)
+    return x, real
+
+
+# -- Positions ---------------------------------------------------------------------------------
+
+
+class PositionalConv(nn.Module):
+  """Grouped convolution over frames with weight norm, then exact GELU: relative positions.
+
+  The norm is one scale a tap (over channels in and out of a tap): `kernel_scale` [p], direction
+  `kernel` [p, d / groups, d]. An even kernel drops the last frame of the symmetric padding.
+  """
+
+  taps: int = 128
+  groups: int = 16
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b n d']) -> Float[Array, 'b n d']:
+    d = x.shape[-1]
+    normal = nn.initializers.normal(float(np.sqrt(4.0 / (self.taps * d))))
+    direction = self.param('kernel', normal, (self.taps, d // self.groups, d))
+    norm = jnp.sqrt(jnp.square(direction).sum(axis=(1, 2)))
+
+    def at_start(key, shape):  # So that the kernel starts as it was drawn.
+      del key, shape
+      return norm
+
+    scale = self.param('kernel_scale', at_start, (self.taps,))
+    bias = self.param('bias', nn.initializers.zeros_init(), (d,))
+    kernel = direction * (scale / norm)[:, None, None]
+    edges = (self.taps // 2, self.taps - 1 - self.taps // 2)
+    y = grouped_conv1d(x.astype(self.dtype), kernel.astype(self.dtype), self.groups, edges)
+    return layers.gelu(y + bias.astype(self.dtype))
+
+
+# -- Transformer -------------------------------------------------------------------------------
+
+
+class SelfAttention(nn.Module):
+  """Multi-head self-attention with biases and, in training, dropout of its weights."""
+
+  heads: int
+  dropout: float = 0.0
+  dtype: Dtype = jnp.float32
+  implementation: str | None = None
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'b n d'], real: Bool[Array, 'b n'], train: bool
+  ) -> Float[Array, 'b n d']:
+    q, k, v = layers.HeadsIn(self.heads, self.dtype, bert, name='qkv')(x)
+    if train and self.dropout > 0.0:
+      scaled = q * np.asarray(q.shape[-1] ** -0.5, q.dtype)
+      logits = jnp.where(real[:, None, None, :], products(scaled, k), -1e30)
+      weights = drop(self, jax.nn.softmax(logits), self.dropout, train).astype(v.dtype)
+      y = jnp.einsum('bhts,bshk->bthk', weights, v)
+    else:
+      y = attend(q, k, v, real, self.implementation)
+    return layers.HeadsOut(self.dtype, bert, name='proj')(y)
+
+
+class TransformerLayer(nn.Module):
+  """Post-norm (`pre_norm` False) or pre-norm layer, dropped as a whole where `kept` is False."""
+
+  heads: int
+  hidden: int
+  pre_norm: bool
+  dropout: Dropout = Dropout()
+  dtype: Dtype = jnp.float32
+  attention: str | None = None
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, 'b n d'],
+    real: Bool[Array, 'b n'],
+    kept: Bool[Array, ''],
+    train: bool = False,
+  ) -> Float[Array, 'b n d']:
+    rates = self.dropout
+    norm1 = layers.LayerNorm(EPSILON, self.dtype, name='norm1')
+    norm2 = layers.LayerNorm(EPSILON, self.dtype, name='norm2')
+    args = self.heads, rates.attention, self.dtype, self.attention
+    attention = SelfAttention(*args, name='attn')
+    fc1 = layers.Dense(self.hidden, self.dtype, bert, name='fc1')
+    fc2 = layers.Dense(x.shape[-1], self.dtype, bert, name='fc2')
+
+    def mlp(y):
+      y = drop(self, layers.gelu(fc1(y)), rates.activation, train)
+      return drop(self, fc2(y), rates.residual, train)
+
+    def attended(y):
+      return drop(self, attention(y, real, train), rates.residual, train)
+
+    if self.pre_norm:
+      y = x + attended(norm1(x))
+      y = y + mlp(norm2(y))
+    else:
+      y = norm1(x + attended(x))
+      y = norm2(y + mlp(y))
+    return jnp.where(kept, y, x)
+
+
+class Encoder(nn.Module):
+  """Projected frames [b, n, d] to context: positions, then transformer layers.
+
+  Attributes:
+    depth, heads, hidden: layers, attention heads, width of the MLP.
+    pre_norm: pre-norm layers and a norm at the end; else post-norm layers and a norm before them.
+    dropout: rates; they act in training.
+    taps, groups: of the positional convolution.
+    scan_layers, remat, attention: see `layers.run_blocks` and `attention.attend`.
+  """
+
+  depth: int
+  heads: int
+  hidden: int
+  pre_norm: bool = False
+  dropout: Dropout = Dropout()
+  taps: int = 128
+  groups: int = 16
+  dtype: Dtype = jnp.float32
+  scan_layers: bool = False
+  remat: bool = False
+  attention: str | None = None
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'b n d'], real: Bool[Array, 'b n'], train: bool = False
+  ) -> dict[str, Array]:
+    """'tokens' [b, n, d]: what the encoder gives. 'layers' [1 + l, b, n, d]: input of the first
+    layer, then every layer's output before the norm at the end. 'positions' [b, n, d]."""
+    x = jnp.where(real[:, :, None], x, jnp.zeros((), x.dtype))
+    positions = PositionalConv(self.taps, self.groups, self.dtype, name='positions')(x)
+    x = x + positions
+    norm = layers.LayerNorm(EPSILON, self.dtype, name='norm')
+    if not self.pre_norm:
+      x = norm(x)
+    x = first = drop(self, x, self.dropout.residual, train)
+
+    def make(name: str, index: int | None) -> nn.Module:
+      del index
+      shape = self.heads, self.hidden, self.pre_norm, self.dropout, self.dtype, self.attention
+      return TransformerLayer(*shape, name=name)
+
+    def call(block: nn.Module, x: Array, kept: Array) -> Array:
+      return block(x, real, kept, train=train)
+
+    kept = jnp.ones((self.depth,), bool)
+    if train and self.dropout.layer > 0.0:
+      kept = jax.random.uniform(self.make_rng('dropout'), (self.depth,)) > self.dropout.layer
+    x, outputs = layers.run_blocks(
+      make, call, x, kept, scan=self.scan_layers, remat=self.remat, collect=True
+    )
+    assert outputs is not None
+    return {
+      'tokens': norm(x) if self.pre_norm else x,
+      'layers': jnp.concatenate([first[None], outputs]),
+      'positions': positions,
+    }

@@ -1,0 +1,52 @@
+"""Span masks against statistics of fairseq's own, on whatever settings the golden folder holds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.features.span_masks import most_masked, span_mask
+from tests.parity.golden import Case, each_case
+
+DRAWS = 4000
+
+
+def drawn(setting) -> tuple[np.ndarray, np.ndarray]:
+  """(masks [draws, b, n], real [b, n]) of one recorded setting."""
+  b, n = setting['b'], setting['t']
+  lengths = np.asarray(setting['valid_frames'] or [n] * b)
+  real = np.arange(n) < lengths[:, None]
+  args = dict(
+    prob=setting['mask_prob'],
+    length=setting['mask_length'],
+    min_masks=setting['min_masks'],
+    equal_counts=setting['require_same_masks'],
+  )
+  one = jax.jit(jax.vmap(lambda key: span_mask(key, jnp.asarray(real), **args)))
+  masks = np.asarray(one(jax.random.split(jax.random.key(0), DRAWS)))
+  most = most_masked(n, setting['mask_prob'], setting['mask_length'], setting['min_masks'])
+  assert masks.sum(-1).max() <= most
+  return masks, real
+
+
+@each_case('span_masking')
+def test_statistics_are_those_of_the_published_masks(case: Case):
+  checked = 0
+  for setting in case.info['settings']:
+    # Spans of other lengths and without overlap are functions of their own.
+    if setting['mask_type'] != 'static' or setting['no_overlap'] or 'fairseq_main' not in setting:
+      continue
+    want = setting['fairseq_main']
+    masks, real = drawn(setting)
+    name = setting['name']
+    assert not masks[:, ~real].any(), name
+    fractions = masks.sum(-1) / real.sum(-1)
+    ours = fractions.mean()
+    recorded = want['masked_fraction_of_valid_frames']
+    error = np.hypot(fractions.mean(1).std() / DRAWS**0.5, recorded['standard_error_of_mean'])
+    assert abs(ours - recorded['mean']) <= max(4 * error, 0.01 * recorded['mean']), name
+    if want.get('rows_of_a_draw_always_have_equal_counts'):
+      assert (masks.sum(-1) == masks.sum(-1)[:, :1]).all(), name
+    spans = (np.diff(np.pad(masks, ((0, 0), (0, 0), (1, 0))).astype(np.int8), axis=-1) == 1).sum(-1)
+    assert abs(spans.mean() - want['spans_per_row']['mean']) <= 0.01 * want['spans_per_row']['mean']
+    checked += 1
+  assert checked

@@ -1,0 +1,195 @@
+"""wav2vec 2.0 against fairseq, on whatever cases the golden folder holds: convolutions, positions,
+every layer, with and without padding; pre-training losses, codes, perplexities and gradients."""
+
+import ast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.features.span_masks import most_masked
+from research.objectives.contrastive import wav2vec2_contrastive
+from research.weights import convert, revert
+from tests.parity.golden import Case, assert_close, each_case
+
+
+def kind(name):
+  return lambda case: case.info['kind'] == name
+
+
+def build(case: Case, **args):
+  """(model, variables) of a case, dropout off as it was recorded."""
+  config = case.config
+  args = dict(
+    heads=config['encoder_attention_heads'],
+    pre_norm=config['layer_norm_first'],
+    padding='published',
+    dropout=config['dropout'],
+    attention_dropout=config['attention_dropout'],
+    input_dropout=config['dropout_input'],
+    layer_drop=config['encoder_layerdrop'],
+    gradient_scale=config['feature_grad_mult'],
+    mask_prob=config['mask_prob'],
+    mask_length=config['mask_length'],
+    negatives=config['num_negatives'],
+    frontend={'normalise': False},  # The inputs are what the model receives.
+    **args,
+  )
+  layers = [(10, 5), *[(3, 2)] * 4, *[(2, 2)] * 2]
+  assert [shape[1:] for shape in _shapes(config)] == layers
+  temperature = config['latent_temp']
+  names = ('temperature_start', 'temperature_end', 'temperature_decay')
+  args |= dict(zip(names, map(float, temperature)))
+  model, variables = convert('wav2vec2', case.weights, **args)
+  return model, jax.tree.map(jnp.asarray, variables)
+
+
+def _shapes(config):
+  for part in config['conv_feature_layers'].split('+'):
+    shape, _, times = part.partition('*')
+    yield from ast.literal_eval(shape.strip()) * int(times or 1)
+
+
+def batch_of(case: Case):
+  audio = case.inputs['waveform']
+  padded = case.inputs.get('padding_mask', np.zeros(audio.shape)) > 0
+  return {'audio': audio, 'audio_mask': ~padded}
+
+
+@each_case('wav2vec2', where=kind('wav2vec2_features'))
+def test_features(case: Case):
+  model, variables = build(case)
+  batch = batch_of(case)
+
+  def run(audio, mask):
+    features, real, normed = model.apply(variables, audio, mask, method='_frames')
+    out = model.apply(variables, normed, real, None, False, method='_encode')
+    return {'features': features, 'normed': normed, 'real': real, **out}
+
+  want = case.outputs
+  for name, function in {'eager': run, 'jit': jax.jit(run)}.items():
+    got = function(batch['audio'], batch['audio_mask'])
+    real = np.asarray(got['real'])
+    if 'frame_padding_mask' in want:
+      np.testing.assert_array_equal(real, want['frame_padding_mask'] == 0)
+    else:
+      assert real.all()
+    pairs = {
+      'conv_features': np.swapaxes(got['features'], 1, 2),
+      'normed_features': got['normed'],
+      'projected': got['projected'],
+      'pos_conv': got['positions'],
+      'layer_input': got['layers'][0],
+      'final': got['tokens'],
+    }
+    pairs |= {f'layer_{i}': x for i, x in enumerate(got['layers'][1:])}
+    for key, x in pairs.items():
+      x, y = np.asarray(x), want[key]
+      if key == 'conv_features':
+        x, y = np.swapaxes(x, 1, 2), np.swapaxes(y, 1, 2)
+      assert_close(x[real], y[real], what=f'{name} {key}')
+  back = revert('wav2vec2', model, variables)
+  assert set(back) == set(case.weights)
+  for key, x in case.weights.items():
+    np.testing.assert_array_equal(back[key], x, err_msg=key)
+
+
+@each_case('wav2vec2', where=kind('wav2vec2_pretrain'))
+def test_pretraining(case: Case):
+  run, want = case.info['run'], case.outputs
+  model, variables = build(case, groups=case.config['latent_groups'])
+  batch = batch_of(case)
+  mask = case.inputs['mask_indices'] > 0
+  b, count = len(mask), int(mask[0].sum())
+  k, groups = case.config['num_negatives'], case.config['latent_groups']
+
+  # Recorded draws are of the masked frames alone; ours has places for the most there can be.
+  most = most_masked(mask.shape[1], model.mask_prob, model.mask_length, model.min_masks)
+
+  def place(x):
+    return np.pad(x, ((0, 0), (0, most - count), *[(0, 0)] * (x.ndim - 2)))
+
+  batch['span_mask'] = mask
+  batch['negative_draws'] = place(case.inputs['negative_draws'].reshape(b, count, k)).astype(
+    np.int32
+  )
+  if 'gumbel_noise' in case.inputs:
+    noise = case.inputs['gumbel_noise'].reshape(b, count, groups, -1)
+    batch['gumbel_noise'] = place(noise)
+  params, rest = dict(variables)['params'], {k: v for k, v in variables.items() if k != 'params'}
+  rest = {'counters': {'updates': jnp.int32(run['num_updates'])}}
+  train = run['train_mode']
+  rngs = {name: jax.random.key(0) for name in ('mask', 'noise', 'dropout')}
+  diversity, penalty = run['loss_weights']
+
+  def loss(params):
+    out = model.apply({'params': params, **rest}, batch, train=train, rngs=rngs)
+    value, metrics = wav2vec2_contrastive(
+      out, batch, kappa=case.config['logit_temp'], diversity=diversity, penalty=penalty
+    )
+    return value, (out, metrics)
+
+  for jit in (False, True):
+    function = jax.value_and_grad(loss, has_aux=True)
+    (value, (out, metrics)), gradients = (jax.jit(function) if jit else function)(params)
+    size = float(want['sample_size'])
+    assert float(metrics['sample_size']) == size
+    np.testing.assert_allclose(value, want['loss_per_sample'], rtol=1e-5)
+    np.testing.assert_allclose(metrics['contrastive'] * size, want['loss_contrastive'], rtol=1e-5)
+    np.testing.assert_allclose(
+      metrics['diversity'] * diversity * size, want['loss_term_1'], rtol=1e-5
+    )
+    np.testing.assert_allclose(metrics['feature_penalty'], want['features_pen'], rtol=1e-5)
+    np.testing.assert_allclose(metrics['prob_perplexity'], want['prob_perplexity'], rtol=1e-5)
+    np.testing.assert_allclose(metrics['code_perplexity'], want['code_perplexity'], rtol=1e-5)
+    np.testing.assert_allclose(out['temperature'], want['temperature'], rtol=1e-6)
+    assert round(float(metrics['accuracy']) * size) == int(want['correct'])
+    np.testing.assert_array_equal(out['codes'][:, :count], want['codes'])
+    np.testing.assert_array_equal(out['best_codes'][:, :count], want['argmax_codes'])
+    for ours, theirs in {
+      'context': 'projected_context',
+      'targets': 'projected_targets',
+      'quantised': 'quantized',
+      'code_logits': 'quantizer_logits',
+    }.items():
+      assert_close(out[ours][:, :count], want[theirs], what=theirs)
+    assert_close(out['layers'][0], want['layer_input'], what='layer_input')
+
+    tree = {'params': jax.tree.map(np.asarray, gradients), **rest}
+    theirs = revert('wav2vec2', model, tree)
+    for name in run['grads']:
+      assert_close(theirs[name] * size, want[f'grad/{name}'], what=f'gradient of {name}')
+
+
+@pytest.mark.parametrize('layered', [False, True])
+def test_transformers_gives_the_same_and_comes_back_identical(layered):
+  torch = pytest.importorskip('torch')
+  transformers = pytest.importorskip('transformers')
+  config = transformers.Wav2Vec2Config(
+    hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+    conv_dim=(24,) * 7, num_conv_pos_embedding_groups=4, codevector_dim=32,
+    proj_codevector_dim=16, num_codevectors_per_group=20, do_stable_layer_norm=layered,
+    conv_bias=layered,
+    feat_extract_norm='layer' if layered else 'group',
+  )  # fmt: skip
+  torch.manual_seed(0)
+  peer = transformers.Wav2Vec2ForPreTraining(config).eval()
+  arrays = {k: v.numpy() for k, v in peer.state_dict().items()}
+  model, variables = convert('wav2vec2_hf', arrays, heads=4)
+  assert (model.norm, model.pre_norm) == (('layer', True) if layered else ('group', False))
+  assert model.frontend.normalise == layered
+  back = revert('wav2vec2_hf', model, variables)
+  assert set(back) == set(arrays)
+  for key, x in arrays.items():
+    np.testing.assert_array_equal(back[key], x, err_msg=key)
+
+  audio = np.random.default_rng(0).normal(size=(2, 9000)).astype(np.float32)
+  mask = np.ones(audio.shape, bool)
+  with torch.no_grad():
+    heard = torch.from_numpy(np.array(model.frontend(audio, mask)))
+    want = peer.wav2vec2(heard, output_hidden_states=True)
+  tokens, _ = jax.jit(lambda v, a, m: model.apply(v, a, m, method='embed'))(variables, audio, mask)
+  for ours, theirs in zip(tokens[:-1], want.hidden_states):
+    assert_close(ours, theirs.numpy(), what='hidden state')
+  assert_close(tokens[-1], want.last_hidden_state.numpy(), what='last hidden state')
