@@ -65,7 +65,10 @@ def test_every_package_is_a_floor():
 
 
 def test_a_paper_does_not_import_another_paper():
-  shared = {'attention', 'convolutions', 'layers', 'positions', 'quantizers', 'spectrogram', 'waveform', '__init__'}
+  shared = {
+    'attention', 'convolutions', 'layers', 'positions', 'quantizers', 'spectrogram', 'waveform',
+    '__init__',
+  }  # fmt: skip
   files = sorted((ROOT / 'research' / 'models').glob('*.py'))
   papers = {f.stem for f in files} - shared
   for file in files:

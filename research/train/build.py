@@ -172,6 +172,12 @@ def complete(config: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
   full['evals'] = {
     name: _merge(EVAL, spec, f'evals.{name}') for name, spec in full['evals'].items()
   }
+  best = full['checkpoint']['best']
+  if best is not None and str(best).split('/')[0] not in full['evals']:
+    raise InputError(
+      f'config.checkpoint.best is {best!r}; it must be a metric of an evaluation, as in '
+      f"'valid/loss'. config.evals has: {', '.join(full['evals']) or 'none'}."
+    )
   return _plain(full)
 
 
@@ -275,8 +281,8 @@ def source(data: Mapping[str, Any]) -> sources.Source:
   """The clips that a data config selects.
 
   Clips without a column "split" (or with an empty one) have the splits 'train' and 'valid' all the
-  same: one recording in twenty, chosen by the hash of its id, is held out (of a single recording one
-  window in twenty).
+  same: one recording in twenty, chosen by the hash of its id, is held out (of a single recording
+  one window in twenty).
 
   Raises:
     InputError: for data that are not there, and when nothing is left after `split` and `where`.
