@@ -13,7 +13,7 @@ import soundfile
 
 from research.errors import InputError
 from research.train import build, optim, sharding
-from research.train.state import init_state
+from research.train.state import STREAMS, init_state
 from tests.evals import toy
 from tests.launch import runner
 
@@ -25,6 +25,7 @@ PARAMETERS = {
   'audio_mae/audioset_base': 136_336_128,
   'audio_mae/finetune_audioset20k': 85_659_407,
   'audio_mae/finetune_audioset2m': 85_659_407,
+  'wav2vec2/librispeech_base': 95_044_608,
 }
 
 
@@ -68,7 +69,7 @@ def test_builds_at_full_size(file):
   count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes.params))
   if name_of(file) in PARAMETERS:
     assert count == PARAMETERS[name_of(file)]
-  rngs = {n: jax.random.key(0) for n in ('mask', 'dropout', 'augment')}
+  rngs = {n: jax.random.key(0) for n in STREAMS}
   changing = list(shapes.variables)
   out = jax.eval_shape(
     lambda v: model.apply(v, batch, train=True, rngs=rngs, mutable=changing)[0],
@@ -97,7 +98,7 @@ def test_unknown_variants_are_refused(file):
 
 
 # One experiment of each model in every run of the tests, the others when there is time.
-QUICK = ('audio_mae/builtin_tiny', 'audio_mae/finetune_esc50')
+QUICK = ('audio_mae/builtin_tiny', 'audio_mae/finetune_esc50', 'wav2vec2/librispeech_base')
 
 
 @pytest.mark.parametrize(

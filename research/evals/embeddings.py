@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array
 
 from research.errors import InputError, unknown
+from research.features.frontend import Frontend
 
 Embed = Callable[[Any, Array, Array], tuple[Array, Array]]
 
@@ -173,7 +174,12 @@ def random_init(model: Any, seed: int = 0) -> Embedder:
 
 
 def log_mel(frontend: Any) -> Embedder:
-  """Mean and standard deviation over time of the front-end's own bins: no weights at all."""
+  """Mean and standard deviation over time of the front-end's own bins: no weights at all.
+
+  Beside a model of raw waveforms the bins are those of the Kaldi filter bank.
+  """
+  if getattr(frontend, 'kind', None) == 'waveform':
+    frontend = Frontend.create('kaldi_fbank', sample_rate=frontend.sample_rate)
   return Embedder(
     'log-mel statistics', _LogMel(frontend), {}, frontend, 'none', 'logmel', 'mean_std'
   )

@@ -158,8 +158,6 @@ def complete(config: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
   if full['optim']['clip_norm'] is not None:
     _number(full['optim']['clip_norm'], 'config.optim.clip_norm', above=True)
   _number(full['data']['max_bad_fraction'], 'config.data.max_bad_fraction')
-  if full['data']['buckets'] is not None:
-    _check_kind(full['data']['buckets'], (tuple,), 'config.data.buckets')
   if full['on_nan'] not in ('stop', 'rewind'):
     raise InputError(f"config.on_nan is {full['on_nan']!r}; it must be 'stop' or 'rewind'.")
   for key in set(full['optim']['schedule']) - set(optim.SCHEDULE_DEFAULTS):

@@ -12,6 +12,7 @@ from research.audio.sources import open_source
 from research.errors import InputError
 from research.evals import cache as cache_lib
 from research.evals import embeddings, pooling
+from research.features.waveform import Waveform
 from tests.evals import toy
 
 
@@ -174,6 +175,13 @@ def test_log_mel_statistics_are_those_of_the_front_end(source, tmp_path):
   frames = np.asarray(frames)[0]
   expected = np.concatenate([frames.mean(0), frames.std(0)])
   np.testing.assert_allclose(found.layers[0][3], expected, atol=1e-4)
+
+
+def test_log_mel_statistics_beside_a_model_of_waveforms_are_of_the_kaldi_filter_bank():
+  system = embeddings.log_mel(Waveform())
+  assert system.frontend.kind == 'kaldi_fbank'
+  tokens, mask = system.apply({}, jnp.zeros((1, 16_000)), jnp.ones((1, 16_000), bool))
+  assert tokens.shape == (1, 1, 98, 128) and mask.all()
 
 
 def test_weights_hash_sees_every_bit():

@@ -119,7 +119,6 @@ def cases(tmp_path):
       [CONFIG, work, '--config.checkpoint.best=loss'],
       ["config.checkpoint.best is 'loss'", "'valid/loss'"],
     ),
-    'number for a list': ([CONFIG, work, '--config.data.buckets=5'], ['config.data.buckets is 5']),
     'value for a group': ([CONFIG, work, '--config.optim=adamw'], ['config.optim is a group']),
     'text in place of a list': (
       [f'--config={several}', work, '--config.data.source=/no/such/folder'],

@@ -1,0 +1,89 @@
+"""wav2vec 2.0 pre-trained on LibriSpeech, 960 hours, unlabelled: the published recipe (arXiv
+2006.11477).
+
+python -m launch.train --config=experiments/wav2vec2/librispeech_base.py --workdir=DIR \
+  --config.data.root=/data/LibriSpeech
+
+Variants: `:base` (default), `:large`; `:debug` is a few steps of a narrow model on the built-in
+corpus.
+
+Hardware of the authors: 64 V100, 1.6 days (base); 128 V100, 2.3 days (large). After fine-tuning on
+960 hours they report 3.4 / 8.5 (base) and 2.8 / 6.0 (large) % word errors on test clean / other
+without a language model (table 9 of the paper). Not reproduced here: the data is not ours to ship.
+
+Numbers: fairseq's examples/wav2vec/config/pretraining/wav2vec2_base_librispeech.yaml and the paper:
+crops of 250,000 samples, 1.6 hours a batch, 400,000 updates. Batches here are of 358 crops, so many
+as 1.6 hours have; clips shorter than a crop are padded and masked, where fairseq crops a batch to
+its shortest clip.
+"""
+
+import ml_collections
+
+
+def get_config(arg='base'):
+  size = arg or 'base'
+  if size not in ('base', 'large', 'debug'):
+    raise ValueError(f'librispeech_base.py has no variant {arg!r}: base, large or debug.')
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.total_steps = 250_000 if size == 'large' else 400_000
+
+  config.data = dict(
+    source='librispeech',
+    split='train',
+    sample_rate=16_000,
+    seconds=15.625,
+    crop='random',
+    buckets=8,
+    batch_size=384 if size == 'large' else 352,
+    num_threads=16,
+  )
+  config.model = dict(
+    name='wav2vec2', args=dict(size='base' if size == 'debug' else size, dtype='bfloat16')
+  )
+  config.objective = dict(
+    name='wav2vec2_contrastive', args=dict(kappa=0.1, diversity=0.1, penalty=10.0)
+  )
+  # Weight decay on every parameter, norms and biases too, as fairseq's Adam has it.
+  config.optim = dict(
+    name='adamw',
+    lr=3e-4 if size == 'large' else 5e-4,
+    b1=0.9,
+    b2=0.98,
+    eps=1e-6,
+    weight_decay=0.01,
+    no_decay='$^',
+    schedule=dict(name='polynomial', warmup_steps=32_000, power=1.0),
+  )
+  config.evals = dict(
+    valid=dict(name='validation', every=5000, data=dict(split='valid', batch_size=32)),
+  )
+  config.watch = dict(
+    representation_std=dict(min=1e-3, after=50),
+    code_perplexity=dict(min=10.0, after=20_000),
+  )
+  config.log_every = 100
+  config.checkpoint = dict(every=5000, keep=2)
+
+  if size == 'debug':
+    config.total_steps = 4
+    config.data.update(source='builtin', seconds=2.0, batch_size=4, num_threads=2)
+    config.model.args.update(
+      size='tiny',
+      channels=32,
+      width=32,
+      depth=2,
+      heads=2,
+      hidden=64,
+      final_width=16,
+      codes=20,
+      negatives=10,
+      dtype='float32',
+    )
+    config.optim.schedule.warmup_steps = 1
+    config.evals.valid.every = 2
+    config.evals.valid.data.batch_size = 4
+    config.evals.valid.batches = 1
+    config.log_every = 1
+    config.checkpoint.every = 2
+  return config
