@@ -7,9 +7,9 @@ python -m launch.train --config=experiments/wav2vec2/librispeech_base.py --workd
 Variants: `:base` (default), `:large`; `:debug` is a few steps of a narrow model on the built-in
 corpus.
 
-Hardware of the authors: 64 V100, 1.6 days (base); 128 V100, 2.3 days (large). After fine-tuning on
-960 hours they report 3.4 / 8.5 (base) and 2.8 / 6.0 (large) % word errors on test clean / other
-without a language model (table 9 of the paper). Not reproduced here: the data is not ours to ship.
+Hardware of the authors: 64 GPUs (base), 128 (large). Fine-tuned on the 960 hours, the released base
+model has 3.4 / 8.6 % word errors on test clean / other without a language model (its model card).
+Not reproduced here: the data is not ours to ship, and fine-tuning is not there yet.
 
 Numbers: fairseq's examples/wav2vec/config/pretraining/wav2vec2_base_librispeech.yaml and the paper:
 crops of 250,000 samples, 1.6 hours a batch, 400,000 updates. Batches here are of 358 crops, so many
