@@ -17,6 +17,11 @@ TINY = dict(
 )  # fmt: skip
 
 
+def start(model, audio):
+  batch = {'audio': audio, 'audio_mask': np.ones(audio.shape, bool)}
+  return jax.jit(model.init)(jax.random.key(0), batch)
+
+
 def normal(seed, *shape):
   return jax.random.normal(jax.random.key(seed), shape)
 
@@ -80,9 +85,7 @@ def test_a_clip_is_the_same_alone_padded_and_in_a_batch(norm):
     batch[i, :n] = wave(i, n)
   mask = np.arange(batch.shape[1]) < np.asarray(lengths)[:, None]
   audio = batch[:1, :9000]
-  variables = model.init(
-    {'params': jax.random.key(0)}, {'audio': audio, 'audio_mask': mask[:1, :9000]}
-  )
+  variables = start(model, audio)
   embed = jax.jit(lambda a, m: model.apply(variables, a, m, method='embed'))
   want, real = embed(audio, mask[:1, :9000])
   assert np.asarray(real).all() and real.shape[1] == model.frontend.frames(9000)
@@ -97,11 +100,14 @@ def test_published_padding_differs_only_where_there_is_padding():
   ours, theirs = (models.get('wav2vec2')(**TINY, padding=p) for p in ('masked', 'published'))
   audio = np.zeros((1, 12_000), np.float32)
   audio[0, :9000] = wave(0, 9000)
-  variables = ours.init(
-    {'params': jax.random.key(0)}, {'audio': audio, 'audio_mask': np.ones(audio.shape, bool)}
-  )
+  variables = start(ours, audio)
   for mask, equal in ((np.ones(audio.shape, bool), True), (np.arange(12_000)[None] < 9000, False)):
-    a, b = (m.apply(variables, audio, mask, method='embed')[0] for m in (ours, theirs))
+    a, b = (
+      jax.jit(lambda v, x, real, m=m: m.apply(v, x, real, method='embed'))(variables, audio, mask)[
+        0
+      ]
+      for m in (ours, theirs)
+    )
     n = ours.frontend.frames(int(mask.sum()))
     assert (np.abs(a - b)[:, :, :n].max() < 1e-6) == equal
 
@@ -150,7 +156,7 @@ def test_noise_of_the_quantiser_follows_the_temperature_and_gradients_pass_throu
 def test_the_temperature_falls_with_updates():
   model = models.get('wav2vec2')(**TINY, temperature_decay=0.5, temperature_end=0.6)
   batch = {'audio': wave(0, 9000)[None], 'audio_mask': np.ones((1, 9000), bool)}
-  variables = model.init({'params': jax.random.key(0)}, batch)
+  variables = start(model, batch['audio'])
   rngs = {name: jax.random.key(0) for name in ('mask', 'noise', 'dropout')}
   seen = []
   for _ in range(3):
