@@ -111,11 +111,13 @@ def _solve(
   return np.einsum('nd,pdc->pnc', queries, kernels) + np.asarray(biases)[:, None], np.asarray(steps)
 
 
-def _loss(logits: Float[np.ndarray, 'n c'], targets: Float[np.ndarray, 'n c'], multi_label: bool):
+def _loss(
+  logits: Float[np.ndarray, 'n c'], targets: Float[np.ndarray, 'n c'], multi_label: bool
+) -> float:
   """Mean loss of a clip."""
   if multi_label:
-    return np.mean(np.sum(np.logaddexp(0, logits) - targets * logits, axis=1))
-  return -np.mean(np.sum(targets * special.log_softmax(logits, axis=1), axis=1))
+    return float(np.mean(np.sum(np.logaddexp(0, logits) - targets * logits, axis=1)))
+  return -float(np.mean(np.sum(targets * special.log_softmax(logits, axis=1), axis=1)))
 
 
 @functools.partial(jax.jit, static_argnames='multi_label')
