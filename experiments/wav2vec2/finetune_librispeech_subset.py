@@ -6,10 +6,10 @@ python -m launch.train --config=experiments/wav2vec2/finetune_librispeech_subset
 python -m launch.train --config=experiments/wav2vec2/finetune_librispeech_subset.py:scratch \
   --workdir=runs/subset_scratch
 
-The first starts from the run of librispeech_subset.py, the second from nothing, with the same model,
-data, updates and rates. $OIDO_DATA holds the folder librispeech_test_clean_sub. Clips above ten
-seconds are not trained on, but are evaluated. Figures are in experiments/README.md. `:debug` runs on
-the built-in corpus.
+The first starts from the run of librispeech_subset.py, the second from nothing, with the same
+model, data, updates and rates. $OIDO_DATA holds the folder librispeech_test_clean_sub. Clips above
+ten seconds are not trained on, but are evaluated. Figures are in experiments/README.md. `:debug`
+runs on the built-in corpus.
 """
 
 import os
