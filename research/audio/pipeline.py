@@ -12,9 +12,10 @@ import grain
 import numpy as np
 from absl import logging
 
-from research.audio import decode, plan
+from research.audio import decode, plan, text
 from research.audio.bad_files import BadFiles
 from research.audio.clips import Example, Source
+from research.audio.transcripts import Tokens
 from research.errors import InputError, unknown
 
 CROPS = ('random', 'start', 'center')
@@ -34,6 +35,8 @@ def train_batches(
   crop: str = 'random',
   buckets: Sequence[float] | int | None = None,
   label: str | None = None,
+  transcript: str | None = None,
+  symbols: Sequence[str] = text.LETTERS,
   weights: str | Sequence[float] | np.ndarray | None = None,
   seed: int = 0,
   shuffle: bool = True,
@@ -49,8 +52,9 @@ def train_batches(
 
   A batch is a dict: `audio` f32 [b, t]; `audio_mask` bool [b, t], True at real samples; `index` i32
   [b], the clip's place in `source`; `valid` bool [b], always True; with `label`, `label` i32 [b] or
-  f32 [b, c]. All of it depends on the seed and the number of the batch only. A clip that cannot be
-  decoded is replaced by another one, chosen by the seed, and recorded in `bad_files`.
+  f32 [b, c]; with `transcript`, `tokens` i32 [b, u], -1 behind the end. All of it depends on the
+  seed and the number of the batch only. A clip that cannot be decoded is replaced by another one,
+  chosen by the seed, and recorded in `bad_files`.
 
   Args:
     source: the clips.
@@ -61,6 +65,9 @@ def train_batches(
     crop: where from a longer clip: 'random', 'start' or 'center'.
     buckets: lengths in seconds, or how many to choose; a batch holds clips of one bucket.
     label: column to give as `label`; multi-hot if its values are lists.
+    transcript: column to give as `tokens`; no clip may then be longer than the batches, because
+      a cropped clip does not say its transcript.
+    symbols: the vocabulary of `tokens`, see `audio/text.py`.
     weights: draw clips with replacement by these weights, one a clip; 'balanced' for
       `plan.label_weights` of the label column.
     seed: of order, crops, draws and substitutes.
@@ -108,9 +115,12 @@ def train_batches(
     sample_rate=sample_rate,
     crop=crop,
     labels=_Labels.of(source, label),
+    tokens=Tokens.of(source, transcript, symbols),
     rows=_slots(batch_size, process_index, process_count),
     bad_files=bad_files,
   )
+  if loader.tokens is not None:
+    loader.tokens.demand_fit(max(np.atleast_1d(batches.samples)) / sample_rate)
   return Batches(loader, num_threads=num_threads, num_workers=num_workers, prefetch=prefetch)
 
 
@@ -121,6 +131,8 @@ def eval_batches(
   sample_rate: int = 16000,
   max_seconds: float | None = None,
   label: str | None = None,
+  transcript: str | None = None,
+  symbols: Sequence[str] = text.LETTERS,
   process_index: int = 0,
   process_count: int = 1,
   bad_files: BadFiles | None = None,
@@ -139,6 +151,8 @@ def eval_batches(
     sample_rate: Hz.
     max_seconds: None takes clips whole.
     label: as in `train_batches`.
+    transcript: as in `train_batches`.
+    symbols: as in `train_batches`.
     process_index: this process of the `process_count` of a run.
     process_count: how many processes share a global batch.
     bad_files: counts and lists bad files; None never stops.
@@ -154,6 +168,7 @@ def eval_batches(
     sample_rate=sample_rate,
     crop='start',
     labels=_Labels.of(source, label),
+    tokens=Tokens.of(source, transcript, symbols),
     rows=_slots(batch_size, process_index, process_count),
     bad_files=bad_files if bad_files is not None else BadFiles(None, 1.0),
     substitute=False,
@@ -310,6 +325,7 @@ class _Loader:
   sample_rate: int
   crop: str
   labels: _Labels | None
+  tokens: Tokens | None
   rows: slice
   bad_files: BadFiles
   substitute: bool = True
@@ -337,11 +353,13 @@ class _Loader:
     }
     if self.labels is not None:
       out['label'] = self.labels[index]
+    if self.tokens is not None:
+      out['tokens'] = self.tokens.padded(index, valid, batch.samples / self.sample_rate)
     return out
 
   def _fill(self, out: np.ndarray, batch: plan.Batch, slot: int, row: int) -> tuple[int, int]:
     """Decodes `row`, or a substitute, into `out`; returns the row taken and its length."""
-    reason = ''
+    reason, given = '', row
     for attempt in range(ATTEMPTS):
       self.bad_files.seen(1)
       try:
@@ -355,6 +373,8 @@ class _Loader:
         return row, 0
       self.bad_files.check()
       row = self.batches.substitute(batch, slot, attempt)
+      if self.tokens is not None and not self.tokens.fits(row, len(out) / self.sample_rate):
+        row, reason = given, 'the substitutes were too long for their transcripts'
     raise InputError(
       f'{ATTEMPTS} clips in a row of {self.source.name!r} could not be read; the last one: {reason}'
     )

@@ -1,8 +1,8 @@
 """Span masks of wav2vec 2.0 and HuBERT, drawn on the device with static shapes.
 
-The distribution is that of fairseq's `compute_mask_indices` with spans of one length that may
-overlap (fairseq 0.12.2, data/data_utils.py; per-row rounding as on its main branch); draws come
-from a JAX key instead of NumPy's generator. Letters: b clips, n frames.
+The distribution is that of fairseq's `compute_mask_indices` with spans of one length (fairseq
+0.12.2, data/data_utils.py; per-row rounding as on its main branch); draws come from a JAX key
+instead of NumPy's generator. Letters: b clips, n frames, p pieces between spans.
 """
 
 import jax
@@ -22,6 +22,8 @@ def span_mask(
   prob: float,
   length: int,
   min_masks: int = 2,
+  overlap: bool = True,
+  space: int = 1,
   equal_counts: bool = True,
 ) -> Bool[Array, 'b n']:
   """Frames to mask: about `prob` / `length` spans a frame, each of `length` frames.
@@ -32,6 +34,8 @@ def span_mask(
     prob: share of the frames that spans would cover if they did not overlap.
     length: of a span, in frames.
     min_masks: fewest spans of a clip.
+    overlap: whether spans may overlap; if not, those that find no room are left out.
+    space: frames between spans that do not overlap, at least.
     equal_counts: as many masked frames in every clip as in the one with fewest (clips without real
       frames do not count), by dropping single frames at random.
 
@@ -44,14 +48,12 @@ def span_mask(
   extra = jax.random.uniform(rounding, (b,))
   spans = jnp.floor(prob * size.astype(jnp.float32) / length + extra).astype(jnp.int32)
   spans = jnp.maximum(spans, min_masks)
-  # Clips too short for so many spans of this length start them closer to the end.
-  tail = jnp.where(size - length <= spans, size - spans - 1, length)
-  places = jnp.arange(n) < (size - tail)[:, None]
-  starts = _first(jax.random.uniform(starting, (b, n)), places, spans)
-
-  # A frame is covered where a span has started and not ended yet.
-  begun = jnp.cumsum(starts.astype(jnp.int32), axis=1)
-  mask = (begun - jnp.pad(begun, ((0, 0), (length, 0)))[:, :n] > 0) & real
+  if overlap:
+    mask = _anywhere(starting, size, spans, length, n)
+  else:
+    most = max(int(prob * n / length) + 1, min_masks)
+    mask = _apart(starting, size, spans, length, space, n, most)
+  mask &= real
   if not equal_counts:
     return mask
   counts = jnp.where(size > 0, mask.sum(axis=1), n)
@@ -66,3 +68,58 @@ def _first(
   order = jnp.where(allowed, order, 2.0)
   rank = jnp.argsort(jnp.argsort(order, axis=1), axis=1)
   return (rank < count[:, None]) & allowed
+
+
+def _anywhere(
+  key: Array, size: Int[Array, ' b'], spans: Int[Array, ' b'], length: int, n: int
+) -> Bool[Array, 'b n']:
+  """Spans whose starts are distinct and uniform."""
+  # Clips too short for so many spans of this length start them closer to the end.
+  tail = jnp.where(size - length <= spans, size - spans - 1, length)
+  places = jnp.arange(n) < (size - tail)[:, None]
+  starts = _first(jax.random.uniform(key, (len(size), n)), places, spans)
+
+  # A frame is covered where a span has started and not ended yet.
+  begun = jnp.cumsum(starts.astype(jnp.int32), axis=1)
+  return begun - jnp.pad(begun, ((0, 0), (length, 0)))[:, :n] > 0
+
+
+def _apart(
+  key: Array,
+  size: Int[Array, ' b'],
+  spans: Int[Array, ' b'],
+  length: int,
+  space: int,
+  n: int,
+  most: int,
+) -> Bool[Array, 'b n']:
+  """Spans that do not overlap, placed one by one: a free piece is chosen with probability
+  proportional to its frames, the start within it is uniform, and what is left on either side is
+  kept where it is long enough. fairseq's two sides differ by one frame; so do these."""
+  b = len(size)
+  begins = jnp.zeros((b, most + 1), jnp.int32)
+  ends = begins.at[:, 0].set(size)
+  frames = jnp.arange(n)
+  rows = jnp.arange(b)
+
+  def place(i, carry):
+    begins, ends, mask = carry
+    choosing, starting = jax.random.split(jax.random.fold_in(key, i))
+    room = jnp.where(ends - begins >= length + space, ends - begins, 0)
+    possible = (room.sum(axis=1) > 0) & (i < spans)
+    chosen = jax.random.categorical(choosing, jnp.log(room.astype(jnp.float32)), axis=1)
+    begin, end = begins[rows, chosen], ends[rows, chosen]
+    start = jax.random.randint(starting, (b,), begin, jnp.maximum(end - length, begin + 1))
+    covered = (frames >= start[:, None]) & (frames < start[:, None] + length)
+    mask |= covered & possible[:, None]
+
+    # The piece on the left stays in its place, that on the right gets a place of its own.
+    left = jnp.where(start - begin - space >= length, start - space + 1, begin)
+    right = start + length + space
+    keep = end - start - length - space > length
+    ends = ends.at[rows, chosen].set(jnp.where(possible, left, ends[rows, chosen]))
+    begins = begins.at[rows, i + 1].set(jnp.where(possible & keep, right, 0))
+    ends = ends.at[rows, i + 1].set(jnp.where(possible & keep, end, 0))
+    return begins, ends, mask
+
+  return jax.lax.fori_loop(0, most, place, (begins, ends, jnp.zeros((b, n), bool)))[2]

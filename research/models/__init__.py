@@ -9,6 +9,7 @@ MODELS = {
   'audio_mae': 'research.models.audio_mae:AudioMAE',
   'audio_mae_classifier': 'research.models.audio_mae_classifier:AudioMAEClassifier',
   'wav2vec2': 'research.models.wav2vec2:Wav2Vec2',
+  'wav2vec2_ctc': 'research.models.wav2vec2_ctc:Wav2Vec2CTC',
 }
 
 

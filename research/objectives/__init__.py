@@ -11,6 +11,7 @@ OBJECTIVES = {
   'masked_patch_mse': 'research.objectives.reconstruction:masked_patch_mse',
   'cross_entropy': 'research.objectives.supervised:cross_entropy',
   'binary_cross_entropy': 'research.objectives.supervised:binary_cross_entropy',
+  'ctc': 'research.objectives.supervised:ctc',
 }
 
 

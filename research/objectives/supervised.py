@@ -1,10 +1,11 @@
-"""Supervised objectives over clip-level logits."""
+"""Supervised objectives over the logits of clips or frames."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 Metrics = dict[str, Float[Array, '']]
@@ -78,3 +79,48 @@ def _mean(x: Float[Array, 'b'], batch: Mapping[str, Any]) -> Float[Array, '']:
     return x.mean()
   valid = batch['valid'].astype(jnp.float32)
   return (x * valid).sum() / jnp.maximum(valid.sum(), 1.0)
+
+
+def ctc(
+  out: Mapping[str, Any],
+  batch: Mapping[str, Any],
+  *,
+  blank: int = 0,
+  zero_infinity: bool = True,
+) -> tuple[Float[Array, ''], Metrics]:
+  """-log sum over alignments of prod_t p_t, averaged over clips (CTC, Graves et al. 2006; fairseq's
+  criterions/ctc.py with sentence_avg).
+
+  Args:
+    out: 'logits' [b, n, v]; 'frame_mask' [b, n], True at real frames, which come first.
+    batch: 'tokens' int [b, u], negative behind a transcript's end; rows with 'valid' [b] False do
+      not count.
+    blank: index of the blank.
+    zero_infinity: a transcript with more symbols than its frames can say counts 0; if False its
+      loss is infinite, and so is the batch's.
+
+  Returns:
+    loss a clip, and metrics: 'ctc_per_symbol', 'impossible' (share of clips whose transcripts do
+    not fit) and 'sample_size', the number of clips.
+  """
+  real, tokens = out['frame_mask'], batch['tokens']
+  # Padded frames do not count; what their logits are is the model's business.
+  logits = jnp.where(real[:, :, None], out['logits'].astype(jnp.float32), 0.0)
+  given = tokens >= 0
+  labels = jnp.where(given, tokens, 0)
+  paddings = 1.0 - real.astype(jnp.float32), 1.0 - given.astype(jnp.float32)
+  with jax.numpy_dtype_promotion('standard'):
+    each = optax.ctc_loss(logits, paddings[0], labels, paddings[1], blank_id=blank)
+  # Every symbol needs a frame, and a repeated one a blank before it.
+  repeats = ((labels[:, 1:] == labels[:, :-1]) & given[:, 1:]).sum(axis=1)
+  symbols = given.sum(axis=1)
+  possible = real.sum(axis=1) >= symbols + repeats
+  each = jnp.where(possible, each, 0.0 if zero_infinity else jnp.inf)
+  loss = _mean(each, batch)
+  valid = batch['valid'] if 'valid' in batch else jnp.ones(each.shape, bool)
+  spoken = jnp.maximum(_mean(symbols.astype(jnp.float32), batch), 1.0)
+  return loss, {
+    'ctc_per_symbol': loss / spoken,
+    'impossible': _mean(1.0 - possible.astype(jnp.float32), batch),
+    'sample_size': valid.astype(jnp.float32).sum(),
+  }

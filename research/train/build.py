@@ -18,7 +18,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from research import models, objectives
-from research.audio import pipeline, sources
+from research.audio import pipeline, sources, text, transcripts
 from research.audio.bad_files import BadFiles
 from research.errors import InputError, unknown
 from research.features import augment
@@ -31,9 +31,11 @@ DATA: dict[str, Any] = dict(
   where=None,
   sample_rate=16_000,
   seconds=None,
+  min_seconds=None,
   crop='random',
   buckets=None,
   label=None,
+  transcript=None,
   weights=None,
   batch_size=64,
   shuffle=True,
@@ -296,6 +298,27 @@ def source(data: Mapping[str, Any]) -> sources.Source:
   return found.where(data['where']) if data['where'] else found
 
 
+def usable(clips: sources.Source, data: Mapping[str, Any]) -> sources.Source:
+  """The clips that training can use: of at least `min_seconds`, and with transcripts, which a
+  cropped clip does not say, of at most `seconds`."""
+  least, most = data['min_seconds'], data['seconds'] if data['transcript'] else None
+  if least is None and most is None:
+    return clips
+  durations = clips.durations()
+  keep = (durations >= (least or 0.0)) & (durations <= (most or np.inf) + transcripts.GRACE)
+  if not keep.any():
+    raise InputError(
+      f'None of the {len(clips)} clips of {clips.name!r} has between {least or 0:g} and '
+      f'{most or np.inf:g} s: change config.data.min_seconds or config.data.seconds.'
+    )
+  if not keep.all():
+    logging.warning(
+      '%d of %d clips of %r are left out: shorter than %g s or longer than %g s.',
+      (~keep).sum(), len(clips), clips.name, least or 0.0, most or np.inf,
+    )  # fmt: skip
+  return clips.select(np.flatnonzero(keep))
+
+
 def _hold_out(clips: sources.Source, split: str) -> sources.Source:
   """The 'train' or 'valid' part of clips that nobody has split; both never share a clip."""
   if len(clips) < 2:
@@ -325,17 +348,19 @@ def train_batches(
   process_index: int,
   process_count: int,
   bad_files: BadFiles | None,
+  symbols: Sequence[str] = text.LETTERS,
 ) -> pipeline.Batches:
-  """The training batches that `config['data']` describes."""
+  """The training batches that `config['data']` describes; `symbols` are those of the model."""
   names = (
-    'batch_size', 'sample_rate', 'seconds', 'crop', 'buckets', 'label', 'weights', 'seed',
-    'shuffle', 'num_threads', 'num_workers', 'prefetch',
+    'batch_size', 'sample_rate', 'seconds', 'crop', 'buckets', 'label', 'transcript', 'weights',
+    'seed', 'shuffle', 'num_threads', 'num_workers', 'prefetch',
   )  # fmt: skip
   return pipeline.train_batches(
     clips,
     process_index=process_index,
     process_count=process_count,
     bad_files=bad_files,
+    symbols=symbols,
     **{name: data[name] for name in names},
   )
 

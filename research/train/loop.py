@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from research.audio import text
 from research.audio.bad_files import BadFiles
 from research.audio.sources import Source
 from research.errors import InputError
@@ -97,6 +98,7 @@ class _Run:
     self.model = build.model(config)
     objective = build.objective(config)
     rows = build.source(config['data']) if clips is None else clips
+    rows = build.usable(rows, config['data'])
     self.total, epoch = build.length(config, len(rows))
     schedule = optim.make_schedule(config['optim'], self.total, epoch)
     optimizer = optim.make_optimizer(config['optim'], schedule)
@@ -113,6 +115,7 @@ class _Run:
       process_index=jax.process_index(),
       process_count=jax.process_count(),
       bad_files=self.bad_files,
+      symbols=getattr(self.model, 'vocabulary', text.LETTERS),
     )
     self.iterator = iter(dataset)
     self.beginning = self.iterator.get_state()

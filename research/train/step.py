@@ -78,12 +78,15 @@ def make_gradient(
       variables, teacher, total, grads = carry
       index, rows = part
       part_key = jax.random.fold_in(key, index)
+      variables = {**variables, **counters}
       (_, aux), g = value_and_grad(state.params, variables, teacher, rows, part_key)
       variables, teacher, metrics = aux
       weight = jnp.asarray(metrics.get('sample_size', 1.0), jnp.float32)
       grads = jax.tree.map(lambda a, b: a + weight * b, grads, g)
       return (variables, teacher, total + weight, grads), (weight, metrics)
 
+    # Counters count updates, so every part sees those of the whole.
+    counters = {k: v for k, v in state.variables.items() if k == 'counters'}
     zeros = jax.tree.map(jnp.zeros_like, state.params)
     start = (state.variables, state.teacher, jnp.float32(0.0), zeros)
     parts = (jnp.arange(accumulate), _split(batch, accumulate))

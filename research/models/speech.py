@@ -1,0 +1,240 @@
+"""What models of raw speech share: sizes, waveform to context, span masks, `embed`.
+
+wav2vec 2.0 (arXiv 2006.11477) pre-training and fine-tuning are `SpeechEncoder` with heads.
+Letters: b batch, t samples, n frames, c channels, d width, l layers.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from research.errors import InputError, unknown
+from research.features.span_masks import span_mask
+from research.features.waveform import Waveform
+from research.models import layers, waveform
+
+AnyArray = jax.Array | np.ndarray
+DTYPES = ('float32', 'bfloat16')
+
+
+class Size(NamedTuple):
+  """A published size, with its rates in pre-training."""
+
+  width: int
+  depth: int
+  heads: int
+  hidden: int
+  norm: str
+  conv_bias: bool
+  pre_norm: bool
+  normalise: bool
+  final_width: int
+  dropout: float  # of branches, attention weights and inputs
+  layer_drop: float
+  gradient_scale: float
+  temperature_end: float
+
+
+class SpeechEncoder(nn.Module):
+  """Convolutions, projection and transformer of a size; heads are those of the subclass.
+
+  Attributes:
+    size: a key of the class's SIZES; the attributes that are None take its figures.
+    frontend: `features.Waveform` or its settings; `normalise` follows the size.
+    channels: of the convolutions.
+    norm: 'group' (first convolution, over time) or 'layer' (every convolution, over channels).
+    pre_norm: transformer with norms before the branches.
+    taps, tap_groups: of the positional convolution.
+    mask_prob, mask_length, min_masks, mask_overlap, mask_space: of the masks over frames, see
+      `features.span_mask`.
+    channel_prob, channel_length: of the masks over the channels of the transformer's input.
+    gradient_scale: of the gradient that enters the convolutions (fairseq's feature_grad_mult); 0
+      freezes them.
+    dropout, attention_dropout, activation_dropout, input_dropout, layer_drop: in training.
+    padding: 'masked' or 'published', see `models/waveform.py`.
+  """
+
+  SIZES: ClassVar[Mapping[str, Size]] = {}
+  TITLE: ClassVar[str] = ''
+
+  size: str = 'base'
+  frontend: Any = None
+  channels: int = 512
+  # None takes the size's figure: `__post_init__` fills it in before anything reads it.
+  width: int = None  # type: ignore[assignment]
+  depth: int = None  # type: ignore[assignment]
+  heads: int = None  # type: ignore[assignment]
+  hidden: int = None  # type: ignore[assignment]
+  norm: str = None  # type: ignore[assignment]
+  conv_bias: bool = None  # type: ignore[assignment]
+  pre_norm: bool = None  # type: ignore[assignment]
+  taps: int = 128
+  tap_groups: int = 16
+  mask_prob: float = 0.65
+  mask_length: int = 10
+  min_masks: int = 2
+  mask_overlap: bool = True
+  mask_space: int = 1
+  channel_prob: float = 0.0
+  channel_length: int = 64
+  gradient_scale: float = None  # type: ignore[assignment]
+  dropout: float = None  # type: ignore[assignment]
+  attention_dropout: float = None  # type: ignore[assignment]
+  activation_dropout: float = 0.0
+  input_dropout: float = None  # type: ignore[assignment]
+  layer_drop: float = None  # type: ignore[assignment]
+  padding: str = 'masked'
+  dtype: str = 'float32'
+  scan_layers: bool = False
+  remat: bool = False
+  attention: str | None = None
+
+  # -- Settings --------------------------------------------------------------------------------
+
+  def __post_init__(self):
+    if self.size not in self.SIZES:
+      raise unknown(f'size of {self.TITLE}', self.size, self.SIZES)
+    table = self.SIZES[self.size]._asdict()
+    normalise = table['normalise']
+    for name, value in self._figures(table).items():
+      if getattr(self, name, 0) is None:
+        object.__setattr__(self, name, value)
+    if not isinstance(self.frontend, Waveform):
+      settings = {'normalise': normalise, **(self.frontend or {})}
+      object.__setattr__(self, 'frontend', Waveform.from_dict(settings))
+    choices = dict(norm=waveform.NORMS, padding=waveform.PADDINGS, dtype=DTYPES)
+    for name, known in choices.items():
+      if getattr(self, name) not in known:
+        raise unknown(f'{name} of {self.TITLE}', getattr(self, name), known)
+    self._demand_multiple('width', 'heads')
+    self._demand_multiple('width', 'tap_groups')
+    super().__post_init__()
+
+  def _figures(self, table: dict[str, Any]) -> dict[str, Any]:
+    """What attributes that are None take, by the size's row."""
+    return table | dict(attention_dropout=table['dropout'], input_dropout=table['dropout'])
+
+  def _demand_multiple(self, name: str, parts: str) -> None:
+    if getattr(self, name) % getattr(self, parts):
+      raise InputError(
+        f'{self.TITLE} got {name}={getattr(self, name)} and {parts}={getattr(self, parts)}; '
+        f'{name} must be a multiple of {parts}.'
+      )
+
+  def setup(self):
+    dtype = jnp.dtype(self.dtype)
+    self.extractor = waveform.FeatureExtractor(
+      waveform.stem_layers(self.channels), self.norm, self.conv_bias, self.padding,
+      self.gradient_scale, dtype,
+    )  # fmt: skip
+    # Compared with targets in float32, so normed in float32.
+    self.feature_norm = layers.LayerNorm(waveform.EPSILON)
+    torch = waveform.torch_linear(self.channels)
+    self.project = layers.Dense(self.width, dtype, torch, torch)
+    self.mask_token = self.param('mask_token', _unit, (self.width,))
+    rates = waveform.Dropout(
+      self.dropout, self.attention_dropout, self.activation_dropout, self.layer_drop
+    )
+    self.encoder = waveform.Encoder(
+      self.depth, self.heads, self.hidden, self.pre_norm, rates, self.taps, self.tap_groups, dtype,
+      self.scan_layers, self.remat, self.attention,
+    )  # fmt: skip
+    self.updates = self.variable('counters', 'updates', lambda: jnp.zeros((), jnp.int32))
+
+  # -- Parts -----------------------------------------------------------------------------------
+
+  def _frames(self, audio: Float[AnyArray, 'b t'], audio_mask: Bool[AnyArray, 'b t']):
+    """Convolutional features, which are real, and the features normed."""
+    audio, audio_mask = jnp.asarray(audio), jnp.asarray(audio_mask)
+    features, real = self.extractor(self.frontend(audio, audio_mask), audio_mask)
+    return features, real, self.feature_norm(features)
+
+  def _encode(
+    self,
+    normed: Array,
+    real: Array,
+    mask: Array | None,
+    train: bool,
+    channel_mask: Array | None = None,
+  ):
+    """Masked frames become the mask token, then masked channels 0 in every frame."""
+    x = waveform.drop(self, self.project(normed), self.input_dropout, train)
+    if mask is not None:
+      x = jnp.where(mask[:, :, None], self.mask_token.astype(x.dtype), x)
+    if channel_mask is not None:
+      x = jnp.where(channel_mask[:, None, :], jnp.zeros((), x.dtype), x)
+    return {'projected': x, **self.encoder(x, real, train)}
+
+  def _key(self, name: str) -> Array:
+    if self.is_initializing():
+      return jax.random.key(0)
+    if not self.has_rng(name):
+      raise InputError(
+        f'{self.TITLE} draws from rng {name!r}, which was not given: pass '
+        f'rngs={{{name!r}: key}}, or the draws in the batch.'
+      )
+    return self.make_rng(name)
+
+  def _spans(self, batch: Mapping[str, Any], real: Bool[Array, 'b n']) -> Bool[Array, 'b n']:
+    """Which frames are hidden: those of batch['span_mask'], or drawn."""
+    if 'span_mask' in batch:
+      given = batch['span_mask'].astype(bool)[:, : real.shape[1]]
+      return jnp.pad(given, ((0, 0), (0, real.shape[1] - given.shape[1]))) & real
+    return span_mask(
+      self._key('mask'),
+      real,
+      prob=self.mask_prob,
+      length=self.mask_length,
+      min_masks=self.min_masks,
+      overlap=self.mask_overlap,
+      space=self.mask_space,
+    )
+
+  def _channels(self, batch: Mapping[str, Any], b: int) -> Bool[Array, 'b d'] | None:
+    """Which channels are hidden: those of batch['channel_mask'], or drawn, or none."""
+    if 'channel_mask' in batch:
+      return batch['channel_mask'].astype(bool)
+    if self.channel_prob == 0.0:
+      return None
+    return span_mask(
+      self._key('mask'),
+      jnp.ones((b, self.width), bool),
+      prob=self.channel_prob,
+      length=self.channel_length,
+      min_masks=0,
+    )
+
+  def _count_updates(self, train: bool) -> Array:
+    """Updates done before this one; a forward pass in training counts one up."""
+    done = self.updates.value
+    if train and not self.is_initializing() and self.is_mutable_collection('counters'):
+      self.updates.value = done + 1
+    return done
+
+  # -- Views -----------------------------------------------------------------------------------
+
+  def embed(
+    self, audio: Float[AnyArray, 'b t'], audio_mask: Bool[AnyArray, 'b t']
+  ) -> tuple[Float[Array, 'l b n d'], Bool[Array, 'b n']]:
+    """Every layer's frames, 20 ms apart: l = 0 is the input of the first layer, the last one is
+    what the encoder gives. Raises InputError below one frame."""
+    _, real, normed = self._frames(audio, audio_mask)
+    encoded = self._encode(normed, real, None, False)
+    tokens = jnp.concatenate([encoded['layers'][:-1], encoded['tokens'][None]])
+    return tokens.astype(jnp.float32), real
+
+
+def _unit(key: Array, shape: tuple[int, ...]) -> Array:
+  return jax.random.uniform(key, shape)
+
+
+def mean_frame(x: Float[Array, 'b n d'], real: Bool[Array, 'b n']) -> Float[Array, 'b d']:
+  """Mean of the real frames of every clip."""
+  weight = real.astype(jnp.float32)
+  total = jnp.einsum('bnd,bn->bd', jnp.where(real[:, :, None], x.astype(jnp.float32), 0.0), weight)
+  return total / jnp.maximum(weight.sum(axis=1, keepdims=True), 1.0)

@@ -1,0 +1,92 @@
+"""Fine-tuning wav2vec 2.0 (arXiv 2006.11477, section 4.4): the encoder with a letter head for CTC.
+
+Figures are those of fairseq's models/wav2vec/wav2vec2_asr.py and of its configs for fine-tuning.
+Letters: b batch, t samples, n frames, v symbols, d width.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from research.audio.text import LETTERS
+from research.errors import InputError
+from research.models import layers, speech, waveform
+from research.models.speech import Size
+from research.models.wav2vec2 import SIZES
+
+# What fine-tuning has instead of a size's own rates, but for activation and layer drop below.
+NO_DROPOUT = dict(dropout=0.0, attention_dropout=0.0, input_dropout=0.0)
+
+
+class Wav2Vec2CTC(speech.SpeechEncoder):
+  """The encoder and a linear head over symbols.
+
+  Attributes (those of SpeechEncoder, with fine-tuning's rates, and):
+    vocabulary: symbols in the order of the logits; empty leaves the head out.
+    blank: index of CTC's blank among them.
+    head_dropout: of the head's input.
+    freeze_feature_encoder: no gradient enters the convolutions.
+    freeze_updates: for so many updates only the head learns; masks and dropout act all the same.
+  """
+
+  SIZES: ClassVar[Mapping[str, Size]] = SIZES
+  TITLE: ClassVar[str] = 'wav2vec 2.0'
+
+  vocabulary: tuple[str, ...] = LETTERS
+  blank: int = 0
+  head_dropout: float = 0.0
+  freeze_feature_encoder: bool = True
+  freeze_updates: int = 0
+  activation_dropout: float = 0.1
+  layer_drop: float = 0.1
+
+  def __post_init__(self):
+    object.__setattr__(self, 'vocabulary', tuple(self.vocabulary))
+    if self.vocabulary and not 0 <= self.blank < len(self.vocabulary):
+      raise InputError(
+        f'blank={self.blank} is no index of a vocabulary of {len(self.vocabulary)} symbols.'
+      )
+    super().__post_init__()
+
+  def _figures(self, table: dict[str, Any]) -> dict[str, Any]:
+    scale = 0.0 if self.freeze_feature_encoder else 1.0
+    return {**super()._figures(table), **NO_DROPOUT, 'gradient_scale': scale}
+
+  def setup(self):
+    super().setup()
+    if self.vocabulary:
+      xavier = nn.initializers.xavier_uniform()
+      self.head = layers.Dense(len(self.vocabulary), kernel_init=xavier)
+
+  def __call__(self, batch: Mapping[str, Any], train: bool = False) -> dict[str, Any]:
+    """Logits of every frame.
+
+    Args:
+      batch: 'audio' [b, t], 'audio_mask' [b, t]. In training 'span_mask' [b, n] and 'channel_mask'
+        [b, d] may be given; else they come from rng 'mask'.
+      train: masks and dropout act.
+
+    Returns:
+      'logits' [b, n, v] float32, padded frames certain of the blank; 'frame_mask' [b, n]; 'tokens'
+      [b, n, d]; 'layers', 'positions', 'embedding' [b, d] as in pre-training.
+    """
+    batch = jax.tree.map(jnp.asarray, dict(batch))
+    _, real, normed = self._frames(batch['audio'], batch['audio_mask'])
+    mask = channels = None
+    if train:
+      mask = self._spans(batch, real) if self.mask_prob or 'span_mask' in batch else None
+      channels = self._channels(batch, len(real))
+    encoded = self._encode(normed, real, mask, train, channels)
+    updates = self._count_updates(train)
+    tokens = encoded['tokens'].astype(jnp.float32)
+    if self.freeze_updates:
+      tokens = jnp.where(updates < self.freeze_updates, jax.lax.stop_gradient(tokens), tokens)
+    out = {**encoded, 'frame_mask': real, 'embedding': speech.mean_frame(tokens, real)}
+    if not self.vocabulary:
+      return out
+    logits = self.head(waveform.drop(self, tokens, self.head_dropout, train))
+    certain = jnp.where(jnp.arange(len(self.vocabulary)) == self.blank, 0.0, -jnp.inf)
+    return out | {'logits': jnp.where(real[:, :, None], logits, certain)}
