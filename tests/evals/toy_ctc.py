@@ -1,5 +1,6 @@
 """A model that spells tones: every letter has its frequency, and silence is CTC's blank."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -21,7 +22,7 @@ def hertz(place):
 class ToyCTC(nn.Module):
   """Energy at every letter's frequency, averaged over `reach` frames to both sides."""
 
-  vocabulary: tuple[str, ...] = LETTERS
+  vocabulary: Sequence[str] = LETTERS
   blank: int = 0
   reach: int = 0
   frontend: Any = Waveform()

@@ -12,6 +12,8 @@ import pytest
 import soundfile
 
 from research import models, weights
+from research.audio import text
+from research.evals import asr
 from tests.evals import beam_test, toy
 from tests.evals.toy_ctc import RATE, ToyCTC, speak, variables
 from tests.launch import runner
@@ -62,8 +64,8 @@ def test_a_folder_with_transcripts(model, folder, tmp_path):
   assert f'{out}: 4 clips, 2 left out:' in printed
   assert '  short.wav: It is too short: 80 samples at 16000 Hz' in done.stdout
   assert '  broken.wav: ' in done.stdout
-  # 'sea' for 'tea' in 18 words, one letter of the 72 with the spaces between words.
-  assert 'WER 5.56 % (1 substitutions, 0 deletions, 0 insertions; 18 words)' in printed[-1]
+  # 'sea' for 'tea' in 2 + 4 + 13 words, one letter of the 72 with the spaces between words.
+  assert 'WER 5.26 % (1 substitutions, 0 deletions, 0 insertions; 19 words)' in printed[-1]
   assert 'CER 1.39 % (72 characters), 3 clips with a transcript' in printed[-1]
   rows = rows_of(out)
   assert [row['id'] for row in rows] == [*SAID, 'short.wav', 'broken.wav']
@@ -83,7 +85,7 @@ def test_one_file_in_chunks_to_the_screen_and_to_subtitles(model, folder, tmp_pa
   assert screen.stdout == f'three.wav: {SAID["three.wav"]}\n1 clips\n'
 
 
-def test_an_n_gram_corrects_the_text(model, tmp_path):
+def test_an_n_gram_and_a_lexicon(model, tmp_path):
   pytest.importorskip('flashlight', reason="needs flashlight-text ('.[lm]')")
   lm = beam_test.arpa(tmp_path / 'lm.arpa', beam_test.WORDS)
   soundfile.write(tmp_path / 'a.wav', speak('BAT TAB'), RATE)
@@ -91,7 +93,8 @@ def test_an_n_gram_corrects_the_text(model, tmp_path):
   done = transcribe(model, tmp_path / 'a.wav', f'--lm={lm}')
   assert done.stdout.splitlines()[0] == 'a.wav: BAT TAB', done.stderr
   done = transcribe(model, tmp_path / 'a.wav', f'--lm={lm}', f'--lexicon={tmp_path}/words.txt')
-  assert done.stdout.splitlines()[0] in ('a.wav: BAT BAT', 'a.wav: BAT AT'), done.stderr
+  heard = done.stdout.splitlines()[0].split()
+  assert heard[:2] == ['a.wav:', 'BAT'] and set(heard[2:]) <= {'AT', 'BAT'}, done.stderr
 
 
 def test_killed_it_goes_on(model, folder, tmp_path):
@@ -116,22 +119,25 @@ def test_killed_it_goes_on(model, folder, tmp_path):
 
 
 def test_the_real_model(tmp_path):
-  """Random weights spell nonsense: the same that the model's logits say, alone and in chunks."""
-  from research.evals import transcribing
-
-  small = dict(width=32, depth=2, heads=2, conv_width=32)
+  """Random weights spell nonsense: the same that the model's logits say."""
+  small = dict(size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, tap_groups=4)
   module = models.get('wav2vec2_ctc')(**small)
-  audio = jnp.zeros((1, 4000)), jnp.ones((1, 4000), bool)
-  batch = dict(zip(('audio', 'audio_mask'), audio))
-  loaded = weights.Pretrained('wav2vec2_ctc', module, module.init(jax.random.key(0), batch), 'none')
+  batch = {'audio': jnp.zeros((1, 4000)), 'audio_mask': jnp.ones((1, 4000), bool)}
+  fresh = jax.device_get(jax.jit(module.init)(jax.random.key(0), batch))
+  # A blank that wins often, as it does in real models.
+  fresh['params']['head']['bias'] = 0.5 * (np.arange(32) == 0).astype(np.float32)
+  loaded = weights.Pretrained('wav2vec2_ctc', module, fresh, 'random')
   path = weights.save(loaded, tmp_path)
   rng = np.random.default_rng(0)
   clip = (0.1 * rng.standard_normal(3 * RATE)).astype(np.float32)
   soundfile.write(tmp_path / 'noise.wav', clip, RATE, subtype='FLOAT')
   done = transcribe(path, tmp_path / 'noise.wav', module='launch.transcribe')
   assert done.returncode == 0, done.stderr
-  expected = transcribing.Transcriber(module, loaded.variables).transcribe(clip, RATE)
-  assert done.stdout.splitlines()[0] == f'noise.wav: {expected.text}'.rstrip()
+  batch = {'audio': jnp.asarray(clip)[None], 'audio_mask': jnp.ones((1, len(clip)), bool)}
+  out = module.apply(jax.tree.map(jnp.asarray, fresh), batch)
+  path = asr.Greedy()(np.asarray(out['logits'][0]))
+  expected = text.spell(asr.collapse(path).ids)
+  assert done.stdout.splitlines()[0] == f'noise.wav: {expected}' and len(expected) > 3
 
 
 def test_mistakes_are_one_sentence(model, folder, tmp_path):
@@ -140,7 +146,6 @@ def test_mistakes_are_one_sentence(model, folder, tmp_path):
   for args, sentence in (
     ((model, folder, f'--out={tmp_path}/t.doc'), 'has to end in one of .jsonl'),
     ((model, folder, f'--out={tmp_path}/t.srt'), 'subtitles of one recording'),
-    ((model, '/no/such/folder'), '/no/such/folder does not exist'),
     ((model, folder, '--reference_column=trancript'), "Did you mean 'transcript'"),
     ((model, folder, '--lexicon=words.txt'), '--lexicon needs the n-gram'),
     ((model, folder, '--window=1', '--overlap=2'), 'Chunks of 1 s that share 2 s'),
