@@ -26,7 +26,7 @@ BEAM, THRESHOLD, LM_WEIGHT, WORD_SCORE = 50, 50.0, 2.0, -1.0
 # Impossible, but finite: sums of it stay numbers.
 NEVER = -1e4
 # Longer clips are searched in blocks, and decided so many frames behind: memory stays bounded.
-BLOCK, LOOK_BACK = 2000, 500
+BLOCK, LOOK_BACK = 1000, 500
 _NO_WORDS = ('<s>', '</s>', '<unk>', '<UNK>')
 
 
