@@ -116,12 +116,12 @@ def load(
 
   Args:
     path: a workdir of ours (its newest readable checkpoint), one checkpoint in it, a safetensors
-      file that we saved, a folder with one, or with `release` a file of original weights.
+      file that we saved, a folder with one, or with `release` a file of original weights or a
+      folder as transformers saves it. What the file or folder says beside the arrays counts.
     release: whose original weights they are, a key of `RELEASES`; None for our own.
     teacher: take the EMA teacher of a checkpoint.
     **args: model arguments. For our own weights they may change how the model computes (dtype,
-      padding,
-      scan_layers, …) but not contradict what the weights are; for a release see `convert`.
+      padding, scan_layers, …) but not contradict what the weights are; for a release see `convert`.
 
   Raises:
     InputError: nothing there, not readable, or the weights do not fit the arguments: a front-end
@@ -148,9 +148,8 @@ def load(
 
 
 def _load_release(path: Path, release: str, args: dict[str, Any]) -> Pretrained:
-  releases.get(release)
-  arrays, _ = read.read_arrays(path)
-  model, variables = releases.convert(release, arrays, **args)
+  arrays, files = releases.read_files(release, path)
+  model, variables = releases.convert_files(release, arrays, files, args)
   return Pretrained(_name(model), model, variables, f'{release} weights from {path.name}')
 
 
