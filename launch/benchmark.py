@@ -1,9 +1,9 @@
 """Times oido against its peers on this machine, both in one run, and prints medians and ratios.
 
-python -m launch.benchmark --what=features,training,input,startup --out=runs/benchmark.json
+python -m launch.benchmark --what=features,training,speech,input,startup --out=runs/benchmark.json
 
-A ratio above 1 means that oido is the faster one. `features` and `training` compare with torch and
-transformers, `input` with torch's DataLoader: they need the [parity] extra.
+A ratio above 1 means that oido is the faster one. `features`, `training` and `speech` compare with
+torch and transformers, `input` with torch's DataLoader: they need the [parity] extra.
 """
 
 import json
@@ -16,12 +16,15 @@ from absl import flags
 from launch import command
 from research.errors import InputError, unknown
 
-WHAT = flags.DEFINE_list('what', ['features', 'training', 'input', 'startup'], 'What to time.')
+WHAT = flags.DEFINE_list(
+  'what', ['features', 'training', 'speech', 'input', 'startup'], 'What to time.'
+)
 REPEATS = flags.DEFINE_integer('repeats', 7, 'Rounds; the median counts.', lower_bound=1)
 OUT = flags.DEFINE_string('out', None, 'JSON file for the rows (optional).')
-SIZE = flags.DEFINE_string('size', 'base', 'Model size of the training step.')
+SIZE = flags.DEFINE_string('size', 'base', 'Model size of training and speech.')
 DECODER = flags.DEFINE_enum('decoder', 'swin', ['swin', 'global'], 'Decoder of the training step.')
-BATCH = flags.DEFINE_integer('batch', 4, 'Batch size of the training step.', lower_bound=1)
+BATCH = flags.DEFINE_integer('batch', 4, 'Batch size of training and speech.', lower_bound=1)
+SECONDS = flags.DEFINE_float('seconds', 10.0, 'Length of the clips of speech.', lower_bound=0.1)
 
 
 def _features():
@@ -38,6 +41,14 @@ def _training():
   )
 
 
+def _speech():
+  from launch.benchmarks import speech
+
+  return speech.compare_speech(
+    size=SIZE.value, batch=BATCH.value, clip_seconds=SECONDS.value, repeats=REPEATS.value
+  )
+
+
 def _input():
   from launch.benchmarks import input as input_benchmark
 
@@ -50,7 +61,9 @@ def _startup():
   return startup.compare_startup(repeats=min(REPEATS.value, 3))
 
 
-BENCHMARKS = dict(features=_features, training=_training, input=_input, startup=_startup)
+BENCHMARKS = dict(
+  features=_features, training=_training, speech=_speech, input=_input, startup=_startup
+)
 
 
 def main(argv):

@@ -54,6 +54,8 @@ def example(config):
     classes = config['model']['args']['classes']
     multi = config['objective']['name'] == 'binary_cross_entropy'
     batch['label'] = jnp.zeros((2, classes)) if multi else jnp.zeros(2, jnp.int32)
+  if data['transcript']:
+    batch['tokens'] = jnp.ones((2, 30), jnp.int32)
   return batch
 
 
@@ -98,7 +100,12 @@ def test_unknown_variants_are_refused(file):
 
 
 # One experiment of each model in every run of the tests, the others when there is time.
-QUICK = ('audio_mae/builtin_tiny', 'audio_mae/finetune_esc50', 'wav2vec2/librispeech_base')
+QUICK = (
+  'audio_mae/builtin_tiny',
+  'audio_mae/finetune_esc50',
+  'wav2vec2/librispeech_base',
+  'wav2vec2/finetune_librispeech',
+)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def ctc(
     loss a clip, and metrics: 'ctc_per_symbol', 'impossible' (share of clips whose transcripts do
     not fit) and 'sample_size', the number of clips.
   """
-  real, tokens = out['frame_mask'], batch['tokens']
+  real, tokens = out['frame_mask'], jnp.asarray(batch['tokens'])
   # Padded frames do not count; what their logits are is the model's business.
   logits = jnp.where(real[:, :, None], out['logits'].astype(jnp.float32), 0.0)
   given = tokens >= 0

@@ -1,10 +1,13 @@
 """Signs that a run has collapsed, each with a name, a threshold and a warning."""
 
+import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from research.errors import InputError
@@ -28,26 +31,93 @@ def signals(out: Mapping[str, Any]) -> dict[str, jax.Array]:
   return {} if z is None else {'representation_std': representation_std(jax.lax.stop_gradient(z))}
 
 
+# What a limit may say, and of which type it is.
+LIMIT = dict(
+  min=float, max=float, after=int, stop=bool, trace=str, least=float, most=float, patience=int
+)
+
+
+class Limit:
+  """What is healthy for one metric.
+
+  Args:
+    name: of the metric.
+    spec: `min`, `max`: bounds. `trace`: the metrics.jsonl of a healthy run, of which the metric
+      must keep at least the share `least` and at most `most` at the same step (interpolated; its
+      last value from its last step on). `after`: the first step that is checked. `patience`: for
+      so many lines in a row a bound must be crossed. `stop`: end the run.
+
+  Raises:
+    InputError: naming the setting that cannot be, or the trace that cannot be read.
+  """
+
+  def __init__(self, name: str, spec: Mapping[str, Any]):
+    where = f'config.watch.{name}'
+    for key, value in spec.items():
+      if key not in LIMIT:
+        raise InputError(f'{where} has {key!r}; it takes {", ".join(LIMIT)}.')
+      if value is None or LIMIT[key] in (bool, str):
+        continue
+      if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f'{where}.{key} is {value!r}; it must be a number.')
+    self.name, self.spec = name, {k: v for k, v in spec.items() if v is not None}
+    self.after, self.stop = self.spec.get('after', 0), bool(self.spec.get('stop'))
+    self.patience = max(int(self.spec.get('patience', 1)), 1)
+    shares = [k for k in ('least', 'most') if k in self.spec]
+    if bool(shares) != ('trace' in self.spec):
+      raise InputError(f'{where}: trace and least or most go together.')
+    self._trace = read_trace(self.spec['trace'], name) if 'trace' in self.spec else None
+    self._crossed = 0
+
+  def crossed(self, step: int, value: float) -> str:
+    """What is wrong at this step, for long enough; '' if nothing is."""
+    if step < self.after:
+      return ''
+    found = [] if math.isfinite(value) else ['not finite']
+    found += [
+      f'below {low:g}{why}' for low, why in self._bounds(step, 'min', 'least') if value < low
+    ]
+    found += [
+      f'above {top:g}{why}' for top, why in self._bounds(step, 'max', 'most') if value > top
+    ]
+    self._crossed = self._crossed + 1 if found else 0
+    return found[0] if self._crossed >= self.patience else ''
+
+  def _bounds(self, step: int, bound: str, share: str) -> list[tuple[float, str]]:
+    bounds = [(self.spec[bound], '')] if bound in self.spec else []
+    if share in self.spec and self._trace is not None:
+      healthy = float(np.interp(step, *self._trace))
+      why = f' ({self.spec[share]:g} of the {healthy:.3g} of the healthy run)'
+      bounds.append((self.spec[share] * healthy, why))
+    return bounds
+
+
+def read_trace(path: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+  """(steps, values) of a metric in a run's metrics.jsonl."""
+  try:
+    with open(path, encoding='utf-8') as file:
+      rows = [json.loads(line) for line in file if line.strip()]
+  except (OSError, ValueError) as error:
+    raise InputError(
+      f'config.watch.{name}.trace: {path} cannot be read as the metrics.jsonl of a run ({error}).'
+    ) from None
+  found = [(row['step'], row[name]) for row in rows if name in row and 'step' in row]
+  if not found:
+    raise InputError(f'config.watch.{name}.trace: {path} has no {name!r} in any line.')
+  steps, values = zip(*sorted(found))
+  return np.asarray(steps, float), np.asarray(values, float)
+
+
 class Watch:
   """Checks logged metrics against limits and says once, by name, which one was crossed.
 
   Args:
-    limits: {metric: dict(min=…, max=…, after=first step that is checked, stop=end the run)}.
+    limits: {metric: what `Limit` takes}.
   """
 
   def __init__(self, limits: Mapping[str, Mapping[str, Any]]):
-    for name, limit in limits.items():
-      wrong = set(limit) - {'min', 'max', 'after', 'stop'}
-      if wrong:
-        raise InputError(
-          f'config.watch.{name} has {sorted(wrong)[0]!r}; it takes min, max, after and stop.'
-        )
-      for key in {'min', 'max', 'after'} & set(limit):
-        value = limit[key]
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-          raise InputError(f'config.watch.{name}.{key} is {value!r}; it must be a number.')
-    self._limits = limits
-    self._crossed: set[str] = set()
+    self._limits = [Limit(name, spec) for name, spec in limits.items()]
+    self._warned: set[str] = set()
 
   def check(self, step: int, metrics: Mapping[str, float]) -> list[str]:
     """Warnings of this step (new ones only).
@@ -56,20 +126,18 @@ class Watch:
       InputError: when a limit with `stop` is crossed.
     """
     warnings = []
-    for name, limit in self._limits.items():
-      if name not in metrics or step < limit.get('after', 0):
+    for limit in self._limits:
+      name = limit.name
+      if name not in metrics:
         continue
-      value = float(metrics[name])
-      low, high = limit.get('min'), limit.get('max')
-      bad = (low is not None and value < low) or (high is not None and value > high)
-      if not bad:
-        self._crossed.discard(name)
+      wrong = limit.crossed(step, float(metrics[name]))
+      if not wrong:
+        self._warned.discard(name)
         continue
-      bound = f'below {low:g}' if low is not None and value < low else f'above {high:g}'
-      text = f'collapse warning: {name} is {value:.3g} at step {step}, {bound}'
-      if limit.get('stop'):
+      text = f'collapse warning: {name} is {float(metrics[name]):.3g} at step {step}, {wrong}'
+      if limit.stop:
         raise InputError(f'{text}; config.watch.{name}.stop ends the run here.')
-      if name not in self._crossed:
-        self._crossed.add(name)
+      if name not in self._warned:
+        self._warned.add(name)
         warnings.append(text)
     return warnings

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from research.audio import pipeline
+from research.audio import pipeline, text
 from research.errors import InputError, unknown
-from research.evals import scores
+from research.evals import asr, scores
 from research.train import build, sharding
 from research.train.state import State, streams
 
@@ -49,8 +49,11 @@ def _batches(run: Run, data: Mapping[str, Any], rows: Any, shard: bool = True) -
     rows,
     batch_size=size,
     sample_rate=data['sample_rate'],
-    max_seconds=data['seconds'],
+    # A clip that is cut does not say its transcript.
+    max_seconds=None if data['transcript'] else data['seconds'],
     label=data['label'],
+    transcript=data['transcript'],
+    symbols=getattr(run.model, 'vocabulary', text.LETTERS),
     process_index=jax.process_index() if shard else 0,
     process_count=jax.process_count() if shard else 1,
     num_threads=data['num_threads'],
@@ -108,6 +111,44 @@ def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
   return run_once
 
 
+def transcription(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
+  """Word and character error rates, per cent, of greedy decoding on held-out clips."""
+  data = _data(run, spec)
+  if not data['transcript'] or not getattr(run.model, 'vocabulary', ()):
+    raise InputError(
+      f'config.evals.{name} asks for transcription: it needs config.data.transcript, the column '
+      'that holds the transcripts, and a model with a vocabulary.'
+    )
+  rows = build.source(data)
+  texts = rows.column(data['transcript'])
+  symbols, blank = run.model.vocabulary, run.model.blank
+  replicated = NamedSharding(run.mesh, PartitionSpec())
+
+  def best(state: State, batch: Mapping[str, jax.Array]) -> Any:
+    variables = {'params': state.params, **state.variables}
+    out = run.model.apply(variables, batch, train=False)
+    codes = jnp.where(out['frame_mask'], out['logits'].argmax(-1), blank)
+    return codes, batch['index'], batch['valid']
+
+  jitted = jax.jit(best, out_shardings=replicated)
+
+  def run_once(step: int, state: State) -> dict[str, float]:
+    del step
+    said, heard = [], []
+    for i, batch in enumerate(_batches(run, data, rows)):
+      if spec['batches'] and i >= spec['batches']:
+        break
+      found = jax.device_get(jitted(state, sharding.to_devices(batch, run.mesh)))
+      for codes, index, valid in zip(*found):
+        if valid:
+          heard.append(text.spell(asr.collapse(codes, blank).ids, symbols))
+          said.append(text.in_case(texts[index], symbols))
+    words, letters = asr.word_errors(said, heard), asr.character_errors(said, heard)
+    return {f'{name}/wer': 100 * words.rate, f'{name}/cer': 100 * letters.rate}
+
+  return run_once
+
+
 def pictures(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
   """The model's own `picture` of a few clips, in pictures.npz (for the report) and TensorBoard."""
   if not hasattr(run.model, 'picture'):
@@ -150,7 +191,7 @@ def pictures(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
 
 
 EVALUATORS: dict[str, Callable[[Run, str, Mapping[str, Any]], Evaluator]] = dict(
-  validation=validation, pictures=pictures
+  validation=validation, transcription=transcription, pictures=pictures
 )
 
 

@@ -42,7 +42,8 @@ def _by_name(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def warm_start(state: State, spec: Mapping[str, Any], frontend: Any = None) -> State:
   """The state with every parameter and table that `spec['path']` has under the same name and shape.
 
-  Weights of scanned layers fit a model of unrolled ones, and the other way round.
+  Weights of scanned layers fit a model of unrolled ones, and the other way round. Counters of
+  updates start anew.
 
   Args:
     state: a fresh state.
@@ -72,7 +73,7 @@ def warm_start(state: State, spec: Mapping[str, Any], frontend: Any = None) -> S
     wanted = re.search(spec['include'], name) and not (
       spec['exclude'] and re.search(spec['exclude'], name)
     )
-    if not wanted or name not in have:
+    if not wanted or name not in have or name.startswith('counters/'):
       fresh.append(name)
       return x
     if have[name].shape != x.shape:

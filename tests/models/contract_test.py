@@ -1,5 +1,7 @@
 """The contract (tests/contract.py) on every model."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from research import models
 from research.models import audio_mae
 from research.objectives.contrastive import wav2vec2_contrastive
 from research.objectives.reconstruction import masked_patch_mse
-from research.objectives.supervised import binary_cross_entropy
+from research.objectives.supervised import binary_cross_entropy, ctc
 from tests import contract
 from tests.contract import Subject
 
@@ -63,6 +65,30 @@ def wav2vec2(**args):
   )
 
 
+def transcripts(b):
+  tokens = np.random.default_rng(0).integers(1, 5, (b, 6)).astype(np.int32)
+  tokens[:, 4:] = -1
+  return {'tokens': tokens}
+
+
+def channel_masks(model, b):
+  masks = [np.random.default_rng(300 + i).random(model.width) < 0.2 for i in range(b)]
+  return {'span_mask': spans(model, b)['span_mask'], 'channel_mask': np.stack(masks)}
+
+
+def wav2vec2_ctc(**args):
+  sizes = dict(size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, tap_groups=4)
+  rates = dict(vocabulary=('_', *'abcd'), activation_dropout=0.0, layer_drop=0.0)
+  return Subject(
+    'wav2vec2_ctc',
+    sizes | rates | dict(freeze_feature_encoder=False) | args,
+    ctc,
+    outputs=('embedding',),
+    draws=channel_masks,
+    extra=transcripts,
+  )
+
+
 SUBJECTS = {
   'audio_mae': pretraining(),
   'audio_mae, global decoder, masked padding, scan': pretraining(
@@ -76,6 +102,13 @@ SUBJECTS = {
   'wav2vec2': wav2vec2(),
   'wav2vec2, layer norm, scan': wav2vec2(
     norm='layer', conv_bias=True, pre_norm=True, scan_layers=True, frontend={'normalise': True}
+  ),
+  'wav2vec2_ctc': wav2vec2_ctc(),
+  'wav2vec2_ctc, layer norm, frozen convolutions': dataclasses.replace(
+    wav2vec2_ctc(
+      norm='layer', conv_bias=True, pre_norm=True, scan_layers=True, freeze_feature_encoder=True
+    ),
+    untrained={'^extractor/': 'freeze_feature_encoder'},
   ),
 }
 SUBJECT = pytest.mark.parametrize('subject', SUBJECTS.values(), ids=SUBJECTS)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
 from research.train import sharding
 from research.train.health import Watch, representation_std
@@ -14,13 +15,13 @@ from research.train.step import Steps, make_train_step
 from tests.train.toy import Toy, batch_of, squared
 
 
-def start(model=None, teacher=None, optimizer=None, **kwargs):
+def start(model=None, teacher=None, optimizer=None, objective=squared, **kwargs):
   model = model or Toy()
   optimizer = optimizer or optax.sgd(0.1)
   batch = batch_of()
   state = init_state(model, optimizer, batch, 0, bool(teacher))
   step = make_train_step(
-    model, squared, optimizer, schedule=lambda s: jnp.float32(0.1), teacher=teacher, **kwargs
+    model, objective, optimizer, schedule=lambda s: jnp.float32(0.1), teacher=teacher, **kwargs
   )
   return state, jax.jit(step), batch
 
@@ -55,6 +56,31 @@ def test_accumulation_equals_the_whole_batch():
   for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(parts.params)):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
   assert float(m1['loss']) == pytest.approx(float(m2['loss']), rel=1e-6)
+
+
+class Counting(nn.Module):
+  """Loss and a counter of updates, as models with schedules of their own have it."""
+
+  @nn.compact
+  def __call__(self, batch, train=False):
+    updates = self.variable('counters', 'updates', lambda: jnp.zeros((), jnp.int32))
+    done = updates.value
+    if train and not self.is_initializing():
+      updates.value = done + 1
+    scale = self.param('scale', nn.initializers.ones_init(), ())
+    return {'y': scale * batch['audio'].mean(axis=1), 'done': done}
+
+
+def test_parts_of_a_batch_are_one_update_to_counters():
+  def objective(out, batch):
+    del batch
+    return jnp.square(out['y']).mean(), {'done': out['done'].astype(jnp.float32)}
+
+  state, step, batch = start(Counting(), objective=objective, accumulate=4)
+  for n in range(3):
+    state, metrics = step(state, batch)
+    assert float(metrics['done']) == n
+    assert int(state.variables['counters']['updates']) == n + 1
 
 
 def test_randomness_follows_step_and_seed_only():

@@ -1,0 +1,121 @@
+"""wav2vec 2.0 against transformers' on torch: encoder forward, forward and backward, and one
+pre-training step with AdamW.
+
+Both sides get the same audio, in float32 on a CPU; on a GPU both compute in bf16, and the peer is
+compiled with fused attention. Dropout is 0 on both sides, so that the draws of random numbers are
+not what is compared.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from launch.benchmarks import timing
+from research.models.wav2vec2 import SIZES, Wav2Vec2
+from research.objectives.contrastive import wav2vec2_contrastive
+from research.train import hardware
+
+RATE = 16_000
+NO_DROPOUT = dict(dropout=0.0, attention_dropout=0.0, input_dropout=0.0, layer_drop=0.0)
+PARTS = ('forward', 'backward', 'pretraining')
+
+
+def _audio(batch: int, seconds: float) -> np.ndarray:
+  return 0.1 * np.random.default_rng(0).standard_normal((batch, int(seconds * RATE)), np.float32)
+
+
+def make_ours(
+  part: str, size: str, batch: int, clip_seconds: float
+) -> tuple[Callable[[], float], dict[str, Any]]:
+  """(() -> a number, {'step_flops', 'dtype'}) of one part of ours."""
+  gpu = jax.devices()[0].platform == 'gpu'
+  model = Wav2Vec2(size=size, dtype='bfloat16' if gpu else 'float32', **NO_DROPOUT)
+  audio = _audio(batch, clip_seconds)
+  inputs = {'audio': audio, 'audio_mask': np.ones(audio.shape, bool)}
+  variables = jax.jit(model.init)(jax.random.key(0), inputs)
+  params, rest = variables['params'], {'counters': variables['counters']}
+  inputs = jax.device_put(inputs)
+
+  def encode(params: Any, inputs: Any) -> jax.Array:
+    args = inputs['audio'], inputs['audio_mask']
+    tokens, _ = model.apply({'params': params, **rest}, *args, method='embed')  # type: ignore[misc]
+    return jnp.square(tokens[-1]).mean()
+
+  def loss(params: Any, inputs: Any) -> jax.Array:
+    rngs = {name: jax.random.key(1) for name in ('mask', 'noise', 'dropout')}
+    out = model.apply({'params': params, **rest}, inputs, train=True, rngs=rngs)
+    return wav2vec2_contrastive(out, inputs)[0]  # type: ignore[arg-type]
+
+  if part == 'pretraining':
+    optimizer = optax.adamw(5e-4, b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.01)
+
+    def step(params, moments, inputs):
+      value, gradients = jax.value_and_grad(loss)(params, inputs)
+      updates, moments = optimizer.update(gradients, moments, params)
+      return optax.apply_updates(params, updates), moments, value
+
+    held = {'params': params, 'moments': jax.jit(optimizer.init)(params)}
+    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*held.values(), inputs).compile()
+
+    def run() -> float:
+      held['params'], held['moments'], value = compiled(*held.values(), inputs)
+      return float(value)
+
+  elif part == 'backward':
+    compiled = jax.jit(jax.value_and_grad(encode)).lower(params, inputs).compile()
+
+    def run() -> float:
+      return float(jax.block_until_ready(compiled(params, inputs))[0])
+
+  else:
+    compiled = jax.jit(encode).lower(params, inputs).compile()
+
+    def run() -> float:
+      return float(compiled(params, inputs))
+
+  return run, {'step_flops': hardware.step_flops(compiled), 'dtype': model.dtype}
+
+
+def make_theirs(
+  part: str, size: str, batch: int, clip_seconds: float
+) -> tuple[Callable[[], float], None]:
+  """(() -> a number, nothing) of one part of transformers'."""
+  from launch.benchmarks import torch_wav2vec2
+
+  return torch_wav2vec2.make_run(part, SIZES[size], _audio(batch, clip_seconds)), None
+
+
+def compare_speech(
+  size: str = 'base', batch: int = 1, clip_seconds: float = 10.0, repeats: int = 7
+) -> list[dict[str, Any]]:
+  """Median times of ours and of transformers', each in a process of its own, taking turns.
+
+  Args:
+    size: a key of `wav2vec2.SIZES`.
+    batch: clips.
+    clip_seconds: of every clip.
+    repeats: rounds; the median counts.
+
+  Returns:
+    a row for each of PARTS: seconds of both, `ratio` torch / ours (above 1: ours is faster),
+    audio-seconds a second, FLOPs by XLA's cost analysis, MFU where the chip's peak is known.
+  """
+  rows = []
+  for part in PARTS:
+    arguments = dict(part=part, size=size, batch=batch, clip_seconds=clip_seconds)
+    with (
+      timing.Worker(make_theirs, **arguments) as theirs,
+      timing.Worker(make_ours, **arguments) as ours,
+    ):
+      taken = timing.rounds({'oido': ours, 'transformers': theirs}, repeats, warmup=2)
+      facts = dict(ours.facts)
+    device = jax.devices()[0].device_kind
+    for row in timing.compare(taken, 'oido', **arguments, device=device, **facts):
+      row['audio_seconds_per_second'] = batch * clip_seconds / row['ours_seconds']
+      row['mfu'] = hardware.mfu(row['step_flops'], row['ours_seconds'])
+      rows.append(row)
+  return rows

@@ -1,0 +1,89 @@
+"""Transcripts in batches: the right symbols beside the right clip, whatever its length."""
+
+import numpy as np
+import pytest
+
+from research.audio import pipeline, sources, text
+from research.errors import InputError
+
+
+def spoken():
+  return sources.open_source('builtin').where(dict(kind=['word', 'sentence']))
+
+
+def check(batch, source):
+  for index, valid, tokens, mask in zip(
+    *(batch[k] for k in ('index', 'valid', 'tokens', 'audio_mask'))
+  ):
+    ids = tokens[tokens >= 0]
+    assert (tokens[len(ids) :] == -1).all()
+    if not valid:
+      assert not len(ids)
+      continue
+    want = source.column('transcript')[index]
+    np.testing.assert_array_equal(ids, text.encode(want))
+    assert text.spell(ids) == want.upper()
+    seconds = source.durations()[index]
+    assert abs(mask.sum() / 16_000 - seconds) < 2e-3, 'the clip is not whole'
+
+
+def test_training_batches_have_whole_clips_with_their_transcripts_in_few_shapes():
+  source = spoken()
+  batches = iter(
+    pipeline.train_batches(source, batch_size=8, buckets=3, transcript='transcript', num_threads=0)
+  )
+  shapes = {}
+  for _ in range(40):
+    batch = next(batches)
+    check(batch, source)
+    shapes.setdefault(batch['audio'].shape, set()).add(batch['tokens'].shape)
+  assert len(shapes) > 1 and all(len(s) == 1 for s in shapes.values())
+
+
+def test_evaluation_batches_have_every_transcript_once():
+  source = spoken().split('test')
+  seen = []
+  for batch in pipeline.eval_batches(source, batch_size=8, transcript='transcript'):
+    check(batch, source)
+    seen += batch['index'][batch['valid']].tolist()
+  assert sorted(seen) == list(range(len(source)))
+
+
+def test_what_cannot_be_said_is_refused():
+  source = spoken()
+  with pytest.raises(InputError, match='longer than 1 s'):
+    pipeline.train_batches(source, batch_size=8, seconds=1.0, transcript='transcript')
+  with pytest.raises(InputError, match="Did you mean 'transcript'"):
+    pipeline.train_batches(source, batch_size=8, transcript='transcrip')
+  events = sources.open_source('builtin').where(dict(kind='event'))
+  with pytest.raises(InputError, match='CTC needs transcripts'):
+    pipeline.train_batches(events, batch_size=8, transcript='transcript')
+
+
+def test_a_bad_clip_is_replaced_together_with_its_transcript(tmp_path):
+  import csv
+
+  import soundfile
+
+  rng = np.random.default_rng(0)
+  (tmp_path / 'a').mkdir()
+  rows = []
+  for i in range(12):
+    # Half of the clips are short; a short one is broken, and long ones do not fit in its place.
+    seconds = 0.5 if i % 2 else 2.0
+    path = tmp_path / f'a/{i}.wav'
+    soundfile.write(path, 0.1 * rng.normal(size=int(16_000 * seconds)), 16_000)
+    rows.append(dict(path=f'a/{i}.wav', transcript='AB'[i % 2] * (i + 1), split='train'))
+  (tmp_path / 'a/1.wav').write_bytes((tmp_path / 'a/1.wav').read_bytes()[:44] + b'')
+  with open(tmp_path / 'labels.csv', 'w', newline='') as file:
+    writer = csv.DictWriter(file, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+  source = sources.open_source(str(tmp_path))
+  batches = iter(
+    pipeline.train_batches(
+      source, batch_size=4, buckets=[0.5, 2.0], transcript='transcript', num_threads=0
+    )
+  )
+  for _ in range(12):
+    check(next(batches), source)

@@ -1,0 +1,96 @@
+"""wav2vec 2.0 for CTC: masks, what is frozen and until when, padded frames."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.errors import InputError
+from research.models.wav2vec2_ctc import Wav2Vec2CTC
+from research.objectives.supervised import ctc
+from tests.contract import wave
+
+TINY = dict(
+  size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, tap_groups=4,
+  vocabulary=('_', *'abcd'), activation_dropout=0.0, layer_drop=0.0, channel_length=8,
+)  # fmt: skip
+RNGS = {name: jax.random.key(i) for i, name in enumerate(('mask', 'dropout'))}
+
+
+def clips(lengths=(9000, 6000)):
+  audio = np.zeros((len(lengths), max(lengths)), np.float32)
+  for i, n in enumerate(lengths):
+    audio[i, :n] = wave(i, n)
+  return {
+    'audio': audio,
+    'audio_mask': np.arange(audio.shape[1]) < np.asarray(lengths)[:, None],
+    'tokens': np.array([[1, 2, -1], [3, 3, 4]], np.int32)[: len(lengths)],
+  }
+
+
+def start(model):
+  return jax.jit(model.init)(jax.random.key(0), clips())
+
+
+def test_padded_frames_are_certainly_blank():
+  model = Wav2Vec2CTC(**TINY)
+  out = jax.jit(model.apply)(start(model), clips())
+  padded = np.asarray(out['logits'])[~np.asarray(out['frame_mask'])]
+  assert len(padded)
+  np.testing.assert_array_equal(padded, np.tile([0.0, *[-np.inf] * 4], (len(padded), 1)))
+  assert np.isfinite(np.asarray(out['logits'])[np.asarray(out['frame_mask'])]).all()
+
+
+def test_masked_frames_are_the_token_and_masked_channels_are_zero():
+  model = Wav2Vec2CTC(**TINY, channel_prob=0.5, mask_length=3)
+  variables = start(model)
+  out = jax.jit(lambda v, b: model.apply(v, b, train=True, rngs=RNGS))(variables, clips())
+  plain = jax.jit(model.apply)(variables, clips())
+  x, y = np.asarray(out['projected']), np.asarray(plain['projected'])
+  channels = (x == 0.0).all(axis=1)
+  assert (channels.sum(axis=1) > 0).all() and len(set(channels.sum(axis=1))) == 1
+  token = np.asarray(variables['params']['mask_token'])
+  for row in range(2):
+    kept = ~channels[row]
+    masked = (x[row][:, kept] == token[kept]).all(axis=1)
+    same = (x[row][:, kept] == y[row][:, kept]).all(axis=1)
+    assert masked.any() and same.any() and (masked ^ same).all()
+  # In evaluation nothing is masked.
+  assert not np.any(y == 0.0)
+
+
+def gradients(model, variables, updates):
+  def loss(params):
+    rest = {'counters': {'updates': jnp.int32(updates)}}
+    out = model.apply({'params': params, **rest}, clips(), train=True, rngs=RNGS)
+    return ctc(out, clips())[0]
+
+  found = jax.jit(jax.grad(loss))(variables['params'])
+  return {k: any(np.any(x) for x in jax.tree.leaves(v)) for k, v in found.items()}
+
+
+def test_only_the_head_learns_until_the_encoder_is_freed():
+  model = Wav2Vec2CTC(**TINY, freeze_updates=3, mask_prob=0.5, mask_length=2)
+  variables = start(model)
+  early, late = gradients(model, variables, 2), gradients(model, variables, 3)
+  assert {k for k, moved in early.items() if moved} == {'head'}
+  assert {k for k, moved in late.items() if not moved} == {'extractor'}
+
+
+def test_frozen_updates_are_counted_and_masks_act_all_the_same():
+  model = Wav2Vec2CTC(**TINY, freeze_updates=3, mask_length=3)
+  variables = start(model)
+  out, counters = model.apply(variables, clips(), train=True, rngs=RNGS, mutable=['counters'])
+  assert int(counters['counters']['updates']) == 1
+  plain = model.apply(variables, clips())
+  assert not np.allclose(out['projected'], plain['projected'])
+
+
+def test_the_convolutions_learn_where_they_are_asked_to():
+  model = Wav2Vec2CTC(**TINY, freeze_feature_encoder=False, mask_prob=0.5, mask_length=2)
+  assert all(gradients(model, start(model), 0).values())
+
+
+def test_impossible_settings_are_refused():
+  with pytest.raises(InputError, match='blank=5'):
+    Wav2Vec2CTC(**TINY, blank=5)
