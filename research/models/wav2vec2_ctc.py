@@ -4,7 +4,7 @@ Figures are those of fairseq's models/wav2vec/wav2vec2_asr.py and of its configs
 Letters: b batch, t samples, n frames, v symbols, d width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -35,7 +35,7 @@ class Wav2Vec2CTC(speech.SpeechEncoder):
   SIZES: ClassVar[Mapping[str, Size]] = SIZES
   TITLE: ClassVar[str] = 'wav2vec 2.0'
 
-  vocabulary: tuple[str, ...] = LETTERS
+  vocabulary: Sequence[str] = LETTERS
   blank: int = 0
   head_dropout: float = 0.0
   freeze_feature_encoder: bool = True

@@ -88,8 +88,8 @@ def save(pretrained: Pretrained, path: str | os.PathLike) -> Path:
   path = Path(path)
   file = path if path.suffix == '.safetensors' else path / FILE
   flat = tables.flatten(unstack_blocks(nn.meta.unbox(pretrained.variables)))
-  # safetensors writes wrong data for arrays that are not contiguous.
-  arrays = {k: np.ascontiguousarray(v) for k, v in flat.items()}
+  # safetensors writes wrong data for arrays that are not contiguous; scalars stay scalars.
+  arrays = {k: np.asarray(v, order='C') for k, v in flat.items()}
   about = {
     'format': FORMAT,
     'model': {'name': pretrained.name, 'args': model_args(pretrained.model, defaults=True)},

@@ -109,7 +109,10 @@ def infer(
   def plain(key: str) -> str:
     if key.startswith(HEADS):
       return _rename(key, heads)
-    return _rename(key.removeprefix(PREFIX), encoder)
+    short = key.removeprefix(PREFIX)
+    name = _rename(short, encoder)
+    # A name of fairseq's is none here, though many begin alike.
+    return name if _rename(name, _ENCODER) == short else f'? {key}'
 
   prefix = PREFIX * any(k.startswith(HEADS) for k in arrays)
   rows = stated.facts.get('rows')

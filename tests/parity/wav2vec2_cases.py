@@ -65,13 +65,6 @@ def batch_of(case: Case):
   return {'audio': audio, 'audio_mask': ~padded}
 
 
-def check_identical(back, weights):
-  """The same names with the same bits."""
-  assert set(back) == set(weights)
-  for key, x in weights.items():
-    assert back[key].dtype == x.dtype and back[key].tobytes() == x.tobytes(), key
-
-
 def check_gradients(theirs, case: Case, times: float = 1.0):
   """Recorded gradients, of `times` our loss; `theirs` are ours under the original names."""
   for name in case.info['run']['grads']:

@@ -9,7 +9,8 @@ from research.models.wav2vec2_ctc import Wav2Vec2CTC
 from research.objectives.supervised import ctc
 from research.weights import revert
 from tests.parity.golden import Case, assert_close, each_case
-from tests.parity.wav2vec2_cases import batch_of, build, check_gradients, check_identical, kind
+from tests.parity.wav2vec2_cases import batch_of, build, check_gradients, kind
+from tests.weights.toy import check_identical
 
 # Of fairseq's dictionary; they never are part of a target.
 PAD, END = 1, 2

@@ -13,7 +13,8 @@ from research.models.wav2vec2_ctc import Wav2Vec2CTC
 from research.objectives.contrastive import wav2vec2_contrastive
 from research.weights import convert, load, releases, revert, tables
 from tests.parity.golden import Case, assert_close, each_case
-from tests.parity.wav2vec2_cases import batch_of, check_identical
+from tests.parity.wav2vec2_cases import batch_of
+from tests.weights.toy import check_identical
 
 SMALL = dict(
   hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,

@@ -13,10 +13,10 @@ from tests.parity.wav2vec2_cases import (
   batch_of,
   build,
   check_gradients,
-  check_identical,
   kind,
   pretraining_args,
 )
+from tests.weights.toy import check_identical
 
 
 @each_case('wav2vec2', where=kind('wav2vec2_features'))
