@@ -30,6 +30,11 @@ def uniform(limit: float) -> Callable[..., Array]:
   return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
+def unit(key: Array, shape: tuple[int, ...]) -> Array:
+  """Uniform in [0, 1), as an initialiser."""
+  return jax.random.uniform(key, shape)
+
+
 def xavier(fan_in: int, fan_out: int) -> Callable[..., Array]:
   """Xavier/Glorot uniform with explicit fans, for kernels that hold several matrices or heads."""
   return uniform(float(np.sqrt(6.0 / (fan_in + fan_out))))

@@ -17,6 +17,7 @@ from research.errors import InputError, unknown
 from research.features.span_masks import most_masked, span_mask
 from research.features.waveform import Waveform
 from research.models import layers, quantizers, waveform
+from research.models.convolutions import receptive_field
 
 AnyArray = jax.Array | np.ndarray
 
@@ -115,9 +116,9 @@ class Wav2Vec2(nn.Module):
     for name, value in table.items():
       if getattr(self, name) is None:
         object.__setattr__(self, name, value)
-    if not isinstance(self.frontend, Waveform):
-      settings = {'normalise': normalise, **(self.frontend or {})}
-      object.__setattr__(self, 'frontend', Waveform.from_dict(settings))
+    sees = receptive_field(waveform.stem_layers())
+    frontend = Waveform.of_stem(self.frontend, *sees, normalise=normalise)
+    object.__setattr__(self, 'frontend', frontend)
     choices = dict(norm=waveform.NORMS, padding=waveform.PADDINGS, dtype=DTYPES)
     for name, known in choices.items():
       if getattr(self, name) not in known:
@@ -140,7 +141,7 @@ class Wav2Vec2(nn.Module):
     self.feature_norm = layers.LayerNorm(waveform.EPSILON)
     torch = waveform.torch_linear
     self.project = layers.Dense(self.width, dtype, torch(self.channels), torch(self.channels))
-    self.mask_token = self.param('mask_token', _unit, (self.width,))
+    self.mask_token = self.param('mask_token', layers.unit, (self.width,))
     rates = waveform.Dropout(
       self.dropout, self.attention_dropout, self.activation_dropout, self.layer_drop
     )
@@ -154,8 +155,7 @@ class Wav2Vec2(nn.Module):
     f = self.final_width
     self.project_targets = layers.Dense(f, jnp.float32, torch(target_width), torch(target_width))
     self.project_context = layers.Dense(f, jnp.float32, torch(self.width), torch(self.width))
-    # Counts updates: the temperature falls with them.
-    self.updates = self.variable('counters', 'updates', lambda: jnp.zeros((), jnp.int32))
+    self.updates = quantizers.count_updates(self)
 
   # -- Pre-training ----------------------------------------------------------------------------
 
@@ -186,7 +186,10 @@ class Wav2Vec2(nn.Module):
     hidden = waveform.drop(self, _take(normed, places), self.input_dropout, train)
 
     out: dict[str, Any] = {}
-    temperature = self._temperature(train)
+    temperature = quantizers.falling_temperature(
+      self, self.updates, self.temperature_start, self.temperature_end, self.temperature_decay,
+      train,
+    )  # fmt: skip
     if self.quantise:
       noise = batch.get('gumbel_noise')
       found = self.quantizer(hidden, used, temperature, noise, train)
@@ -214,7 +217,7 @@ class Wav2Vec2(nn.Module):
       'span_mask': mask,
       'quantised': hidden,
       'temperature': temperature,
-      'embedding': _mean(encoded['tokens'], real),
+      'embedding': waveform.mean_frames(encoded['tokens'], real),
       **encoded,
     }
 
@@ -230,35 +233,17 @@ class Wav2Vec2(nn.Module):
       x = jnp.where(mask[:, :, None], self.mask_token.astype(x.dtype), x)
     return {'projected': x, **self.encoder(x, real, train)}
 
-  def _key(self, name: str) -> Array:
-    if self.is_initializing():
-      return jax.random.key(0)
-    if not self.has_rng(name):
-      raise InputError(
-        f'wav2vec 2.0 draws from rng {name!r}, which was not given: pass '
-        f'rngs={{{name!r}: key}}, or the draws in the batch.'
-      )
-    return self.make_rng(name)
-
   def _spans(self, batch: Mapping[str, Any], real: Bool[Array, 'b n']) -> Bool[Array, 'b n']:
     if 'span_mask' in batch:
       given = batch['span_mask'].astype(bool)[:, : real.shape[1]]
       return jnp.pad(given, ((0, 0), (0, real.shape[1] - given.shape[1]))) & real
     return span_mask(
-      self._key('mask'),
+      waveform.draw_key(self, 'mask'),
       real,
       prob=self.mask_prob,
       length=self.mask_length,
       min_masks=self.min_masks,
     )
-
-  def _temperature(self, train: bool) -> Float[Array, '']:
-    """max(start decay^updates, end); every training forward pass is an update."""
-    updates = self.updates.value
-    if train and not self.is_initializing() and self.is_mutable_collection('counters'):
-      self.updates.value = updates + 1
-    falling = self.temperature_start * self.temperature_decay ** updates.astype(jnp.float32)
-    return jnp.maximum(falling, self.temperature_end)
 
   def _negatives(self, batch: Mapping[str, Any], used: Bool[Array, 'b m']) -> Int[Array, 'b m k']:
     """Places of other masked frames of the same clip, uniform with replacement."""
@@ -267,7 +252,7 @@ class Wav2Vec2(nn.Module):
     draws = batch.get('negative_draws')
     if draws is None:
       shape = (b, m, self.negatives)
-      draws = jax.random.randint(self._key('mask'), shape, 0, others)
+      draws = jax.random.randint(waveform.draw_key(self, 'mask'), shape, 0, others)
     draws = draws[:, :m]
     return draws + (draws >= jnp.arange(m)[None, :, None]).astype(jnp.int32)
 
@@ -284,15 +269,5 @@ class Wav2Vec2(nn.Module):
     return tokens.astype(jnp.float32), real
 
 
-def _unit(key: Array, shape: tuple[int, ...]) -> Array:
-  return jax.random.uniform(key, shape)
-
-
 def _take(x: Float[Array, 'b n d'], places: Int[Array, 'b m']) -> Float[Array, 'b m d']:
   return jnp.take_along_axis(x, places[:, :, None], axis=1)
-
-
-def _mean(x: Float[Array, 'b n d'], real: Bool[Array, 'b n']) -> Float[Array, 'b d']:
-  weight = real.astype(jnp.float32)
-  total = jnp.einsum('bnd,bn->bd', jnp.where(real[:, :, None], x.astype(jnp.float32), 0.0), weight)
-  return total / jnp.maximum(weight.sum(axis=1, keepdims=True), 1.0)

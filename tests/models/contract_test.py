@@ -1,11 +1,13 @@
 """The contract (tests/contract.py) on every model."""
 
+import functools
+
 import numpy as np
 import pytest
 
 from research import models
 from research.models import audio_mae
-from research.objectives.contrastive import wav2vec2_contrastive
+from research.objectives.contrastive import wav2vec2_contrastive, wav2vec_contrastive
 from research.objectives.reconstruction import masked_patch_mse
 from research.objectives.supervised import binary_cross_entropy
 from tests import contract
@@ -63,6 +65,21 @@ def wav2vec2(**args):
   )
 
 
+def negatives(model, b):
+  draws = [np.random.default_rng(200 + i).integers(0, 19, (300, 5)) for i in range(b)]
+  return {'negative_draws': np.stack(draws).astype(np.int32)}
+
+
+def wav2vec(**args):
+  return Subject(
+    'wav2vec',
+    dict(size='tiny', channels=32, kernels=(2, 3), codes=12, steps=4) | args,
+    functools.partial(wav2vec_contrastive, quantiser=1.0),
+    outputs=('embedding',),
+    draws=negatives,
+  )
+
+
 SUBJECTS = {
   'audio_mae': pretraining(),
   'audio_mae, global decoder, masked padding, scan': pretraining(
@@ -73,6 +90,9 @@ SUBJECTS = {
   ),
   'audio_mae_classifier': classifier(),
   'audio_mae_classifier, cls, masked padding': classifier(pooling='cls', padding='masked'),
+  'wav2vec': wav2vec(),
+  'wav2vec, Gumbel': wav2vec(vq_type='gumbel', activation='gelu'),
+  'wav2vec, k-means': wav2vec(vq_type='kmeans', combine_groups=True, skip=False),
   'wav2vec2': wav2vec2(),
   'wav2vec2, layer norm, scan': wav2vec2(
     norm='layer', conv_bias=True, pre_norm=True, scan_layers=True, frontend={'normalise': True}
