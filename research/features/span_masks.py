@@ -23,6 +23,7 @@ def span_mask(
   length: int,
   min_masks: int = 2,
   equal_counts: bool = True,
+  cut: bool = False,
 ) -> Bool[Array, 'b n']:
   """Frames to mask: about `prob` / `length` spans a frame, each of `length` frames.
 
@@ -34,9 +35,11 @@ def span_mask(
     min_masks: fewest spans of a clip.
     equal_counts: as many masked frames in every clip as in the one with fewest (clips without real
       frames do not count), by dropping single frames at random.
+    cut: spans may start at every real frame and end with the clip (fairseq's masked language model,
+      data/mask_tokens_dataset.py), instead of fitting into it.
 
   Returns:
-    the mask. The last real frame of a clip is never masked, as published.
+    the mask. Unless spans are cut, the last real frame of a clip is never masked, as published.
   """
   b, n = real.shape
   rounding, starting, dropping = jax.random.split(key, 3)
@@ -46,6 +49,7 @@ def span_mask(
   spans = jnp.maximum(spans, min_masks)
   # Clips too short for so many spans of this length start them closer to the end.
   tail = jnp.where(size - length <= spans, size - spans - 1, length)
+  tail = jnp.zeros_like(tail) if cut else tail
   places = jnp.arange(n) < (size - tail)[:, None]
   starts = _first(jax.random.uniform(starting, (b, n)), places, spans)
 

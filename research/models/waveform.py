@@ -304,25 +304,34 @@ class Encoder(nn.Module):
     norm = layers.LayerNorm(EPSILON, self.dtype, name='norm')
     if not self.pre_norm:
       x = norm(x)
-    x = first = drop(self, x, self.dropout.residual, train)
-
-    def make(name: str, index: int | None) -> nn.Module:
-      del index
-      shape = self.heads, self.hidden, self.pre_norm, self.dropout, self.dtype, self.attention
-      return TransformerLayer(*shape, name=name)
-
-    def call(block: nn.Module, x: Array, kept: Array) -> Array:
-      return block(x, real, kept, train=train)
-
-    kept = jnp.ones((self.depth,), bool)
-    if train and self.dropout.layer > 0.0:
-      kept = jax.random.uniform(self.make_rng('dropout'), (self.depth,)) > self.dropout.layer
-    x, outputs = layers.run_blocks(
-      make, call, x, kept, scan=self.scan_layers, remat=self.remat, collect=True
-    )
-    assert outputs is not None
+    x = drop(self, x, self.dropout.residual, train)
+    states = run_transformer(self, x, real, train)
     return {
-      'tokens': norm(x) if self.pre_norm else x,
-      'layers': jnp.concatenate([first[None], outputs]),
+      'tokens': norm(states[-1]) if self.pre_norm else states[-1],
+      'layers': states,
       'positions': positions,
     }
+
+
+def run_transformer(
+  module: Any, x: Float[Array, 'b n d'], real: Bool[Array, 'b n'], train: bool
+) -> Float[Array, 'l b n d']:
+  """x and the output of every transformer layer, inside the compact method of a module with the
+  attributes of `Encoder` (but for `taps` and `groups`)."""
+
+  def make(name: str, index: int | None) -> nn.Module:
+    del index
+    shape = module.heads, module.hidden, module.pre_norm, module.dropout, module.dtype
+    return TransformerLayer(*shape, module.attention, name=name)
+
+  def call(block: nn.Module, x: Array, kept: Array) -> Array:
+    return block(x, real, kept, train=train)
+
+  kept = jnp.ones((module.depth,), bool)
+  if train and module.dropout.layer > 0.0:
+    kept = jax.random.uniform(module.make_rng('dropout'), (module.depth,)) > module.dropout.layer
+  _, outputs = layers.run_blocks(
+    make, call, x, kept, scan=module.scan_layers, remat=module.remat, collect=True
+  )
+  assert outputs is not None
+  return jnp.concatenate([x[None], outputs])

@@ -8,6 +8,7 @@ import pytest
 from research import models
 from research.models import audio_mae
 from research.objectives.contrastive import wav2vec2_contrastive, wav2vec_contrastive
+from research.objectives.prediction import masked_codes
 from research.objectives.reconstruction import masked_patch_mse
 from research.objectives.supervised import binary_cross_entropy
 from tests import contract
@@ -80,6 +81,27 @@ def wav2vec(**args):
   )
 
 
+def code_masks(model, b):
+  rng = [np.random.default_rng(300 + i) for i in range(b)]
+  draws = {
+    'span_mask': [r.random(300) < 0.4 for r in rng],
+    'replace_draws': [r.random(300, np.float32) for r in rng],
+    'random_codes': [r.integers(0, 12, (300, 2)).astype(np.int32) for r in rng],
+  }
+  return {name: np.stack(x) for name, x in draws.items()}
+
+
+def code_bert(**args):
+  tokenizer = dict(size='tiny', channels=16, codes=12, vq_type='kmeans')
+  return Subject(
+    'code_bert',
+    dict(size='tiny', width=32, depth=2, heads=2, hidden=64, tokenizer=tokenizer) | args,
+    masked_codes,
+    outputs=('embedding',),
+    draws=code_masks,
+  )
+
+
 SUBJECTS = {
   'audio_mae': pretraining(),
   'audio_mae, global decoder, masked padding, scan': pretraining(
@@ -90,6 +112,12 @@ SUBJECTS = {
   ),
   'audio_mae_classifier': classifier(),
   'audio_mae_classifier, cls, masked padding': classifier(pooling='cls', padding='masked'),
+  'code_bert': code_bert(),
+  'code_bert, windows, scan': code_bert(
+    frames=40,
+    scan_layers=True,
+    tokenizer=dict(size='tiny', channels=16, codes=12, vq_type='gumbel'),
+  ),
   'wav2vec': wav2vec(),
   'wav2vec, Gumbel': wav2vec(vq_type='gumbel', activation='gelu'),
   'wav2vec, k-means': wav2vec(vq_type='kmeans', combine_groups=True, skip=False),
