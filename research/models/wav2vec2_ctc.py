@@ -80,11 +80,11 @@ class Wav2Vec2CTC(speech.SpeechEncoder):
       mask = self._spans(batch, real) if self.mask_prob or 'span_mask' in batch else None
       channels = self._channels(batch, len(real))
     encoded = self._encode(normed, real, mask, train, channels)
-    updates = self._count_updates(train)
+    updates = layers.next_update(self, self.updates, train)
     tokens = encoded['tokens'].astype(jnp.float32)
     if self.freeze_updates:
       tokens = jnp.where(updates < self.freeze_updates, jax.lax.stop_gradient(tokens), tokens)
-    out = {**encoded, 'frame_mask': real, 'embedding': speech.mean_frame(tokens, real)}
+    out = {**encoded, 'frame_mask': real, 'embedding': waveform.mean_frames(tokens, real)}
     if not self.vocabulary:
       return out
     logits = self.head(waveform.drop(self, tokens, self.head_dropout, train))
