@@ -33,7 +33,7 @@ def get_config(arg=''):
     transcript='transcript',
     sample_rate=16_000,
     seconds=10.0,
-    buckets=5,
+    buckets=10,
     batch_size=8,
   )
   config.model = dict(

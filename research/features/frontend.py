@@ -186,7 +186,7 @@ class Frontend:
       del values['mean'], values['std']
     return Frontend.create(**{**values, **changes})
 
-  def differences(self, other: 'Frontend') -> dict[str, tuple[Any, Any]]:
+  def differences(self, other: Any) -> dict[str, tuple[Any, Any]]:
     """Where two front-ends differ: {argument: (mine, theirs)}. Names alone do not count."""
     mine, theirs = self.to_dict(), other.to_dict()
     if self.kind != other.kind:

@@ -52,6 +52,8 @@ class SpeechEncoder(nn.Module):
     taps, tap_groups: of the positional convolution.
     mask_prob, mask_length, min_masks, mask_overlap, mask_space: of the masks over frames, see
       `features.span_mask`.
+    mask_embedding: whether there is a vector for masked frames. Models that were configured without
+      masks over frames have none: then `mask_prob` is 0, and no such mask may be given.
     channel_prob, channel_length: of the masks over the channels of the transformer's input.
     gradient_scale: of the gradient that enters the convolutions (fairseq's feature_grad_mult); 0
       freezes them.
@@ -61,6 +63,8 @@ class SpeechEncoder(nn.Module):
 
   SIZES: ClassVar[Mapping[str, Size]] = {}
   TITLE: ClassVar[str] = ''
+  # Every frame attends to every other: at 300 s a head has 225 million pairs.
+  MAX_SECONDS: ClassVar[float] = 300.0
 
   size: str = 'base'
   frontend: Any = None
@@ -80,6 +84,7 @@ class SpeechEncoder(nn.Module):
   min_masks: int = 2
   mask_overlap: bool = True
   mask_space: int = 1
+  mask_embedding: bool = True
   channel_prob: float = 0.0
   channel_length: int = 64
   gradient_scale: float = None  # type: ignore[assignment]
@@ -111,6 +116,11 @@ class SpeechEncoder(nn.Module):
     for name, known in choices.items():
       if getattr(self, name) not in known:
         raise unknown(f'{name} of {self.TITLE}', getattr(self, name), known)
+    if self.mask_prob and not self.mask_embedding:
+      raise InputError(
+        f'{self.TITLE} got mask_prob={self.mask_prob} without mask_embedding: nothing can stand '
+        'for masked frames. Give mask_prob=0.0.'
+      )
     self._demand_multiple('width', 'heads')
     self._demand_multiple('width', 'tap_groups')
     super().__post_init__()
@@ -136,7 +146,8 @@ class SpeechEncoder(nn.Module):
     self.feature_norm = layers.LayerNorm(waveform.EPSILON)
     torch = waveform.torch_linear(self.channels)
     self.project = layers.Dense(self.width, dtype, torch, torch)
-    self.mask_token = self.param('mask_token', _unit, (self.width,))
+    if self.mask_embedding:
+      self.mask_token = self.param('mask_token', _unit, (self.width,))
     rates = waveform.Dropout(
       self.dropout, self.attention_dropout, self.activation_dropout, self.layer_drop
     )
@@ -164,8 +175,10 @@ class SpeechEncoder(nn.Module):
   ):
     """Masked frames become the mask token, then masked channels 0 in every frame."""
     x = waveform.drop(self, self.project(normed), self.input_dropout, train)
-    if mask is not None:
+    if mask is not None and self.mask_embedding:
       x = jnp.where(mask[:, :, None], self.mask_token.astype(x.dtype), x)
+    elif mask is not None and not self.is_initializing():
+      raise InputError(f'{self.TITLE} has no mask_embedding: these weights know no masked frames.')
     if channel_mask is not None:
       x = jnp.where(channel_mask[:, None, :], jnp.zeros((), x.dtype), x)
     return {'projected': x, **self.encoder(x, real, train)}

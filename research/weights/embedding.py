@@ -90,6 +90,12 @@ class Embedder:
       samples = at_rate(audio, sample_rate, frontend.sample_rate, where)
     if len(samples) < frontend.min_samples:
       raise InputError(f'{where} {too_short(len(samples), frontend)}.')
+    most = getattr(self.model, 'MAX_SECONDS', None)
+    if most is not None and len(samples) > most * frontend.sample_rate:
+      raise InputError(
+        f'{where} has {len(samples) / frontend.sample_rate:.0f} s, more than the {most:.0f} s that '
+        'the model takes in one piece: cut it, for instance into pieces of 30 s.'
+      )
     return samples
 
   def _batch(self, clips: list[np.ndarray], size: int, layers: str | int, pool: str):

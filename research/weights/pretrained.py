@@ -14,12 +14,14 @@ from safetensors.numpy import save_file
 
 from research.errors import InputError, unknown
 from research.features.frontend import Frontend
+from research.features.waveform import Waveform
 from research.models.layers import unstack_blocks
 from research.weights import read, releases, tables
 from research.weights.embedding import Embedder
 
 FILE = 'model.safetensors'
 FORMAT = 1
+AnyFrontend = Frontend | Waveform
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,8 +41,8 @@ class Pretrained(Embedder):
   origin: str
 
   @property
-  def frontend(self) -> Frontend:
-    """Audio to spectrogram, with the settings that the weights were trained with."""
+  def frontend(self) -> AnyFrontend:
+    """From audio to what the model takes, with the settings that the weights were trained with."""
     return self.model.frontend
 
   @property
@@ -116,12 +118,12 @@ def load(
 
   Args:
     path: a workdir of ours (its newest readable checkpoint), one checkpoint in it, a safetensors
-      file that we saved, a folder with one, or with `release` a file of original weights.
+      file that we saved, a folder with one, or with `release` a file of original weights or a
+      folder as transformers saves it. What the file or folder says beside the arrays counts.
     release: whose original weights they are, a key of `RELEASES`; None for our own.
     teacher: take the EMA teacher of a checkpoint.
     **args: model arguments. For our own weights they may change how the model computes (dtype,
-      padding,
-      scan_layers, …) but not contradict what the weights are; for a release see `convert`.
+      padding, scan_layers, …) but not contradict what the weights are; for a release see `convert`.
 
   Raises:
     InputError: nothing there, not readable, or the weights do not fit the arguments: a front-end
@@ -148,9 +150,8 @@ def load(
 
 
 def _load_release(path: Path, release: str, args: dict[str, Any]) -> Pretrained:
-  releases.get(release)
-  arrays, _ = read.read_arrays(path)
-  model, variables = releases.convert(release, arrays, **args)
+  arrays, files = releases.read_files(release, path)
+  model, variables = releases.convert_files(release, arrays, files, args)
   return Pretrained(_name(model), model, variables, f'{release} weights from {path.name}')
 
 
@@ -185,7 +186,8 @@ def _assemble(
   changes = dict(args)
   given = changes.pop('frontend', None)
   if given is not None:
-    given = given if isinstance(given, Frontend) else Frontend.from_dict(given)
+    kind = type(saved.frontend)
+    given = given if isinstance(given, (Frontend, Waveform)) else kind.from_dict(given)
     demand_frontend(saved.frontend, given)
   model = releases.build(spec['name'], {**spec['args'], **changes})
   try:
@@ -201,7 +203,7 @@ def _assemble(
   return Pretrained(spec['name'], model, variables, origin)
 
 
-def demand_frontend(own: Frontend, given: Frontend) -> None:
+def demand_frontend(own: AnyFrontend, given: AnyFrontend) -> None:
   """Refuses a front-end that is not the one the weights were trained with; names both values."""
   different = own.differences(given)
   if different:

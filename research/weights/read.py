@@ -4,8 +4,9 @@ import argparse
 import importlib.util
 import json
 import logging
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,11 @@ from research.errors import InputError
 TORCH_SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt')
 # Where training scripts put the state dict inside what they save.
 NESTED = ('model', 'state_dict', 'model_state_dict')
+# Where they put what they were told: fairseq's configuration, and that of its older versions.
+CONFIGS = ('cfg', 'args')
+# What a folder of transformers holds; the first that is there counts.
+IN_FOLDERS = ('model.safetensors', 'pytorch_model.bin')
+INDEX = '.index.json'
 
 
 class NoTeacherError(InputError):
@@ -30,6 +36,73 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     InputError: no such file, another format, a damaged file, or a PyTorch file without torch
       installed.
   """
+  arrays, about = _read(path)
+  return arrays, {k: v for k, v in about.items() if isinstance(v, str)}
+
+
+def read_release(
+  path: Path, beside: Sequence[str] = ()
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """(arrays by their keys, {name: what lies beside them}) of original weights.
+
+  Beside them lie 'cfg', the configuration in a checkpoint of fairseq, as plain values; and in a
+  folder as transformers saves it, which may be given itself or by its file of weights, the .json
+  files that are named in `beside` and exist.
+
+  Raises:
+    InputError: as `read_arrays`; a file of ours; a folder without weights, or without one of the
+      files that its index names.
+  """
+  folder = path if path.is_dir() else path.parent
+  if path.is_dir() and not is_workdir(path):
+    arrays, about = _read_folder(path)
+  else:
+    arrays, about = _read(path)
+  if 'oido' in about:
+    raise InputError(f'{str(path)!r} holds weights of ours: load it without a release.')
+  files = {'cfg': about['cfg']} if 'cfg' in about else {}
+  return arrays, files | {n: _read_json(folder / n) for n in beside if (folder / n).is_file()}
+
+
+def _read_folder(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  for name in IN_FOLDERS:
+    if (folder / name).is_file():
+      return _read(folder / name)
+    index = folder / f'{name}{INDEX}'
+    if index.is_file():
+      return _read_shards(index), {}
+  expected = ', '.join(f'{name}, {name}{INDEX}' for name in IN_FOLDERS)
+  raise InputError(f'{str(folder)!r} holds no original weights: expected one of {expected}.')
+
+
+def _read_shards(index: Path) -> dict[str, np.ndarray]:
+  """The arrays of every file that an index names; each must be where the index says."""
+  content = _read_json(index)
+  places = content.get('weight_map') if isinstance(content, Mapping) else None
+  if not isinstance(places, Mapping) or not all(isinstance(v, str) for v in places.values()):
+    raise InputError(f'{str(index)!r} has no weight_map that says which file holds which array.')
+  arrays: dict[str, np.ndarray] = {}
+  for name in sorted(set(places.values())):
+    if Path(name).name != name:
+      raise InputError(f'{str(index)!r} names the file {name!r}; expected one in the same folder.')
+    found, _ = _read(index.parent / name)
+    here = {k for k, v in places.items() if v == name}
+    if here != set(found):
+      other = ', '.join(sorted(here ^ set(found))[:3])
+      raise InputError(f'{name} does not hold what {index.name} says: {other} …')
+    arrays |= found
+  return arrays
+
+
+def _read_json(path: Path) -> Any:
+  try:
+    return json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, ValueError) as error:
+    raise InputError(f'{str(path)!r} cannot be read as JSON ({error}).') from error
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """Arrays, and what the file says beside them: metadata (text), 'cfg' (plain values)."""
   if is_workdir(path):
     raise InputError(
       f'{str(path)!r} is a run of ours, not a file of original weights; convert it to the original '
@@ -40,14 +113,14 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
   if path.suffix == '.safetensors':
     return _read_safetensors(path)
   if path.suffix in TORCH_SUFFIXES:
-    return _read_torch(path), {}
+    return _read_torch(path)
   raise InputError(
     f'{str(path)!r} is not a kind of weights file that can be read: expected .safetensors, or '
     f'{", ".join(TORCH_SUFFIXES)} of PyTorch.'
   )
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   try:
     with safe_open(path, framework='np') as file:
       return {k: file.get_tensor(k) for k in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
@@ -55,7 +128,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]
     raise InputError(f'{str(path)!r} is damaged or not a safetensors file ({error}).') from error
 
 
-def _read_torch(path: Path) -> dict[str, np.ndarray]:
+def _read_torch(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   if importlib.util.find_spec('torch') is None:
     raise InputError(
       f"{str(path)!r} is a PyTorch file and torch is not installed: pip install -e '.[parity]', "
@@ -66,14 +139,18 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
   try:
     # Training scripts save their argparse.Namespace along: plain attributes, no code.
     with torch.serialization.safe_globals([argparse.Namespace]):
-      found = torch.load(path, map_location='cpu', weights_only=True)
+      whole = torch.load(path, map_location='cpu', weights_only=True)
   except Exception as error:
     # torch's own text advises to load the file without the safety.
+    needed = re.search(r'GLOBAL ([\w.]+)', str(error))
+    reason = f'of {needed[1]} in it' if needed else type(error).__name__
     raise InputError(
-      f'{str(path)!r} cannot be read as plain PyTorch weights ({type(error).__name__}): it is '
-      'damaged, or it needs code to be loaded, and such files are refused. Save its state dict '
-      'alone, as safetensors.'
+      f'{str(path)!r} cannot be read as plain PyTorch weights ({reason}): it is damaged, or it '
+      'needs code to be loaded, and such files are refused. Where it was written, save its state '
+      'dict anew, as safetensors, or with torch.save as {"model": state dict, "cfg": configuration '
+      'as plain dicts (OmegaConf.to_container)}.'
     ) from error
+  found = whole
   for name in NESTED:
     if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
       found = found[name]
@@ -83,7 +160,18 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
       f'{str(path)!r} holds no state dict: expected tensors by name, at the top or under '
       f'{", ".join(NESTED)}.'
     )
-  return {k: (v.float() if v.dtype == torch.bfloat16 else v).numpy() for k, v in found.items()}
+  arrays = {k: (v.float() if v.dtype == torch.bfloat16 else v).numpy() for k, v in found.items()}
+  configs = [whole[k] for k in CONFIGS if found is not whole and whole.get(k) is not None]
+  return arrays, {'cfg': _plain(configs[0])} if configs else {}
+
+
+def _plain(value: Any) -> Any:
+  """Namespaces as dicts, at any depth."""
+  if isinstance(value, argparse.Namespace):
+    value = vars(value)
+  if isinstance(value, Mapping):
+    return {str(k): _plain(v) for k, v in value.items()}
+  return value
 
 
 # -- Our own runs ------------------------------------------------------------------------------

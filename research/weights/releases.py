@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -11,9 +12,12 @@ import numpy as np
 
 from research import models
 from research.errors import unknown
-from research.weights import tables
+from research.weights import read, tables
 
 # name -> module with IGNORED (patterns), infer(arrays, args) -> (model name, args), rules(model).
+# A module may have renew(arrays) -> arrays under the names of its table; and describe(files) ->
+# Stated, infer's third argument, for what lies beside the arrays: a checkpoint's 'cfg' and the
+# .json files that it names in FILES.
 RELEASES = {
   'audio_mae': 'research.weights.audio_mae',
   'timm_vit': 'research.weights.timm_vit',
@@ -47,9 +51,26 @@ def convert(
     InputError: unknown release or argument, missing or unexpected keys (all listed),
       contradictions.
   """
+  return convert_files(release, arrays, {}, args)
+
+
+def convert_files(
+  release: str,
+  arrays: Mapping[str, np.ndarray],
+  files: Mapping[str, Any],
+  args: Mapping[str, Any],
+) -> tuple[nn.Module, dict[str, Any]]:
+  """`convert` of arrays with what lies beside them, see `read_files`.
+
+  What the files say of the model must not be contradicted by the arrays or by `args`; their rates
+  of training are only where `args` has none.
+  """
   module = get(release)
-  name, args = module.infer(arrays, args)
-  model = build(name, args)
+  if hasattr(module, 'renew'):
+    arrays = module.renew(arrays)
+  beside = (module.describe(files),) if hasattr(module, 'describe') else ()
+  name, found = module.infer(arrays, args, *beside)
+  model = build(name, found)
   return model, tables.to_ours(module.rules(model), model, arrays, module.IGNORED)
 
 
@@ -59,6 +80,11 @@ def revert(release: str, model: nn.Module, variables: Mapping[str, Any]) -> dict
   Keys that a release ignores (see its module) do not come back.
   """
   return tables.to_theirs(get(release).rules(model), model, variables)
+
+
+def read_files(release: str, path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """(arrays, what lies beside them) of a file or folder of a release, see `read.read_release`."""
+  return read.read_release(path, getattr(get(release), 'FILES', ()))
 
 
 def build(name: str, args: Mapping[str, Any]) -> nn.Module:

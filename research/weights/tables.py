@@ -180,8 +180,8 @@ def _piece(flat: Mapping[str, Any], name: str) -> np.ndarray:
 
 def _fixed(model: nn.Module) -> dict[str, np.ndarray]:
   """Counters that no release has: they start at 0."""
-  shapes = expected_shapes(model)
-  return {k: np.zeros(s, np.float32) for k, s in shapes.items() if k.startswith('counters/')}
+  counters = {k: x for k, x in expected(model).items() if k.startswith('counters/')}
+  return {k: np.zeros(x.shape, x.dtype) for k, x in counters.items()}
 
 
 def to_theirs(rules: Sequence[Rule], model: nn.Module, variables: Mapping[str, Any]) -> Arrays:
@@ -207,32 +207,38 @@ def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
   return flax.traverse_util.flatten_dict(dict(variables), sep='/')
 
 
-def expected_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-  """Shape of every variable of a model, layers unrolled, without computing anything."""
+def expected(model: nn.Module) -> dict[str, jax.ShapeDtypeStruct]:
+  """Every variable of a model, layers unrolled, without computing anything."""
   plain = model.clone(scan_layers=False) if getattr(model, 'scan_layers', False) else model
   samples = model.frontend.min_samples
   audio = jax.ShapeDtypeStruct((1, samples), jnp.float32)
   mask = jax.ShapeDtypeStruct((1, samples), jnp.bool_)
   batch = {'audio': audio, 'audio_mask': mask}
   tree = jax.eval_shape(plain.init, jax.random.key(0), batch)
-  return {k: v.shape for k, v in flatten(nn.meta.unbox(tree)).items()}
+  return flatten(nn.meta.unbox(tree))
 
 
-def check_shapes(flat: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
-  """The same arrays as float32; raises InputError unless they are exactly the model's variables."""
-  expected = expected_shapes(model)
-  missing, unknown = sorted(set(expected) - set(flat)), sorted(set(flat) - set(expected))
+def expected_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+  """Shape of every variable of a model, layers unrolled."""
+  return {k: x.shape for k, x in expected(model).items()}
+
+
+def check_shapes(flat: Mapping[str, Any], model: nn.Module) -> dict[str, np.ndarray]:
+  """The same arrays in the model's types; raises InputError unless they are exactly its
+  variables."""
+  own = expected(model)
+  missing, unknown = sorted(set(own) - set(flat)), sorted(set(flat) - set(own))
   wrong = [
-    f'{k} is {tuple(flat[k].shape)}, expected {expected[k]}'
-    for k in sorted(set(expected) & set(flat))
-    if tuple(flat[k].shape) != tuple(expected[k])
+    f'{k} is {tuple(flat[k].shape)}, expected {tuple(own[k].shape)}'
+    for k in sorted(set(own) & set(flat))
+    if tuple(flat[k].shape) != tuple(own[k].shape)
   ]
   if missing or unknown or wrong:
     raise InputError(
       f'The weights do not fit {type(model).__name__}: {_listing("missing", missing)}; '
       f'{_listing("not expected", unknown)}; {_listing("wrong shapes", wrong)}.'
     )
-  return {k: np.asarray(v, np.float32) for k, v in flat.items()}
+  return {k: np.asarray(v, own[k].dtype) for k, v in flat.items()}
 
 
 def _as_layout(flat: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:

@@ -1,60 +1,22 @@
 """wav2vec 2.0 against fairseq, on whatever cases the golden folder holds: convolutions, positions,
 every layer, with and without padding; pre-training losses, codes, perplexities and gradients."""
 
-import ast
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from research.features.span_masks import most_masked
 from research.objectives.contrastive import wav2vec2_contrastive
-from research.weights import convert, revert
+from research.weights import revert
 from tests.parity.golden import Case, assert_close, each_case
-
-
-def kind(name):
-  return lambda case: case.info['kind'] == name
-
-
-def build(case: Case, **args):
-  """(model, variables) of a case, dropout off as it was recorded."""
-  config = case.config
-  args = dict(
-    heads=config['encoder_attention_heads'],
-    pre_norm=config['layer_norm_first'],
-    padding='published',
-    dropout=config['dropout'],
-    attention_dropout=config['attention_dropout'],
-    input_dropout=config['dropout_input'],
-    layer_drop=config['encoder_layerdrop'],
-    gradient_scale=config['feature_grad_mult'],
-    mask_prob=config['mask_prob'],
-    mask_length=config['mask_length'],
-    negatives=config['num_negatives'],
-    frontend={'normalise': False},  # The inputs are what the model receives.
-    **args,
-  )
-  layers = [(10, 5), *[(3, 2)] * 4, *[(2, 2)] * 2]
-  assert [shape[1:] for shape in _shapes(config)] == layers
-  temperature = config['latent_temp']
-  names = ('temperature_start', 'temperature_end', 'temperature_decay')
-  args |= dict(zip(names, map(float, temperature)))
-  model, variables = convert('wav2vec2', case.weights, **args)
-  return model, jax.tree.map(jnp.asarray, variables)
-
-
-def _shapes(config):
-  for part in config['conv_feature_layers'].split('+'):
-    shape, _, times = part.partition('*')
-    yield from ast.literal_eval(shape.strip()) * int(times or 1)
-
-
-def batch_of(case: Case):
-  audio = case.inputs['waveform']
-  padded = case.inputs.get('padding_mask', np.zeros(audio.shape)) > 0
-  return {'audio': audio, 'audio_mask': ~padded}
+from tests.parity.wav2vec2_cases import (
+  batch_of,
+  build,
+  check_gradients,
+  kind,
+  pretraining_args,
+)
+from tests.weights.toy import check_identical
 
 
 @each_case('wav2vec2', where=kind('wav2vec2_features'))
@@ -89,16 +51,13 @@ def test_features(case: Case):
       if key == 'conv_features':
         x, y = np.swapaxes(x, 1, 2), np.swapaxes(y, 1, 2)
       assert_close(x[real], y[real], what=f'{name} {key}')
-  back = revert('wav2vec2', model, variables)
-  assert set(back) == set(case.weights)
-  for key, x in case.weights.items():
-    np.testing.assert_array_equal(back[key], x, err_msg=key)
+  check_identical(revert('wav2vec2', model, variables), case.weights)
 
 
 @each_case('wav2vec2', where=kind('wav2vec2_pretrain'))
 def test_pretraining(case: Case):
   run, want = case.info['run'], case.outputs
-  model, variables = build(case, groups=case.config['latent_groups'])
+  model, variables = build(case, **pretraining_args(case.config))
   batch = batch_of(case)
   mask = case.inputs['mask_indices'] > 0
   b, count = len(mask), int(mask[0].sum())
@@ -156,39 +115,4 @@ def test_pretraining(case: Case):
     assert_close(out['layers'][0], want['layer_input'], what='layer_input')
 
   tree = {'params': jax.tree.map(np.asarray, gradients), **rest}
-  theirs = revert('wav2vec2', model, tree)
-  for name in run['grads']:
-    assert_close(theirs[name] * size, want[f'grad/{name}'], what=f'gradient of {name}')
-
-
-@pytest.mark.parametrize('layered', [False, True])
-def test_transformers_gives_the_same_and_comes_back_identical(layered):
-  torch = pytest.importorskip('torch')
-  transformers = pytest.importorskip('transformers')
-  config = transformers.Wav2Vec2Config(
-    hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-    conv_dim=(24,) * 7, num_conv_pos_embedding_groups=4, codevector_dim=32,
-    proj_codevector_dim=16, num_codevectors_per_group=20, do_stable_layer_norm=layered,
-    conv_bias=layered,
-    feat_extract_norm='layer' if layered else 'group',
-  )  # fmt: skip
-  torch.manual_seed(0)
-  peer = transformers.Wav2Vec2ForPreTraining(config).eval()
-  arrays = {k: v.numpy() for k, v in peer.state_dict().items()}
-  model, variables = convert('wav2vec2_hf', arrays, heads=4)
-  assert (model.norm, model.pre_norm) == (('layer', True) if layered else ('group', False))
-  assert model.frontend.normalise == layered
-  back = revert('wav2vec2_hf', model, variables)
-  assert set(back) == set(arrays)
-  for key, x in arrays.items():
-    np.testing.assert_array_equal(back[key], x, err_msg=key)
-
-  audio = np.random.default_rng(0).normal(size=(2, 9000)).astype(np.float32)
-  mask = np.ones(audio.shape, bool)
-  with torch.no_grad():
-    heard = torch.from_numpy(np.array(model.frontend(audio, mask)))
-    want = peer.wav2vec2(heard, output_hidden_states=True)
-  tokens, _ = jax.jit(lambda v, a, m: model.apply(v, a, m, method='embed'))(variables, audio, mask)
-  for ours, theirs in zip(tokens[:-1], want.hidden_states):
-    assert_close(ours, theirs.numpy(), what='hidden state')
-  assert_close(tokens[-1], want.last_hidden_state.numpy(), what='last hidden state')
+  check_gradients(revert('wav2vec2', model, tree), case, size)

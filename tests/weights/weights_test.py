@@ -14,27 +14,15 @@ from research.models.audio_mae import AudioMAE
 from research.models.audio_mae_classifier import AudioMAEClassifier
 from research.models.layers import stack_blocks
 from research.weights import Pretrained, convert, load, revert, save, tables
+from tests.weights.toy import filled, same
 
 SIZES = dict(size='tiny', width=32, depth=2, heads=2, frames=64)
 DECODER = dict(decoder_width=16, decoder_depth=2, decoder_heads=2)
 
 
-def filled(model):
-  """Variables of random numbers, so that a swapped tensor shows."""
-  rng = np.random.default_rng(0)
-  shapes = tables.expected_shapes(model)
-  flat = {k: 0.1 * rng.standard_normal(s).astype(np.float32) for k, s in sorted(shapes.items())}
-  return tables.nest(flat, model)
-
-
 def pretrained(**args):
   model = AudioMAE(**SIZES, **DECODER, **args)
   return Pretrained('audio_mae', model, filled(model), 'a test')
-
-
-def same(a, b):
-  a, b = tables.flatten(a), tables.flatten(b)
-  return set(a) == set(b) and all(np.array_equal(a[k], b[k]) for k in a)
 
 
 # -- Our own files -----------------------------------------------------------------------------

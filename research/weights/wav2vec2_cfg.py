@@ -1,0 +1,228 @@
+"""What the configuration in a fairseq checkpoint says of wav2vec 2.0: `cfg`, or `args` of old.
+
+Names are those of fairseq's Wav2Vec2Config, Wav2VecCtcConfig (models/wav2vec) and
+AudioPretrainingConfig (tasks/audio_pretraining.py). A fine-tuned model holds the configuration of
+its pre-training under `w2v_args`.
+"""
+
+import ast
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from research.errors import InputError
+from research.models.waveform import stem_layers
+from research.weights.stated import NOTHING, Fact, Stated
+
+Plain = Mapping[str, Any]
+
+# What the weights are: fairseq's name -> ours.
+_FACTS = {
+  'encoder_layers': 'depth',
+  'encoder_embed_dim': 'width',
+  'encoder_ffn_embed_dim': 'hidden',
+  'encoder_attention_heads': 'heads',
+  'layer_norm_first': 'pre_norm',
+  'conv_bias': 'conv_bias',
+  'conv_pos': 'taps',
+  'conv_pos_groups': 'tap_groups',
+  'quantize_targets': 'quantise',
+  'latent_groups': 'groups',
+}
+_NORMS = {'default': 'group', 'layer_norm': 'layer'}
+
+# What they were trained with: fairseq's name -> (ours, type).
+_MASKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+  'mask_prob': ('mask_prob', float),
+  'mask_length': ('mask_length', int),
+  'no_mask_overlap': ('mask_overlap', lambda x: not x),
+  'mask_channel_prob': ('channel_prob', float),
+  'mask_channel_length': ('channel_length', int),
+}
+_RATES: dict[str, tuple[str, Callable[[Any], Any]]] = {
+  'feature_grad_mult': ('gradient_scale', float),
+  'dropout': ('dropout', float),
+  'attention_dropout': ('attention_dropout', float),
+  'activation_dropout': ('activation_dropout', float),
+  'dropout_input': ('input_dropout', float),
+}
+_PRETRAINING: dict[str, tuple[str, Callable[[Any], Any]]] = {
+  **_MASKS,
+  **_RATES,
+  'encoder_layerdrop': ('layer_drop', float),
+  'mask_min_space': ('mask_space', int),
+  'num_negatives': ('negatives', int),
+}
+_FINETUNING: dict[str, tuple[str, Callable[[Any], Any]]] = {
+  **_MASKS,
+  **_RATES,
+  'layerdrop': ('layer_drop', float),
+  'final_dropout': ('head_dropout', float),
+  'freeze_finetune_updates': ('freeze_updates', int),
+}
+
+# Of these the encoder knows one value; with another one the weights are of another model.
+_ONLY: dict[str, Sequence[Any]] = {
+  'activation_fn': ('gelu',),
+  'layer_type': ('transformer',),
+  'pos_conv_depth': (1,),
+  'pos_enc_type': ('abs',),
+  'attn_type': ('', None),
+  'quantize_input': (False,),
+  'target_glu': (False,),
+  'quantizer_depth': (1,),
+}
+# Of these it knows one value, but they act in training alone.
+_TRAINED_ONLY: dict[str, Sequence[Any]] = {
+  'mask_selection': ('static',),
+  'mask_channel_selection': ('static',),
+  'mask_channel_before': (False,),
+  'no_mask_channel_overlap': (False,),
+  'negatives_from_everywhere': (False,),
+  'cross_sample_negatives': (0,),
+  'codebook_negatives': (0,),
+}
+
+
+def describe(files: Mapping[str, Any]) -> Stated:
+  """What the configuration says, if there is one that is plain data.
+
+  Args:
+    files: 'cfg': {'model': …, 'task': …}, or the flat arguments that old checkpoints have.
+
+  Raises:
+    InputError: a value that the encoder does not know, or two that contradict each other.
+  """
+  cfg = files.get('cfg')
+  if not isinstance(cfg, Mapping) or not cfg:
+    return NOTHING
+  model, parts = _model(cfg), [cfg]
+  pretrained = model.get('w2v_args')
+  finetuned = 'w2v_args' in model or 'w2v_path' in model
+  if isinstance(pretrained, Mapping):
+    parts.append(pretrained)
+  # Fine-tuning says nothing of the encoder itself where its pre-training is not beside it.
+  encoder = _model(pretrained) if isinstance(pretrained, Mapping) else {} if finetuned else model
+
+  for key, known in _ONLY.items():
+    if key in encoder and encoder[key] not in known:
+      raise InputError(
+        f'cfg says {key}={encoder[key]!r}; models with {key}={known[0]!r} can be read, and no '
+        'others.'
+      )
+  section, names = (model, _FINETUNING) if finetuned else (encoder, _PRETRAINING)
+  training = {
+    ours: _as(kind, section[key], key) for key, (ours, kind) in names.items() if key in section
+  }
+  if finetuned and 'mask_min_space' in encoder:
+    training['mask_space'] = _as(int, encoder['mask_min_space'], 'mask_min_space')
+  if finetuned and not model.get('apply_mask', True):
+    training |= {'mask_prob': 0.0, 'channel_prob': 0.0}
+  strange = {k: section[k] for k, v in _TRAINED_ONLY.items() if section.get(k, v[0]) not in v}
+  if strange:
+    named = ', '.join(f'{k}={v!r}' for k, v in strange.items())
+    warnings.warn(
+      f'cfg says {named}: training goes on without, nothing else depends on it.', stacklevel=2
+    )
+  return Stated(_facts(encoder), _frontend(parts), training | _temperature(encoder))
+
+
+def _model(cfg: Plain) -> Plain:
+  """The section of the model, without what is left open; old arguments are one flat section."""
+  section = cfg.get('model')
+  return _said(section if isinstance(section, Mapping) else cfg)
+
+
+def _said(section: Plain) -> Plain:
+  """A section without values that are missing or only refer to others."""
+  return {
+    k: v
+    for k, v in section.items()
+    if v is not None and not (isinstance(v, str) and (v == '???' or v.startswith('${')))
+  }
+
+
+def _as(kind: Callable[[Any], Any], value: Any, key: str) -> Any:
+  try:
+    return kind(value)
+  except (TypeError, ValueError) as error:
+    raise InputError(f'cfg says {key}={value!r}, which cannot be.') from error
+
+
+def _facts(encoder: Plain) -> dict[str, Fact]:
+  facts = {
+    ours: Fact(encoder[key], f'cfg ({key})') for key, ours in _FACTS.items() if key in encoder
+  }
+  if 'extractor_mode' in encoder:
+    mode = encoder['extractor_mode']
+    if mode not in _NORMS:
+      raise InputError(
+        f'cfg says extractor_mode={mode!r}; models with {" or ".join(map(repr, _NORMS))} can be '
+        'read, and no others.'
+      )
+    facts['norm'] = Fact(_NORMS[mode], f'cfg (extractor_mode={mode!r})')
+  if 'conv_feature_layers' in encoder:
+    text = encoder['conv_feature_layers']
+    shapes = _convolutions(text)
+    channels = shapes[0][0] if shapes else 0
+    if tuple(shapes) != stem_layers(channels):
+      raise InputError(
+        f'cfg says conv_feature_layers={text!r}; the seven convolutions of wav2vec 2.0, a frame '
+        'every 320 samples, can be read, and no others.'
+      )
+    facts['channels'] = Fact(channels, 'cfg (conv_feature_layers)')
+  # 0 stands for the width of what comes before.
+  width = encoder.get('encoder_embed_dim')
+  if width is not None and 'final_dim' in encoder:
+    final = encoder['final_dim'] or width
+    facts['final_width'] = Fact(final, 'cfg (final_dim)')
+    if encoder.get('quantize_targets') and 'latent_dim' in encoder:
+      facts['code_width'] = Fact(encoder['latent_dim'] or final, 'cfg (latent_dim)')
+  if encoder.get('quantize_targets') and 'latent_vars' in encoder:
+    facts['codes'] = Fact(encoder['latent_vars'], 'cfg (latent_vars)')
+  return facts
+
+
+def _convolutions(text: Any) -> list[tuple[int, int, int]]:
+  """'[(512, 10, 5)] + [(512, 3, 2)] * 4' -> its (channels, kernel, stride); [] if it is not so."""
+  shapes: list[tuple[int, int, int]] = []
+  for part in str(text).split('+'):
+    match = re.fullmatch(r'\s*(\[.*\])\s*(?:\*\s*(\d+))?\s*', part)
+    try:
+      row = ast.literal_eval(match[1]) if match else []
+      shapes += [tuple(shape) for shape in row] * int((match and match[2]) or 1)
+    except (ValueError, SyntaxError, TypeError):
+      return []
+  return shapes
+
+
+def _temperature(encoder: Plain) -> dict[str, float]:
+  value = encoder.get('latent_temp')
+  if value is None:
+    return {}
+  try:
+    start, end, decay = ast.literal_eval(value) if isinstance(value, str) else value
+    names = ('temperature_start', 'temperature_end', 'temperature_decay')
+    return dict(zip(names, map(float, (start, end, decay))))
+  except (ValueError, SyntaxError, TypeError) as error:
+    raise InputError(f'cfg says latent_temp={value!r}; expected three numbers.') from error
+
+
+def _frontend(parts: Sequence[Plain]) -> dict[str, Fact]:
+  """Sample rate and normalisation, which pre-training and fine-tuning must agree on."""
+  facts: dict[str, Fact] = {}
+  for part, where in zip(parts, ('cfg', 'cfg.model.w2v_args')):
+    for name, section in {'': part, '.model': part.get('model'), '.task': part.get('task')}.items():
+      said = _said(section) if isinstance(section, Mapping) else {}
+      for key, ours in (('normalize', 'normalise'), ('sample_rate', 'sample_rate')):
+        if key not in said:
+          continue
+        fact = Fact(said[key], f'{where}{name} ({key})')
+        other = facts.setdefault(ours, fact)
+        if other.value != fact.value:
+          raise InputError(
+            f'{other.where} says {ours}={other.value!r}, but {fact.where} says '
+            f'{ours}={fact.value!r}: a model is fine-tuned on audio as in its pre-training.'
+          )
+  return facts

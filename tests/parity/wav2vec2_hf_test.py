@@ -1,0 +1,249 @@
+"""wav2vec 2.0 against transformers: recorded twins of the golden cases, and its own models of any
+kind, through the folders that it saves."""
+
+import json
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from research.models.wav2vec2 import Wav2Vec2
+from research.models.wav2vec2_ctc import Wav2Vec2CTC
+from research.objectives.contrastive import wav2vec2_contrastive
+from research.weights import convert, load, releases, revert, tables
+from tests.parity.golden import Case, assert_close, each_case
+from tests.parity.wav2vec2_cases import batch_of
+from tests.weights.toy import check_identical
+
+SMALL = dict(
+  hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+  conv_dim=(24,) * 7, num_conv_pos_embedding_groups=4, codevector_dim=32, proj_codevector_dim=16,
+  num_codevectors_per_group=20,
+)  # fmt: skip
+LAYERED = dict(do_stable_layer_norm=True, conv_bias=True, feat_extract_norm='layer')
+BASE = dict(codevector_dim=256, proj_codevector_dim=256)
+LARGE = dict(
+  hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
+  codevector_dim=768, proj_codevector_dim=768, **LAYERED,
+)  # fmt: skip
+KINDS = ('Wav2Vec2Model', 'Wav2Vec2ForPreTraining', 'Wav2Vec2ForCTC')
+
+
+# -- Recorded ----------------------------------------------------------------------------------
+
+
+@each_case('wav2vec2', where=lambda case: case.twin is not None)
+def test_twins(case: Case):
+  twin = case.twin
+  assert twin is not None
+  files = {'config.json': twin.info['config.json']}
+  model, variables = releases.convert_files(
+    'wav2vec2_hf', twin.weights, files, dict(padding='published', frontend={'normalise': False})
+  )
+  assert isinstance(model, Wav2Vec2CTC) and model.vocabulary == ()
+  check_identical(revert('wav2vec2_hf', model, variables), twin.weights)
+
+  # The same weights as under fairseq's names, without the heads.
+  heads = dict(heads=model.heads, pre_norm=model.pre_norm)
+  _, fairseq = convert('wav2vec2', case.weights, **heads)
+  ours = tables.flatten(variables['params'])
+  theirs = tables.flatten(fairseq['params'])
+  assert set(theirs) - set(ours) <= {k for k in theirs if k.startswith(('project_', 'quantizer/'))}
+  assert all(np.array_equal(x, theirs[k]) for k, x in ours.items())
+
+  # Older files have other names for weight norm.
+  old = {
+    k.replace('parametrizations.weight.original0', 'weight_g').replace(
+      'parametrizations.weight.original1', 'weight_v'
+    ): x
+    for k, x in twin.weights.items()
+  }
+  assert set(old) != set(twin.weights)
+  _, same = convert('wav2vec2_hf', old, **heads)
+  assert all(np.array_equal(x, ours[k]) for k, x in tables.flatten(same['params']).items())
+
+  batch, want = batch_of(case), twin.outputs
+
+  def run(variables, audio, mask):
+    _, real, normed = model.apply(variables, audio, mask, method='_frames')
+    out = model.apply(variables, normed, real, None, False, method='_encode')
+    return {'normed': normed, 'real': real, **out}
+
+  got = jax.jit(run)(variables, batch['audio'], batch['audio_mask'])
+  real = np.asarray(got['real'])
+  if 'feature_lengths' in want:
+    np.testing.assert_array_equal(real.sum(axis=1), want['feature_lengths'])
+  pairs = {f'hidden_state_{i}': x for i, x in enumerate(got['layers'])}
+  pairs |= {'last_hidden_state': got['tokens'], 'extract_features': got['normed']}
+  assert {k for k in want if k.startswith('hidden_state_')} <= set(pairs)
+  for key, x in pairs.items():
+    assert_close(np.asarray(x)[real], want[key][real], what=key)
+
+
+# -- Live --------------------------------------------------------------------------------------
+
+
+def peer(folder, kind, do_normalise=None, vocabulary=None, **args):
+  """A model of transformers with random weights, saved with what belongs to it."""
+  torch = pytest.importorskip('torch')
+  transformers = pytest.importorskip('transformers')
+  torch.manual_seed(0)
+  model = getattr(transformers, kind)(transformers.Wav2Vec2Config(**args)).eval()
+  with torch.no_grad():
+    for name, x in model.named_parameters():
+      # Biases and norms start at 0 and 1, which would hide one that is forgotten.
+      if x.ndim == 1:
+        x += 0.1 * torch.randn(x.shape)
+      elif name.endswith('original0'):
+        x *= 1 + 0.1 * torch.rand(x.shape)
+  model.save_pretrained(folder)
+  if do_normalise is not None:
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=do_normalise).save_pretrained(folder)
+  if vocabulary is not None:
+    (folder / 'vocab.json').write_text(json.dumps({s: i for i, s in enumerate(vocabulary)}))
+  return model
+
+
+def compare(folder, model, samples=9000):
+  """max|diff| / max|reference| of everything that the model gives, through the folder."""
+  import torch
+
+  arrays = {k: v.numpy() for k, v in model.state_dict().items()}
+  ours = load(folder, release='wav2vec2_hf')
+  check_identical(revert('wav2vec2_hf', ours.model, ours.variables), arrays)
+  rng = np.random.default_rng(0)
+  audio = rng.normal(size=(2, samples)).astype(np.float32)
+  mask = np.ones(audio.shape, bool)
+  heard = torch.from_numpy(np.array(ours.model.frontend(audio, mask)))
+  encoder = getattr(model, 'wav2vec2', model)
+  pairs = {}
+  with torch.no_grad():
+    want = encoder(heard, output_hidden_states=True)
+  batch = {'audio': audio, 'audio_mask': mask}
+  out = jax.jit(lambda v, a, m: ours.model.apply(v, a, m, method='embed'))
+  tokens, _ = out(ours.variables, audio, mask)
+  pairs |= {f'state {i}': x for i, x in enumerate(zip(tokens[:-1], want.hidden_states[:-1]))}
+  pairs['last'] = tokens[-1], want.last_hidden_state
+  if hasattr(model, 'lm_head'):
+    with torch.no_grad():
+      pairs['logits'] = (
+        jax.jit(ours.model.apply)(ours.variables, batch)['logits'],
+        model(heard).logits,
+      )
+  if hasattr(model, 'project_hid'):
+    pairs |= pretraining(ours, model, batch, heard, rng)
+  worst = {}
+  for key, (x, y) in pairs.items():
+    x, y = np.asarray(x), y.numpy()
+    assert_close(x, y, what=key)
+    worst[key] = float(np.abs(x - y).max() / np.abs(y).max())
+  return ours, worst
+
+
+def pretraining(ours, model, batch, heard, rng):
+  """Context, targets and contrastive loss of the same masked frames and distractors."""
+  import torch
+
+  b, n = len(heard), ours.model.frontend.frames(heard.shape[1])
+  mask = np.zeros((b, n), bool)
+  places = np.stack([np.sort(rng.choice(n, 9, replace=False)) for _ in range(b)])
+  np.put_along_axis(mask, places, True, axis=1)
+  draws = rng.integers(0, 8, (b, 9, ours.model.negatives)).astype(np.int32)
+  # Ours has places for the most frames that can be masked, at most all.
+  padded = np.pad(draws, ((0, 0), (0, n - 9), (0, 0)))
+  batch = {**batch, 'span_mask': mask, 'negative_draws': padded}
+
+  # Theirs are rows of all frames of all clips, a place for every frame.
+  others = draws + (draws >= np.arange(9)[None, :, None])
+  rows = np.take_along_axis(places[:, None, :].repeat(9, 1), others, axis=2)
+  theirs = np.zeros((b, n, ours.model.negatives), np.int64)
+  np.put_along_axis(theirs, places[:, :, None], rows + n * np.arange(b)[:, None, None], axis=1)
+  with torch.no_grad():
+    want = model(
+      heard,
+      mask_time_indices=torch.from_numpy(mask),
+      sampled_negative_indices=torch.from_numpy(theirs),
+    )
+  out = jax.jit(ours.model.apply)(ours.variables, batch)
+  np.testing.assert_array_equal(out['used'].sum(axis=1), 9)
+  _, metrics = wav2vec2_contrastive(out, batch, kappa=0.1, diversity=0.1, penalty=0.0)
+  np.testing.assert_allclose(metrics['contrastive'] * 18, want.contrastive_loss, rtol=1e-5)
+  at = torch.from_numpy(places)[:, :, None]
+  return {
+    'context': (out['context'][:, :9], torch.take_along_dim(want.projected_states, at, 1)),
+    'targets': (
+      out['targets'][:, :9],
+      torch.take_along_dim(want.projected_quantized_states, at, 1),
+    ),
+  }
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('layered', [False, True])
+def test_folders(tmp_path, kind, layered):
+  symbols = ('a', '|', '[UNK]', '[PAD]', 'b')
+  ctc = dict(vocab_size=5, pad_token_id=3) if kind == 'Wav2Vec2ForCTC' else {}
+  model = peer(
+    tmp_path,
+    kind,
+    do_normalise=not layered,  # Not as it is published: the file counts.
+    vocabulary=symbols if ctc else None,
+    **{**SMALL, **ctc, **(LAYERED if layered else {})},
+  )
+  ours, _ = compare(tmp_path, model)
+  assert isinstance(ours.model, Wav2Vec2 if kind == 'Wav2Vec2ForPreTraining' else Wav2Vec2CTC)
+  assert (ours.model.norm, ours.model.pre_norm) == (
+    ('layer', True) if layered else ('group', False)
+  )
+  assert ours.frontend.normalise == (not layered)
+  if ctc:
+    assert (ours.model.vocabulary, ours.model.blank) == (symbols, 3)
+
+
+def test_normalised_as_its_feature_extractor_does():
+  transformers = pytest.importorskip('transformers')
+  pytest.importorskip('torch')
+  model, _ = convert('wav2vec2_hf', _random(LAYERED), heads=4)
+  rng = np.random.default_rng(0)
+  clips = [
+    scale * rng.normal(size=n).astype(np.float32) for scale, n in ((1e-3, 9000), (0.3, 7000))
+  ]
+  audio, mask = np.zeros((2, 9000), np.float32), np.zeros((2, 9000), bool)
+  for i, clip in enumerate(clips):
+    audio[i, : len(clip)], mask[i, : len(clip)] = clip, True
+  extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
+  want = extractor(clips, sampling_rate=16_000, padding=True, return_tensors='np')
+  np.testing.assert_array_equal(want['attention_mask'] > 0, mask)
+  assert_close(model.frontend(audio, mask), want['input_values'], relative=1e-5)
+
+
+def _random(args):
+  transformers = pytest.importorskip('transformers')
+  config = transformers.Wav2Vec2Config(**SMALL, **args)
+  return {k: v.numpy() for k, v in transformers.Wav2Vec2Model(config).state_dict().items()}
+
+
+def test_without_masks_there_is_no_mask_token(tmp_path):
+  model = peer(tmp_path, 'Wav2Vec2ForCTC', **SMALL, mask_time_prob=0.0)
+  assert 'wav2vec2.masked_spec_embed' not in model.state_dict()
+  ours, _ = compare(tmp_path, model)
+  assert (ours.model.mask_prob, ours.model.mask_embedding) == (0.0, False)
+  assert 'mask_token' not in ours.variables['params']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', KINDS[1:])
+@pytest.mark.parametrize('size', [BASE, LARGE], ids=['base', 'large_lv60'])
+def test_published_sizes(tmp_path, size, kind, record_property):
+  model = peer(tmp_path, kind, do_normalise=size is LARGE, **size)
+  start = time.perf_counter()
+  ours, worst = compare(tmp_path, model, samples=24_000)
+  assert ours.model.size == ('base' if size is BASE else 'large_lv60')
+  if kind == 'Wav2Vec2ForPreTraining':
+    count = sum(x.size for x in tables.flatten(ours.variables['params']).values())
+    # fairseq's own count of these models, quantiser and heads included.
+    assert count == (95_044_608 if size is BASE else 317_390_592)
+  key = max(worst, key=lambda k: worst[k])
+  record_property('worst', f'{worst[key]:.2g} ({key})')
+  print(f'\n{kind}: worst {worst[key]:.2g} ({key}), {time.perf_counter() - start:.0f} s')
