@@ -20,7 +20,9 @@ from research.objectives.contrastive import wav2vec2_contrastive
 from research.train import hardware
 
 RATE = 16_000
-NO_DROPOUT = dict(dropout=0.0, attention_dropout=0.0, input_dropout=0.0, layer_drop=0.0)
+NO_DROPOUT: dict[str, Any] = dict(
+  dropout=0.0, attention_dropout=0.0, input_dropout=0.0, layer_drop=0.0
+)
 PARTS = ('forward', 'backward', 'pretraining')
 
 

@@ -1,6 +1,7 @@
 """transformers' wav2vec 2.0, the peer of the speech benchmark. Needs torch; import it late."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +11,9 @@ from transformers.models.wav2vec2 import modeling_wav2vec2
 from research.models.speech import Size
 
 
-def _config(size: Size) -> transformers.Wav2Vec2Config:
-  return transformers.Wav2Vec2Config(
+def _config(size: Size) -> Any:
+  make: Any = transformers.Wav2Vec2Config  # its signature lacks attn_implementation
+  return make(
     hidden_size=size.width,
     num_hidden_layers=size.depth,
     num_attention_heads=size.heads,
@@ -42,7 +44,8 @@ def make_run(part: str, size: Size, audio: np.ndarray) -> Callable[[], float]:
   autocast = torch.autocast(device, torch.bfloat16, enabled=device == 'cuda')
   if part == 'pretraining':
     return _pretraining(config, heard, autocast)
-  model = transformers.Wav2Vec2Model(config).to(device)
+  model: Any = transformers.Wav2Vec2Model(config)
+  model = model.to(device)
   # In training mode masks would be drawn; evaluation mode has the same gradients without dropout.
   encode = torch.compile(model.eval()) if device == 'cuda' else model.eval()
 

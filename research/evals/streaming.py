@@ -66,13 +66,14 @@ def stream(
   long = np.zeros(len(source), bool)
   if most is not None and (seconds is None or seconds > most):
     long = durations > most
-    for i in np.flatnonzero(long) if bad_files is not None else ():
-      bad_files.record(
-        source.id(i),
-        None,
-        f'{durations[i]:.0f} s are more than the {most:.0f} s that {embedder.name} takes in one '
-        'piece: cut it into windows (--window=30).',
-      )
+    if bad_files is not None:
+      for i in np.flatnonzero(long):
+        bad_files.record(
+          source.id(i),
+          None,
+          f'{durations[i]:.0f} s are more than the {most:.0f} s that {embedder.name} takes in one '
+          'piece: cut it into windows (--window=30).',
+        )
   whole = np.flatnonzero(~long)
   for places, size in _groups(source.select(whole), seconds, batch_seconds, run.multiple):
     places = whole[places]
