@@ -145,8 +145,8 @@ def test_launch_convert_and_saved_files(tmp_path, release):
 
 
 def test_another_frontend_is_refused_with_both_values(tmp_path):
-  save_file(original(ENCODER, **LAYERED), tmp_path / 'a.safetensors')
-  save(load(tmp_path / 'a.safetensors', release='wav2vec2', heads=2), tmp_path / 'ours')
+  save_file(original(ENCODER, 'wav2vec2_hf', **LAYERED), tmp_path / 'a.safetensors')
+  save(load(tmp_path / 'a.safetensors', release='wav2vec2_hf', heads=2), tmp_path / 'ours')
   assert load(tmp_path / 'ours', frontend={'normalise': True}).frontend.normalise
   with pytest.raises(InputError, match='normalise is True in the weights, False was asked for'):
     load(tmp_path / 'ours', frontend={'normalise': False})
