@@ -7,7 +7,7 @@ symbols, u letters.
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -47,6 +47,19 @@ class Transcript:
   seconds: float
 
 
+@runtime_checkable
+class Decoder(Protocol):
+  """What chooses the path of a clip."""
+
+  def __call__(self, logits: Float[np.ndarray, 'n v']) -> Int[np.ndarray, 'n']:
+    """The path of the logits of a clip's real frames."""
+    ...
+
+  def about(self) -> dict[str, Any]:
+    """What the result depends on, JSON-able."""
+    ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Greedy:
   """The most probable symbol of every frame; the decoder without a search."""
@@ -64,7 +77,8 @@ class Greedy:
 
 def demand_ctc(model: Any) -> None:
   """Raises InputError unless a model gives letters: `vocabulary`, `blank` and a `frontend`."""
-  if not all(hasattr(model, name) for name in ('vocabulary', 'blank', 'frontend')):
+  has_all = all(hasattr(model, name) for name in ('vocabulary', 'blank', 'frontend'))
+  if not has_all or not model.vocabulary:
     raise InputError(
       f'{type(model).__name__} gives no letters: to transcribe, a model with a CTC head is needed '
       '(one that was fine-tuned on transcripts, as wav2vec2_ctc).'

@@ -26,7 +26,7 @@ BEAM, THRESHOLD, LM_WEIGHT, WORD_SCORE = 50, 50.0, 2.0, -1.0
 # Impossible, but finite: sums of it stay numbers.
 NEVER = -1e4
 # Longer clips are searched in blocks, and decided so many frames behind: memory stays bounded.
-BLOCK, LOOK_BACK = 2000, 500
+BLOCK, LOOK_BACK = 1000, 500
 _NO_WORDS = ('<s>', '</s>', '<unk>', '<UNK>')
 
 
@@ -164,17 +164,22 @@ class BeamSearch:
 
     trie = decoder.Trie(len(self.symbols), self._need_boundary())
     words = [word for word in spellings if word not in _NO_WORDS]
+    # All at once: the case is a matter of the whole vocabulary.
+    cased = text.in_case('\n'.join(' '.join(spellings[word]) for word in words), self.symbols)
     lm = self._load([text.UNKNOWN, *words])
     start = lm.start(False)
+    letters = {s: i for i, s in enumerate(self.symbols) if not text.is_special(s)}
+    letters = {s: i for s, i in letters.items() if i != self.blank}
+    boundary = letters.pop(text.BOUNDARY)
     spelt = 0
-    for i, word in enumerate(words, start=1):
-      for written in spellings[word]:
-        ids = self._spelling(written)
-        if ids is None:
+    for i, line in enumerate(cased.split('\n'), start=1):
+      for written in line.split():
+        ids = [letters.get(letter, -1) for letter in written]
+        if -1 in ids:
           self.left_out += 1
           continue
         spelt += 1
-        trie.insert(ids, i, lm.score(start, i)[1])
+        trie.insert([*ids, boundary], i, lm.score(start, i)[1])
     if not spelt:
       raise InputError(
         f'The vocabulary spells none of the {len(words)} words of {self.lexicon or self.lm}; it '
@@ -197,14 +202,6 @@ class BeamSearch:
         f'{" ".join(self.symbols)}.'
       )
     return self._boundary
-
-  def _spelling(self, word: str) -> list[int] | None:
-    """The letters of a word and its boundary; None if the vocabulary lacks one."""
-    letters = text.in_case(word, self.symbols)
-    known = [s for s in self.symbols if not text.is_special(s) and s != text.BOUNDARY]
-    if not letters or not set(letters) <= set(known):
-      return None
-    return text.encode(letters, self.symbols).tolist()
 
   def _load(self, names: Sequence[str]) -> Any:
     """The n-gram, whose word i is `names[i]`."""

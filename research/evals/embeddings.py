@@ -38,6 +38,7 @@ class Embedder:
     weights: hash of the weights.
     kind: 'model', 'random' or 'logmel'.
     pool: the pooling that belongs to it and that options do not change; None for any.
+    max_seconds: longest clip that it takes in one piece; None for any.
   """
 
   name: str
@@ -47,6 +48,7 @@ class Embedder:
   weights: str
   kind: str = 'model'
   pool: str | None = None
+  max_seconds: float | None = None
 
   @property
   def sample_rate(self) -> int:
@@ -160,7 +162,8 @@ def from_model(
   """
   # The arguments count: the same tensors read with other settings are other embeddings.
   weights = weights or digest(repr(model), weights_hash(variables))
-  return Embedder(name, _Apply(model), variables, model.frontend, weights)
+  longest = getattr(model, 'MAX_SECONDS', None)
+  return Embedder(name, _Apply(model), variables, model.frontend, weights, max_seconds=longest)
 
 
 def random_init(model: Any, seed: int = 0) -> Embedder:

@@ -53,7 +53,7 @@ def stream(
     pool: one of `pooling.NAMES`, or 'none' for tokens.
     seconds: only so much of each clip, from its start; None for all of it.
     batch_seconds: audio in a batch.
-    bad_files: where unreadable clips are recorded; they are left out.
+    bad_files: where clips are recorded that are left out: unreadable, or too long for the system.
 
   Raises:
     InputError: unknown pooling, or too many bad files.
@@ -61,7 +61,21 @@ def stream(
   if pool not in pooling.NAMES and pool != 'none':
     raise unknown('pooling', pool, (*pooling.NAMES, 'none'))
   run = _Runner(embedder, tuple(layers), pool)
-  for places, size in _groups(source, seconds, batch_seconds, run.multiple):
+  most = embedder.max_seconds
+  durations = source.durations()
+  long = np.zeros(len(source), bool)
+  if most is not None and (seconds is None or seconds > most):
+    long = durations > most
+    for i in np.flatnonzero(long) if bad_files is not None else ():
+      bad_files.record(
+        source.id(i),
+        None,
+        f'{durations[i]:.0f} s are more than the {most:.0f} s that {embedder.name} takes in one '
+        'piece: cut it into windows (--window=30).',
+      )
+  whole = np.flatnonzero(~long)
+  for places, size in _groups(source.select(whole), seconds, batch_seconds, run.multiple):
+    places = whole[places]
     batches = pipeline.eval_batches(
       source.select(places),
       batch_size=size,

@@ -25,6 +25,7 @@ def span_mask(
   overlap: bool = True,
   space: int = 1,
   equal_counts: bool = True,
+  cut: bool = False,
 ) -> Bool[Array, 'b n']:
   """Frames to mask: about `prob` / `length` spans a frame, each of `length` frames.
 
@@ -38,9 +39,11 @@ def span_mask(
     space: frames between spans that do not overlap, at least.
     equal_counts: as many masked frames in every clip as in the one with fewest (clips without real
       frames do not count), by dropping single frames at random.
+    cut: spans may start at every real frame and end with the clip (fairseq's masked language model,
+      data/mask_tokens_dataset.py), instead of fitting into it.
 
   Returns:
-    the mask. The last real frame of a clip is never masked, as published.
+    the mask. Unless spans are cut, the last real frame of a clip is never masked, as published.
   """
   b, n = real.shape
   rounding, starting, dropping = jax.random.split(key, 3)
@@ -49,7 +52,7 @@ def span_mask(
   spans = jnp.floor(prob * size.astype(jnp.float32) / length + extra).astype(jnp.int32)
   spans = jnp.maximum(spans, min_masks)
   if overlap:
-    mask = _anywhere(starting, size, spans, length, n)
+    mask = _anywhere(starting, size, spans, length, n, cut)
   else:
     most = max(int(prob * n / length) + 1, min_masks)
     mask = _apart(starting, size, spans, length, space, n, most)
@@ -71,11 +74,12 @@ def _first(
 
 
 def _anywhere(
-  key: Array, size: Int[Array, ' b'], spans: Int[Array, ' b'], length: int, n: int
+  key: Array, size: Int[Array, ' b'], spans: Int[Array, ' b'], length: int, n: int, cut: bool
 ) -> Bool[Array, 'b n']:
   """Spans whose starts are distinct and uniform."""
   # Clips too short for so many spans of this length start them closer to the end.
   tail = jnp.where(size - length <= spans, size - spans - 1, length)
+  tail = jnp.zeros_like(tail) if cut else tail
   places = jnp.arange(n) < (size - tail)[:, None]
   starts = _first(jax.random.uniform(key, (len(size), n)), places, spans)
 

@@ -12,9 +12,9 @@ from research.errors import InputError, unknown
 from research.features import spectral
 from research.features.spectral import Array
 
-# 20 ms apart, 25 ms long, at 16 kHz: the convolutions of wav2vec 2.0, HuBERT and WavLM.
-HOP, WINDOW = 320, 400
-KINDS: dict[str, Any] = {'sample_rate': int, 'normalise': bool, 'epsilon': float}
+KINDS: dict[str, Any] = {
+  'sample_rate': int, 'normalise': bool, 'epsilon': float, 'window': int, 'hop': int,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +26,27 @@ class Waveform:
     normalise: every clip to zero mean and unit variance over its real samples, as models with layer
       norm in their convolutions expect (fairseq's `normalize`, fairseq_cli's task setting).
     epsilon: added to the variance; fairseq's layer norm has 1e-5, transformers' extractor 1e-7.
+    window, hop: samples that a frame of the model's convolutions sees, and samples from one frame
+      to the next. The model sets them (see `of_stem`); the default is 25 ms and 20 ms at 16 kHz:
+      wav2vec 2.0, HuBERT and WavLM.
   """
 
   sample_rate: int = 16_000
   normalise: bool = False
   epsilon: float = 1e-5
+  window: int = 400
+  hop: int = 320
   name = kind = 'waveform'
-  hop_samples = HOP
-  min_samples = WINDOW
+
+  @property
+  def hop_samples(self) -> int:
+    """Samples from one frame to the next."""
+    return self.hop
+
+  @property
+  def min_samples(self) -> int:
+    """Fewest samples that give a frame."""
+    return self.window
 
   @classmethod
   def from_dict(cls, values: Mapping[str, Any]) -> 'Waveform':
@@ -51,6 +64,29 @@ class Waveform:
       if type(value) is not KINDS[key] or (key != 'normalise' and not value > 0):
         raise InputError(f'{key} of front-end waveform is {value!r}: that cannot be.')
     return cls(**values)
+
+  @classmethod
+  def of_stem(
+    cls, given: 'Waveform | Mapping[str, Any] | None', window: int, hop: int, **defaults: Any
+  ) -> 'Waveform':
+    """The front-end of a model whose convolutions see `window` samples a frame, `hop` apart.
+
+    Args:
+      given: settings or a front-end; None takes the defaults.
+      window, hop: of the convolutions.
+      **defaults: settings that the model has where `given` says nothing.
+
+    Raises:
+      InputError: as `from_dict`, and when `given` states another window or hop.
+    """
+    if not isinstance(given, Waveform):
+      given = cls.from_dict({**defaults, 'window': window, 'hop': hop, **(given or {})})
+    if (given.window, given.hop) != (window, hop):
+      raise InputError(
+        f'The front-end states window={given.window} and hop={given.hop}, but the convolutions of '
+        f'this model see {window} samples, {hop} apart: leave out frontend.window and frontend.hop.'
+      )
+    return given
 
   def to_dict(self) -> dict[str, Any]:
     """Every value, flat."""
@@ -78,12 +114,12 @@ class Waveform:
 
   def frames(self, samples: int) -> int:
     """Frames of a clip of so many samples; 0 when it is too short."""
-    return max(0, (samples - WINDOW) // HOP + 1)
+    return max(0, (samples - self.window) // self.hop + 1)
 
   def samples(self, frames: int) -> int:
     """Fewest samples that give at least so many frames."""
-    return WINDOW + HOP * (max(frames, 1) - 1)
+    return self.window + self.hop * (max(frames, 1) - 1)
 
   def check(self, samples: int) -> None:
     """Raises InputError, in seconds and samples, when a clip is too short for one frame."""
-    spectral.demand_samples(samples, WINDOW, 'the front-end waveform', self.sample_rate)
+    spectral.demand_samples(samples, self.window, 'the front-end waveform', self.sample_rate)

@@ -8,6 +8,8 @@ from research.errors import unknown
 MODELS = {
   'audio_mae': 'research.models.audio_mae:AudioMAE',
   'audio_mae_classifier': 'research.models.audio_mae_classifier:AudioMAEClassifier',
+  'code_bert': 'research.models.code_bert:CodeBert',
+  'wav2vec': 'research.models.wav2vec:Wav2Vec',
   'wav2vec2': 'research.models.wav2vec2:Wav2Vec2',
   'wav2vec2_ctc': 'research.models.wav2vec2_ctc:Wav2Vec2CTC',
 }

@@ -38,6 +38,16 @@ def frames_after(
   return jnp.maximum(count, 0) if isinstance(count, jax.Array) else max(count, 0)
 
 
+def receptive_field(layers: tuple[tuple[int, int, int], ...]) -> tuple[int, int]:
+  """(samples that one frame sees, samples from frame to frame) of (channels, kernel, stride)
+  layers."""
+  window, hop = 1, 1
+  for _, kernel, stride in layers:
+    window += (kernel - 1) * hop
+    hop *= stride
+  return window, hop
+
+
 # -- Grouped convolution -----------------------------------------------------------------------
 
 
@@ -95,43 +105,55 @@ grouped_conv1d.defvjp(_grouped_forward, _grouped_backward)
 # -- Norm over time ----------------------------------------------------------------------------
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def time_norm(
   x: Float[Array, 'b n c'],
   scale: Float[Array, ' c'],
   bias: Float[Array, ' c'],
   real: Bool[Array, 'b n'],
   epsilon: float,
+  groups: int | None = None,
 ) -> Float[Array, 'b n c']:
-  """Every channel of every clip to zero mean and unit variance over its real frames, in float32.
+  """Every group of channels of every clip to zero mean and unit variance over its real frames, in
+  float32.
 
-  This is group norm with one channel a group; frames that are not real are scaled alike.
+  This is group norm over time: `groups` None has one channel a group, 1 all channels in one. Frames
+  that are not real are scaled alike.
   """
-  return _time_norm(x, scale, bias, real, epsilon)[0]
+  return _time_norm(x, scale, bias, real, epsilon, groups)[0]
 
 
-def _time_norm(x, scale, bias, real, epsilon):
+def _group_mean(x, groups):
+  """Mean over the channels of a group, at each of its channels: [b, c] -> [b, c]."""
+  b, c = x.shape
+  if groups is None or groups == c:
+    return x
+  mean = x.reshape(b, groups, c // groups).mean(axis=2, keepdims=True)
+  return jnp.broadcast_to(mean, (b, groups, c // groups)).reshape(b, c)
+
+
+def _time_norm(x, scale, bias, real, epsilon, groups):
   like = jnp.zeros((0,), x.dtype)  # remembers the dtype that x came in
   x = x.astype(jnp.float32)
   weight = real.astype(jnp.float32)
   weight = weight / jnp.maximum(weight.sum(axis=1, keepdims=True), 1.0)
-  mean = jnp.einsum('bnc,bn->bc', x, weight)
+  mean = _group_mean(jnp.einsum('bnc,bn->bc', x, weight), groups)
   centred = x - mean[:, None]
-  variance = jnp.einsum('bnc,bn->bc', jnp.square(centred), weight)
+  variance = _group_mean(jnp.einsum('bnc,bn->bc', jnp.square(centred), weight), groups)
   inverse = jax.lax.rsqrt(variance + epsilon)[:, None]
   normed = centred * inverse
   return normed * scale + bias, (normed, inverse, scale, weight, like)
 
 
-def _time_norm_backward(epsilon, kept, g):
+def _time_norm_backward(epsilon, groups, kept, g):
   del epsilon
   normed, inverse, scale, weight, like = kept
   g = jax.lax.optimization_barrier(g.astype(jnp.float32))
   ones = jnp.ones(weight.shape, jnp.float32)
   sums = jnp.einsum('bnc,bn->bc', g, ones)
   products = jnp.einsum('bnc,bn->bc', g * normed, ones)
-  spread = (sums[:, None] + normed * products[:, None]) * weight[:, :, None]
-  dx = inverse * scale * (g - spread)
+  spread, product = _group_mean(sums * scale, groups), _group_mean(products * scale, groups)
+  dx = inverse * (scale * g - (spread[:, None] + normed * product[:, None]) * weight[:, :, None])
   return dx.astype(like.dtype), products.sum(axis=0), sums.sum(axis=0), None
 
 

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from research.models.attention import attend
 
@@ -28,6 +28,11 @@ DropRate = float | Float[Array, '']
 def uniform(limit: float) -> Callable[..., Array]:
   """Uniform in [-limit, limit)."""
   return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -limit, limit)
+
+
+def unit(key: Array, shape: tuple[int, ...]) -> Array:
+  """Uniform in [0, 1), as an initialiser."""
+  return jax.random.uniform(key, shape)
 
 
 def xavier(fan_in: int, fan_out: int) -> Callable[..., Array]:
@@ -349,3 +354,19 @@ def unstack_blocks(tree: Mapping[str, Any]) -> dict[str, Any]:
   blocks = tree.pop('blocks')
   depth = jax.tree.leaves(blocks)[0].shape[0]
   return tree | {f'blocks_{i}': jax.tree.map(lambda a, i=i: a[i], blocks) for i in range(depth)}
+
+
+# -- Counting updates --------------------------------------------------------------------------
+
+
+def count_updates(module: nn.Module) -> nn.Variable:
+  """The counter 'counters/updates' of a module; call it in setup."""
+  return module.variable('counters', 'updates', lambda: jnp.zeros((), jnp.int32))
+
+
+def next_update(module: nn.Module, updates: nn.Variable, train: bool) -> Int[Array, '']:
+  """Updates done before this one; every training forward pass of the module counts one up."""
+  done = updates.value
+  if train and not module.is_initializing() and module.is_mutable_collection('counters'):
+    updates.value = done + 1
+  return done

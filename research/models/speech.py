@@ -17,6 +17,7 @@ from research.errors import InputError, unknown
 from research.features.span_masks import span_mask
 from research.features.waveform import Waveform
 from research.models import layers, waveform
+from research.models.convolutions import receptive_field
 
 AnyArray = jax.Array | np.ndarray
 DTYPES = ('float32', 'bfloat16')
@@ -63,6 +64,8 @@ class SpeechEncoder(nn.Module):
 
   SIZES: ClassVar[Mapping[str, Size]] = {}
   TITLE: ClassVar[str] = ''
+  # Every frame attends to every other: at 300 s a head has 225 million pairs.
+  MAX_SECONDS: ClassVar[float] = 300.0
 
   size: str = 'base'
   frontend: Any = None
@@ -107,9 +110,9 @@ class SpeechEncoder(nn.Module):
     for name, value in self._figures(table).items():
       if getattr(self, name, 0) is None:
         object.__setattr__(self, name, value)
-    if not isinstance(self.frontend, Waveform):
-      settings = {'normalise': normalise, **(self.frontend or {})}
-      object.__setattr__(self, 'frontend', Waveform.from_dict(settings))
+    sees = receptive_field(waveform.stem_layers())
+    frontend = Waveform.of_stem(self.frontend, *sees, normalise=normalise)
+    object.__setattr__(self, 'frontend', frontend)
     choices = dict(norm=waveform.NORMS, padding=waveform.PADDINGS, dtype=DTYPES)
     for name, known in choices.items():
       if getattr(self, name) not in known:
@@ -145,7 +148,7 @@ class SpeechEncoder(nn.Module):
     torch = waveform.torch_linear(self.channels)
     self.project = layers.Dense(self.width, dtype, torch, torch)
     if self.mask_embedding:
-      self.mask_token = self.param('mask_token', _unit, (self.width,))
+      self.mask_token = self.param('mask_token', layers.unit, (self.width,))
     rates = waveform.Dropout(
       self.dropout, self.attention_dropout, self.activation_dropout, self.layer_drop
     )
@@ -153,7 +156,7 @@ class SpeechEncoder(nn.Module):
       self.depth, self.heads, self.hidden, self.pre_norm, rates, self.taps, self.tap_groups, dtype,
       self.scan_layers, self.remat, self.attention,
     )  # fmt: skip
-    self.updates = self.variable('counters', 'updates', lambda: jnp.zeros((), jnp.int32))
+    self.updates = layers.count_updates(self)
 
   # -- Parts -----------------------------------------------------------------------------------
 
@@ -181,23 +184,13 @@ class SpeechEncoder(nn.Module):
       x = jnp.where(channel_mask[:, None, :], jnp.zeros((), x.dtype), x)
     return {'projected': x, **self.encoder(x, real, train)}
 
-  def _key(self, name: str) -> Array:
-    if self.is_initializing():
-      return jax.random.key(0)
-    if not self.has_rng(name):
-      raise InputError(
-        f'{self.TITLE} draws from rng {name!r}, which was not given: pass '
-        f'rngs={{{name!r}: key}}, or the draws in the batch.'
-      )
-    return self.make_rng(name)
-
   def _spans(self, batch: Mapping[str, Any], real: Bool[Array, 'b n']) -> Bool[Array, 'b n']:
     """Which frames are hidden: those of batch['span_mask'], or drawn."""
     if 'span_mask' in batch:
       given = batch['span_mask'].astype(bool)[:, : real.shape[1]]
       return jnp.pad(given, ((0, 0), (0, real.shape[1] - given.shape[1]))) & real
     return span_mask(
-      self._key('mask'),
+      waveform.draw_key(self, 'mask'),
       real,
       prob=self.mask_prob,
       length=self.mask_length,
@@ -213,19 +206,12 @@ class SpeechEncoder(nn.Module):
     if self.channel_prob == 0.0:
       return None
     return span_mask(
-      self._key('mask'),
+      waveform.draw_key(self, 'mask'),
       jnp.ones((b, self.width), bool),
       prob=self.channel_prob,
       length=self.channel_length,
       min_masks=0,
     )
-
-  def _count_updates(self, train: bool) -> Array:
-    """Updates done before this one; a forward pass in training counts one up."""
-    done = self.updates.value
-    if train and not self.is_initializing() and self.is_mutable_collection('counters'):
-      self.updates.value = done + 1
-    return done
 
   # -- Views -----------------------------------------------------------------------------------
 
@@ -238,14 +224,3 @@ class SpeechEncoder(nn.Module):
     encoded = self._encode(normed, real, None, False)
     tokens = jnp.concatenate([encoded['layers'][:-1], encoded['tokens'][None]])
     return tokens.astype(jnp.float32), real
-
-
-def _unit(key: Array, shape: tuple[int, ...]) -> Array:
-  return jax.random.uniform(key, shape)
-
-
-def mean_frame(x: Float[Array, 'b n d'], real: Bool[Array, 'b n']) -> Float[Array, 'b d']:
-  """Mean of the real frames of every clip."""
-  weight = real.astype(jnp.float32)
-  total = jnp.einsum('bnd,bn->bd', jnp.where(real[:, :, None], x.astype(jnp.float32), 0.0), weight)
-  return total / jnp.maximum(weight.sum(axis=1, keepdims=True), 1.0)

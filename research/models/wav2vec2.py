@@ -97,7 +97,9 @@ class Wav2Vec2(speech.SpeechEncoder):
     hidden = waveform.drop(self, _take(normed, places), self.input_dropout, train)
 
     out: dict[str, Any] = {}
-    temperature = self._temperature(train)
+    updates = layers.next_update(self, self.updates, train)
+    falling = self.temperature_start, self.temperature_end, self.temperature_decay
+    temperature = quantizers.falling_temperature(updates, *falling)
     if self.quantise:
       noise = batch.get('gumbel_noise')
       found = self.quantizer(hidden, used, temperature, noise, train)
@@ -125,15 +127,9 @@ class Wav2Vec2(speech.SpeechEncoder):
       'span_mask': mask,
       'quantised': hidden,
       'temperature': temperature,
-      'embedding': speech.mean_frame(encoded['tokens'], real),
+      'embedding': waveform.mean_frames(encoded['tokens'], real),
       **encoded,
     }
-
-  def _temperature(self, train: bool) -> Float[Array, '']:
-    """max(start decay^updates, end)."""
-    updates = self._count_updates(train)
-    falling = self.temperature_start * self.temperature_decay ** updates.astype(jnp.float32)
-    return jnp.maximum(falling, self.temperature_end)
 
   def _negatives(self, batch: Mapping[str, Any], used: Bool[Array, 'b m']) -> Int[Array, 'b m k']:
     """Places of other masked frames of the same clip, uniform with replacement."""
@@ -142,7 +138,7 @@ class Wav2Vec2(speech.SpeechEncoder):
     draws = batch.get('negative_draws')
     if draws is None:
       shape = (b, m, self.negatives)
-      draws = jax.random.randint(self._key('mask'), shape, 0, others)
+      draws = jax.random.randint(waveform.draw_key(self, 'mask'), shape, 0, others)
     draws = draws[:, :m]
     return draws + (draws >= jnp.arange(m)[None, :, None]).astype(jnp.int32)
 

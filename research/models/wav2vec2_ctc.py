@@ -35,7 +35,7 @@ class Wav2Vec2CTC(speech.SpeechEncoder):
   SIZES: ClassVar[Mapping[str, Size]] = SIZES
   TITLE: ClassVar[str] = 'wav2vec 2.0'
 
-  vocabulary: Sequence[str] = LETTERS
+  vocabulary: Sequence[str] = LETTERS  # a list from a file becomes a tuple
   blank: int = 0
   head_dropout: float = 0.0
   freeze_feature_encoder: bool = True
@@ -80,11 +80,11 @@ class Wav2Vec2CTC(speech.SpeechEncoder):
       mask = self._spans(batch, real) if self.mask_prob or 'span_mask' in batch else None
       channels = self._channels(batch, len(real))
     encoded = self._encode(normed, real, mask, train, channels)
-    updates = self._count_updates(train)
+    updates = layers.next_update(self, self.updates, train)
     tokens = encoded['tokens'].astype(jnp.float32)
     if self.freeze_updates:
       tokens = jnp.where(updates < self.freeze_updates, jax.lax.stop_gradient(tokens), tokens)
-    out = {**encoded, 'frame_mask': real, 'embedding': speech.mean_frame(tokens, real)}
+    out = {**encoded, 'frame_mask': real, 'embedding': waveform.mean_frames(tokens, real)}
     if not self.vocabulary:
       return out
     logits = self.head(waveform.drop(self, tokens, self.head_dropout, train))

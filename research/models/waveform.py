@@ -1,11 +1,11 @@
 """The trunk of raw-waveform models: strided convolutions, projection, positional convolution and a
-transformer. wav2vec 2.0 (arXiv 2006.11477), HuBERT (2106.07447) and WavLM (2110.13900) share it;
-figures are those of fairseq's models/wav2vec/wav2vec2.py.
+transformer. wav2vec 2.0 (arXiv 2006.11477), HuBERT (2106.07447) and WavLM (2110.13900) share it,
+wav2vec (1904.05862) its convolutions; figures are those of fairseq's models/wav2vec.
 
-Padding changes nothing: frames are real where their whole receptive field is, the first layer's
-norm over time counts real frames only, padded frames are zeroed before the positional convolution
-and never attended to. `padding='published'` lets that norm run over padded time too, as the
-official code does; a clip without padding comes out alike.
+Padding changes nothing: frames are real where their whole receptive field is, norms over time count
+real frames only, padded frames are zeroed before the positional convolution and never attended to.
+`padding='published'` lets those norms run over padded time too, as the official code does; a clip
+without padding comes out alike.
 Letters: b batch, t samples, n frames, c channels, d width, h heads, l layers.
 """
 
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from research.errors import InputError
 from research.models import layers
 from research.models.attention import attend, products
 from research.models.convolutions import (
@@ -36,6 +37,7 @@ PADDINGS = ('masked', 'published')
 # PyTorch's kaiming_normal_: variance 2 / fan_in.
 kaiming = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
 bert = nn.initializers.normal(0.02)
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {'gelu': layers.gelu, 'relu': nn.relu}
 
 
 def stem_layers(channels: int = 512) -> Stem:
@@ -58,6 +60,25 @@ class Dropout(NamedTuple):
   layer: float = 0.0
 
 
+def draw_key(module: nn.Module, name: str) -> Array:
+  """A key of rng `name`; raises InputError where the caller gave none."""
+  if module.is_initializing():
+    return jax.random.key(0)
+  if not module.has_rng(name):
+    raise InputError(
+      f'{type(module).__name__} draws from rng {name!r}, which was not given: pass '
+      f'rngs={{{name!r}: key}}, or the draws in the batch.'
+    )
+  return module.make_rng(name)
+
+
+def mean_frames(x: Float[Array, 'b n d'], real: Bool[Array, 'b n']) -> Float[Array, 'b d']:
+  """Mean of the real frames of every clip, in float32; 0 where there are none."""
+  weight = real.astype(jnp.float32)
+  total = jnp.einsum('bnd,bn->bd', jnp.where(real[:, :, None], x.astype(jnp.float32), 0.0), weight)
+  return total / jnp.maximum(weight.sum(axis=1, keepdims=True), 1.0)
+
+
 def drop(module: nn.Module, x: Array, rate: float, train: bool) -> Array:
   """Inverted dropout with draws from rng 'dropout'."""
   if not train or rate == 0.0:
@@ -70,29 +91,36 @@ def drop(module: nn.Module, x: Array, rate: float, train: bool) -> Array:
 
 
 class ConvLayer(nn.Module):
-  """One convolution of the stem: kernel `[p, i, o]`, then its norm, then exact GELU."""
+  """A convolution without padding: kernel `[p, i, o]`, dropout, its norm, the activation."""
 
   shape: tuple[int, int, int]
   norm: str | None
   use_bias: bool
   dtype: Dtype = jnp.float32
+  activation: str = 'gelu'
+  kernel_init: Callable[..., Array] = kaiming
+  dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b n i'], real: Bool[Array, 'b m']) -> Float[Array, 'b m o']:
+  def __call__(
+    self, x: Float[Array, 'b n i'], real: Bool[Array, 'b m'], train: bool = False
+  ) -> Float[Array, 'b m o']:
     channels, width, stride = self.shape
     inputs = x.shape[-1]
-    kernel = self.param('kernel', kaiming, (width, inputs, channels))
+    kernel = self.param('kernel', self.kernel_init, (width, inputs, channels))
     x = conv1d(x, kernel, stride, self.dtype)
     if self.use_bias:
       bias = self.param('bias', torch_linear(width * inputs), (channels,))
       x = x + bias.astype(self.dtype)
-    if self.norm == 'group':
+    x = drop(self, x, self.dropout, train)
+    if self.norm in ('group', 'clip'):
+      groups = 1 if self.norm == 'clip' else None
       scale = self.param('norm_scale', nn.initializers.ones_init(), (channels,))
       bias = self.param('norm_bias', nn.initializers.zeros_init(), (channels,))
-      x = time_norm(x, scale, bias, real, EPSILON).astype(self.dtype)
+      x = time_norm(x, scale, bias, real, EPSILON, groups).astype(self.dtype)
     elif self.norm == 'layer':
       x = layers.LayerNorm(EPSILON, self.dtype, name='norm')(x)
-    return layers.gelu(x)
+    return ACTIVATIONS[self.activation](x)
 
 
 class FeatureExtractor(nn.Module):
@@ -100,10 +128,13 @@ class FeatureExtractor(nn.Module):
 
   Attributes:
     shapes: (channels, kernel, stride) of every layer.
-    norm: 'group' norms the first layer over time, 'layer' every layer over channels.
+    norm: 'group' norms the first layer over time, 'layer' every layer over channels, 'clip' every
+      layer over time and channels jointly.
     use_bias: whether convolutions have a bias.
     padding: 'masked' or 'published', see the module's docstring.
     gradient_scale: multiplies the gradient that enters from above; 0 stops it.
+    activation: a key of ACTIVATIONS.
+    torch_init: kernels start as PyTorch's Conv1d does, not as Kaiming's normal.
   """
 
   shapes: Stem
@@ -112,6 +143,8 @@ class FeatureExtractor(nn.Module):
   padding: str = 'masked'
   gradient_scale: float = 1.0
   dtype: Dtype = jnp.float32
+  activation: str = 'gelu'
+  torch_init: bool = False
 
   @nn.compact
   def __call__(
@@ -123,9 +156,11 @@ class FeatureExtractor(nn.Module):
     for i, shape in enumerate(self.shapes):
       count = jnp.asarray(frames_after(count, (shape,)))
       real = jnp.arange(frames_after(x.shape[1], (shape,))) < count[:, None]
-      norm = self.norm if self.norm == 'layer' or i == 0 else None
+      norm = self.norm if self.norm != 'group' or i == 0 else None
       counted = jnp.ones_like(real) if self.padding == 'published' else real
-      x = ConvLayer(shape, norm, self.use_bias, self.dtype, name=f'conv_{i}')(x, counted)
+      start = torch_linear(shape[1] * x.shape[-1]) if self.torch_init else kaiming
+      how = shape, norm, self.use_bias, self.dtype, self.activation, start
+      x = ConvLayer(*how, name=f'conv_{i}')(x, counted)
     if self.gradient_scale == 0.0:
       x = jax.lax.stop_gradient(x)
     elif self.gradient_scale != 1.0:
@@ -269,25 +304,34 @@ class Encoder(nn.Module):
     norm = layers.LayerNorm(EPSILON, self.dtype, name='norm')
     if not self.pre_norm:
       x = norm(x)
-    x = first = drop(self, x, self.dropout.residual, train)
-
-    def make(name: str, index: int | None) -> nn.Module:
-      del index
-      shape = self.heads, self.hidden, self.pre_norm, self.dropout, self.dtype, self.attention
-      return TransformerLayer(*shape, name=name)
-
-    def call(block: nn.Module, x: Array, kept: Array) -> Array:
-      return block(x, real, kept, train=train)
-
-    kept = jnp.ones((self.depth,), bool)
-    if train and self.dropout.layer > 0.0:
-      kept = jax.random.uniform(self.make_rng('dropout'), (self.depth,)) > self.dropout.layer
-    x, outputs = layers.run_blocks(
-      make, call, x, kept, scan=self.scan_layers, remat=self.remat, collect=True
-    )
-    assert outputs is not None
+    x = drop(self, x, self.dropout.residual, train)
+    states = run_transformer(self, x, real, train)
     return {
-      'tokens': norm(x) if self.pre_norm else x,
-      'layers': jnp.concatenate([first[None], outputs]),
+      'tokens': norm(states[-1]) if self.pre_norm else states[-1],
+      'layers': states,
       'positions': positions,
     }
+
+
+def run_transformer(
+  module: Any, x: Float[Array, 'b n d'], real: Bool[Array, 'b n'], train: bool
+) -> Float[Array, 'l b n d']:
+  """x and the output of every transformer layer, inside the compact method of a module with the
+  attributes of `Encoder` (but for `taps` and `groups`)."""
+
+  def make(name: str, index: int | None) -> nn.Module:
+    del index
+    shape = module.heads, module.hidden, module.pre_norm, module.dropout, module.dtype
+    return TransformerLayer(*shape, module.attention, name=name)
+
+  def call(block: nn.Module, x: Array, kept: Array) -> Array:
+    return block(x, real, kept, train=train)
+
+  kept = jnp.ones((module.depth,), bool)
+  if train and module.dropout.layer > 0.0:
+    kept = jax.random.uniform(module.make_rng('dropout'), (module.depth,)) > module.dropout.layer
+  _, outputs = layers.run_blocks(
+    make, call, x, kept, scan=module.scan_layers, remat=module.remat, collect=True
+  )
+  assert outputs is not None
+  return jnp.concatenate([x[None], outputs])

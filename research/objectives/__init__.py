@@ -7,8 +7,10 @@ from research.errors import unknown
 
 # name -> 'module:function'
 OBJECTIVES = {
+  'wav2vec_contrastive': 'research.objectives.contrastive:wav2vec_contrastive',
   'wav2vec2_contrastive': 'research.objectives.contrastive:wav2vec2_contrastive',
   'masked_patch_mse': 'research.objectives.reconstruction:masked_patch_mse',
+  'masked_codes': 'research.objectives.prediction:masked_codes',
   'cross_entropy': 'research.objectives.supervised:cross_entropy',
   'binary_cross_entropy': 'research.objectives.supervised:binary_cross_entropy',
   'ctc': 'research.objectives.supervised:ctc',

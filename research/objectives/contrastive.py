@@ -1,4 +1,5 @@
-"""Contrastive prediction of quantised frames: wav2vec 2.0 (arXiv 2006.11477, section 3.2)."""
+"""Contrastive prediction of frames: wav2vec (arXiv 1904.05862, section 2.2), vq-wav2vec
+(1910.05453) and wav2vec 2.0 (2006.11477, section 3.2)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -64,3 +65,63 @@ def wav2vec2_contrastive(
     'code_perplexity': out['code_perplexity'],
     'sample_size': weight.sum(),
   }
+
+
+def wav2vec_contrastive(
+  out: Mapping[str, Any],
+  batch: Mapping[str, Any],
+  *,
+  infonce: bool = False,
+  balanced: bool = False,
+  quantiser: float = 0.0,
+) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+  """-log s(z^T h) - sum_n log s(-z_n^T h), s the logistic function, h a prediction of frame z and
+  z_n its distractors; plus the quantiser's own loss.
+
+  Args:
+    out: 'predictions' h [b, n, s, d] of every frame, 'targets' z [b, n, d]; 'negatives' int
+      [b, n, k], frames of the same clip; 'used' [b, n, s], which predictions there are;
+      'quantiser_loss', 'code_perplexity' and 'prob_perplexity' where the model has them.
+    batch: rows with 'valid' [b] False (fillers) do not count.
+    infonce: -log softmax of the frame's score among its distractors' instead.
+    balanced: distractors weigh 1 / k each (fairseq's balanced_classes); not for InfoNCE.
+    quantiser: weight of the quantiser's loss (fairseq's loss_weights): 1 for k-means, whose
+      codebook learns from it alone.
+
+  Returns:
+    loss a prediction (fairseq's sum over its sample_size, the number of positives), and metrics;
+    'accuracy' is how often the frame itself has the highest score.
+  """
+  h, z = (out[name].astype(jnp.float32) for name in ('predictions', 'targets'))
+  used, negatives = out['used'], out['negatives']
+  if 'valid' in batch:
+    used = used & batch['valid'][:, None, None]
+  b, n, k = negatives.shape
+
+  # A frame and its distractors meet all its predictions at once.
+  places = negatives.reshape(b, n * k, 1)
+  distractors = jnp.take_along_axis(z, places, axis=1, mode='clip').reshape(b, n, k, -1)
+  positive = jnp.einsum('bnsd,bnd->bns', h, z)
+  negative = jnp.einsum('bnsd,bnkd->bnsk', h, distractors)
+
+  weight = used.astype(jnp.float32)
+  count = jnp.maximum(weight.sum(), 1.0)
+  if infonce:
+    scores = jnp.concatenate([positive[..., None], negative], axis=-1)
+    each = -jax.nn.log_softmax(scores)[..., 0]
+  else:
+    share = 1.0 / k if balanced else 1.0
+    each = jax.nn.softplus(-positive) + share * jax.nn.softplus(negative).sum(axis=-1)
+  contrastive = jnp.where(used, each, 0.0).sum() / count
+  right = (positive >= negative.max(axis=-1)) & (positive > negative.min(axis=-1))
+  loss = contrastive
+  metrics = {
+    'contrastive': contrastive,
+    'accuracy': jnp.where(right, weight, 0.0).sum() / count,
+    'sample_size': weight.sum(),
+  }
+  if 'quantiser_loss' in out:
+    loss = loss + quantiser * out['quantiser_loss']
+    names = ('quantiser_loss', 'code_perplexity', 'prob_perplexity')
+    metrics |= {name: out[name] for name in names if name in out}
+  return loss, metrics

@@ -70,7 +70,7 @@ DEFAULTS: dict[str, Any] = dict(
 )
 OPTIONAL: dict[str, dict[str, Any]] = dict(
   teacher=dict(decay=0.999, decay_end=None, decay_steps=None, forward=False),
-  init=dict(path=None, include='.*', exclude=None, statistics='same'),
+  init=dict(path=None, include='.*', exclude=None, statistics='same', under=None),
   profile=dict(start=10, steps=5),
 )
 EVAL: dict[str, Any] = dict(name=None, every=None, batches=None, data={}, args={})

@@ -154,7 +154,8 @@ class _Run:
       return restored
     state = self.fresh()
     if self.config['init']:
-      state = warm_start(state, self.config['init'], getattr(self.model, 'frontend', None))
+      known = (getattr(self.model, name, None) for name in ('frontend', 'borrowed'))
+      state = warm_start(state, self.config['init'], *known)
     return state, self.beginning
 
   def go(self) -> Result:

@@ -39,7 +39,12 @@ def _by_name(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
   return {path_name(path): np.asarray(x) for path, x in leaves}
 
 
-def warm_start(state: State, spec: Mapping[str, Any], frontend: Any = None) -> State:
+def warm_start(
+  state: State,
+  spec: Mapping[str, Any],
+  frontend: Any = None,
+  borrowed: Mapping[str, Mapping[str, Any]] | None = None,
+) -> State:
   """The state with every parameter and table that `spec['path']` has under the same name and shape.
 
   Weights of scanned layers fit a model of unrolled ones, and the other way round. Counters of
@@ -49,12 +54,15 @@ def warm_start(state: State, spec: Mapping[str, Any], frontend: Any = None) -> S
     state: a fresh state.
     spec: dict(path, include=REGEX of names to take, exclude=REGEX of names to leave or None,
       statistics='same' or 'any': whether the front-end's mean and std may differ, as when
-      fine-tuning with the statistics of the new data).
+      fine-tuning with the statistics of the new data; under=None, or the path of the part of this
+      model that the weights are for, as 'frozen/vq_wav2vec', which they must fill).
     frontend: the model's front-end, which the weights must have been trained with.
+    borrowed: {path of a part: {argument: value}} that weights for that part must have been trained
+      with.
 
   Raises:
-    InputError: when nothing fits, when a shape differs that `exclude` does not name, or when the
-      front-ends differ.
+    InputError: when nothing fits, when a shape differs that `exclude` does not name, when the
+      front-ends or borrowed arguments differ, or when something is missing for the part `under`.
   """
   if not spec['path']:
     raise InputError(
@@ -65,7 +73,16 @@ def warm_start(state: State, spec: Mapping[str, Any], frontend: Any = None) -> S
     raise InputError(f"config.init.statistics is {spec['statistics']!r}; it is 'same' or 'any'.")
   loaded = weights.load(spec['path'])
   _check_frontend(loaded.frontend, frontend, spec)
+  under = spec.get('under')
+  for name, value in (borrowed or {}).get(under or '', {}).items():
+    if getattr(loaded.model, name, None) != value:
+      raise InputError(
+        f'{spec["path"]} has {name}={getattr(loaded.model, name, None)!r}, but {under} of this '
+        f'model has {name}={value!r}: give it the arguments of the weights.'
+      )
   have = _by_name(dict(loaded.variables))
+  if under:
+    have = {f'{under}/{name}': x for name, x in have.items()}
   taken, fresh = [], []
 
   def take(path, x):
@@ -88,6 +105,9 @@ def warm_start(state: State, spec: Mapping[str, Any], frontend: Any = None) -> S
   merged = jax.tree_util.tree_map_with_path(take, own)
   if not taken:
     raise InputError(f'Nothing in {spec["path"]} has the name of a parameter of this model.')
+  if under and any(name.startswith(f'{under}/') for name in fresh):
+    lacking = [name for name in fresh if name.startswith(f'{under}/')]
+    raise InputError(f'{spec["path"]} lacks {", ".join(lacking)}: it does not fill {under}.')
   logging.info('took %d arrays from %s; fresh: %s', len(taken), spec['path'], fresh)
   params = merged.pop('params')
   teacher = state.teacher

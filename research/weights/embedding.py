@@ -77,22 +77,8 @@ class Embedder:
   # -- Parts -----------------------------------------------------------------------------------
 
   def _clips(self, audio, sample_rate) -> tuple[bool, list[np.ndarray]]:
-    single = isinstance(audio, (str, os.PathLike)) or (
-      isinstance(audio, np.ndarray) and audio.ndim == 1
-    )
-    if not single and (audio is None or not np.iterable(audio)):
-      raise InputError(
-        f'embed got {type(audio).__name__}; expected a path, samples [t], or several of either.'
-      )
-    if isinstance(audio, np.ndarray) and audio.ndim == 2 and audio.shape[1] <= 8:
-      raise InputError(
-        f'embed got an array of shape {audio.shape}, which looks like [samples, channels]: give '
-        'one channel, or the mean over channels.'
-      )
-    if sample_rate is not None and not _is_rate(sample_rate):
-      raise InputError(f'sample_rate is {sample_rate!r}; expected one number of Hz, at least 1.')
-    clips = [self._clip(x, sample_rate, i) for i, x in enumerate([audio] if single else audio)]
-    return single, clips
+    single, clips = several(audio, sample_rate)
+    return single, [self._clip(x, sample_rate, i) for i, x in enumerate(clips)]
 
   def _clip(self, audio: Audio, sample_rate: float | None, index: int) -> Float[np.ndarray, 't']:
     frontend = self.model.frontend
@@ -101,33 +87,14 @@ class Embedder:
       samples = decode(Example(where, {}, path=where), sample_rate=frontend.sample_rate)
     else:
       where = f'clip {index}'
-      samples = np.asarray(audio)
-      if sample_rate is None:
-        raise InputError(
-          f'embed got samples without sample_rate: give it in Hz ({frontend.sample_rate} if they '
-          'are at the '
-          "model's own)."
-        )
-      if samples.ndim != 1 or samples.dtype.kind != 'f':
-        raise InputError(
-          f'{where} has shape {samples.shape} and type {samples.dtype}; expected float samples '
-          '[t] in [-1, 1] (16-bit integers divided by 32768), one array a clip.'
-        )
-      if not np.isfinite(samples).all():
-        raise InputError(f'{where} holds samples that are not numbers (NaN or infinite).')
-      if samples.size and np.abs(samples).max() > LOUDEST:
-        raise InputError(
-          f'{where} has samples up to {np.abs(samples).max():g}; expected [-1, 1]: divide 16-bit '
-          'integers by 32768.'
-        )
-      samples = samples.astype(np.float32)
-      if sample_rate != frontend.sample_rate:
-        samples = soxr.resample(samples, sample_rate, frontend.sample_rate, quality='HQ')
+      samples = at_rate(audio, sample_rate, frontend.sample_rate, where)
     if len(samples) < frontend.min_samples:
+      raise InputError(f'{where} {too_short(len(samples), frontend)}.')
+    most = getattr(self.model, 'MAX_SECONDS', None)
+    if most is not None and len(samples) > most * frontend.sample_rate:
       raise InputError(
-        f'{where} is too short: {len(samples)} samples at {frontend.sample_rate} Hz, and one '
-        f'frame takes {frontend.min_samples} '
-        f'({1000 * frontend.min_samples / frontend.sample_rate:g} ms).'
+        f'{where} has {len(samples) / frontend.sample_rate:.0f} s, more than the {most:.0f} s that '
+        'the model takes in one piece: cut it, for instance into pieces of 30 s.'
       )
     return samples
 
@@ -142,6 +109,71 @@ class Embedder:
     tokens, token_mask = np.asarray(tokens), np.asarray(token_mask)
     for row in range(len(clips)):
       yield tokens[row] if pool == 'mean' else tokens[row][..., token_mask[row], :]
+
+
+# -- Audio from a notebook -------------------------------------------------------------------
+
+
+def several(audio: Audio | Sequence[Audio], sample_rate: float | None) -> tuple[bool, list[Audio]]:
+  """Whether it is one clip, and the list of clips.
+
+  Raises:
+    InputError: neither a path nor samples nor several of either, or no sample rate.
+  """
+  single = isinstance(audio, (str, os.PathLike)) or (
+    isinstance(audio, np.ndarray) and audio.ndim == 1
+  )
+  if not single and (audio is None or not np.iterable(audio)):
+    raise InputError(
+      f'Audio is {type(audio).__name__}; expected a path, samples [t], or several of either.'
+    )
+  if isinstance(audio, np.ndarray) and audio.ndim == 2 and audio.shape[1] <= 8:
+    raise InputError(
+      f'Audio is an array of shape {audio.shape}, which looks like [samples, channels]: give '
+      'one channel, or the mean over channels.'
+    )
+  if sample_rate is not None and not _is_rate(sample_rate):
+    raise InputError(f'sample_rate is {sample_rate!r}; expected one number of Hz, at least 1.')
+  return single, [cast(Audio, audio)] if single else list(cast(Sequence[Audio], audio))
+
+
+def at_rate(
+  audio: Any, sample_rate: float | None, wanted: int, where: str
+) -> Float[np.ndarray, 't']:
+  """Samples that were checked, as float32 at `wanted` Hz; `where` names them in messages.
+
+  Raises:
+    InputError: they come without their rate, or are no finite float samples in [-1, 1].
+  """
+  samples = np.asarray(audio)
+  if sample_rate is None:
+    raise InputError(
+      f"{where} comes without sample_rate: give it in Hz ({wanted} if it is at the model's own)."
+    )
+  if samples.ndim != 1 or samples.dtype.kind != 'f':
+    raise InputError(
+      f'{where} has shape {samples.shape} and type {samples.dtype}; expected float samples '
+      '[t] in [-1, 1] (16-bit integers divided by 32768), one array a clip.'
+    )
+  if not np.isfinite(samples).all():
+    raise InputError(f'{where} holds samples that are not numbers (NaN or infinite).')
+  if samples.size and np.abs(samples).max() > LOUDEST:
+    raise InputError(
+      f'{where} has samples up to {np.abs(samples).max():g}; expected [-1, 1]: divide 16-bit '
+      'integers by 32768.'
+    )
+  samples = samples.astype(np.float32)
+  if sample_rate != wanted:
+    samples = soxr.resample(samples, sample_rate, wanted, quality='HQ')
+  return samples
+
+
+def too_short(samples: int, frontend: Any) -> str:
+  """What to say of a clip below one frame, with both numbers."""
+  return (
+    f'is too short: {samples} samples at {frontend.sample_rate} Hz, and one frame takes '
+    f'{frontend.min_samples} ({1000 * frontend.min_samples / frontend.sample_rate:g} ms)'
+  )
 
 
 def _is_rate(value: Any) -> bool:

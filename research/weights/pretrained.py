@@ -88,7 +88,7 @@ def save(pretrained: Pretrained, path: str | os.PathLike) -> Path:
   path = Path(path)
   file = path if path.suffix == '.safetensors' else path / FILE
   flat = tables.flatten(unstack_blocks(nn.meta.unbox(pretrained.variables)))
-  # safetensors writes wrong data for arrays that are not contiguous; scalars stay scalars.
+  # safetensors writes wrong data for arrays that are not contiguous; a scalar stays one.
   arrays = {k: np.asarray(v, order='C') for k, v in flat.items()}
   about = {
     'format': FORMAT,

@@ -21,6 +21,8 @@ from research.weights import read, tables
 RELEASES = {
   'audio_mae': 'research.weights.audio_mae',
   'timm_vit': 'research.weights.timm_vit',
+  'wav2vec': 'research.weights.wav2vec',
+  'vq_wav2vec': 'research.weights.wav2vec',
   'wav2vec2': 'research.weights.wav2vec2',
   'wav2vec2_hf': 'research.weights.wav2vec2_hf',
 }

@@ -81,6 +81,17 @@ LAYOUTS = {
   'codebook': Layout(
     lambda x, h: x.reshape(h, -1, x.shape[-1]), lambda x, h: x.reshape(1, -1, x.shape[-1])
   ),
+  # Codebook [k, g, d] <-> [g, k, d].
+  'grouped_codebook': Layout(lambda x, h: x.transpose(1, 0, 2), lambda x, h: x.transpose(1, 0, 2)),
+  # Grouped Conv1d of kernel 1 [g o, i, 1] <-> kernel [g, i, o].
+  'grouped': Layout(
+    lambda x, h: x.reshape(h, -1, x.shape[1]).transpose(0, 2, 1),
+    lambda x, h: x.transpose(0, 2, 1).reshape(-1, x.shape[1], 1),
+  ),
+  # ConvTranspose2d over one row [i, o, 1, s] <-> kernel [i, s, o].
+  'steps': Layout(
+    lambda x, h: x[:, :, 0].transpose(0, 2, 1), lambda x, h: x.transpose(0, 2, 1)[:, :, None]
+  ),
   # [1, n, d] <-> [n, d].
   'table': Layout(lambda x, h: x[0], lambda x, h: x[None]),
 }

@@ -141,7 +141,7 @@ def test_mistakes_are_one_sentence(model, folder, tmp_path, args, sentence):
 
 
 def test_inputs_of_every_kind(folder, tmp_path):
-  from launch.embed import open_input
+  from launch.inputs import open_input
 
   (tmp_path / 'list.txt').write_text(f'# mine\n{folder}/300_00.flac\n\nnear.wav\n')
   listed = open_input(str(tmp_path / 'list.txt'))

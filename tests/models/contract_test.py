@@ -1,13 +1,15 @@
 """The contract (tests/contract.py) on every model."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 
 from research import models
 from research.models import audio_mae
-from research.objectives.contrastive import wav2vec2_contrastive
+from research.objectives.contrastive import wav2vec2_contrastive, wav2vec_contrastive
+from research.objectives.prediction import masked_codes
 from research.objectives.reconstruction import masked_patch_mse
 from research.objectives.supervised import binary_cross_entropy, ctc
 from tests import contract
@@ -89,6 +91,42 @@ def wav2vec2_ctc(**args):
   )
 
 
+def negatives(model, b):
+  draws = [np.random.default_rng(200 + i).integers(0, 19, (300, 5)) for i in range(b)]
+  return {'negative_draws': np.stack(draws).astype(np.int32)}
+
+
+def wav2vec(**args):
+  return Subject(
+    'wav2vec',
+    dict(size='tiny', channels=32, kernels=(2, 3), codes=12, steps=4) | args,
+    functools.partial(wav2vec_contrastive, quantiser=1.0),
+    outputs=('embedding',),
+    draws=negatives,
+  )
+
+
+def code_masks(model, b):
+  rng = [np.random.default_rng(300 + i) for i in range(b)]
+  draws = {
+    'span_mask': [r.random(300) < 0.4 for r in rng],
+    'replace_draws': [r.random(300, np.float32) for r in rng],
+    'random_codes': [r.integers(0, 12, (300, 2)).astype(np.int32) for r in rng],
+  }
+  return {name: np.stack(x) for name, x in draws.items()}
+
+
+def code_bert(**args):
+  tokenizer = dict(size='tiny', channels=16, codes=12, vq_type='kmeans')
+  return Subject(
+    'code_bert',
+    dict(size='tiny', width=32, depth=2, heads=2, hidden=64, tokenizer=tokenizer) | args,
+    masked_codes,
+    outputs=('embedding',),
+    draws=code_masks,
+  )
+
+
 SUBJECTS = {
   'audio_mae': pretraining(),
   'audio_mae, global decoder, masked padding, scan': pretraining(
@@ -99,6 +137,15 @@ SUBJECTS = {
   ),
   'audio_mae_classifier': classifier(),
   'audio_mae_classifier, cls, masked padding': classifier(pooling='cls', padding='masked'),
+  'code_bert': code_bert(),
+  'code_bert, windows, scan': code_bert(
+    frames=40,
+    scan_layers=True,
+    tokenizer=dict(size='tiny', channels=16, codes=12, vq_type='gumbel'),
+  ),
+  'wav2vec': wav2vec(),
+  'wav2vec, Gumbel': wav2vec(vq_type='gumbel', activation='gelu'),
+  'wav2vec, k-means': wav2vec(vq_type='kmeans', combine_groups=True, skip=False),
   'wav2vec2': wav2vec2(),
   'wav2vec2, layer norm, scan': wav2vec2(
     norm='layer', conv_bias=True, pre_norm=True, scan_layers=True, frontend={'normalise': True}

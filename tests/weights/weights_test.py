@@ -40,6 +40,21 @@ def test_saved_weights_carry_everything(tmp_path):
   assert not list((tmp_path / 'export').glob('*.partial'))
 
 
+def test_a_scalar_stays_one(tmp_path):
+  """Counters of updates have no axis, on disk neither."""
+  from research import models
+
+  sizes = dict(size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, tap_groups=4)
+  model = models.get('wav2vec2_ctc')(**sizes)
+  batch = {'audio': np.zeros((1, 4000), np.float32), 'audio_mask': np.ones((1, 4000), bool)}
+  variables = jax.device_get(jax.jit(model.init)(jax.random.key(0), batch))
+  variables['counters']['updates'] = np.int32(7)
+  file = save(Pretrained('wav2vec2_ctc', model, variables, 'random'), tmp_path)
+  assert load_file(file)['counters/updates'].shape == ()
+  loaded = load(tmp_path).variables['counters']['updates']
+  assert loaded.shape == () and loaded == 7
+
+
 def test_fingerprint_follows_weights_and_frontend():
   ours = pretrained()
   other = pretrained(frontend={'statistics': 'esc50'})

@@ -1,0 +1,164 @@
+"""Transcripts of audio files, with the times of the words.
+
+python -m launch.transcribe --model=weights/mine --input=speech.wav --out=speech.srt
+python -m launch.transcribe --model=weights/mine --input=my/folder --out=t.jsonl --lm=4-gram.arpa.gz
+
+--model is a model with a CTC head (fine-tuned on transcripts). --input is a folder, an audio file,
+a list of files (.txt: a path a line; .csv: a column `path`; relative paths start at the list), or
+the name of a data set. Texts are printed; --out keeps them with the times of their words: .jsonl,
+.txt, .ctm, and for one recording .srt and .vtt. Killed, the same command goes on where it was.
+Where the input has transcripts (a column `transcript`), word and character error rates are printed
+in the end.
+"""
+
+from absl import flags
+
+from launch import command
+from launch.inputs import open_input
+
+MODEL = flags.DEFINE_string('model', None, 'Weights: a workdir, a checkpoint or a file.')
+RELEASE = flags.DEFINE_string('release', None, 'Whose original weights --model is, if not ours.')
+INPUT = flags.DEFINE_string(
+  'input', None, 'A folder, an audio file, a .txt or .csv list, or a data set.'
+)
+OUT = flags.DEFINE_string('out', None, 'File to write: .jsonl, .txt, .srt, .vtt or .ctm.')
+SPLIT = flags.DEFINE_string('split', None, 'Only the clips of this split of the input.')
+DATA_ROOT = flags.DEFINE_string(
+  'data_root', None, 'Folder of named data sets ($OIDO_DATA if not given).'
+)
+LM = flags.DEFINE_string(
+  'lm', None, 'N-gram of words or letters: an ARPA file (.gz too) or a KenLM binary.'
+)
+LEXICON = flags.DEFINE_string(
+  'lexicon', None, 'Words to search, one a line (those of the ARPA file if not given).'
+)
+BEAM = flags.DEFINE_integer(
+  'beam', None, 'Beam search with so many prefixes (50 with --lm; greedy without either).',
+  lower_bound=1,
+)  # fmt: skip
+LM_WEIGHT = flags.DEFINE_float('lm_weight', 2.0, 'Weight of the n-gram.')
+WORD_SCORE = flags.DEFINE_float('word_score', -1.0, 'Added to the score for every word.')
+WINDOW = flags.DEFINE_float(
+  'window', 40.0, 'Longer audio is cut into chunks of so many seconds.', lower_bound=0
+)
+OVERLAP = flags.DEFINE_float(
+  'overlap', 5.0, 'Seconds that neighbouring chunks share.', lower_bound=0
+)
+BATCH_SECONDS = flags.DEFINE_float(
+  'batch_seconds', 120.0, 'Audio that goes through the model at once.', lower_bound=0
+)
+REFERENCE = flags.DEFINE_string(
+  'reference_column', None, 'Column with what was said (`transcript` if there is one).'
+)
+OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace the file if it is there.')
+MAX_BAD = flags.DEFINE_float(
+  'max_bad_fraction', 0.5, 'Share of unreadable files that stops the run.'
+)
+command.required('model', 'input')
+command.distributed_flags()
+
+# How many of the files that were left out are named on the screen.
+NAMED = 20
+
+
+def references(source, column):
+  """What was said in each clip, '' where that is not known; None without such a column.
+
+  Raises:
+    InputError: a column was named that is not there.
+  """
+  if column is None and 'transcript' not in source.column_names:
+    return None
+  values = source.column(column or 'transcript')
+  return [v if isinstance(v, str) else ' '.join(v) for v in values]
+
+
+def decoder(model):
+  """The decoder that the flags ask for; None is greedy."""
+  from research.evals import beam
+
+  if LM.value is None and BEAM.value is None:
+    return None
+  search = beam.BeamSearch(
+    model.vocabulary,
+    model.blank,
+    lm=LM.value,
+    lexicon=LEXICON.value,
+    beam=BEAM.value or beam.BEAM,
+    lm_weight=LM_WEIGHT.value,
+    word_score=WORD_SCORE.value,
+  )
+  if search.left_out:
+    print(f'{search.left_out} words of the n-gram have letters that the model lacks.', flush=True)
+  return search
+
+
+def summary(rows, symbols):
+  """Lines that say what is done: files that were left out, and error rates if there are any."""
+  from research.evals import transcript_files
+
+  left = [row for row in rows if 'error' in row]
+  yield f'{len(rows) - len(left)} clips' + (f', {len(left)} left out:' if left else '')
+  yield from (f'  {row["id"]}: {row["error"]}' for row in left[:NAMED])
+  if len(left) > NAMED:
+    yield f'  … and {len(left) - NAMED} more'
+  clips, words, characters = transcript_files.error_rates(rows, symbols)
+  if clips:
+    yield (
+      f'WER {100 * words.rate:.2f} % ({words.substitutions} substitutions, {words.deletions} '
+      f'deletions, {words.insertions} insertions; {words.reference} words), '
+      f'CER {100 * characters.rate:.2f} % ({characters.reference} characters), {clips} clips with '
+      'a transcript'
+    )
+
+
+def main(argv):
+  del argv
+  command.start_jax()
+  import jax
+
+  from research import weights
+  from research.errors import InputError
+  from research.evals import asr, transcribing, transcript_files
+
+  if jax.process_count() > 1:
+    raise InputError('Transcribing runs on one host: divide the input among several commands.')
+  if LEXICON.value is not None and LM.value is None:
+    raise InputError('--lexicon needs the n-gram of its words: give --lm too.')
+  source = open_input(INPUT.value, split=SPLIT.value, root=DATA_ROOT.value)
+  if OUT.value is not None:
+    transcript_files.check_out(OUT.value, len(source), OVERWRITE.value)
+  said = references(source, REFERENCE.value)
+  loaded = weights.load(str(MODEL.value), release=RELEASE.value)
+  asr.demand_ctc(loaded.model)
+  search = decoder(loaded.model)
+  transcriber = transcribing.Transcriber(
+    loaded.model,
+    loaded.variables,
+    decoder=search,
+    window=WINDOW.value,
+    overlap=OVERLAP.value,
+    batch_seconds=BATCH_SECONDS.value,
+  )
+  rows = transcript_files.transcribe_source(
+    transcriber,
+    source,
+    OUT.value,
+    references=said,
+    about={
+      'model': loaded.fingerprint,
+      'window': WINDOW.value,
+      'overlap': OVERLAP.value,
+      **transcriber.decoder.about(),
+    },
+    overwrite=OVERWRITE.value,
+    max_bad_fraction=MAX_BAD.value,
+    show=lambda id, text: print(f'{id}: {text}', flush=True),
+  )
+  lines = list(summary(rows, loaded.model.vocabulary))
+  lines[0] = f'{OUT.value}: {lines[0]}' if OUT.value else lines[0]
+  print('\n'.join(lines), flush=True)
+
+
+if __name__ == '__main__':
+  command.run(main)

@@ -1,0 +1,119 @@
+"""wav2vec and vq-wav2vec under fairseq's names: one model class there and here."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from research.errors import InputError
+from research.weights.tables import Rule, linear
+from research.weights.vit import settle
+
+IGNORED: Sequence[str] = ()
+_ENCODER, _CONTEXT = 'feature_extractor.conv_layers', 'feature_aggregator.conv_layers'
+_STEPS, _QUANTIZER = 'wav2vec_predictions.project_to_steps', 'vector_quantizer'
+
+
+def _convolution(theirs: str, ours: str, layers: str, conv: int, bias: bool) -> list[Rule]:
+  """Rules of a row of convolutions with norms, which stand two places behind them."""
+  theirs, norm = f'{theirs}.{{i}}.{conv}', f'{theirs}.{{i}}.{conv + 2}'
+  return [
+    Rule(f'{theirs}.weight', f'{ours}/conv_{{i}}/kernel', 'conv1d', layers),
+    *([Rule(f'{theirs}.bias', f'{ours}/conv_{{i}}/bias', layers=layers)] if bias else []),
+    Rule(f'{norm}.weight', f'{ours}/conv_{{i}}/norm_scale', layers=layers),
+    Rule(f'{norm}.bias', f'{ours}/conv_{{i}}/norm_bias', layers=layers),
+  ]
+
+
+def _quantizer(model: nn.Module) -> list[Rule]:
+  ours = 'params/quantizer'
+  if model.vq_type == 'kmeans':
+    projection = f'{_QUANTIZER}.projection'
+    return [
+      Rule(f'{_QUANTIZER}.embedding', f'{ours}/codebook', 'grouped_codebook'),
+      Rule(f'{projection}.0.weight', f'{ours}/kernel', 'grouped', heads='groups'),
+      Rule(f'{projection}.1.weight', f'{ours}/norm_scale'),
+      Rule(f'{projection}.1.bias', f'{ours}/norm_bias'),
+    ]
+  head = f'{_QUANTIZER}.weight_proj'
+  last = model.head_depth - 1
+  return [
+    Rule(f'{_QUANTIZER}.vars', f'{ours}/codebook', 'codebook', heads='codebooks'),
+    *(rule for i in range(last) for rule in linear(f'{head}.{i}.0', f'{ours}/hidden_{i}')),
+    *linear(f'{head}.{last}' if last else head, f'{ours}/logits'),
+  ]
+
+
+def rules(model: nn.Module) -> list[Rule]:
+  """The key table of a model."""
+  context = _convolution(_CONTEXT, 'params/aggregator', 'depth', 1, model.conv_bias)
+  return [
+    *_convolution(_ENCODER, 'params/extractor', 'encoder_layers', 0, False),
+    *context,
+    *(_quantizer(model) if model.vq_type != 'none' else []),
+    Rule(f'{_STEPS}.weight', 'params/prediction_kernel', 'steps'),
+    Rule(f'{_STEPS}.bias', 'params/prediction_bias'),
+  ]
+
+
+def infer(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+  """(model name, arguments) that the arrays need.
+
+  What does not show in them are skip connections, log compression, the activation and the number of
+  distractors. They are taken from the published size with that quantiser: 'vq_gumbel' and
+  'vq_kmeans' (GELU, no log compression), and without one 'base' for five encoder layers (none of
+  both) or else 'large' (both). Give size=…, or skip=…, log_compression=… and activation=… where the
+  training's settings, which fairseq keeps in its checkpoint's args or cfg, say otherwise.
+  """
+  need = (f'{_ENCODER}.0.0.weight', f'{_CONTEXT}.0.1.weight', f'{_STEPS}.weight')
+  absent = [k for k in need if k not in arrays]
+  if absent:
+    raise InputError(f'The file holds no {", ".join(absent)}: these are no weights of wav2vec.')
+  channels = arrays[f'{_ENCODER}.0.0.weight'].shape[0]
+  count = _layers(arrays, _CONTEXT)
+  found: dict[str, Any] = dict(
+    channels=channels,
+    encoder_layers=_layers(arrays, _ENCODER),
+    kernels=tuple(arrays[f'{_CONTEXT}.{i}.1.weight'].shape[-1] for i in range(count)),
+    conv_bias=f'{_CONTEXT}.0.1.bias' in arrays,
+    steps=arrays[f'{_STEPS}.weight'].shape[-1],
+    **_codebook(arrays, channels),
+  )
+  size = f'vq_{found["vq_type"]}'
+  if found['vq_type'] == 'none':
+    size = 'base' if found['encoder_layers'] == 5 else 'large'
+  if 'kernels' in given:
+    given = {**given, 'kernels': tuple(given['kernels'])}
+  return 'wav2vec', {'size': size, **settle(found, given)}
+
+
+def _layers(arrays: Mapping[str, np.ndarray], prefix: str) -> int:
+  count = 0
+  while any(k.startswith(f'{prefix}.{count}.') for k in arrays):
+    count += 1
+  return count
+
+
+def _codebook(arrays: Mapping[str, np.ndarray], channels: int) -> dict[str, Any]:
+  """Kind and sizes of the quantiser."""
+  if f'{_QUANTIZER}.embedding' in arrays:
+    codes, books, part = arrays[f'{_QUANTIZER}.embedding'].shape
+    groups = channels // part
+    return dict(
+      vq_type='kmeans', codes=codes, groups=groups, combine_groups=groups > 1 and books == 1
+    )
+  if f'{_QUANTIZER}.vars' not in arrays:
+    return dict(vq_type='none')
+  head = f'{_QUANTIZER}.weight_proj'
+  depth = 1 + sum(k.startswith(f'{head}.') and k.endswith('.0.weight') for k in arrays)
+  last = f'{head}.{depth - 1}.bias' if depth > 1 else f'{head}.bias'
+  if last not in arrays:
+    raise InputError(f'The file holds {_QUANTIZER}.vars, but no {last}.')
+  _, rows, part = arrays[f'{_QUANTIZER}.vars'].shape
+  groups = channels // part
+  codes = arrays[last].shape[0] // groups
+  return dict(
+    vq_type='gumbel', codes=codes, groups=groups, head_depth=depth,
+    combine_groups=groups > 1 and rows == codes,
+  )  # fmt: skip

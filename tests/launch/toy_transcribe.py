@@ -1,0 +1,9 @@
+"""`launch.transcribe`, with the toy that spells tones among the models."""
+
+from launch import command, transcribe
+from research import models
+
+models.MODELS['toy_ctc'] = 'tests.evals.toy_ctc:ToyCTC'
+
+if __name__ == '__main__':
+  command.run(transcribe.main)

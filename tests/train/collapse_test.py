@@ -1,0 +1,120 @@
+"""The watch of wav2vec 2.0 on a run made to collapse, against the trace of a healthy one."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from research.errors import InputError
+from research.train import build, optim
+from research.train.health import Watch
+from research.train.state import init_state
+from research.train.step import make_train_step
+from tests.contract import wave
+from tests.experiments_test import ROOT, load
+
+STEPS = 40
+LIMITS = dict(
+  code_perplexity=dict(least=0.5, patience=2, after=10),
+  prob_perplexity=dict(least=0.5, patience=2, after=10),
+  accuracy=dict(least=0.2, patience=5, after=10),
+  grad_norm=dict(most=30.0, patience=2, after=10),
+)
+
+
+def metrics_of(seed, diversity):
+  """Metrics of every step of wav2vec 2.0's smallest experiment on tones, as the loop logs them."""
+  config = load(ROOT / 'experiments/wav2vec2/librispeech_base.py').get_config('debug')
+  config.objective.args.diversity = diversity
+  config = build.complete(config)
+  optimizer = optim.make_optimizer({**config['optim'], 'lr': 1e-2}, optax.constant_schedule(1e-2))
+  model = build.model(config)
+  step = jax.jit(
+    make_train_step(
+      model, build.objective(config), optimizer, schedule=optax.constant_schedule(jnp.float32(1e-2))
+    ),
+    donate_argnums=0,
+  )
+  state, rows = None, []
+  for i in range(STEPS):
+    audio = np.stack([wave(seed * 1000 + (4 * i + j) % 50, 12_000) for j in range(4)])
+    batch = {'audio': jnp.asarray(audio), 'audio_mask': jnp.ones(audio.shape, bool)}
+    if state is None:
+      state = jax.jit(lambda b: init_state(model, optimizer, b, seed, False))(batch)
+    state, metrics = step(state, batch)
+    rows.append({'step': i + 1, **{k: float(v) for k, v in metrics.items()}})
+  return rows
+
+
+def watched(rows, limits):
+  watch = Watch(limits)
+  return [text for row in rows for text in watch.check(row['step'], row)]
+
+
+@pytest.fixture(scope='module')
+def trace(tmp_path_factory):
+  file = tmp_path_factory.mktemp('healthy') / 'metrics.jsonl'
+  file.write_text(''.join(json.dumps(row) + '\n' for row in metrics_of(0, 0.1)))
+  return file
+
+
+def limits(trace, **changes):
+  return {name: {**spec, 'trace': str(trace), **changes} for name, spec in LIMITS.items()}
+
+
+def test_another_healthy_run_is_left_in_peace(trace):
+  assert watched(metrics_of(1, 0.1), limits(trace, stop=True)) == []
+
+
+def test_a_collapsing_codebook_is_named_and_stopped_where_asked(trace):
+  """A diversity loss of the wrong sign rewards the use of few codes."""
+  collapsing = metrics_of(0, -30.0)
+  healthy = json.loads(trace.read_text().splitlines()[-1])
+  assert collapsing[-1]['code_perplexity'] < 0.5 * healthy['code_perplexity']
+  warnings = watched(collapsing, limits(trace))
+  assert any('collapse warning: code_perplexity is' in text for text in warnings)
+  assert any('of the healthy run' in text for text in warnings)
+  with pytest.raises(InputError, match=r'(code|prob)_perplexity.*stop ends the run'):
+    watched(collapsing, limits(trace, stop=True))
+
+
+def test_limits_follow_the_trace_between_its_steps_and_beyond(tmp_path):
+  file = tmp_path / 'trace.jsonl'
+  file.write_text('{"step": 10, "x": 100.0}\n{"step": 20, "x": 200.0}\n')
+  watch = Watch({'x': dict(trace=str(file), least=0.5, most=2.0)})
+  for step, value, wrong in (
+    (15, 76.0, ''),
+    (15, 74.0, 'below 75'),
+    (15, 301.0, 'above 300'),
+    (99, 99.0, 'below 100'),
+    (99, float('nan'), 'not finite'),
+  ):
+    warnings = watch.check(step, {'x': value})
+    assert (wrong in warnings[0]) if wrong else not warnings
+    watch.check(0, {'x': 100.0})  # healthy in between
+
+
+def test_patience_counts_lines_in_a_row():
+  watch = Watch({'x': dict(min=1.0, patience=3)})
+  values = [0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0]
+  assert [len(watch.check(i, {'x': v})) for i, v in enumerate(values)] == [0, 0, 0, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+  ('limit', 'words'),
+  [
+    (dict(lowest=1.0), "has 'lowest'"),
+    (dict(min='low'), 'must be a number'),
+    (dict(least=0.5), 'go together'),
+    (dict(trace='no/such/file', least=0.5), 'cannot be read'),
+    (dict(trace='TRACE', least=0.5), "has no 'x'"),
+  ],
+)
+def test_limits_that_cannot_be_are_refused(limit, words, trace):
+  if limit.get('trace') == 'TRACE':
+    limit = {**limit, 'trace': str(trace)}
+  with pytest.raises(InputError, match=words):
+    Watch({'x': limit})
