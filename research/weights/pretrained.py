@@ -186,9 +186,13 @@ def _assemble(
   changes = dict(args)
   given = changes.pop('frontend', None)
   if given is not None:
-    kind = type(saved.frontend)
-    given = given if isinstance(given, (Frontend, Waveform)) else kind.from_dict(given)
-    demand_frontend(saved.frontend, given)
+    own = saved.frontend
+    if not isinstance(given, (Frontend, Waveform)):
+      waveform = isinstance(own, Waveform)
+      given = (
+        Waveform.from_dict({**own.to_dict(), **given}) if waveform else Frontend.from_dict(given)
+      )
+    demand_frontend(own, given)
   model = releases.build(spec['name'], {**spec['args'], **changes})
   try:
     variables = tables.nest(flat, model)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.features.span_masks import most_masked
+from research.features.waveform import Waveform
 from research.objectives.contrastive import wav2vec2_contrastive
 from research.weights import revert
 from tests.parity.golden import Case, assert_close, each_case
@@ -23,6 +24,10 @@ from tests.weights.toy import check_identical
 def test_features(case: Case):
   model, variables = build(case)
   batch = batch_of(case)
+  if 'raw_waveform' in case.inputs:
+    front = Waveform(normalise=case.info['run']['normalize_input'])
+    heard = front(case.inputs['raw_waveform'], batch['audio_mask'])
+    assert_close(heard, batch['audio'], what='normalised waveform')
 
   def run(audio, mask):
     features, real, normed = model.apply(variables, audio, mask, method='_frames')

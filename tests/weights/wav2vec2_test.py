@@ -18,34 +18,20 @@ from research.models.wav2vec2_ctc import Wav2Vec2CTC
 from research.weights import convert, load, releases, revert, save
 from tests.launch import runner
 from tests.weights.toy import check_identical, filled, same
+from tests.weights.wav2vec2_toy import (
+  CTC,
+  ENCODER,
+  KINDS,
+  LAYERED,
+  OTHER,
+  PRETRAINING,
+  SIZES,
+  SYMBOLS,
+  make,
+  original,
+)
 
-SIZES = dict(size='tiny', channels=8, width=16, depth=2, heads=2, hidden=24, taps=6, tap_groups=4)
-LAYERED = dict(norm='layer', conv_bias=True, pre_norm=True, frontend={'normalise': True})
 RELEASES = pytest.mark.parametrize('release', ['wav2vec2', 'wav2vec2_hf'])
-SYMBOLS = ('a', '|', '[UNK]', '[PAD]', 'b')
-
-PRETRAINING = ('wav2vec2', dict(final_width=12, code_width=8, codes=5))
-CONTINUOUS = ('wav2vec2', dict(final_width=12, quantise=False))
-ENCODER = ('wav2vec2_ctc', dict(vocabulary=()))
-CTC = ('wav2vec2_ctc', {})
-OTHER = ('wav2vec2_ctc', dict(vocabulary=SYMBOLS, blank=3))
-KINDS = {
-  'pretraining': PRETRAINING,
-  'continuous targets': CONTINUOUS,
-  'encoder': ENCODER,
-  'letters': CTC,
-  'other symbols': OTHER,
-}
-
-
-def make(kind, **args):
-  name, own = kind
-  return models.get(name)(**{**SIZES, **own, **args})
-
-
-def original(kind, release='wav2vec2', **args):
-  model = make(kind, **args)
-  return revert(release, model, filled(model))
 
 
 # -- There and back ----------------------------------------------------------------------------
@@ -159,8 +145,8 @@ def test_launch_convert_and_saved_files(tmp_path, release):
 
 
 def test_another_frontend_is_refused_with_both_values(tmp_path):
-  save_file(original(ENCODER, **LAYERED), tmp_path / 'a.safetensors')
-  save(load(tmp_path / 'a.safetensors', release='wav2vec2', heads=2), tmp_path / 'ours')
+  save_file(original(ENCODER, 'wav2vec2_hf', **LAYERED), tmp_path / 'a.safetensors')
+  save(load(tmp_path / 'a.safetensors', release='wav2vec2_hf', heads=2), tmp_path / 'ours')
   assert load(tmp_path / 'ours', frontend={'normalise': True}).frontend.normalise
   with pytest.raises(InputError, match='normalise is True in the weights, False was asked for'):
     load(tmp_path / 'ours', frontend={'normalise': False})
