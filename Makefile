@@ -1,4 +1,5 @@
 # `make demo`, `make test`, `make parity`, `make check`: each builds what it needs in .venv first.
+# `make parity PEER=1` leaves out what needs no peer: `make test` has run it.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -39,7 +40,7 @@ test-all: $(call STAMP,test)
 	$(PY) -m pytest tests
 
 parity: $(call STAMP,parity)
-	$(PY) -m pytest tests/parity -m 'not slow'
+	$(PY) -m pytest tests/parity -m 'not slow$(if $(PEER), and peer)'
 
 check: $(call STAMP,dev)
 	$(VENV)/bin/ruff check .

@@ -7,7 +7,7 @@ import numpy as np
 from research.features.span_masks import most_masked, span_mask
 from tests.parity.golden import Case, each_case
 
-DRAWS = 2000
+DRAWS = 1000
 
 
 def drawn(setting) -> tuple[np.ndarray, np.ndarray]:
