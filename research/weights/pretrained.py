@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from research.errors import InputError, unknown
 from research.features.frontend import Frontend
+from research.features.waveform import Waveform
 from research.models.layers import unstack_blocks
 from research.weights import read, releases, tables
 from research.weights.embedding import Embedder
@@ -39,8 +40,8 @@ class Pretrained(Embedder):
   origin: str
 
   @property
-  def frontend(self) -> Frontend:
-    """Audio to spectrogram, with the settings that the weights were trained with."""
+  def frontend(self) -> Frontend | Waveform:
+    """Audio to what the model takes, with the settings that the weights were trained with."""
     return self.model.frontend
 
   @property
@@ -86,8 +87,8 @@ def save(pretrained: Pretrained, path: str | os.PathLike) -> Path:
   path = Path(path)
   file = path if path.suffix == '.safetensors' else path / FILE
   flat = tables.flatten(unstack_blocks(nn.meta.unbox(pretrained.variables)))
-  # safetensors writes wrong data for arrays that are not contiguous.
-  arrays = {k: np.ascontiguousarray(v) for k, v in flat.items()}
+  # safetensors writes wrong data for arrays that are not contiguous; scalars stay scalars.
+  arrays = {k: np.asarray(v, order='C') for k, v in flat.items()}
   about = {
     'format': FORMAT,
     'model': {'name': pretrained.name, 'args': model_args(pretrained.model, defaults=True)},
@@ -185,8 +186,11 @@ def _assemble(
   changes = dict(args)
   given = changes.pop('frontend', None)
   if given is not None:
-    given = given if isinstance(given, Frontend) else Frontend.from_dict(given)
-    demand_frontend(saved.frontend, given)
+    own = saved.frontend
+    if isinstance(given, Mapping):
+      waves = isinstance(own, Waveform)
+      given = Waveform.from_dict({**own.to_dict(), **given}) if waves else Frontend.from_dict(given)
+    demand_frontend(own, given)
   model = releases.build(spec['name'], {**spec['args'], **changes})
   try:
     variables = tables.nest(flat, model)
@@ -201,7 +205,7 @@ def _assemble(
   return Pretrained(spec['name'], model, variables, origin)
 
 
-def demand_frontend(own: Frontend, given: Frontend) -> None:
+def demand_frontend(own: Any, given: Any) -> None:
   """Refuses a front-end that is not the one the weights were trained with; names both values."""
   different = own.differences(given)
   if different:

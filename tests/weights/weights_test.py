@@ -9,6 +9,7 @@ import orbax.checkpoint as ocp
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from research import models
 from research.errors import InputError
 from research.models.audio_mae import AudioMAE
 from research.models.audio_mae_classifier import AudioMAEClassifier
@@ -50,6 +51,17 @@ def test_saved_weights_carry_everything(tmp_path):
     assert same(back.variables, ours.variables)
     assert back.fingerprint == ours.fingerprint
   assert not list((tmp_path / 'export').glob('*.partial'))
+
+
+def test_a_front_end_of_waveforms_and_counters_survive(tmp_path):
+  sizes = dict(size='tiny', channels=8, kernels=(2, 3), vq_type='gumbel', codes=4)
+  model = models.get('wav2vec')(**sizes)
+  save(Pretrained('wav2vec', model, filled(model), 'a test'), tmp_path)
+  back = load(tmp_path, frontend={'normalise': False})
+  assert back.model == model and back.frontend.window == 465
+  assert back.variables['counters']['updates'].shape == ()
+  with pytest.raises(InputError, match='normalise is False in the weights, True was asked for'):
+    load(tmp_path, frontend={'normalise': True})
 
 
 def test_fingerprint_follows_weights_and_frontend():
