@@ -62,24 +62,29 @@ def save_tokenizer(folder, **args):
   return variables
 
 
-def start_bert(path, **spec):
+@pytest.fixture(scope='module')
+def bert():
   args = dict(size='tiny', width=16, depth=1, heads=2, hidden=16, tokenizer=TOKENIZER)
   model = models.get('code_bert')(**args)
   batch = dict(audio=jnp.zeros((1, 4000)), audio_mask=jnp.ones((1, 4000), bool))
-  state = jax.jit(lambda: init_state(model, optax.sgd(0.1), batch, 0, False))()
-  spec = dict(SPEC, path=str(path), include='.*', under='frozen/vq_wav2vec', **spec)
-  return state, warm_start(state, spec, model.frontend, model.borrowed)
+  return model, jax.jit(lambda: init_state(model, optax.sgd(0.1), batch, 0, False))()
 
 
-def test_weights_fill_the_part_that_they_are_for(tmp_path):
+def start_bert(bert, path):
+  model, state = bert
+  spec = dict(SPEC, path=str(path), include='.*', under='frozen/vq_wav2vec')
+  return warm_start(state, spec, model.frontend, model.borrowed)
+
+
+def test_weights_fill_the_part_that_they_are_for(bert, tmp_path):
   theirs = save_tokenizer(tmp_path)['params']
-  before, state = start_bert(tmp_path)
+  state = start_bert(bert, tmp_path)
   got = state.variables['frozen']['vq_wav2vec']['params']
   assert set(got) == {'extractor', 'quantizer'}
   for name, tree in got.items():
     for a, b in zip(*map(jax.tree.leaves, (tree, theirs[name])), strict=True):
       np.testing.assert_array_equal(a, b)
-  for a, b in zip(*map(jax.tree.leaves, (state.params, before.params)), strict=True):
+  for a, b in zip(*map(jax.tree.leaves, (state.params, bert[1].params)), strict=True):
     np.testing.assert_array_equal(a, b)
 
 
@@ -93,10 +98,10 @@ def test_weights_fill_the_part_that_they_are_for(tmp_path):
   ],
   ids=str,
 )
-def test_other_codes_are_refused(tmp_path, args, words):
+def test_other_codes_are_refused(bert, tmp_path, args, words):
   save_tokenizer(tmp_path, **args)
   with pytest.raises(InputError, match=words):
-    start_bert(tmp_path)
+    start_bert(bert, tmp_path)
 
 
 def test_another_size_is_refused(path):
