@@ -25,6 +25,8 @@ PARAMETERS = {
   'audio_mae/audioset_base': 136_336_128,
   'audio_mae/finetune_audioset20k': 85_659_407,
   'audio_mae/finetune_audioset2m': 85_659_407,
+  'vq_wav2vec/librispeech_gumbel': 34_063_488,
+  'wav2vec/librispeech_large': 32_537_088,
   'wav2vec2/librispeech_base': 95_044_608,
 }
 
@@ -103,6 +105,8 @@ def test_unknown_variants_are_refused(file):
 QUICK = (
   'audio_mae/builtin_tiny',
   'audio_mae/finetune_esc50',
+  'vq_wav2vec/bert',
+  'wav2vec/librispeech_large',
   'wav2vec2/librispeech_base',
   'wav2vec2/finetune_librispeech',
 )

@@ -96,6 +96,22 @@ class Aggregator(nn.Module):
     return jnp.stack(outputs)
 
 
+class Predictor(nn.Module):
+  """A linear map of the context for every step, and one bias for all: kernel `[c, s, c]`, which is
+  fairseq's transposed convolution over a single frame."""
+
+  steps: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, context: Float[Array, 'b n c']) -> Float[Array, 'b n s c']:
+    channels = context.shape[-1]
+    start = waveform.torch_linear(channels * self.steps)
+    kernel = self.param('kernel', start, (channels, self.steps, channels))
+    bias = self.param('bias', start, (channels,))
+    return layers.contract(context, kernel, 1, self.dtype) + bias.astype(self.dtype)
+
+
 class Wav2Vec(nn.Module):
   """wav2vec, and with a codebook vq-wav2vec.
 
@@ -131,7 +147,7 @@ class Wav2Vec(nn.Module):
   # None takes the size's figure: `__post_init__` fills it in before anything reads it.
   channels: int = None  # type: ignore[assignment]
   encoder_layers: int = None  # type: ignore[assignment]
-  kernels: tuple = None  # type: ignore[assignment]
+  kernels: tuple | list = None  # type: ignore[assignment]
   skip: bool = None  # type: ignore[assignment]
   residual_scale: float = 0.5
   conv_bias: bool = True
@@ -163,7 +179,14 @@ class Wav2Vec(nn.Module):
     for name, value in SIZES[self.size]._asdict().items():
       if getattr(self, name) is None:
         object.__setattr__(self, name, value)
-    object.__setattr__(self, 'kernels', tuple(self.kernels))
+    kernels = self.kernels if isinstance(self.kernels, tuple | list) else ()
+    if not kernels or any(type(k) is not int or k < 1 for k in kernels):
+      raise InputError(
+        f'wav2vec got kernels={self.kernels!r}; give a list of whole numbers of at least 1, the '
+        "frames that the context's convolutions see."
+      )
+    # JSON has lists; a module's attributes are hashable.
+    object.__setattr__(self, 'kernels', tuple(kernels))
     choices = dict(
       vq_type=VQ_TYPES, activation=waveform.ACTIVATIONS, padding=waveform.PADDINGS, dtype=DTYPES
     )
@@ -171,7 +194,7 @@ class Wav2Vec(nn.Module):
       if getattr(self, name) not in known:
         raise unknown(f'{name} of wav2vec', getattr(self, name), known)
     counts = dict(
-      encoder_layers=(self.encoder_layers, 5), kernels=(min(self.kernels, default=0), 1),
+      encoder_layers=(self.encoder_layers, 5), groups=(self.groups, 1), codes=(self.codes, 1),
       steps=(self.steps, 1), negatives=(self.negatives, 1), head_depth=(self.head_depth, 1),
       offset=(1 if self.offset is None else self.offset, 1),
     )  # fmt: skip
@@ -225,14 +248,10 @@ class Wav2Vec(nn.Module):
         self.groups, self.codes, self.gamma, self.combine_groups
       )
     self.aggregator = Aggregator(
-      self.kernels, self.conv_bias, self.zero_pad, self.skip, self.residual_scale,
+      tuple(self.kernels), self.conv_bias, self.zero_pad, self.skip, self.residual_scale,
       self.activation, self.dropout, dtype,
     )  # fmt: skip
-    # A transposed convolution over one frame: a linear map a step, and one bias for all.
-    start = waveform.torch_linear(self.channels * self.steps)
-    shape = (self.channels, self.steps, self.channels)
-    self.prediction_kernel = self.param('prediction_kernel', start, shape)
-    self.prediction_bias = self.param('prediction_bias', start, (self.channels,))
+    self.predictor = Predictor(self.steps, dtype)
 
   # -- Pre-training ----------------------------------------------------------------------------
 
@@ -316,9 +335,7 @@ class Wav2Vec(nn.Module):
 
   def _predict(self, context: Float[Array, 'b n d'], real: Bool[Array, 'b n'], train: bool):
     """Of every frame what the contexts `first_step`, `first_step` + 1, … before it predict."""
-    dtype = jnp.dtype(self.dtype)
-    made = layers.contract(context, self.prediction_kernel, 1, dtype)
-    made = waveform.drop(self, made + self.prediction_bias.astype(dtype), self.dropout, train)
+    made = waveform.drop(self, self.predictor(context), self.dropout, train)
     n = real.shape[1]
     late = [self.first_step + i for i in range(self.steps)]
     moved = [

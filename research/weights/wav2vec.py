@@ -52,8 +52,8 @@ def rules(model: nn.Module) -> list[Rule]:
     *_convolution(_ENCODER, 'params/extractor', 'encoder_layers', 0, False),
     *context,
     *(_quantizer(model) if model.vq_type != 'none' else []),
-    Rule(f'{_STEPS}.weight', 'params/prediction_kernel', 'steps'),
-    Rule(f'{_STEPS}.bias', 'params/prediction_bias'),
+    Rule(f'{_STEPS}.weight', 'params/predictor/kernel', 'steps'),
+    Rule(f'{_STEPS}.bias', 'params/predictor/bias'),
   ]
 
 

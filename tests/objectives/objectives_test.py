@@ -7,6 +7,8 @@ import pytest
 
 from research import objectives
 from research.errors import InputError
+from research.objectives.contrastive import wav2vec_contrastive
+from research.objectives.prediction import masked_codes
 from research.objectives.reconstruction import masked_patch_mse, normalise_patches
 from research.objectives.supervised import binary_cross_entropy, cross_entropy
 
@@ -86,6 +88,61 @@ def test_binary_cross_entropy():
   np.testing.assert_allclose(single, want, rtol=1e-6)
   extreme = {'logits': jnp.array([[200.0, -200.0]])}
   assert np.isfinite(binary_cross_entropy(extreme, {'label': jnp.array([[0.0, 1.0]])})[0])
+
+
+def frames_to_come():
+  h = jnp.array([[[[1.0, 0.0]], [[0.0, 2.0]], [[1.0, 1.0]]]])  # [1, 3 frames, 1 step, 2]
+  z = jnp.array([[[1.0, 0.0], [0.0, 1.0], [-1.0, 2.0]]])
+  negatives = jnp.array([[[1, 2], [0, 2], [0, 1]]])
+  used = jnp.array([[[False], [True], [True]]])
+  return {'predictions': h, 'targets': z, 'negatives': negatives, 'used': used}
+
+
+# Scores of a frame, then of its distractors: 2 against 0 and 4, then 1 against 1 and 1.
+SCORES = np.array([[2.0, 0.0, 4.0], [1.0, 1.0, 1.0]])
+
+
+def test_wav2vec_contrastive():
+  softplus = np.log1p(np.exp(np.array([-1, 1, 1]) * SCORES))
+  loss, metrics = both(wav2vec_contrastive, frames_to_come(), {})
+  np.testing.assert_allclose(loss, softplus.sum() / 2, rtol=1e-6)
+  # Frame 1 loses to its second distractor; a tie in which nothing differs is no success either.
+  assert float(metrics['sample_size']) == 2 and float(metrics['accuracy']) == 0
+  loss, _ = both(wav2vec_contrastive, frames_to_come(), {}, balanced=True)
+  np.testing.assert_allclose(loss, (softplus * [1, 0.5, 0.5]).sum() / 2, rtol=1e-6)
+  loss, _ = both(wav2vec_contrastive, frames_to_come(), {}, infonce=True)
+  log_p = SCORES[:, 0] - np.log(np.exp(SCORES).sum(axis=1))
+  np.testing.assert_allclose(loss, -log_p.sum() / 2, rtol=1e-6)
+  extra = {'quantiser_loss': jnp.float32(3.0), 'code_perplexity': jnp.float32(7.0)}
+  loss, metrics = both(wav2vec_contrastive, frames_to_come() | extra, {}, quantiser=0.5)
+  np.testing.assert_allclose(loss, softplus.sum() / 2 + 1.5, rtol=1e-6)
+  assert float(metrics['quantiser_loss']) == 3 and float(metrics['code_perplexity']) == 7
+  # A frame that wins, and a filler.
+  out = frames_to_come() | {'predictions': -frames_to_come()['predictions']}
+  twice = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), frames_to_come(), out)
+  loss, metrics = both(wav2vec_contrastive, twice, {'valid': jnp.array([False, True])})
+  want = np.log1p(np.exp(np.array([1, -1, -1]) * SCORES)).sum() / 2
+  np.testing.assert_allclose(loss, want, rtol=1e-6)
+  assert float(metrics['sample_size']) == 2
+  none, _ = both(wav2vec_contrastive, twice, {'valid': jnp.array([False, False])})
+  assert float(none) == 0
+
+
+def test_masked_codes():
+  logits = jnp.stack([LOGITS, LOGITS])[None].swapaxes(1, 2)  # [1, 2 frames, 2 groups, 3]
+  codes = jnp.array([[[0, 0], [1, 0]]])
+  out = {'code_logits': logits, 'codes': codes, 'span_mask': jnp.array([[True, True]])}
+  loss, metrics = both(masked_codes, out, {})
+  np.testing.assert_allclose(loss, -(2 * LOG_P[0, 0] + LOG_P[1, 1] + LOG_P[1, 0]) / 2, rtol=1e-6)
+  # Of the second frame only one group is right.
+  assert float(metrics['accuracy']) == 0.5 and float(metrics['sample_size']) == 2
+  loss, metrics = both(masked_codes, out | {'span_mask': jnp.array([[False, True]])}, {})
+  np.testing.assert_allclose(loss, -(LOG_P[1, 1] + LOG_P[1, 0]), rtol=1e-6)
+  assert float(metrics['accuracy']) == 0
+  loss, _ = both(masked_codes, out, {'valid': jnp.array([False])})
+  assert float(loss) == 0
+  with pytest.raises(ValueError, match='masked_codes'):
+    masked_codes(out | {'codes': codes[0]}, {})
 
 
 def test_wrong_ranks_are_refused():

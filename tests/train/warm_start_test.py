@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from research import models
+from research import models, weights
 from research.errors import InputError
 from research.train.state import init_state
 from research.train.warm_start import warm_start
@@ -35,8 +35,6 @@ def start(path, include='^(params/)?encoder/', **changes):
 
 @pytest.mark.parametrize('scan', [False, True])
 def test_blocks_one_by_one_fit_stacked_ones(path, scan):
-  from research import weights
-
   theirs = weights.load(path).variables['params']['encoder']
   ours = start(path, scan_layers=scan).params
   for i in range(2):
@@ -51,6 +49,59 @@ def test_blocks_one_by_one_fit_stacked_ones(path, scan):
   _, state = fresh(scan_layers=scan)
   for a, b in zip(*map(jax.tree.leaves, (ours['head'], state.params['head'])), strict=True):
     np.testing.assert_array_equal(a, b)
+
+
+TOKENIZER = dict(size='tiny', channels=16, kernels=(2,), codes=12, vq_type='gumbel')
+
+
+def save_tokenizer(folder, **args):
+  model = models.get('wav2vec')(**{**TOKENIZER, **args})
+  batch = dict(audio=jnp.zeros((1, 4000)), audio_mask=jnp.ones((1, 4000), bool))
+  variables = jax.jit(model.init)(jax.random.key(5), batch)
+  weights.save(weights.Pretrained('wav2vec', model, variables, 'a test'), folder)
+  return variables
+
+
+@pytest.fixture(scope='module')
+def bert():
+  args = dict(size='tiny', width=16, depth=1, heads=2, hidden=16, tokenizer=TOKENIZER)
+  model = models.get('code_bert')(**args)
+  batch = dict(audio=jnp.zeros((1, 4000)), audio_mask=jnp.ones((1, 4000), bool))
+  return model, jax.jit(lambda: init_state(model, optax.sgd(0.1), batch, 0, False))()
+
+
+def start_bert(bert, path):
+  model, state = bert
+  spec = dict(SPEC, path=str(path), include='.*', under='frozen/vq_wav2vec')
+  return warm_start(state, spec, model.frontend, model.borrowed)
+
+
+def test_weights_fill_the_part_that_they_are_for(bert, tmp_path):
+  theirs = save_tokenizer(tmp_path)['params']
+  state = start_bert(bert, tmp_path)
+  got = state.variables['frozen']['vq_wav2vec']['params']
+  assert set(got) == {'extractor', 'quantizer'}
+  for name, tree in got.items():
+    for a, b in zip(*map(jax.tree.leaves, (tree, theirs[name])), strict=True):
+      np.testing.assert_array_equal(a, b)
+  for a, b in zip(*map(jax.tree.leaves, (state.params, bert[1].params)), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+  ('args', 'words'),
+  [
+    (dict(activation='gelu'), "activation='gelu', but frozen/vq_wav2vec .* activation='relu'"),
+    (dict(vq_type='kmeans'), "vq_type='kmeans', but"),
+    (dict(codes=13), r'of shape .* this model'),
+    (dict(encoder_layers=5), 'lacks frozen/vq_wav2vec/params/extractor/conv_5/kernel'),
+  ],
+  ids=str,
+)
+def test_other_codes_are_refused(bert, tmp_path, args, words):
+  save_tokenizer(tmp_path, **args)
+  with pytest.raises(InputError, match=words):
+    start_bert(bert, tmp_path)
 
 
 def test_another_size_is_refused(path):

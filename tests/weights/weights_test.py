@@ -9,6 +9,7 @@ import orbax.checkpoint as ocp
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from research import models
 from research.errors import InputError
 from research.models.audio_mae import AudioMAE
 from research.models.audio_mae_classifier import AudioMAEClassifier
@@ -53,6 +54,17 @@ def test_a_scalar_stays_one(tmp_path):
   assert load_file(file)['counters/updates'].shape == ()
   loaded = load(tmp_path).variables['counters']['updates']
   assert loaded.shape == () and loaded == 7
+
+
+def test_a_front_end_of_waveforms_and_counters_survive(tmp_path):
+  sizes = dict(size='tiny', channels=8, kernels=(2, 3), vq_type='gumbel', codes=4)
+  model = models.get('wav2vec')(**sizes)
+  save(Pretrained('wav2vec', model, filled(model), 'a test'), tmp_path)
+  back = load(tmp_path, frontend={'normalise': False})
+  assert back.model == model and back.frontend.window == 465
+  assert back.variables['counters']['updates'].shape == ()
+  with pytest.raises(InputError, match='normalise is False in the weights, True was asked for'):
+    load(tmp_path, frontend={'normalise': True})
 
 
 def test_fingerprint_follows_weights_and_frontend():

@@ -1,0 +1,89 @@
+"""BERT base over the codes of vq-wav2vec, on LibriSpeech, 960 hours, unlabelled (arXiv 1910.05453,
+section 4).
+
+python -m launch.train --config=experiments/vq_wav2vec/bert.py --workdir=DIR \
+  --config.data.root=/data/LibriSpeech --config.init.path=VQ_WAV2VEC
+
+VQ_WAV2VEC is a run of experiments/vq_wav2vec/librispeech_gumbel.py or a converted release; name its
+kind: `:kmeans` (default), `:gumbel`. `:debug` is a few steps of a narrow model on the codes of a
+random tokenizer, on the built-in corpus.
+
+Hardware of the authors: 128 GPUs. The paper scores it with another system's acoustic model and
+decoder on TIMIT and WSJ; no score of this model here is comparable, and none was measured.
+
+Numbers: from summaries of the paper, not checked against it: BERT base, spans of 10 frames that
+start at 5 % of the frames, 128 x 3072 frames a batch (here 192 crops of 2048 frames, 20.5 s),
+250,000 updates, 1e-5 after 10,000 of warm-up, then linear down to 0. The rest (Adam's moments and
+weight decay, dropout, codes replaced at random) is RoBERTa's in fairseq. How codes are written and
+predicted differs: see research/models/code_bert.py.
+"""
+
+import ml_collections
+
+
+def get_config(arg='kmeans'):
+  variant = arg or 'kmeans'
+  if variant not in ('kmeans', 'gumbel', 'debug'):
+    raise ValueError(f'bert.py has no variant {arg!r}: kmeans, gumbel or debug.')
+  kind = 'kmeans' if variant == 'debug' else variant
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.total_steps = 250_000
+
+  config.data = dict(
+    source='librispeech',
+    split='train',
+    sample_rate=16_000,
+    seconds=20.5,
+    crop='random',
+    buckets=8,
+    batch_size=192,
+    num_threads=16,
+  )
+  tokenizer = dict(size=f'vq_{kind}', combine_groups=True)
+  config.model = dict(
+    name='code_bert', args=dict(size='base', tokenizer=tokenizer, dtype='bfloat16')
+  )
+  config.init = dict(path=None, under='frozen/vq_wav2vec')
+  config.objective = dict(name='masked_codes', args={})
+  config.optim = dict(
+    name='adamw',
+    lr=1e-5,
+    b1=0.9,
+    b2=0.98,
+    eps=1e-6,
+    weight_decay=0.01,
+    no_decay='$^',
+    schedule=dict(name='polynomial', warmup_steps=10_000, power=1.0),
+  )
+  config.evals = dict(
+    valid=dict(name='validation', every=5000, data=dict(split='valid', batch_size=32)),
+  )
+  # A limit of ours: with fewer than ten codes in use there is nothing to predict.
+  config.watch = dict(
+    representation_std=dict(min=1e-3, after=50),
+    code_perplexity=dict(min=10.0, after=0),
+  )
+  config.log_every = 100
+  config.checkpoint = dict(every=5000, keep=2)
+
+  if variant == 'debug':
+    config.total_steps = 4
+    config.init = None
+    config.data.update(source='builtin', seconds=2.0, batch_size=4, num_threads=2)
+    config.model.args.update(
+      size='tiny',
+      tokenizer=dict(size='tiny', channels=32, kernels=(2, 3), vq_type='kmeans', codes=20),
+      width=32,
+      depth=2,
+      heads=2,
+      hidden=64,
+      dtype='float32',
+    )
+    config.optim.schedule.warmup_steps = 1
+    config.evals.valid.every = 2
+    config.evals.valid.data.batch_size = 4
+    config.evals.valid.batches = 1
+    config.log_every = 1
+    config.checkpoint.every = 2
+  return config
