@@ -15,7 +15,7 @@ Letters: b batch, t samples, n frames, d width, l layers, g groups, k codes a gr
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -98,6 +98,8 @@ class CodeBert(nn.Module):
       instead of the mask's vector (fairseq's defaults for masked language models).
     dropout, attention_dropout: RoBERTa's.
   """
+
+  MAX_SECONDS: ClassVar[float] = waveform.MAX_SECONDS
 
   size: str = 'base'
   frontend: Any = None

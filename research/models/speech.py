@@ -64,8 +64,7 @@ class SpeechEncoder(nn.Module):
 
   SIZES: ClassVar[Mapping[str, Size]] = {}
   TITLE: ClassVar[str] = ''
-  # Every frame attends to every other: at 300 s a head has 225 million pairs.
-  MAX_SECONDS: ClassVar[float] = 300.0
+  MAX_SECONDS: ClassVar[float] = waveform.MAX_SECONDS
 
   size: str = 'base'
   frontend: Any = None

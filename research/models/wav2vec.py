@@ -8,7 +8,7 @@ Letters: b batch, t samples, n frames, c or d channels, s prediction steps, k di
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -141,6 +141,8 @@ class Wav2Vec(nn.Module):
     padding: 'masked' or 'published', see `models/waveform.py`; here every convolution has a norm
       over time, so a clip is padded as published only at a price.
   """
+
+  MAX_SECONDS: ClassVar[float] = waveform.MAX_SECONDS
 
   size: str = 'large'
   frontend: Any = None

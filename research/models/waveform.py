@@ -32,6 +32,9 @@ from research.models.convolutions import (
 Dtype = Any
 Stem = tuple[tuple[int, int, int], ...]  # (channels, kernel, stride) of every layer
 EPSILON = 1e-5
+# The longest clip that is embedded in one piece: at 512 channels the first convolution's output of
+# 300 s takes 2 GB, and attention has 225 million pairs a head.
+MAX_SECONDS = 300.0
 NORMS = ('group', 'layer')
 PADDINGS = ('masked', 'published')
 # PyTorch's kaiming_normal_: variance 2 / fan_in.
