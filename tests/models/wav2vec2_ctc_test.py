@@ -41,6 +41,27 @@ def test_padded_frames_are_certainly_blank():
   assert np.isfinite(np.asarray(out['logits'])[np.asarray(out['frame_mask'])]).all()
 
 
+def test_logits_of_a_clip_are_the_same_alone_padded_and_in_a_batch():
+  """Padded by one second, by ten, and as one of eight: at most 1e-5 apart."""
+  model = Wav2Vec2CTC(**TINY)
+  variables = start(model)
+  call = jax.jit(model.apply)
+  batch = clips((9000, 400, 720, 16_000, 12_345, 5000, 3000, 7777))
+  alone = clips((9000,))
+  want = np.asarray(call(variables, {k: alone[k] for k in ('audio', 'audio_mask')})['logits'])
+  n = want.shape[1]
+  for rows, extra in ((1, 16_000), (1, 160_000), (8, 0)):
+    audio, mask = batch['audio'][:rows], batch['audio_mask'][:rows]
+    if rows == 1:
+      audio, mask = alone['audio'], alone['audio_mask']
+    padded = {
+      'audio': np.pad(audio, ((0, 0), (0, extra)), constant_values=np.nan),
+      'audio_mask': np.pad(mask, ((0, 0), (0, extra))),
+    }
+    got = np.asarray(call(variables, padded)['logits'])
+    np.testing.assert_allclose(got[:1, :n], want, atol=1e-5)
+
+
 def test_masked_frames_are_the_token_and_masked_channels_are_zero():
   model = Wav2Vec2CTC(**TINY, channel_prob=0.5, mask_length=3)
   variables = start(model)
