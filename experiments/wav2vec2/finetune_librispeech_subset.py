@@ -24,7 +24,7 @@ def get_config(arg=''):
     )
   config = ml_collections.ConfigDict()
   config.seed = 0
-  config.total_steps = 1200
+  config.total_steps = 400
 
   root = os.environ.get('OIDO_DATA', 'data')
   config.data = dict(
@@ -71,11 +71,11 @@ def get_config(arg=''):
     ),
   )
   config.evals = dict(
-    valid=dict(name='transcription', every=200, data=dict(split='dev', batch_size=8)),
+    valid=dict(name='transcription', every=100, data=dict(split='dev', batch_size=8)),
     test=dict(name='transcription', data=dict(split='test', batch_size=8)),
   )
   config.log_every = 50
-  config.checkpoint = dict(every=200, keep=2, best='valid/cer')
+  config.checkpoint = dict(every=100, keep=2, best='valid/cer')
 
   if arg == 'debug':
     config.total_steps = 4
