@@ -69,8 +69,9 @@ def references(source, column):
   """
   if column is None and 'transcript' not in source.column_names:
     return None
-  values = source.column(column or 'transcript')
-  return [v if isinstance(v, str) else ' '.join(v) for v in values]
+  from research.audio import transcripts
+
+  return transcripts.texts(source, column or 'transcript')
 
 
 def decoder(model):

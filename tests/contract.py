@@ -6,6 +6,7 @@ same loss and gradients on meshes of eight devices; (6) `embed` on any length do
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,7 +25,7 @@ from research.train.state import STREAMS
 Arrays = dict[str, np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # each is itself alone: a key of caches
 class Subject:
   """A model under test, small.
 
@@ -194,13 +195,19 @@ MESHES = (
 )
 
 
-def check_mesh(subject: Subject, mesh_shape: Mapping[str, int]) -> None:
-  """Parameters and batch spread over eight devices: the same loss and gradients as on one."""
+@functools.cache
+def _on_one_device(subject: Subject) -> tuple[Any, ...]:
+  """(compiled function, parameters, other variables, batch, loss, gradients) of a subject."""
   model = subject.model()
   params, rest = split(subject.variables(model))
   batch = subject.batch(model, [model.frontend.samples(20 + 9 * i) for i in range(8)])
   function = jax.jit(loss_and_gradients(subject, model))
-  want, wanted = function(params, rest, batch)
+  return function, params, rest, batch, *function(params, rest, batch)
+
+
+def check_mesh(subject: Subject, mesh_shape: Mapping[str, int]) -> None:
+  """Parameters and batch spread over eight devices: the same loss and gradients as on one."""
+  function, params, rest, batch, want, wanted = _on_one_device(subject)
   mesh = sharding.make_mesh(mesh_shape)
   spread = jax.device_put((params, rest), sharding.shardings((params, rest), mesh))
   specs = [x.sharding.spec for x in jax.tree.leaves(spread)]

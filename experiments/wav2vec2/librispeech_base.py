@@ -9,7 +9,7 @@ corpus.
 
 Hardware of the authors: 64 GPUs (base), 128 (large). Fine-tuned on the 960 hours, the released base
 model has 3.4 / 8.6 % word errors on test clean / other without a language model (its model card).
-Not reproduced here: the data is not ours to ship, and fine-tuning is not there yet.
+finetune_librispeech.py goes on from here. Not reproduced: the data is not ours to ship.
 
 Numbers: fairseq's examples/wav2vec/config/pretraining/wav2vec2_base_librispeech.yaml and the paper:
 crops of 250,000 samples, 1.6 hours a batch, 400,000 updates (base); 320,000 samples, 2.7 hours,

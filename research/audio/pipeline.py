@@ -359,8 +359,12 @@ class _Loader:
 
   def _fill(self, out: np.ndarray, batch: plan.Batch, slot: int, row: int) -> tuple[int, int]:
     """Decodes `row`, or a substitute, into `out`; returns the row taken and its length."""
-    reason, given = '', row
+    reason = ''
     for attempt in range(ATTEMPTS):
+      seconds = len(out) / self.sample_rate
+      if attempt and self.tokens is not None and not self.tokens.fits(row, seconds):
+        row = self.batches.substitute(batch, slot, attempt)
+        continue
       self.bad_files.seen(1)
       try:
         clip = self._decode(self.source[row], batch, slot, len(out))
@@ -373,8 +377,6 @@ class _Loader:
         return row, 0
       self.bad_files.check()
       row = self.batches.substitute(batch, slot, attempt)
-      if self.tokens is not None and not self.tokens.fits(row, len(out) / self.sample_rate):
-        row, reason = given, 'the substitutes were too long for their transcripts'
     raise InputError(
       f'{ATTEMPTS} clips in a row of {self.source.name!r} could not be read; the last one: {reason}'
     )

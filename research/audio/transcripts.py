@@ -1,6 +1,7 @@
 """Transcripts of clips as padded arrays of symbols."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,17 @@ from research.errors import InputError, unknown
 GRACE = 1e-3
 
 
+def texts(source: Source, column: str) -> list[str]:
+  """What was said in each clip: a text, or the words of a list; '' where that is not known.
+
+  Raises:
+    InputError: there is no such column.
+  """
+  if column not in source.column_names:
+    raise unknown(f'transcript column of {source.name!r}', column, source.column_names)
+  return [v if isinstance(v, str) else ' '.join(map(str, v)) for v in source.column(column)]
+
+
 @dataclasses.dataclass
 class Tokens:
   """Symbols of every clip's transcript, and how long the clips are (seconds)."""
@@ -21,17 +33,28 @@ class Tokens:
   ids: list[np.ndarray]
   durations: Float[np.ndarray, 'clips']
 
+  def __post_init__(self):
+    order = np.argsort(self.durations, kind='stable')
+    counts = np.array([len(x) for x in self.ids])[order]
+    self._sorted, self._longest = self.durations[order], np.maximum.accumulate(counts)
+
   @classmethod
   def of(cls, source: Source, column: str | None, symbols: Sequence[str]) -> 'Tokens | None':
-    """Of a column of the source; None without a column. Raises InputError where there is none."""
+    """Of a column of the source; None without a column.
+
+    Raises:
+      InputError: where a clip has no transcript: silence would be learned from it.
+    """
     if column is None:
       return None
-    if column not in source.column_names:
-      raise unknown(f'transcript column of {source.name!r}', column, source.column_names)
-    texts = source.column(column)
-    if not any(texts):
-      raise InputError(f'No clip of {source.name!r} has a {column!r}; CTC needs transcripts.')
-    return cls([text.encode(str(t), symbols) for t in texts], np.asarray(source.durations()))
+    said = texts(source, column)
+    if not all(said):
+      raise InputError(
+        f'{sum(not t for t in said)} of {len(said)} clips of {source.name!r} have no {column!r}; '
+        'CTC needs transcripts: leave such clips out.'
+      )
+    encode = functools.partial(text.encode, symbols=symbols)
+    return cls(list(map(encode, said)), np.asarray(source.durations()))
 
   def fits(self, row: int, seconds: float) -> bool:
     """Whether a clip is whole in a batch of so many seconds."""
@@ -51,8 +74,8 @@ class Tokens:
   ) -> Int[np.ndarray, 'b u']:
     """Symbols of clips, -1 behind their ends; rows that are not valid are empty. u is that of the
     longest transcript of all clips that fit, so that batches of one length have one shape."""
-    fitting = self.durations <= seconds + GRACE
-    width = max([1, *(len(x) for x, fit in zip(self.ids, fitting) if fit)])
+    fitting = int(np.searchsorted(self._sorted, seconds + GRACE, side='right'))
+    width = max(1, int(self._longest[fitting - 1]) if fitting else 1)
     out = np.full((len(rows), width), -1, np.int32)
     for i, row in enumerate(rows):
       if valid[i]:

@@ -132,6 +132,10 @@ class BeamSearch:
       return self._letters(decoder.ZeroLM(), 0.0)
     listed = read_unigrams(self.lm)
     if self.lexicon is not None:
+      if listed is not None and text.BOUNDARY in listed:
+        raise InputError(
+          f'{self.lm} is an n-gram of letters, and the lexicon is for one of words: leave out one.'
+        )
       return self._words(read_lexicon(self.lexicon))
     if listed is None:
       raise InputError(

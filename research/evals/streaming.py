@@ -67,6 +67,8 @@ def stream(
   if most is not None and (seconds is None or seconds > most):
     long = durations > most
     if bad_files is not None:
+      # They count among all clips, not among the first ones that are read.
+      bad_files.seen(len(source))
       for i in np.flatnonzero(long):
         bad_files.record(
           source.id(i),

@@ -74,8 +74,8 @@ class Wav2Vec2(speech.SpeechEncoder):
 
     Args:
       batch: 'audio' [b, t], 'audio_mask' [b, t]. Draws may be given: 'span_mask' [b, n] (shorter or
-        longer is as good), 'negative_draws' int [b, m or more, k] below (masked frames - 1),
-        'gumbel_noise' [b, m, g, k]; else they come from rngs 'mask' and 'noise'.
+        longer is as good; m is n then), 'negative_draws' int [b, m or more, k] below (masked
+        frames - 1), 'gumbel_noise' [b, m, g, k]; else they come from rngs 'mask' and 'noise'.
       train: dropout, Gumbel noise and the update counter act.
 
     Returns:
@@ -92,6 +92,7 @@ class Wav2Vec2(speech.SpeechEncoder):
 
     # The masked frames of every clip, first ones first, in as many places as there can ever be.
     most = most_masked(real.shape[1], self.mask_prob, self.mask_length, self.min_masks)
+    most = real.shape[1] if 'span_mask' in batch else most
     places = jnp.argsort(~mask, axis=1, stable=True)[:, :most]
     used = jnp.take_along_axis(mask, places, axis=1)
     hidden = waveform.drop(self, _take(normed, places), self.input_dropout, train)

@@ -28,7 +28,8 @@ class Wav2Vec2CTC(speech.SpeechEncoder):
     vocabulary: symbols in the order of the logits; empty leaves the head out.
     blank: index of CTC's blank among them.
     head_dropout: of the head's input.
-    freeze_feature_encoder: no gradient enters the convolutions.
+    freeze_feature_encoder: no gradient enters the convolutions; the default where `gradient_scale`
+      says nothing else.
     freeze_updates: for so many updates only the head learns; masks and dropout act all the same.
   """
 
@@ -38,7 +39,7 @@ class Wav2Vec2CTC(speech.SpeechEncoder):
   vocabulary: Sequence[str] = LETTERS  # a list from a file becomes a tuple
   blank: int = 0
   head_dropout: float = 0.0
-  freeze_feature_encoder: bool = True
+  freeze_feature_encoder: bool | None = None
   freeze_updates: int = 0
   activation_dropout: float = 0.1
   layer_drop: float = 0.1
@@ -48,6 +49,15 @@ class Wav2Vec2CTC(speech.SpeechEncoder):
     if self.vocabulary and not 0 <= self.blank < len(self.vocabulary):
       raise InputError(
         f'blank={self.blank} is no index of a vocabulary of {len(self.vocabulary)} symbols.'
+      )
+    # Two words for one thing must say the same.
+    stopped = self.gradient_scale is None or self.gradient_scale == 0.0
+    if self.freeze_feature_encoder is None:
+      object.__setattr__(self, 'freeze_feature_encoder', stopped)
+    if self.gradient_scale is not None and stopped != self.freeze_feature_encoder:
+      raise InputError(
+        f'{self.TITLE} got freeze_feature_encoder={self.freeze_feature_encoder} and '
+        f'gradient_scale={self.gradient_scale:g}: the first is True where the second is 0.'
       )
     super().__post_init__()
 

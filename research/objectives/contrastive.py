@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from research.errors import InputError
+
 EPSILON = 1e-8  # torch.cosine_similarity
 
 
@@ -45,6 +47,10 @@ def wav2vec2_contrastive(
   places = jnp.arange(c.shape[1])[None, :, None]
   drawn = jnp.concatenate([jnp.broadcast_to(places, (*c.shape[:2], 1)), out['negatives']], axis=2)
   logits = jnp.take_along_axis(pairs, drawn, axis=2) / kappa
+  if 'codes' not in out:
+    raise InputError(
+      'wav2vec2_contrastive needs the codes of a quantiser: set config.model.args.quantise=True.'
+    )
   codes = out['codes']
   same = (codes[:, :, None] == codes[:, None, :]).all(axis=-1)
   same = jnp.take_along_axis(same, out['negatives'], axis=2)

@@ -118,7 +118,7 @@ KINDS = {
 }  # fmt: skip
 
 
-def _check_kind(value: Any, kinds: Sequence[type], name: str) -> None:
+def _check_kind(value: Any, kinds: Sequence[Any], name: str) -> None:
   """Raises InputError where `value` has none of these types; a float may be written as an int."""
   if not set(kinds) <= {*KINDS, type(None)}:
     return
@@ -166,6 +166,7 @@ def complete(config: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
     raise unknown('setting', f'config.optim.schedule.{key}', optim.SCHEDULE_DEFAULTS)
   check_arguments('model', full['model'], model_arguments)
   check_arguments('objective', full['objective'], objective_arguments)
+  _same_blank(full)
   full['augment'] = [{'args': {}, **a} for a in full['augment']]
   for item in full['augment']:
     check_arguments('augmentation', item, augmentation_arguments)
@@ -179,6 +180,19 @@ def complete(config: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
       f"'valid/loss'. config.evals has: {', '.join(full['evals']) or 'none'}."
     )
   return _plain(full)
+
+
+def _same_blank(full: Mapping[str, Any]) -> None:
+  """The blank of the loss is that of the model's vocabulary."""
+  if full['objective']['name'] != 'ctc':
+    return
+  ours = full['objective']['args'].get('blank', 0)
+  models_own = full['model']['args'].get('blank', 0)
+  if ours != models_own:
+    raise InputError(
+      f'config.objective.args.blank is {ours} and config.model.args.blank is {models_own}: set '
+      'both alike.'
+    )
 
 
 def _positive(value: Any, name: str, optional: bool = False) -> None:
@@ -302,6 +316,7 @@ def usable(clips: sources.Source, data: Mapping[str, Any]) -> sources.Source:
   """The clips that training can use: of at least `min_seconds`, and with transcripts, which a
   cropped clip does not say, of at most `seconds`."""
   least, most = data['min_seconds'], data['seconds'] if data['transcript'] else None
+  clips = spoken(clips, data)
   if least is None and most is None:
     return clips
   durations = clips.durations()
@@ -317,6 +332,23 @@ def usable(clips: sources.Source, data: Mapping[str, Any]) -> sources.Source:
       (~keep).sum(), len(clips), clips.name, least or 0.0, most or np.inf,
     )  # fmt: skip
   return clips.select(np.flatnonzero(keep))
+
+
+def spoken(clips: sources.Source, data: Mapping[str, Any]) -> sources.Source:
+  """Where transcripts are asked for, the clips that have one; an empty one says nothing."""
+  if not data['transcript']:
+    return clips
+  known = np.array([bool(t) for t in transcripts.texts(clips, data['transcript'])])
+  if not known.any():
+    raise InputError(
+      f'No clip of {clips.name!r} has a {data["transcript"]!r}; CTC needs transcripts.'
+    )
+  if not known.all():
+    logging.warning(
+      '%d of %d clips of %r have no %s and are left out.',
+      (~known).sum(), len(clips), clips.name, data['transcript'],
+    )  # fmt: skip
+  return clips.select(np.flatnonzero(known))
 
 
 def _hold_out(clips: sources.Source, split: str) -> sources.Source:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from research.audio import pipeline, text
+from research.audio import pipeline, text, transcripts
 from research.errors import InputError, unknown
 from research.evals import asr, scores
 from research.train import build, sharding
@@ -64,7 +64,7 @@ def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
   """The objective on held-out clips with fixed random draws, and accuracy or mAP where there are
   logits."""
   data = _data(run, spec)
-  rows = build.source(data)
+  rows = build.spoken(build.source(data), data)
   teacher_forward = bool((run.config['teacher'] or {}).get('forward'))
   replicated = NamedSharding(run.mesh, PartitionSpec())
 
@@ -119,8 +119,8 @@ def transcription(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
       f'config.evals.{name} asks for transcription: it needs config.data.transcript, the column '
       'that holds the transcripts, and a model with a vocabulary.'
     )
-  rows = build.source(data)
-  texts = rows.column(data['transcript'])
+  rows = build.spoken(build.source(data), data)
+  texts = transcripts.texts(rows, data['transcript'])
   symbols, blank = run.model.vocabulary, run.model.blank
   replicated = NamedSharding(run.mesh, PartitionSpec())
 

@@ -5,6 +5,7 @@ import pytest
 
 from research.audio import pipeline, sources, text
 from research.errors import InputError
+from research.train import build
 
 
 def spoken():
@@ -58,6 +59,24 @@ def test_what_cannot_be_said_is_refused():
   events = sources.open_source('builtin').where(dict(kind='event'))
   with pytest.raises(InputError, match='CTC needs transcripts'):
     pipeline.train_batches(events, batch_size=8, transcript='transcript')
+
+
+def test_clips_without_a_transcript_are_left_out_of_training():
+  data = dict(build.DATA, transcript='transcript')
+  clips = build.usable(sources.open_source('builtin', split='train'), data)
+  assert set(clips.column('kind')) == {'digit', 'word', 'sentence'}
+  events = sources.open_source('builtin').where(dict(kind='event'))
+  with pytest.raises(InputError, match="has a 'transcript'"):
+    build.usable(events, data)
+
+
+def test_the_blank_of_the_loss_is_that_of_the_model():
+  model = dict(name='wav2vec2_ctc', args=dict(vocabulary=['a', '_', '|'], blank=1))
+  config = dict(total_steps=1, model=model, objective=dict(name='ctc', args={}))
+  with pytest.raises(InputError, match='blank is 0 and '):
+    build.complete(config)
+  config['objective']['args'] = dict(blank=1)
+  assert build.complete(config)['objective']['args']['blank'] == 1
 
 
 def test_a_bad_clip_is_replaced_together_with_its_transcript(tmp_path):

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research.audio.bad_files import BadFiles
 from research.audio.decode import decode
 from research.audio.sources import open_source
 from research.errors import InputError
 from research.evals import cache as cache_lib
-from research.evals import embeddings, pooling
+from research.evals import embeddings, pooling, streaming
 from research.features.waveform import Waveform
 from tests.evals import toy
 
@@ -149,6 +150,24 @@ def test_bad_and_short_clips_are_named(system, source, tmp_path):
   assert set(found.missing) == set(names)
   assert 'shorter than one frame' in found.missing['900_01.flac']
   assert len(found.missing['300_00.flac']) > 10
+
+
+def test_clips_too_long_for_one_piece_are_named_and_the_others_embedded(system, tmp_path):
+  """However many they are: they are not taken for a wrong folder."""
+  toy.tones(tmp_path / 'tones', per_class=20)
+  source = open_source(str(tmp_path / 'tones'))
+  seconds = float(source.durations().max())
+  short = dataclasses.replace(system, max_seconds=seconds - 1e-3)
+  fits = source.durations() <= short.max_seconds
+  assert 0 < fits.sum() < len(source)
+  bad = BadFiles(None, 0.9)
+  rows = [
+    row for part in streaming.stream(short, source, layers=(2,), pool='mean', bad_files=bad)
+    for row in part.rows
+  ]  # fmt: skip
+  assert sorted(rows) == np.flatnonzero(fits).tolist()
+  assert {name for name, _ in bad.items()} == {source.id(i) for i in np.flatnonzero(~fits)}
+  assert all('--window' in reason for _, reason in bad.items())
 
 
 def test_nothing_readable_is_an_error(system, source, tmp_path):

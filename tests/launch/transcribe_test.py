@@ -100,7 +100,7 @@ def test_killed_it_goes_on(model, tmp_path):
   """SIGKILL as soon as the first of several blocks of clips is being written."""
   clips = tmp_path / 'clips'
   clips.mkdir()
-  said = {f'{i:03d}.wav': f'{"ETAONIHSRD"[i % 10]} {"TEN" if i % 3 else "ANT"}' for i in range(600)}
+  said = {f'{i:03d}.wav': f'{"ETAONIHSRD"[i % 10]} {"TEN" if i % 3 else "ANT"}' for i in range(300)}
   for name, words in said.items():
     soundfile.write(clips / name, speak(words), RATE)
   out = tmp_path / 't.jsonl'
@@ -114,11 +114,11 @@ def test_killed_it_goes_on(model, tmp_path):
   process.communicate()
   assert process.returncode == -signal.SIGKILL and not out.exists()
   before = len(kept.read_bytes().splitlines())
-  assert 0 < before < 600
+  assert 0 < before < 300
   done = runner.run(*args)
   assert done.returncode == 0, done.stderr
   # What was done is not done again; a line that the kill has cut is.
-  assert 600 - before <= done.stdout.count('.wav: ') <= 601 - before
+  assert 300 - before <= done.stdout.count('.wav: ') <= 301 - before
   assert {row['id']: row['text'] for row in rows_of(out)} == said
   again = runner.run(*args)
   assert again.returncode == 2 and 'is there already' in again.stderr

@@ -112,6 +112,14 @@ def test_the_convolutions_learn_where_they_are_asked_to():
   assert all(gradients(model, start(model), 0).values())
 
 
+def test_frozen_convolutions_have_two_names_that_agree():
+  assert Wav2Vec2CTC(**TINY).gradient_scale == 0.0
+  assert not Wav2Vec2CTC(**TINY, gradient_scale=0.3).freeze_feature_encoder
+  assert Wav2Vec2CTC(**TINY, freeze_feature_encoder=False).gradient_scale == 1.0
+  with pytest.raises(InputError, match='freeze_feature_encoder=True and '):
+    Wav2Vec2CTC(**TINY, gradient_scale=0.3, freeze_feature_encoder=True)
+
+
 def test_impossible_settings_are_refused():
   with pytest.raises(InputError, match='blank=5'):
     Wav2Vec2CTC(**TINY, blank=5)
