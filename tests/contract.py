@@ -1,12 +1,14 @@
 """What every model promises, as checks that take any model.
 
-(1) samples behind the mask may be NaN and change nothing; (2) the same result with and without jit;
+(1) samples behind the mask may be NaN and change nothing; (2) the same result with and without jit,
+and models with equal arguments, JSON's too, are equal and have a hash;
 (3) gradients reach every trainable parameter; (4) bf16 compute with float32 parameters; (5) the
 same loss and gradients on meshes of eight devices; (6) `embed` on any length down to one frame.
 """
 
 import dataclasses
 import functools
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,6 +23,7 @@ from research import models
 from research.errors import InputError
 from research.train import sharding
 from research.train.state import STREAMS
+from research.weights.pretrained import model_args
 
 Arrays = dict[str, np.ndarray]
 
@@ -122,8 +125,10 @@ def check_padding(subject: Subject) -> None:
 
 
 def check_jit(subject: Subject) -> None:
-  """Compiled and op by op: the same outputs."""
+  """Compiled and op by op: the same outputs; equal models are one to the caches of programs."""
   model = subject.model()
+  again = models.get(subject.name)(**json.loads(json.dumps(model_args(model, defaults=True))))
+  assert again == model and hash(again) == hash(model)
   variables = subject.variables(model)
   batch = subject.batch(model, [model.frontend.samples(60), model.frontend.samples(40)])
   eager, compiled = model.apply(variables, batch), jax.jit(model.apply)(variables, batch)

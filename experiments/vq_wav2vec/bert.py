@@ -70,6 +70,7 @@ def get_config(arg='kmeans'):
   if variant == 'debug':
     config.total_steps = 4
     config.init = None
+    config.watch.code_perplexity.min = 1.0
     config.data.update(source='builtin', seconds=2.0, batch_size=4, num_threads=2)
     config.model.args.update(
       size='tiny',

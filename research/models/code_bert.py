@@ -89,7 +89,7 @@ class CodeBert(nn.Module):
   Attributes:
     size: a key of SIZES; the attributes that are None take its figures.
     frontend: `features.Waveform` or its settings.
-    tokenizer: arguments of the frozen vq-wav2vec (`models/wav2vec.py`).
+    tokenizer: arguments of the frozen vq-wav2vec (`models/wav2vec.py`), a dict; kept as pairs.
     frames: with a learned position each; longer clips are encoded in windows of so many, one by
       one, as s3prl does (RoBERTa's number is 512; that of the released model is not published).
     mask_prob, mask_length: share of the frames that spans would cover if they did not overlap, and
@@ -127,15 +127,18 @@ class CodeBert(nn.Module):
     for name, value in SIZES[self.size]._asdict().items():
       if getattr(self, name) is None:
         object.__setattr__(self, name, value)
-    object.__setattr__(self, 'tokenizer', dict(self.tokenizer))
+    # Pairs, because a module's attributes are hashable; JSON has them as lists.
+    given = sorted(dict(self.tokenizer).items())
+    pairs = tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in given)
+    object.__setattr__(self, 'tokenizer', pairs)
     known = [f for f in Wav2Vec.__dataclass_fields__ if f not in ('parent', 'name', 'frontend')]
-    for name in self.tokenizer:
+    for name, _ in pairs:
       if name not in known:
         raise unknown('argument of the tokenizer of code_bert', name, known)
     vq = self._vq()
     if vq.vq_type == 'none':
       raise InputError(
-        f'code_bert got a tokenizer without codes ({self.tokenizer}): give it a vq_type, gumbel or '
+        f'code_bert got a tokenizer without codes ({dict(pairs)}): give it a vq_type, gumbel or '
         'kmeans, or the size vq_gumbel or vq_kmeans.'
       )
     object.__setattr__(self, 'frontend', vq.frontend)
@@ -149,7 +152,7 @@ class CodeBert(nn.Module):
     super().__post_init__()
 
   def _vq(self) -> Wav2Vec:
-    return Wav2Vec(**self.tokenizer, frontend=self.frontend, parent=None)
+    return Wav2Vec(**dict(self.tokenizer), frontend=self.frontend, parent=None)
 
   @property
   def borrowed(self) -> dict[str, dict[str, Any]]:
