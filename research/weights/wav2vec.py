@@ -7,12 +7,52 @@ import flax.linen as nn
 import numpy as np
 
 from research.errors import InputError
+from research.weights.stated import NOTHING, Fact, Stated, settle
 from research.weights.tables import Rule, linear
-from research.weights.vit import settle
+from research.weights.wav2vec2_cfg import cfg_model
 
 IGNORED: Sequence[str] = ()
 _ENCODER, _CONTEXT = 'feature_extractor.conv_layers', 'feature_aggregator.conv_layers'
 _STEPS, _QUANTIZER = 'wav2vec_predictions.project_to_steps', 'vector_quantizer'
+
+# Of fairseq's Wav2VecConfig: what the arrays do not show, and what only one value of can be read.
+_FACTS = {
+  'skip_connections_agg': 'skip',
+  'log_compression': 'log_compression',
+  'activation': 'activation',
+  'residual_scale': 'residual_scale',
+  'agg_zero_pad': 'zero_pad',
+}
+_ONLY = {
+  'aggregator': 'cnn',
+  'project_features': 'none',
+  'skip_connections_feat': False,
+  'non_affine_group_norm': False,
+}
+
+
+def describe(files: Mapping[str, Any]) -> Stated:
+  """What the checkpoint's configuration says, if there is one that is plain data.
+
+  Args:
+    files: 'cfg': {'model': …}, or the flat arguments that old checkpoints have.
+
+  Raises:
+    InputError: a value that the model does not know.
+  """
+  cfg = files.get('cfg')
+  if not isinstance(cfg, Mapping) or not cfg:
+    return NOTHING
+  model = cfg_model(cfg)
+  for key, known in _ONLY.items():
+    if model.get(key, known) != known:
+      raise InputError(
+        f'cfg says {key}={model[key]!r}; models with {key}={known!r} can be read, and no others.'
+      )
+  facts = {ours: Fact(model[key], f'cfg ({key})') for key, ours in _FACTS.items() if key in model}
+  if isinstance(model.get('offset'), int):
+    facts['offset'] = Fact(model['offset'], 'cfg (offset)')
+  return Stated(facts)
 
 
 def _convolution(theirs: str, ours: str, layers: str, conv: int, bias: bool) -> list[Rule]:
@@ -57,14 +97,16 @@ def rules(model: nn.Module) -> list[Rule]:
   ]
 
 
-def infer(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def infer(
+  arrays: Mapping[str, np.ndarray], given: Mapping[str, Any], stated: Stated = NOTHING
+) -> tuple[str, dict[str, Any]]:
   """(model name, arguments) that the arrays need.
 
   What does not show in them are skip connections, log compression, the activation and the number of
-  distractors. They are taken from the published size with that quantiser: 'vq_gumbel' and
-  'vq_kmeans' (GELU, no log compression), and without one 'base' for five encoder layers (none of
-  both) or else 'large' (both). Give size=…, or skip=…, log_compression=… and activation=… where the
-  training's settings, which fairseq keeps in its checkpoint's args or cfg, say otherwise.
+  distractors. They are taken from the checkpoint's cfg or args (`describe`) or else from the
+  published size with that quantiser: 'vq_gumbel' and 'vq_kmeans' (GELU, no log compression), and
+  without one 'base' for five encoder layers (none of both) or else 'large' (both). Give size=…, or
+  skip=…, log_compression=… and activation=…, where bare arrays were trained otherwise.
   """
   need = (f'{_ENCODER}.0.0.weight', f'{_CONTEXT}.0.1.weight', f'{_STEPS}.weight')
   absent = [k for k in need if k not in arrays]
@@ -85,7 +127,7 @@ def infer(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> tuple[s
     size = 'base' if found['encoder_layers'] == 5 else 'large'
   if 'kernels' in given:
     given = {**given, 'kernels': tuple(given['kernels'])}
-  return 'wav2vec', {'size': size, **settle(found, given)}
+  return 'wav2vec', settle(found, given, stated, {'size': size})
 
 
 def _layers(arrays: Mapping[str, np.ndarray], prefix: str) -> int:

@@ -97,13 +97,13 @@ def describe(files: Mapping[str, Any]) -> Stated:
   cfg = files.get('cfg')
   if not isinstance(cfg, Mapping) or not cfg:
     return NOTHING
-  model, parts = _model(cfg), [cfg]
+  model, parts = cfg_model(cfg), [cfg]
   pretrained = model.get('w2v_args')
   finetuned = 'w2v_args' in model or 'w2v_path' in model
   if isinstance(pretrained, Mapping):
     parts.append(pretrained)
   # Fine-tuning says nothing of the encoder itself where its pre-training is not beside it.
-  encoder = _model(pretrained) if isinstance(pretrained, Mapping) else {} if finetuned else model
+  encoder = cfg_model(pretrained) if isinstance(pretrained, Mapping) else {} if finetuned else model
 
   for key, known in _ONLY.items():
     if key in encoder and encoder[key] not in known:
@@ -128,7 +128,7 @@ def describe(files: Mapping[str, Any]) -> Stated:
   return Stated(_facts(encoder), _frontend(parts), training | _temperature(encoder))
 
 
-def _model(cfg: Plain) -> Plain:
+def cfg_model(cfg: Plain) -> Plain:
   """The section of the model, without what is left open; old arguments are one flat section."""
   section = cfg.get('model')
   return _said(section if isinstance(section, Mapping) else cfg)

@@ -11,7 +11,7 @@ from research.features.span_masks import span_mask
 from research.models import quantizers
 from research.models.convolutions import frames_after, receptive_field, time_norm
 from research.models.wav2vec import stem_layers
-from research.weights import convert, revert, tables
+from research.weights import convert, releases, revert, tables
 from tests.contract import wave
 
 TINY = dict(size='tiny', channels=24, kernels=(2, 3, 4), codes=12)
@@ -450,3 +450,28 @@ def test_contradictions_of_weights_are_refused():
     convert('wav2vec', arrays)
   with pytest.raises(InputError, match='no weights of wav2vec'):
     convert('wav2vec', {'x': np.zeros(2)})
+
+
+def test_the_configuration_in_a_checkpoint_says_what_arrays_do_not_show():
+  model = make(vq_type='gumbel')
+  arrays = revert('wav2vec', model, jax.tree.map(np.asarray, start(model)[0]))
+
+  def read(changes, **args):
+    files = {'cfg': {'model': {'aggregator': 'cnn', 'offset': 'auto', **changes}}}
+    return releases.convert_files('wav2vec', arrays, files, args)[0]
+
+  said = {'skip_connections_agg': False, 'log_compression': True, 'activation': 'relu'}
+  found = read({**said, 'residual_scale': 0.3, 'offset': 2})
+  assert (found.skip, found.log_compression, found.activation) == (False, True, 'relu')
+  assert (found.residual_scale, found.first_step) == (0.3, 2)
+  for changes, args, words in (
+    (
+      said,
+      dict(skip=True),
+      r'skip=True was given, but cfg \(skip_connections_agg\) says skip=False',
+    ),
+    ({'aggregator': 'gru'}, {}, "cfg says aggregator='gru'"),
+    ({'skip_connections_feat': True}, {}, 'cfg says skip_connections_feat=True'),
+  ):
+    with pytest.raises(InputError, match=words):
+      read(changes, **args)
