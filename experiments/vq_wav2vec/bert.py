@@ -5,8 +5,8 @@ python -m launch.train --config=experiments/vq_wav2vec/bert.py --workdir=DIR \
   --config.data.root=/data/LibriSpeech --config.init.path=VQ_WAV2VEC
 
 VQ_WAV2VEC is a run of experiments/vq_wav2vec/librispeech_gumbel.py:kmeans or a converted release.
-Variants are its kinds: `:kmeans` (default, as in the released bundle), `:gumbel`. `:debug` is a few steps of a narrow model on the codes of a
-random tokenizer, on the built-in corpus.
+Variants are its kinds: `:kmeans` (default, as in the released bundle), `:gumbel`; `:debug` is a few
+steps of a narrow model on the codes of a random tokenizer, on the built-in corpus.
 
 Hardware of the authors: 128 GPUs. The paper scores it with another system's acoustic model and
 decoder on TIMIT and WSJ; no score of this model here is comparable, and none was measured.
