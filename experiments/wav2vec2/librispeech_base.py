@@ -14,8 +14,8 @@ finetune_librispeech.py goes on from here. Not reproduced: the data is not ours 
 Numbers: fairseq's examples/wav2vec/config/pretraining/wav2vec2_base_librispeech.yaml and the paper:
 crops of 250,000 samples, 1.6 hours a batch, 400,000 updates (base); 320,000 samples, 2.7 hours,
 250,000 updates (large). Batches here are so many whole crops: 352 of 15.6 s, 480 of 20 s. Clips
-shorter than a crop are padded and masked, where fairseq crops a batch to its shortest clip; clips
-under two seconds are kept, where fairseq drops them.
+shorter than a crop are padded and masked, where fairseq crops a batch to its shortest clip; those
+under two seconds are left out.
 """
 
 import ml_collections
@@ -34,6 +34,7 @@ def get_config(arg='base'):
     split='train',
     sample_rate=16_000,
     seconds=20.0 if size == 'large' else 15.625,
+    min_seconds=2.0,
     crop='random',
     buckets=8,
     batch_size=480 if size == 'large' else 352,
@@ -69,7 +70,7 @@ def get_config(arg='base'):
 
   if size == 'debug':
     config.total_steps = 4
-    config.data.update(source='builtin', seconds=2.0, batch_size=4, num_threads=2)
+    config.data.update(source='builtin', seconds=2.0, min_seconds=0.0, batch_size=4, num_threads=2)
     config.model.args.update(
       size='tiny',
       channels=32,
