@@ -75,7 +75,7 @@ class Wav2Vec2(speech.SpeechEncoder):
     Args:
       batch: 'audio' [b, t], 'audio_mask' [b, t]. Draws may be given: 'span_mask' [b, n] (shorter or
         longer is as good; m is n then), 'negative_draws' int [b, m or more, k] below (masked
-        frames - 1), 'gumbel_noise' [b, m, g, k]; else they come from rngs 'mask' and 'noise'.
+        frames - 1), 'gumbel_noise' [b, m or more, g, k]; else rngs 'mask' and 'noise' give them.
       train: dropout, Gumbel noise and the update counter act.
 
     Returns:
@@ -102,7 +102,7 @@ class Wav2Vec2(speech.SpeechEncoder):
     falling = self.temperature_start, self.temperature_end, self.temperature_decay
     temperature = quantizers.falling_temperature(updates, *falling)
     if self.quantise:
-      noise = batch.get('gumbel_noise')
+      noise = batch['gumbel_noise'][:, :most] if 'gumbel_noise' in batch else None
       found = self.quantizer(hidden, used, temperature, noise, train)
       hidden = found.vectors
       out |= {
