@@ -8,6 +8,11 @@ from tests.conftest import CACHE
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / 'colabs').glob('*.ipynb'))
+# What each prints somewhere, and how many pictures it shows at least.
+SHOWS = {
+  'quickstart': (('builtin_digits', 'builtin_events'), 4),
+  'wav2vec2': (('after: ', 'digits: ', 'heard:', '1 clips'), 9),
+}
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
@@ -25,7 +30,9 @@ def test_notebook_runs(path, monkeypatch):
     notebook, timeout=400, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}}
   )
   client.execute()
-  printed = [o.get('text', '') for c in notebook.cells if c.cell_type == 'code' for o in c.outputs]
+  printed = ''.join(
+    o.get('text', '') for c in notebook.cells if c.cell_type == 'code' for o in c.outputs
+  )
   pictures = [
     o
     for c in notebook.cells
@@ -33,8 +40,10 @@ def test_notebook_runs(path, monkeypatch):
     for o in c.outputs
     if 'image/png' in o.get('data', {})
   ]
-  assert any('builtin_digits' in text for text in printed)
-  assert len(pictures) >= 4
+  words, count = SHOWS[path.stem]
+  for word in words:
+    assert word in printed
+  assert len(pictures) >= count
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)

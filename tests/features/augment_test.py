@@ -17,12 +17,13 @@ def clips(lengths: list[int], samples: int) -> dict[str, np.ndarray]:
 
 
 def test_the_table_names_batch_functions():
-  assert set(augment.AUGMENTATIONS) == {'gain', 'mixup'}
+  assert set(augment.AUGMENTATIONS) == {'gain', 'speed', 'mixup'}
   for function in augment.AUGMENTATIONS.values():
     batch = clips([5, 3], 6)
     out = function(jax.random.key(0), batch)
     assert out.keys() == batch.keys() and out['audio'].shape == (2, 6)
-    np.testing.assert_array_equal(out['audio_mask'], batch['audio_mask'])
+    if function is not augment.speed:
+      np.testing.assert_array_equal(out['audio_mask'], batch['audio_mask'])
 
 
 def test_gain():
@@ -35,6 +36,55 @@ def test_gain():
   assert drawn.min() >= 0.5 and drawn.max() <= 1.5
   # Beta(10, 10) has mean 1/2 and variance 1/84.
   np.testing.assert_allclose([drawn.mean(), drawn.var()], [1.0, 1 / 84], atol=1e-2)
+
+
+def sines(hertz: list[float], lengths: list[int], samples: int) -> dict[str, np.ndarray]:
+  time = np.arange(samples) / 16_000
+  mask = np.arange(samples) < np.array(lengths)[:, None]
+  audio = np.sin(2 * np.pi * np.array(hertz)[:, None] * time).astype(np.float32)
+  return {'audio': np.where(mask, audio, np.float32(np.nan)), 'audio_mask': mask}
+
+
+@pytest.mark.parametrize('factor', [0.8, 1.0, 1.25, 1.9])
+def test_speed_moves_pitch_and_length(factor):
+  given = sines([300.0, 2000.0], [4000, 3000], 5200)
+  factors = np.full(2, factor, np.float32)
+  audio, mask = augment.change_speed(given['audio'], given['audio_mask'], factors)
+  lengths = [round(n / factor) for n in (4000, 3000)]
+  np.testing.assert_array_equal(np.asarray(mask).sum(1), lengths)
+  want = sines([300.0 * factor, 2000.0 * factor], lengths, 5200)['audio']
+  for row, n in enumerate(lengths):
+    assert not np.asarray(audio)[row, n:].any()
+    # The filter needs its reach at the edges.
+    np.testing.assert_allclose(audio[row, 30 : n - 30], want[row, 30 : n - 30], atol=5e-3)
+  if factor == 1.0:
+    np.testing.assert_allclose(audio[0, :4000], given['audio'][0, :4000], atol=1e-6)
+
+
+def test_speed_cuts_off_what_would_fold_back():
+  given = sines([7400.0], [5000], 5000)  # 11.1 kHz at 1.5 times the speed: above half the rate
+  audio, _ = augment.change_speed(given['audio'], given['audio_mask'], np.array([1.5], np.float32))
+  assert np.abs(audio[0, 30:3300]).max() < 0.02
+
+
+def test_clips_are_slowed_as_far_as_they_fit():
+  given = sines([300.0, 300.0, 300.0], [5000, 4500, 2000], 5000)
+  half = np.full(3, 0.5, np.float32)
+  audio, mask = augment.change_speed(given['audio'], given['audio_mask'], half)
+  np.testing.assert_array_equal(np.asarray(mask).sum(1), [5000, 5000, 4000])
+  np.testing.assert_allclose(audio[0], given['audio'][0], atol=1e-6)
+
+
+def test_speeds_are_drawn_for_each_clip():
+  given = sines([300.0] * 400, [500] * 400, 1000)
+  out = jax.jit(lambda key: augment.speed(key, given, low=0.8, high=1.25))(jax.random.key(0))
+  drawn = 500 / np.asarray(out['audio_mask']).sum(1)
+  assert 0.798 < drawn.min() < 0.82 and 1.22 < drawn.max() < 1.253
+  np.testing.assert_allclose(np.log(drawn).mean(), 0.0, atol=0.02)
+  assert np.isfinite(np.asarray(out['audio'])).all()
+  for low, high in ((1.1, 0.9), (0.3, 1.0), (1.0, 3.0)):
+    with pytest.raises(InputError, match='speeds'):
+      augment.speed(jax.random.key(0), given, low=low, high=high)
 
 
 def test_mix_by_hand():
