@@ -52,6 +52,7 @@ def make_ours(
     out = model.apply({'params': params, **rest}, inputs, train=True, rngs=rngs)
     return wav2vec2_contrastive(out, inputs)[0]  # type: ignore[arg-type]
 
+  options = hardware.compiler_options()
   if part == 'pretraining':
     optimizer = optax.adamw(5e-4, b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.01)
 
@@ -61,14 +62,16 @@ def make_ours(
       return optax.apply_updates(params, updates), moments, value
 
     held = {'params': params, 'moments': jax.jit(optimizer.init)(params)}
-    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*held.values(), inputs).compile()
+    jitted = jax.jit(step, donate_argnums=(0, 1), compiler_options=options)
+    compiled = jitted.lower(*held.values(), inputs).compile()
 
     def run() -> float:
       held['params'], held['moments'], value = compiled(*held.values(), inputs)
       return float(value)
 
   elif part == 'backward':
-    compiled = jax.jit(jax.value_and_grad(encode)).lower(params, inputs).compile()
+    jitted = jax.jit(jax.value_and_grad(encode), compiler_options=options)
+    compiled = jitted.lower(params, inputs).compile()
 
     def run() -> float:
       return float(jax.block_until_ready(compiled(params, inputs))[0])

@@ -1,9 +1,9 @@
 """Softmax attention: `jax.nn.dot_product_attention` on accelerators, a form that suits caches on
 CPUs.
 
-On a CPU the one-batch-of-matrices form writes every logit to memory several times; here one head
-of one clip at a time stays in cache (measured at 513 tokens: 4x faster, level with PyTorch's fused
-kernel). The derivative is written out for both: it recomputes the weights from queries and keys
+On a CPU the one-batch-of-matrices form writes every logit to memory several times; here some heads
+at a time stay in cache (measured at 513 tokens: 4x faster), and the result is divided by the sum
+of the weights, not every weight. The derivative is written out for both: it recomputes the weights from queries and keys
 instead of keeping them, and products of 16-bit floats stay products of 16-bit floats (the
 derivative that JAX writes mixes them with float32, which strict dtype promotion refuses to
 compile).
@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-# Logits of a batch that a CPU's caches hold; above it heads are computed one by one.
-CPU_LOGITS = 2_000_000
+# Logits that a CPU's caches hold: as many heads are computed at a time.
+CPU_LOGITS = 1_500_000
 
 
 def attend(
@@ -89,26 +89,32 @@ def _single(x):
 # -- One or more heads: arrays [..., n, k] -----------------------------------------------------
 
 
-def _weights(mask, q, k):
-  """softmax of q.k k^-0.5 over the last axis, float32."""
+def _weigh(mask, q, k):
+  """exp of q.k k^-0.5 less the largest of a query's, 0 where the mask is False, and its sum over
+  the keys: the softmax before its division, float32."""
   q = q * np.asarray(q.shape[-1] ** -0.5, q.dtype)
   logits = jnp.einsum('...tk,...sk->...ts', q, k, preferred_element_type=jnp.float32)
-  return jax.nn.softmax(logits if mask is None else jnp.where(mask, logits, -1e30))
+  logits = logits if mask is None else jnp.where(mask, logits, -1e30)
+  weights = jnp.exp(logits - logits.max(-1, keepdims=True))
+  return weights, weights.sum(-1, keepdims=True)
 
 
 def _weighted(mask, q, k, v):
-  return jnp.einsum('...ts,...sk->...tk', _weights(mask, q, k).astype(v.dtype), v)
+  weights, total = _weigh(mask, q, k)
+  return jnp.einsum('...ts,...sk->...tk', weights.astype(v.dtype), v) / total.astype(v.dtype)
 
 
 def _pullback(mask, q, k, v, y, g):
   """Gradients of q, k, v for the gradient g of y (Dao et al. 2022, arXiv 2205.14135, appendix
   B)."""
   scale = np.asarray(q.shape[-1] ** -0.5, q.dtype)
-  p = _weights(mask, q, k)
-  dv = jnp.einsum('...ts,...tk->...sk', p.astype(g.dtype), g)
-  dp = jnp.einsum('...tk,...sk->...ts', g, v, preferred_element_type=jnp.float32)
-  delta = (g.astype(jnp.float32) * y.astype(jnp.float32)).sum(-1, keepdims=True)
-  ds = (p * (dp - delta)).astype(q.dtype)
+  weights, total = _weigh(mask, q, k)
+  share = g.astype(jnp.float32) / total
+  delta = (share * y.astype(jnp.float32)).sum(-1, keepdims=True)
+  share = share.astype(g.dtype)
+  dv = jnp.einsum('...ts,...tk->...sk', weights.astype(g.dtype), share)
+  dp = jnp.einsum('...tk,...sk->...ts', share, v, preferred_element_type=jnp.float32)
+  ds = (weights * (dp - delta)).astype(q.dtype)
   dq = jnp.einsum('...ts,...sk->...tk', ds, k) * scale
   dk = jnp.einsum('...ts,...tk->...sk', ds, q) * scale
   return dq, dk, dv
@@ -127,15 +133,18 @@ def _heads_last(x, b):
 
 
 def _by_heads(function: Callable, key_mask: Array | None, *arrays: Array):
-  """function(mask, *arrays) over heads: of all clips at once, or one by one if that is too much."""
+  """function(mask, *arrays) over the heads of all clips, as many at a time as caches hold."""
   b, n, heads, _ = arrays[0].shape
-  parts = [_heads_first(x).reshape(b * heads, n, -1) for x in arrays]
+  count = b * heads
+  fitting = [i for i in range(1, count + 1) if count % i == 0 and i * n * n <= CPU_LOGITS]
+  size = max(fitting, default=1)
   mask = None if key_mask is None else jnp.repeat(key_mask, heads, axis=0)[:, None, :]
-  if b * heads * n * n <= CPU_LOGITS:
-    return function(mask, *parts)
-  if mask is None:
-    return jax.lax.map(lambda each: function(None, *each), parts)
-  return jax.lax.map(lambda each: function(*each), (mask, *parts))
+  parts = (mask, *(_heads_first(x).reshape(count, n, -1) for x in arrays))
+  if size == count:
+    return function(*parts)
+  chunks = jax.tree.map(lambda x: x.reshape(count // size, size, *x.shape[1:]), parts)
+  found = jax.lax.map(lambda each: function(*each), chunks)
+  return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), found)
 
 
 # -- Products ----------------------------------------------------------------------------------

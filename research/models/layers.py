@@ -6,6 +6,7 @@ einsum each, so a mesh can shard heads without reshaping a sharded axis.
 """
 
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -63,6 +64,64 @@ def _gelu_jvp(primals, tangents):
   return (y * cdf).astype(x.dtype), (t.astype(jnp.float32) * (cdf + y * density)).astype(x.dtype)
 
 
+def settled(x: Array) -> Array:
+  """x, computed once on CPUs, and so its gradient.
+
+  XLA's CPU compiler copies sums and products into every operation that uses them: along a row of
+  layers each would derive the gradients of all later layers anew. It keeps this barrier in programs
+  compiled with `hardware.compiler_options()`.
+  """
+  return jax.lax.platform_dependent(x, cpu=jax.lax.optimization_barrier, default=lambda x: x)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def layer_norm(
+  x: Float[Array, '*batch d'],
+  scale: Float[Array, ' d'],
+  bias: Float[Array, ' d'],
+  epsilon: float,
+  dtype: Dtype,
+) -> Float[Array, '*batch d']:
+  """The last axis to zero mean and unit variance, scaled and shifted, computed in float32.
+
+  In the derivative every sum is a product with ones: XLA's CPU library sums over rows five to ten
+  times slower.
+  """
+  return _layer_norm(x, scale, bias, epsilon, dtype)[0]
+
+
+def _layer_norm(x, scale, bias, epsilon, dtype):
+  y = x.astype(jnp.float32)
+  mean = y.mean(-1, keepdims=True)
+  y = y - mean
+  inverse = jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + epsilon)
+  return (y * inverse * scale + bias).astype(dtype), (x, mean, inverse, scale)
+
+
+def _layer_norm_backward(epsilon, dtype, kept, g):
+  del epsilon, dtype
+  x, mean, inverse, scale = kept
+  normed = (x.astype(jnp.float32) - mean) * inverse
+  g = settled(g.astype(jnp.float32))
+
+  def row_mean(y):
+    ones = jnp.full(y.shape[-1:], 1 / y.shape[-1], jnp.float32)
+    return jnp.einsum('...d,d->...', y, ones, precision='highest')[..., None]
+
+  def total(y):
+    rows = y.reshape(-1, y.shape[-1])
+    return jnp.einsum('nd,n->d', rows, jnp.ones(rows.shape[:1], jnp.float32), precision='highest')
+
+  scaled = g * scale
+  dx = settled(
+    inverse * (scaled - row_mean(scaled) - normed * row_mean(scaled * normed))
+  )
+  return dx.astype(x.dtype), total(g * normed), total(g)
+
+
+layer_norm.defvjp(_layer_norm, _layer_norm_backward)
+
+
 class LayerNorm(nn.Module):
   """Layer norm over the last axis: two-pass variance and statistics in float32 whatever comes in.
 
@@ -77,10 +136,7 @@ class LayerNorm(nn.Module):
   def __call__(self, x: Float[Array, '*batch d']) -> Float[Array, '*batch d']:
     scale = self.param('scale', nn.initializers.ones_init(), (x.shape[-1],))
     bias = self.param('bias', nn.initializers.zeros_init(), (x.shape[-1],))
-    x = x.astype(jnp.float32)
-    x = x - x.mean(-1, keepdims=True)
-    x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.epsilon)
-    return (x * scale + bias).astype(self.dtype)
+    return layer_norm(x, scale, bias, self.epsilon, self.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -98,9 +154,28 @@ def contract(
   """
   batch = x.shape[: x.ndim - n]
   x = x.astype(dtype).reshape(-1, *x.shape[x.ndim - n :])
-  axes = tuple(range(1, n + 1)), tuple(range(n))
-  y = jax.lax.dot_general(x, kernel.astype(dtype), (axes, ((), ())))
+  y = _product(x, kernel.astype(dtype), n, n)
   return y.reshape(*batch, *y.shape[1:])
+
+
+def _product(x, kernel, first, count):
+  """Product over all axes of x but its first and the `count` axes of the kernel before `first`."""
+  axes = tuple(range(first - count, first))
+  kept = [i for i in range(kernel.ndim) if i not in axes]
+
+  def grouped(x, kernel):
+    return jax.lax.dot_general(x, kernel, ((tuple(range(1, count + 1)), axes), ((), ())))
+
+  def flat(x, kernel):
+    # XLA on CPUs copies a kernel with several axes to sum over into another order first.
+    shape = [kernel.shape[i] for i in kept]
+    size = math.prod(kernel.shape[i] for i in axes)
+    side = 0 if axes[0] == 0 else 1
+    matrix = kernel.reshape((size, -1) if side == 0 else (-1, size))
+    y = jax.lax.dot_general(x.reshape(-1, size), matrix, (((1,), (side,)), ((), ())))
+    return y.reshape(-1, *shape)
+
+  return jax.lax.platform_dependent(x, kernel, cpu=flat, default=grouped)
 
 
 def _contract_forward(x, kernel, n, dtype):
@@ -113,8 +188,7 @@ def _contract_backward(n, dtype, kept, g):
   outputs = kernel.ndim - n
   flat = x.reshape(-1, *x.shape[x.ndim - n :])
   g = g.astype(dtype).reshape(-1, *g.shape[g.ndim - outputs :])
-  axes = tuple(range(1, outputs + 1)), tuple(range(n, kernel.ndim))
-  dx = jax.lax.dot_general(g, kernel.astype(dtype), (axes, ((), ())))
+  dx = _product(g, kernel.astype(dtype), kernel.ndim, outputs)
   rows = (((0,), (0,)), ((), ()))
   if dtype == kernel.dtype:
     return dx.reshape(x.shape).astype(like.dtype), jax.lax.dot_general(flat, g, rows)
@@ -330,7 +404,7 @@ def run_blocks(
     return lifted(make('blocks', None), x, layers)
   outputs = []
   for i in range(depth):
-    x = step(make(f'blocks_{i}', i), x, jax.tree.map(lambda a, i=i: a[i], layers))
+    x = settled(step(make(f'blocks_{i}', i), x, jax.tree.map(lambda a, i=i: a[i], layers)))
     outputs.append(x)
   return x, (jnp.stack(outputs) if collect else None)
 

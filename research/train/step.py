@@ -168,7 +168,12 @@ class Steps:
 
   def __init__(self, step: Any, state_shardings: Any, mesh: Mesh):
     replicated = NamedSharding(mesh, PartitionSpec())
-    self._jit = jax.jit(step, donate_argnums=0, out_shardings=(state_shardings, replicated))
+    self._jit = jax.jit(
+      step,
+      donate_argnums=0,
+      out_shardings=(state_shardings, replicated),
+      compiler_options=hardware.compiler_options(),
+    )
     self._compiled: dict[Any, Any] = {}
     self.compile_seconds = 0.0
     self.flops = 0.0
