@@ -14,8 +14,8 @@ finetune_librispeech.py goes on from here. Not reproduced: the data is not ours 
 Numbers: fairseq's examples/wav2vec/config/pretraining/wav2vec2_base_librispeech.yaml and the paper:
 crops of 250,000 samples, 1.6 hours a batch, 400,000 updates (base); 320,000 samples, 2.7 hours,
 250,000 updates (large). Batches here are so many whole crops: 352 of 15.6 s, 480 of 20 s. Clips
-shorter than a crop are padded and masked, where fairseq crops a batch to its shortest clip; those
-under two seconds are left out.
+under two seconds are left out, and nothing is padded: fairseq crops a batch to its shortest clip,
+here every clip is cropped to the longest of eight lengths that it fills.
 """
 
 import ml_collections
@@ -37,6 +37,7 @@ def get_config(arg='base'):
     min_seconds=2.0,
     crop='random',
     buckets=8,
+    fill='crop',
     batch_size=480 if size == 'large' else 352,
     num_threads=16,
   )

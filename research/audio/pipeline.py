@@ -19,6 +19,7 @@ from research.audio.transcripts import Tokens
 from research.errors import InputError, unknown
 
 CROPS = ('random', 'start', 'center')
+FILLS = ('pad', 'crop')
 # Without a length, clips are padded to the longest: beyond this many seconds that is a mistake.
 LONGEST_UNASKED = 60.0
 ATTEMPTS = 100
@@ -34,6 +35,7 @@ def train_batches(
   seconds: float | None = None,
   crop: str = 'random',
   buckets: Sequence[float] | int | None = None,
+  fill: str = 'pad',
   label: str | None = None,
   transcript: str | None = None,
   symbols: Sequence[str] = text.LETTERS,
@@ -64,6 +66,7 @@ def train_batches(
       longest clip.
     crop: where from a longer clip: 'random', 'start' or 'center'.
     buckets: lengths in seconds, or how many to choose; a batch holds clips of one bucket.
+    fill: 'pad' pads a clip to the next longer bucket, 'crop' crops it to the next shorter one.
     label: column to give as `label`; multi-hot if its values are lists.
     transcript: column to give as `tokens`; no clip may then be longer than the batches, because
       a cropped clip does not say its transcript.
@@ -86,6 +89,13 @@ def train_batches(
   _check(source, batch_size, process_index, process_count)
   if crop not in CROPS:
     raise unknown('crop', crop, CROPS)
+  if fill not in FILLS:
+    raise unknown('fill', fill, FILLS)
+  if fill == 'crop' and (buckets is None or transcript is not None):
+    raise InputError(
+      "fill='crop' crops clips to buckets: give buckets=, and no transcript=, which a cropped clip "
+      'does not say.'
+    )
   weights = _weights(source, weights, label)
   if epochs is not None and len(source) * epochs < batch_size:
     raise InputError(
@@ -104,8 +114,8 @@ def train_batches(
     batches: plan.Stream | plan.Bucketed = plan.Stream(len(source), samples=samples, **order)
   else:
     durations = source.durations()
-    lengths = _buckets(durations, buckets, seconds)
-    batches = plan.Bucketed(durations, lengths, sample_rate=sample_rate, **order)
+    lengths = _buckets(durations, buckets, seconds, fill)
+    batches = plan.Bucketed(durations, lengths, sample_rate=sample_rate, fill=fill, **order)
   bad_files = bad_files if bad_files is not None else BadFiles(None)
   if bad_files.total is None:
     bad_files.total = len(source)
@@ -420,10 +430,11 @@ def _seconds(source: Source, seconds: float | None) -> float:
 
 
 def _buckets(
-  durations: np.ndarray, buckets: Sequence[float] | int, seconds: float | None
+  durations: np.ndarray, buckets: Sequence[float] | int, seconds: float | None, fill: str
 ) -> list[float]:
   if isinstance(buckets, int):
-    return plan.best_buckets(durations, buckets, longest=seconds)
+    best = plan.best_crops if fill == 'crop' else plan.best_buckets
+    return best(durations, buckets, longest=seconds)
   lengths = [float(b) for b in buckets]
   if not lengths or lengths[0] <= 0 or any(a >= b for a, b in itertools.pairwise(lengths)):
     raise InputError(f'buckets are {list(buckets)}; give ascending lengths in seconds, above 0.')

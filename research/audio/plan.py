@@ -91,6 +91,19 @@ def best_buckets(
   return sorted(set(found))
 
 
+def best_crops(
+  durations: Float[np.ndarray, 'clips'], count: int, *, longest: float | None = None
+) -> list[float]:
+  """The `count` lengths (seconds) that lose least if every clip is cropped to the longest of them
+  that it fills; otherwise as `best_buckets`, rounded down to 10 ms."""
+  lengths = np.asarray(durations, np.float64)
+  lengths = np.minimum(lengths, longest) if longest else lengths
+  # Cropping down is padding up seen from the other end.
+  top = float(lengths.max(initial=0.0)) + 1.0
+  mirrored = best_buckets(np.where(lengths > 0, top - lengths, 0.0), count)
+  return sorted(math.floor((top - edge) * 100 + 1e-6) / 100 for edge in mirrored)
+
+
 def padding_efficiency(
   durations: Float[np.ndarray, 'clips'], plan: 'Bucketed', epoch: int = 0
 ) -> float:
@@ -104,10 +117,14 @@ def padding_efficiency(
 
 
 def bucket_of(
-  durations: Float[np.ndarray, 'clips'], buckets: Sequence[float]
+  durations: Float[np.ndarray, 'clips'], buckets: Sequence[float], fill: str = 'pad'
 ) -> Int[np.ndarray, 'clips']:
-  """The smallest bucket every clip fits in; clips longer than all are cropped to the last."""
+  """The smallest bucket every clip fits in; clips longer than all are cropped to the last. With
+  fill 'crop' the longest bucket it fills; clips shorter than all are padded to the first."""
   # A millisecond of grace: a header of 9.9999 s or 10.0001 s is ten seconds.
+  if fill == 'crop':
+    found = np.searchsorted(np.asarray(buckets) - 1e-3, durations, side='right') - 1
+    return np.maximum(found, 0)
   found = np.searchsorted(np.asarray(buckets) + 1e-3, durations, side='left')
   return np.minimum(found, len(buckets) - 1)
 
@@ -163,8 +180,9 @@ class Bucketed:
   """Batches of clips of similar length, one static length a batch, the order of batches shuffled.
 
   An epoch shuffles the clips, fills batches within each bucket, and lets what does not fill one
-  move to the next longer bucket, so that an epoch always has ceil(clips / batch_size) batches. The
-  last batch is filled up with clips from the start of the epoch's order.
+  move to the next longer bucket (the next shorter one if clips are cropped, not padded), so that an
+  epoch always has ceil(clips / batch_size) batches. The last batch is filled up with clips from the
+  start of the epoch's order.
   """
 
   def __init__(
@@ -178,13 +196,15 @@ class Bucketed:
     shuffle: bool = True,
     epochs: int | None = None,
     weights: np.ndarray | None = None,
+    fill: str = 'pad',
   ):
-    """`durations` and `buckets` are in seconds, `buckets` ascending."""
+    """`durations` and `buckets` are in seconds, `buckets` ascending; `fill`: see `bucket_of`."""
     self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
     self.sample_rate = sample_rate
     self.samples = [round(b * sample_rate) for b in buckets]
     self.size = len(durations)
-    self._bucket = bucket_of(durations, buckets)
+    self._bucket = bucket_of(durations, buckets, fill)
+    self._order = range(len(buckets))[:: -1 if fill == 'crop' else 1]
     self._members = [np.flatnonzero(self._bucket == b) for b in range(len(buckets))]
     self._per_epoch = -(-self.size // batch_size)
     self._length = sys.maxsize // batch_size if epochs is None else self._per_epoch * epochs
@@ -221,14 +241,14 @@ class Bucketed:
     order = rng.permutation(self.size) if self.shuffle else np.arange(self.size)
     waiting = np.zeros(0, np.int64)
     groups: list[tuple[int, np.ndarray]] = []
-    for bucket in range(len(self.samples)):
+    for bucket in self._order:
       waiting = np.concatenate([waiting, order[self._bucket[order] == bucket]])
       full = len(waiting) // self.batch_size * self.batch_size
       groups += [(bucket, rows) for rows in waiting[:full].reshape(-1, self.batch_size)]
       waiting = waiting[full:]
     if len(waiting):
       fill = np.resize(order, self.batch_size - len(waiting))
-      groups.append((len(self.samples) - 1, np.concatenate([waiting, fill])))
+      groups.append((self._order[-1], np.concatenate([waiting, fill])))
     places = rng.permutation(len(groups)) if self.shuffle else np.arange(len(groups))
     first = epoch * self._per_epoch
     return [

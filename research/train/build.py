@@ -34,6 +34,7 @@ DATA: dict[str, Any] = dict(
   min_seconds=None,
   crop='random',
   buckets=None,
+  fill='pad',
   label=None,
   transcript=None,
   weights=None,
@@ -384,7 +385,7 @@ def train_batches(
 ) -> pipeline.Batches:
   """The training batches that `config['data']` describes; `symbols` are those of the model."""
   names = (
-    'batch_size', 'sample_rate', 'seconds', 'crop', 'buckets', 'label', 'transcript', 'weights',
+    'batch_size', 'sample_rate', 'seconds', 'crop', 'buckets', 'fill', 'label', 'transcript', 'weights',
     'seed', 'shuffle', 'num_threads', 'num_workers', 'prefetch',
   )  # fmt: skip
   return pipeline.train_batches(

@@ -310,6 +310,8 @@ def test_nothing_readable(make_source):
     ({'batch_size': 4, 'crop': 'centre'}, "Unknown crop 'centre'. Did you mean 'center'"),
     ({'batch_size': 4, 'seconds': 0.0}, 'above 0'),
     ({'batch_size': 4, 'buckets': [2.0, 1.0]}, 'ascending'),
+    ({'batch_size': 4, 'fill': 'cut'}, 'fill'),
+    ({'batch_size': 4, 'fill': 'crop', 'seconds': 1.0}, 'give buckets='),
     ({'batch_size': 4, 'buckets': [1.0], 'seconds': 1.0}, 'not both'),
     ({'batch_size': 4, 'label': 'lable'}, "Unknown column .* Did you mean 'label'"),
     ({'batch_size': 4, 'weights': 'balance'}, "Did you mean 'balanced'"),

@@ -9,6 +9,7 @@ from research.audio.plan import (
   Bucketed,
   Stream,
   best_buckets,
+  best_crops,
   bucket_of,
   label_weights,
   padding_efficiency,
@@ -106,6 +107,25 @@ def test_every_clip_once_an_epoch_in_a_bucket_it_fits():
   assert first != second
   assert first != sorted(first)  # Lengths come mixed.
   assert [b.position for b in order.epoch(1)] == [8 * (13 + g) for g in range(13)]
+
+
+def test_cropped_clips_fill_their_batches():
+  durations = np.random.default_rng(0).uniform(2.0, 12.0, 500)
+  edges = best_crops(durations, 6, longest=10.0)
+  assert edges[0] <= durations.min() < edges[0] + 0.01 and len(edges) == 6
+  order = bucketed(durations, edges, batch_size=8, fill='crop')
+  for epoch in range(3):
+    seen = []
+    for batch in order.epoch(epoch):
+      assert (durations[batch.rows] >= edges[batch.bucket]).all()
+      seen += batch.rows.tolist()
+    assert len(seen) == 504 and set(seen) == set(range(500))
+  kept = np.asarray(edges)[bucket_of(durations, edges, 'crop')].sum()
+  even = np.linspace(2.0, 10.0, 6).tolist()
+  evenly = np.asarray(even)[bucket_of(durations, even, 'crop')].sum()
+  assert kept > evenly > 0.8 * durations.clip(max=10).sum()
+  assert best_crops(np.array([1.0, 1.0, 5.0, 5.0]), 2) == [1.0, 5.0]
+  assert bucket_of(np.array([0.5, 1.0, 9.9999]), [1.0, 10.0], 'crop').tolist() == [0, 0, 1]
 
 
 def test_buckets_random_access_and_pickling():
