@@ -36,8 +36,10 @@ BEAM = flags.DEFINE_integer(
   'beam', None, 'Beam search with so many prefixes (50 with --lm; greedy without either).',
   lower_bound=1,
 )  # fmt: skip
-LM_WEIGHT = flags.DEFINE_float('lm_weight', 2.0, 'Weight of the n-gram.')
-WORD_SCORE = flags.DEFINE_float('word_score', -1.0, 'Added to the score for every word.')
+LM_WEIGHT = flags.DEFINE_float('lm_weight', None, 'Weight of the n-gram (2 if not given).')
+WORD_SCORE = flags.DEFINE_float(
+  'word_score', None, 'Added to the score for every word (-1 if not given).'
+)
 WINDOW = flags.DEFINE_float(
   'window', 40.0, 'Longer audio is cut into chunks of so many seconds.', lower_bound=0
 )
@@ -86,8 +88,8 @@ def decoder(model):
     lm=LM.value,
     lexicon=LEXICON.value,
     beam=BEAM.value or beam.BEAM,
-    lm_weight=LM_WEIGHT.value,
-    word_score=WORD_SCORE.value,
+    lm_weight=beam.LM_WEIGHT if LM_WEIGHT.value is None else LM_WEIGHT.value,
+    word_score=beam.WORD_SCORE if WORD_SCORE.value is None else WORD_SCORE.value,
   )
   if search.left_out:
     print(f'{search.left_out} words of the n-gram have letters that the model lacks.', flush=True)
@@ -124,8 +126,9 @@ def main(argv):
 
   if jax.process_count() > 1:
     raise InputError('Transcribing runs on one host: divide the input among several commands.')
-  if LEXICON.value is not None and LM.value is None:
-    raise InputError('--lexicon needs the n-gram of its words: give --lm too.')
+  for flag in (LEXICON, LM_WEIGHT, WORD_SCORE):
+    if flag.value is not None and LM.value is None:
+      raise InputError(f'--{flag.name} is for the search with an n-gram: give --lm too.')
   source = open_input(INPUT.value, split=SPLIT.value, root=DATA_ROOT.value)
   if OUT.value is not None:
     transcript_files.check_out(OUT.value, len(source), OVERWRITE.value)

@@ -18,6 +18,7 @@ import numpy as np
 
 from research.audio.bad_files import BadFiles
 from research.errors import InputError
+from research.evals import jobs
 from research.evals.embeddings import Embedder
 from research.evals.progress import bar
 from research.evals.streaming import Embedded, stream
@@ -97,15 +98,11 @@ def check_out(out: str | os.PathLike, overwrite: bool = False) -> Path:
   Raises:
     InputError: its ending is not known, pyarrow is missing for .parquet, or the file exists.
   """
-  out = Path(out)
-  if out.suffix not in SUFFIXES:
-    raise InputError(f'--out={out}: the file has to end in {" or ".join(SUFFIXES)}.')
+  out = jobs.writable(out, SUFFIXES, overwrite)
   if out.suffix == '.parquet' and importlib.util.find_spec('pyarrow') is None:
     raise InputError(
       f"{out} needs pyarrow, which is not installed: pip install -e '.[parquet]', or write .npz."
     )
-  if out.exists() and not overwrite:
-    raise InputError(f'{out} is there already: give another --out, or --overwrite.')
   return out
 
 
@@ -129,20 +126,14 @@ class _Job:
 
   def __init__(self, out: Path, source: Any, settings: dict[str, Any]):
     self.out, self.source = out, source
-    self.folder = out.with_name(f'{out.name}.parts')
-    self.settings = json.loads(json.dumps(settings))
+    self.folder, self.settings = jobs.parts_folder(out), settings
     self.active = jax.process_index() == 0
 
   def open(self) -> np.ndarray:
     """Rows that are still to do, the same on every process."""
     todo = np.ones(len(self.source), bool)
     if self.active:
-      self.folder.mkdir(parents=True, exist_ok=True)
-      file = self.folder / 'job.json'
-      if file.exists():
-        self._demand_same(json.loads(file.read_text()))
-      else:
-        _write_text(file, json.dumps(self.settings))
+      jobs.begin(self.folder, self.settings)
       for part in self._parts():
         with np.load(part) as arrays:
           todo[arrays['rows']] = False
@@ -154,14 +145,6 @@ class _Job:
 
       todo = multihost_utils.broadcast_one_to_all(todo)
     return np.flatnonzero(todo)
-
-  def _demand_same(self, found: dict[str, Any]) -> None:
-    different = [k for k in self.settings if found.get(k) != self.settings[k]]
-    if different:
-      raise InputError(
-        f'{self.folder} holds an unfinished job with another {", ".join(different)}: give another '
-        '--out, or delete that folder.'
-      )
 
   def _parts(self) -> list[Path]:
     return sorted(self.folder.glob('part_*.npz'))
@@ -266,12 +249,6 @@ def _arrays(chunk: Embedded, times: np.ndarray | None) -> dict[str, np.ndarray]:
     values=clips[chunk.mask],
     seconds=when.astype(np.float32),
   )
-
-
-def _write_text(path: Path, text: str) -> None:
-  partial = path.with_name(f'{path.name}.partial')
-  partial.write_text(text)
-  os.replace(partial, path)
 
 
 def _write_npz(partial: Path, joined, source, about, skipped) -> None:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from research.errors import unknown
-from research.evals import maps, protocols, report, svg, tables
+from research.evals import jobs, maps, protocols, report, svg, tables
 from research.evals.embeddings import Embedder
 from research.evals.progress import bar
 from research.evals.protocols import Options, Protocol, System
@@ -116,18 +116,18 @@ def plane(systems: Sequence[System], tasks: Sequence[Prepared]) -> dict[str, Any
 def write(out: Path, rows: list[dict[str, Any]], arrays: Mapping[str, Any]) -> None:
   """scores.json, the tables and the pictures; each file appears whole or not at all."""
   out.mkdir(parents=True, exist_ok=True)
-  _replace(out / 'scores.json', json.dumps({'format': FORMAT, 'rows': rows}, indent=1))
+  jobs.replace_text(out / 'scores.json', json.dumps({'format': FORMAT, 'rows': rows}, indent=1))
   shown = [*tables.comparison(rows), tables.details(rows)]
   remarks = tables.notes(rows)
   text = '\n'.join(t.markdown() for t in shown) + ''.join(f'\n- {n}' for n in remarks) + '\n'
-  _replace(out / 'scores.md', text)
-  _replace(out / 'scores.html', report.page('Scores', [report.score_section(rows)]))
+  jobs.replace_text(out / 'scores.md', text)
+  jobs.replace_text(out / 'scores.html', report.page('Scores', [report.score_section(rows)]))
   for row in rows:
     if 'confusion' in row and row['kind'] in ('model', 'published'):
       title = f'{row["task"]}: {row["system"]}, {row["protocol"]}'
       picture = svg.confusion(np.array(row['confusion']), row['classes'], title=title)
       name = f'confusion_{row["task"]}_{row["protocol"]}_{_slug(row["system"])}.svg'
-      _replace(out / name, picture)
+      jobs.replace_text(out / name, picture)
   partial = out / 'map.partial.npz'
   np.savez_compressed(partial, **arrays)
   os.replace(partial, out / 'map.npz')
@@ -136,13 +136,7 @@ def write(out: Path, rows: list[dict[str, Any]], arrays: Mapping[str, Any]) -> N
     picture = svg.scatter(
       arrays[f'{task}/points'], arrays[f'{task}/groups'].tolist(), names, title=task
     )
-    _replace(out / f'map_{task}.svg', picture)
-
-
-def _replace(path: Path, text: str) -> None:
-  partial = path.with_name(f'{path.name}.partial')
-  partial.write_text(text, encoding='utf-8')
-  os.replace(partial, path)
+    jobs.replace_text(out / f'map_{task}.svg', picture)
 
 
 def _slug(text: str) -> str:

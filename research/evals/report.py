@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from research.evals import svg, tables
+from research.evals import jobs, svg, tables
 from research.evals.page import page
 
 __all__ = ['page', 'score_section', 'write_report']
@@ -58,9 +58,7 @@ def write_report(workdir: str | os.PathLike) -> Path:
   ]
   title = config.get('model', {}).get('name') or workdir.resolve().name
   path = workdir / 'report.html'
-  partial = workdir / 'report.html.partial'
-  partial.write_text(page(title, [s for s in sections if s]), encoding='utf-8')
-  os.replace(partial, path)
+  jobs.replace_text(path, page(title, [s for s in sections if s]))
   return path
 
 

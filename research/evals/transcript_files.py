@@ -17,7 +17,7 @@ import numpy as np
 from research.audio import text
 from research.audio.bad_files import BadFiles
 from research.errors import InputError
-from research.evals import asr
+from research.evals import asr, jobs
 from research.evals.asr import Transcript, Word
 from research.evals.progress import bar
 from research.evals.transcribing import Transcriber
@@ -108,18 +108,12 @@ def check_out(out: str | os.PathLike, clips: int, overwrite: bool = False) -> Pa
   Raises:
     InputError: its ending is not known, it cannot hold several clips, or the file exists.
   """
-  out = Path(out)
-  if out.suffix not in SUFFIXES:
-    raise InputError(f'--out={out}: the file has to end in one of {", ".join(SUFFIXES)}.')
+  out = jobs.writable(out, SUFFIXES, overwrite)
   if out.suffix in SUBTITLES and clips != 1:
     raise InputError(
       f'{out} can hold the subtitles of one recording, and the input has {clips}: give one file as '
       'input, or write .jsonl, .txt or .ctm.'
     )
-  if out.is_dir():
-    raise InputError(f'{out} is a folder; a file to write was expected.')
-  if out.exists() and not overwrite:
-    raise InputError(f'{out} is there already: give another --out, or --overwrite.')
   return out
 
 
@@ -148,27 +142,16 @@ class _Job:
 
   def __init__(self, out: Path | None):
     self.out = out
-    self.folder = None if out is None else out.with_name(f'{out.name}.parts')
+    self.folder = None if out is None else jobs.parts_folder(out)
 
   def open(self, settings: dict[str, Any]) -> list[Row]:
     """The rows that are done; files that could not be used are tried again."""
     if self.folder is None:
       return []
-    settings = json.loads(json.dumps(settings))
-    self.folder.mkdir(parents=True, exist_ok=True)
-    file = self.folder / 'job.json'
-    if not file.exists():
-      _replace(file, json.dumps(settings))
-    found = json.loads(file.read_text())
-    different = [k for k in {**settings, **found} if found.get(k) != settings.get(k)]
-    if different:
-      raise InputError(
-        f'{self.folder} holds an unfinished job with another {", ".join(different)}: give another '
-        '--out, or delete that folder.'
-      )
+    jobs.begin(self.folder, settings)
     rows = [row for row in self._done() if 'error' not in row]
     # A line that a kill has cut is done again.
-    _replace(self.folder / 'done.jsonl', ''.join(_line(row) for row in rows))
+    jobs.replace_text(self.folder / 'done.jsonl', ''.join(_line(row) for row in rows))
     return rows
 
   def _done(self) -> Iterator[Row]:
@@ -187,20 +170,13 @@ class _Job:
     if self.out is None or self.folder is None:
       return
     self.out.parent.mkdir(parents=True, exist_ok=True)
-    _replace(self.out, ''.join(WRITERS[self.out.suffix](rows)))
+    jobs.replace_text(self.out, ''.join(WRITERS[self.out.suffix](rows)))
     shutil.rmtree(self.folder)
 
   def close(self, rows: list[Row]) -> None:
     """Leaves nothing behind where there is nothing to go on from."""
     if self.folder is not None and all('error' in row for row in rows):
       shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _replace(path: Path, content: str) -> None:
-  """Writes a file that is there whole or not at all."""
-  partial = path.with_name(f'{path.name}.partial')
-  partial.write_text(content, encoding='utf-8')
-  os.replace(partial, path)
 
 
 # -- Formats -----------------------------------------------------------------------------------

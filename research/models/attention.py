@@ -2,11 +2,11 @@
 CPUs.
 
 On a CPU the one-batch-of-matrices form writes every logit to memory several times; here some heads
-at a time stay in cache (measured at 513 tokens: 4x faster), and the result is divided by the sum
-of the weights, not every weight. The derivative is written out for both: it recomputes the weights from queries and keys
-instead of keeping them, and products of 16-bit floats stay products of 16-bit floats (the
-derivative that JAX writes mixes them with float32, which strict dtype promotion refuses to
-compile).
+at a time stay in cache (measured at 513 tokens: 4x faster), and the result is divided by the sum of
+the weights, not every weight. The derivative is written out for both: it recomputes the weights
+from queries and keys instead of keeping them, and products of 16-bit floats stay products of 16-bit
+floats (the derivative that JAX writes mixes them with float32, which strict dtype promotion refuses
+to compile).
 """
 
 import functools

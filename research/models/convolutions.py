@@ -65,8 +65,7 @@ def _strided(x, kernel, stride):
 def _input_gradient(kernel, g, n, stride):
   """One convolution without stride for every sample of a stride: y[t s + r] is the sum over j of
   g[t - j] with tap r + j s."""
-  taps, _, _ = kernel.shape
-  b, m, _ = g.shape
+  m = g.shape[1]
   steps = -(-n // stride)
   phases = []
   for r in range(stride):
@@ -74,7 +73,7 @@ def _input_gradient(kernel, g, n, stride):
     edges = [(len(phase) - 1, steps - m)]
     dx = jax.lax.conv_general_dilated(g, phase, (1,), edges, dimension_numbers=_LAYOUT)
     phases.append(dx[:, :steps])
-  return jnp.stack(phases, axis=2).reshape(b, steps * stride, -1)[:, :n]
+  return jnp.stack(phases, axis=2).reshape(len(g), steps * stride, -1)[:, :n]
 
 
 def _kernel_gradient(x, g, shape, stride):
@@ -149,7 +148,7 @@ def _grouped_backward(groups, padding, kept, g):
     g, swapped, (1,), edges, dimension_numbers=_LAYOUT, feature_group_count=groups
   )
 
-  # The kernel's: for every few taps the product of g with the input shifted by each, group by group.
+  # The kernel's: for every few taps one product of g with the input shifted by each.
   b, m, _ = g.shape
   few = math.gcd(taps, 8)
   padded = jnp.pad(x, ((0, 0), padding, (0, 0)))

@@ -113,9 +113,7 @@ def _layer_norm_backward(epsilon, dtype, kept, g):
     return jnp.einsum('nd,n->d', rows, jnp.ones(rows.shape[:1], jnp.float32), precision='highest')
 
   scaled = g * scale
-  dx = settled(
-    inverse * (scaled - row_mean(scaled) - normed * row_mean(scaled * normed))
-  )
+  dx = settled(inverse * (scaled - row_mean(scaled) - normed * row_mean(scaled * normed)))
   return dx.astype(x.dtype), total(g * normed), total(g)
 
 

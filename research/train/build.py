@@ -385,8 +385,8 @@ def train_batches(
 ) -> pipeline.Batches:
   """The training batches that `config['data']` describes; `symbols` are those of the model."""
   names = (
-    'batch_size', 'sample_rate', 'seconds', 'crop', 'buckets', 'fill', 'label', 'transcript', 'weights',
-    'seed', 'shuffle', 'num_threads', 'num_workers', 'prefetch',
+    'batch_size', 'sample_rate', 'seconds', 'crop', 'buckets', 'fill', 'label', 'transcript',
+    'weights', 'seed', 'shuffle', 'num_threads', 'num_workers', 'prefetch',
   )  # fmt: skip
   return pipeline.train_batches(
     clips,

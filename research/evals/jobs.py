@@ -1,0 +1,57 @@
+"""A long job that writes one file: killed, the same command goes on with the parts it has."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from research.errors import InputError
+
+
+def writable(out: str | os.PathLike, suffixes: Sequence[str], overwrite: bool) -> Path:
+  """The path of the file to be written.
+
+  Raises:
+    InputError: its ending is not one of `suffixes`, it is a folder, or it exists.
+  """
+  out = Path(out)
+  if out.suffix not in suffixes:
+    raise InputError(f'--out={out}: the file has to end in one of {", ".join(suffixes)}.')
+  if out.is_dir():
+    raise InputError(f'{out} is a folder; a file to write was expected.')
+  if out.exists() and not overwrite:
+    raise InputError(f'{out} is there already: give another --out, or --overwrite.')
+  return out
+
+
+def parts_folder(out: Path) -> Path:
+  """Where the parts of an unfinished file lie."""
+  return out.with_name(f'{out.name}.parts')
+
+
+def begin(folder: Path, settings: Mapping[str, Any]) -> None:
+  """Begins the job of a folder, or goes on with it.
+
+  Raises:
+    InputError: the folder holds a job with other settings.
+  """
+  settings = json.loads(json.dumps(settings))
+  folder.mkdir(parents=True, exist_ok=True)
+  file = folder / 'job.json'
+  if not file.exists():
+    replace_text(file, json.dumps(settings))
+  found = json.loads(file.read_text(encoding='utf-8'))
+  different = [k for k in {**settings, **found} if found.get(k) != settings.get(k)]
+  if different:
+    raise InputError(
+      f'{folder} holds an unfinished job with another {", ".join(different)}: give another '
+      '--out, or delete that folder.'
+    )
+
+
+def replace_text(path: Path, text: str) -> None:
+  """Writes a file that is there whole or not at all."""
+  partial = path.with_name(f'{path.name}.partial')
+  partial.write_text(text, encoding='utf-8')
+  os.replace(partial, path)
