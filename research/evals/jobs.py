@@ -17,7 +17,8 @@ def writable(out: str | os.PathLike, suffixes: Sequence[str], overwrite: bool) -
   """
   out = Path(out)
   if out.suffix not in suffixes:
-    raise InputError(f'--out={out}: the file has to end in {" or ".join(suffixes)}.')
+    known = f'{", ".join(suffixes[:-1])} or {suffixes[-1]}'
+    raise InputError(f'--out={out}: the file has to end in {known}.')
   if out.is_dir():
     raise InputError(f'{out} is a folder; a file to write was expected.')
   if out.exists() and not overwrite:

@@ -48,8 +48,9 @@ def _conv1d_backward(stride, dtype, kept, g):
     dkernel = _kernel_gradient(x.astype(jnp.float32), g.astype(jnp.float32), kernel.shape, stride)
     return _input_gradient(kernel, g, x.shape[1], stride), dkernel.astype(dtype)
 
-  # With one channel in there is too little to multiply.
-  if x.shape[-1] == 1:
+  # With one channel in there is too little to multiply; with samples between the taps that no tap
+  # sees, a phase has no taps.
+  if x.shape[-1] == 1 or stride > kernel.shape[0]:
     dx, dkernel = derived(x, kernel.astype(dtype), g)
   else:
     dx, dkernel = jax.lax.platform_dependent(

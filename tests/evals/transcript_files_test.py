@@ -163,7 +163,7 @@ def test_what_is_refused(transcriber, source, tmp_path):
   (tmp_path / 'there.txt').write_text('mine')
   (tmp_path / 'folder.txt').mkdir()
   for name, sentence in (
-    ('t.doc', 'has to end in one of .jsonl, .txt, .srt, .vtt, .ctm'),
+    ('t.doc', 'has to end in .jsonl, .txt, .srt, .vtt or .ctm'),
     ('there.txt', 'is there already'),
     ('folder.txt', 'is a folder'),
   ):

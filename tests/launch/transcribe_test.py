@@ -150,7 +150,7 @@ def test_mistakes_are_one_sentence(model, folder, tmp_path):
   lm = tmp_path / 'lm.bin'
   lm.write_bytes(bytes(100))
   for args, sentence in (
-    ((model, folder, f'--out={tmp_path}/t.doc'), 'has to end in .jsonl or .txt'),
+    ((model, folder, f'--out={tmp_path}/t.doc'), 'has to end in .jsonl, .txt'),
     ((model, folder, f'--out={tmp_path}/t.srt'), 'subtitles of one recording'),
     ((model, folder, '--reference_column=trancript'), "Did you mean 'transcript'"),
     ((model, folder, '--lexicon=words.txt'), '--lexicon is for the search with an n-gram'),

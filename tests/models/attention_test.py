@@ -17,7 +17,9 @@ def plain(q, k, v, mask):
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('implementation', [None, 'xla'])
 @pytest.mark.parametrize('masked', [False, True])
-@pytest.mark.parametrize('limit', [attention.CPU_LOGITS, 0], ids=['at once', 'head by head'])
+@pytest.mark.parametrize(
+  'limit', [attention.CPU_LOGITS, 50, 0], ids=['at once', 'two heads', 'head by head']
+)
 def test_values_and_gradients(monkeypatch, dtype, implementation, masked, limit):
   monkeypatch.setattr(attention, 'CPU_LOGITS', limit)
   q, k, v, g = (jax.random.normal(jax.random.key(i), (2, 5, 3, 8)).astype(dtype) for i in range(4))

@@ -5,10 +5,12 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from research.models import layers
 from research.models.layers import Block, DropPath, LayerNorm, drop_path, gelu
 from research.models.positions import sincos_2d, spectrogram_positions
+from research.train import hardware
 
 
 def normal(*shape, seed=0):
@@ -35,6 +37,35 @@ def test_layer_norm_survives_a_large_mean():
   exact = (exact - exact.mean(-1, keepdims=True)) / np.sqrt(exact.var(-1, keepdims=True) + 1e-6)
   np.testing.assert_allclose(y, exact, atol=5e-5)
   assert set(variables['params']) == {'scale', 'bias'}
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_layer_norms_gradients_are_those_of_jax(dtype):
+  x, weight = 3 + normal(2, 5, 64), normal(2, 5, 64, seed=1)
+  scale, bias = 1 + 0.1 * normal(64, seed=2), normal(64, seed=3)
+  x, weight = x.astype(dtype), weight.astype(dtype)
+
+  def plain(x, scale, bias):
+    x = x.astype(jnp.float32)
+    normed = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    return normed * scale + bias
+
+  got, pull = jax.vjp(lambda *a: layers.layer_norm(*a, 1e-5, dtype), x, scale, bias)
+  want, jaxs = jax.vjp(plain, x, scale, bias)
+  tolerance = 1e-5 if dtype == 'float32' else 0.02
+  for a, b in zip((got, *pull(weight)), (want, *jaxs(weight.astype(jnp.float32)))):
+    assert a.dtype == (dtype if a.ndim == 3 else jnp.float32)
+    np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), atol=tolerance * 10)
+
+
+def test_barriers_between_layers_stay_in_a_training_step():
+  x, scale = normal(4, 64), jnp.ones(64)
+
+  def loss(x):
+    return jnp.square(layers.layer_norm(x, scale, scale, 1e-5, 'float32')).sum()
+
+  step = jax.jit(jax.grad(loss), compiler_options=hardware.compiler_options())
+  assert 'opt-barrier' in step.lower(x).compile().as_text()
 
 
 def test_drop_path_takes_given_draws():

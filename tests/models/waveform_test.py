@@ -8,7 +8,13 @@ import pytest
 from research import models
 from research.errors import InputError
 from research.models import quantizers, waveform
-from research.models.convolutions import frames_after, grouped_conv1d, scale_gradient, time_norm
+from research.models.convolutions import (
+  conv1d,
+  frames_after,
+  grouped_conv1d,
+  scale_gradient,
+  time_norm,
+)
 from tests.contract import wave
 
 TINY = dict(
@@ -26,15 +32,39 @@ def normal(seed, *shape):
   return jax.random.normal(jax.random.key(seed), shape)
 
 
-def test_gradients_of_the_grouped_convolution_are_those_of_jax():
-  x, kernel, weight = normal(0, 2, 37, 24), normal(1, 8, 6, 24), normal(2, 2, 37, 24)
+@pytest.mark.parametrize(
+  ('samples', 'taps', 'stride', 'inputs'),
+  [(20, 3, 2, 4), (21, 3, 2, 4), (22, 3, 2, 4), (20, 2, 2, 4), (23, 10, 5, 4), (23, 4, 1, 4),
+   (9, 3, 5, 4), (23, 10, 5, 1)],
+)  # fmt: skip
+def test_gradients_of_the_strided_convolution_are_those_of_jax(samples, taps, stride, inputs):
+  x, kernel = normal(0, 2, samples, inputs), normal(1, taps, inputs, 6)
+  weight = normal(2, 2, (samples - taps) // stride + 1, 6)
+
+  def jaxs(x, kernel):
+    return jax.lax.conv_general_dilated(
+      x, kernel, (stride,), 'VALID', dimension_numbers=('NWC', 'WIO', 'NWC')
+    )
+
+  want, pull = jax.vjp(jaxs, x, kernel)
+  for dtype, tolerance in (('float32', 1e-5), ('bfloat16', 0.05)):
+    got, ours = jax.vjp(lambda *a, d=dtype: conv1d(*a, stride, d), x, kernel)
+    for a, b in zip((got, *ours(weight.astype(dtype))), (want, *pull(weight))):
+      np.testing.assert_allclose(a.astype(jnp.float32), b, atol=tolerance * float(abs(b).max()))
+    assert [a.dtype for a in ours(weight.astype(dtype))] == [jnp.float32] * 2
+
+
+@pytest.mark.parametrize('taps', [8, 16, 7])
+def test_gradients_of_the_grouped_convolution_are_those_of_jax(taps):
+  x, kernel, weight = normal(0, 2, 37, 24), normal(1, taps, 6, 24), normal(2, 2, 37, 24)
+  edges = (taps // 2, taps - 1 - taps // 2)
 
   def ours(x, kernel):
-    return (grouped_conv1d(x, kernel, 4, (4, 3)) * weight).sum()
+    return (grouped_conv1d(x, kernel, 4, edges) * weight).sum()
 
   def jaxs(x, kernel):
     y = jax.lax.conv_general_dilated(
-      x, kernel, (1,), [(4, 3)], dimension_numbers=('NWC', 'WIO', 'NWC'), feature_group_count=4
+      x, kernel, (1,), [edges], dimension_numbers=('NWC', 'WIO', 'NWC'), feature_group_count=4
     )
     return (y * weight).sum()
 
