@@ -2,6 +2,8 @@
 # `make parity PEER=1` leaves out what needs no peer: `make test` has run it.
 PYTHON ?= python3
 VENV := .venv
+# Tests run in a process a core, four at most: much of their time is compiling, which uses one.
+WORKERS ?= -n auto --maxprocesses=4 --dist loadfile
 PY := $(VENV)/bin/python
 STAMP = $(VENV)/.installed-$(1)
 
@@ -34,10 +36,10 @@ demo: $(call STAMP,base)
 	  --protocol=logistic --pool=mean_bands --layers=all --out=runs/demo
 
 test: $(call STAMP,test)
-	$(PY) -m pytest tests -m 'not slow'
+	$(PY) -m pytest tests -m 'not slow' $(WORKERS)
 
 test-all: $(call STAMP,test)
-	$(PY) -m pytest tests
+	$(PY) -m pytest tests $(WORKERS)
 
 parity: $(call STAMP,parity)
 	$(PY) -m pytest tests/parity -m 'not slow$(if $(PEER), and peer)'
