@@ -39,6 +39,8 @@ class Subject:
     draws: (model, batch size) -> explicit draws, the same for clip i whatever the batch.
     extra: batch size -> labels and other inputs.
     outputs: names of per-clip outputs that padding must not change.
+    framed: {name of an output a frame: name of the mask of the frames that count}; padding must not
+      change these either.
     untrained: {pattern of a parameter path: why no gradient reaches it}.
   """
 
@@ -48,12 +50,14 @@ class Subject:
   outputs: tuple[str, ...]
   draws: Callable[[Any, int], Arrays] = lambda model, b: {}
   extra: Callable[[int], Arrays] = lambda b: {}
+  framed: Mapping[str, str] = dataclasses.field(default_factory=dict)
   untrained: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def model(self, **changes: Any) -> Any:
     return models.get(self.name)(**{**self.args, **changes})
 
-  @functools.cache  # noqa: B019: there are a few subjects, which last as long as the tests
+  # There are few subjects, and they last as long as the tests.
+  @functools.cache  # noqa: B019
   def variables(self, model: Any) -> dict[str, Any]:
     batch = self.batch(model, [model.frontend.min_samples + 3000])
     return jax.jit(model.init)(jax.random.key(0), batch)
@@ -117,6 +121,12 @@ def check_padding(subject: Subject) -> None:
       out = call(variables, one)
       for name in subject.outputs:
         close(out[name], together[name][i : i + 1], f'{name} of clip {i}, {kind}')
+      for name, mask_name in subject.framed.items():
+        got, want = (
+          np.asarray(x[name])[j][np.asarray(x[mask_name])[j]] for x, j in ((out, 0), (together, i))
+        )
+        assert want.size
+        close(got, want, f'{name} of clip {i}, {kind}')
       t, m = embed(variables, one['audio'], one['audio_mask'])
       real = np.asarray(mask[i])
       assert int(m.sum()) == int(real.sum()) > 0

@@ -50,7 +50,6 @@ FRONTEND = {'name': 'kaldi_fbank'}
 
 POSITIONS = ('published', 'time_frequency')
 PADDINGS = ('published', 'masked')
-DTYPES = ('float32', 'bfloat16')
 
 
 # -- What pre-training and fine-tuning share ---------------------------------------------------
@@ -65,7 +64,7 @@ def resolve(model: nn.Module) -> None:
   if not isinstance(model.frontend, Frontend):
     object.__setattr__(model, 'frontend', Frontend.from_dict(model.frontend or {}))
   demand_heads('width', model.width, 'heads', model.heads)
-  for name, known in {'positions': POSITIONS, 'padding': PADDINGS, 'dtype': DTYPES}.items():
+  for name, known in {'positions': POSITIONS, 'padding': PADDINGS, 'dtype': layers.DTYPES}.items():
     if getattr(model, name) not in known:
       raise unknown(f'{name} of AudioMAE', getattr(model, name), known)
   if model.stride is not None and model.stride < 1:

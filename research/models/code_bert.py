@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int
 from research.errors import InputError, unknown
 from research.features.span_masks import span_mask
 from research.models import layers, quantizers, waveform
-from research.models.wav2vec import DTYPES, Wav2Vec
+from research.models.wav2vec import Wav2Vec
 
 AnyArray = jax.Array | np.ndarray
 FROZEN = 'frozen/vq_wav2vec'
@@ -142,8 +142,8 @@ class CodeBert(nn.Module):
         'kmeans, or the size vq_gumbel or vq_kmeans.'
       )
     object.__setattr__(self, 'frontend', vq.frontend)
-    if self.dtype not in DTYPES:
-      raise unknown('dtype of code_bert', self.dtype, DTYPES)
+    if self.dtype not in layers.DTYPES:
+      raise unknown('dtype of code_bert', self.dtype, layers.DTYPES)
     if self.width % self.heads:
       raise InputError(
         f'code_bert got width={self.width} and heads={self.heads}; width must be a multiple of '

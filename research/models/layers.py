@@ -20,6 +20,8 @@ from jaxtyping import Array, Bool, Float, Int
 from research.models.attention import attend
 
 Dtype = Any
+# What models compute in.
+DTYPES = ('float32', 'bfloat16')
 DropRate = float | Float[Array, '']
 
 

@@ -20,7 +20,6 @@ from research.models import layers, waveform
 from research.models.convolutions import receptive_field
 
 AnyArray = jax.Array | np.ndarray
-DTYPES = ('float32', 'bfloat16')
 
 
 class Size(NamedTuple):
@@ -112,7 +111,7 @@ class SpeechEncoder(nn.Module):
     sees = receptive_field(waveform.stem_layers())
     frontend = Waveform.of_stem(self.frontend, *sees, normalise=normalise)
     object.__setattr__(self, 'frontend', frontend)
-    choices = dict(norm=waveform.NORMS, padding=waveform.PADDINGS, dtype=DTYPES)
+    choices = dict(norm=waveform.NORMS, padding=waveform.PADDINGS, dtype=layers.DTYPES)
     for name, known in choices.items():
       if getattr(self, name) not in known:
         raise unknown(f'{name} of {self.TITLE}', getattr(self, name), known)

@@ -46,7 +46,6 @@ SIZES = {
   'vq_kmeans': Size(512, 8, LARGE, 10, True, False, 'gelu', 'kmeans'),
 }
 VQ_TYPES = ('none', 'gumbel', 'kmeans')
-DTYPES = ('float32', 'bfloat16')
 
 
 def stem_layers(channels: int, count: int) -> waveform.Stem:
@@ -190,7 +189,10 @@ class Wav2Vec(nn.Module):
     # JSON has lists; a module's attributes are hashable.
     object.__setattr__(self, 'kernels', tuple(kernels))
     choices = dict(
-      vq_type=VQ_TYPES, activation=waveform.ACTIVATIONS, padding=waveform.PADDINGS, dtype=DTYPES
+      vq_type=VQ_TYPES,
+      activation=waveform.ACTIVATIONS,
+      padding=waveform.PADDINGS,
+      dtype=layers.DTYPES,
     )
     for name, known in choices.items():
       if getattr(self, name) not in known:
@@ -347,16 +349,10 @@ class Wav2Vec(nn.Module):
     return jnp.stack(moved, axis=2), real[:, :, None] & used
 
   def _negatives(self, batch: Mapping[str, Any], real: Bool[Array, 'b n']) -> Int[Array, 'b n k']:
-    """Other real frames of the same clip, uniform with replacement."""
-    b, n = real.shape
-    others = jnp.maximum(real.sum(axis=1) - 1, 1)[:, None, None]
-    draws = batch.get('negative_draws')
-    if draws is None:
-      shape = (b, n, self.negatives)
-      draws = jax.random.randint(waveform.draw_key(self, 'mask'), shape, 0, others)
-    draws = draws[:, :n]
-    drawn = draws + (draws >= jnp.arange(n)[None, :, None]).astype(draws.dtype)
+    """Other real frames of the same clip."""
+    drawn = waveform.draw_others(self, batch, real, self.negatives)
     if self.published_negatives:
+      b, n = real.shape
       return drawn.reshape(b, -1, n).swapaxes(1, 2)
     return drawn
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from research.features.span_masks import most_masked
 from research.models import layers, quantizers, speech, waveform
@@ -121,7 +121,7 @@ class Wav2Vec2(speech.SpeechEncoder):
       'context': self.project_context(_take(encoded['tokens'], places).astype(jnp.float32)),
       'targets': self.project_targets(hidden),
       'used': used,
-      'negatives': self._negatives(batch, used),
+      'negatives': waveform.draw_others(self, batch, used, self.negatives),
       'feature_penalty': (squares * weight).sum() / jnp.maximum(weight.sum(), 1.0),
       'features': features,
       'frame_mask': real,
@@ -131,17 +131,6 @@ class Wav2Vec2(speech.SpeechEncoder):
       'embedding': waveform.mean_frames(encoded['tokens'], real),
       **encoded,
     }
-
-  def _negatives(self, batch: Mapping[str, Any], used: Bool[Array, 'b m']) -> Int[Array, 'b m k']:
-    """Places of other masked frames of the same clip, uniform with replacement."""
-    b, m = used.shape
-    others = jnp.maximum(used.sum(axis=1) - 1, 1)[:, None, None]
-    draws = batch.get('negative_draws')
-    if draws is None:
-      shape = (b, m, self.negatives)
-      draws = jax.random.randint(waveform.draw_key(self, 'mask'), shape, 0, others)
-    draws = draws[:, :m]
-    return draws + (draws >= jnp.arange(m)[None, :, None]).astype(jnp.int32)
 
 
 def _take(x: Float[Array, 'b n d'], places: Int[Array, 'b m']) -> Float[Array, 'b m d']:

@@ -9,14 +9,14 @@ without padding comes out alike.
 Letters: b batch, t samples, n frames, c channels, d width, h heads, l layers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from research.errors import InputError
 from research.models import layers
@@ -73,6 +73,20 @@ def draw_key(module: nn.Module, name: str) -> Array:
       f'rngs={{{name!r}: key}}, or the draws in the batch.'
     )
   return module.make_rng(name)
+
+
+def draw_others(
+  module: nn.Module, batch: Mapping[str, Any], used: Bool[Array, 'b m'], count: int
+) -> Int[Array, 'b m k']:
+  """For every place `count` other used ones of the same clip, uniform with replacement: by the
+  batch's 'negative_draws' (below the number of others), or by rng 'mask'."""
+  b, m = used.shape
+  draws = batch.get('negative_draws')
+  if draws is None:
+    others = jnp.maximum(used.sum(axis=1) - 1, 1)[:, None, None]
+    draws = jax.random.randint(draw_key(module, 'mask'), (b, m, count), 0, others)
+  draws = draws[:, :m]
+  return draws + (draws >= jnp.arange(m)[None, :, None]).astype(draws.dtype)
 
 
 def mean_frames(x: Float[Array, 'b n d'], real: Bool[Array, 'b n']) -> Float[Array, 'b d']:

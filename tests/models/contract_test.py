@@ -70,6 +70,7 @@ def wav2vec2(**args):
     sizes | dict(tap_groups=4, codes=12, mask_prob=0.5, mask_length=2, negatives=7) | args,
     wav2vec2_contrastive,
     outputs=('embedding',),
+    framed={'context': 'used', 'targets': 'used', 'features': 'frame_mask'},
     draws=spans_and_noise,
   )
 
@@ -93,6 +94,7 @@ def wav2vec2_ctc(**args):
     sizes | rates | dict(freeze_feature_encoder=False) | args,
     ctc,
     outputs=('embedding',),
+    framed={'logits': 'frame_mask'},
     draws=channel_masks,
     extra=transcripts,
   )
@@ -109,6 +111,7 @@ def wav2vec(**args):
     dict(size='tiny', channels=32, kernels=(2, 3), codes=12, steps=4) | args,
     functools.partial(wav2vec_contrastive, quantiser=1.0),
     outputs=('embedding',),
+    framed={'predictions': 'used', 'targets': 'frame_mask'},
     draws=negatives,
   )
 
@@ -130,6 +133,7 @@ def code_bert(**args):
     dict(size='tiny', width=32, depth=2, heads=2, hidden=64, tokenizer=tokenizer) | args,
     masked_codes,
     outputs=('embedding',),
+    framed={'code_logits': 'frame_mask', 'codes': 'frame_mask'},
     draws=code_masks,
   )
 
