@@ -86,8 +86,8 @@ def layer_norm(
 ) -> Float[Array, '*batch d']:
   """The last axis to zero mean and unit variance, scaled and shifted, computed in float32.
 
-  In the derivative every sum is a product with ones: XLA's CPU library sums over rows five to ten
-  times slower.
+  In the derivative every sum is a product with ones on CPUs: XLA's library sums over rows five to
+  ten times slower there.
   """
   return _layer_norm(x, scale, bias, epsilon, dtype)[0]
 
@@ -106,13 +106,23 @@ def _layer_norm_backward(epsilon, dtype, kept, g):
   normed = (x.astype(jnp.float32) - mean) * inverse
   g = settled(g.astype(jnp.float32))
 
+  # Elsewhere plain sums become part of what is around them.
   def row_mean(y):
     ones = jnp.full(y.shape[-1:], 1 / y.shape[-1], jnp.float32)
-    return jnp.einsum('...d,d->...', y, ones, precision='highest')[..., None]
+    return jax.lax.platform_dependent(
+      y,
+      cpu=lambda y: jnp.einsum('...d,d->...', y, ones, precision='highest')[..., None],
+      default=lambda y: y.mean(-1, keepdims=True),
+    )
 
   def total(y):
     rows = y.reshape(-1, y.shape[-1])
-    return jnp.einsum('nd,n->d', rows, jnp.ones(rows.shape[:1], jnp.float32), precision='highest')
+    ones = jnp.ones(rows.shape[:1], jnp.float32)
+    return jax.lax.platform_dependent(
+      rows,
+      cpu=lambda rows: jnp.einsum('nd,n->d', rows, ones, precision='highest'),
+      default=lambda rows: rows.sum(0),
+    )
 
   scaled = g * scale
   dx = settled(inverse * (scaled - row_mean(scaled) - normed * row_mean(scaled * normed)))
