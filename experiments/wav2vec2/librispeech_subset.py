@@ -33,7 +33,7 @@ def get_config(arg=''):
     raise ValueError(f"librispeech_subset.py has no variant {arg!r}: give nothing, or 'debug'.")
   config = ml_collections.ConfigDict()
   config.seed = 0
-  config.total_steps = 1600
+  config.total_steps = 3000
 
   root = os.environ.get('OIDO_DATA', 'data')
   config.data = dict(

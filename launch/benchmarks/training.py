@@ -42,7 +42,8 @@ def _make_step(
   batch = jax.device_put(batch)
   key = jax.random.key(1)
   arguments = (*state, batch, key)
-  compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*arguments).compile()
+  jitted = jax.jit(step, donate_argnums=(0, 1), compiler_options=hardware.compiler_options())
+  compiled = jitted.lower(*arguments).compile()
   held = {'params': state[0], 'moments': state[1]}
 
   def run() -> float:
