@@ -24,7 +24,7 @@ def get_config(arg=''):
     )
   config = ml_collections.ConfigDict()
   config.seed = 0
-  config.total_steps = 400
+  config.total_steps = 600
 
   root = os.environ.get('OIDO_DATA', 'data')
   config.data = dict(
