@@ -2,8 +2,8 @@
 # `make parity PEER=1` leaves out what needs no peer: `make test` has run it.
 PYTHON ?= python3
 VENV := .venv
-# Tests run in a process a core, four at most: much of their time is compiling, which uses one.
-WORKERS ?= -n auto --maxprocesses=4 --dist loadfile
+# Tests run in two processes: much of their time is compiling, which uses one core. Each grows to 7 GB.
+WORKERS ?= -n 2 --dist loadfile
 PY := $(VENV)/bin/python
 STAMP = $(VENV)/.installed-$(1)
 
