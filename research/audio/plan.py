@@ -91,12 +91,17 @@ def best_buckets(
   return sorted(set(found))
 
 
+SHORTEST_CROP = 1.0  # second
+
+
 def best_crops(
   durations: Float[np.ndarray, 'clips'], count: int, *, longest: float | None = None
 ) -> list[float]:
   """The `count` lengths (seconds) that lose least if every clip is cropped to the longest of them
-  that it fills; otherwise as `best_buckets`, rounded down to 10 ms."""
+  that it fills; otherwise as `best_buckets`, rounded down to 10 ms. Clips below SHORTEST_CROP are
+  padded to it: one of 5 ms must not cut a batch to its length."""
   lengths = np.asarray(durations, np.float64)
+  lengths = np.where(lengths > 0, np.maximum(lengths, SHORTEST_CROP), 0.0)
   lengths = np.minimum(lengths, longest) if longest else lengths
   # Cropping down is padding up seen from the other end.
   top = float(lengths.max(initial=0.0)) + 1.0

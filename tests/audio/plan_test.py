@@ -125,6 +125,8 @@ def test_cropped_clips_fill_their_batches():
   evenly = np.asarray(even)[bucket_of(durations, even, 'crop')].sum()
   assert kept > evenly > 0.8 * durations.clip(max=10).sum()
   assert best_crops(np.array([1.0, 1.0, 5.0, 5.0]), 2) == [1.0, 5.0]
+  assert best_crops(np.array([0.005, 0.0, 5.0, 5.0]), 2) == [1.0, 5.0]
+  assert best_crops(np.array([0.005, 0.3]), 2, longest=0.5) == [0.5]
   assert bucket_of(np.array([0.5, 1.0, 9.9999]), [1.0, 10.0], 'crop').tolist() == [0, 0, 1]
 
 
