@@ -11,6 +11,8 @@ Where the input has transcripts (a column `transcript`), word and character erro
 in the end.
 """
 
+from typing import Any
+
 from absl import flags
 
 from launch import command
@@ -82,14 +84,14 @@ def decoder(model):
 
   if LM.value is None and BEAM.value is None:
     return None
+  weights: Any = {f.name: f.value for f in (LM_WEIGHT, WORD_SCORE) if f.value is not None}
   search = beam.BeamSearch(
     model.vocabulary,
     model.blank,
     lm=LM.value,
     lexicon=LEXICON.value,
     beam=BEAM.value or beam.BEAM,
-    lm_weight=beam.LM_WEIGHT if LM_WEIGHT.value is None else LM_WEIGHT.value,
-    word_score=beam.WORD_SCORE if WORD_SCORE.value is None else WORD_SCORE.value,
+    **weights,
   )
   if search.left_out:
     print(f'{search.left_out} words of the n-gram have letters that the model lacks.', flush=True)

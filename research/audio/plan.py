@@ -19,6 +19,9 @@ from jaxtyping import Float, Int
 from research.audio.clips import Source
 from research.errors import InputError
 
+# No clip cuts the others of its batch below this many seconds.
+SHORTEST_CROP = 1.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
@@ -91,15 +94,12 @@ def best_buckets(
   return sorted(set(found))
 
 
-SHORTEST_CROP = 1.0  # second
-
-
 def best_crops(
   durations: Float[np.ndarray, 'clips'], count: int, *, longest: float | None = None
 ) -> list[float]:
   """The `count` lengths (seconds) that lose least if every clip is cropped to the longest of them
   that it fills; otherwise as `best_buckets`, rounded down to 10 ms. Clips below SHORTEST_CROP are
-  padded to it: one of 5 ms must not cut a batch to its length."""
+  padded to it."""
   lengths = np.asarray(durations, np.float64)
   lengths = np.where(lengths > 0, np.maximum(lengths, SHORTEST_CROP), 0.0)
   lengths = np.minimum(lengths, longest) if longest else lengths

@@ -25,9 +25,11 @@ def conv1d(
   x: Float[Array, 'b n i'], kernel: Float[Array, 'p i o'], stride: int, dtype: Dtype
 ) -> Float[Array, 'b m o']:
   """Convolution without padding: m = (n - p) // stride + 1."""
-  return jax.lax.conv_general_dilated(
-    x.astype(dtype), kernel.astype(dtype), (stride,), 'VALID', dimension_numbers=_LAYOUT
-  )
+  return _strided(x.astype(dtype), kernel.astype(dtype), stride)
+
+
+def _strided(x, kernel, stride):
+  return jax.lax.conv_general_dilated(x, kernel, (stride,), 'VALID', dimension_numbers=_LAYOUT)
 
 
 def _conv1d_forward(x, kernel, stride, dtype):
@@ -40,27 +42,22 @@ def _conv1d_backward(stride, dtype, kept, g):
   g = g.astype(dtype)
 
   def derived(x, kernel, g):
-    _, pullback = jax.vjp(lambda x, kernel: _strided(x, kernel, stride), x, kernel)
-    return pullback(g)
+    _, pullback = jax.vjp(lambda x, k: _strided(x, k, stride), x, kernel.astype(dtype))
+    dx, dkernel = pullback(g)
+    return dx, dkernel.astype(kernel.dtype)
 
   def written_out(x, kernel, g):
     # XLA's CPU library has no product of 16-bit floats that is summed in float32.
     dkernel = _kernel_gradient(x.astype(jnp.float32), g.astype(jnp.float32), kernel.shape, stride)
-    return _input_gradient(kernel, g, x.shape[1], stride), dkernel.astype(dtype)
+    return _input_gradient(kernel.astype(dtype), g, x.shape[1], stride), dkernel
 
   # With one channel in there is too little to multiply; with samples between the taps that no tap
   # sees, a phase has no taps.
   if x.shape[-1] == 1 or stride > kernel.shape[0]:
-    dx, dkernel = derived(x, kernel.astype(dtype), g)
+    dx, dkernel = derived(x, kernel, g)
   else:
-    dx, dkernel = jax.lax.platform_dependent(
-      x, kernel.astype(dtype), g, cpu=written_out, default=derived
-    )
-  return dx.astype(like.dtype), dkernel.astype(kernel.dtype)
-
-
-def _strided(x, kernel, stride):
-  return jax.lax.conv_general_dilated(x, kernel, (stride,), 'VALID', dimension_numbers=_LAYOUT)
+    dx, dkernel = jax.lax.platform_dependent(x, kernel, g, cpu=written_out, default=derived)
+  return dx.astype(like.dtype), dkernel
 
 
 def _input_gradient(kernel, g, n, stride):

@@ -2,7 +2,7 @@
 
 Parameters are float32; each layer computes in its `dtype`, with norm statistics and softmax in
 float32. Attention kernels keep their head axis (`[d, 3, h, k]`, `[h, k, d]`) and are applied as one
-einsum each, so a mesh can shard heads without reshaping a sharded axis.
+product each, so a mesh of accelerators can shard heads without reshaping a sharded axis.
 """
 
 import functools
@@ -164,26 +164,25 @@ def contract(
   """
   batch = x.shape[: x.ndim - n]
   x = x.astype(dtype).reshape(-1, *x.shape[x.ndim - n :])
-  y = _product(x, kernel.astype(dtype), n, n)
+  y = _product(x, kernel.astype(dtype), tuple(range(n)))
   return y.reshape(*batch, *y.shape[1:])
 
 
-def _product(x, kernel, first, count):
-  """Product over all axes of x but its first and the `count` axes of the kernel before `first`."""
-  axes = tuple(range(first - count, first))
-  kept = [i for i in range(kernel.ndim) if i not in axes]
+def _product(x, kernel, axes):
+  """Product over all axes of x but its first and over `axes`, the first or last, of the kernel."""
 
   def grouped(x, kernel):
-    return jax.lax.dot_general(x, kernel, ((tuple(range(1, count + 1)), axes), ((), ())))
+    return jax.lax.dot_general(x, kernel, ((tuple(range(1, x.ndim)), axes), ((), ())))
 
   def flat(x, kernel):
     # XLA on CPUs copies a kernel with several axes to sum over into another order first.
-    shape = [kernel.shape[i] for i in kept]
-    size = math.prod(kernel.shape[i] for i in axes)
+    kept = [n for i, n in enumerate(kernel.shape) if i not in axes]
+    x = x.reshape(len(x), -1)
     side = 0 if axes[0] == 0 else 1
-    matrix = kernel.reshape((size, -1) if side == 0 else (-1, size))
-    y = jax.lax.dot_general(x.reshape(-1, size), matrix, (((1,), (side,)), ((), ())))
-    return y.reshape(-1, *shape)
+    shape = (x.shape[1], math.prod(kept))
+    matrix = kernel.reshape(shape if side == 0 else shape[::-1])
+    y = jax.lax.dot_general(x, matrix, (((1,), (side,)), ((), ())))
+    return y.reshape(-1, *kept)
 
   return jax.lax.platform_dependent(x, kernel, cpu=flat, default=grouped)
 
@@ -198,7 +197,7 @@ def _contract_backward(n, dtype, kept, g):
   outputs = kernel.ndim - n
   flat = x.reshape(-1, *x.shape[x.ndim - n :])
   g = g.astype(dtype).reshape(-1, *g.shape[g.ndim - outputs :])
-  dx = _product(g, kernel.astype(dtype), kernel.ndim, outputs)
+  dx = _product(g, kernel.astype(dtype), tuple(range(n, kernel.ndim)))
   rows = (((0,), (0,)), ((), ()))
   if dtype == kernel.dtype:
     return dx.reshape(x.shape).astype(like.dtype), jax.lax.dot_general(flat, g, rows)

@@ -154,6 +154,7 @@ def test_mistakes_are_one_sentence(model, folder, tmp_path):
     ((model, folder, f'--out={tmp_path}/t.srt'), 'subtitles of one recording'),
     ((model, folder, '--reference_column=trancript'), "Did you mean 'transcript'"),
     ((model, folder, '--lexicon=words.txt'), '--lexicon is for the search with an n-gram'),
+    ((model, folder, '--word_score=1'), '--word_score is for the search with an n-gram'),
     ((model, folder, '--window=1', '--overlap=2'), 'Chunks of 1 s that share 2 s'),
     ((toy.save_audio_mae(tmp_path), folder), 'AudioMAE gives no letters'),
   ):
