@@ -1,0 +1,148 @@
+"""Discrete units of clips on disk: the cluster of every frame, by clip id.
+
+A folder holds `codes.npy` (uint8, or uint16 above 256 clusters, all clips one after the other),
+`offsets.npy` (int64 [n + 1]), `ids.txt` (one id a line) and `about.json`. Unit j of a clip stands
+for its samples j * hop to j * hop + window; only whole windows have one.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from research.errors import InputError, unknown
+
+# What about.json has to say.
+FIGURES = ('clusters', 'sample_rate', 'hop', 'window', 'fingerprint')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Units:
+  """The units of many clips, read from disk when they are asked for.
+
+  Attributes:
+    codes: all clips one after the other.
+    offsets: where each clip begins, and the end of the last.
+    ids: of the clips.
+    about: 'clusters' k; 'sample_rate' (Hz); 'hop' and 'window' (samples); 'fingerprint', a hash of
+      what made them: weights, front-end, layer and codebook; and what else is worth knowing.
+    path: the folder.
+  """
+
+  codes: np.ndarray
+  offsets: np.ndarray
+  ids: Sequence[str]
+  about: Mapping[str, Any]
+  path: Path
+
+  @classmethod
+  def open(cls, path: str | os.PathLike) -> 'Units':
+    """The units of a folder.
+
+    Raises:
+      InputError: it is none of these folders, or its files do not belong together.
+    """
+    path = Path(path)
+    names = ('about.json', 'codes.npy', 'offsets.npy', 'ids.txt')
+    absent = [name for name in names if not (path / name).is_file()]
+    if absent:
+      raise InputError(
+        f'{path} is no folder of units: {", ".join(absent)} is missing. '
+        'python -m launch.label_kmeans makes one.'
+      )
+    try:
+      about = json.loads((path / 'about.json').read_text(encoding='utf-8'))
+      codes = np.load(path / 'codes.npy', mmap_mode='r', allow_pickle=False)
+      offsets = np.load(path / 'offsets.npy', allow_pickle=False)
+    except (ValueError, OSError) as error:
+      raise InputError(f'{path} holds units that cannot be read: {error}') from error
+    ids = (path / 'ids.txt').read_text(encoding='utf-8').splitlines()
+    missing = [name for name in FIGURES if name not in about]
+    if missing:
+      raise InputError(f'{path / "about.json"} does not say {", ".join(missing)}.')
+    if len(offsets) != len(ids) + 1 or offsets[-1] != len(codes):
+      raise InputError(
+        f'{path} has {len(ids)} ids, {len(offsets)} offsets up to {offsets[-1:]} and {len(codes)} '
+        'codes: its files do not belong together.'
+      )
+    return cls(codes, offsets, ids, about, path)
+
+  @property
+  def clusters(self) -> int:
+    """k: codes are below it."""
+    return int(self.about['clusters'])
+
+  @property
+  def rate(self) -> float:
+    """Units a second."""
+    return self.about['sample_rate'] / self.about['hop']
+
+  def frames(self, samples: int) -> int:
+    """How many units so many samples have."""
+    return max(0, 1 + (samples - self.about['window']) // self.about['hop'])
+
+  @functools.cached_property
+  def _rows(self) -> dict[str, int]:
+    return {name: row for row, name in enumerate(self.ids)}
+
+  def __contains__(self, clip: str) -> bool:
+    return clip in self._rows
+
+  def __len__(self) -> int:
+    return len(self.ids)
+
+  def __getitem__(self, clip: str) -> Int[np.ndarray, 'n']:
+    """The units of a clip; raises InputError with the nearest ids for one that has none."""
+    if clip not in self._rows:
+      raise unknown(f'clip of {self.path}', clip, self.ids)
+    row = self._rows[clip]
+    return np.asarray(self.codes[self.offsets[row] : self.offsets[row + 1]], np.int32)
+
+
+def save(
+  path: str | os.PathLike,
+  ids: Sequence[str],
+  codes: Iterable[Int[np.ndarray, 'n']],
+  about: Mapping[str, Any],
+) -> None:
+  """Writes a folder of units, whole or not at all.
+
+  Args:
+    path: a folder that is not there yet.
+    ids: of the clips, all different.
+    codes: units of each.
+    about: see `Units`.
+
+  Raises:
+    InputError: the folder is there, an id comes twice, or a code is not below the clusters.
+  """
+  path = Path(path)
+  if path.exists():
+    raise InputError(f'{path} is there already.')
+  if len(set(ids)) != len(ids) or any('\n' in name for name in ids):
+    raise InputError('Units need clip ids that are all different and of one line.')
+  clusters = int(about['clusters'])
+  kind = np.uint8 if clusters <= 2**8 else np.uint16
+  if clusters > 2**16:
+    raise InputError(f'{clusters} clusters are more than the {2**16} that units are stored for.')
+  partial = path.with_name(f'{path.name}.partial')
+  shutil.rmtree(partial, ignore_errors=True)
+  partial.mkdir(parents=True)
+  parts = [np.asarray(part) for part in codes]
+  if len(parts) != len(ids):
+    raise InputError(f'{len(ids)} ids were given with the units of {len(parts)} clips.')
+  flat = np.concatenate([np.zeros(0, np.int64), *parts])
+  if flat.size and not 0 <= flat.min() <= flat.max() < clusters:
+    raise InputError(f'Units go from {flat.min()} to {flat.max()}, but there are {clusters}.')
+  np.save(partial / 'codes.npy', flat.astype(kind))
+  np.save(partial / 'offsets.npy', np.cumsum([0, *map(len, parts)], dtype=np.int64))
+  (partial / 'ids.txt').write_text(''.join(f'{name}\n' for name in ids), encoding='utf-8')
+  (partial / 'about.json').write_text(json.dumps(dict(about), indent=1), encoding='utf-8')
+  os.replace(partial, path)

@@ -1,0 +1,58 @@
+"""Units on disk come back by clip id, and mistakes get a sentence."""
+
+import json
+
+import numpy as np
+import pytest
+
+from research.audio.units import Units, save
+from research.errors import InputError
+
+ABOUT = dict(clusters=300, sample_rate=16_000, hop=320, window=400, fingerprint='ab12')
+
+
+def test_units_come_back(tmp_path):
+  given = {'a/1': np.array([3, 299, 0]), 'b 2': np.zeros(0, int), 'c': np.arange(5)}
+  save(tmp_path / 'units', list(given), given.values(), ABOUT)
+  units = Units.open(tmp_path / 'units')
+  assert len(units) == 3 and 'b 2' in units and 'd' not in units
+  for clip, codes in given.items():
+    np.testing.assert_array_equal(units[clip], codes)
+  assert (units.clusters, units.rate) == (300, 50.0)
+  assert [units.frames(n) for n in (399, 400, 719, 720)] == [0, 1, 1, 2]
+  assert np.load(tmp_path / 'units' / 'codes.npy').dtype == np.uint16
+  save(tmp_path / 'few', ['a'], [np.array([99])], {**ABOUT, 'clusters': 100})
+  assert np.load(tmp_path / 'few' / 'codes.npy').dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+  'ids, codes, says',
+  [
+    (['a', 'a'], [[0], [1]], 'all different'),
+    (['a'], [[0], [1]], '1 ids .* 2 clips'),
+    (['a'], [[300]], 'but there are 300'),
+    (['a'], [[-1]], 'from -1'),
+  ],
+)
+def test_what_cannot_be_written(tmp_path, ids, codes, says):
+  with pytest.raises(InputError, match=says):
+    save(tmp_path / 'units', ids, map(np.array, codes), ABOUT)
+  assert not (tmp_path / 'units').exists()
+
+
+def test_mistakes_of_reading(tmp_path):
+  with pytest.raises(InputError, match='about.json, codes.npy'):
+    Units.open(tmp_path)
+  save(tmp_path / 'units', ['clip_a'], [np.array([1, 2])], ABOUT)
+  with pytest.raises(InputError, match='is there already'):
+    save(tmp_path / 'units', ['clip_a'], [np.array([1, 2])], ABOUT)
+  with pytest.raises(InputError, match='clip_b.*clip_a'):
+    Units.open(tmp_path / 'units')['clip_b']
+  about = tmp_path / 'units' / 'about.json'
+  about.write_text(json.dumps({'clusters': 3}))
+  with pytest.raises(InputError, match='sample_rate, hop, window, fingerprint'):
+    Units.open(tmp_path / 'units')
+  about.write_text(json.dumps(ABOUT))
+  np.save(tmp_path / 'units' / 'offsets.npy', np.array([0, 3]))
+  with pytest.raises(InputError, match='do not belong together'):
+    Units.open(tmp_path / 'units')
