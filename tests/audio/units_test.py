@@ -41,12 +41,12 @@ def test_what_cannot_be_written(tmp_path, ids, codes, says):
 
 
 def test_mistakes_of_reading(tmp_path):
-  with pytest.raises(InputError, match='about.json, codes.npy'):
+  with pytest.raises(InputError, match=r'about\.json, codes.npy'):
     Units.open(tmp_path)
   save(tmp_path / 'units', ['clip_a'], [np.array([1, 2])], ABOUT)
   with pytest.raises(InputError, match='is there already'):
     save(tmp_path / 'units', ['clip_a'], [np.array([1, 2])], ABOUT)
-  with pytest.raises(InputError, match='clip_b.*clip_a'):
+  with pytest.raises(InputError, match=r'clip_b.*clip_a'):
     Units.open(tmp_path / 'units')['clip_b']
   about = tmp_path / 'units' / 'about.json'
   about.write_text(json.dumps({'clusters': 3}))
