@@ -9,9 +9,13 @@ MODELS = {
   'audio_mae': 'research.models.audio_mae:AudioMAE',
   'audio_mae_classifier': 'research.models.audio_mae_classifier:AudioMAEClassifier',
   'code_bert': 'research.models.code_bert:CodeBert',
+  'hubert': 'research.models.hubert:Hubert',
+  'hubert_ctc': 'research.models.hubert:HubertCTC',
   'wav2vec': 'research.models.wav2vec:Wav2Vec',
   'wav2vec2': 'research.models.wav2vec2:Wav2Vec2',
-  'wav2vec2_ctc': 'research.models.wav2vec2_ctc:Wav2Vec2CTC',
+  'wav2vec2_ctc': 'research.models.wav2vec2:Wav2Vec2CTC',
+  'wavlm': 'research.models.wavlm:WavLM',
+  'wavlm_ctc': 'research.models.wavlm:WavLMCTC',
 }
 
 

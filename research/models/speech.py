@@ -1,7 +1,8 @@
 """What models of raw speech share: sizes, waveform to context, span masks, `embed`.
 
-wav2vec 2.0 (arXiv 2006.11477) pre-training and fine-tuning are `SpeechEncoder` with heads.
-Letters: b batch, t samples, n frames, c channels, d width, l layers.
+Pre-training and fine-tuning of wav2vec 2.0 (arXiv 2006.11477), HuBERT (2106.07447) and WavLM
+(2110.13900) are `SpeechEncoder` with heads.
+Letters: b batch, t samples, n frames, m masked places, c channels, d width, l layers.
 """
 
 from collections.abc import Mapping
@@ -11,10 +12,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from research.errors import InputError, unknown
-from research.features.span_masks import span_mask
+from research.features.span_masks import most_masked, span_mask
 from research.features.waveform import Waveform
 from research.models import layers, waveform
 from research.models.convolutions import receptive_field
@@ -37,7 +38,19 @@ class Size(NamedTuple):
   dropout: float  # of branches, attention weights and inputs
   layer_drop: float
   gradient_scale: float
-  temperature_end: float
+  temperature_end: float | None = None  # of models with a Gumbel quantiser
+
+
+def take(x: Float[Array, 'b n d'], places: Int[Array, 'b m']) -> Float[Array, 'b m d']:
+  """Frames at places of their clip."""
+  return jnp.take_along_axis(x, places[:, :, None], axis=1)
+
+
+def block_frames(audio_mask: Bool[Array, 'b t'], n: int) -> Bool[Array, 'b n']:
+  """Which of n frames HuBERT and WavLM take for real: those whose block of t // n samples has a
+  real one (fairseq's forward_padding_mask), up to two more than have a whole receptive field."""
+  size = audio_mask.shape[1] // n
+  return audio_mask[:, : n * size].reshape(len(audio_mask), n, size).any(axis=2)
 
 
 class SpeechEncoder(nn.Module):
@@ -50,6 +63,8 @@ class SpeechEncoder(nn.Module):
     norm: 'group' (first convolution, over time) or 'layer' (every convolution, over channels).
     pre_norm: transformer with norms before the branches.
     taps, tap_groups: of the positional convolution.
+    buckets, max_distance: of WavLM's relative position bias, see `relative_bias.bucket`; 0 buckets:
+      none.
     mask_prob, mask_length, min_masks, mask_overlap, mask_space: of the masks over frames, see
       `features.span_mask`.
     mask_embedding: whether there is a vector for masked frames. Models that were configured without
@@ -58,11 +73,14 @@ class SpeechEncoder(nn.Module):
     gradient_scale: of the gradient that enters the convolutions (fairseq's feature_grad_mult); 0
       freezes them.
     dropout, attention_dropout, activation_dropout, input_dropout, layer_drop: in training.
-    padding: 'masked' or 'published', see `models/waveform.py`.
+    padding: 'masked' or 'published', see `models/waveform.py`. HuBERT and WavLM have a rule of
+      their own for which frames are real when 'published', see `block_frames`; 'transformers' is
+      that library's: published norms, and frames by the length of the convolutions.
   """
 
   SIZES: ClassVar[Mapping[str, Size]] = {}
   TITLE: ClassVar[str] = ''
+  BLOCKS: ClassVar[bool] = False  # whether published padding goes by blocks
   MAX_SECONDS: ClassVar[float] = waveform.MAX_SECONDS
 
   size: str = 'base'
@@ -78,6 +96,8 @@ class SpeechEncoder(nn.Module):
   pre_norm: bool = None  # type: ignore[assignment]
   taps: int = 128
   tap_groups: int = 16
+  buckets: int = 0
+  max_distance: int = 800
   mask_prob: float = 0.65
   mask_length: int = 10
   min_masks: int = 2
@@ -111,7 +131,8 @@ class SpeechEncoder(nn.Module):
     sees = receptive_field(waveform.stem_layers())
     frontend = Waveform.of_stem(self.frontend, *sees, normalise=normalise)
     object.__setattr__(self, 'frontend', frontend)
-    choices = dict(norm=waveform.NORMS, padding=waveform.PADDINGS, dtype=layers.DTYPES)
+    paddings = (*waveform.PADDINGS, *(('transformers',) if self.BLOCKS else ()))
+    choices = dict(norm=waveform.NORMS, padding=paddings, dtype=layers.DTYPES)
     for name, known in choices.items():
       if getattr(self, name) not in known:
         raise unknown(f'{name} of {self.TITLE}', getattr(self, name), known)
@@ -122,6 +143,11 @@ class SpeechEncoder(nn.Module):
       )
     self._demand_multiple('width', 'heads')
     self._demand_multiple('width', 'tap_groups')
+    if self.buckets and (self.buckets < 4 or self.max_distance <= self.buckets // 4):
+      raise InputError(
+        f'{self.TITLE} got buckets={self.buckets} and max_distance={self.max_distance}: a quarter '
+        'of the buckets stands for single frames, so there must be four, and distances beyond.'
+      )
     super().__post_init__()
 
   def _figures(self, table: dict[str, Any]) -> dict[str, Any]:
@@ -138,8 +164,8 @@ class SpeechEncoder(nn.Module):
   def setup(self):
     dtype = jnp.dtype(self.dtype)
     self.extractor = waveform.FeatureExtractor(
-      waveform.stem_layers(self.channels), self.norm, self.conv_bias, self.padding,
-      self.gradient_scale, dtype,
+      waveform.stem_layers(self.channels), self.norm, self.conv_bias,
+      'masked' if self.padding == 'masked' else 'published', self.gradient_scale, dtype,
     )  # fmt: skip
     # Compared with targets in float32, so normed in float32.
     self.feature_norm = layers.LayerNorm(waveform.EPSILON)
@@ -151,18 +177,34 @@ class SpeechEncoder(nn.Module):
       self.dropout, self.attention_dropout, self.activation_dropout, self.layer_drop
     )
     self.encoder = waveform.Encoder(
-      self.depth, self.heads, self.hidden, self.pre_norm, rates, self.taps, self.tap_groups, dtype,
-      self.scan_layers, self.remat, self.attention,
+      self.depth, self.heads, self.hidden, self.pre_norm, rates, self.taps, self.tap_groups,
+      self.buckets, self.max_distance, dtype, self.scan_layers, self.remat, self.attention,
     )  # fmt: skip
     self.updates = layers.count_updates(self)
 
   # -- Parts -----------------------------------------------------------------------------------
 
-  def _frames(self, audio: Float[AnyArray, 'b t'], audio_mask: Bool[AnyArray, 'b t']):
-    """Convolutional features, which are real, and the features normed."""
+  def _frames(
+    self,
+    audio: Float[AnyArray, 'b t'],
+    audio_mask: Bool[AnyArray, 'b t'],
+    most: int | None = None,
+  ):
+    """Convolutional features (the first `most` of them), which are real, and the features
+    normed."""
     audio, audio_mask = jnp.asarray(audio), jnp.asarray(audio_mask)
     features, real = self.extractor(self.frontend(audio, audio_mask), audio_mask)
+    features, real = features[:, :most], real[:, :most]
+    if self.BLOCKS and self.padding == 'published':
+      real = block_frames(audio_mask, features.shape[1])
     return features, real, self.feature_norm(features)
+
+  def _penalty(self, features: Float[Array, 'b n c'], real: Bool[Array, 'b n']) -> Float[Array, '']:
+    """Mean square of the features: of real frames, or of all where padding is as published."""
+    weight = jnp.ones_like(real) if self.padding == 'published' else real
+    weight = weight.astype(jnp.float32)
+    squares = jnp.square(features.astype(jnp.float32)).mean(axis=-1)
+    return (squares * weight).sum() / jnp.maximum(weight.sum(), 1.0)
 
   def _encode(
     self,
@@ -196,6 +238,17 @@ class SpeechEncoder(nn.Module):
       overlap=self.mask_overlap,
       space=self.mask_space,
     )
+
+  def _masked_places(
+    self, batch: Mapping[str, Any], mask: Bool[Array, 'b n']
+  ) -> tuple[Int[Array, 'b m'], Bool[Array, 'b m']]:
+    """The masked frames of every clip, first ones first, in as many places as there can ever be;
+    and which places hold one."""
+    n = mask.shape[1]
+    most = most_masked(n, self.mask_prob, self.mask_length, self.min_masks)
+    most = n if 'span_mask' in batch else most
+    places = jnp.argsort(~mask, axis=1, stable=True)[:, :most]
+    return places, jnp.take_along_axis(mask, places, axis=1)
 
   def _channels(self, batch: Mapping[str, Any], b: int) -> Bool[Array, 'b d'] | None:
     """Which channels are hidden: those of batch['channel_mask'], or drawn, or none."""

@@ -10,10 +10,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
 
-from research.features.span_masks import most_masked
-from research.models import layers, quantizers, speech, waveform
+from research.models import layers, quantizers, speech, speech_ctc, waveform
 from research.models.speech import Size
 
 AnyArray = jax.Array | np.ndarray
@@ -89,20 +87,15 @@ class Wav2Vec2(speech.SpeechEncoder):
     mask = self._spans(batch, real)
     channels = self._channels(batch, len(mask))
     encoded = self._encode(normed, real, mask, train, channels)
-
-    # The masked frames of every clip, first ones first, in as many places as there can ever be.
-    most = most_masked(real.shape[1], self.mask_prob, self.mask_length, self.min_masks)
-    most = real.shape[1] if 'span_mask' in batch else most
-    places = jnp.argsort(~mask, axis=1, stable=True)[:, :most]
-    used = jnp.take_along_axis(mask, places, axis=1)
-    hidden = waveform.drop(self, _take(normed, places), self.input_dropout, train)
+    places, used = self._masked_places(batch, mask)
+    hidden = waveform.drop(self, speech.take(normed, places), self.input_dropout, train)
 
     out: dict[str, Any] = {}
     updates = layers.next_update(self, self.updates, train)
     falling = self.temperature_start, self.temperature_end, self.temperature_decay
     temperature = quantizers.falling_temperature(updates, *falling)
     if self.quantise:
-      noise = batch['gumbel_noise'][:, :most] if 'gumbel_noise' in batch else None
+      noise = batch['gumbel_noise'][:, : places.shape[1]] if 'gumbel_noise' in batch else None
       found = self.quantizer(hidden, used, temperature, noise, train)
       hidden = found.vectors
       out |= {
@@ -113,16 +106,13 @@ class Wav2Vec2(speech.SpeechEncoder):
         'code_perplexity': found.code_perplexity,
         'num_codes': self.groups * self.codes,
       }
-    weight = real.astype(jnp.float32)
-    if self.padding == 'published':
-      weight = jnp.ones_like(weight)
-    squares = jnp.square(features.astype(jnp.float32)).mean(axis=-1)
+    context = speech.take(encoded['tokens'], places)
     return out | {
-      'context': self.project_context(_take(encoded['tokens'], places).astype(jnp.float32)),
+      'context': self.project_context(context.astype(jnp.float32)),
       'targets': self.project_targets(hidden),
       'used': used,
       'negatives': waveform.draw_others(self, batch, used, self.negatives),
-      'feature_penalty': (squares * weight).sum() / jnp.maximum(weight.sum(), 1.0),
+      'feature_penalty': self._penalty(features, real),
       'features': features,
       'frame_mask': real,
       'span_mask': mask,
@@ -133,5 +123,8 @@ class Wav2Vec2(speech.SpeechEncoder):
     }
 
 
-def _take(x: Float[Array, 'b n d'], places: Int[Array, 'b m']) -> Float[Array, 'b m d']:
-  return jnp.take_along_axis(x, places[:, :, None], axis=1)
+class Wav2Vec2CTC(speech_ctc.SpeechCTC):
+  """wav2vec 2.0 for transcripts."""
+
+  SIZES: ClassVar[Mapping[str, Size]] = SIZES
+  TITLE: ClassVar[str] = 'wav2vec 2.0'

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from research.errors import InputError
 from research.models import layers
-from research.models.attention import attend, products
+from research.models.attention import GatedBias, attend, full_bias, products
 from research.models.convolutions import (
   conv1d,
   frames_after,
@@ -28,6 +28,7 @@ from research.models.convolutions import (
   scale_gradient,
   time_norm,
 )
+from research.models.relative_bias import Gate, RelativeBias
 
 Dtype = Any
 Stem = tuple[tuple[int, int, int], ...]  # (channels, kernel, stride) of every layer
@@ -222,7 +223,8 @@ class PositionalConv(nn.Module):
 
 
 class SelfAttention(nn.Module):
-  """Multi-head self-attention with biases and, in training, dropout of its weights."""
+  """Multi-head self-attention with biases and, in training, dropout of its weights; with `table`
+  [h, n, n] a gated relative position bias."""
 
   heads: int
   dropout: float = 0.0
@@ -231,16 +233,24 @@ class SelfAttention(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'b n d'], real: Bool[Array, 'b n'], train: bool
+    self,
+    x: Float[Array, 'b n d'],
+    real: Bool[Array, 'b n'],
+    train: bool,
+    table: Float[Array, 'h n n'] | None = None,
   ) -> Float[Array, 'b n d']:
     q, k, v = layers.HeadsIn(self.heads, self.dtype, bert, name='qkv')(x)
+    bias = None if table is None else GatedBias(Gate(self.heads, name='gate')(x), table)
     if train and self.dropout > 0.0:
       scaled = q * np.asarray(q.shape[-1] ** -0.5, q.dtype)
-      logits = jnp.where(real[:, None, None, :], products(scaled, k), -1e30)
+      logits = products(scaled, k)
+      if bias is not None:
+        logits = logits + full_bias(bias)
+      logits = jnp.where(real[:, None, None, :], logits, -1e30)
       weights = drop(self, jax.nn.softmax(logits), self.dropout, train).astype(v.dtype)
       y = jnp.einsum('bhts,bshk->bthk', weights, v)
     else:
-      y = attend(q, k, v, real, self.implementation)
+      y = attend(q, k, v, real, self.implementation, bias)
     return layers.HeadsOut(self.dtype, bert, name='proj')(y)
 
 
@@ -261,6 +271,7 @@ class TransformerLayer(nn.Module):
     real: Bool[Array, 'b n'],
     kept: Bool[Array, ''],
     train: bool = False,
+    table: Float[Array, 'h n n'] | None = None,
   ) -> Float[Array, 'b n d']:
     rates = self.dropout
     norm1 = layers.LayerNorm(EPSILON, self.dtype, name='norm1')
@@ -275,7 +286,7 @@ class TransformerLayer(nn.Module):
       return drop(self, fc2(y), rates.residual, train)
 
     def attended(y):
-      return drop(self, attention(y, real, train), rates.residual, train)
+      return drop(self, attention(y, real, train, table), rates.residual, train)
 
     if self.pre_norm:
       y = x + attended(norm1(x))
@@ -294,6 +305,7 @@ class Encoder(nn.Module):
     pre_norm: pre-norm layers and a norm at the end; else post-norm layers and a norm before them.
     dropout: rates; they act in training.
     taps, groups: of the positional convolution.
+    buckets, max_distance: of the gated relative position bias; 0 buckets: none.
     scan_layers, remat, attention: see `layers.run_blocks` and `attention.attend`.
   """
 
@@ -304,6 +316,8 @@ class Encoder(nn.Module):
   dropout: Dropout = Dropout()
   taps: int = 128
   groups: int = 16
+  buckets: int = 0
+  max_distance: int = 800
   dtype: Dtype = jnp.float32
   scan_layers: bool = False
   remat: bool = False
@@ -322,7 +336,11 @@ class Encoder(nn.Module):
     if not self.pre_norm:
       x = norm(x)
     x = drop(self, x, self.dropout.residual, train)
-    states = run_transformer(self, x, real, train)
+    table = None
+    if self.buckets:
+      shape = self.heads, self.buckets, self.max_distance
+      table = RelativeBias(*shape, name='relative_bias')(x.shape[1])
+    states = run_transformer(self, x, real, train, table)
     return {
       'tokens': norm(states[-1]) if self.pre_norm else states[-1],
       'layers': states,
@@ -331,10 +349,14 @@ class Encoder(nn.Module):
 
 
 def run_transformer(
-  module: Any, x: Float[Array, 'b n d'], real: Bool[Array, 'b n'], train: bool
+  module: Any,
+  x: Float[Array, 'b n d'],
+  real: Bool[Array, 'b n'],
+  train: bool,
+  table: Float[Array, 'h n n'] | None = None,
 ) -> Float[Array, 'l b n d']:
   """x and the output of every transformer layer, inside the compact method of a module with the
-  attributes of `Encoder` (but for `taps` and `groups`)."""
+  attributes of `Encoder` (but for those of its positions); `table`: of relative biases."""
 
   def make(name: str, index: int | None) -> nn.Module:
     del index
@@ -342,7 +364,7 @@ def run_transformer(
     return TransformerLayer(*shape, module.attention, name=name)
 
   def call(block: nn.Module, x: Array, kept: Array) -> Array:
-    return block(x, real, kept, train=train)
+    return block(x, real, kept, train=train, table=table)
 
   kept = jnp.ones((module.depth,), bool)
   if train and module.dropout.layer > 0.0:

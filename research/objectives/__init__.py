@@ -11,6 +11,7 @@ OBJECTIVES = {
   'wav2vec2_contrastive': 'research.objectives.contrastive:wav2vec2_contrastive',
   'masked_patch_mse': 'research.objectives.reconstruction:masked_patch_mse',
   'masked_codes': 'research.objectives.prediction:masked_codes',
+  'masked_units': 'research.objectives.prediction:masked_units',
   'cross_entropy': 'research.objectives.supervised:cross_entropy',
   'binary_cross_entropy': 'research.objectives.supervised:binary_cross_entropy',
   'ctc': 'research.objectives.supervised:ctc',

@@ -1,12 +1,14 @@
 """Prediction of discrete codes at masked frames (BERT, arXiv 1810.04805; vq-wav2vec, 1910.05453,
-section 4)."""
+section 4; HuBERT, 2106.07447, section II-B)."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
+
+from research.errors import InputError
 
 
 def masked_codes(
@@ -44,3 +46,69 @@ def masked_codes(
   if 'code_perplexity' in out:
     metrics['code_perplexity'] = out['code_perplexity']
   return loss, metrics
+
+
+def masked_units(
+  out: Mapping[str, Any],
+  batch: Mapping[str, Any],
+  *,
+  tau: float = 0.1,
+  masked: float = 1.0,
+  unmasked: float = 0.0,
+  penalty: float = 10.0,
+) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+  """-sum over sets and frames of log softmax(sim(A o_t, e_z) / tau), at masked frames and, with a
+  weight, at the others; plus feature penalty.
+
+  Args:
+    out: 'similarities', for every set of units [b, m, k]; 'unit_targets' z int [b, m, g];
+      'masked' [b, m], which of the m places hold a masked frame with a unit; 'unmasked' [b, m]
+      where the others are compared too; 'feature_penalty', mean square of the convolutions' output.
+    batch: rows with 'valid' [b] False (fillers) do not count.
+    tau: temperature of the similarity (fairseq's logit_temp).
+    masked, unmasked, penalty: weights (fairseq's pred_masked_weight, pred_nomask_weight and
+      loss_weights).
+
+  Returns:
+    loss a predicted frame (fairseq's sum over its sample_size), and metrics; 'accuracy' is that of
+    masked frames and the first set; 'sample_size' counts frames that have a weight, once for all
+    sets.
+
+  Raises:
+    InputError: `unmasked` has a weight, but the model does not compare such frames.
+  """
+  weights = {'masked': masked, 'unmasked': unmasked}
+  if unmasked and 'unmasked' not in out:
+    raise InputError(
+      'masked_units weighs unmasked frames: set config.model.args.predict_unmasked=True.'
+    )
+  valid = batch['valid'][:, None] if 'valid' in batch else jnp.ones((), bool)
+  used = {name: out[name] & valid for name in weights if name in out}
+  metrics: dict[str, Float[Array, '']] = {}
+  total, count = jnp.zeros(()), jnp.zeros(())
+  for name, frames in used.items():
+    found = _prediction(out, frames, tau)
+    shown = frames.astype(jnp.float32).sum()
+    if weights[name]:
+      total = total + weights[name] * found['cross_entropy']
+      count = count + shown
+    suffix = '' if name == 'masked' else '_unmasked'
+    share = jnp.maximum(shown, 1.0)
+    metrics |= {f'{key}{suffix}': value / share for key, value in found.items()}
+  loss = total / jnp.maximum(count, 1.0) + penalty * out['feature_penalty']
+  return loss, metrics | {'feature_penalty': out['feature_penalty'], 'sample_size': count}
+
+
+def _prediction(
+  out: Mapping[str, Any], used: Bool[Array, 'b m'], tau: float
+) -> dict[str, Float[Array, '']]:
+  """Sums over used frames: cross entropy of all sets, and right answers of the first."""
+  total, right = jnp.zeros(()), jnp.zeros(())
+  for i, similarities in enumerate(out['similarities']):
+    logits = similarities.astype(jnp.float32) / tau
+    target = jnp.maximum(out['unit_targets'][:, :, i], 0)
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), target[:, :, None], axis=2)[:, :, 0]
+    total = total - jnp.where(used, chosen, 0.0).sum()
+    if i == 0:
+      right = (used & (jnp.argmax(logits, axis=2) == target)).astype(jnp.float32).sum()
+  return {'cross_entropy': total, 'accuracy': right}

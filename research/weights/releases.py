@@ -20,11 +20,15 @@ from research.weights import read, tables
 # .json files that it names in FILES.
 RELEASES = {
   'audio_mae': 'research.weights.audio_mae',
+  'hubert': 'research.weights.hubert',
+  'hubert_hf': 'research.weights.hubert_hf',
   'timm_vit': 'research.weights.timm_vit',
   'wav2vec': 'research.weights.wav2vec',
   'vq_wav2vec': 'research.weights.wav2vec',
   'wav2vec2': 'research.weights.wav2vec2',
   'wav2vec2_hf': 'research.weights.wav2vec2_hf',
+  'wavlm': 'research.weights.wavlm',
+  'wavlm_hf': 'research.weights.wavlm_hf',
 }
 
 

@@ -77,6 +77,8 @@ LAYOUTS = {
   'conv1d': Layout(lambda x, h: x.transpose(2, 1, 0), lambda x, h: x.transpose(2, 1, 0)),
   # Scale of a weight norm over taps [1, 1, p] <-> [p].
   'taps': Layout(lambda x, h: x.reshape(-1), lambda x, h: x.reshape(1, 1, -1)),
+  # A number a head [1, h, 1, 1] <-> [h].
+  'per_head': Layout(lambda x, h: x.reshape(-1), lambda x, h: x.reshape(1, -1, 1, 1)),
   # Codebook [1, g k, d] <-> [g, k, d].
   'codebook': Layout(
     lambda x, h: x.reshape(h, -1, x.shape[-1]), lambda x, h: x.reshape(1, -1, x.shape[-1])

@@ -7,9 +7,9 @@ import flax.linen as nn
 import numpy as np
 
 from research.errors import InputError
+from research.weights.speech_cfg import cfg_model
 from research.weights.stated import NOTHING, Fact, Stated, settle
 from research.weights.tables import Rule, linear
-from research.weights.wav2vec2_cfg import cfg_model
 
 IGNORED: Sequence[str] = ()
 _ENCODER, _CONTEXT = 'feature_extractor.conv_layers', 'feature_aggregator.conv_layers'

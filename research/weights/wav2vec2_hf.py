@@ -1,131 +1,16 @@
-"""wav2vec 2.0 under transformers' names: Wav2Vec2Model, Wav2Vec2ForPreTraining, Wav2Vec2ForCTC.
+"""wav2vec 2.0 under transformers' names, see `speech_hf`."""
 
-Which of the three a file holds is seen from its keys. Weight norm may have the names that older
-files have, and an encoder alone the prefix of the others; the way back gives today's names. Of a
-folder, what does not show in the arrays is taken from the files beside, see
-`wav2vec2_hf_files.describe`.
-"""
+import functools
+from collections.abc import Sequence
 
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import flax.linen as nn
-import numpy as np
-
-from research.errors import InputError
-from research.weights import wav2vec2
-from research.weights.stated import NOTHING, Stated
-from research.weights.tables import Rule
-from research.weights.wav2vec2_hf_files import EPSILON, FILES, describe
+from research.weights import speech_hf, speech_hf_files
+from research.weights.speech_hf_files import FILES
+from research.weights.wav2vec2 import FAMILY
 
 __all__ = ['FILES', 'IGNORED', 'describe', 'infer', 'renew', 'rules']
 
 IGNORED: Sequence[str] = ()
-PREFIX = 'wav2vec2.'
-HEADS = ('lm_head.', 'quantizer.', 'project_q.', 'project_hid.')
-_WEIGHT_NORM = {
-  'weight_g': 'parametrizations.weight.original0',
-  'weight_v': 'parametrizations.weight.original1',
-}
-_POSITIONS = 'encoder.pos_conv_embed.conv.'
-
-# How names begin: (fairseq's, transformers'); '#' is a number, the same on both sides. The first
-# that fits counts.
-_STEM = 'feature_extractor.conv_layers'
-_ENCODER = (
-  ('mask_emb', 'masked_spec_embed'),
-  (f'{_STEM}.#.0.', f'{_STEM}.#.conv.'),
-  (f'{_STEM}.#.2.1.', f'{_STEM}.#.layer_norm.'),
-  (f'{_STEM}.#.2.', f'{_STEM}.#.layer_norm.'),
-  ('layer_norm.', 'feature_projection.layer_norm.'),
-  ('post_extract_proj.', 'feature_projection.projection.'),
-  *((f'encoder.pos_conv.0.{old}', f'{_POSITIONS}{today}') for old, today in _WEIGHT_NORM.items()),
-  ('encoder.pos_conv.0.', _POSITIONS),
-  ('encoder.layers.#.self_attn.', 'encoder.layers.#.attention.'),
-  ('encoder.layers.#.self_attn_layer_norm.', 'encoder.layers.#.layer_norm.'),
-  ('encoder.layers.#.fc1.', 'encoder.layers.#.feed_forward.intermediate_dense.'),
-  ('encoder.layers.#.fc2.', 'encoder.layers.#.feed_forward.output_dense.'),
-)
-_HEADS = (
-  ('proj.', 'lm_head.'),
-  ('quantizer.vars', 'quantizer.codevectors'),
-  ('final_proj.', 'project_hid.'),
-)
-
-
-def _rename(name: str, table: Sequence[tuple[str, str]]) -> str:
-  """`name` with its beginning changed from the left to the right of a table; else as it is."""
-  for theirs, ours in table:
-    match = re.match(re.escape(theirs).replace(r'\#', r'([0-9]+|\{i\})'), name)
-    if match:
-      start = ours.replace('#', match[1]) if '#' in ours else ours
-      return start + name[match.end() :]
-  return name
-
-
-def _inverse(table: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-  return [(right, left) for left, right in table]
-
-
-def rules(model: nn.Module) -> list[Rule]:
-  """The key table of a model."""
-  head = wav2vec2.head_rules(model)
-  prefix = PREFIX if head else ''
-  return [
-    *(
-      rule._replace(theirs=prefix + _rename(rule.theirs, _ENCODER))
-      for rule in wav2vec2.encoder_rules(model)
-    ),
-    *(rule._replace(theirs=_rename(rule.theirs, _HEADS)) for rule in head),
-  ]
-
-
-def renew(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """The same arrays under today's names, those of an encoder alone without prefix."""
-  alone = not any(k.startswith(HEADS) for k in arrays)
-  renewed = {}
-  for key, x in arrays.items():
-    name = key.removeprefix(PREFIX) if alone else key
-    for old, today in _WEIGHT_NORM.items():
-      if name.endswith(f'{_POSITIONS}{old}'):
-        name = name.removesuffix(old) + today
-    if name in renewed:
-      raise InputError(f'The file holds {name} twice, once as {key}: one of them has to go.')
-    renewed[name] = x
-  return renewed
-
-
-def infer(
-  arrays: Mapping[str, np.ndarray], given: Mapping[str, Any], stated: Stated = NOTHING
-) -> tuple[str, dict[str, Any]]:
-  """(model name, arguments) that the arrays need, under today's names; see `wav2vec2.infer`."""
-  # The norm of the first convolution has one name for both kinds; the second's tells them apart.
-  layered = any(k.endswith(f'{_STEM}.1.layer_norm.weight') for k in arrays)
-  other = f'{_STEM}.#.2.' if layered else f'{_STEM}.#.2.1.'
-  encoder = [pair for pair in _inverse(_ENCODER) if pair[1] != other]
-  heads = _inverse(_HEADS)
-
-  def plain(key: str) -> str:
-    if key.startswith(HEADS):
-      return _rename(key, heads)
-    short = key.removeprefix(PREFIX)
-    name = _rename(short, encoder)
-    # A name of fairseq's is none here, though many begin alike.
-    return name if _rename(name, _ENCODER) == short else f'? {key}'
-
-  prefix = PREFIX * any(k.startswith(HEADS) for k in arrays)
-  rows = stated.facts.get('rows')
-  head = arrays.get('lm_head.weight')
-  if rows and head is not None and rows.value != len(head):
-    raise InputError(f'{rows.where} is {rows.value}, but lm_head.weight has {len(head)} rows.')
-  if rows and head is not None and not {'blank'} & (set(stated.facts) | set(given)):
-    raise InputError('config.json says no pad_token_id, which is the blank of CTC: give blank=….')
-  return wav2vec2.infer_plain(
-    {plain(k): x for k, x in arrays.items()},
-    given,
-    stated,
-    'transformers',
-    lambda key: prefix + _rename(key, _ENCODER),
-    EPSILON,
-  )
+describe = functools.partial(speech_hf_files.describe, family=FAMILY.name)
+infer = functools.partial(speech_hf.infer, family=FAMILY)
+renew = functools.partial(speech_hf.renew, family=FAMILY)
+rules = functools.partial(speech_hf.rules, family=FAMILY)

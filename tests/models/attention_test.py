@@ -8,35 +8,44 @@ import pytest
 from research.models import attention
 
 
-def plain(q, k, v, mask):
+def plain(q, k, v, mask, bias=None):
   logits = jnp.einsum('bthk,bshk->bhts', q, k) / np.float32(q.shape[-1] ** 0.5)
+  if bias is not None:
+    logits += jnp.einsum('bth,hts->bhts', bias.gate, bias.table)
   logits = jnp.where(mask[:, None, None], logits, -1e30)
   return jnp.einsum('bhts,bshk->bthk', jax.nn.softmax(logits), v)
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-@pytest.mark.parametrize('implementation', [None, 'xla'])
-@pytest.mark.parametrize('masked', [False, True])
+@pytest.mark.parametrize('biased, masked', [(False, False), (False, True), (True, True)])
 @pytest.mark.parametrize(
-  'limit', [attention.CPU_LOGITS, 50, 0], ids=['at once', 'two heads', 'head by head']
+  'implementation, limit',
+  [('xla', 0), (None, attention.CPU_LOGITS), (None, 200), (None, 50), (None, 0)],
+  ids=['xla', 'at once', 'two clips', 'two heads', 'head by head'],
 )
-def test_values_and_gradients(monkeypatch, dtype, implementation, masked, limit):
+def test_values_and_gradients(monkeypatch, dtype, implementation, masked, limit, biased):
   monkeypatch.setattr(attention, 'CPU_LOGITS', limit)
-  q, k, v, g = (jax.random.normal(jax.random.key(i), (2, 5, 3, 8)).astype(dtype) for i in range(4))
-  mask = jnp.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], bool)
+  q, k, v, g = (jax.random.normal(jax.random.key(i), (4, 5, 4, 8)).astype(dtype) for i in range(4))
+  mask = jnp.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]] * 2, bool)
+  gate, table = (jax.random.normal(jax.random.key(i), (4, 5, 5)) for i in (4, 5))
+  bias = attention.GatedBias(gate[:, :, :4], table) if biased else None
   floats = [x.astype(jnp.float32) for x in (q, k, v, g)]
   everything = mask if masked else jnp.ones_like(mask)
-  want, pull = jax.vjp(lambda *x: plain(*x, everything), *floats[:3])
+  want, pull = jax.vjp(lambda q, k, v, bias: plain(q, k, v, everything, bias), *floats[:3], bias)
 
   @jax.jit
-  def ours(q, k, v, g):
-    attend = lambda *x: attention.attend(*x, mask if masked else None, implementation)  # noqa: E731
-    y, pull = jax.vjp(attend, q, k, v)
+  def ours(q, k, v, bias, g):
+    def attend(q, k, v, bias):
+      return attention.attend(q, k, v, mask if masked else None, implementation, bias)
+
+    y, pull = jax.vjp(attend, q, k, v, bias)
     return y, *pull(g)
 
   tolerance = 1e-5 if dtype == 'float32' else 0.02
-  for a, b in zip(ours(q, k, v, g), (want, *pull(floats[3]))):
-    assert a.dtype == dtype and a.shape == b.shape
+  got = jax.tree.leaves(ours(q, k, v, bias, g))
+  assert len(got) == (6 if biased else 4)
+  for i, (a, b) in enumerate(zip(got, jax.tree.leaves((want, *pull(floats[3]))), strict=True)):
+    assert a.dtype == (dtype if i < 4 else 'float32') and a.shape == b.shape
     np.testing.assert_allclose(a.astype(jnp.float32), b, atol=tolerance * float(jnp.abs(b).max()))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from research.errors import InputError
-from research.models.wav2vec2_ctc import Wav2Vec2CTC
+from research.models.wav2vec2 import Wav2Vec2CTC
 from research.objectives.supervised import ctc
 from tests.contract import wave
 

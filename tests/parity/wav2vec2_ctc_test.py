@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.models.wav2vec2_ctc import Wav2Vec2CTC
+from research.models.wav2vec2 import Wav2Vec2CTC
 from research.objectives.supervised import ctc
 from research.weights import revert
 from tests.parity.golden import Case, assert_close, each_case
-from tests.parity.wav2vec2_cases import batch_of, build, check_gradients, kind
+from tests.parity.speech_cases import batch_of, build, check_gradients, kind
 from tests.weights.toy import check_identical
 
 # Of fairseq's dictionary; they never are part of a target.

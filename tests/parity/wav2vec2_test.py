@@ -1,61 +1,20 @@
-"""wav2vec 2.0 against fairseq, on whatever cases the golden folder holds: convolutions, positions,
-every layer, with and without padding; pre-training losses, codes, perplexities and gradients."""
+"""Pre-training of wav2vec 2.0 against fairseq, on whatever cases the golden folder holds: losses,
+codes, perplexities and gradients."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.features.waveform import Waveform
 from research.objectives.contrastive import wav2vec2_contrastive
 from research.weights import revert
 from tests.parity.golden import Case, assert_close, each_case
-from tests.parity.wav2vec2_cases import (
+from tests.parity.speech_cases import (
   batch_of,
   build,
   check_gradients,
   kind,
   pretraining_args,
 )
-from tests.weights.toy import check_identical
-
-
-@each_case('wav2vec2', where=kind('wav2vec2_features'))
-def test_features(case: Case):
-  model, variables = build(case)
-  batch = batch_of(case)
-  if 'raw_waveform' in case.inputs:
-    front = Waveform(normalise=case.info['run']['normalize_input'])
-    heard = front(case.inputs['raw_waveform'], batch['audio_mask'])
-    assert_close(heard, batch['audio'], what='normalised waveform')
-
-  def run(audio, mask):
-    features, real, normed = model.apply(variables, audio, mask, method='_frames')
-    out = model.apply(variables, normed, real, None, False, method='_encode')
-    return {'features': features, 'normed': normed, 'real': real, **out}
-
-  want = case.outputs
-  for name, function in {'eager': run, 'jit': jax.jit(run)}.items():
-    got = function(batch['audio'], batch['audio_mask'])
-    real = np.asarray(got['real'])
-    if 'frame_padding_mask' in want:
-      np.testing.assert_array_equal(real, want['frame_padding_mask'] == 0)
-    else:
-      assert real.all()
-    pairs = {
-      'conv_features': np.swapaxes(got['features'], 1, 2),
-      'normed_features': got['normed'],
-      'projected': got['projected'],
-      'pos_conv': got['positions'],
-      'layer_input': got['layers'][0],
-      'final': got['tokens'],
-    }
-    pairs |= {f'layer_{i}': x for i, x in enumerate(got['layers'][1:])}
-    for key, x in pairs.items():
-      x, y = np.asarray(x), want[key]
-      if key == 'conv_features':
-        x, y = np.swapaxes(x, 1, 2), np.swapaxes(y, 1, 2)
-      assert_close(x[real], y[real], what=f'{name} {key}')
-  check_identical(revert('wav2vec2', model, variables), case.weights)
 
 
 @each_case('wav2vec2', where=kind('wav2vec2_pretrain'))

@@ -13,8 +13,7 @@ from research import models
 from research.audio.text import LETTERS
 from research.errors import InputError
 from research.features.waveform import Waveform
-from research.models.wav2vec2 import Wav2Vec2
-from research.models.wav2vec2_ctc import Wav2Vec2CTC
+from research.models.wav2vec2 import Wav2Vec2, Wav2Vec2CTC
 from research.weights import convert, load, releases, revert, save
 from tests.launch import runner
 from tests.weights.toy import check_identical, filled, same

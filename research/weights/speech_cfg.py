@@ -1,7 +1,9 @@
-"""What the configuration in a fairseq checkpoint says of wav2vec 2.0: `cfg`, or `args` of old.
+"""What the configuration in a fairseq checkpoint says of wav2vec 2.0, HuBERT or WavLM: `cfg`, or
+`args` of old.
 
-Names are those of fairseq's Wav2Vec2Config, Wav2VecCtcConfig (models/wav2vec) and
-AudioPretrainingConfig (tasks/audio_pretraining.py). A fine-tuned model holds the configuration of
+Names are those of fairseq's Wav2Vec2Config, Wav2VecCtcConfig (models/wav2vec), HubertConfig
+(models/hubert), AudioPretrainingConfig (tasks/audio_pretraining.py) and unilm's flat WavLMConfig
+(wavlm/WavLM.py). A fine-tuned model holds the configuration of
 its pre-training under `w2v_args`.
 """
 
@@ -53,6 +55,8 @@ _PRETRAINING: dict[str, tuple[str, Callable[[Any], Any]]] = {
   'encoder_layerdrop': ('layer_drop', float),
   'mask_min_space': ('mask_space', int),
   'num_negatives': ('negatives', int),
+  'untie_final_proj': ('untied', bool),
+  'label_rate': ('label_rate', float),
 }
 _FINETUNING: dict[str, tuple[str, Callable[[Any], Any]]] = {
   **_MASKS,
@@ -72,6 +76,7 @@ _ONLY: dict[str, Sequence[Any]] = {
   'quantize_input': (False,),
   'target_glu': (False,),
   'quantizer_depth': (1,),
+  'gru_rel_pos': (True,),
 }
 # Of these it knows one value, but they act in training alone.
 _TRAINED_ONLY: dict[str, Sequence[Any]] = {
@@ -105,7 +110,10 @@ def describe(files: Mapping[str, Any]) -> Stated:
   # Fine-tuning says nothing of the encoder itself where its pre-training is not beside it.
   encoder = cfg_model(pretrained) if isinstance(pretrained, Mapping) else {} if finetuned else model
 
+  relative = encoder.get('relative_position_embedding')
   for key, known in _ONLY.items():
+    if key == 'gru_rel_pos' and not relative:
+      continue
     if key in encoder and encoder[key] not in known:
       raise InputError(
         f'cfg says {key}={encoder[key]!r}; models with {key}={known[0]!r} can be read, and no '
@@ -179,6 +187,13 @@ def _facts(encoder: Plain) -> dict[str, Fact]:
     facts['final_width'] = Fact(final, 'cfg (final_dim)')
     if encoder.get('quantize_targets') and 'latent_dim' in encoder:
       facts['code_width'] = Fact(encoder['latent_dim'] or final, 'cfg (latent_dim)')
+  if 'relative_position_embedding' in encoder:
+    where = 'cfg (relative_position_embedding{})'
+    if not encoder['relative_position_embedding']:
+      facts['buckets'] = Fact(0, where.format('=False'))
+    for key, ours in {'num_buckets': 'buckets', 'max_distance': 'max_distance'}.items():
+      if encoder['relative_position_embedding'] and key in encoder:
+        facts[ours] = Fact(encoder[key], f'cfg ({key})')
   if encoder.get('quantize_targets') and 'latent_vars' in encoder:
     facts['codes'] = Fact(encoder['latent_vars'], 'cfg (latent_vars)')
   return facts

@@ -1,11 +1,13 @@
-"""Fine-tuning wav2vec 2.0 (arXiv 2006.11477, section 4.4): the encoder with a letter head for CTC.
+"""Fine-tuning encoders of speech (wav2vec 2.0, arXiv 2006.11477, section 4.4; HuBERT, 2106.07447,
+section IV-C): the encoder with a letter head for CTC.
 
-Figures are those of fairseq's models/wav2vec/wav2vec2_asr.py and of its configs for fine-tuning.
+Figures are those of fairseq's models/wav2vec/wav2vec2_asr.py, models/hubert/hubert_asr.py and of
+their configs for fine-tuning.
 Letters: b batch, t samples, n frames, v symbols, d width.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,15 +16,13 @@ import jax.numpy as jnp
 from research.audio.text import LETTERS
 from research.errors import InputError
 from research.models import layers, speech, waveform
-from research.models.speech import Size
-from research.models.wav2vec2 import SIZES
 
 # What fine-tuning has instead of a size's own rates, but for activation and layer drop below.
 NO_DROPOUT = dict(dropout=0.0, attention_dropout=0.0, input_dropout=0.0)
 
 
-class Wav2Vec2CTC(speech.SpeechEncoder):
-  """The encoder and a linear head over symbols.
+class SpeechCTC(speech.SpeechEncoder):
+  """The encoder and a linear head over symbols; its sizes are those of the subclass.
 
   Attributes (those of SpeechEncoder, with fine-tuning's rates, and):
     vocabulary: symbols in the order of the logits; empty leaves the head out.
@@ -32,9 +32,6 @@ class Wav2Vec2CTC(speech.SpeechEncoder):
       says nothing else.
     freeze_updates: for so many updates only the head learns; masks and dropout act all the same.
   """
-
-  SIZES: ClassVar[Mapping[str, Size]] = SIZES
-  TITLE: ClassVar[str] = 'wav2vec 2.0'
 
   vocabulary: Sequence[str] = LETTERS  # a list from a file becomes a tuple
   blank: int = 0

@@ -1,10 +1,10 @@
-"""What the files of a transformers folder say of wav2vec 2.0.
+"""What the files of a transformers folder say of wav2vec 2.0, HuBERT or WavLM.
 
 config.json says the architecture, processor_config.json or preprocessor_config.json how audio
 comes in, vocab.json and added_tokens.json the symbols. Values that config.json leaves out are the
-defaults of that library (transformers 5, models/wav2vec2/configuration_wav2vec2.py and
-feature_extraction_wav2vec2.py). Its rates and masks of training are not taken: they are that
-library's own defaults as often as a recipe.
+defaults of that library (transformers 5, configuration_*.py of the three and
+models/wav2vec2/feature_extraction_wav2vec2.py). Its rates and masks of training are not taken: they
+are that library's own defaults as often as a recipe.
 """
 
 from collections.abc import Mapping
@@ -35,11 +35,18 @@ _FACTS: dict[str, tuple[str, Any]] = {
   'conv_bias': ('conv_bias', False),
   'num_conv_pos_embeddings': ('taps', 128),
   'num_conv_pos_embedding_groups': ('tap_groups', 16),
-  'num_codevector_groups': ('groups', 2),
-  'num_codevectors_per_group': ('codes', 320),
-  'codevector_dim': ('code_width', 256),
-  'proj_codevector_dim': ('final_width', 256),
   'vocab_size': ('rows', 32),
+}
+# And what only some families have.
+_OWN_FACTS: dict[str, dict[str, tuple[str, Any]]] = {
+  'wav2vec2': {
+    'num_codevector_groups': ('groups', 2),
+    'num_codevectors_per_group': ('codes', 320),
+    'codevector_dim': ('code_width', 256),
+    'proj_codevector_dim': ('final_width', 256),
+  },
+  'hubert': {},
+  'wavlm': {'num_buckets': ('buckets', 320), 'max_bucket_distance': ('max_distance', 800)},
 }
 # Of these the encoder knows one value, which is the default too.
 _ONLY: dict[str, Any] = {
@@ -48,17 +55,20 @@ _ONLY: dict[str, Any] = {
   'layer_norm_eps': 1e-5,
   'add_adapter': False,
   'adapter_attn_dim': None,
+  'feat_proj_layer_norm': True,
+  'conv_pos_batch_norm': False,
   'conv_kernel': [kernel for _, kernel, _ in stem_layers()],
   'conv_stride': [stride for *_, stride in stem_layers()],
 }
 _EXTRACTOR = 'Wav2Vec2FeatureExtractor'
 
 
-def describe(files: Mapping[str, Any]) -> Stated:
+def describe(files: Mapping[str, Any], family: str) -> Stated:
   """What the files say, if there is a config.json.
 
   Args:
     files: {name: content} of the .json files of a folder.
+    family: 'wav2vec2', 'hubert' or 'wavlm', which is the model_type too.
 
   Raises:
     InputError: another kind of model, or a value that the encoder does not know.
@@ -67,8 +77,9 @@ def describe(files: Mapping[str, Any]) -> Stated:
   if config is None:
     return NOTHING
   kind = config.get('model_type')
-  if kind != 'wav2vec2':
-    raise InputError(f"config.json says model_type={kind!r}; expected 'wav2vec2'.")
+  if kind != family:
+    hint = f' Give release={kind}_hf.' if kind in _OWN_FACTS else ''
+    raise InputError(f'config.json says model_type={kind!r}; expected {family!r}.{hint}')
   for key, known in _ONLY.items():
     value = config.get(key, known)
     value = list(value) if isinstance(value, (list, tuple)) else value
@@ -77,7 +88,7 @@ def describe(files: Mapping[str, Any]) -> Stated:
         f'config.json says {key}={value!r}; models with {key}={known!r} can be read, and no others.'
       )
   facts = {}
-  for key, (ours, default) in _FACTS.items():
+  for key, (ours, default) in {**_FACTS, **_OWN_FACTS[family]}.items():
     left_out = '' if key in config else ', which is left out'
     facts[ours] = Fact(config.get(key, default), f'config.json ({key}{left_out})')
   channels = config.get('conv_dim', [512] * 7)

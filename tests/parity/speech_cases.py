@@ -1,29 +1,24 @@
-"""Golden cases of wav2vec 2.0 as models and batches of ours, for every kind of case."""
-
-import ast
+"""Golden cases of wav2vec 2.0, HuBERT and WavLM as models and batches of ours, of every kind."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.weights import convert
+from research.weights import releases
 from tests.parity.golden import Case, assert_close
 
-LAYERS = [(10, 5), *[(3, 2)] * 4, *[(2, 2)] * 2]
+SYSTEMS = ('wav2vec2', 'hubert', 'wavlm')
 
 
 def kind(name):
-  """Cases of one kind."""
-  return lambda case: case.info['kind'] == name
+  """Cases whose kind ends so."""
+  return lambda case: case.info['kind'].endswith(name)
 
 
 def build(case: Case, config=None, **args):
   """(model, variables) of a case, dropout as it was recorded; `config` is the encoder's."""
   config = case.config if config is None else config
-  assert [shape[1:] for shape in _shapes(config)] == LAYERS
   args = dict(
-    heads=config['encoder_attention_heads'],
-    pre_norm=config['layer_norm_first'],
     padding='published',
     dropout=config['dropout'],
     attention_dropout=config['attention_dropout'],
@@ -38,7 +33,12 @@ def build(case: Case, config=None, **args):
     frontend={'normalise': False},  # The inputs are what the model receives.
     **args,
   )
-  model, variables = convert('wav2vec2', case.weights, **args)
+  # Heads, the order of norms, positions and the shapes of convolutions come from the configuration.
+  model, variables = releases.convert_files(case.system, case.weights, {'cfg': config}, args)
+  assert (model.heads, model.pre_norm) == (
+    config['encoder_attention_heads'],
+    config['layer_norm_first'],
+  )
   return model, jax.tree.map(jnp.asarray, variables)
 
 
@@ -50,12 +50,6 @@ def pretraining_args(config):
     negatives=config['num_negatives'],
     **dict(zip(names, map(float, config['latent_temp']))),
   )
-
-
-def _shapes(config):
-  for part in config['conv_feature_layers'].split('+'):
-    shape, _, times = part.partition('*')
-    yield from ast.literal_eval(shape.strip()) * int(times or 1)
 
 
 def batch_of(case: Case):

@@ -1,0 +1,16 @@
+"""HuBERT under transformers' names, see `speech_hf`."""
+
+import functools
+from collections.abc import Sequence
+
+from research.weights import speech_hf, speech_hf_files
+from research.weights.hubert import FAMILY
+from research.weights.speech_hf_files import FILES
+
+__all__ = ['FILES', 'IGNORED', 'describe', 'infer', 'renew', 'rules']
+
+IGNORED: Sequence[str] = ()
+describe = functools.partial(speech_hf_files.describe, family=FAMILY.name)
+infer = functools.partial(speech_hf.infer, family=FAMILY)
+renew = functools.partial(speech_hf.renew, family=FAMILY)
+rules = functools.partial(speech_hf.rules, family=FAMILY)

@@ -1,0 +1,26 @@
+"""WavLM under the names of unilm, which are fairseq's, see `speech`.
+
+Released files hold the encoder alone, with a flat configuration.
+"""
+
+import functools
+from collections.abc import Sequence
+
+from research.models.wavlm import SIZES
+from research.weights import speech, unit_heads
+from research.weights.speech_cfg import describe
+
+__all__ = ['FAMILY', 'IGNORED', 'describe', 'infer', 'rules']
+
+IGNORED: Sequence[str] = ()
+FAMILY = speech.Family(
+  'WavLM',
+  'wavlm',
+  SIZES,
+  unit_heads.MARKS,
+  unit_heads.head_rules,
+  unit_heads.head_args,
+  relative=True,
+)
+rules = functools.partial(speech.rules, family=FAMILY)
+infer = functools.partial(speech.infer, family=FAMILY)
