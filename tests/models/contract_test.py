@@ -9,7 +9,7 @@ import pytest
 from research import models
 from research.models import audio_mae
 from research.objectives.contrastive import wav2vec2_contrastive, wav2vec_contrastive
-from research.objectives.prediction import masked_codes
+from research.objectives.prediction import masked_codes, masked_units
 from research.objectives.reconstruction import masked_patch_mse
 from research.objectives.supervised import binary_cross_entropy, ctc
 from tests import contract
@@ -75,6 +75,37 @@ def wav2vec2(**args):
   )
 
 
+SPEECH = dict(size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, tap_groups=4)
+
+
+def masks_and_units(model, b):
+  sets = [
+    np.stack(
+      [np.random.default_rng(500 + 7 * i + j).integers(0, k, 600) for j, k in sets_of(model)]
+    )
+    for i in range(b)
+  ]
+  return {
+    'span_mask': spans(model, b)['span_mask'],
+    'units': np.stack(sets).swapaxes(1, 2).astype(np.int32),
+  }
+
+
+def sets_of(model):
+  return list(enumerate(model.sets))
+
+
+def masked_prediction(name, objective=masked_units, **args):
+  return Subject(
+    name,
+    SPEECH | dict(final_width=16, codes=9) | args,
+    objective,
+    outputs=('embedding',),
+    framed={'features': 'frame_mask'},
+    draws=masks_and_units,
+  )
+
+
 def transcripts(b):
   tokens = np.random.default_rng(0).integers(1, 5, (b, 6)).astype(np.int32)
   tokens[:, 4:] = -1
@@ -86,12 +117,11 @@ def channel_masks(model, b):
   return {'span_mask': spans(model, b)['span_mask'], 'channel_mask': np.stack(masks)}
 
 
-def wav2vec2_ctc(**args):
-  sizes = dict(size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, tap_groups=4)
+def speech_ctc(name, **args):
   rates = dict(vocabulary=('_', *'abcd'), activation_dropout=0.0, layer_drop=0.0)
   return Subject(
-    'wav2vec2_ctc',
-    sizes | rates | dict(freeze_feature_encoder=False) | args,
+    name,
+    SPEECH | rates | dict(freeze_feature_encoder=False) | args,
     ctc,
     outputs=('embedding',),
     framed={'logits': 'frame_mask'},
@@ -154,6 +184,24 @@ SUBJECTS = {
     scan_layers=True,
     tokenizer=dict(size='tiny', channels=16, codes=12, vq_type='gumbel'),
   ),
+  'hubert': masked_prediction('hubert'),
+  'hubert, two sets, unmasked too, layer norm, scan': masked_prediction(
+    'hubert',
+    functools.partial(masked_units, unmasked=0.5),
+    codes=(9, 7),
+    label_rate=100.0,
+    predict_unmasked=True,
+    norm='layer',
+    pre_norm=True,
+    scan_layers=True,
+    frontend={'normalise': True},
+  ),
+  'hubert_ctc': speech_ctc('hubert_ctc'),
+  'wavlm': masked_prediction('wavlm', buckets=16, max_distance=40),
+  'wavlm, layer norm, scan, remat': masked_prediction(
+    'wavlm', norm='layer', pre_norm=True, scan_layers=True, remat=True
+  ),
+  'wavlm_ctc': speech_ctc('wavlm_ctc'),
   'wav2vec': wav2vec(),
   'wav2vec, Gumbel': wav2vec(vq_type='gumbel', activation='gelu'),
   'wav2vec, k-means': wav2vec(vq_type='kmeans', combine_groups=True, skip=False),
@@ -161,10 +209,15 @@ SUBJECTS = {
   'wav2vec2, layer norm, scan': wav2vec2(
     norm='layer', conv_bias=True, pre_norm=True, scan_layers=True, frontend={'normalise': True}
   ),
-  'wav2vec2_ctc': wav2vec2_ctc(),
+  'wav2vec2_ctc': speech_ctc('wav2vec2_ctc'),
   'wav2vec2_ctc, layer norm, frozen convolutions': dataclasses.replace(
-    wav2vec2_ctc(
-      norm='layer', conv_bias=True, pre_norm=True, scan_layers=True, freeze_feature_encoder=True
+    speech_ctc(
+      'wav2vec2_ctc',
+      norm='layer',
+      conv_bias=True,
+      pre_norm=True,
+      scan_layers=True,
+      freeze_feature_encoder=True,
     ),
     untrained={'^extractor/': 'freeze_feature_encoder'},
   ),

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from research import models
-from research.models.wav2vec2 import Wav2Vec2
 from research.objectives.contrastive import wav2vec2_contrastive
 from research.weights import convert, load, releases, revert, tables
 from tests.parity.golden import Case, assert_close, each_case
@@ -27,7 +26,16 @@ LARGE = dict(
   hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
   codevector_dim=768, proj_codevector_dim=768, **LAYERED,
 )  # fmt: skip
-KINDS = ('Wav2Vec2Model', 'Wav2Vec2ForPreTraining', 'Wav2Vec2ForCTC')
+FAMILIES = {'Wav2Vec2': 'wav2vec2', 'Hubert': 'hubert', 'WavLM': 'wavlm'}
+KINDS = (
+  'Wav2Vec2Model', 'Wav2Vec2ForPreTraining', 'Wav2Vec2ForCTC', 'HubertModel', 'HubertForCTC',
+  'WavLMModel', 'WavLMForCTC',
+)  # fmt: skip
+
+
+def family_of(kind):
+  """(how transformers' classes of a kind begin, our name of the family)."""
+  return next((start, name) for start, name in FAMILIES.items() if kind.startswith(start))
 
 
 # -- Recorded ----------------------------------------------------------------------------------
@@ -96,7 +104,8 @@ def peer(folder, kind, do_normalise=None, vocabulary=None, **args):
   torch = pytest.importorskip('torch')
   transformers = pytest.importorskip('transformers')
   torch.manual_seed(0)
-  model = getattr(transformers, kind)(transformers.Wav2Vec2Config(**args)).eval()
+  config = getattr(transformers, f'{family_of(kind)[0]}Config')(**args)
+  model = getattr(transformers, kind)(config).eval()
   with torch.no_grad():
     for name, x in model.named_parameters():
       # Biases and norms start at 0 and 1, which would hide one that is forgotten.
@@ -117,13 +126,14 @@ def compare(folder, model, samples=9000):
   import torch
 
   arrays = {k: v.numpy() for k, v in model.state_dict().items()}
-  ours = load(folder, release='wav2vec2_hf')
-  check_identical(revert('wav2vec2_hf', ours.model, ours.variables), arrays)
+  _, family = family_of(type(model).__name__)
+  ours = load(folder, release=f'{family}_hf')
+  check_identical(revert(f'{family}_hf', ours.model, ours.variables), arrays)
   rng = np.random.default_rng(0)
   audio = rng.normal(size=(2, samples)).astype(np.float32)
   mask = np.ones(audio.shape, bool)
   heard = torch.from_numpy(np.array(ours.model.frontend(audio, mask)))
-  encoder = getattr(model, 'wav2vec2', model)
+  encoder = getattr(model, family, model)
   pairs = {}
   with torch.no_grad():
     want = encoder(heard, output_hidden_states=True)
@@ -190,7 +200,7 @@ def pretraining(ours, model, batch, heard, rng):
 @pytest.mark.parametrize('layered', [False, True])
 def test_folders(tmp_path, kind, layered):
   symbols = ('a', '|', '[UNK]', '[PAD]', 'b')
-  ctc = dict(vocab_size=5, pad_token_id=3) if kind == 'Wav2Vec2ForCTC' else {}
+  ctc = dict(vocab_size=5, pad_token_id=3) if kind.endswith('ForCTC') else {}
   model = peer(
     tmp_path,
     kind,
@@ -199,7 +209,8 @@ def test_folders(tmp_path, kind, layered):
     **{**SMALL, **ctc, **(LAYERED if layered else {})},
   )
   ours, _ = compare(tmp_path, model)
-  assert isinstance(ours.model, Wav2Vec2 if kind == 'Wav2Vec2ForPreTraining' else Wav2Vec2CTC)
+  ending = '' if kind.endswith('PreTraining') else '_ctc'
+  assert isinstance(ours.model, models.get(f'{family_of(kind)[1]}{ending}'))
   assert (ours.model.norm, ours.model.pre_norm) == (
     ('layer', True) if layered else ('group', False)
   )
@@ -239,18 +250,34 @@ def test_without_masks_there_is_no_mask_token(tmp_path):
   assert 'mask_token' not in ours.variables['params']
 
 
+PUBLISHED = {
+  'Wav2Vec2ForPreTraining': (BASE, LARGE),
+  'Wav2Vec2ForCTC': (BASE, LARGE),
+  'HubertForCTC': (BASE, {**LARGE, 'conv_bias': False}),
+  'WavLMForCTC': (BASE, {**LARGE, 'conv_bias': False}),
+}
+# fairseq's own count of these models, quantiser and heads included; of HuBERT's and WavLM's
+# encoders (unilm).
+COUNTS = {
+  'Wav2Vec2ForPreTraining': (95_044_608, 317_390_592),
+  'HubertForCTC': (94_371_712, 315_435_136),
+  'WavLMForCTC': (94_381_936, 315_453_120),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', KINDS[1:])
-@pytest.mark.parametrize('size', [BASE, LARGE], ids=['base', 'large_lv60'])
-def test_published_sizes(tmp_path, size, kind, record_property):
-  model = peer(tmp_path, kind, do_normalise=size is LARGE, **size)
+@pytest.mark.parametrize('kind', PUBLISHED)
+@pytest.mark.parametrize('large', [False, True], ids=['base', 'large'])
+def test_published_sizes(tmp_path, large, kind, record_property):
+  model = peer(tmp_path, kind, do_normalise=large, **PUBLISHED[kind][large])
   start = time.perf_counter()
   ours, worst = compare(tmp_path, model, samples=24_000)
-  assert ours.model.size == ('base' if size is BASE else 'large_lv60')
-  if kind == 'Wav2Vec2ForPreTraining':
-    count = sum(x.size for x in tables.flatten(ours.variables['params']).values())
-    # fairseq's own count of these models, quantiser and heads included.
-    assert count == (95_044_608 if size is BASE else 317_390_592)
+  big = 'large_lv60' if kind.startswith('Wav2Vec2') else 'large'
+  assert ours.model.size == (big if large else 'base')
+  if kind in COUNTS:
+    arrays = tables.flatten(ours.variables['params'])
+    count = sum(x.size for k, x in arrays.items() if not k.startswith('head/'))
+    assert count == COUNTS[kind][large]
   key = max(worst, key=lambda k: worst[k])
   record_property('worst', f'{worst[key]:.2g} ({key})')
   print(f'\n{kind}: worst {worst[key]:.2g} ({key}), {time.perf_counter() - start:.0f} s')
