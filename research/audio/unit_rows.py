@@ -14,8 +14,8 @@ from research.audio.decode import AudioError
 from research.audio.units import Units
 from research.errors import InputError
 
-# A folder of units, or several.
-Spec = str | os.PathLike | Units | Sequence[Any]
+# A path to a folder of units, units that are open, or a list of such: `open_sets` looks.
+Spec = Any
 # Units of a clip that differ from its length by more seconds were made from other audio; below
 # that, lengths in the headers of lossy formats are off by a frame or two.
 TOLERANCE = 0.1
@@ -82,7 +82,7 @@ class UnitRows:
   rows: Int[np.ndarray, 'clips g']
 
   @classmethod
-  def of(cls, source: Source, spec: Spec | None, sample_rate: int) -> 'UnitRows | None':
+  def of(cls, source: Source, spec: Spec, sample_rate: int) -> 'UnitRows | None':
     """Of a source; None without units.
 
     Raises:

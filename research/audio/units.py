@@ -84,7 +84,7 @@ class Units:
 
   def __reduce__(self):
     # The codes of a large corpus stay on disk: another process opens the folder for itself.
-    return Units.open, (self.path.absolute(),)
+    return _open, (self.path.absolute(),)
 
   @property
   def clusters(self) -> int:
@@ -131,10 +131,15 @@ class Units:
     return self.part(row, 0, self.count(row))
 
 
+def _open(path: Path) -> Units:
+  # grain's workers are sent functions of a module by name, methods of a class by value.
+  return Units.open(path)
+
+
 def save(
   path: str | os.PathLike,
   ids: Sequence[str],
-  codes: Iterable[Int[np.ndarray, 'n']],
+  codes: Iterable[Int[np.ndarray, '_']],
   about: Mapping[str, Any],
 ) -> None:
   """Writes a folder of units, whole or not at all.
