@@ -67,13 +67,19 @@ class Units:
       ids = (path / 'ids.txt').read_bytes().decode('utf-8', ESCAPED).split('\n')[:-1]
     except (ValueError, OSError) as error:
       raise InputError(f'{path} holds units that cannot be read: {error}') from error
-    missing = [name for name in FIGURES if name not in about]
+    missing = [n for n in FIGURES if not isinstance(about, dict) or n not in about]
     if missing:
       raise InputError(f'{path / "about.json"} does not say {", ".join(missing)}.')
     for name in ('clusters', 'sample_rate', 'hop', 'window'):
       if type(about[name]) is not int or about[name] < 1:
         raise InputError(
           f'{path / "about.json"} says {name} {about[name]!r}: expected a whole number above 0.'
+        )
+    for name, array in (('codes', codes), ('offsets', offsets)):
+      if array.ndim != 1 or array.dtype.kind not in 'iu':
+        raise InputError(
+          f'{path / name}.npy holds {array.dtype} of shape {array.shape}: expected a line of whole '
+          'numbers.'
         )
     if len(offsets) != len(ids) + 1 or offsets[-1] != len(codes) or (np.diff(offsets) < 0).any():
       raise InputError(

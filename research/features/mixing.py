@@ -57,7 +57,7 @@ def mix_stretches(
   Args:
     audio, audio_mask: clips; real samples come first.
     draws: see there.
-    noise, noise_mask: of every row; needed where a draw is noisy.
+    noise, noise_mask: of every row; without them no draw is noisy.
   """
   audio, audio_mask = jnp.asarray(audio), jnp.asarray(audio_mask)
   mixed, drawn_noisy, partner, snr, length, source, start = map(jnp.asarray, draws)
@@ -79,7 +79,7 @@ def mix_stretches(
 
   # Row after row would be b exchanges between devices, most of them for nothing. All rows that wait
   # for no earlier one are mixed at once instead, which gives the same: what they take from later
-  # rows, or from unmixed ones, is as it was. Two to four rounds are enough for most batches.
+  # rows, or from unmixed ones, is as it was. A few rounds are enough for any batch.
   behind = ~noisy & (partner < jnp.arange(b))
 
   def mix(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

@@ -32,6 +32,12 @@ def test_ids_may_be_any_file_name(tmp_path):
   assert [units[name].tolist() for name in ids] == [[0], [1], [2], [3]]
 
 
+def test_clips_too_short_for_any_unit(tmp_path):
+  save(tmp_path / 'units', ['a', 'b'], [np.zeros(0, int)] * 2, ABOUT)
+  units = Units.open(tmp_path / 'units')
+  assert len(units) == 2 and not len(units['a']) and units.count(1) == 0
+
+
 def test_parts_of_clips(tmp_path):
   save(tmp_path / 'units', ['a', 'b'], [np.arange(5), np.arange(10, 13)], ABOUT)
   units = Units.open(tmp_path / 'units')
@@ -74,7 +80,16 @@ def test_mistakes_of_reading(tmp_path):
     about.write_text(json.dumps({**ABOUT, **wrong}))
     with pytest.raises(InputError, match='expected a whole number above 0'):
       Units.open(tmp_path / 'units')
+  about.write_text('3')
+  with pytest.raises(InputError, match='does not say clusters'):
+    Units.open(tmp_path / 'units')
   about.write_text(json.dumps(ABOUT))
+  for name in ('codes', 'offsets'):
+    good = np.load(tmp_path / f'units/{name}.npy')
+    np.save(tmp_path / f'units/{name}.npy', good.astype(np.float32))
+    with pytest.raises(InputError, match=rf'{name}.npy holds float32 of shape \({len(good)},\)'):
+      Units.open(tmp_path / 'units')
+    np.save(tmp_path / f'units/{name}.npy', good)
   np.save(tmp_path / 'units' / 'offsets.npy', np.array([0, 3]))
   with pytest.raises(InputError, match='do not belong together'):
     Units.open(tmp_path / 'units')
