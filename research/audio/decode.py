@@ -7,6 +7,7 @@ content decides, not the file's name. Resampling is soxr's 'HQ' (linear phase, 2
 import io
 import math
 import os
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -42,7 +43,6 @@ def decode(
   sample_rate: int,
   start_seconds: float | None = None,
   seconds: float | None = None,
-  place: float | None = None,
 ) -> Float[np.ndarray, 't']:
   """The samples of a clip, mono float32 at `sample_rate` Hz; only what is asked for is read.
 
@@ -51,8 +51,6 @@ def decode(
     sample_rate: of the result, Hz.
     start_seconds: where to start, seconds from the beginning of the clip.
     seconds: how much to read; None is to the end. A shorter clip gives what it has.
-    place: instead of `start_seconds`, where the crop lies in a longer clip: 0 at its beginning,
-      0.5 in the middle, 1 at its end.
 
   Returns:
     Samples [t]; integer PCM of full scale becomes [-1, 1).
@@ -60,12 +58,49 @@ def decode(
   Raises:
     AudioError: missing, unreadable, truncated, empty, or not finite.
   """
-  with _Array(example) if example.array is not None else _File(example) as clip:
-    first, count = _span(clip, sample_rate, start_seconds, seconds, place)
-    audio = _resampled(clip, sample_rate, first, count)
-  if not clip.exact and not np.isfinite(audio).all():
-    raise AudioError(example.where, 'It holds samples that are not numbers (NaN or infinite).')
-  return audio
+  with _clip(example) as clip:
+    total = _length(clip, sample_rate)
+    first = round((start_seconds or 0.0) * sample_rate)
+    if first >= total:
+      raise AudioError(clip.where, f'It ends before {start_seconds} s.')
+    count = total if seconds is None else round(seconds * sample_rate)
+    return _read(clip, sample_rate, first, min(count, total - first))
+
+
+class Crop(NamedTuple):
+  """A part of a clip.
+
+  Attributes:
+    audio: its samples, [t].
+    start: the sample of the clip that it begins with.
+    total: how many samples the whole clip has; all three at the rate that was asked for.
+  """
+
+  audio: Float[np.ndarray, 't']
+  start: int
+  total: int
+
+
+def crop(example: Example, *, sample_rate: int, samples: int, place: float, step: int = 1) -> Crop:
+  """`samples` of a clip, decoded as by `decode`; a shorter clip gives all it has.
+
+  Args:
+    example: the clip.
+    sample_rate: of the result, Hz.
+    samples: how many at most.
+    place: where the crop lies in a longer clip: 0 at its beginning, 0.5 in the middle, 1 at its
+      end.
+    step: crops start at multiples of so many samples.
+
+  Raises:
+    AudioError: as `decode`.
+  """
+  with _clip(example) as clip:
+    total = _length(clip, sample_rate)
+    last = max(0, total - samples) // step
+    start = min(int(place * (last + 1)), last) * step
+    audio = _read(clip, sample_rate, start, min(samples, total - start))
+  return Crop(audio, start, total)
 
 
 def duration(example: Example) -> float:
@@ -74,7 +109,7 @@ def duration(example: Example) -> float:
   Raises:
     AudioError: the file cannot be opened.
   """
-  with _Array(example) if example.array is not None else _File(example) as clip:
+  with _clip(example) as clip:
     return clip.frames / clip.rate
 
 
@@ -199,6 +234,10 @@ class _File:
       raise AudioError(self.where, 'It is truncated in the middle of an Ogg page.')
 
 
+def _clip(example: Example) -> _File | _Array:
+  return _Array(example) if example.array is not None else _File(example)
+
+
 def _open(example: Example) -> soundfile.SoundFile:
   """Opens the audio, or says in one sentence why it cannot be."""
   if example.data is not None and not example.data:
@@ -248,24 +287,17 @@ def _mono(audio: Shaped[np.ndarray, 't *channels']) -> Float[np.ndarray, 't']:
   return audio[:, 0] if audio.shape[1] == 1 else audio.mean(axis=1, dtype=np.float32)
 
 
-def _span(
-  clip: _File | _Array,
-  sample_rate: int,
-  start_seconds: float | None,
-  seconds: float | None,
-  place: float | None,
-) -> tuple[int, int]:
-  """First sample and number of samples to return, both at `sample_rate`."""
-  total = max(1, output_length(clip.frames, clip.rate, sample_rate))
-  count = total if seconds is None else round(seconds * sample_rate)
-  if place is not None:
-    slack = max(0, total - count)
-    first = min(int(place * (slack + 1)), slack)
-  else:
-    first = round((start_seconds or 0.0) * sample_rate)
-  if first >= total:
-    raise AudioError(clip.where, f'It ends before {start_seconds} s.')
-  return first, min(count, total - first)
+def _length(clip: _File | _Array, sample_rate: int) -> int:
+  """How many samples the clip has at `sample_rate`."""
+  return max(1, output_length(clip.frames, clip.rate, sample_rate))
+
+
+def _read(clip: _File | _Array, sample_rate: int, first: int, count: int) -> Float[np.ndarray, 't']:
+  """Samples `first` to `first + count` of the resampled clip, refused if they are not numbers."""
+  audio = _resampled(clip, sample_rate, first, count)
+  if not clip.exact and not np.isfinite(audio).all():
+    raise AudioError(clip.where, 'It holds samples that are not numbers (NaN or infinite).')
+  return audio
 
 
 def _resampled(

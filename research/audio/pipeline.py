@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import itertools
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,19 +11,18 @@ import grain
 import numpy as np
 from absl import logging
 
-from research.audio import decode, plan, text
+from research.audio import decode, plan, settings, text
 from research.audio.bad_files import BadFiles
-from research.audio.clips import Example, Source
+from research.audio.clips import Source
 from research.audio.transcripts import Tokens
+from research.audio.unit_rows import OtherAudio, Spec, UnitRows
 from research.errors import InputError, unknown
 
 CROPS = ('random', 'start', 'center')
 FILLS = ('pad', 'crop')
-# Without a length, clips are padded to the longest: beyond this many seconds that is a mistake.
-LONGEST_UNASKED = 60.0
 ATTEMPTS = 100
-# Lengths of evaluation batches are rounded up to this many seconds.
-EVAL_STEP = 0.1
+# So many rows of a batch have the same noise beside them.
+NOISE_SHARED = 8
 
 
 def train_batches(
@@ -39,6 +37,8 @@ def train_batches(
   label: str | None = None,
   transcript: str | None = None,
   symbols: Sequence[str] = text.LETTERS,
+  units: Spec = None,
+  noise: Source | None = None,
   weights: str | Sequence[float] | np.ndarray | None = None,
   seed: int = 0,
   shuffle: bool = True,
@@ -54,9 +54,12 @@ def train_batches(
 
   A batch is a dict: `audio` f32 [b, t]; `audio_mask` bool [b, t], True at real samples; `index` i32
   [b], the clip's place in `source`; `valid` bool [b], always True; with `label`, `label` i32 [b] or
-  f32 [b, c]; with `transcript`, `tokens` i32 [b, u], -1 behind the end. All of it depends on the
-  seed and the number of the batch only. A clip that cannot be decoded is replaced by another one,
-  chosen by the seed, and recorded in `bad_files`.
+  f32 [b, c]; with `transcript`, `tokens` i32 [b, u], -1 behind the end; with `units`, `units` i32
+  [b, u, g], one to each of the g label sets for every unit of t samples, -1 where there is none
+  (behind a clip's end too); with `noise`, `noise` f32 [b, t] and `noise_mask` bool [b, t]. All of
+  it depends on the seed and the number of the batch only. A clip that cannot be decoded, or that is
+  not the one its units were made from, is replaced by another one, chosen by the seed, and recorded
+  in `bad_files`.
 
   Args:
     source: the clips.
@@ -71,6 +74,11 @@ def train_batches(
     transcript: column to give as `tokens`; no clip may then be longer than the batches, because
       a cropped clip does not say its transcript.
     symbols: the vocabulary of `tokens`, see `audio/text.py`.
+    units: a folder of units (`audio/units.py`), or a list of such; crops then start at a multiple
+      of their hop, so that unit j of a crop is unit start / hop + j of its clip.
+    noise: clips of which a random one, cropped at random, comes with every 8 rows: few rows
+      are mixed with noise, and decoding is what input costs. Bad ones are listed in
+      bad_noise.jsonl beside the list of `bad_files`.
     weights: draw clips with replacement by these weights, one a clip; 'balanced' for
       `plan.label_weights` of the label column.
     seed: of order, crops, draws and substitutes.
@@ -86,7 +94,7 @@ def train_batches(
   Raises:
     InputError: settings that cannot work, each with what to do.
   """
-  _check(source, batch_size, process_index, process_count)
+  settings.check(source, batch_size, process_index, process_count)
   if crop not in CROPS:
     raise unknown('crop', crop, CROPS)
   if fill not in FILLS:
@@ -96,7 +104,7 @@ def train_batches(
       "fill='crop' crops clips to buckets: give buckets=, and no transcript=, which a cropped clip "
       'does not say.'
     )
-  weights = _weights(source, weights, label)
+  weights = settings.sampling_weights(source, weights, label)
   if epochs is not None and len(source) * epochs < batch_size:
     raise InputError(
       f'{len(source)} clips x {epochs} epochs of {source.name!r} do not fill one batch of '
@@ -110,11 +118,11 @@ def train_batches(
     'weights': weights,
   }
   if buckets is None:
-    samples = round(_seconds(source, seconds) * sample_rate)
+    samples = round(settings.batch_seconds(source, seconds) * sample_rate)
     batches: plan.Stream | plan.Bucketed = plan.Stream(len(source), samples=samples, **order)
   else:
     durations = source.durations()
-    lengths = _buckets(durations, buckets, seconds, fill)
+    lengths = settings.bucket_seconds(durations, buckets, seconds, fill)
     batches = plan.Bucketed(durations, lengths, sample_rate=sample_rate, fill=fill, **order)
   bad_files = bad_files if bad_files is not None else BadFiles(None)
   if bad_files.total is None:
@@ -126,11 +134,16 @@ def train_batches(
     crop=crop,
     labels=_Labels.of(source, label),
     tokens=Tokens.of(source, transcript, symbols),
+    units=UnitRows.of(source, units, sample_rate),
     rows=_slots(batch_size, process_index, process_count),
     bad_files=bad_files,
   )
   if loader.tokens is not None:
     loader.tokens.demand_fit(max(np.atleast_1d(batches.samples)) / sample_rate)
+  if loader.units is not None:
+    loader.units.demand_fit(int(min(np.atleast_1d(batches.samples))))
+  if noise is not None:
+    loader.noise = _noise(noise, loader)
   return Batches(loader, num_threads=num_threads, num_workers=num_workers, prefetch=prefetch)
 
 
@@ -143,6 +156,7 @@ def eval_batches(
   label: str | None = None,
   transcript: str | None = None,
   symbols: Sequence[str] = text.LETTERS,
+  units: Spec = None,
   process_index: int = 0,
   process_count: int = 1,
   bad_files: BadFiles | None = None,
@@ -153,7 +167,7 @@ def eval_batches(
 
   The batches are those of `train_batches`, but `valid` is False in rows that fill the last batch of
   a length up and in rows of bad files; such rows are silent and masked. Clips longer than
-  `max_seconds` give their beginning.
+  `max_seconds` give their beginning. There is no noise.
 
   Args:
     source: the clips.
@@ -163,15 +177,19 @@ def eval_batches(
     label: as in `train_batches`.
     transcript: as in `train_batches`.
     symbols: as in `train_batches`.
+    units: as in `train_batches`.
     process_index: this process of the `process_count` of a run.
     process_count: how many processes share a global batch.
     bad_files: counts and lists bad files; None never stops.
     num_threads: that decode.
     lengths: how many different lengths the batches may have.
+
+  Raises:
+    InputError: settings that cannot work; while reading, units that were made from other audio.
   """
-  _check(source, batch_size, process_index, process_count)
+  settings.check(source, batch_size, process_index, process_count)
   durations = np.minimum(source.durations(), np.inf if max_seconds is None else max_seconds)
-  groups = _by_length(durations, batch_size, sample_rate, lengths, max_seconds)
+  groups = plan.by_length(durations, batch_size, sample_rate, lengths, max_seconds)
   loader = _Loader(
     source=source,
     batches=groups,
@@ -179,6 +197,7 @@ def eval_batches(
     crop='start',
     labels=_Labels.of(source, label),
     tokens=Tokens.of(source, transcript, symbols),
+    units=UnitRows.of(source, units, sample_rate),
     rows=_slots(batch_size, process_index, process_count),
     bad_files=bad_files if bad_files is not None else BadFiles(None, 1.0),
     substitute=False,
@@ -204,9 +223,13 @@ class Batches(grain.IterDataset):
   @functools.cached_property
   def signature(self) -> str:
     """A hash of what the order of the batches depends on, except the number of processes."""
-    order = self.loader.batches
-    parts = (self.loader.source.fingerprint(), order.seed, order.batch_size, repr(order.samples))
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    order, noise = self.loader.batches, self.loader.noise
+    parts = [self.loader.source.fingerprint(), order.seed, order.batch_size, repr(order.samples)]
+    if self.loader.units is not None:
+      parts += ['units', self.loader.units.fingerprint]
+    if noise is not None:
+      parts += ['noise', noise.source.fingerprint()]
+    return hashlib.sha256(repr(tuple(parts)).encode()).hexdigest()[:16]
 
   def __iter__(self) -> 'BatchIterator':
     return BatchIterator(self)
@@ -334,10 +357,12 @@ class _Loader:
   batches: Any  # random access to plan.Batch
   sample_rate: int
   crop: str
-  labels: _Labels | None
-  tokens: Tokens | None
-  rows: slice
+  rows: np.ndarray  # of a global batch
   bad_files: BadFiles
+  labels: _Labels | None = None
+  tokens: Tokens | None = None
+  units: UnitRows | None = None
+  noise: '_Loader | None' = None
   substitute: bool = True
 
   def __len__(self) -> int:
@@ -345,13 +370,20 @@ class _Loader:
 
   def load(self, g: int) -> dict[str, np.ndarray]:
     batch = self.batches[g]
-    slots = range(len(batch.rows))[self.rows]
-    audio = np.zeros((len(slots), batch.samples), np.float32)
-    lengths = np.zeros(len(slots), np.int64)
+    out = self.read(batch)
+    if self.noise is not None:
+      shared = self.noise.read(dataclasses.replace(self.noise.batches[g], samples=batch.samples))
+      mine = np.searchsorted(self.noise.rows, self.rows, side='right') - 1
+      out['noise'], out['noise_mask'] = shared['audio'][mine], shared['audio_mask'][mine]
+    return out
+
+  def read(self, batch: plan.Batch) -> dict[str, np.ndarray]:
+    audio = np.zeros((len(self.rows), batch.samples), np.float32)
+    lengths, starts = np.zeros((2, len(self.rows)), np.int64)
     index = batch.rows[self.rows].astype(np.int32)
-    for i, slot in enumerate(slots):
+    for i, slot in enumerate(self.rows):
       if index[i] >= 0:
-        index[i], lengths[i] = self._fill(audio[i], batch, slot, int(index[i]))
+        index[i], starts[i], lengths[i] = self._fill(audio[i], batch, int(slot), int(index[i]))
     self.bad_files.check()
     valid = lengths > 0
     index = np.maximum(index, 0)
@@ -365,10 +397,13 @@ class _Loader:
       out['label'] = self.labels[index]
     if self.tokens is not None:
       out['tokens'] = self.tokens.padded(index, valid, batch.samples / self.sample_rate)
+    if self.units is not None:
+      out['units'] = self.units.cropped(index, starts, lengths, batch.samples)
     return out
 
-  def _fill(self, out: np.ndarray, batch: plan.Batch, slot: int, row: int) -> tuple[int, int]:
-    """Decodes `row`, or a substitute, into `out`; returns the row taken and its length."""
+  def _fill(self, out: np.ndarray, batch: plan.Batch, slot: int, row: int) -> tuple[int, int, int]:
+    """Decodes `row`, or a substitute, into `out`; returns the row taken, where in the clip its
+    crop starts, and how long that is."""
     reason = ''
     for attempt in range(ATTEMPTS):
       seconds = len(out) / self.sample_rate
@@ -377,116 +412,55 @@ class _Loader:
         continue
       self.bad_files.seen(1)
       try:
-        clip = self._decode(self.source[row], batch, slot, len(out))
-        out[: len(clip)] = clip
-        return row, len(clip)
+        crop = self._decode(row, batch, slot, len(out))
+        out[: len(crop.audio)] = crop.audio
+        return row, crop.start, len(crop.audio)
       except decode.AudioError as error:
+        # An evaluation goes on whatever is bad: with the wrong units it would measure nothing.
+        if not self.substitute and isinstance(error, OtherAudio):
+          raise
         reason = str(error)
         self.bad_files.record(self.source.id(row), error.where, error.reason)
       if not self.substitute:
-        return row, 0
+        return row, 0, 0
       self.bad_files.check()
       row = self.batches.substitute(batch, slot, attempt)
     raise InputError(
       f'{ATTEMPTS} clips in a row of {self.source.name!r} could not be read; the last one: {reason}'
     )
 
-  def _decode(self, example: Example, batch: plan.Batch, slot: int, samples: int) -> np.ndarray:
+  def _decode(self, row: int, batch: plan.Batch, slot: int, samples: int) -> decode.Crop:
     place = {'start': 0.0, 'center': 0.5}.get(self.crop)
     if place is None:
       place = plan.uniform(self.batches.seed, batch.position + slot, 'crop')
-    seconds = samples / self.sample_rate
-    return decode.decode(example, sample_rate=self.sample_rate, seconds=seconds, place=place)
-
-
-def _check(source: Source, batch_size: int, process_index: int, process_count: int) -> None:
-  if not len(source):
-    raise InputError(f'Data set {source.name!r} has no clips to read.')
-  if batch_size < 1 or batch_size % process_count:
-    raise InputError(
-      f'A batch of {batch_size} cannot be shared by {process_count} processes; give a multiple of '
-      f'{process_count}.'
+    example = self.source[row]
+    step = 1 if self.units is None else self.units.hop
+    crop = decode.crop(
+      example, sample_rate=self.sample_rate, samples=samples, place=place, step=step
     )
-  if not 0 <= process_index < process_count:
-    raise InputError(f'process_index {process_index} is not one of {process_count} processes.')
+    if self.units is not None:
+      self.units.demand_same(row, crop.total, example.where)
+    return crop
 
 
-def _slots(batch_size: int, process_index: int, process_count: int) -> slice:
+def _noise(source: Source, loader: _Loader) -> _Loader:
+  """A loader of noise for the batches of another one, in an order of its own."""
+  bad = loader.bad_files
+  listed = None if bad.path is None else bad.path.with_name('bad_noise.jsonl')
+  seed = int(2**32 * plan.uniform(loader.batches.seed, 0, 'noise'))
+  return _Loader(
+    source=source,
+    batches=plan.Stream(len(source), batch_size=loader.batches.batch_size, samples=0, seed=seed),
+    sample_rate=loader.sample_rate,
+    crop='random',
+    rows=np.unique(loader.rows // NOISE_SHARED * NOISE_SHARED),
+    bad_files=BadFiles(listed, bad.max_fraction, len(source)),
+  )
+
+
+def _slots(batch_size: int, process_index: int, process_count: int) -> np.ndarray:
   size = batch_size // process_count
-  return slice(process_index * size, (process_index + 1) * size)
-
-
-def _seconds(source: Source, seconds: float | None) -> float:
-  if seconds is None:
-    seconds = float(source.durations().max())
-    if seconds > LONGEST_UNASKED:
-      raise InputError(
-        f'The longest clip of {source.name!r} has {seconds:.0f} s and every clip would be padded '
-        'to that; give seconds= to crop, or buckets=.'
-      )
-  if not seconds > 0:
-    raise InputError(f'Clips of {seconds} s cannot be read; give seconds above 0.')
-  return float(seconds)
-
-
-def _buckets(
-  durations: np.ndarray, buckets: Sequence[float] | int, seconds: float | None, fill: str
-) -> list[float]:
-  if isinstance(buckets, int):
-    best = plan.best_crops if fill == 'crop' else plan.best_buckets
-    return best(durations, buckets, longest=seconds)
-  lengths = [float(b) for b in buckets]
-  if not lengths or lengths[0] <= 0 or any(a >= b for a, b in itertools.pairwise(lengths)):
-    raise InputError(f'buckets are {list(buckets)}; give ascending lengths in seconds, above 0.')
-  if seconds is not None:
-    raise InputError('Give seconds= or a list of buckets=, not both: the last bucket crops.')
-  return lengths
-
-
-def _weights(
-  source: Source, weights: str | Sequence[float] | np.ndarray | None, label: str | None
-) -> np.ndarray | None:
-  if weights is None:
-    return None
-  if isinstance(weights, str):
-    if weights != 'balanced':
-      raise unknown('sampling weights', weights, ['balanced'])
-    return plan.label_weights(source, label or 'label')
-  weights = np.asarray(weights, np.float64)
-  good = weights.shape == (len(source),) and np.isfinite(weights).all() and (weights >= 0).all()
-  if not good or not weights.sum() > 0:
-    raise InputError(
-      f'Sampling weights of shape {weights.shape} do not fit the {len(source)} clips of '
-      f'{source.name!r}; give one finite weight of 0 or more for every clip.'
-    )
-  return weights
-
-
-def _by_length(
-  durations: np.ndarray,
-  batch_size: int,
-  sample_rate: int,
-  lengths: int,
-  max_seconds: float | None,
-) -> list[plan.Batch]:
-  """Batches for evaluation: rows sorted by length; -1 fills the last batch of a length up."""
-  if durations.max() <= 0:
-    edges = [EVAL_STEP]
-  else:
-    edges = plan.best_buckets(durations, lengths)
-  bucket = plan.bucket_of(durations, edges)
-  batches = []
-  for b, edge in enumerate(edges):
-    rows = np.flatnonzero(bucket == b)
-    rows = rows[np.argsort(durations[rows], kind='stable')]
-    samples = round(np.ceil(edge / EVAL_STEP - 1e-6) * EVAL_STEP * sample_rate)
-    if max_seconds is not None:
-      samples = min(samples, round(max_seconds * sample_rate))
-    for at in range(0, len(rows), batch_size):
-      part = rows[at : at + batch_size]
-      part = np.pad(part, (0, batch_size - len(part)), constant_values=-1)
-      batches.append(plan.Batch(part, int(samples), 0, b))
-  return batches
+  return np.arange(process_index * size, (process_index + 1) * size)
 
 
 def _mark_flags_parsed() -> None:

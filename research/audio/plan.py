@@ -21,6 +21,8 @@ from research.errors import InputError
 
 # No clip cuts the others of its batch below this many seconds.
 SHORTEST_CROP = 1.0
+# Lengths of evaluation batches are rounded up to this many seconds.
+EVAL_STEP = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +134,36 @@ def bucket_of(
     return np.maximum(found, 0)
   found = np.searchsorted(np.asarray(buckets) + 1e-3, durations, side='left')
   return np.minimum(found, len(buckets) - 1)
+
+
+def by_length(
+  durations: Float[np.ndarray, 'clips'],
+  batch_size: int,
+  sample_rate: int,
+  lengths: int,
+  max_seconds: float | None,
+) -> list[Batch]:
+  """Batches for evaluation: rows sorted by length; -1 fills the last batch of a length up.
+
+  Args and lengths are those of `research.audio.pipeline.eval_batches`; `durations` in seconds.
+  """
+  if durations.max() <= 0:
+    edges = [EVAL_STEP]
+  else:
+    edges = best_buckets(durations, lengths)
+  bucket = bucket_of(durations, edges)
+  batches = []
+  for b, edge in enumerate(edges):
+    rows = np.flatnonzero(bucket == b)
+    rows = rows[np.argsort(durations[rows], kind='stable')]
+    samples = round(np.ceil(edge / EVAL_STEP - 1e-6) * EVAL_STEP * sample_rate)
+    if max_seconds is not None:
+      samples = min(samples, round(max_seconds * sample_rate))
+    for at in range(0, len(rows), batch_size):
+      part = rows[at : at + batch_size]
+      part = np.pad(part, (0, batch_size - len(part)), constant_values=-1)
+      batches.append(Batch(part, int(samples), 0, b))
+  return batches
 
 
 class Stream:

@@ -21,6 +21,8 @@ from research.errors import InputError, unknown
 
 # What about.json has to say.
 FIGURES = ('clusters', 'sample_rate', 'hop', 'window', 'fingerprint')
+# Ids come from file names, which need not be UTF-8.
+ESCAPED = 'surrogateescape'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,18 +63,34 @@ class Units:
       about = json.loads((path / 'about.json').read_text(encoding='utf-8'))
       codes = np.load(path / 'codes.npy', mmap_mode='r', allow_pickle=False)
       offsets = np.load(path / 'offsets.npy', allow_pickle=False)
+      # Not as text: ids may hold what else ends a line, and bytes that are not UTF-8.
+      ids = (path / 'ids.txt').read_bytes().decode('utf-8', ESCAPED).split('\n')[:-1]
     except (ValueError, OSError) as error:
       raise InputError(f'{path} holds units that cannot be read: {error}') from error
-    ids = (path / 'ids.txt').read_text(encoding='utf-8').splitlines()
-    missing = [name for name in FIGURES if name not in about]
+    missing = [n for n in FIGURES if not isinstance(about, dict) or n not in about]
     if missing:
       raise InputError(f'{path / "about.json"} does not say {", ".join(missing)}.')
-    if len(offsets) != len(ids) + 1 or offsets[-1] != len(codes):
+    for name in ('clusters', 'sample_rate', 'hop', 'window'):
+      if type(about[name]) is not int or about[name] < 1:
+        raise InputError(
+          f'{path / "about.json"} says {name} {about[name]!r}: expected a whole number above 0.'
+        )
+    for name, array in (('codes', codes), ('offsets', offsets)):
+      if array.ndim != 1 or array.dtype.kind not in 'iu':
+        raise InputError(
+          f'{path / name}.npy holds {array.dtype} of shape {array.shape}: expected a line of whole '
+          'numbers.'
+        )
+    if len(offsets) != len(ids) + 1 or offsets[-1] != len(codes) or (np.diff(offsets) < 0).any():
       raise InputError(
         f'{path} has {len(ids)} ids, {len(offsets)} offsets up to {offsets[-1:]} and {len(codes)} '
         'codes: its files do not belong together.'
       )
     return cls(codes, offsets, ids, about, path)
+
+  def __reduce__(self):
+    # The codes of a large corpus stay on disk: another process opens the folder for itself.
+    return _open, (self.path.absolute(),)
 
   @property
   def clusters(self) -> int:
@@ -98,18 +116,36 @@ class Units:
   def __len__(self) -> int:
     return len(self.ids)
 
+  def rows(self, clips: Sequence[str]) -> Int[np.ndarray, 'clips']:
+    """Where clips are among the ids; -1 for one that has no units."""
+    return np.array([self._rows.get(clip, -1) for clip in clips], np.int64)
+
+  def count(self, row: int | np.integer) -> int:
+    """How many units the clip of a row has."""
+    return int(self.offsets[row + 1] - self.offsets[row])
+
+  def part(self, row: int, first: int, count: int) -> Int[np.ndarray, 'n']:
+    """Units `first` to `first + count` of the clip of a row, int32; fewer where it has fewer."""
+    low = self.offsets[row] + min(first, self.count(row))
+    return np.asarray(self.codes[low : min(low + count, self.offsets[row + 1])], np.int32)
+
   def __getitem__(self, clip: str) -> Int[np.ndarray, 'n']:
     """The units of a clip; raises InputError with the nearest ids for one that has none."""
     if clip not in self._rows:
       raise unknown(f'clip of {self.path}', clip, self.ids)
     row = self._rows[clip]
-    return np.asarray(self.codes[self.offsets[row] : self.offsets[row + 1]], np.int32)
+    return self.part(row, 0, self.count(row))
+
+
+def _open(path: Path) -> Units:
+  # grain's workers are sent functions of a module by name, methods of a class by value.
+  return Units.open(path)
 
 
 def save(
   path: str | os.PathLike,
   ids: Sequence[str],
-  codes: Iterable[Int[np.ndarray, 'n']],
+  codes: Iterable[Int[np.ndarray, '_']],
   about: Mapping[str, Any],
 ) -> None:
   """Writes a folder of units, whole or not at all.
@@ -143,6 +179,7 @@ def save(
     raise InputError(f'Units go from {flat.min()} to {flat.max()}, but there are {clusters}.')
   np.save(partial / 'codes.npy', flat.astype(kind))
   np.save(partial / 'offsets.npy', np.cumsum([0, *map(len, parts)], dtype=np.int64))
-  (partial / 'ids.txt').write_text(''.join(f'{name}\n' for name in ids), encoding='utf-8')
+  lines = ''.join(f'{name}\n' for name in ids)
+  (partial / 'ids.txt').write_bytes(lines.encode('utf-8', ESCAPED))
   (partial / 'about.json').write_text(json.dumps(dict(about), indent=1), encoding='utf-8')
   os.replace(partial, path)

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from research.errors import InputError
 from research.features import spectral
+from research.features.mixing import mix_utterances
 from research.features.spectral import Array
 
 Batch = Mapping[str, Any]
@@ -288,4 +289,5 @@ AUGMENTATIONS: dict[str, Callable[..., dict[str, Any]]] = {
   'gain': gain,
   'speed': speed,
   'mixup': mixup,
+  'mix_utterances': mix_utterances,
 }

@@ -18,7 +18,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from research import models, objectives
-from research.audio import pipeline, sources, text, transcripts
+from research.audio import pipeline, sources, text, transcripts, unit_rows
 from research.audio.bad_files import BadFiles
 from research.errors import InputError, unknown
 from research.features import augment
@@ -37,6 +37,8 @@ DATA: dict[str, Any] = dict(
   fill='pad',
   label=None,
   transcript=None,
+  units=None,
+  noise=None,
   weights=None,
   batch_size=64,
   shuffle=True,
@@ -171,6 +173,7 @@ def complete(config: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
   full['augment'] = [{'args': {}, **a} for a in full['augment']]
   for item in full['augment']:
     check_arguments('augmentation', item, augmentation_arguments)
+  _noise_is_mixed(full)
   full['evals'] = {
     name: _merge(EVAL, spec, f'evals.{name}') for name, spec in full['evals'].items()
   }
@@ -193,6 +196,21 @@ def _same_blank(full: Mapping[str, Any]) -> None:
     raise InputError(
       f'config.objective.args.blank is {ours} and config.model.args.blank is {models_own}: set '
       'both alike.'
+    )
+
+
+def _noise_is_mixed(full: Mapping[str, Any]) -> None:
+  """Noise is read where an augmentation mixes it in, and only there."""
+  mixing = any(item['args'].get('noise_prob') for item in full['augment'])
+  if mixing and full['data']['noise'] is None:
+    raise InputError(
+      'An augmentation has a noise_prob, but there is no noise: set config.data.noise to a data '
+      'set or a folder of audio, or noise_prob to 0.'
+    )
+  if full['data']['noise'] is not None and not mixing:
+    raise InputError(
+      f'config.data.noise is {full["data"]["noise"]!r}, but no augmentation mixes it in: give '
+      'mix_utterances a noise_prob.'
     )
 
 
@@ -314,10 +332,10 @@ def source(data: Mapping[str, Any]) -> sources.Source:
 
 
 def usable(clips: sources.Source, data: Mapping[str, Any]) -> sources.Source:
-  """The clips that training can use: of at least `min_seconds`, and with transcripts, which a
-  cropped clip does not say, of at most `seconds`."""
+  """The clips that training can use: those that are `known`, of at least `min_seconds`, and with
+  transcripts, which a cropped clip does not say, of at most `seconds`."""
   least, most = data['min_seconds'], data['seconds'] if data['transcript'] else None
-  clips = spoken(clips, data)
+  clips = known(clips, data)
   if least is None and most is None:
     return clips
   durations = clips.durations()
@@ -333,6 +351,21 @@ def usable(clips: sources.Source, data: Mapping[str, Any]) -> sources.Source:
       (~keep).sum(), len(clips), clips.name, least or 0.0, most or np.inf,
     )  # fmt: skip
   return clips.select(np.flatnonzero(keep))
+
+
+def known(clips: sources.Source, data: Mapping[str, Any]) -> sources.Source:
+  """The clips that have what is asked for of them: a transcript, units."""
+  clips = spoken(clips, data)
+  if data['units'] is None:
+    return clips
+  sets = unit_rows.open_sets(data['units'])
+  found = (unit_rows.find(clips, sets) >= 0).all(axis=1)
+  if not found.all():
+    logging.warning(
+      '%d of %d clips of %r have no units and are left out.',
+      (~found).sum(), len(clips), clips.name,
+    )  # fmt: skip
+  return clips.select(np.flatnonzero(found))
 
 
 def spoken(clips: sources.Source, data: Mapping[str, Any]) -> sources.Source:
@@ -386,10 +419,12 @@ def train_batches(
   """The training batches that `config['data']` describes; `symbols` are those of the model."""
   names = (
     'batch_size', 'sample_rate', 'seconds', 'crop', 'buckets', 'fill', 'label', 'transcript',
-    'weights', 'seed', 'shuffle', 'num_threads', 'num_workers', 'prefetch',
+    'units', 'weights', 'seed', 'shuffle', 'num_threads', 'num_workers', 'prefetch',
   )  # fmt: skip
+  noise = data['noise']
   return pipeline.train_batches(
     clips,
+    noise=None if noise is None else sources.open_source(noise, root=data['root']),
     process_index=process_index,
     process_count=process_count,
     bad_files=bad_files,

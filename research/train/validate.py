@@ -53,6 +53,7 @@ def _batches(run: Run, data: Mapping[str, Any], rows: Any, shard: bool = True) -
     max_seconds=None if data['transcript'] else data['seconds'],
     label=data['label'],
     transcript=data['transcript'],
+    units=data['units'],
     symbols=getattr(run.model, 'vocabulary', text.LETTERS),
     process_index=jax.process_index() if shard else 0,
     process_count=jax.process_count() if shard else 1,
@@ -64,7 +65,7 @@ def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
   """The objective on held-out clips with fixed random draws, and accuracy or mAP where there are
   logits."""
   data = _data(run, spec)
-  rows = build.spoken(build.source(data), data)
+  rows = build.known(build.source(data), data)
   teacher_forward = bool((run.config['teacher'] or {}).get('forward'))
   replicated = NamedSharding(run.mesh, PartitionSpec())
 
@@ -119,7 +120,7 @@ def transcription(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
       f'config.evals.{name} asks for transcription: it needs config.data.transcript, the column '
       'that holds the transcripts, and a model with a vocabulary.'
     )
-  rows = build.spoken(build.source(data), data)
+  rows = build.known(build.source(data), data)
   texts = transcripts.texts(rows, data['transcript'])
   symbols, blank = run.model.vocabulary, run.model.blank
   replicated = NamedSharding(run.mesh, PartitionSpec())
@@ -156,7 +157,7 @@ def pictures(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
       f'config.evals.{name} asks for pictures, but model {run.config["model"]["name"]} makes none.'
     )
   data = {**_data(run, spec), 'batch_size': spec['args'].get('count', 4)}
-  rows = build.source(data)
+  rows = build.known(build.source(data), data)
   count = min(spec['args'].get('count', 4), len(rows))
   chosen = rows.select(np.linspace(0, len(rows) - 1, count).round().astype(int).tolist())
   # What a prediction means is the objective's business: the picture takes the arguments it shares.

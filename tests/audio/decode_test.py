@@ -8,7 +8,7 @@ import soundfile
 import soxr
 
 from research.audio.clips import Example
-from research.audio.decode import AudioError, decode, duration
+from research.audio.decode import AudioError, crop, decode, duration
 
 
 def example(path, **fields):
@@ -108,11 +108,32 @@ def test_only_the_crop_is_read(tmp_path, write, monkeypatch):
 
 def test_place_puts_the_crop_into_the_clip(tmp_path, write):
   audio = write(tmp_path / 'a.flac', 1.0)
+  given = example(tmp_path / 'a.flac')
   for place, first in ((0.0, 0), (0.5, 6000), (0.999999, 12000), (1.0, 12000)):
-    crop = decode(example(tmp_path / 'a.flac'), sample_rate=16000, seconds=0.25, place=place)
-    np.testing.assert_array_equal(crop, audio[first : first + 4000])
-  short = decode(example(tmp_path / 'a.flac'), sample_rate=16000, seconds=2.0, place=0.7)
-  np.testing.assert_array_equal(short, audio)
+    got, start, total = crop(given, sample_rate=16000, samples=4000, place=place)
+    np.testing.assert_array_equal(got, audio[first : first + 4000])
+    assert (start, total) == (first, 16000)
+  got, start, total = crop(given, sample_rate=16000, samples=32000, place=0.7)
+  np.testing.assert_array_equal(got, audio)
+  assert (start, total) == (0, 16000)
+
+
+@pytest.mark.parametrize('rate', [16000, 22050, 48000])
+def test_crops_start_on_a_grid(tmp_path, write, rate):
+  write(tmp_path / 'a.flac', 1.0, rate)
+  given = example(tmp_path / 'a.flac')
+  whole = decode(given, sample_rate=16000)
+  starts = []
+  for place in np.linspace(0, 1, 60):
+    got, start, total = crop(given, sample_rate=16000, samples=14000, place=place, step=320)
+    np.testing.assert_allclose(got, whole[start : start + 14000], atol=1e-6)
+    assert len(got) == 14000 and total == 16000
+    starts.append(start)
+  # 2000 samples of room are 6 steps of 320, and each of the 7 places is as likely.
+  assert sorted(set(starts)) == [320 * i for i in range(7)]
+  assert min(starts.count(s) for s in set(starts)) >= 8
+  # Less room than a step.
+  assert crop(given, sample_rate=16000, samples=15990, place=1.0, step=320).start == 0
 
 
 def test_part_of_a_file(tmp_path, write):

@@ -25,6 +25,29 @@ def test_units_come_back(tmp_path):
   assert np.load(tmp_path / 'few' / 'codes.npy').dtype == np.uint8
 
 
+def test_ids_may_be_any_file_name(tmp_path):
+  ids = ['a\u2028b', 'c\rd', 'e\x0cf', 'g\udce9h']  # what ends a line elsewhere, and Latin-1
+  save(tmp_path / 'units', ids, [np.array([i]) for i in range(4)], ABOUT)
+  units = Units.open(tmp_path / 'units')
+  assert [units[name].tolist() for name in ids] == [[0], [1], [2], [3]]
+
+
+def test_clips_too_short_for_any_unit(tmp_path):
+  save(tmp_path / 'units', ['a', 'b'], [np.zeros(0, int)] * 2, ABOUT)
+  units = Units.open(tmp_path / 'units')
+  assert len(units) == 2 and not len(units['a']) and units.count(1) == 0
+
+
+def test_parts_of_clips(tmp_path):
+  save(tmp_path / 'units', ['a', 'b'], [np.arange(5), np.arange(10, 13)], ABOUT)
+  units = Units.open(tmp_path / 'units')
+  assert units.rows(['b', 'c', 'a']).tolist() == [1, -1, 0]
+  assert [units.count(row) for row in (0, 1)] == [5, 3]
+  assert units.part(0, 1, 3).tolist() == [1, 2, 3]
+  # Never those of the next clip.
+  assert units.part(0, 3, 9).tolist() == [3, 4] and not len(units.part(0, 7, 9))
+
+
 @pytest.mark.parametrize(
   'ids, codes, says',
   [
@@ -53,6 +76,20 @@ def test_mistakes_of_reading(tmp_path):
   with pytest.raises(InputError, match='sample_rate, hop, window, fingerprint'):
     Units.open(tmp_path / 'units')
   about.write_text(json.dumps(ABOUT))
+  for wrong in (dict(hop=0), dict(window=25.0), dict(clusters='500')):
+    about.write_text(json.dumps({**ABOUT, **wrong}))
+    with pytest.raises(InputError, match='expected a whole number above 0'):
+      Units.open(tmp_path / 'units')
+  about.write_text('3')
+  with pytest.raises(InputError, match='does not say clusters'):
+    Units.open(tmp_path / 'units')
+  about.write_text(json.dumps(ABOUT))
+  for name in ('codes', 'offsets'):
+    good = np.load(tmp_path / f'units/{name}.npy')
+    np.save(tmp_path / f'units/{name}.npy', good.astype(np.float32))
+    with pytest.raises(InputError, match=rf'{name}.npy holds float32 of shape \({len(good)},\)'):
+      Units.open(tmp_path / 'units')
+    np.save(tmp_path / f'units/{name}.npy', good)
   np.save(tmp_path / 'units' / 'offsets.npy', np.array([0, 3]))
   with pytest.raises(InputError, match='do not belong together'):
     Units.open(tmp_path / 'units')

@@ -17,7 +17,7 @@ def clips(lengths: list[int], samples: int) -> dict[str, np.ndarray]:
 
 
 def test_the_table_names_batch_functions():
-  assert set(augment.AUGMENTATIONS) == {'gain', 'speed', 'mixup'}
+  assert set(augment.AUGMENTATIONS) == {'gain', 'speed', 'mixup', 'mix_utterances'}
   for function in augment.AUGMENTATIONS.values():
     batch = clips([5, 3], 6)
     out = function(jax.random.key(0), batch)

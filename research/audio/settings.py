@@ -1,0 +1,91 @@
+"""What the settings of batches mean, and which cannot work."""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from research.audio import plan
+from research.audio.clips import Source
+from research.errors import InputError, unknown
+
+# Without a length, clips are padded to the longest: beyond this many seconds that is a mistake.
+LONGEST_UNASKED = 60.0
+
+
+def check(source: Source, batch_size: int, process_index: int, process_count: int) -> None:
+  """Raises InputError for data without clips, or a batch that the processes cannot share."""
+  if not len(source):
+    raise InputError(f'Data set {source.name!r} has no clips to read.')
+  if batch_size < 1 or batch_size % process_count:
+    raise InputError(
+      f'A batch of {batch_size} cannot be shared by {process_count} processes; give a multiple of '
+      f'{process_count}.'
+    )
+  if not 0 <= process_index < process_count:
+    raise InputError(f'process_index {process_index} is not one of {process_count} processes.')
+
+
+def batch_seconds(source: Source, seconds: float | None) -> float:
+  """The static length of all batches: `seconds`, or that of the longest clip.
+
+  Raises:
+    InputError: not above 0, or clips too long to be padded unasked.
+  """
+  if seconds is None:
+    seconds = float(source.durations().max())
+    if seconds > LONGEST_UNASKED:
+      raise InputError(
+        f'The longest clip of {source.name!r} has {seconds:.0f} s and every clip would be padded '
+        'to that; give seconds= to crop, or buckets=.'
+      )
+  if not seconds > 0:
+    raise InputError(f'Clips of {seconds} s cannot be read; give seconds above 0.')
+  return float(seconds)
+
+
+def bucket_seconds(
+  durations: Float[np.ndarray, 'clips'],
+  buckets: Sequence[float] | int,
+  seconds: float | None,
+  fill: str,
+) -> list[float]:
+  """Ascending lengths: those given, or so many of the best for `durations` (seconds).
+
+  Raises:
+    InputError: they do not ascend from above 0, or `seconds` is given with them.
+  """
+  if isinstance(buckets, int):
+    best = plan.best_crops if fill == 'crop' else plan.best_buckets
+    return best(durations, buckets, longest=seconds)
+  lengths = [float(b) for b in buckets]
+  if not lengths or lengths[0] <= 0 or any(a >= b for a, b in itertools.pairwise(lengths)):
+    raise InputError(f'buckets are {list(buckets)}; give ascending lengths in seconds, above 0.')
+  if seconds is not None:
+    raise InputError('Give seconds= or a list of buckets=, not both: the last bucket crops.')
+  return lengths
+
+
+def sampling_weights(
+  source: Source, weights: str | Sequence[float] | np.ndarray | None, label: str | None
+) -> np.ndarray | None:
+  """One weight a clip, None for all alike; 'balanced' goes by the column `label`.
+
+  Raises:
+    InputError: other words, or weights that do not fit the clips.
+  """
+  if weights is None:
+    return None
+  if isinstance(weights, str):
+    if weights != 'balanced':
+      raise unknown('sampling weights', weights, ['balanced'])
+    return plan.label_weights(source, label or 'label')
+  weights = np.asarray(weights, np.float64)
+  good = weights.shape == (len(source),) and np.isfinite(weights).all() and (weights >= 0).all()
+  if not good or not weights.sum() > 0:
+    raise InputError(
+      f'Sampling weights of shape {weights.shape} do not fit the {len(source)} clips of '
+      f'{source.name!r}; give one finite weight of 0 or more for every clip.'
+    )
+  return weights
