@@ -141,7 +141,7 @@ def config_flag() -> Any:
 
 def _with_groups(config: Any, argv: Sequence[str]) -> Any:
   """Makes room for overrides on the command line: groups that the config file leaves out, and
-  lists, which a single value may replace."""
+  lists and None, which a single value may replace."""
   from ml_collections import ConfigDict
 
   for arg in argv:
@@ -156,7 +156,8 @@ def _with_groups(config: Any, argv: Sequence[str]) -> Any:
       if node.get(part) is None:
         node[part] = ConfigDict()
       node = node[part]
-    if isinstance(node, ConfigDict) and isinstance(node.get(name), list):
+    known = isinstance(node, ConfigDict) and name in node
+    if known and isinstance(node[name], list | None):
       del node[name]
   return config
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from research.audio import sources, units
 from research.errors import InputError
 from research.train import build, optim, sharding
 from research.train.state import STREAMS, init_state
@@ -25,9 +26,12 @@ PARAMETERS = {
   'audio_mae/audioset_base': 136_336_128,
   'audio_mae/finetune_audioset20k': 85_659_407,
   'audio_mae/finetune_audioset2m': 85_659_407,
+  'hubert/librispeech_base': 94_595_200,  # 94,697,600 with the 500 units of the second iteration
+  'hubert/librilight_large': 316_609_408,
   'vq_wav2vec/librispeech_gumbel': 34_063_488,
   'wav2vec/librispeech_large': 32_537_088,
   'wav2vec2/librispeech_base': 95_044_608,
+  'wavlm/librispeech_base': 94_707_824,
 }
 
 
@@ -56,9 +60,26 @@ def example(config):
     classes = config['model']['args']['classes']
     multi = config['objective']['name'] == 'binary_cross_entropy'
     batch['label'] = jnp.zeros((2, classes)) if multi else jnp.zeros(2, jnp.int32)
+  if config['objective']['name'] == 'masked_units':
+    codes = config['model']['args'].get('codes', 500)
+    sets = 1 if isinstance(codes, int) else len(codes)
+    rate = config['model']['args'].get('label_rate', 50.0)
+    batch['units'] = jnp.zeros((2, int(samples / data['sample_rate'] * rate) - 2, sets), jnp.int32)
   if data['transcript']:
     batch['tokens'] = jnp.ones((2, 30), jnp.int32)
   return batch
+
+
+def units_of(path, args):
+  """Units of the built-in corpus, drawn."""
+  hop = int(16_000 / args.label_rate)
+  source = sources.open_source('builtin')
+  frames = 1 + (np.round(source.durations() * 16_000).astype(int) - 400) // hop
+  rng = np.random.default_rng(0)
+  about = dict(clusters=args.codes, sample_rate=16_000, hop=hop, window=400, fingerprint='drawn')
+  ids = [source.id(i) for i in range(len(source))]
+  units.save(path, ids, (rng.integers(0, args.codes, n) for n in frames), about)
+  return path
 
 
 @pytest.mark.parametrize('file', FILES, ids=name_of)
@@ -105,10 +126,12 @@ def test_unknown_variants_are_refused(file):
 QUICK = (
   'audio_mae/builtin_tiny',
   'audio_mae/finetune_esc50',
+  'hubert/librispeech_base',
   'vq_wav2vec/bert',
   'wav2vec/librispeech_large',
   'wav2vec2/librispeech_base',
   'wav2vec2/finetune_librispeech',
+  'wavlm/mix94k',
 )
 
 
@@ -120,7 +143,10 @@ QUICK = (
 def test_debug_trains(file, tmp_path):
   config = load(file).get_config('debug')
   name = f'experiments/{name_of(file)}.py:debug'
-  done = runner.train(tmp_path / 'run', config=name)
+  own = []
+  if config.objective.name == 'masked_units':
+    own.append(f'--config.data.units={units_of(tmp_path / "units", config.model.args)}')
+  done = runner.train(tmp_path / 'run', *own, config=name)
   assert done.returncode == 0, done.stderr[-3000:]
   assert (tmp_path / 'run' / 'report.html').exists()
   rows = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').open()]

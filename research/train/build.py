@@ -414,9 +414,15 @@ def train_batches(
   process_index: int,
   process_count: int,
   bad_files: BadFiles | None,
-  symbols: Sequence[str] = text.LETTERS,
+  model: nn.Module | None = None,
 ) -> pipeline.Batches:
-  """The training batches that `config['data']` describes; `symbols` are those of the model."""
+  """The training batches that `config['data']` describes, for a model.
+
+  Raises:
+    InputError: the model learns from other units.
+  """
+  if hasattr(model, 'sets'):
+    _demand_units(model, data)
   names = (
     'batch_size', 'sample_rate', 'seconds', 'crop', 'buckets', 'fill', 'label', 'transcript',
     'units', 'weights', 'seed', 'shuffle', 'num_threads', 'num_workers', 'prefetch',
@@ -428,9 +434,31 @@ def train_batches(
     process_index=process_index,
     process_count=process_count,
     bad_files=bad_files,
-    symbols=symbols,
+    symbols=getattr(model, 'vocabulary', text.LETTERS),
     **{name: data[name] for name in names},
   )
+
+
+def _demand_units(model: Any, data: Mapping[str, Any]) -> None:
+  """Raises InputError where the units of the data are not those that the model expects."""
+  if data['units'] is None:
+    raise InputError(
+      f'{model.TITLE} learns from units: set config.data.units to a folder of them, which '
+      'python -m launch.label_kmeans makes.'
+    )
+  sets = unit_rows.open_sets(data['units'])
+  counts = tuple(units.clusters for units in sets)
+  if counts != model.sets:
+    codes = counts[0] if len(counts) == 1 else list(counts)
+    raise InputError(
+      f'config.model.args.codes is {model.codes}, but the units of config.data.units have '
+      f'{" and ".join(map(str, counts))} clusters: set --config.model.args.codes={codes}.'
+    )
+  if sets[0].rate != model.label_rate:
+    raise InputError(
+      f'config.model.args.label_rate is {model.label_rate:g}, but there are {sets[0].rate:g} units '
+      f'a second in config.data.units: set --config.model.args.label_rate={sets[0].rate:g}.'
+    )
 
 
 def length(config: Mapping[str, Any], rows: int) -> tuple[int, float]:

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from research.audio import text
 from research.audio.bad_files import BadFiles
 from research.audio.sources import Source
 from research.errors import InputError
@@ -115,7 +114,7 @@ class _Run:
       process_index=jax.process_index(),
       process_count=jax.process_count(),
       bad_files=self.bad_files,
-      symbols=getattr(self.model, 'vocabulary', text.LETTERS),
+      model=self.model,
     )
     self.iterator = iter(dataset)
     self.beginning = self.iterator.get_state()

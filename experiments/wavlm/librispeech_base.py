@@ -1,0 +1,89 @@
+"""WavLM base pre-trained on LibriSpeech, 960 hours, unlabelled: the published recipe (arXiv
+2110.13900).
+
+python -m launch.label_kmeans --features=HUBERT_BASE_IT1 --layer=6 --clusters=500 --percent=0.1 \
+  --input=librispeech --split=train --label_splits=train,valid --data_root=/data --out=DIR/layer6
+python -m launch.train --config=experiments/wavlm/librispeech_base.py --workdir=DIR/base \
+  --config.data.units=DIR/layer6/units --config.data.root=/data
+
+`:base` (default); `:debug` is a few steps of a narrow model on the built-in corpus, of 20 clusters
+of MFCC. Units are those of the sixth layer of HuBERT base's first iteration, 500 clusters. A clip
+in five has a stretch of another clip mixed in; the model is to predict the units of the clip alone.
+
+Hardware of the authors: 32 GPUs. Encoders are compared on SUPERB (the paper, table 1). Not
+reproduced here: the data is not ours to ship.
+
+Numbers: the paper, section 5, and microsoft/UniSpeech: HuBERT base's recipe with 350 seconds a GPU,
+400,000 updates. Batches here are 720 whole crops of 15.6 s.
+"""
+
+import ml_collections
+
+
+def get_config(arg='base'):
+  size = arg or 'base'
+  if size not in ('base', 'debug'):
+    raise ValueError(f'librispeech_base.py has no variant {arg!r}: base or debug.')
+  config = ml_collections.ConfigDict()
+  config.seed = 1337
+  config.total_steps = 400_000
+
+  config.data = dict(
+    source='librispeech',
+    split='train',
+    units=None,
+    sample_rate=16_000,
+    seconds=15.625,
+    min_seconds=2.0,
+    crop='random',
+    buckets=8,
+    fill='crop',
+    batch_size=720,
+    num_threads=16,
+  )
+  config.augment = [dict(name='mix_utterances', args=dict(prob=0.2))]
+  config.model = dict(
+    name='wavlm', args=dict(size='base', codes=500, label_rate=50.0, dtype='bfloat16')
+  )
+  config.objective = dict(name='masked_units', args=dict(tau=0.1, masked=1.0, penalty=10.0))
+  # Weight decay on every parameter, norms and biases too, as fairseq's Adam has it.
+  config.optim = dict(
+    name='adamw',
+    lr=5e-4,
+    b1=0.9,
+    b2=0.98,
+    eps=1e-6,
+    weight_decay=0.01,
+    no_decay='$^',
+    clip_norm=10.0,
+    schedule=dict(name='polynomial', warmup_steps=32_000, power=1.0),
+  )
+  config.evals = dict(
+    valid=dict(name='validation', every=5000, data=dict(split='valid', batch_size=32)),
+  )
+  config.watch = dict(representation_std=dict(min=1e-3, after=50))
+  config.log_every = 100
+  config.checkpoint = dict(every=5000, keep=2)
+
+  if size == 'debug':
+    config.total_steps = 4
+    config.data.update(source='builtin', seconds=2.0, min_seconds=0.0, batch_size=4, num_threads=2)
+    config.model.args.update(
+      size='tiny',
+      channels=32,
+      width=32,
+      depth=2,
+      heads=2,
+      hidden=64,
+      final_width=16,
+      codes=20,
+      label_rate=100.0,
+      dtype='float32',
+    )
+    config.optim.schedule.warmup_steps = 1
+    config.evals.valid.every = 2
+    config.evals.valid.data.batch_size = 4
+    config.evals.valid.batches = 1
+    config.log_every = 1
+    config.checkpoint.every = 2
+  return config

@@ -1,0 +1,127 @@
+"""HuBERT and WavLM in and out under all names: what a file holds, what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from research import models
+from research.errors import InputError
+from research.weights import convert, load, releases, revert
+from tests.weights.toy import check_identical, filled
+from tests.weights.wav2vec2_toy import LAYERED, SIZES
+
+SYMBOLS = ('_', '|', 'a', 'b')
+KINDS = {
+  'pretraining': dict(final_width=12, codes=5),
+  'two sets': dict(final_width=12, codes=(5, 3), untied=True),
+  'two sets, one projection': dict(final_width=12, codes=(5, 3), untied=False),
+  'encoder': dict(vocabulary=()),
+  'letters': dict(vocabulary=SYMBOLS),
+}
+FAMILY = pytest.mark.parametrize('family', ['hubert', 'wavlm'])
+
+
+def make(family, kind, **args):
+  own = KINDS[kind]
+  name = f'{family}_ctc' if 'vocabulary' in own else family
+  relative = dict(buckets=8, max_distance=20) if family == 'wavlm' else {}
+  return name, models.get(name)(**{**SIZES, **own, **relative, **args})
+
+
+@FAMILY
+@pytest.mark.parametrize('names', ['', '_hf'])
+@pytest.mark.parametrize('layered', [False, True])
+@pytest.mark.parametrize('kind', KINDS)
+def test_there_and_back(family, names, layered, kind):
+  args = {**LAYERED, 'conv_bias': False} if layered else {}
+  name, made = make(family, kind, **args)
+  release = f'{family}{names}'
+  variables = filled(made)
+  if names and not name.endswith('_ctc'):
+    with pytest.raises(InputError, match=r'transformers has no .* take the encoder alone'):
+      revert(release, made, variables)
+    return
+  arrays = revert(release, made, variables)
+  given = dict(heads=2, scan_layers=layered)
+  given |= {k: v for k, v in KINDS[kind].items() if k in ('vocabulary', 'codes') and v}
+  if family == 'wavlm':
+    given['max_distance'] = 20
+  model, back = convert(release, arrays, **given)
+  assert type(model) is models.get(name)
+  own = [*SIZES, *KINDS[kind], 'norm', 'conv_bias', 'pre_norm', 'buckets', 'max_distance']
+  got = {k: getattr(model, k) for k in own if k != 'size'}
+  assert got == {k: getattr(made, k) for k in got}
+  assert model.frontend.normalise == layered
+  assert ('blocks' in back['params']['encoder']) == layered
+  check_identical(revert(release, model, back), arrays)
+
+
+@FAMILY
+def test_the_configuration_of_a_checkpoint_counts(family):
+  _, made = make(family, 'pretraining')
+  arrays = revert(family, made, filled(made))
+  cfg = dict(encoder_attention_heads=2, layer_norm_first=True, normalize=True, label_rate=100.0)
+  cfg |= dict(encoder_layers=2, encoder_embed_dim=16, final_dim=12, mask_prob=0.65)
+  if family == 'wavlm':
+    cfg |= dict(relative_position_embedding=True, num_buckets=8, max_distance=30, gru_rel_pos=True)
+  model, _ = releases.convert_files(family, arrays, {'cfg': cfg}, {})
+  assert (model.heads, model.pre_norm, model.frontend.normalise) == (2, True, True)
+  assert (model.label_rate, model.mask_prob, model.codes, model.specials) == (100.0, 0.65, 5, 4)
+  if family == 'wavlm':
+    assert (model.buckets, model.max_distance) == (8, 30)
+
+  for change, says in {
+    'final_dim': (dict(final_dim=8), r'final_dim\) says final_width=8'),
+    'heads': (dict(encoder_attention_heads=4), 'heads=2 was given'),
+    'activation': (dict(activation_fn='relu'), "activation_fn='relu'"),
+    **({} if family == 'hubert' else {
+      'buckets': (dict(num_buckets=320), r'num_buckets\) says buckets=320'),
+      'none': (dict(relative_position_embedding=False), 'buckets=0'),
+      'gates': (dict(gru_rel_pos=False), 'gru_rel_pos=False'),
+    }),
+  }.items():  # fmt: skip
+    given = dict(heads=2) if change == 'heads' else {}
+    with pytest.raises(InputError, match=says[1]):
+      releases.convert_files(family, arrays, {'cfg': {**cfg, **says[0]}}, given)
+  with pytest.raises(InputError, match='normalise=False'):
+    args = dict(frontend={'normalise': False})
+    releases.convert_files(family, arrays, {'cfg': cfg}, args)
+
+
+def test_hubert_is_no_wavlm(tmp_path):
+  _, hubert = make('hubert', 'encoder')
+  _, wavlm = make('wavlm', 'encoder')
+  theirs = {
+    name: revert(name, m, filled(m)) for name, m in dict(hubert=hubert, wavlm=wavlm).items()
+  }
+  with pytest.raises(InputError, match='grep_a'):
+    convert('hubert', theirs['wavlm'], heads=2)
+  # WavLM without a bias can be; its files say so.
+  model, _ = convert('wavlm', theirs['hubert'], heads=2)
+  assert model.buckets == 0
+  save_file(revert('hubert_hf', hubert, filled(hubert)), tmp_path / 'model.safetensors')
+  (tmp_path / 'config.json').write_text(json.dumps(dict(model_type='hubert')))
+  with pytest.raises(InputError, match=r"model_type='hubert'; expected 'wavlm'.*hubert_hf"):
+    load(tmp_path, release='wavlm_hf', heads=2)
+
+
+def test_sets_of_units_that_do_not_fit_the_vectors():
+  _, made = make('hubert', 'two sets')
+  arrays = revert('hubert', made, filled(made))
+  with pytest.raises(InputError, match=r'codes=.*how many units every set has'):
+    convert('hubert', arrays, heads=2)
+  with pytest.raises(InputError, match=r'16 vectors .* codes=\[5, 4\] with specials=4'):
+    convert('hubert', arrays, heads=2, codes=(5, 4))
+  # torchaudio's have no specials.
+  vectors = arrays['label_embs_concat'][:5]
+  arrays['label_embs_concat'] = vectors
+  arrays['final_proj.weight'] = arrays['final_proj.weight'][:12]
+  arrays['final_proj.bias'] = arrays['final_proj.bias'][:12]
+  model, _ = convert('hubert', arrays, heads=2, specials=0)
+  assert (model.codes, model.specials) == (5, 0)
+  del arrays['label_embs_concat']
+  with pytest.raises(InputError, match='without label_embs_concat'):
+    convert('hubert', arrays, heads=2)
+  assert np.isfinite(vectors).all()
