@@ -57,7 +57,7 @@ class Frames:
     samples = PIECE_SAMPLES
     if self.embedder.max_seconds is not None:
       samples = min(samples, int(self.embedder.max_seconds * self.sample_rate))
-    return max(1, self.count(samples) - 2 * self.context)
+    return max(1, int(self.count(samples)) - 2 * self.context)
 
   def count(self, samples: Any) -> Any:
     """Frames of clips of so many samples (a number or an array)."""
@@ -123,9 +123,10 @@ def _grid(embedder: Embedder) -> tuple[int, int]:
     if np.array_equal(embedder.reached(edges, most), expected):
       return hop, low
   raise InputError(
-    f'{embedder.name} has no single token a frame at even distances ({counts[0]} tokens for '
-    f'{low} samples, {counts[-1]} for {lengths[-1]}), as a model of spectrogram patches has none: '
-    'only mfcc and models with one token a frame can be clustered into units.'
+    f'The tokens of {embedder.name} are not one for every whole window of audio at even distances '
+    f'({counts[0]} for {low} samples, {counts[-1]} for {lengths[-1]}): models of spectrogram '
+    'patches have several at one time, and centred spectrograms have some that reach beyond the '
+    'clip. Units can be made of mfcc and of models of waveforms.'
   )
 
 

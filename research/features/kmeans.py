@@ -19,6 +19,8 @@ from research.errors import unknown
 INITS = ('k-means++', 'random')
 # A distance is a difference of large numbers: TF32 or bfloat16 would decide between near clusters.
 _EXACT = jax.lax.Precision.HIGHEST
+# The first mini-batches are of few clips: what none of them takes may belong to others.
+GRACE = 10
 
 
 class State(NamedTuple):
@@ -185,6 +187,7 @@ def update(
   *,
   alpha: float,
   reassignment_ratio: float = 0.0,
+  grace: int = GRACE,
 ) -> State:
   """One mini-batch.
 
@@ -200,6 +203,7 @@ def update(
     alpha: weight of this mini-batch in the smoothed inertia; scikit-learn has
       min(1, 2 * rows / (frames of the data + 1)).
     reassignment_ratio: clusters with fewer frames than this share of the largest move as well.
+    grace: mini-batches before the first cluster may move.
   """
   clusters = state.centroids.shape[0]
   x = jnp.where(mask[:, None], x, 0.0)
@@ -220,7 +224,7 @@ def update(
   if reassignment_ratio > 0:
     dead |= counts < reassignment_ratio * counts.max()
   place = jnp.cumsum(dead) - 1
-  dead &= place < mask.sum() // 2
+  dead &= (place < mask.sum() // 2) & (state.steps >= grace)
 
   def restarted(centroids):
     draws = jnp.where(mask, jax.random.uniform(key, mask.shape), -1.0)

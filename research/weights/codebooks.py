@@ -80,7 +80,8 @@ class _Inert:
   """Stands for an object of the file: it keeps what it is given and does nothing."""
 
   def __init__(self, *args: Any):
-    self.args, self.state = args, {}
+    self.args = args
+    self.state: dict[str, Any] = {}
 
   def take(self, state: Any) -> None:
     """What the file says of the object."""
@@ -237,29 +238,29 @@ def _read_pickle(path: Path) -> Any:
   return _Reader(file).load()
 
 
+# How compressed files begin, and what opens them.
+_PACKED: dict[bytes, Any] = {
+  b'\x1f\x8b': gzip.open,
+  b'BZh': bz2.open,
+  b'\xfd7zXZ\x00': lzma.open,
+  b'\x5d\x00\x00': lzma.open,
+}
+
+
 def _unpacked(data: bytes) -> bytes:
   """The content of a file that may be compressed; its first bytes say how."""
-  file = io.BytesIO(data)
-  packed: Any
-  if data[:2] == b'\x1f\x8b':
-    packed = gzip.GzipFile(fileobj=file)
-  elif data[:3] == b'BZh':
-    packed = bz2.BZ2File(file)
-  elif data[:6] == b'\xfd7zXZ\x00' or data[:3] == b'\x5d\x00\x00':
-    packed = lzma.LZMAFile(file)
-  elif data[:1] == b'\x78':
+  found, rest = data, b''
+  opened = next((opened for head, opened in _PACKED.items() if data.startswith(head)), None)
+  if opened is not None:
+    with opened(io.BytesIO(data)) as packed:
+      found = packed.read(MOST_BYTES + 1)
+  elif data[:1] == b'\x78':  # zlib, joblib's own choice
     unpacker = zlib.decompressobj()
     found = unpacker.decompress(data, MOST_BYTES)
-    if unpacker.unconsumed_tail:
-      raise InputError(f'it unpacks to more than {MOST_BYTES} bytes.')
-    return found
+    rest = unpacker.unconsumed_tail
   elif data[:4] == b'\x04\x22\x4d\x18':
     raise InputError('it is compressed with LZ4.')
-  else:
-    return data
-  with packed:
-    found = packed.read(MOST_BYTES + 1)
-  if len(found) > MOST_BYTES:
+  if len(found) > MOST_BYTES or rest:
     raise InputError(f'it unpacks to more than {MOST_BYTES} bytes.')
   return found
 

@@ -1,5 +1,6 @@
 """Centroids out of files of others: real dumps are read, and nothing in any file is run."""
 
+import contextlib
 import os
 import pickle
 import struct
@@ -158,10 +159,8 @@ def test_damaged_dumps_are_one_sentence(estimator, tmp_path):
     broken = bytearray(whole)
     broken[rng.integers(len(whole))] = rng.integers(256)
     path.write_bytes(broken)
-    try:
+    with contextlib.suppress(InputError):
       assert read_centroids(path).dtype == np.float32
-    except InputError:
-      pass
 
 
 def test_a_small_file_does_not_fill_the_memory(tmp_path, monkeypatch):
