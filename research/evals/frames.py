@@ -7,6 +7,8 @@ whose frames lie on the grid of the whole clip.
 import dataclasses
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -62,6 +64,15 @@ class Frames:
   def count(self, samples: Any) -> Any:
     """Frames of clips of so many samples (a number or an array)."""
     return np.maximum(0, 1 + (np.asarray(samples) - self.window) // self.hop)
+
+  def width(self) -> int:
+    """d, features of a frame."""
+    samples = max(self.sample_rate, self.embedder.frontend.min_samples)
+    shapes = (
+      jax.ShapeDtypeStruct((1, samples), jnp.float32),
+      jax.ShapeDtypeStruct((1, samples), jnp.bool_),
+    )
+    return jax.eval_shape(self.embedder.apply, self.embedder.variables, *shapes)[0].shape[-1]
 
   def fingerprint(self) -> str:
     """Hash of weights, front-end and layer: equal for equal frames."""

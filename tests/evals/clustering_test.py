@@ -254,7 +254,7 @@ def test_settings_that_cannot_be(settings, says):
 
 def test_data_that_cannot_be():
   x = np.random.default_rng(1).normal(size=(37, 3)).astype(np.float32)
-  with pytest.raises(InputError, match='38 clusters need at least as many frames.* only 37'):
+  with pytest.raises(InputError, match=r'38 clusters need at least as many frames.* only 37'):
     fit_arrays(x, Settings(clusters=38))
   x[3] = np.nan
   with pytest.raises(InputError, match='not finite'):
@@ -275,7 +275,7 @@ def test_frames_of_models():
   found = frames.of_model(model(), '1')
   assert (found.layer, found.hop, found.window, found.sample_rate) == (1, 640, 400, 16_000)
   assert found.fingerprint() != frames.of_model(model(), 2).fingerprint()
-  with pytest.raises(InputError, match='2 for 400 samples.*patches'):
+  with pytest.raises(InputError, match=r'2 for 400 samples.*patches'):
     frames.of_model(model(bands=2), 'last')
   with pytest.raises(InputError, match='reach beyond the clip'):
     frames.of_model(toy.embedder(bands=1), 'last')

@@ -77,7 +77,7 @@ def test_fewer_different_rows_than_clusters():
 
 def test_unknown_initialisation():
   x = blobs(0)
-  with pytest.raises(InputError, match="Unknown initialisation 'kmeans'. Did you mean 'k-means"):
+  with pytest.raises(InputError, match=r"Unknown initialisation 'kmeans'\. Did you mean 'k-means"):
     kmeans.best_init(jax.random.key(0), x, np.ones(len(x), bool), clusters=2, init='kmeans')
 
 
