@@ -2,7 +2,7 @@
 
 Blocks come in the same order every time, and every process has its rows of each. They have
 `frames`, how many an epoch has (about: lengths are those of the files' headers); `epoch`, blocks of
-one; `devices`; and `start(position)`.
+one, of `total`; `largest`, most frames of a block; `devices`; and `start(position)`.
 """
 
 import functools
@@ -22,6 +22,24 @@ from research.evals.frames import Frames, pieces
 from research.evals.streaming import MAX_BATCH
 
 BUCKETS = 4
+
+
+def agree(flag: bool) -> bool:
+  """What the first process says, on every process: their disks may differ."""
+  return bool(broadcast(b'1' if flag else b''))
+
+
+def broadcast(data: bytes) -> bytes:
+  """The first process's bytes, on every process."""
+  if jax.process_count() == 1:
+    return data
+  from jax.experimental import multihost_utils
+
+  length = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
+  sent = np.zeros(length, np.uint8)
+  if not jax.process_index():
+    sent[:] = np.frombuffer(data, np.uint8)
+  return np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes() if length else b''
 
 
 class Devices:
@@ -99,6 +117,9 @@ class ClipBlocks:
     own = np.minimum(frames.count(samples) - self.cut.skip, self.cut.keep)
     self.frames = int(np.maximum(own, 0).sum())
     self.epoch = -(-len(durations) // size)
+    self.total = len(self.batches)
+    longest = max(self.batches.loader.batches.samples)
+    self.largest = size * int(frames.count(max(longest, self.min_samples)))
     self.variables = jax.tree.map(self.devices.put_whole, frames.embedder.variables)
     self._once: tuple[int, np.ndarray] = (-1, np.zeros(0, bool))
 
@@ -148,13 +169,14 @@ class RowBlocks:
     share = jax.process_count()
     self.size = -(-min(len(x), size) // self.devices.count) * self.devices.count
     self.epoch = -(-len(x) // self.size)
+    self.total, self.largest = self.epoch * max_epochs, self.size
     self.rows = slice(
       jax.process_index() * self.size // share, (jax.process_index() + 1) * self.size // share
     )
 
   def start(self, position: int) -> Iterator[tuple[Array, Array]]:
     """As that of `ClipBlocks`, with one frame a row."""
-    for number in range(position, self.epoch * self.max_epochs):
+    for number in range(position, self.total):
       epoch, place = divmod(number, self.epoch)
       order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.x))
       rows = order[place * self.size : (place + 1) * self.size]

@@ -328,10 +328,11 @@ def _fit_section(history: Sequence[Row]) -> str:
     series = {name: (steps, [row[name] for row in history])}
     charts.append(_figure(text, svg.lines(series, title=text, x_label='mini-batch')))
   last = history[-1]
-  return (
-    f'<h2>The fit</h2><p>{last["step"]:,} mini-batches, {last["epoch"]:.2f} times through the '
-    f'data, {last["restarts"]} dead clusters restarted.</p><div class="charts">{"".join(charts)}</div>'
+  said = (
+    f'{last["step"]:,} mini-batches, {last["epoch"]:.2f} times through the data, '
+    f'{last["restarts"]} dead clusters restarted.'
   )
+  return f'<h2>The fit</h2><p>{said}</p><div class="charts">{"".join(charts)}</div>'
 
 
 def _figure(caption: str, picture: str) -> str:

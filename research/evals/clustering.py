@@ -1,8 +1,9 @@
 """k-means of frames that stream from disk through the model into the mini-batches, on the devices.
 
-No features are kept: what is held is one batch of clips, fewer frames than a mini-batch that wait
-for more, and a bounded sample for the initialisation. Rows are shared out among all devices of all
-processes; sums are global. The state is saved as it goes, and a killed fit ends in the same bits.
+No features are kept: what is held is one batch of clips, a pool of some mini-batches in which the
+frames of many clips mix, and a sample for the initialisation, whatever the size of the data. Rows
+are shared out among all devices of all processes; sums are global. The state is saved as it goes,
+and a killed fit ends in the same bits.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from research.audio.bad_files import BadFiles
 from research.errors import InputError
-from research.evals.blocks import Blocks, ClipBlocks, RowBlocks
+from research.evals.blocks import Blocks, ClipBlocks, RowBlocks, broadcast
 from research.evals.codebook import MOST_CLUSTERS
 from research.evals.embeddings import digest
 from research.evals.frames import Frames
@@ -32,6 +33,8 @@ from research.features import kmeans
 
 # The sample for the initialisation is drawn from so many times as many frames: more speakers.
 SPREAD = 10
+# Mini-batches in the pool.
+POOL = 10
 
 Row = dict[str, float]
 
@@ -154,17 +157,16 @@ def fit_arrays(
 # -- The fit -----------------------------------------------------------------------------------
 
 
-class Carry(NamedTuple):
-  """The state of a fit, with the frames that wait for a whole mini-batch."""
+class Pool(NamedTuple):
+  """Frames that wait for a mini-batch; the first `waiting` rows are real."""
 
-  state: kmeans.State
-  held: Float[Array, 'm d']  # of a mini-batch; the first `waiting` count
+  frames: Float[Array, 'm d']
   waiting: Int[Array, '']
 
 
 @dataclasses.dataclass(frozen=True)
 class _Rules:
-  """What a compiled block depends on."""
+  """What the compiled programs depend on."""
 
   batch_size: int
   alpha: float
@@ -173,40 +175,43 @@ class _Rules:
   rows: NamedSharding
   whole: NamedSharding
 
+  def place(self, tree: Any) -> Any:
+    """On every device, whole."""
+    return jax.lax.with_sharding_constraint(tree, self.whole)
+
 
 @functools.partial(jax.jit, static_argnames=('rules',), donate_argnums=(0,))
-def _absorb(
-  carry: Carry,
-  x: Float[Array, 'b n d'],
-  mask: Bool[Array, 'b n'],
-  key: PRNGKeyArray,
-  *,
-  rules: _Rules,
-) -> Carry:
-  """Takes a block in: mini-batches as long as there are enough frames, the rest waits."""
-  size = rules.batch_size
-  place = functools.partial(jax.lax.with_sharding_constraint, shardings=rules.whole)
-  frames = place(x.reshape(-1, x.shape[-1]))
-  real = jnp.concatenate([jnp.arange(size) < carry.waiting, place(mask.reshape(-1))])
-  # Rows may be NaN behind the mask, and even a row that nobody takes must not be multiplied.
-  frames = jnp.concatenate([carry.held, frames])
+def _append(
+  pool: Pool, x: Float[Array, 'b n d'], mask: Bool[Array, 'b n'], *, rules: _Rules
+) -> Pool:
+  """The pool with the real frames of a block behind those that wait."""
+  x, mask = rules.place((x.reshape(-1, x.shape[-1]), mask.reshape(-1)))
+  nowhere = pool.frames.shape[0]
+  target = jnp.where(mask, pool.waiting + jnp.cumsum(mask) - 1, nowhere)
+  frames = pool.frames.at[target].set(x, mode='drop')
+  return rules.place(Pool(frames, pool.waiting + mask.sum()))
 
-  # -- Real frames first, in order: where[i] is the row of the i-th.
-  target = jnp.where(real, jnp.cumsum(real) - 1, len(real))
-  where = jnp.zeros(len(real) + size, jnp.int32)
-  where = where.at[target].set(jnp.arange(len(real), dtype=jnp.int32), mode='drop')
-  total = real.sum()
-  full = total // size
+
+@functools.partial(jax.jit, static_argnames=('rules',), donate_argnums=(0, 1))
+def _drain(
+  state: kmeans.State, pool: Pool, key: PRNGKeyArray, *, rules: _Rules
+) -> tuple[kmeans.State, Pool]:
+  """Mini-batches out of the pool as long as there are enough frames for one; the rest waits on.
+
+  Each takes every n-th frame: all clips of the pool are in all of them. Clips come in batches of
+  similar length, whose inertias differ so much that the smoothed one would be lowest by chance.
+  """
+  size = rules.batch_size
+  full = pool.waiting // size
   devices = rules.rows.mesh.size
   padded = -(-size // devices) * devices
+  key = jax.random.fold_in(key, state.steps)
 
   def step(i, state):
-    # Every `full`-th frame: each mini-batch has frames of every clip of the block.
-    rows = where[jnp.minimum(jnp.arange(padded) * full + i, len(where) - 1)]
-    batch = jax.lax.with_sharding_constraint(frames[rows], rules.rows)
+    rows = jnp.minimum(jnp.arange(padded) * full + i, pool.frames.shape[0] - 1)
     found = kmeans.update(
       state,
-      batch,
+      jax.lax.with_sharding_constraint(pool.frames[rows], rules.rows),
       jnp.arange(padded) < size,
       jax.random.fold_in(key, i),
       alpha=rules.alpha,
@@ -215,11 +220,10 @@ def _absorb(
     ended = state.stale >= rules.max_no_improvement
     return jax.tree.map(lambda old, new: jnp.where(ended, old, new), state, found)
 
-  state = jax.lax.fori_loop(0, full, step, carry.state)
-  rest = jax.lax.dynamic_slice_in_dim(where, full * size, size)
-  waiting = total - full * size
-  held = jnp.where((jnp.arange(size) < waiting)[:, None], frames[rest], 0.0)
-  return place(Carry(state, held, waiting))
+  state = jax.lax.fori_loop(0, full, step, state)
+  rest = jax.lax.dynamic_slice_in_dim(pool.frames, full * size, size)
+  pool = Pool(pool.frames.at[:size].set(rest), pool.waiting - full * size)
+  return rules.place((state, pool))
 
 
 @functools.partial(jax.jit, static_argnames=('whole',))
@@ -258,7 +262,7 @@ def _demand_finite(values: Any) -> None:
     raise InputError('The features hold values that are not finite: nothing can be clustered.')
 
 
-def _begin(blocks: Blocks, settings: Settings, batch_size: int) -> Carry:
+def _begin(blocks: Blocks, settings: Settings) -> kmeans.State:
   """The first state: the best of several initialisations."""
   devices = blocks.devices
   sample = _sample(blocks, settings)
@@ -271,9 +275,7 @@ def _begin(blocks: Blocks, settings: Settings, batch_size: int) -> Carry:
     init=settings.init,
     tries=settings.n_init,
   )
-  state = kmeans.start(jnp.asarray(np.asarray(centroids)))
-  held = jnp.zeros((batch_size, sample.shape[1]))
-  return Carry(state, held, jnp.zeros((), jnp.int32))
+  return kmeans.start(jnp.asarray(np.asarray(centroids)))
 
 
 def _fit(
@@ -294,40 +296,55 @@ def _fit(
     rows=devices.rows,
     whole=devices.whole,
   )
+
+  # -- The state: a new one, or that of the folder.
   saved = _Saved(folder, about)
-  carry, position, history = saved.read() or (_begin(blocks, settings, batch_size), 0, [])
-  carry = jax.tree.map(devices.put_whole, carry)
+  found = saved.read()
+  if found is None:
+    state = _begin(blocks, settings)
+    found = state, np.zeros((0, state.centroids.shape[1]), np.float32), 0, []
+  state, held, position, history = found
+  wanted = min(POOL * batch_size, blocks.frames)
+  frames = np.zeros((wanted + blocks.largest + batch_size, held.shape[1]), np.float32)
+  frames[: len(held)] = held
+  pool = Pool(devices.put_whole(frames), devices.put_whole(np.int32(len(held))))
+  state = jax.tree.map(devices.put_whole, state)
+  del frames
   key = jax.random.fold_in(jax.random.key(settings.seed), 1)
-  ended, last = f'{settings.max_epochs} times through the data', time.monotonic()
-  reported = int(carry.state.steps) // settings.report_every
 
   def told() -> None:
-    history.append(_row(carry.state, position / blocks.epoch))
+    history.append(_row(state, position / blocks.epoch))
     report(history[-1])
 
-  # -- Blocks until it ends.
-  for x, mask in blocks.start(position):
-    if int(carry.state.stale) >= settings.max_no_improvement:
-      ended = f'no lower inertia in {settings.max_no_improvement} mini-batches'
-      break
-    carry = _absorb(carry, x, mask, jax.random.fold_in(key, position), rules=rules)
+  # -- Blocks into the pool, and mini-batches out of it when it is full.
+  reported, last = int(state.steps) // settings.report_every, time.monotonic()
+  patience = settings.max_no_improvement
+  for x, mask in blocks.start(position) if int(state.stale) < patience else ():
+    pool = _append(pool, x, mask, rules=rules)
     position += 1
-    if (number := int(carry.state.steps) // settings.report_every) > reported:
+    if int(pool.waiting) < wanted and position < blocks.total:
+      continue
+    state, pool = _drain(state, pool, key, rules=rules)
+    if (number := int(state.steps) // settings.report_every) > reported:
       reported = number
       told()
-      fresh = devices.put_whole(np.zeros(settings.clusters, np.float32))
-      carry = carry._replace(state=carry.state._replace(recent=fresh))
+      state = state._replace(recent=devices.put_whole(np.zeros(settings.clusters, np.float32)))
+    if int(state.stale) >= patience:
+      break
     if time.monotonic() - last >= save_seconds:
-      saved.write(carry, position, history)
+      saved.write(state, pool, position, history)
       last = time.monotonic()
-  if not int(carry.state.steps):
+  if not int(state.steps):
     raise InputError(
-      f'There were only {int(carry.waiting)} frames in all, fewer than the {batch_size} that the '
+      f'There were only {int(pool.waiting)} frames in all, fewer than the {batch_size} that the '
       'lengths of the clips promised: most of them cannot be read.'
     )
-  if not history or history[-1]['step'] != int(carry.state.steps):
+  if not history or history[-1]['step'] != int(state.steps):
     told()
-  return Fitted(np.asarray(carry.state.centroids), history, ended)
+  ended = f'{settings.max_epochs} times through the data'
+  if int(state.stale) >= patience:
+    ended = f'no lower inertia in {patience} mini-batches'
+  return Fitted(np.asarray(state.centroids), history, ended)
 
 
 def _row(state: kmeans.State, epoch: float) -> Row:
@@ -366,44 +383,32 @@ class _Saved:
     self.path = None if folder is None else Path(folder) / 'fit.npz'
     self.about = about
 
-  def write(self, carry: Carry, position: int, history: list[Row]) -> None:
+  def write(self, state: kmeans.State, pool: Pool, position: int, history: list[Row]) -> None:
     if self.path is None or jax.process_index():
       return
     self.path.parent.mkdir(parents=True, exist_ok=True)
     partial = self.path.with_name('fit.partial.npz')
-    arrays = {f'leaf_{i:02d}': np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(carry))}
+    arrays = {name: np.asarray(value) for name, value in state._asdict().items()}
+    arrays['held'] = np.asarray(pool.frames[: int(pool.waiting)])
     text = json.dumps({'about': self.about, 'position': position, 'history': history})
     np.savez(partial, text=np.array(text), **arrays)  # type: ignore[arg-type]
     os.replace(partial, self.path)
 
-  def read(self) -> tuple[Carry, int, list[Row]] | None:
-    """(carry of arrays, position, history), the same on every process; None if there is none."""
+  def read(self) -> tuple[kmeans.State, np.ndarray, int, list[Row]] | None:
+    """(state of arrays, frames that wait, position, history); None if there is nothing."""
     data = b''
     if self.path is not None and not jax.process_index() and self.path.is_file():
       data = self.path.read_bytes()
-    data = _broadcast(data)
+    data = broadcast(data)
     if not data:
       return None
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
       text = json.loads(str(arrays['text']))
-      leaves = [arrays[name] for name in sorted(n for n in arrays.files if n != 'text')]
+      state = kmeans.State(*(arrays[name] for name in kmeans.State._fields))
+      held = arrays['held']
     if text['about'] != self.about:
       raise InputError(
         f'{self.path} is the state of a fit with other settings or data: give another --out, or '
         'delete it.'
       )
-    *state, held, waiting = leaves
-    return Carry(kmeans.State(*state), held, waiting), text['position'], text['history']
-
-
-def _broadcast(data: bytes) -> bytes:
-  """The first process's bytes, on every process."""
-  if jax.process_count() == 1:
-    return data
-  from jax.experimental import multihost_utils
-
-  length = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
-  sent = np.zeros(length, np.uint8)
-  if not jax.process_index():
-    sent[:] = np.frombuffer(data, np.uint8)
-  return np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes() if length else b''
+    return state, held, text['position'], text['history']

@@ -69,7 +69,7 @@ def label(
   """
   out = Path(out)
   codebook.demand(frames, frames.width())
-  if out.exists():
+  if out.exists() and jax.process_index() == 0:
     raise InputError(f'{out} is there already: give another --out, or delete it.')
   about = {
     **frames.about(),
