@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 
 from research.errors import InputError, unknown
 
@@ -145,7 +145,7 @@ def _open(path: Path) -> Units:
 def save(
   path: str | os.PathLike,
   ids: Sequence[str],
-  codes: Iterable[Int[np.ndarray, '_']],
+  codes: Iterable[Integer[np.ndarray, '_']],
   about: Mapping[str, Any],
 ) -> None:
   """Writes a folder of units, whole or not at all.
@@ -174,7 +174,7 @@ def save(
   parts = [np.asarray(part) for part in codes]
   if len(parts) != len(ids):
     raise InputError(f'{len(ids)} ids were given with the units of {len(parts)} clips.')
-  flat = np.concatenate([np.zeros(0, np.int64), *parts])
+  flat = np.concatenate([np.zeros(0, np.uint8), *parts])
   if flat.size and not 0 <= flat.min() <= flat.max() < clusters:
     raise InputError(f'Units go from {flat.min()} to {flat.max()}, but there are {clusters}.')
   np.save(partial / 'codes.npy', flat.astype(kind))

@@ -31,8 +31,10 @@ def parts_folder(out: Path) -> Path:
   return out.with_name(f'{out.name}.parts')
 
 
-def begin(folder: Path, settings: Mapping[str, Any]) -> None:
-  """Begins the job of a folder, or goes on with it.
+def begin(
+  folder: Path, settings: Mapping[str, Any], what: str = 'an unfinished job with another'
+) -> None:
+  """Begins the job of a folder, or goes on with it; `what` is said of the job of another.
 
   Raises:
     InputError: the folder holds a job with other settings.
@@ -46,8 +48,7 @@ def begin(folder: Path, settings: Mapping[str, Any]) -> None:
   different = [k for k in {**settings, **found} if found.get(k) != settings.get(k)]
   if different:
     raise InputError(
-      f'{folder} holds an unfinished job with another {", ".join(different)}: give another '
-      '--out, or delete that folder.'
+      f'{folder} holds {what} {", ".join(different)}: give another --out, or delete that folder.'
     )
 
 

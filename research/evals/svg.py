@@ -141,6 +141,51 @@ def _path(x: np.ndarray, y: np.ndarray, color: str, bold: bool) -> str:
   )
 
 
+def bars(
+  values: np.ndarray,
+  *,
+  title: str,
+  x_label: str,
+  mark: float | None = None,
+  mark_label: str = '',
+  height: float = 200,
+) -> str:
+  """One bar a value, in the order given, from 0; `mark` is a dashed line across with its name."""
+  heights = np.asarray(values, float)
+  # A bar a unit is as fine as the chart is: more are drawn as means of neighbours.
+  _, heights = _thin(np.arange(len(heights), dtype=float), heights, 320)
+  left, right, top, bottom = 54.0, 18.0, 14.0, 36.0
+  high = max(float(heights.max(initial=0.0)), mark or 0.0) * 1.05 or 1.0
+  to_y = lambda v: height - bottom - v / high * (height - top - bottom)  # noqa: E731
+  width = (WIDTH - left - right) / max(len(heights), 1)
+  body = []
+  for value in ticks(0.0, high):
+    body.append(
+      f'<line x1="{left}" x2="{WIDTH - right}" y1="{to_y(value):.1f}" y2="{to_y(value):.1f}" '
+      f'stroke="{_GRID}"/>'
+    )
+    body.append(_text(left - 6, to_y(value) + 4, number(value), anchor='end'))
+  for i, value in enumerate(heights):
+    body.append(
+      f'<rect x="{left + i * width:.2f}" y="{to_y(value):.2f}" width="{width * 0.86:.2f}" '
+      f'height="{height - bottom - to_y(value):.2f}" fill="{PALETTE[0]}"/>'
+    )
+  count = len(values)
+  for value in ticks(1.0, max(float(count), 1.0), 4):
+    body.append(
+      _text(left + (value - 0.5) / count * (WIDTH - left - right), height - bottom + 17,
+            number(value))
+    )  # fmt: skip
+  body.append(_text((left + WIDTH - right) / 2, height - 4, x_label))
+  if mark is not None:
+    body.append(
+      f'<line x1="{left}" x2="{WIDTH - right}" y1="{to_y(mark):.1f}" y2="{to_y(mark):.1f}" '
+      f'stroke="{PALETTE[3]}" stroke-dasharray="4 3"/>'
+    )
+    body.append(_text(WIDTH - right, to_y(mark) - 4, mark_label, anchor='end', color=_INK))
+  return _document(body, height, title)
+
+
 def scatter(
   points: np.ndarray,
   groups: Sequence[int],

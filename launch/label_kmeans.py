@@ -1,0 +1,267 @@
+"""Clusters frames of audio and writes the unit of every frame: targets of HuBERT, speech units.
+
+python -m launch.label_kmeans --features=mfcc --clusters=100 --input=builtin --out=units/mfcc
+python -m launch.label_kmeans --features=runs/hubert --layer=6 --clusters=500 --percent=0.1 \
+  --input=librispeech --split=train --label_splits=all --out=units/layer6
+python -m launch.label_kmeans --codebook=units/mfcc --input=my/folder --out=units/mine
+
+--features is mfcc or a model; --codebook (a folder of this command, .npy, or a joblib dump of
+scikit-learn's k-means such as fairseq's .bin and .km) labels without fitting. --input is a folder,
+an audio file, a list (.txt or .csv) or the name of a data set. Killed, the same command goes on
+where it was, and ends in the same bits.
+
+Below --out: codebook/ (centroids and what made them), units/ (all clips, see
+`research/audio/units.py`), quality.json, report.html, bad_files.jsonl.
+"""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+from absl import flags
+
+from launch import command
+from launch.inputs import open_input
+
+FEATURES = flags.DEFINE_string(
+  'features', None, 'mfcc, or a model: a workdir, a checkpoint or a file.'
+)
+RELEASE = flags.DEFINE_string('release', None, 'Whose original weights the model is.')
+LAYER = flags.DEFINE_string('layer', 'last', "Of the model: a number (0 is the stem) or 'last'.")
+INPUT = flags.DEFINE_string(
+  'input', None, 'A folder, an audio file, a .txt or .csv list, or a data set.'
+)
+OUT = flags.DEFINE_string('out', None, 'Folder to write.')
+CODEBOOK = flags.DEFINE_string('codebook', None, 'Label with this codebook, fit none.')
+CLUSTERS = flags.DEFINE_integer('clusters', 100, 'How many clusters.')
+SPLIT = flags.DEFINE_string('split', None, 'Fit to the clips of this split of the input only.')
+LABEL_SPLITS = flags.DEFINE_list('label_splits', ['all'], 'Splits to label, or all.')
+PERCENT = flags.DEFINE_float('percent', 1.0, "Share of the clips to fit to (fairseq's 0.1).")
+SEED = flags.DEFINE_integer('seed', 0, 'Of everything that is drawn.')
+INIT = flags.DEFINE_string('init', 'k-means++', 'First centroids: k-means++ or random.')
+N_INIT = flags.DEFINE_integer('n_init', 20, 'Initialisations of which the best counts.')
+BATCH_FRAMES = flags.DEFINE_integer('batch_frames', 10_000, 'Frames of a mini-batch.')
+MAX_EPOCHS = flags.DEFINE_integer('max_epochs', 100, 'Most times through the data.')
+PATIENCE = flags.DEFINE_integer(
+  'max_no_improvement', 100, 'Mini-batches without a lower inertia that end the fit.'
+)
+REASSIGNMENT = flags.DEFINE_float(
+  'reassignment_ratio', 0.0, 'Move clusters with less than this share of the largest.', 0.0, 1.0
+)
+REFERENCES = flags.DEFINE_list(
+  'references', None, "Label columns to compare the units with, or 'none' (word, speaker … if any)."
+)
+ALIGNMENTS = flags.DEFINE_string(
+  'alignments', None, 'Phones to compare with: a .csv of id, start, end (seconds), label.'
+)
+DATA_ROOT = flags.DEFINE_string(
+  'data_root', None, 'Folder of named data sets ($OIDO_DATA if not given).'
+)
+MAX_BAD = flags.DEFINE_float(
+  'max_bad_fraction', 0.5, 'Share of unreadable files that stops the run.'
+)
+BATCH_SECONDS = flags.DEFINE_float(
+  'batch_seconds', 320.0, 'Audio that goes through the model at once.', lower_bound=1.0
+)
+SAVE_SECONDS = flags.DEFINE_float('save_seconds', 60.0, 'How often unfinished work is saved.')
+command.required('input', 'out')
+command.distributed_flags()
+
+
+def _frames(codebook):
+  """What is clustered, and where it comes from."""
+  from research import weights
+  from research.errors import InputError
+  from research.evals import embeddings, frames
+
+  name = FEATURES.value
+  if name is None:
+    name = codebook.about.get('features') if codebook else None
+    if name != 'mfcc':
+      what = f'the codebook is of {name}' if name else 'nothing says what is clustered'
+      raise InputError(f'Missing flag --features: {what}; give mfcc or a model.')
+  if name == 'mfcc':
+    if flags.FLAGS['layer'].present or RELEASE.value:
+      raise InputError('--layer and --release are of models; mfcc has neither.')
+    return frames.mfcc(), 'computed from the audio'
+  loaded = weights.load(str(name), release=RELEASE.value)
+  embedder = embeddings.from_model(loaded.model, loaded.variables, loaded.name, loaded.fingerprint)
+  return frames.of_model(embedder, LAYER.value), loaded.origin
+
+
+def _source(split):
+  return open_input(INPUT.value, split=split, root=DATA_ROOT.value)
+
+
+def _settings():
+  from research.evals.clustering import Settings
+
+  return Settings(
+    clusters=CLUSTERS.value,
+    batch_size=BATCH_FRAMES.value,
+    init=INIT.value,
+    n_init=N_INIT.value,
+    max_epochs=MAX_EPOCHS.value,
+    max_no_improvement=PATIENCE.value,
+    reassignment_ratio=REASSIGNMENT.value,
+    percent=PERCENT.value,
+    seed=SEED.value,
+  )
+
+
+def _say(text):
+  import jax
+
+  if jax.process_index() == 0:
+    print(text, flush=True)
+
+
+def _told(row):
+  _say(
+    f'mini-batch {row["step"]}, epoch {row["epoch"]:.2f}: inertia {row["smoothed"]:.4g} a frame, '
+    f'{row["in_use"]} of {CLUSTERS.value} clusters in use, perplexity {row["perplexity"]:.1f}'
+  )
+
+
+def _fitted(frames, source, settings, out):
+  """A codebook of the source's frames; the state on the way lies in <out>/fit."""
+  import dataclasses
+
+  from research.audio.bad_files import BadFiles
+  from research.evals.clustering import fit
+  from research.evals.codebook import Codebook
+
+  started = time.monotonic()
+  found = fit(
+    frames,
+    source,
+    settings,
+    folder=out / 'fit',
+    bad_files=BadFiles(out / 'bad_files.jsonl', MAX_BAD.value),
+    batch_seconds=BATCH_SECONDS.value,
+    save_seconds=SAVE_SECONDS.value,
+    report=_told,
+  )
+  _say(f'fitted in {time.monotonic() - started:.0f} s: {found.ended}')
+  about = {
+    **frames.about(),
+    'data': {'name': source.name, 'split': SPLIT.value, 'fingerprint': source.fingerprint()},
+    'settings': dataclasses.asdict(settings),
+    'ended': found.ended,
+    'history': found.history,
+  }
+  return Codebook(found.centroids, about)
+
+
+def _references(source):
+  from research.evals import cluster_quality
+
+  names = REFERENCES.value
+  if names is None:
+    names = cluster_quality.usual_columns(source)
+  found = [cluster_quality.of_column(source, n) for n in names if n != 'none']
+  return found + ([cluster_quality.of_alignments(ALIGNMENTS.value)] if ALIGNMENTS.value else [])
+
+
+def main(argv):
+  del argv
+  command.start_jax()
+  import jax
+
+  from research.audio.units import Units
+  from research.errors import InputError
+  from research.evals import blocks, cluster_quality, jobs, labelling
+  from research.evals.codebook import Codebook
+
+  # -- What is asked for, before anything is written.
+  first = jax.process_index() == 0
+  settings = _settings()
+  given = Codebook.open(CODEBOOK.value) if CODEBOOK.value else None
+  if given and flags.FLAGS['clusters'].present and CLUSTERS.value != given.clusters:
+    raise InputError(f'--clusters={CLUSTERS.value}, but the codebook has {given.clusters}.')
+  frames, origin = _frames(given)
+  if given:
+    given.demand(frames, frames.width())
+  everything = LABEL_SPLITS.value in (['all'], [])
+  source = _source(None if everything else '+'.join(LABEL_SPLITS.value))
+  to_fit = source if given else _source(SPLIT.value)
+  references = _references(source)
+  out = Path(str(OUT.value)).expanduser()
+  job = {'features': frames.fingerprint(), 'clips': source.fingerprint()}
+  if given:
+    job['codebook'] = given.hash
+  else:
+    job |= vars(settings) | {'clips of the fit': to_fit.fingerprint()}
+  if first:
+    _begin(out, job)
+
+  # -- The codebook.
+  if given:
+    codebook = Codebook(given.centroids, {**frames.about(), **given.about})
+  elif blocks.agree((out / 'codebook').is_dir()):
+    codebook = Codebook.open(out / 'codebook')
+  else:
+    codebook = _fitted(frames, to_fit, settings, out)
+  if first:
+    codebook.save(out / 'codebook')
+    shutil.rmtree(out / 'fit', ignore_errors=True)
+
+  # -- Units.
+  if not blocks.agree((out / 'units').is_dir()):
+    started = time.monotonic()
+    done = labelling.label(
+      frames,
+      codebook,
+      source,
+      out / 'units',
+      about={'origin': origin},
+      max_bad_fraction=MAX_BAD.value,
+      bad_files=out / 'bad_files.jsonl',
+      batch_seconds=BATCH_SECONDS.value,
+      part_seconds=min(SAVE_SECONDS.value, 20.0),
+    )
+    if first and done['resumed']:
+      _say(f'{done["resumed"]} pieces were done before')
+    _say(f'labelled in {time.monotonic() - started:.0f} s')
+  if not first:
+    return
+
+  # -- How good they are.
+  units = Units.open(out / 'units')
+  found = cluster_quality.quality(units, references)
+  jobs.replace_text(out / 'quality.json', json.dumps(found, indent=1))
+  facts = {
+    'input': f'{INPUT.value}, {"all splits" if everything else ", ".join(LABEL_SPLITS.value)}',
+    'features': f'{frames.embedder.name}: {origin}',
+    'codebook': CODEBOOK.value or f'fitted to {SPLIT.value or "everything"}, seed {SEED.value}',
+  }
+  history = codebook.about.get('history') or []
+  cluster_quality.write_page(out / 'report.html', units, found, history=history, facts=facts)
+  for name, row in found['references'].items():
+    pnmi = '–' if row['pnmi'] is None else f'{row["pnmi"]:.3f}'
+    _say(f'{name}: PNMI {pnmi}, purity {row["purity"]:.3f} (largest class {row["majority"]:.3f})')
+  skipped = len(units.about['skipped'])
+  left = f', {skipped} left out (named in report.html)' if skipped else ''
+  _say(
+    f'{out}: {found["clips"]} clips{left}, {found["frames"]} units, {found["in_use"]} of '
+    f'{found["clusters"]} clusters in use'
+  )
+
+
+def _begin(out, job):
+  from research.errors import InputError
+  from research.evals import jobs
+
+  try:
+    if out.is_dir() and any(out.iterdir()) and not (out / 'job.json').exists():
+      raise InputError(f'{out} holds other files: give a new folder as --out.')
+    jobs.begin(out, job, 'units, finished or not, with another')
+  except (FileExistsError, NotADirectoryError):
+    raise InputError(f'--out={out} is or lies below a file; a folder was expected.') from None
+  except OSError as error:
+    raise InputError(f'Cannot write {out}: {error.strerror or error}.') from error
+
+
+if __name__ == '__main__':
+  command.run(main)

@@ -1,0 +1,191 @@
+"""Frames on the devices, block by block: of clips as they come from disk, or of an array.
+
+Blocks come in the same order every time, and every process has its rows of each. They have
+`frames`, how many an epoch has (about: lengths are those of the files' headers); `epoch`, blocks of
+one, of `total`; `largest`, most frames of a block; `devices`; and `start(position)`.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
+
+from research.audio import pipeline
+from research.audio.bad_files import BadFiles
+from research.errors import InputError
+from research.evals.frames import Frames, pieces
+from research.evals.streaming import MAX_BATCH
+
+BUCKETS = 4
+
+
+def agree(flag: bool) -> bool:
+  """What the first process says, on every process: their disks may differ."""
+  return bool(broadcast(b'1' if flag else b''))
+
+
+def broadcast(data: bytes) -> bytes:
+  """The first process's bytes, on every process."""
+  if jax.process_count() == 1:
+    return data
+  from jax.experimental import multihost_utils
+
+  length = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
+  sent = np.zeros(length, np.uint8)
+  if not jax.process_index():
+    sent[:] = np.frombuffer(data, np.uint8)
+  return np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes() if length else b''
+
+
+class Devices:
+  """All devices of all processes."""
+
+  def __init__(self):
+    mesh = Mesh(np.array(jax.devices()), ('data',))
+    self.rows = NamedSharding(mesh, PartitionSpec('data'))
+    self.whole = NamedSharding(mesh, PartitionSpec())
+    self.count = mesh.size
+
+  def put_rows(self, local: np.ndarray) -> Array:
+    """A global array of which this process has some rows."""
+    return jax.make_array_from_process_local_data(self.rows, local)
+
+  def share(self, value: np.ndarray) -> Array:
+    """Rows shared out of an array that every process has."""
+    return jax.make_array_from_callback(value.shape, self.rows, lambda index: value[index])
+
+  def put_whole(self, value: Any) -> Array:
+    """The same array on every device."""
+    value = np.asarray(value)
+    return jax.make_array_from_callback(value.shape, self.whole, lambda index: value[index])
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _embed(
+  apply: Any, layer: int, variables: Any, audio: Array, mask: Array, skip: Array, keep: Array
+) -> tuple[Array, Array]:
+  """Frames [b, n, d] of a layer, and which of them are real and a piece's own."""
+  tokens, real = apply(variables, audio, mask)
+  place = jnp.arange(real.shape[1])
+  own = (place >= skip[:, None]) & (place < (skip + keep)[:, None])
+  return tokens[layer].astype(jnp.float32), real & own
+
+
+class ClipBlocks:
+  """Clips: the seeded batches of `pipeline.train_batches`, through the model."""
+
+  def __init__(
+    self,
+    frames: Frames,
+    source: Any,
+    *,
+    seed: int,
+    max_epochs: int,
+    batch_seconds: float,
+    bad_files: BadFiles | None,
+  ):
+    self.described = frames
+    self.cut = pieces(source, frames)
+    durations = self.cut.source.durations()
+    if not durations.max() > 0:
+      raise InputError(f'No clip of {source.name!r} can be opened.')
+    self.devices = Devices()
+    self.min_samples = frames.embedder.frontend.min_samples
+    fits = int(min(batch_seconds / durations.max(), MAX_BATCH, len(durations)))
+    fits = max(1, -(-fits // self.devices.count)) * self.devices.count
+    # As many clips in the last batch of an epoch as in the others, as nearly as the devices allow.
+    size = -(-len(durations) // -(-len(durations) // fits))
+    size = -(-size // self.devices.count) * self.devices.count
+    self.batches = pipeline.train_batches(
+      self.cut.source,
+      batch_size=size,
+      sample_rate=frames.sample_rate,
+      buckets=BUCKETS,
+      crop='start',
+      seed=seed,
+      epochs=max(max_epochs, -(-size // len(durations))),
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      bad_files=bad_files,
+    )
+    samples = np.round(durations * frames.sample_rate)
+    own = np.minimum(frames.count(samples) - self.cut.skip, self.cut.keep)
+    self.frames = int(np.maximum(own, 0).sum())
+    self.epoch = -(-len(durations) // size)
+    self.total = len(self.batches)
+    longest = max(self.batches.loader.batches.samples)
+    self.largest = size * int(frames.count(max(longest, self.min_samples)))
+    self.variables = jax.tree.map(self.devices.put_whole, frames.embedder.variables)
+    self._once: tuple[int, np.ndarray] = (-1, np.zeros(0, bool))
+
+  def start(self, position: int) -> Iterator[tuple[Array, Array]]:
+    """(frames [b, n, d], mask [b, n]) on the devices, from block number `position` to the end."""
+    iterator = iter(self.batches)
+    iterator.set_state({'next_index': position})
+    try:
+      for number, batch in enumerate(iterator, start=position):
+        yield self._block(batch, self._first_time(number))
+    finally:
+      iterator.close()
+
+  def _first_time(self, number: int) -> np.ndarray:
+    """Which rows of a batch are not there to fill it up with clips that the epoch has already."""
+    epoch, place = divmod(number, self.epoch)
+    if self._once[0] != epoch:
+      rows = np.stack([batch.rows for batch in self.batches.loader.batches.epoch(epoch)])
+      once = np.zeros(rows.size, bool)
+      once[np.unique(rows, return_index=True)[1]] = True
+      self._once = epoch, once.reshape(rows.shape)
+    return self._once[1][place, self.batches.loader.rows]
+
+  def _block(self, batch: Mapping[str, np.ndarray], once: np.ndarray) -> tuple[Array, Array]:
+    audio, mask, index = batch['audio'], batch['audio_mask'] & once[:, None], batch['index']
+    missing = self.min_samples - audio.shape[1]
+    if missing > 0:
+      audio, mask = (np.pad(a, ((0, 0), (0, missing))) for a in (audio, mask))
+    most = np.iinfo(np.int32).max // 2
+    numbers = [np.minimum(a[index], most).astype(np.int32) for a in (self.cut.skip, self.cut.keep)]
+    return _embed(
+      self.described.embedder.apply,
+      self.described.layer,
+      self.variables,
+      *map(self.devices.put_rows, (audio, mask, *numbers)),
+    )
+
+
+class RowBlocks:
+  """Rows of an array, in a new order every epoch."""
+
+  def __init__(self, x: Float[np.ndarray, 'n d'], *, size: int, seed: int, max_epochs: int):
+    self.x = np.asarray(x, np.float32)
+    self.seed, self.max_epochs = seed, max_epochs
+    self.devices = Devices()
+    self.frames = len(x)
+    share = jax.process_count()
+    self.size = -(-min(len(x), size) // self.devices.count) * self.devices.count
+    self.epoch = -(-len(x) // self.size)
+    self.total, self.largest = self.epoch * max_epochs, self.size
+    self.rows = slice(
+      jax.process_index() * self.size // share, (jax.process_index() + 1) * self.size // share
+    )
+
+  def start(self, position: int) -> Iterator[tuple[Array, Array]]:
+    """As that of `ClipBlocks`, with one frame a row."""
+    for number in range(position, self.total):
+      epoch, place = divmod(number, self.epoch)
+      order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.x))
+      rows = order[place * self.size : (place + 1) * self.size]
+      mask = np.arange(self.size) < len(rows)
+      rows = np.pad(rows, (0, self.size - len(rows)))[self.rows]
+      yield (
+        self.devices.put_rows(self.x[rows][:, None]),
+        self.devices.put_rows(mask[self.rows, None]),
+      )
+
+
+Blocks = ClipBlocks | RowBlocks

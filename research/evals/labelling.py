@@ -1,0 +1,259 @@
+"""The units of every clip of a source, a part at a time: killed, it goes on.
+
+Finished parts lie in `<folder>.parts/`; the folder itself appears when all clips are in it, in the
+order of the source. Its format: `research/audio/units.py`.
+"""
+
+import dataclasses
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from research.audio import units
+from research.audio.bad_files import BadFiles
+from research.errors import InputError
+from research.evals import jobs
+from research.evals.codebook import Codebook
+from research.evals.embeddings import Embed
+from research.evals.export import PART_SECONDS, TOO_SHORT
+from research.evals.frames import Frames, Pieces, pieces
+from research.evals.progress import bar
+from research.evals.streaming import BATCH_SECONDS, stream
+from research.features import kmeans
+
+
+def label(
+  frames: Frames,
+  codebook: Codebook,
+  source: Any,
+  out: str | os.PathLike,
+  *,
+  about: Mapping[str, Any] | None = None,
+  max_bad_fraction: float = 0.5,
+  bad_files: str | os.PathLike | None = None,
+  batch_seconds: float = BATCH_SECONDS,
+  part_seconds: float = PART_SECONDS,
+) -> dict[str, Any]:
+  """Writes the units of every clip of a source.
+
+  Long clips go through in pieces whose frames lie on the grid of the whole clip: unit j always
+  stands for samples j * hop to j * hop + window. MFCC are the same as those of the whole clip; a
+  model sees 100 s at a time, as in fairseq, whose pieces begin one window later each, so that its
+  units drift by a hop in 100 s.
+
+  Args:
+    frames: what the codebook is of.
+    codebook: the centroids.
+    source: clips.
+    out: folder of units that is not there yet.
+    about: what else the units should say of themselves.
+    max_bad_fraction: share of unreadable clips above which it stops.
+    bad_files: the list of clips that could not be used; in the folder of parts if None.
+    batch_seconds: audio that goes through at once.
+    part_seconds: age at which a part is written.
+
+  Returns:
+    {clips, frames, resumed, skipped}: `skipped` is {id: why}.
+
+  Raises:
+    InputError: the codebook is of other frames, the folder is there, the parts of another job are
+      in the way, too many clips cannot be read, or the disk is full.
+  """
+  out = Path(out)
+  codebook.demand(frames, frames.width())
+  if out.exists() and jax.process_index() == 0:
+    raise InputError(f'{out} is there already: give another --out, or delete it.')
+  about = {
+    **frames.about(),
+    **(about or {}),
+    'clusters': codebook.clusters,
+    'codebook': codebook.hash,
+    'fingerprint': codebook.fingerprint(frames),
+  }
+  cut = pieces(source, frames)
+  job = _Job(out, source, cut, dict(about, source=source.fingerprint()), bad_files)
+  try:
+    remaining = job.open()
+    if len(remaining):
+      part = cut.select(remaining)
+      chunks = _coded(frames, codebook, part, job.bad_files(max_bad_fraction), batch_seconds)
+      with bar('labelling', len(remaining), job.active) as progress:
+        job.take(chunks, remaining, progress, part_seconds)
+    done = job.finish(about) if job.active else {}
+    if jax.process_count() > 1:
+      from jax.experimental import multihost_utils
+
+      multihost_utils.sync_global_devices(f'labelled {out.name}')
+    return dict(resumed=len(cut.clips) - len(remaining), **done)
+  except OSError as error:
+    raise InputError(
+      f'Cannot write {out}: {error.strerror or error}. The finished parts are kept in '
+      f'{job.folder}; the same command goes on from them.'
+    ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Nearest:
+  """An embedder's `apply` whose only token of a frame is the number of its cluster."""
+
+  apply: Embed
+  layer: int
+
+  def __call__(self, variables: Any, audio: Array, mask: Array) -> tuple[Array, Array]:
+    tokens, real = self.apply(variables['weights'], audio, mask)
+    x = tokens[self.layer].astype(jnp.float32)
+    labels, _ = kmeans.assign(x.reshape(-1, x.shape[-1]), variables['centroids'])
+    # A float32 holds every whole number up to 2^24.
+    return labels.reshape(1, *x.shape[:2], 1).astype(jnp.float32), real
+
+
+@dataclasses.dataclass(frozen=True)
+class _Coded:
+  """Units of some pieces, on every process."""
+
+  rows: np.ndarray  # int [b], pieces
+  codes: list[np.ndarray]
+  too_short: np.ndarray  # int, pieces without a frame
+
+
+def _coded(
+  frames: Frames, codebook: Codebook, cut: Pieces, bad: BadFiles, batch_seconds: float
+) -> Iterator[_Coded]:
+  embedder = dataclasses.replace(
+    frames.embedder,
+    apply=_Nearest(frames.embedder.apply, frames.layer),
+    variables={'weights': frames.embedder.variables, 'centroids': codebook.centroids},
+  )
+  chunks = stream(
+    embedder, cut.source, layers=(0,), pool='none', batch_seconds=batch_seconds, bad_files=bad
+  )
+  for chunk in chunks:
+    assert chunk.mask is not None
+    own = cut.own(chunk.mask, chunk.rows)
+    codes = chunk.values[0, :, :, 0].astype(np.uint16)
+    yield _Coded(chunk.rows, [c[m] for c, m in zip(codes, own)], chunk.too_short)
+
+
+class _Job:
+  """The unfinished folder: its parts on disk."""
+
+  def __init__(
+    self,
+    out: Path,
+    source: Any,
+    cut: Pieces,
+    settings: dict[str, Any],
+    bad_files: str | os.PathLike | None,
+  ):
+    self.out, self.source, self.cut, self.settings = out, source, cut, settings
+    self.folder = jobs.parts_folder(out)
+    self.bad_path = Path(bad_files) if bad_files is not None else self.folder / 'bad_files.jsonl'
+    self.active = jax.process_index() == 0
+
+  def bad_files(self, max_fraction: float = 1.0) -> BadFiles:
+    return BadFiles(self.bad_path, max_fraction)
+
+  def open(self) -> np.ndarray:
+    """Pieces that are still to do, the same on every process."""
+    todo = np.ones(len(self.cut.clips), bool)
+    if self.active:
+      jobs.begin(self.folder, self.settings)
+      for part in self._parts():
+        with np.load(part) as arrays:
+          todo[arrays['rows']] = False
+          todo[arrays['too_short']] = False
+      bad = {name for name, _ in self.bad_files().items()}
+      todo &= np.array([self.cut.source.id(i) not in bad for i in range(len(todo))])
+    if jax.process_count() > 1:
+      from jax.experimental import multihost_utils
+
+      todo = np.asarray(multihost_utils.broadcast_one_to_all(todo))
+    return np.flatnonzero(todo)
+
+  def _parts(self) -> list[Path]:
+    return sorted(self.folder.glob('part_*.npz'))
+
+  def take(
+    self, chunks: Iterator[_Coded], remaining: np.ndarray, progress: Any, part_seconds: float
+  ) -> None:
+    """Writes parts as they get old; a part is there whole or not at all."""
+    kept: list[_Coded] = []
+    number, started, done = len(self._parts()), time.monotonic(), 0
+    for chunk in chunks:
+      done += len(chunk.rows) + len(chunk.too_short)
+      progress(done)
+      if not self.active:
+        continue
+      kept.append(
+        dataclasses.replace(
+          chunk, rows=remaining[chunk.rows], too_short=remaining[chunk.too_short.astype(np.int64)]
+        )
+      )
+      if time.monotonic() - started >= part_seconds:
+        self._write_part(number, kept)
+        kept, number, started = [], number + 1, time.monotonic()
+    if kept:
+      self._write_part(number, kept)
+
+  def _write_part(self, number: int, kept: list[_Coded]) -> None:
+    partial = self.folder / 'unfinished.npz'
+    codes = [code for chunk in kept for code in chunk.codes]
+    np.savez(
+      partial,
+      rows=np.concatenate([chunk.rows for chunk in kept]).astype(np.int64),
+      too_short=np.concatenate([chunk.too_short for chunk in kept]).astype(np.int64),
+      counts=np.array([len(code) for code in codes], np.int64),
+      codes=np.concatenate([np.zeros(0, np.uint16), *codes]),
+    )
+    os.replace(partial, self.folder / f'part_{number:05d}.npz')
+
+  def finish(self, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Joins the parts in the order of the source and removes them."""
+    codes: dict[int, np.ndarray] = {}
+    short: set[int] = set()
+    for part in self._parts():
+      with np.load(part) as arrays:
+        each = np.split(arrays['codes'], np.cumsum(arrays['counts'])[:-1])
+        codes |= dict(zip(arrays['rows'].tolist(), each))
+        short |= set(arrays['too_short'].tolist())
+    bad = dict(self.bad_files().items())
+    ids, joined, skipped = [], [], {}
+    first = np.searchsorted(self.cut.clips, np.arange(len(self.source) + 1))
+    for clip in range(len(self.source)):
+      rows = range(first[clip], first[clip + 1])
+      reason = next(filter(None, (self._missing(r, codes, short, bad) for r in rows)), None)
+      if reason is not None:
+        skipped[self.source.id(clip)] = reason
+        continue
+      ids.append(self.source.id(clip))
+      joined.append(np.concatenate([codes[r] for r in rows]))
+    if not ids:
+      reason = next(iter(skipped.values()), 'there is none')
+      raise InputError(
+        f'No clip of {self.source.name!r} has units; the first: {reason.rstrip(".")}.'
+      )
+    about = dict(about, clips=len(ids), frames=sum(map(len, joined)), skipped=skipped)
+    units.save(self.out, ids, joined, about)
+    shutil.rmtree(self.folder)
+    return {'clips': len(ids), 'frames': about['frames'], 'skipped': skipped}
+
+  def _missing(
+    self, row: int, codes: Mapping[int, np.ndarray], short: set[int], bad: Mapping[str, str]
+  ) -> str | None:
+    """Why a piece has no units, or not those it should have; None if all is well."""
+    if row in codes:
+      last = row + 1 == len(self.cut.clips) or self.cut.clips[row + 1] != self.cut.clips[row]
+      if not last and len(codes[row]) != self.cut.keep[row]:
+        return 'it is shorter than its header says'
+      return None
+    if row in short:
+      return TOO_SHORT
+    return bad.get(self.cut.source.id(row), 'could not be read')
