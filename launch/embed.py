@@ -1,4 +1,4 @@
-"""Embeddings of audio files into one file.
+"""Embeddings of audio files into one file, or discrete units.
 
 python -m launch.embed --model=runs/tiny --input=my/folder --out=embeddings.npz
 python -m launch.embed --model=runs/tiny --input=list.txt --layers=all --pool=none --out=x.parquet
@@ -7,6 +7,12 @@ python -m launch.embed --model=runs/tiny --input=list.txt --layers=all --pool=no
 relative paths start at the list), or the name of a data set. Killed, the same command goes on where
 it was. What the file holds: `research/evals/export.py`. Long files: --window=30 embeds pieces of
 30 s, named FILE@START.
+
+python -m launch.embed --model=runs/hubert --units=units/layer6 --durations --input=my/folder \
+  --out=units.tsv
+
+--units is a codebook of the model's frames (see launch.label_kmeans): --out holds the units of
+every clip, .tsv, .jsonl or .npz, see `research/evals/unit_files.py`.
 """
 
 from absl import flags
@@ -36,6 +42,9 @@ SECONDS = flags.DEFINE_float(
 WINDOW = flags.DEFINE_float(
   'window', None, 'Cut clips into windows of so many seconds.', lower_bound=0
 )
+UNITS = flags.DEFINE_string('units', None, 'Write units of this codebook, not embeddings.')
+DEDUPLICATE = flags.DEFINE_bool('deduplicate', False, 'A run of one unit counts as one.')
+DURATIONS = flags.DEFINE_bool('durations', False, 'Deduplicate, and say how long each unit lasts.')
 OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace the file if it is there.')
 MAX_BAD = flags.DEFINE_float(
   'max_bad_fraction', 0.5, 'Share of unreadable files that stops the run.'
@@ -52,14 +61,26 @@ def main(argv):
 
   from research import weights
   from research.audio import clips
-  from research.evals import embeddings, export
+  from research.errors import InputError
+  from research.evals import embeddings, export, jobs, unit_files
 
-  export.check_out(str(OUT.value), OVERWRITE.value)
+  if UNITS.value:
+    jobs.writable(str(OUT.value), unit_files.SUFFIXES, OVERWRITE.value)
+    for name in ('pool', 'seconds'):
+      if flags.FLAGS[name].present:
+        raise InputError(f'--{name} is for embeddings: --units are of every frame.')
+  elif DEDUPLICATE.value or DURATIONS.value:
+    raise InputError('--deduplicate and --durations are of units: give --units, a codebook.')
+  else:
+    export.check_out(str(OUT.value), OVERWRITE.value)
   source = open_input(INPUT.value, split=SPLIT.value, root=DATA_ROOT.value)
   if WINDOW.value:
     source = clips.windows(source, WINDOW.value)
   loaded = weights.load(str(MODEL.value), release=RELEASE.value)
   embedder = embeddings.from_model(loaded.model, loaded.variables, loaded.name, loaded.fingerprint)
+  if UNITS.value:
+    _write_units(embedder, source, jax.process_index() == 0)
+    return
   done = export.export(
     embedder,
     source,
@@ -76,6 +97,41 @@ def main(argv):
     again = f' ({done["resumed"]} were done before)' if done['resumed'] else ''
     left = f', {done["skipped"]} left out (named in the file)' if done['skipped'] else ''
     print(f'{OUT.value!s}: {done["clips"]} clips{again}{left}', flush=True)
+
+
+def _write_units(embedder, source, first):
+  """Units of every clip into the file; they lie in a folder beside it until all are there."""
+  import shutil
+  from pathlib import Path
+
+  from research.audio.units import Units
+  from research.errors import InputError
+  from research.evals import blocks, frames, labelling, unit_files
+  from research.evals.codebook import Codebook
+
+  codebook = Codebook.open(str(UNITS.value))
+  layer = LAYERS.value if flags.FLAGS['layers'].present else codebook.about.get('layer', 'last')
+  grid = frames.of_model(embedder, layer)
+  out = Path(str(OUT.value))
+  folder = out.with_name(f'{out.name}.units')
+  if not blocks.agree(folder.is_dir()):
+    labelling.label(
+      grid, codebook, source, folder,
+      max_bad_fraction=MAX_BAD.value, part_seconds=PART_SECONDS.value,
+    )  # fmt: skip
+  if not first:
+    return
+  units = Units.open(folder)
+  ids = [source.id(i) for i in range(len(source))]
+  own = units.about['fingerprint'] == codebook.fingerprint(grid) and set(units.ids) <= set(ids)
+  if not own:
+    raise InputError(f'{folder} is of another job that was not finished: delete it.')
+  form = dict(deduplicate=DEDUPLICATE.value, durations=DURATIONS.value)
+  done = unit_files.write(units, out, **form)
+  left = len(units.about['skipped'])
+  shutil.rmtree(folder)
+  more = f', {left} left out' if left else ''
+  print(f'{out}: {done["clips"]} clips, {done["units"]} units{more}', flush=True)
 
 
 if __name__ == '__main__':

@@ -1,0 +1,34 @@
+"""HuBERT's two iterations on 79 minutes of LibriSpeech, on a laptop.
+
+export OIDO_DATA=/data
+python -m launch.hubert_iterations --config=experiments/hubert/librispeech_subset_iterations.py \
+  --workdir=runs/hubert_subset
+
+MFCC in 100 clusters, 1500 updates of a small model; its second layer in 100 clusters, 1500 updates
+more; and the clusters of that one's, to see whether they are better (see librispeech_subset.py;
+figures are in experiments/README.md). `:debug` is smaller and runs on the built-in corpus.
+"""
+
+import ml_collections
+
+SUBSET = 'experiments/hubert/librispeech_subset.py'
+
+
+def get_config(arg=''):
+  if arg not in ('', 'debug'):
+    raise ValueError(
+      f"librispeech_subset_iterations.py has no variant {arg!r}: give nothing, or 'debug'."
+    )
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.iterations = [
+    dict(clusters=100, train=f'{SUBSET}:it1'),
+    dict(layer=2, clusters=100, train=f'{SUBSET}:it2'),
+    dict(layer=2, clusters=100),
+  ]
+  if arg == 'debug':
+    config.iterations = [
+      dict(clusters=20, max_epochs=2, train=f'{SUBSET}:debug'),
+      dict(layer=1, clusters=20, max_epochs=2),
+    ]
+  return config

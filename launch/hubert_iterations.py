@@ -1,0 +1,218 @@
+r"""HuBERT's iterations with one command: cluster, train, cluster the model's frames, train again …
+
+python -m launch.hubert_iterations --config=experiments/hubert/librispeech_iterations.py \
+  --workdir=DIR --data_root=/data
+
+Every stage is a command of its own (launch.label_kmeans, launch.train), is shown before it runs and
+can be run by hand. Folders below --workdir are named by what made them: number, kind, and a hash of
+the settings of this stage and of all before it. The same command again leaves finished stages as
+they are and goes on in the unfinished one; with changed settings it begins where they matter.
+
+The config has `seed`, and `iterations`, a list: `clusters`; `layer`, of the model of the iteration
+before (the first one clusters MFCC); `percent`, the share of the clips to fit to, and
+`max_epochs`, how often at most; and `train`, the config of the training that follows, whose data is
+what is clustered. The last iteration may end with its units. On several hosts start it once on
+each, with the flags of launch.train for that.
+"""
+
+import ctypes
+import hashlib
+import importlib.util
+import json
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from launch import command
+
+CONFIG = command.config_flag()
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of all stages (made when missing).')
+DATA_ROOT = flags.DEFINE_string(
+  'data_root', None, 'Folder of named data sets ($OIDO_DATA if not given).'
+)
+TRAIN = flags.DEFINE_multi_string(
+  'train', [], 'NAME=VALUE for the config of every training, as in --train=optim.lr=1e-3.'
+)
+command.required('config', 'workdir')
+command.distributed_flags()
+
+KEYS = ('clusters', 'layer', 'percent', 'max_epochs', 'train')
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+HOSTS = ('distributed', 'coordinator', 'num_processes', 'process_id', 'compilation_cache')
+
+
+class Stage(NamedTuple):
+  """One command: the folder that it fills, and the module with its flags."""
+
+  folder: Path
+  module: str
+  args: list[str]
+
+  @property
+  def done(self) -> bool:
+    """Both commands write their report when all else is there."""
+    return (self.folder / 'report.html').is_file()
+
+
+def stages(
+  config: Mapping[str, Any], workdir: Path, data_root: str | None, overrides: Sequence[str]
+) -> list[Stage]:
+  """The commands of a config, in order; nothing is run or written.
+
+  Raises:
+    InputError: a config that cannot work.
+  """
+  from research.errors import InputError
+
+  iterations = config.get('iterations') or ()
+  if not iterations or any(not isinstance(each, Mapping) for each in iterations):
+    raise InputError('The config needs iterations, a list of dicts: clusters, layer, train, …')
+  root = [] if data_root is None else [data_root]
+  found: list[Stage] = []
+  made, model = hashlib.sha256(), None
+  data: dict[str, Any] = {}
+  for i, each in enumerate(iterations, 1):
+    _check(i, each, model, last=i == len(iterations))
+    setup = _training(each['train'], overrides) if 'train' in each else None
+    if setup:
+      held_out = ((setup.get('evals') or {}).get('valid') or {}).get('data') or {}
+      data = {**setup['data'], 'held_out': held_out.get('split')}
+    split = data.get('split')
+    splits = [s for s in (split, data.get('held_out')) if s]
+    if not isinstance(data.get('source'), str):
+      raise InputError(f'Iteration {i} trains on {data.get("source")!r}: name one data set.')
+
+    args = [] if model is None else [f'--layer={each["layer"]}']
+    args += [f'--clusters={each["clusters"]}', f'--percent={each.get("percent", 1.0)}']
+    args += [f'--max_epochs={each["max_epochs"]}'] if 'max_epochs' in each else []
+    args += [f'--seed={config.get("seed", 0)}', f'--input={data["source"]}']
+    args += [f'--split={split}'] * bool(split)
+    args += [f'--label_splits={",".join(dict.fromkeys(splits))}'] * bool(splits)
+    made.update(json.dumps(args).encode())
+    what = 'mfcc' if model is None else f'layer{each["layer"]}'
+    units = workdir / f'{i}-units-{what}-k{each["clusters"]}-{made.hexdigest()[:8]}'
+    args = [f'--features={"mfcc" if model is None else model}', *args]
+    args += [f'--data_root={r}' for r in root] + [f'--out={units}']
+    found.append(Stage(units, 'launch.label_kmeans', args))
+
+    if setup:
+      made.update(json.dumps([setup, list(overrides)], sort_keys=True, default=str).encode())
+      model = workdir / f'{i}-{setup["model"]["name"]}-{made.hexdigest()[:8]}'
+      args = [f'--config={each["train"]}', f'--config.data.units={units / "units"}']
+      args += [f'--config.data.root={r}' for r in root] + [f'--config.{o}' for o in overrides]
+      found.append(Stage(model, 'launch.train', [*args, f'--workdir={model}']))
+  return found
+
+
+def _check(i: int, each: Mapping[str, Any], model: Path | None, last: bool) -> None:
+  from research.errors import InputError, unknown
+
+  for key in each:
+    if key not in KEYS:
+      raise unknown(f'setting of iteration {i}', key, KEYS)
+  if 'clusters' not in each:
+    raise InputError(f'Iteration {i} does not say how many clusters.')
+  if model is None and 'layer' in each:
+    raise InputError('Iteration 1 has a layer, but it clusters MFCC: there is no model yet.')
+  if model is not None and 'layer' not in each:
+    raise InputError(f'Iteration {i} does not say which layer of the model before it clusters.')
+  if 'train' not in each and (model is None or not last):
+    raise InputError(f'Iteration {i} does not say what to train: only the last one may end there.')
+
+
+def _training(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+  """The config of a training, with settings of the command line where they name its data."""
+  from research.errors import InputError
+
+  path, _, variant = name.partition(':')
+  if not Path(path).is_file():
+    raise InputError(f'There is no config file {path!r} to train.')
+  spec = importlib.util.spec_from_file_location('training', path)
+  assert spec and spec.loader
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  setup = (module.get_config(variant) if variant else module.get_config()).to_dict()
+  for override in overrides:
+    key, equals, value = override.partition('=')
+    if not equals:
+      raise InputError(f'--train={override}: expected NAME=VALUE.')
+    if key in ('data.source', 'data.split'):
+      setup['data'][key.removeprefix('data.')] = value
+  return setup
+
+
+def run(stage: Stage, flags_of_hosts: Sequence[str]) -> int:
+  """Runs a command in a process of its own, which gets this one's signals; its exit status."""
+  line = [sys.executable, '-m', stage.module, *stage.args, *flags_of_hosts]
+  print(f'$ python {shlex.join(line[1:])}', flush=True)
+  process = subprocess.Popen(line, preexec_fn=_die_together)
+
+  def pass_on(number, frame):
+    del frame
+    process.send_signal(number)
+
+  # Ctrl-C reaches both already; the command saves and leaves, and this waits for it.
+  old = {
+    signal.SIGTERM: signal.signal(signal.SIGTERM, pass_on),
+    signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
+  }
+  try:
+    return process.wait()
+  finally:
+    for number, handler in old.items():
+      signal.signal(number, handler)
+
+
+def _die_together() -> None:
+  """Where this is killed, its command is too: two of them in one folder would be in each other's
+  way."""
+  if sys.platform == 'linux':
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main(argv):
+  del argv
+  workdir = Path(str(WORKDIR.value)).expanduser()
+  todo = stages(CONFIG.value.to_dict(), workdir, DATA_ROOT.value, TRAIN.value)
+  given = [flags.FLAGS[name] for name in HOSTS if flags.FLAGS[name].present]
+  hosts = [f'--{flag.name}={flag.value}' for flag in given]
+  for number, stage in enumerate(todo, 1):
+    if stage.done:
+      print(f'[{number}/{len(todo)}] {stage.folder} is there', flush=True)
+      continue
+    print(f'[{number}/{len(todo)}] {stage.folder}', flush=True)
+    status = run(stage, hosts)
+    if status or not stage.done:
+      print(f'Stopped in {stage.folder}. The same command goes on from there.', flush=True)
+      sys.exit(status if status > 0 else 1)
+  _summarise(todo)
+
+
+def _summarise(todo: Sequence[Stage]) -> None:
+  """What every stage came to, in one table."""
+  print(f'{"stage":<40} result')
+  for stage in todo:
+    if stage.module == 'launch.label_kmeans':
+      found = json.loads((stage.folder / 'quality.json').read_text())
+      parts = [
+        f'{name} PNMI {row["pnmi"]:.3f}, purity {row["purity"]:.3f}'
+        for name, row in found['references'].items()
+        if row['pnmi'] is not None
+      ]
+      parts.append(f'{found["in_use"]} of {found["clusters"]} clusters in use')
+    else:
+      rows = [json.loads(line) for line in (stage.folder / 'metrics.jsonl').open()]
+      last = {key: value for row in rows for key, value in row.items()}
+      names = ('accuracy', 'valid/accuracy')
+      parts = [f'{name} {last[name]:.3f}' for name in names if name in last]
+    print(f'{stage.folder.name:<40} {"; ".join(parts)}')
+
+
+if __name__ == '__main__':
+  command.run(main)

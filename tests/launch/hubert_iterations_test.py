@@ -1,0 +1,150 @@
+"""HuBERT's iterations: the commands of a config, mistakes, and runs that are killed."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from launch import hubert_iterations
+from research.audio.units import Units
+from research.errors import InputError
+from tests.evals import toy
+from tests.launch import runner
+
+TRAIN = 'experiments/hubert/librispeech_base.py:debug'
+TWO = [dict(clusters=8, train=TRAIN), dict(layer=1, clusters=6, percent=0.5)]
+
+
+def commands(iterations, root=None, overrides=(), seed=0, workdir='w'):
+  config = dict(seed=seed, iterations=iterations)
+  return hubert_iterations.stages(config, Path(workdir), root, overrides)
+
+
+def names(*args, **kwargs):
+  return [stage.folder.name for stage in commands(*args, **kwargs)]
+
+
+def test_every_stage_takes_what_the_one_before_made():
+  mfcc, model, units = commands(TWO, root='/data', overrides=['optim.lr=1e-3'])
+  assert mfcc.module == units.module == 'launch.label_kmeans' and model.module == 'launch.train'
+  wanted = '--features=mfcc --clusters=8 --input=builtin --split=train --data_root=/data'
+  for words in (*wanted.split(), '--label_splits=train,valid', f'--out={mfcc.folder}'):
+    assert words in mfcc.args
+  assert f'--config.data.units={mfcc.folder}/units' in model.args
+  assert '--config.optim.lr=1e-3' in model.args and '--config.data.root=/data' in model.args
+  for words in (f'--features={model.folder}', '--layer=1', '--percent=0.5', '--input=builtin'):
+    assert words in units.args
+
+
+def test_names_are_of_what_made_them():
+  first = names(TWO)
+  assert names(TWO, root='/elsewhere', workdir='v') == first
+  assert first[0].startswith('1-units-mfcc-k8-') and first[1].startswith('1-hubert-')
+  assert first[2].startswith('2-units-layer1-k6-')
+  # What changes late leaves what is before it; what changes early changes all.
+  late = names([TWO[0], {**TWO[1], 'percent': 0.7}])
+  assert late[:2] == first[:2] and late[2] != first[2]
+  middle = names(TWO, overrides=['optim.lr=1e-3'])
+  assert middle[0] == first[0] and middle[1] != first[1] and middle[2] != first[2]
+  assert not set(names(TWO, seed=1)) & set(first)
+
+
+@pytest.mark.parametrize(
+  ('iterations', 'says'),
+  [
+    ([], 'needs iterations'),
+    ([3], 'a list of dicts'),
+    ([dict(cluster=8, train=TRAIN)], "Did you mean 'clusters'"),
+    ([dict(train=TRAIN)], 'does not say how many clusters'),
+    ([dict(clusters=8)], 'does not say what to train'),
+    ([dict(clusters=8, layer=3, train=TRAIN)], 'there is no model yet'),
+    ([TWO[0], dict(clusters=8)], 'does not say which layer'),
+    ([*TWO, TWO[1]], 'only the last one may end there'),
+    ([dict(clusters=8, train='nowhere.py')], "no config file 'nowhere.py'"),
+  ],
+)
+def test_configs_that_cannot_work(iterations, says):
+  with pytest.raises(InputError, match=says):
+    commands(iterations)
+
+
+def test_a_setting_without_a_value():
+  with pytest.raises(InputError, match='NAME=VALUE'):
+    commands(TWO, overrides=['optim.lr'])
+
+
+CONFIG = """
+  from ml_collections import ConfigDict
+
+  def get_config(arg=''):
+    return ConfigDict(dict(seed=0, iterations=[
+      dict(clusters=4, max_epochs=2, train='experiments/hubert/librispeech_base.py:debug'),
+      dict(layer=1, clusters=3, max_epochs=1),
+    ]))
+"""
+
+
+def begin(folder, clips):
+  args = ['--config', str(folder.parent / 'stages.py'), f'--workdir={folder}']
+  # Little clips, few steps, a checkpoint after the first.
+  settings = (f'data.source={clips}', 'data.seconds=0.8', 'checkpoint.every=1', 'total_steps=3')
+  line = [sys.executable, '-m', 'launch.hubert_iterations', *args]
+  line += [f'--train={x}' for x in settings]
+  return subprocess.Popen(
+    line, cwd=runner.ROOT, env=runner.environment(), stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT, text=True,
+  )  # fmt: skip
+
+
+def results(folder):
+  """Every array that the stages left, and what the last step had to say."""
+  found = {}
+  for part in sorted(folder.iterdir()):
+    if (part / 'units').is_dir():
+      units = Units.open(part / 'units')
+      found[part.name] = np.asarray(units.codes)
+      found[f'{part.name}/codebook'] = np.load(part / 'codebook' / 'codebook.npy')
+    else:
+      from research.weights import load
+      from research.weights.tables import flatten
+
+      arrays = flatten(load(part).variables['params'])
+      found |= {f'{part.name}/{k}': np.asarray(x) for k, x in arrays.items()}
+  return found
+
+
+def test_killed_in_any_stage_and_started_again_the_bits_are_the_same(tmp_path):
+  clips = tmp_path / 'clips'
+  toy.tones(clips, per_class=14)
+  (tmp_path / 'stages.py').write_text(textwrap.dedent(CONFIG))
+
+  whole = begin(tmp_path / 'whole', clips)
+  text, _ = whole.communicate(timeout=600)
+  assert whole.returncode == 0, text
+  assert text.count('PNMI') + text.count('clusters in use') > 2
+  want = results(tmp_path / 'whole')
+  assert len(want) > 20
+
+  # Killed in each of its stages; a command goes with it.
+  for mark in ('[1/3]', '[2/3]', '[3/3]'):
+    process = begin(tmp_path / 'parts', clips)
+    begun = itertools.dropwhile(lambda line, mark=mark: not line.startswith(mark), process.stdout)
+    assert next(begun) and next(begun).startswith('$ ')
+    time.sleep(4.0)  # Into the command: it takes longer than that to begin and end.
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+  process = begin(tmp_path / 'parts', clips)
+  text, _ = process.communicate(timeout=600)
+  assert process.returncode == 0, text
+  got = results(tmp_path / 'parts')
+  assert set(got) == set(want)
+  for key, x in want.items():
+    np.testing.assert_array_equal(got[key], x, err_msg=key)
+  assert os.listdir(tmp_path / 'parts') and 'is there' in text
