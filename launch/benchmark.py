@@ -22,6 +22,7 @@ WHAT = flags.DEFINE_list(
 REPEATS = flags.DEFINE_integer('repeats', 7, 'Rounds; the median counts.', lower_bound=1)
 OUT = flags.DEFINE_string('out', None, 'JSON file for the rows (optional).')
 SIZE = flags.DEFINE_string('size', 'base', 'Model size of training and speech.')
+MODEL = flags.DEFINE_enum('model', 'wav2vec2', ['wav2vec2', 'hubert', 'wavlm'], 'Model of speech.')
 DECODER = flags.DEFINE_enum('decoder', 'swin', ['swin', 'global'], 'Decoder of the training step.')
 BATCH = flags.DEFINE_integer('batch', 4, 'Batch size of training and speech.', lower_bound=1)
 SECONDS = flags.DEFINE_float('seconds', 10.0, 'Length of the clips of speech.', lower_bound=0.1)
@@ -45,7 +46,11 @@ def _speech():
   from launch.benchmarks import speech
 
   return speech.compare_speech(
-    size=SIZE.value, batch=BATCH.value, clip_seconds=SECONDS.value, repeats=REPEATS.value
+    size=SIZE.value,
+    batch=BATCH.value,
+    clip_seconds=SECONDS.value,
+    repeats=REPEATS.value,
+    model=MODEL.value,
   )
 
 

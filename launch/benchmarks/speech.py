@@ -1,5 +1,5 @@
-"""wav2vec 2.0 against transformers' on torch: encoder forward, forward and backward, and one
-pre-training step with AdamW.
+"""wav2vec 2.0, HuBERT and WavLM against transformers' on torch: encoder forward, forward and
+backward, and one pre-training step with AdamW; and WavLM's position bias against none.
 
 Both sides get the same audio, in float32 on a CPU; on a GPU both compute in bf16, and the peer is
 compiled with fused attention. Dropout is 0 on both sides, so that the draws of random numbers are
@@ -15,8 +15,9 @@ import numpy as np
 import optax
 
 from launch.benchmarks import timing
-from research.models.wav2vec2 import SIZES, Wav2Vec2
+from research import models
 from research.objectives.contrastive import wav2vec2_contrastive
+from research.objectives.prediction import masked_units
 from research.train import hardware
 
 RATE = 16_000
@@ -24,6 +25,7 @@ NO_DROPOUT: dict[str, Any] = dict(
   dropout=0.0, attention_dropout=0.0, input_dropout=0.0, layer_drop=0.0
 )
 PARTS = ('forward', 'backward', 'pretraining')
+UNITS = 500
 
 
 def _audio(batch: int, seconds: float) -> np.ndarray:
@@ -31,26 +33,31 @@ def _audio(batch: int, seconds: float) -> np.ndarray:
 
 
 def make_ours(
-  part: str, size: str, batch: int, clip_seconds: float
+  part: str, size: str, batch: int, clip_seconds: float, model: str = 'wav2vec2'
 ) -> tuple[Callable[[], float], dict[str, Any]]:
   """(() -> a number, {'step_flops', 'dtype'}) of one part of ours."""
   gpu = jax.devices()[0].platform == 'gpu'
-  model = Wav2Vec2(size=size, dtype='bfloat16' if gpu else 'float32', **NO_DROPOUT)
+  dtype = 'bfloat16' if gpu else 'float32'
+  module = models.get(model)(size=size, dtype=dtype, **NO_DROPOUT)
   audio = _audio(batch, clip_seconds)
   inputs = {'audio': audio, 'audio_mask': np.ones(audio.shape, bool)}
-  variables = jax.jit(model.init)(jax.random.key(0), inputs)
+  if model != 'wav2vec2':
+    shape = batch, module.frontend.frames(audio.shape[1]), 1
+    inputs['units'] = np.random.default_rng(0).integers(0, UNITS, shape).astype(np.int32)
+  variables = jax.jit(module.init)(jax.random.key(0), inputs)
   params, rest = variables['params'], {'counters': variables['counters']}
   inputs = jax.device_put(inputs)
 
   def encode(params: Any, inputs: Any) -> jax.Array:
     args = inputs['audio'], inputs['audio_mask']
-    tokens, _ = model.apply({'params': params, **rest}, *args, method='embed')  # type: ignore[misc]
+    tokens, _ = module.apply({'params': params, **rest}, *args, method='embed')  # type: ignore[misc]
     return jnp.square(tokens[-1]).mean()
 
   def loss(params: Any, inputs: Any) -> jax.Array:
     rngs = {name: jax.random.key(1) for name in ('mask', 'noise', 'dropout')}
-    out = model.apply({'params': params, **rest}, inputs, train=True, rngs=rngs)
-    return wav2vec2_contrastive(out, inputs)[0]  # type: ignore[arg-type]
+    out = module.apply({'params': params, **rest}, inputs, train=True, rngs=rngs)
+    objective = wav2vec2_contrastive if model == 'wav2vec2' else masked_units
+    return objective(out, inputs)[0]  # type: ignore[arg-type]
 
   options = hardware.compiler_options()
   if part == 'pretraining':
@@ -82,44 +89,59 @@ def make_ours(
     def run() -> float:
       return float(compiled(params, inputs))
 
-  return run, {'step_flops': hardware.step_flops(compiled), 'dtype': model.dtype}
+  return run, {'step_flops': hardware.step_flops(compiled), 'dtype': module.dtype}
 
 
 def make_theirs(
-  part: str, size: str, batch: int, clip_seconds: float
+  part: str, size: str, batch: int, clip_seconds: float, model: str = 'wav2vec2'
 ) -> tuple[Callable[[], float], None]:
   """(() -> a number, nothing) of one part of transformers'."""
-  from launch.benchmarks import torch_wav2vec2
+  from launch.benchmarks import torch_speech
 
-  return torch_wav2vec2.make_run(part, SIZES[size], _audio(batch, clip_seconds)), None
+  sizes = models.get(model).SIZES  # type: ignore[attr-defined]
+  run = torch_speech.make_run(model, part, sizes[size], _audio(batch, clip_seconds), UNITS)
+  return run, None
 
 
 def compare_speech(
-  size: str = 'base', batch: int = 1, clip_seconds: float = 10.0, repeats: int = 7
+  size: str = 'base',
+  batch: int = 1,
+  clip_seconds: float = 10.0,
+  repeats: int = 7,
+  model: str = 'wav2vec2',
 ) -> list[dict[str, Any]]:
-  """Median times of ours and of transformers', each in a process of its own, taking turns.
+  """Median times of ours and of transformers', each in a process of its own, taking turns; of
+  WavLM also the time of HuBERT, which it is but for its position bias.
 
   Args:
-    size: a key of `wav2vec2.SIZES`.
+    size: a size of the model.
     batch: clips.
     clip_seconds: of every clip.
     repeats: rounds; the median counts.
+    model: 'wav2vec2', 'hubert' or 'wavlm'.
 
   Returns:
     a row for each of PARTS: seconds of both, `ratio` torch / ours (above 1: ours is faster),
-    audio-seconds a second, FLOPs by XLA's cost analysis, MFU where the chip's peak is known.
+    audio-seconds a second, FLOPs by XLA's cost analysis, MFU where the chip's peak is known. For
+    WavLM one more, where `ratio` is HuBERT / WavLM.
   """
+  settings = dict(size=size, batch=batch, clip_seconds=clip_seconds)
+  peers: list[tuple[str, str, Callable[..., Any], str]] = [
+    (part, 'transformers', make_theirs, model) for part in PARTS
+  ]
+  if model == 'wavlm':
+    peers.append(('backward', 'hubert', make_ours, 'hubert'))
   rows = []
-  for part in PARTS:
-    arguments = dict(part=part, size=size, batch=batch, clip_seconds=clip_seconds)
+  for part, name, make, theirs_model in peers:
+    arguments = dict(settings, part=part)
     with (
-      timing.Worker(make_theirs, **arguments) as theirs,
-      timing.Worker(make_ours, **arguments) as ours,
+      timing.Worker(make, **arguments, model=theirs_model) as theirs,
+      timing.Worker(make_ours, **arguments, model=model) as ours,
     ):
-      taken = timing.rounds({'oido': ours, 'transformers': theirs}, repeats, warmup=2)
+      taken = timing.rounds({'oido': ours, name: theirs}, repeats, warmup=2)
       facts = dict(ours.facts)
     device = jax.devices()[0].device_kind
-    for row in timing.compare(taken, 'oido', **arguments, device=device, **facts):
+    for row in timing.compare(taken, 'oido', **arguments, model=model, device=device, **facts):
       row['audio_seconds_per_second'] = batch * clip_seconds / row['ours_seconds']
       row['mfu'] = hardware.mfu(row['step_flops'], row['ours_seconds'])
       rows.append(row)

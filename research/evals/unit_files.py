@@ -91,5 +91,5 @@ def _write_npz(partial: Path, units: Units, clips: list[tuple[str, Runs]], durat
     parts = [none, *(found.durations for _, found in clips)]
     arrays['durations'] = np.concatenate(parts).astype(np.int32)
   with open(partial, 'wb') as file:
-    np.savez(file, **arrays)
+    np.savez(file, **arrays)  # type: ignore[arg-type]
   return int(arrays['offsets'][-1])
