@@ -67,7 +67,7 @@ class Settings:
   reassignment_ratio: float = 0.0
   percent: float = 1.0
   seed: int = 0
-  report_every: int = 50
+  report_every: int = 20
 
   def __post_init__(self):
     if not 1 <= self.clusters <= MOST_CLUSTERS:
