@@ -76,7 +76,7 @@ def _frames(codebook):
   from research.evals import embeddings, frames
 
   name = FEATURES.value
-  if name is None:
+  if not name:
     name = codebook.about.get('features') if codebook else None
     if name != 'mfcc':
       what = f'the codebook is of {name}' if name else 'nothing says what is clustered'
@@ -256,6 +256,10 @@ def _begin(out, job):
   try:
     if out.is_dir() and any(out.iterdir()) and not (out / 'job.json').exists():
       raise InputError(f'{out} holds other files: give a new folder as --out.')
+    # A command that came to nothing leaves nothing that another must not replace.
+    if not any((out / name).exists() for name in ('fit', 'codebook', 'units', 'units.parts')):
+      for name in ('job.json', 'bad_files.jsonl'):
+        (out / name).unlink(missing_ok=True)
     jobs.begin(out, job, 'units, finished or not, with another')
   except (FileExistsError, NotADirectoryError):
     raise InputError(f'--out={out} is or lies below a file; a folder was expected.') from None
