@@ -254,12 +254,13 @@ def _begin(out, job):
   from research.evals import jobs
 
   try:
-    if out.is_dir() and any(out.iterdir()) and not (out / 'job.json').exists():
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if names and 'job.json' not in names:
       raise InputError(f'{out} holds other files: give a new folder as --out.')
     # A command that came to nothing leaves nothing that another must not replace.
-    if not any((out / name).exists() for name in ('fit', 'codebook', 'units', 'units.parts')):
-      for name in ('job.json', 'bad_files.jsonl'):
-        (out / name).unlink(missing_ok=True)
+    if names <= {'job.json', 'bad_files.jsonl'}:
+      for name in names:
+        (out / name).unlink()
     jobs.begin(out, job, 'units, finished or not, with another')
   except (FileExistsError, NotADirectoryError):
     raise InputError(f'--out={out} is or lies below a file; a folder was expected.') from None
