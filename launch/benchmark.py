@@ -3,7 +3,8 @@
 python -m launch.benchmark --what=features,training,speech,input,startup --out=runs/benchmark.json
 
 A ratio above 1 means that oido is the faster one. `features`, `training` and `speech` compare with
-torch and transformers, `input` with torch's DataLoader: they need the [parity] extra.
+torch and transformers, `input` with torch's DataLoader: they need the [parity] extra; `clustering`
+compares with scikit-learn: the [test] extra.
 """
 
 import json
@@ -66,9 +67,22 @@ def _startup():
   return startup.compare_startup(repeats=min(REPEATS.value, 3))
 
 
+def _clustering():
+  from launch.benchmarks import clustering
+
+  return clustering.compare_clustering(repeats=min(REPEATS.value, 3))
+
+
 BENCHMARKS = dict(
-  features=_features, training=_training, speech=_speech, input=_input, startup=_startup
+  features=_features,
+  training=_training,
+  speech=_speech,
+  input=_input,
+  startup=_startup,
+  clustering=_clustering,
 )
+# What is not in the [parity] extra.
+EXTRAS = {'clustering': 'test'}
 
 
 def main(argv):
@@ -94,7 +108,7 @@ def main(argv):
     except ImportError as error:
       raise InputError(
         f'The benchmark {name!r} compares with {error.name}, which is not installed: '
-        "pip install -e '.[parity]'."
+        f"pip install -e '.[{EXTRAS.get(name, 'parity')}]'."
       ) from error
     for row in rows[name]:
       shown = (f'{k}={v:.4g}' if isinstance(v, float) else f'{k}={v}' for k, v in row.items())

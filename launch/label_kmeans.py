@@ -76,7 +76,7 @@ def _frames(codebook):
   from research.evals import embeddings, frames
 
   name = FEATURES.value
-  if name is None:
+  if not name:
     name = codebook.about.get('features') if codebook else None
     if name != 'mfcc':
       what = f'the codebook is of {name}' if name else 'nothing says what is clustered'
@@ -254,8 +254,13 @@ def _begin(out, job):
   from research.evals import jobs
 
   try:
-    if out.is_dir() and any(out.iterdir()) and not (out / 'job.json').exists():
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if names and 'job.json' not in names:
       raise InputError(f'{out} holds other files: give a new folder as --out.')
+    # A command that came to nothing leaves nothing that another must not replace.
+    if names <= {'job.json', 'bad_files.jsonl'}:
+      for name in names:
+        (out / name).unlink()
     jobs.begin(out, job, 'units, finished or not, with another')
   except (FileExistsError, NotADirectoryError):
     raise InputError(f'--out={out} is or lies below a file; a folder was expected.') from None

@@ -325,6 +325,8 @@ def _fit_section(history: Sequence[Row]) -> str:
   }
   charts = [_figure('Inertia a frame', svg.lines(inertia, title='Inertia', x_label='mini-batch'))]
   for name, text in (('perplexity', 'Perplexity of the clusters'), ('in_use', 'Clusters in use')):
+    if len({row[name] for row in history}) == 1:
+      continue  # a flat line says less than the tile above
     series = {name: (steps, [row[name] for row in history])}
     charts.append(_figure(text, svg.lines(series, title=text, x_label='mini-batch')))
   last = history[-1]

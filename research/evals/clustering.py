@@ -23,7 +23,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from research.audio.bad_files import BadFiles
-from research.errors import InputError
+from research.errors import InputError, unknown
 from research.evals.blocks import Blocks, ClipBlocks, RowBlocks, broadcast
 from research.evals.codebook import MOST_CLUSTERS
 from research.evals.embeddings import digest
@@ -67,11 +67,13 @@ class Settings:
   reassignment_ratio: float = 0.0
   percent: float = 1.0
   seed: int = 0
-  report_every: int = 50
+  report_every: int = 20
 
   def __post_init__(self):
     if not 1 <= self.clusters <= MOST_CLUSTERS:
       raise InputError(f'{self.clusters} clusters: expected 1 to {MOST_CLUSTERS}.')
+    if self.init not in kmeans.INITS:
+      raise unknown('initialisation', self.init, kmeans.INITS)
     if not 0 < self.percent <= 1:
       raise InputError(
         f'percent is {self.percent:g}; give the share of the clips, above 0 and at most 1 '

@@ -46,8 +46,8 @@ def label(
 
   Long clips go through in pieces whose frames lie on the grid of the whole clip: unit j always
   stands for samples j * hop to j * hop + window. MFCC are the same as those of the whole clip; a
-  model sees 100 s at a time, as in fairseq, whose pieces begin one window later each, so that its
-  units drift by a hop in 100 s.
+  model sees 100 s at a time, as in fairseq. There each piece begins where the one before ended, and
+  units are late by one more hop every 100 s; here pieces overlap by what the windows need.
 
   Args:
     frames: what the codebook is of.

@@ -134,8 +134,8 @@ def test_the_page_says_what_was_found(tmp_path):
     features='mfcc', skipped={'<b>.wav': 'it is empty & short'},
   )  # fmt: skip
   found = quality(units, [Reference('speaker', ['a', 'b'], of_clip={'x': 0, 'y': 1})])
-  row = dict(inertia=3.0, smoothed=3.5, in_use=3, perplexity=2.9, restarts=1)
-  history = [dict(row, step=i, epoch=i / 2) for i in (50, 100)]
+  row = dict(inertia=3.0, smoothed=3.5, in_use=3, restarts=1)
+  history = [dict(row, step=i, epoch=i / 2, perplexity=i / 40) for i in (50, 100)]
   path = quality_lib.write_page(
     tmp_path / 'report.html', units, found, history=history, facts={'input': 'my/folder'}
   )
@@ -144,7 +144,7 @@ def test_the_page_says_what_was_found(tmp_path):
   assert '<td>1.000</td>' in text and '100 mini-batches' in text
   assert '&lt;b&gt;.wav' in text and 'empty &amp; short' in text and '<b>.wav' not in text
   pictures = re.findall(r'<svg.*?</svg>', text, flags=re.DOTALL)
-  assert len(pictures) == 4
+  assert len(pictures) == 3
   for picture in pictures:
     xml.dom.minidom.parseString(picture)
   assert 'src=' not in text and 'href=' not in text

@@ -1,43 +1,6 @@
 """Mistakes that new users make: each gets one sentence that says what to do, and exit code 2."""
 
-import json
-import subprocess
-import sys
-
-import pytest
-
 from tests.launch import runner
-
-# Runs every command line in a fork of one process that has imported everything already.
-FORKED = """
-import io, json, os, sys
-sys.path.insert(0, os.getcwd())
-import launch.train, research.train.loop, research.evals.report
-from launch import command
-cases = json.load(sys.stdin)
-for name, argv in cases.items():
-  read, write = os.pipe()
-  pid = os.fork()
-  if pid == 0:
-    os.dup2(write, 2)
-    os.dup2(write, 1)
-    sys.argv = ['launch.train', *argv]
-    try:
-      command.run(launch.train.main)
-    except SystemExit as error:
-      sys.stdout.flush(); sys.stderr.flush()
-      os._exit(error.code if isinstance(error.code, int) else 1)
-    except BaseException:
-      import traceback; traceback.print_exc()
-      os._exit(99)
-    os._exit(0)
-  os.close(write)
-  with os.fdopen(read) as file:
-    text = file.read()
-  _, status = os.waitpid(pid, 0)
-  print(json.dumps({'name': name, 'code': os.waitstatus_to_exitcode(status), 'text': text}),
-  flush=True)
-"""
 
 CONFIG = f'--config={runner.DEBUG}'
 
@@ -164,45 +127,7 @@ def cases(tmp_path):
   }
 
 
-@pytest.fixture(scope='module')
-def answers(tmp_path_factory):
-  wanted = cases(tmp_path_factory.mktemp('mistakes'))
-  run = subprocess.run(
-    [sys.executable, '-c', FORKED],
-    input=json.dumps({name: argv for name, (argv, _) in wanted.items()}),
-    capture_output=True,
-    text=True,
-    cwd=runner.ROOT,
-    env=runner.environment(),
-    timeout=400,
+def test_every_mistake_gets_one_clear_sentence(tmp_path):
+  runner.check_mistakes(
+    'launch.train', cases(tmp_path), 'research.train.loop', 'research.evals.report'
   )
-  assert run.returncode == 0, run.stderr[-3000:]
-  return wanted, {row['name']: row for row in map(json.loads, run.stdout.splitlines())}
-
-
-def test_every_mistake_gets_one_clear_sentence(answers):
-  wanted, got = answers
-  problems = []
-  for name, (_, words) in wanted.items():
-    row = got[name]
-    lines = [line for line in row['text'].splitlines() if line.startswith('error: ')]
-    if row['code'] != 2 or len(lines) != 1 or 'Traceback' in row['text']:
-      problems.append(f'{name}: code {row["code"]}\n{row["text"][-1500:]}')
-    elif not all(word in lines[0] for word in words):
-      problems.append(f'{name}: {lines[0]!r} lacks {[w for w in words if w not in lines[0]]}')
-  assert not problems, '\n'.join(problems)
-
-
-def test_help_lists_every_flag_of_the_command():
-  shown = runner.run('launch.train', '--help').stdout
-  for flag in ('--config', '--workdir', '--coordinator', '--compilation_cache'):
-    assert f'\n  {flag}:' in shown
-
-
-def test_shards_are_not_written_into_their_own_source(tmp_path):
-  (tmp_path / 'sounds').mkdir()
-  out = tmp_path / 'sounds' / 'shards'
-  run = runner.run('launch.prepare_data', f'--source={tmp_path / "sounds"}', f'--out={out}')
-  assert run.returncode == 2 and 'Traceback' not in run.stderr
-  assert 'lies in the source' in run.stderr and 'outside of it' in run.stderr
-  assert not out.exists()

@@ -1,5 +1,6 @@
 """Starts commands of the house the way a person does, in processes of their own."""
 
+import json
 import os
 import subprocess
 import sys
@@ -54,3 +55,63 @@ def run(module, *args, devices=1, timeout=300):
 def train(workdir, *args, config=DEBUG, **kwargs):
   """`python -m launch.train` on the debug experiment."""
   return run('launch.train', f'--config={config}', f'--workdir={workdir}', *args, **kwargs)
+
+
+# Runs every command line in a fork of one process that has imported everything already.
+FORKED = """
+import importlib, json, os, sys
+sys.path.insert(0, os.getcwd())
+wanted = json.load(sys.stdin)
+from launch import command
+for name in (wanted['module'], *wanted['imports']):
+  importlib.import_module(name)
+main = importlib.import_module(wanted['module']).main
+for name, argv in wanted['cases'].items():
+  read, write = os.pipe()
+  pid = os.fork()
+  if pid == 0:
+    os.dup2(write, 2)
+    os.dup2(write, 1)
+    sys.argv = [wanted['module'], *argv]
+    try:
+      command.run(main)
+    except SystemExit as error:
+      sys.stdout.flush(); sys.stderr.flush()
+      os._exit(error.code if isinstance(error.code, int) else 1)
+    except BaseException:
+      import traceback; traceback.print_exc()
+      os._exit(99)
+    os._exit(0)
+  os.close(write)
+  with os.fdopen(read) as file:
+    text = file.read()
+  _, status = os.waitpid(pid, 0)
+  print(json.dumps({'name': name, 'code': os.waitstatus_to_exitcode(status), 'text': text}),
+  flush=True)
+"""
+
+
+def check_mistakes(module, cases, *imports):
+  """Every command line of `cases`, {name: (arguments, words)}, ends with code 2 and one sentence on
+  one line that has all the words; `imports` are modules that it would import later."""
+  given = {name: [str(a) for a in argv] for name, (argv, _) in cases.items()}
+  done = subprocess.run(
+    [sys.executable, '-c', FORKED],
+    input=json.dumps({'module': module, 'imports': imports, 'cases': given}),
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+    env=environment(),
+    timeout=400,
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  got = {row['name']: row for row in map(json.loads, done.stdout.splitlines())}
+  problems = []
+  for name, (_, words) in cases.items():
+    row = got[name]
+    lines = [line for line in row['text'].splitlines() if line.startswith('error: ')]
+    if row['code'] != 2 or len(lines) != 1 or 'Traceback' in row['text']:
+      problems.append(f'{name}: code {row["code"]}\n{row["text"][-1500:]}')
+    elif not all(word in lines[0] for word in words):
+      problems.append(f'{name}: {lines[0]!r} lacks {[w for w in words if w not in lines[0]]}')
+  assert not problems, '\n'.join(problems)

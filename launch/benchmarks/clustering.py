@@ -1,0 +1,250 @@
+"""k-means of frames against scikit-learn's MiniBatchKMeans, and against fairseq's recipe around it.
+
+Three questions: how long a whole fit takes to the same rows in memory, and whether the inertia is
+as good; how much audio a minute goes through one epoch, from FLAC files to centroids, against
+writing the features to disk first and clustering them then (examples/hubert/simple_kmeans, with our
+MFCC in place of torchaudio's, which are the same numbers); and how much memory both take for one
+and for ten times the data. Everybody runs in a process of its own.
+"""
+
+import os
+import resource
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from launch.benchmarks import timing
+
+CLUSTERS, BATCH, N_INIT = 100, 10_000, 3
+
+
+class _Kept:
+  """A run that keeps what it returned."""
+
+  def __init__(self, run: Callable[[], Any]):
+    self.run = run
+    self.values: list[Any] = []
+
+  def __call__(self) -> None:
+    self.values.append(self.run())
+
+
+def _inertia(x: np.ndarray, centroids: np.ndarray) -> float:
+  total = 0.0
+  for part in np.array_split(x, max(1, len(x) // 20_000)):
+    squared = np.square(part).sum(axis=1)[:, None] - 2 * part @ centroids.T
+    total += (squared + np.square(centroids).sum(axis=1)).min(axis=1).sum()
+  return total / len(x)
+
+
+def _estimator(clusters: int, seed: int, max_epochs: int) -> Any:
+  from sklearn.cluster import MiniBatchKMeans
+
+  return MiniBatchKMeans(
+    clusters,
+    batch_size=BATCH,
+    max_iter=max_epochs,
+    tol=0.0,
+    max_no_improvement=100,
+    n_init=N_INIT,
+    reassignment_ratio=0.0,
+    compute_labels=False,
+    random_state=seed,
+  )
+
+
+def _settings(clusters: int, seed: int, max_epochs: int) -> Any:
+  from research.evals.clustering import Settings
+
+  return Settings(
+    clusters=clusters, batch_size=BATCH, n_init=N_INIT, max_epochs=max_epochs, seed=seed
+  )
+
+
+# -- A whole fit to rows in memory -------------------------------------------------------------
+
+
+def make_our_fit(
+  path: str, clusters: int, max_epochs: int
+) -> tuple[Callable[[], dict[str, float]], None]:
+  """() -> {inertia, steps} of a fit to the rows of an .npy file; another seed every time."""
+  from research.evals.clustering import fit_arrays
+
+  x, seeds = np.load(path), iter(range(1000))
+
+  def run() -> dict[str, float]:
+    found = fit_arrays(x, _settings(clusters, next(seeds), max_epochs))
+    return {'inertia': _inertia(x, found.centroids), 'steps': found.history[-1]['step']}
+
+  return run, None
+
+
+def make_their_fit(
+  path: str, clusters: int, max_epochs: int
+) -> tuple[Callable[[], dict[str, float]], None]:
+  """As `make_our_fit`, by scikit-learn."""
+  x, seeds = np.load(path), iter(range(1000))
+
+  def run() -> dict[str, float]:
+    found = _estimator(clusters, next(seeds), max_epochs).fit(x)
+    return {'inertia': _inertia(x, found.cluster_centers_), 'steps': float(found.n_steps_)}
+
+  return run, None
+
+
+def _rows_like_mfcc(frames: int) -> np.ndarray:
+  """MFCC of the built-in corpus, as many as asked for: again and again, with a little noise."""
+  from research.audio.sources import open_source
+  from research.evals import blocks
+  from research.evals.frames import mfcc
+
+  stream = blocks.ClipBlocks(
+    mfcc(), open_source('builtin'), seed=0, max_epochs=1, batch_seconds=320, bad_files=None
+  )
+  base = np.concatenate([np.asarray(x)[np.asarray(mask)] for x, mask in stream.start(0)])
+  rng = np.random.default_rng(0)
+  rows = base[rng.integers(len(base), size=frames)]
+  return (rows + 0.1 * base.std(axis=0) * rng.standard_normal(rows.shape)).astype(np.float32)
+
+
+def _rows_like_a_layer(frames: int) -> np.ndarray:
+  """768 features in 400 clusters that overlap."""
+  rng = np.random.default_rng(0)
+  centres = rng.standard_normal((400, 768), np.float32)
+  rows = centres[rng.integers(400, size=frames)]
+  return rows + rng.standard_normal(rows.shape, np.float32)
+
+
+def _compare_fits(folder: Path, repeats: int) -> list[dict[str, Any]]:
+  rows = []
+  cases: list[tuple[str, np.ndarray, int, int]] = [
+    ('fit to MFCC', _rows_like_mfcc(100_000), CLUSTERS, 20),
+    ('fit to 768 features', _rows_like_a_layer(30_000), 200, 4),
+  ]
+  for what, x, clusters, max_epochs in cases:
+    path = folder / 'rows.npy'
+    np.save(path, x)
+    arguments = dict(path=str(path), clusters=clusters, max_epochs=max_epochs)
+    with (
+      timing.Worker(make_their_fit, **arguments) as theirs,
+      timing.Worker(make_our_fit, **arguments) as ours,
+    ):
+      runs = {'oido': _Kept(ours), 'scikit-learn': _Kept(theirs)}
+      taken = timing.rounds(runs, repeats)
+    middle = {
+      (name, key): float(np.median([values[key] for values in run.values]))
+      for name, run in runs.items()
+      for key in ('inertia', 'steps')
+    }
+    facts = {
+      'what': what,
+      'frames': len(x),
+      'clusters': clusters,
+      'inertia_ratio': middle['oido', 'inertia'] / middle['scikit-learn', 'inertia'],
+      'ours_steps': middle['oido', 'steps'],
+      'peer_steps': middle['scikit-learn', 'steps'],
+    }
+    rows += timing.compare(taken, 'oido', **facts)
+  return rows
+
+
+# -- From files to centroids -------------------------------------------------------------------
+
+
+def _source(folder: str, times: int) -> Any:
+  from research.audio.sources import open_source, pool
+
+  source = open_source(folder)
+  return pool([source] * times) if times > 1 else source
+
+
+def peak_bytes() -> int:
+  """Most memory that this process has held."""
+  unit = 1 if sys.platform == 'darwin' else 1024
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def make_our_recipe(folder: str, times: int) -> tuple[Callable[[], int], float]:
+  """() -> peak bytes after one epoch over a folder `times` over; hours of audio."""
+  from research.evals.clustering import fit
+  from research.evals.frames import mfcc
+
+  source = _source(folder, times)
+
+  def run() -> int:
+    fit(mfcc(), source, _settings(CLUSTERS, 0, 1))
+    return peak_bytes()
+
+  return run, float(source.durations().sum() / 3600)
+
+
+def make_their_recipe(folder: str, times: int) -> tuple[Callable[[], int], float]:
+  """As `make_our_recipe`: features to disk, all of them read again, scikit-learn's fit."""
+  from research.evals import blocks
+  from research.evals.frames import mfcc
+
+  source = _source(folder, times)
+  frames = mfcc()
+
+  def run() -> int:
+    stream = blocks.ClipBlocks(
+      frames, source, seed=0, max_epochs=1, batch_seconds=320, bad_files=None
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+      path = os.path.join(temporary, 'features.bin')
+      with open(path, 'wb') as file:
+        for x, mask in stream.start(0):
+          file.write(np.asarray(x)[np.asarray(mask)].tobytes())
+      features = np.fromfile(path, np.float32).reshape(-1, 39)
+    _estimator(CLUSTERS, 0, 1).fit(features)
+    return peak_bytes()
+
+  return run, float(source.durations().sum() / 3600)
+
+
+def _compare_recipes(folder: Path, repeats: int, clips: int) -> list[dict[str, Any]]:
+  from launch.benchmarks.input import _write_clips
+
+  folder.mkdir()
+  _write_clips(folder, clips)
+  rows, peer = [], 'features to disk, then scikit-learn'
+  for times in (1, 10):
+    arguments = dict(folder=str(folder), times=times)
+    with (
+      timing.Worker(make_their_recipe, **arguments) as theirs,
+      timing.Worker(make_our_recipe, **arguments) as ours,
+    ):
+      runs = {'oido': _Kept(ours), peer: _Kept(theirs)}
+      taken = timing.rounds(runs, repeats if times == 1 else 1)
+      hours = ours.facts
+    for row in timing.compare(taken, 'oido', what='one epoch over FLAC', audio_hours=hours):
+      for who, name in (('ours', 'oido'), ('peer', peer)):
+        row[f'{who}_audio_hours_per_minute'] = 60 * hours / row[f'{who}_seconds']
+        row[f'{who}_peak_mib'] = max(runs[name].values) / 2**20
+      rows.append(row)
+  return rows
+
+
+def compare_clustering(repeats: int = 3, clips: int = 60) -> list[dict[str, Any]]:
+  """Rows for fits in memory and for whole recipes, ours against scikit-learn's.
+
+  Args:
+    repeats: rounds; the median counts.
+    clips: of 10 s, for the recipes; ten times as many in the second of their rows.
+
+  Returns:
+    rows with seconds of both and `ratio`, peer / ours (above 1: ours is faster); `inertia_ratio`,
+    ours / peer (below 1: ours is better); `audio_hours_per_minute`; `peak_mib`, the most memory
+    that a process has held, JAX and scikit-learn included.
+  """
+  import sklearn  # noqa: F401  (before anything is timed)
+
+  # Its threads wait by spinning, which on a machine with other work makes it three times slower.
+  os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+  with tempfile.TemporaryDirectory() as temporary:
+    folder = Path(temporary)
+    return _compare_fits(folder, repeats) + _compare_recipes(folder / 'flac', repeats, clips)
