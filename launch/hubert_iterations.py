@@ -102,9 +102,11 @@ def stages(
     found.append(Stage(units, 'launch.label_kmeans', args))
 
     if setup:
+      # How many units there are is said once, by the iteration.
       made.update(json.dumps([setup, list(overrides)], sort_keys=True, default=str).encode())
       model = workdir / f'{i}-{setup["model"]["name"]}-{made.hexdigest()[:8]}'
       args = [f'--config={each["train"]}', f'--config.data.units={units / "units"}']
+      args += [f'--config.model.args.codes={each["clusters"]}']
       args += [f'--config.data.root={r}' for r in root] + [f'--config.{o}' for o in overrides]
       found.append(Stage(model, 'launch.train', [*args, f'--workdir={model}']))
   return found

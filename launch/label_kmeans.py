@@ -91,7 +91,16 @@ def _frames(codebook):
 
 
 def _source(split):
-  return open_input(INPUT.value, split=split, root=DATA_ROOT.value)
+  """The clips of a split; where nobody has split them, 'train' and 'valid' are those of
+  training."""
+  from research.train import build
+
+  clips = open_input(INPUT.value, root=DATA_ROOT.value)
+  own = 'split' in clips.column_names and any(clips.column('split'))
+  parts = set(split.split('+')) if split else set()
+  if own or not parts <= {'train', 'valid'}:
+    return clips.split(split) if split else clips
+  return build.hold_out(clips, *parts) if len(parts) == 1 else clips
 
 
 def _settings():

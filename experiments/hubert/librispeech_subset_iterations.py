@@ -22,9 +22,9 @@ def get_config(arg=''):
   config = ml_collections.ConfigDict()
   config.seed = 0
   config.iterations = [
-    dict(clusters=100, train=f'{SUBSET}:it1'),
-    dict(layer=2, clusters=100, train=f'{SUBSET}:it2'),
-    dict(layer=2, clusters=100),
+    dict(clusters=100, max_epochs=3, train=f'{SUBSET}:it1'),
+    dict(layer=2, clusters=100, max_epochs=3, train=f'{SUBSET}:it2'),
+    dict(layer=2, clusters=100, max_epochs=3),
   ]
   if arg == 'debug':
     config.iterations = [

@@ -323,7 +323,7 @@ def source(data: Mapping[str, Any]) -> sources.Source:
   if data['split'] in ('train', 'valid'):
     found = sources.open_source(data['source'], root=data['root'])
     if 'split' not in found.column_names or not any(found.column('split')):
-      found = _hold_out(found, data['split'])
+      found = hold_out(found, data['split'])
     else:
       found = found.split(data['split'])
   else:
@@ -385,7 +385,7 @@ def spoken(clips: sources.Source, data: Mapping[str, Any]) -> sources.Source:
   return clips.select(np.flatnonzero(known))
 
 
-def _hold_out(clips: sources.Source, split: str) -> sources.Source:
+def hold_out(clips: sources.Source, split: str) -> sources.Source:
   """The 'train' or 'valid' part of clips that nobody has split; both never share a clip."""
   if len(clips) < 2:
     raise InputError(
