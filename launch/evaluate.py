@@ -40,7 +40,8 @@ BATCH = flags.DEFINE_integer('finetune_batch_size', 32, 'Fine-tuning: clips a st
 LR = flags.DEFINE_float('finetune_lr', 5e-4, 'Fine-tuning: peak learning rate.', lower_bound=0)
 BASELINES = flags.DEFINE_list(
   'baselines', ['random', 'logmel'],
-  "'random': the same architecture untrained; 'logmel': statistics of the front-end; '' for none.",
+  "'random': the same architecture untrained; 'logmel': statistics of the front-end; 'mfcc': of "
+  "MFCC; '' for none.",
 )  # fmt: skip
 RANDOM_SEEDS = flags.DEFINE_integer('random_seeds', 1, 'How many random models.', lower_bound=1)
 SEEDS = flags.DEFINE_integer('seeds', 3, 'Seeds of every probe.', lower_bound=1)
@@ -72,8 +73,10 @@ def systems(paths, release, baselines, random_seeds):
       made += [embeddings.random_init(models[0].model, seed) for seed in range(random_seeds)]
     elif baseline == 'logmel':
       made.append(embeddings.log_mel(models[0].frontend))
+    elif baseline == 'mfcc':
+      made.append(embeddings.mfcc())
     else:
-      raise unknown('baseline', baseline, ('random', 'logmel'))
+      raise unknown('baseline', baseline, ('random', 'logmel', 'mfcc'))
   return made, {loaded.fingerprint: path for path, loaded in zip(paths, models)}
 
 

@@ -188,6 +188,12 @@ def log_mel(frontend: Any) -> Embedder:
   )
 
 
+def mfcc() -> Embedder:
+  """The same of 13 MFCC with two orders of deltas."""
+  statistics = log_mel(Frontend.create('mfcc'))
+  return dataclasses.replace(statistics, name='MFCC statistics')
+
+
 def weights_hash(variables: Any) -> str:
   """Hash of every array's path, type, shape and bytes."""
   found = hashlib.sha256()

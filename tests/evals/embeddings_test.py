@@ -13,6 +13,7 @@ from research.audio.sources import open_source
 from research.errors import InputError
 from research.evals import cache as cache_lib
 from research.evals import embeddings, pooling, streaming
+from research.features.mfcc import kaldi_mfcc_deltas
 from research.features.waveform import Waveform
 from tests.evals import toy
 
@@ -231,3 +232,14 @@ def test_times_of_tokens_are_found_from_outside(bands, group):
 def test_times_of_very_long_clips_are_refused(system):
   with pytest.raises(InputError, match='--window=30'):
     system.token_seconds(61 * 16000)
+
+
+def test_mfcc_statistics_are_those_of_huberts_first_features():
+  system = embeddings.mfcc()
+  audio = np.random.default_rng(0).normal(size=(1, 16_000)).astype(np.float32)
+  mask = np.ones(audio.shape, bool)
+  tokens, real = system.apply({}, audio, mask)
+  want, frames = kaldi_mfcc_deltas(audio, mask)
+  np.testing.assert_allclose(tokens[0], want, rtol=1e-5, atol=1e-4)
+  np.testing.assert_array_equal(real, frames)
+  assert (system.name, system.pool) == ('MFCC statistics', 'mean_std')

@@ -13,6 +13,16 @@ from tests.weights.toy import check_identical
 SPECIALS = 4
 
 
+def with_units(case: Case):
+  """What the model hears, which frames are masked, and the units of every set."""
+  sets = range(len(case.config['label_set_sizes']))
+  labels = np.stack([case.inputs[f'labels_{i}'] for i in sets], axis=2)
+  return batch_of(case) | {
+    'units': labels.astype(np.int32) - SPECIALS,
+    'span_mask': case.inputs['mask_indices'] > 0,
+  }
+
+
 @each_case('hubert', where=kind('_pretrain'))
 def test_pretraining(case: Case):
   run, want, config = case.info['run'], case.outputs, case.config
@@ -25,11 +35,7 @@ def test_pretraining(case: Case):
   assert model.label_rate == config['label_rate']
   if len(sizes) > 1:
     assert model.untied == config['untie_final_proj']
-  labels = np.stack([case.inputs[f'labels_{i}'] for i in range(len(sizes))], axis=2)
-  batch = batch_of(case) | {
-    'units': labels.astype(np.int32) - SPECIALS,
-    'span_mask': case.inputs['mask_indices'] > 0,
-  }
+  batch = with_units(case)
   params, rest = dict(variables)['params'], {k: v for k, v in variables.items() if k != 'params'}
   rngs = {name: jax.random.key(0) for name in ('mask', 'dropout')}
   (penalty,) = run['loss_weights']
@@ -81,11 +87,7 @@ def test_masked_frames_alone(case: Case):
   """Comparing masked frames only gives the same loss of masked frames."""
   sizes = case.config['label_set_sizes']
   codes = sizes[0] if len(sizes) == 1 else tuple(sizes)
-  labels = np.stack([case.inputs[f'labels_{i}'] for i in range(len(sizes))], axis=2)
-  batch = batch_of(case) | {
-    'units': labels.astype(np.int32) - SPECIALS,
-    'span_mask': case.inputs['mask_indices'] > 0,
-  }
+  batch = with_units(case)
   found = []
   for everywhere in (False, True):
     model, variables = build(case, codes=codes, predict_unmasked=everywhere)
