@@ -238,7 +238,7 @@ def test_mfcc_statistics_are_those_of_huberts_first_features():
   system = embeddings.mfcc()
   audio = np.random.default_rng(0).normal(size=(1, 16_000)).astype(np.float32)
   mask = np.ones(audio.shape, bool)
-  tokens, real = system.apply({}, audio, mask)
+  tokens, real = system.apply({}, jnp.asarray(audio), jnp.asarray(mask))
   want, frames = kaldi_mfcc_deltas(audio, mask)
   np.testing.assert_allclose(tokens[0], want, rtol=1e-5, atol=1e-4)
   np.testing.assert_array_equal(real, frames)
