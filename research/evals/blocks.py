@@ -50,6 +50,7 @@ class Devices:
     self.rows = NamedSharding(mesh, PartitionSpec('data'))
     self.whole = NamedSharding(mesh, PartitionSpec())
     self.count = mesh.size
+    self.one_cpu = mesh.size == 1 and jax.default_backend() == 'cpu'
 
   def put_rows(self, local: np.ndarray) -> Array:
     """A global array of which this process has some rows."""

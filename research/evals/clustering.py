@@ -33,6 +33,8 @@ from research.features import kmeans
 
 # The sample for the initialisation is drawn from so many times as many frames: more speakers.
 SPREAD = 10
+# Rows whose distances to some hundred centroids stay in the cache of a CPU.
+BLOCK = 1000
 # Mini-batches in the pool.
 POOL = 10
 
@@ -176,6 +178,13 @@ class _Rules:
   max_no_improvement: int
   rows: NamedSharding
   whole: NamedSharding
+  block: int | None
+
+  @property
+  def padded(self) -> int:
+    """Rows of a mini-batch, so that devices or blocks share them evenly."""
+    unit = self.block or self.rows.mesh.size
+    return -(-self.batch_size // unit) * unit
 
   def place(self, tree: Any) -> Any:
     """On every device, whole."""
@@ -205,8 +214,7 @@ def _drain(
   """
   size = rules.batch_size
   full = pool.waiting // size
-  devices = rules.rows.mesh.size
-  padded = -(-size // devices) * devices
+  padded = rules.padded
   key = jax.random.fold_in(key, state.steps)
 
   def step(i, state):
@@ -218,6 +226,7 @@ def _drain(
       jax.random.fold_in(key, i),
       alpha=rules.alpha,
       reassignment_ratio=rules.reassignment_ratio,
+      block=rules.block,
     )
     ended = state.stale >= rules.max_no_improvement
     return jax.tree.map(lambda old, new: jnp.where(ended, old, new), state, found)
@@ -297,6 +306,7 @@ def _fit(
     max_no_improvement=settings.max_no_improvement,
     rows=devices.rows,
     whole=devices.whole,
+    block=min(BLOCK, batch_size) if devices.one_cpu else None,
   )
 
   # -- The state: a new one, or that of the folder.

@@ -34,6 +34,8 @@ def test_assignment_is_that_of_all_distances():
   np.testing.assert_array_equal(labels, distances.argmin(axis=1))
   np.testing.assert_allclose(squared, distances.min(axis=1), rtol=1e-5)
   assert labels.dtype == np.int32
+  for got, want in zip(kmeans.assign(jnp.asarray(x), jnp.asarray(c), block=40), (labels, squared)):
+    np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
 def test_the_first_of_equal_centroids_wins():
