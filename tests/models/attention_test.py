@@ -56,3 +56,16 @@ def test_accelerators_get_the_library_function():
     p: program.trace(x, x, x).lower(lowering_platforms=(p,)).as_text() for p in ('cpu', 'cuda')
   }
   assert text['cpu'] != text['cuda']
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_a_bias_lowers_for_accelerators_with_its_derivative(dtype):
+  x = jnp.zeros((2, 4, 2, 8), dtype)
+  bias = attention.GatedBias(jnp.zeros((2, 4, 2)), jnp.zeros((2, 4, 4)))
+
+  def loss(x, bias):
+    return attention.attend(x, x, x, bias=bias).astype(jnp.float32).sum()
+
+  program = jax.jit(jax.grad(loss, argnums=(0, 1))).trace(x, bias)
+  for platform in ('cpu', 'cuda', 'tpu'):
+    assert 'dot_general' in program.lower(lowering_platforms=(platform,)).as_text()
