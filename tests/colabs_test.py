@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / 'colabs').glob('*.ipynb'))
 # What each prints somewhere, and how many pictures it shows at least.
 SHOWS = {
+  'hubert': (('train: 300 clips', 'iteration 2'), 7),
   'quickstart': (('builtin_digits', 'builtin_events'), 4),
   'wav2vec2': (('train 315 clips', 'of the letters wrong'), 7),
 }
