@@ -211,6 +211,20 @@ def test_clips_that_nobody_split_are_held_out_all_the_same(tmp_path):
     build.source({**data, 'source': str(tmp_path / 'one'), 'split': 'train'})
 
 
+@pytest.mark.parametrize(
+  ('limits', 'says'),
+  [
+    (dict(min_seconds=50.0), 'has at least 50 s: change'),
+    (dict(seconds=0.01, transcript='transcript'), 'has at most 0.01 s: change'),
+    (dict(min_seconds=9.0, seconds=0.5, transcript='transcript'), 'at least 9 s and at most 0.5 s'),
+  ],
+)
+def test_lengths_that_no_clip_has(limits, says):
+  data = {**build.DATA, 'where': dict(kind='word'), **limits}
+  with pytest.raises(InputError, match=says):
+    build.usable(build.source(data), data)
+
+
 def test_windows_of_one_recording_are_held_out_together(tmp_path):
   (tmp_path / 'long').mkdir()
   for hertz in (300, 400, 500, 600):

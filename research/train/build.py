@@ -342,15 +342,20 @@ def usable(clips: sources.Source, data: Mapping[str, Any]) -> sources.Source:
   keep = (durations >= (least or 0.0)) & (durations <= (most or np.inf) + transcripts.GRACE)
   if not keep.any():
     raise InputError(
-      f'None of the {len(clips)} clips of {clips.name!r} has between {least or 0:g} and '
-      f'{most or np.inf:g} s: change config.data.min_seconds or config.data.seconds.'
+      f'None of the {len(clips)} clips of {clips.name!r} has {_between(least, most)}: change '
+      'config.data.min_seconds or config.data.seconds.'
     )
   if not keep.all():
     logging.warning(
-      '%d of %d clips of %r are left out: shorter than %g s or longer than %g s.',
-      (~keep).sum(), len(clips), clips.name, least or 0.0, most or np.inf,
+      '%d of %d clips of %r are left out: they do not have %s.',
+      (~keep).sum(), len(clips), clips.name, _between(least, most),
     )  # fmt: skip
   return clips.select(np.flatnonzero(keep))
+
+
+def _between(least: float | None, most: float | None) -> str:
+  limits = {'at least': least, 'at most': most}
+  return ' and '.join(f'{word} {limit:g} s' for word, limit in limits.items() if limit)
 
 
 def known(clips: sources.Source, data: Mapping[str, Any]) -> sources.Source:
