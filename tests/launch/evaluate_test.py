@@ -115,7 +115,7 @@ def test_two_processes_score_the_same(model, folder, tmp_path):
     (('--tasks=builtin_digits', '--protocol=lda'), "Unknown protocol 'lda'"),
     (('--tasks=builtin_digits', f'--out={__file__}'), 'is a file'),
     (('--tasks=builtin_digits', '--layers=7'), 'layers 0 (stem) to 2'),
-    (('--tasks=builtin_digits', '--baselines=random,mfcc'), "Unknown baseline 'lpc'"),
+    (('--tasks=builtin_digits', '--baselines=random,lpc'), "Unknown baseline 'lpc'"),
   ],
 )
 def test_mistakes_are_one_sentence(model, tmp_path, args, sentence):
