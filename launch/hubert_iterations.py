@@ -73,7 +73,6 @@ def stages(
   iterations = config.get('iterations') or ()
   if not iterations or any(not isinstance(each, Mapping) for each in iterations):
     raise InputError('The config needs iterations, a list of dicts: clusters, layer, train, …')
-  root = [] if data_root is None else [data_root]
   found: list[Stage] = []
   made, model = hashlib.sha256(), None
   data: dict[str, Any] = {}
@@ -83,6 +82,7 @@ def stages(
     if setup:
       held_out = ((setup.get('evals') or {}).get('valid') or {}).get('data') or {}
       data = {**setup['data'], 'held_out': held_out.get('split')}
+    root = [r for r in (data_root or data.get('root'),) if r]
     split = data.get('split')
     splits = [s for s in (split, data.get('held_out')) if s]
     if not isinstance(data.get('source'), str):
@@ -144,7 +144,7 @@ def _training(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     key, equals, value = override.partition('=')
     if not equals:
       raise InputError(f'--train={override}: expected NAME=VALUE.')
-    if key in ('data.source', 'data.split'):
+    if key in ('data.source', 'data.split', 'data.root'):
       setup['data'][key.removeprefix('data.')] = value
   return setup
 

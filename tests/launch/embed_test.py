@@ -158,3 +158,35 @@ def test_inputs_of_every_kind(folder, tmp_path):
     open_input(str(tmp_path / 'files.csv'))
   with pytest.raises(InputError, match='needs a folder'):
     open_input(f'{folder}/900_03.flac', split='test')
+
+
+def test_units_are_the_nearest_centroids_of_a_layer(tmp_path, folder):
+  import jax
+
+  from research import models
+  from research.weights import Pretrained, load, save
+
+  sizes = dict(size='tiny', channels=8, width=16, depth=2, heads=2, hidden=24, tap_groups=4)
+  model = models.get('hubert_ctc')(**sizes, vocabulary=())
+  batch = {'audio': np.zeros((1, 1000), np.float32), 'audio_mask': np.ones((1, 1000), bool)}
+  variables = jax.jit(model.init)(jax.random.key(0), batch)
+  path = save(Pretrained('hubert_ctc', model, variables, 'random'), tmp_path / 'model')
+  centroids = np.random.default_rng(0).normal(size=(7, 16)).astype(np.float32)
+  np.save(tmp_path / 'codebook.npy', centroids)
+  wanted = f'--units={tmp_path / "codebook.npy"}', '--layers=1'
+
+  done = embed(path, folder, tmp_path / 'u.npz', *wanted)
+  assert done.returncode == 0, done.stderr
+  found = dict(np.load(tmp_path / 'u.npz'))
+  assert len(found['ids']) == 90 and not (tmp_path / 'u.npz.units').exists()
+  loaded = load(path)
+  for i in (0, 50):
+    tokens = loaded.embed(str(folder / str(found['ids'][i])), layers=1, pool='none')
+    distances = np.square(np.asarray(tokens)[:, None] - centroids).sum(-1)
+    ours = found['units'][found['offsets'][i] : found['offsets'][i + 1]]
+    np.testing.assert_array_equal(ours, distances.argmin(1))
+
+  again = embed(path, folder, tmp_path / 'u.npz', *wanted)
+  assert again.returncode == 2 and 'is there already' in again.stderr
+  wrong = embed(path, folder, tmp_path / 'v.tsv', *wanted, '--pool=mean')
+  assert wrong.returncode == 2 and '--units are of every frame' in wrong.stderr

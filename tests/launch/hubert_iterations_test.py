@@ -44,6 +44,12 @@ def test_every_stage_takes_what_the_one_before_made():
     assert words in units.args
 
 
+def test_the_root_of_the_training_data_is_that_of_what_is_clustered():
+  mfcc, model, units = commands(TWO, overrides=['data.root=/mine'])
+  assert all('--data_root=/mine' in stage.args for stage in (mfcc, units))
+  assert '--config.data.root=/mine' in model.args
+
+
 def test_names_are_of_what_made_them():
   first = names(TWO)
   assert names(TWO, root='/elsewhere', workdir='v') == first
