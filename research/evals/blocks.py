@@ -2,7 +2,7 @@
 
 Blocks come in the same order every time, and every process has its rows of each. They have
 `frames`, how many an epoch has (about: lengths are those of the files' headers); `epoch`, blocks of
-one, of `total`; `largest`, most frames of a block; `devices`; and `start(position)`.
+one, of `total`; `devices`; and `start(position)`.
 """
 
 import functools
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from research.audio import pipeline
 from research.audio.bad_files import BadFiles
@@ -160,33 +160,31 @@ class ClipBlocks:
 
 
 class RowBlocks:
-  """Rows of an array, in a new order every epoch."""
+  """Rows of an array that every process has and every device holds, in a new order every epoch.
+
+  One epoch follows the other without a gap, so that all blocks but the last are whole.
+  """
 
   def __init__(self, x: Float[np.ndarray, 'n d'], *, size: int, seed: int, max_epochs: int):
-    self.x = np.asarray(x, np.float32)
-    self.seed, self.max_epochs = seed, max_epochs
+    self.seed, self.max_epochs, self.size = seed, max_epochs, size
     self.devices = Devices()
+    self.x = self.devices.put_whole(np.asarray(x, np.float32))
     self.frames = len(x)
-    share = jax.process_count()
-    self.size = -(-min(len(x), size) // self.devices.count) * self.devices.count
-    self.epoch = -(-len(x) // self.size)
-    self.total, self.largest = self.epoch * max_epochs, self.size
-    self.rows = slice(
-      jax.process_index() * self.size // share, (jax.process_index() + 1) * self.size // share
-    )
+    self.epoch = self.frames / size
+    self.total = -(-self.frames * max_epochs // size)
 
-  def start(self, position: int) -> Iterator[tuple[Array, Array]]:
-    """As that of `ClipBlocks`, with one frame a row."""
+  def start(self, position: int) -> Iterator[Int[np.ndarray, 'rows']]:
+    """The rows of every block from number `position` on."""
     for number in range(position, self.total):
-      epoch, place = divmod(number, self.epoch)
-      order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.x))
-      rows = order[place * self.size : (place + 1) * self.size]
-      mask = np.arange(self.size) < len(rows)
-      rows = np.pad(rows, (0, self.size - len(rows)))[self.rows]
-      yield (
-        self.devices.put_rows(self.x[rows][:, None]),
-        self.devices.put_rows(mask[self.rows, None]),
+      end = min((number + 1) * self.size, self.frames * self.max_epochs)
+      place = np.arange(number * self.size, end)
+      epoch, place = np.divmod(place, self.frames)
+      yield np.concatenate(
+        [self._order(e)[place[epoch == e]] for e in range(epoch[0], epoch[-1] + 1)]
       )
+
+  def _order(self, epoch: int) -> Int[np.ndarray, 'n']:
+    return np.random.default_rng([self.seed, 2, epoch]).permutation(self.frames).astype(np.int32)
 
 
 Blocks = ClipBlocks | RowBlocks

@@ -1,9 +1,10 @@
 """k-means of frames that stream from disk through the model into the mini-batches, on the devices.
 
-No features are kept: what is held is one batch of clips, a pool of some mini-batches in which the
-frames of many clips mix, and a sample for the initialisation, whatever the size of the data. Rows
-are shared out among all devices of all processes; sums are global. The state is saved as it goes,
-and a killed fit ends in the same bits.
+No features are written, and what is held is bounded, whatever the size of the data: one batch of
+clips, a pool of some mini-batches in which the frames of many clips mix, and a sample for the
+initialisation. Only frames that need no more than `HOLD_BYTES` in all are computed once and held
+for the epochs to come. Rows are shared out among all devices of all processes; sums are global. The
+state is saved as it goes, and a killed fit ends in the same bits.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,11 +33,13 @@ from research.evals.streaming import BATCH_SECONDS
 from research.features import kmeans
 
 # The sample for the initialisation is drawn from so many times as many frames: more speakers.
-SPREAD = 10
+SPREAD = 4
 # Rows whose distances to some hundred centroids stay in the cache of a CPU.
-BLOCK = 1000
+BLOCK = 2000
 # Mini-batches in the pool.
 POOL = 10
+# Frames of small data are held: an hour of a base model's are 550 MB.
+HOLD_BYTES = 2**30
 
 Row = dict[str, float]
 
@@ -109,6 +112,7 @@ def fit(
   bad_files: BadFiles | None = None,
   batch_seconds: float = BATCH_SECONDS,
   save_seconds: float = 60.0,
+  hold_bytes: int = HOLD_BYTES,
   report: Callable[[Row], None] = lambda row: None,
 ) -> Fitted:
   """Clusters the frames of the clips of a source.
@@ -121,6 +125,8 @@ def fit(
     bad_files: where unreadable clips are counted; another clip takes their place.
     batch_seconds: audio that goes through the model at once, all processes together.
     save_seconds: from one save to the next.
+    hold_bytes: frames that need no more than this are held on every device from the first of
+      several epochs on; others are computed again in each.
     report: called with every row of the history.
 
   Raises:
@@ -139,6 +145,8 @@ def fit(
     bad_files=bad_files,
   )
   about = digest(dataclasses.asdict(settings), frames.fingerprint(), source.fingerprint())
+  if settings.max_epochs > 1 and 4 * frames.width() * blocks.frames <= hold_bytes:
+    return _fit(_row_blocks(_all(blocks), settings), settings, folder, about, save_seconds, report)
   return _fit(blocks, settings, folder, about, save_seconds, report)
 
 
@@ -151,20 +159,32 @@ def fit_arrays(
   report: Callable[[Row], None] = lambda row: None,
 ) -> Fitted:
   """`fit` to rows that are in memory."""
-  # Some mini-batches a block, or one hands over to the next too often.
-  size = 8 * settings.batch_size
-  blocks = RowBlocks(x, size=size, seed=settings.seed, max_epochs=settings.max_epochs)
   about = digest(dataclasses.asdict(settings), x.shape)
-  return _fit(blocks, settings, folder, about, save_seconds, report)
+  return _fit(_row_blocks(x, settings), settings, folder, about, save_seconds, report)
+
+
+def _row_blocks(x: Float[np.ndarray, 'n d'], settings: Settings) -> RowBlocks:
+  size = POOL * max(1, min(settings.batch_size, len(x)))
+  return RowBlocks(x, size=size, seed=settings.seed, max_epochs=settings.max_epochs)
+
+
+def _all(blocks: ClipBlocks) -> Float[np.ndarray, 'n d']:
+  """The frames of one epoch, on every process."""
+  parts = [_real(blocks, *block) for _, block in zip(range(blocks.epoch), blocks.start(0))]
+  x = np.concatenate(parts)
+  if not len(x):
+    raise InputError('There are no frames: no clip of the data can be read.')
+  return x
 
 
 # -- The fit -----------------------------------------------------------------------------------
 
 
 class Pool(NamedTuple):
-  """Frames that wait for a mini-batch; the first `waiting` rows are real."""
+  """Frames that wait for a mini-batch: the rows `order[:waiting]`."""
 
   frames: Float[Array, 'm d']
+  order: Int[Array, 'o']
   waiting: Int[Array, '']
 
 
@@ -200,14 +220,12 @@ def _append(
   nowhere = pool.frames.shape[0]
   target = jnp.where(mask, pool.waiting + jnp.cumsum(mask) - 1, nowhere)
   frames = pool.frames.at[target].set(x, mode='drop')
-  return rules.place(Pool(frames, pool.waiting + mask.sum()))
+  return rules.place(Pool(frames, pool.order, pool.waiting + mask.sum()))
 
 
-@functools.partial(jax.jit, static_argnames=('rules',), donate_argnums=(0, 1))
-def _drain(
-  state: kmeans.State, pool: Pool, key: PRNGKeyArray, *, rules: _Rules
-) -> tuple[kmeans.State, Pool]:
-  """Mini-batches out of the pool as long as there are enough frames for one; the rest waits on.
+@functools.partial(jax.jit, static_argnames=('rules',), donate_argnums=(0,))
+def _drain(state: kmeans.State, pool: Pool, key: PRNGKeyArray, *, rules: _Rules) -> kmeans.State:
+  """The state after as many mini-batches as there are frames for in the pool.
 
   Each takes every n-th frame: all clips of the pool are in all of them. Clips come in batches of
   similar length, whose inertias differ so much that the smoothed one would be lowest by chance.
@@ -217,24 +235,68 @@ def _drain(
   padded = rules.padded
   key = jax.random.fold_in(key, state.steps)
 
-  def step(i, state):
-    rows = jnp.minimum(jnp.arange(padded) * full + i, pool.frames.shape[0] - 1)
+  def step(carry):
+    i, state = carry
+    rows = jnp.minimum(jnp.arange(padded) * full + i, pool.order.shape[0] - 1)
     found = kmeans.update(
       state,
-      jax.lax.with_sharding_constraint(pool.frames[rows], rules.rows),
+      jax.lax.with_sharding_constraint(pool.frames[pool.order[rows]], rules.rows),
       jnp.arange(padded) < size,
       jax.random.fold_in(key, i),
       alpha=rules.alpha,
       reassignment_ratio=rules.reassignment_ratio,
       block=rules.block,
     )
-    ended = state.stale >= rules.max_no_improvement
-    return jax.tree.map(lambda old, new: jnp.where(ended, old, new), state, found)
+    return i + 1, found
 
-  state = jax.lax.fori_loop(0, full, step, state)
+  def more(carry):
+    i, state = carry
+    return (i < full) & (state.stale < rules.max_no_improvement)
+
+  return rules.place(jax.lax.while_loop(more, step, (jnp.int32(0), state))[1])
+
+
+@functools.partial(jax.jit, static_argnames=('rules',), donate_argnums=(0,))
+def _rest(pool: Pool, *, rules: _Rules) -> Pool:
+  """The frames that are left when the mini-batches are out.
+
+  Not in `_drain`: changed in place after a loop that reads it, the pool would be copied twice.
+  """
+  size = rules.batch_size
+  full = pool.waiting // size
   rest = jax.lax.dynamic_slice_in_dim(pool.frames, full * size, size)
-  pool = Pool(pool.frames.at[:size].set(rest), pool.waiting - full * size)
-  return rules.place((state, pool))
+  frames = pool.frames.at[:size].set(rest)
+  return rules.place(Pool(frames, pool.order, pool.waiting - full * size))
+
+
+def _pools(
+  blocks: Blocks, rules: _Rules, position: int, held: np.ndarray
+) -> Iterator[tuple[int, Pool]]:
+  """(blocks read so far, frames of some mini-batches), from block number `position` to the end.
+
+  `held` is what was left of the blocks before. The arrays of a pool are gone with the next one.
+  """
+  put = blocks.devices.put_whole
+  if isinstance(blocks, RowBlocks):
+    for order in blocks.start(position):
+      position += 1
+      waiting = put(np.int32(len(order)))
+      order = np.pad(order, (0, blocks.size - len(order)))
+      yield position, Pool(blocks.x, put(order), waiting)
+    return
+  wanted = min(POOL * rules.batch_size, blocks.frames)
+  frames = np.zeros((wanted + blocks.largest + rules.batch_size, held.shape[1]), np.float32)
+  frames[: len(held)] = held
+  order = np.arange(len(frames), dtype=np.int32)
+  pool = Pool(put(frames), put(order), put(np.int32(len(held))))
+  del frames
+  for x, mask in blocks.start(position):
+    pool = _append(pool, x, mask, rules=rules)
+    position += 1
+    if int(pool.waiting) < wanted and position < blocks.total:
+      continue
+    yield position, pool
+    pool = _rest(pool, rules=rules)
 
 
 @functools.partial(jax.jit, static_argnames=('whole',))
@@ -243,22 +305,33 @@ def _gather(x: Array, mask: Array, *, whole: NamedSharding) -> tuple[Array, Arra
   return place(x.reshape(-1, x.shape[-1])), place(mask.reshape(-1))
 
 
+def _real(blocks: ClipBlocks, x: Array, mask: Array) -> Float[np.ndarray, 'n d']:
+  """The real frames of a block, on every process."""
+  values, real = (np.asarray(a) for a in _gather(x, mask, whole=blocks.devices.whole))
+  return values if real.all() else values[real]
+
+
 def _sample(blocks: Blocks, settings: Settings) -> np.ndarray:
   """Frames for the initialisation: a share of those of the first blocks."""
   wanted = settings.sample
-  share = min(1.0, wanted / max(1, min(SPREAD * wanted, blocks.frames)))
   rng = np.random.default_rng([settings.seed, 1])
+  if isinstance(blocks, RowBlocks):
+    rows = rng.choice(blocks.frames, min(wanted, blocks.frames), replace=False)
+    return _demand_enough(np.asarray(blocks.x)[rows], settings)
+  share = min(1.0, wanted / max(1, min(SPREAD * wanted, blocks.frames)))
   parts: list[np.ndarray] = []
   found = 0
-  for _, (x, mask) in zip(range(blocks.epoch), blocks.start(0)):
-    values, real = (np.asarray(a) for a in _gather(x, mask, whole=blocks.devices.whole))
-    rows = np.flatnonzero(real)
-    rows = np.sort(rng.choice(rows, int(np.ceil(share * len(rows))), replace=False))
-    parts.append(values[rows])
-    found += len(rows)
+  for _, block in zip(range(blocks.epoch), blocks.start(0)):
+    values = _real(blocks, *block)
+    count = int(np.ceil(share * len(values)))
+    parts.append(values[np.sort(rng.choice(len(values), count, replace=False))])
+    found += count
     if found >= wanted:
       break
-  sample = np.concatenate(parts)[:wanted]
+  return _demand_enough(np.concatenate(parts)[:wanted], settings)
+
+
+def _demand_enough(sample: np.ndarray, settings: Settings) -> np.ndarray:
   _demand_finite(sample)
   if len(sample) < settings.clusters:
     raise InputError(
@@ -277,11 +350,17 @@ def _begin(blocks: Blocks, settings: Settings) -> kmeans.State:
   """The first state: the best of several initialisations."""
   devices = blocks.devices
   sample = _sample(blocks, settings)
-  rows = -(-len(sample) // devices.count) * devices.count
-  centroids, _ = kmeans.best_init(
+  block = BLOCK if devices.one_cpu else None
+  unit = block or devices.count
+  rows = -(-len(sample) // unit) * unit
+  padded = sample
+  if rows > len(sample):
+    padded = np.pad(sample, ((0, rows - len(sample)), (0, 0)))
+  centroids = kmeans.best_init(
     jax.random.key(settings.seed),
-    devices.share(np.pad(sample, ((0, rows - len(sample)), (0, 0)))),
+    devices.share(padded),
     devices.share(np.arange(rows) < len(sample)),
+    block=block,
     clusters=settings.clusters,
     init=settings.init,
     tries=settings.n_init,
@@ -316,27 +395,19 @@ def _fit(
     state = _begin(blocks, settings)
     found = state, np.zeros((0, state.centroids.shape[1]), np.float32), 0, []
   state, held, position, history = found
-  wanted = min(POOL * batch_size, blocks.frames)
-  frames = np.zeros((wanted + blocks.largest + batch_size, held.shape[1]), np.float32)
-  frames[: len(held)] = held
-  pool = Pool(devices.put_whole(frames), devices.put_whole(np.int32(len(held))))
   state = jax.tree.map(devices.put_whole, state)
-  del frames
   key = jax.random.fold_in(jax.random.key(settings.seed), 1)
 
   def told() -> None:
     history.append(_row(state, position / blocks.epoch))
     report(history[-1])
 
-  # -- Blocks into the pool, and mini-batches out of it when it is full.
-  reported, last = int(state.steps) // settings.report_every, time.monotonic()
+  # -- Mini-batches.
+  reported, last, waiting = int(state.steps) // settings.report_every, time.monotonic(), 0
   patience = settings.max_no_improvement
-  for x, mask in blocks.start(position) if int(state.stale) < patience else ():
-    pool = _append(pool, x, mask, rules=rules)
-    position += 1
-    if int(pool.waiting) < wanted and position < blocks.total:
-      continue
-    state, pool = _drain(state, pool, key, rules=rules)
+  pools = _pools(blocks, rules, position, held)
+  for position, pool in pools if int(state.stale) < patience else ():
+    state, waiting = _drain(state, pool, key, rules=rules), int(pool.waiting)
     if (number := int(state.steps) // settings.report_every) > reported:
       reported = number
       told()
@@ -344,11 +415,11 @@ def _fit(
     if int(state.stale) >= patience:
       break
     if time.monotonic() - last >= save_seconds:
-      saved.write(state, pool, position, history)
+      saved.write(state, pool, batch_size, position, history)
       last = time.monotonic()
   if not int(state.steps):
     raise InputError(
-      f'There were only {int(pool.waiting)} frames in all, fewer than the {batch_size} that the '
+      f'There were only {waiting} frames in all, fewer than the {batch_size} that the '
       'lengths of the clips promised: most of them cannot be read.'
     )
   if not history or history[-1]['step'] != int(state.steps):
@@ -395,13 +466,18 @@ class _Saved:
     self.path = None if folder is None else Path(folder) / 'fit.npz'
     self.about = about
 
-  def write(self, state: kmeans.State, pool: Pool, position: int, history: list[Row]) -> None:
+  def write(
+    self, state: kmeans.State, pool: Pool, batch_size: int, position: int, history: list[Row]
+  ) -> None:
+    """After the mini-batches of a pool: what is left of it waits for the next."""
     if self.path is None or jax.process_index():
       return
     self.path.parent.mkdir(parents=True, exist_ok=True)
     partial = self.path.with_name('fit.partial.npz')
     arrays = {name: np.asarray(value) for name, value in state._asdict().items()}
-    arrays['held'] = np.asarray(pool.frames[: int(pool.waiting)])
+    waiting = int(pool.waiting)
+    left = pool.order[waiting - waiting % batch_size : waiting]
+    arrays['held'] = np.asarray(pool.frames[left])
     text = json.dumps({'about': self.about, 'position': position, 'history': history})
     np.savez(partial, text=np.array(text), **arrays)  # type: ignore[arg-type]
     os.replace(partial, self.path)

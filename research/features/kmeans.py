@@ -84,10 +84,13 @@ def _nearest(x: Float[Array, 'n d'], centroids: Float[Array, 'k d']) -> Int[Arra
 
 
 def mean_inertia(
-  x: Float[Array, 'n d'], mask: Bool[Array, 'n'], centroids: Float[Array, 'k d']
+  x: Float[Array, 'n d'],
+  mask: Bool[Array, 'n'],
+  centroids: Float[Array, 'k d'],
+  block: int | None = None,
 ) -> Float[Array, '']:
-  """Mean squared distance of the real rows to their nearest centroid."""
-  _, squared = assign(jnp.where(mask[:, None], x, 0.0), centroids)
+  """Mean squared distance of the real rows to their nearest centroid; `block` as in `assign`."""
+  _, squared = assign(x, centroids, block)
   return jnp.where(mask, squared, 0.0).sum() / jnp.maximum(mask.sum().astype(jnp.float32), 1.0)
 
 
@@ -138,7 +141,7 @@ def plus_plus_init(
   return jax.lax.fori_loop(1, clusters, add, (centroids, closest))[0]
 
 
-@functools.partial(jax.jit, static_argnames=('clusters', 'init', 'tries'))
+@functools.partial(jax.jit, static_argnames=('clusters', 'init', 'tries', 'block'))
 def best_init(
   key: PRNGKeyArray,
   x: Float[Array, 'n d'],
@@ -147,8 +150,9 @@ def best_init(
   clusters: int,
   init: str = 'k-means++',
   tries: int = 20,
-) -> tuple[Float[Array, 'k d'], Float[Array, '']]:
-  """The best of several initialisations and its mean inertia on `x`.
+  block: int | None = None,
+) -> Float[Array, 'k d']:
+  """Of several initialisations, that with the lowest inertia on `x`; `block` as in `assign`.
 
   Raises:
     InputError: no such initialisation.
@@ -156,15 +160,18 @@ def best_init(
   if init not in INITS:
     raise unknown('initialisation', init, INITS)
   draw = plus_plus_init if init == 'k-means++' else random_init
+  first = draw(jax.random.fold_in(key, 0), x, mask, clusters)
+  if tries == 1:
+    return first
 
   def attempt(i, carry):
     centroids = draw(jax.random.fold_in(key, i), x, mask, clusters)
-    found = mean_inertia(x, mask, centroids)
+    found = mean_inertia(x, mask, centroids, block)
     better = found < carry[1]
     return jnp.where(better, centroids, carry[0]), jnp.where(better, found, carry[1])
 
-  start = jnp.zeros((clusters, x.shape[1]), x.dtype), jnp.array(jnp.inf, x.dtype)
-  return jax.lax.fori_loop(0, tries, attempt, start)
+  start = first, mean_inertia(x, mask, first, block)
+  return jax.lax.fori_loop(1, tries, attempt, start)[0]
 
 
 def start(centroids: Float[Array, 'k d']) -> State:

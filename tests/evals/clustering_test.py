@@ -75,33 +75,48 @@ def test_inertia_is_that_of_sklearn(speech):
   ours = fit_arrays(x, settings)
   assert inertia(x, ours.centroids) <= 1.01 * np.median(scores)
   # Streamed from the files it is as good.
-  streamed = fit(frames.mfcc(), few, dataclasses.replace(settings, max_epochs=12))
+  streamed = fit(frames.mfcc(), few, dataclasses.replace(settings, max_epochs=12), hold_bytes=0)
   assert inertia(x, streamed.centroids) <= 1.01 * np.median(scores)
   assert (
     streamed.history[-1]['in_use'] == 20 and ours.ended == 'no lower inertia in 100 mini-batches'
   )
 
 
-def test_the_history_says_how_it_goes(source):
-  told = []
-  found = fit(frames.mfcc(), source, SMALL, report=told.append)
+@pytest.mark.parametrize('hold_bytes', [0, clustering.HOLD_BYTES])
+def test_the_history_says_how_it_goes(source, hold_bytes):
+  told, settings = [], dataclasses.replace(SMALL, max_epochs=8)
+  found = fit(frames.mfcc(), source, settings, hold_bytes=hold_bytes, report=told.append)
   assert told == found.history and found.centroids.shape == (8, 39)
   steps = [row['step'] for row in found.history]
   assert steps == sorted(set(steps)) and len(steps) > 2
   for row in found.history:
     assert 1 <= row['perplexity'] <= row['in_use'] <= 8 and row['inertia'] > 0
   assert found.history[-1]['smoothed'] < found.history[0]['smoothed']
-  assert found.ended == '4 times through the data'
+  assert found.ended == '8 times through the data'
+
+
+def test_frames_of_small_data_are_computed_once(source, monkeypatch):
+  read, calls = blocks.ClipBlocks._block, []
+  monkeypatch.setattr(blocks.ClipBlocks, '_block', lambda *args: calls.append(args) or read(*args))
+  taken = len(features(source)) * 39 * 4
+  for hold_bytes, times in ((taken, 1), (taken - 1, 4)):
+    calls.clear()
+    found = fit(frames.mfcc(), source, SMALL, hold_bytes=hold_bytes, batch_seconds=8.0)
+    # Two blocks an epoch, and those that the initialisation is drawn from.
+    assert len(calls) - 2 * times in ([0] if hold_bytes == taken else [1, 2])
+    # As many mini-batches either way: no frame is left out.
+    assert found.history[-1]['step'] == 4 * (taken // (39 * 4)) // SMALL.batch_size
 
 
 class Killed(Exception):
   pass
 
 
-@pytest.mark.parametrize('kind', ['clips', 'rows'])
+@pytest.mark.parametrize('kind', ['clips', 'held', 'rows'])
 def test_a_killed_fit_ends_in_the_same_bits(source, tmp_path, kind):
-  if kind == 'clips':
-    run = lambda **more: fit(frames.mfcc(), source, SMALL, **more)  # noqa: E731
+  if kind != 'rows':
+    hold = clustering.HOLD_BYTES if kind == 'held' else 0
+    run = lambda **more: fit(frames.mfcc(), source, SMALL, hold_bytes=hold, **more)  # noqa: E731
   else:
     x = np.random.default_rng(0).normal(size=(3001, 4)).astype(np.float32)
     run = lambda **more: fit_arrays(x, SMALL, **more)  # noqa: E731
