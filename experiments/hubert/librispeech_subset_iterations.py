@@ -4,7 +4,7 @@ export OIDO_DATA=/data
 python -m launch.hubert_iterations --config=experiments/hubert/librispeech_subset_iterations.py \
   --workdir=runs/hubert_subset
 
-MFCC in 100 clusters, 1500 updates of a small model; its second layer in 100 clusters, 1500 updates
+MFCC in 100 clusters, 1250 updates of a small model; its third layer in 100 clusters, 1250 updates
 more; and the clusters of that one's, to see whether they are better (see librispeech_subset.py;
 figures are in experiments/README.md). `:debug` is smaller and runs on the built-in corpus.
 """
@@ -22,9 +22,9 @@ def get_config(arg=''):
   config = ml_collections.ConfigDict()
   config.seed = 0
   config.iterations = [
-    dict(clusters=100, max_epochs=3, train=f'{SUBSET}:it1'),
-    dict(layer=2, clusters=100, max_epochs=3, train=f'{SUBSET}:it2'),
-    dict(layer=2, clusters=100, max_epochs=3),
+    dict(clusters=100, max_epochs=10, train=f'{SUBSET}:it1'),
+    dict(layer=3, clusters=100, max_epochs=10, train=f'{SUBSET}:it2'),
+    dict(layer=3, clusters=100, max_epochs=10),
   ]
   if arg == 'debug':
     config.iterations = [

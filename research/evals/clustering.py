@@ -38,8 +38,8 @@ SPREAD = 4
 BLOCK = 2000
 # Mini-batches in the pool.
 POOL = 10
-# Frames of small data are held: an hour of a base model's are 550 MB.
-HOLD_BYTES = 2**30
+# Frames of small data are held: half an hour of a base model's are 276 MB.
+HOLD_BYTES = 2**28
 
 Row = dict[str, float]
 
