@@ -5,9 +5,9 @@ python -m launch.convert --release=audio_mae --source=weights/audio_mae --out=or
 --reverse
 
 Writes DIR/model.safetensors with the model's arguments, front-end and origin in its metadata; with
---reverse a safetensors file under the original keys. `--args` gives what does not show in the
-arrays,
-as name=value, values in JSON: --args=heads=4 --args='frontend={"statistics":"esc50"}'.
+--reverse a safetensors file under the original keys, for transformers a folder that it opens.
+`--args` gives what does not show in the arrays, as name=value, values in JSON: --args=heads=4
+--args='frontend={"statistics":"esc50"}'.
 """
 
 import json
@@ -56,13 +56,22 @@ def reverse() -> Path:
   from safetensors.numpy import save_file
 
   from research import weights
+  from research.weights import releases
 
   pretrained = weights.load(str(SOURCE.value), **parse_args(ARGS.value))
-  arrays = weights.revert(str(RELEASE.value), pretrained.model, pretrained.variables)
+  model, variables = pretrained.model, pretrained.variables
+  arrays, files, left = releases.revert_files(str(RELEASE.value), model, variables)
   out = Path(str(OUT.value))
-  file = out if out.suffix == '.safetensors' else out / f'{RELEASE.value}.safetensors'
+  name = 'model.safetensors' if files else f'{RELEASE.value}.safetensors'
+  file = out if out.suffix == '.safetensors' else out / name
   file.parent.mkdir(parents=True, exist_ok=True)
   save_file(arrays, file, metadata={'format': 'pt'})
+  if file is not out:
+    for beside, content in files.items():
+      text = json.dumps(content, indent=2, ensure_ascii=False)
+      (out / beside).write_text(text + '\n', encoding='utf-8')
+  if left:
+    print(f'left out: {left}, which {RELEASE.value} has no model for')
   return file
 
 

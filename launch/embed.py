@@ -110,10 +110,15 @@ def _write_units(embedder, source, first):
   from research.evals.codebook import Codebook
 
   codebook = Codebook.open(str(UNITS.value))
-  layer = LAYERS.value if flags.FLAGS['layers'].present else codebook.about.get('layer', 'last')
+  layer = codebook.about.get('layer')
+  if flags.FLAGS['layers'].present or layer is None:
+    if not flags.FLAGS['layers'].present:
+      raise InputError(f'{UNITS.value} does not say of which layer it is: give --layers=NUMBER.')
+    layer = LAYERS.value
   grid = frames.of_model(embedder, layer)
   out = Path(str(OUT.value))
   folder = out.with_name(f'{out.name}.units')
+  unit_files.demand_names(source, out.suffix)
   if not blocks.agree(folder.is_dir()):
     labelling.label(
       grid, codebook, source, folder,

@@ -68,16 +68,19 @@ def stages(
   Raises:
     InputError: a config that cannot work.
   """
-  from research.errors import InputError
+  from research.errors import InputError, unknown
 
+  for key in config:
+    if key not in ('seed', 'iterations'):
+      raise unknown('setting', f'config.{key}', ['config.seed', 'config.iterations'])
   iterations = config.get('iterations') or ()
   if not iterations or any(not isinstance(each, Mapping) for each in iterations):
     raise InputError('The config needs iterations, a list of dicts: clusters, layer, train, …')
   found: list[Stage] = []
-  made, model = hashlib.sha256(), None
+  made, model, depth = hashlib.sha256(), None, 0
   data: dict[str, Any] = {}
   for i, each in enumerate(iterations, 1):
-    _check(i, each, model, last=i == len(iterations))
+    _check(i, each, model, depth, last=i == len(iterations))
     setup = _training(each['train'], overrides) if 'train' in each else None
     if setup:
       held_out = ((setup.get('evals') or {}).get('valid') or {}).get('data') or {}
@@ -104,6 +107,7 @@ def stages(
     if setup:
       # How many units there are is said once, by the iteration.
       made.update(json.dumps([setup, list(overrides)], sort_keys=True, default=str).encode())
+      depth = _depth(setup)
       model = workdir / f'{i}-{setup["model"]["name"]}-{made.hexdigest()[:8]}'
       args = [f'--config={each["train"]}', f'--config.data.units={units / "units"}']
       args += [f'--config.model.args.codes={each["clusters"]}']
@@ -112,7 +116,7 @@ def stages(
   return found
 
 
-def _check(i: int, each: Mapping[str, Any], model: Path | None, last: bool) -> None:
+def _check(i: int, each: Mapping[str, Any], model: Path | None, depth: int, last: bool) -> None:
   from research.errors import InputError, unknown
 
   for key in each:
@@ -120,33 +124,75 @@ def _check(i: int, each: Mapping[str, Any], model: Path | None, last: bool) -> N
       raise unknown(f'setting of iteration {i}', key, KEYS)
   if 'clusters' not in each:
     raise InputError(f'Iteration {i} does not say how many clusters.')
+  for key in ('clusters', 'max_epochs'):
+    if key in each and (type(each[key]) is not int or each[key] < 1):
+      raise InputError(f'Iteration {i} says {key}={each[key]!r}; give a whole number above 0.')
   if model is None and 'layer' in each:
     raise InputError('Iteration 1 has a layer, but it clusters MFCC: there is no model yet.')
   if model is not None and 'layer' not in each:
     raise InputError(f'Iteration {i} does not say which layer of the model before it clusters.')
+  layer = each.get('layer')
+  if depth and layer != 'last' and (type(layer) is not int or not -depth - 1 <= layer <= depth):
+    raise InputError(
+      f'Iteration {i} clusters layer {layer!r}; the model before it has 0 (the stem) to {depth}.'
+    )
   if 'train' not in each and (model is None or not last):
     raise InputError(f'Iteration {i} does not say what to train: only the last one may end there.')
 
 
 def _training(name: str, overrides: Sequence[str]) -> dict[str, Any]:
   """The config of a training, with settings of the command line where they name its data."""
-  from research.errors import InputError
+  from research.errors import InputError, unknown
+  from research.train import build
 
+  if not isinstance(name, str):
+    raise InputError(
+      f'train={name!r}: expected the path of a config, as in experiments/….py:debug.'
+    )
   path, _, variant = name.partition(':')
   if not Path(path).is_file():
     raise InputError(f'There is no config file {path!r} to train.')
   spec = importlib.util.spec_from_file_location('training', path)
   assert spec and spec.loader
   module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  setup = (module.get_config(variant) if variant else module.get_config()).to_dict()
+  try:
+    spec.loader.exec_module(module)
+    setup = (module.get_config(variant) if variant else module.get_config()).to_dict()
+  except Exception as error:  # whatever the file of another does
+    reason = str(error).strip() or type(error).__name__
+    raise InputError(f'The config {name} to train cannot be read: {reason}') from error
+  known = build.complete(setup)
   for override in overrides:
     key, equals, value = override.partition('=')
     if not equals:
       raise InputError(f'--train={override}: expected NAME=VALUE.')
     if key in ('data.source', 'data.split', 'data.root'):
       setup['data'][key.removeprefix('data.')] = value
+    where: Any = known
+    for step, part in enumerate(key.split('.')):
+      # Arguments of models and the like are checked with them.
+      if not isinstance(where, Mapping) or (step and key.split('.')[step - 1] == 'args'):
+        break
+      if part not in where:
+        raise unknown('setting', f'--train={key}', _names(known))
+      where = where[part]
   return setup
+
+
+def _names(tree: Mapping[str, Any], prefix: str = '') -> list[str]:
+  found = []
+  for key, value in tree.items():
+    found.append(f'--train={prefix}{key}')
+    if isinstance(value, Mapping):
+      found += _names(value, f'{prefix}{key}.')
+  return found
+
+
+def _depth(setup: Mapping[str, Any]) -> int:
+  """Layers of the model of a training."""
+  from research.train import build
+
+  return int(build.model(build.complete(setup)).depth)
 
 
 def run(stage: Stage, flags_of_hosts: Sequence[str]) -> int:
@@ -180,6 +226,10 @@ def _die_together() -> None:
 
 def main(argv):
   del argv
+  import jax
+
+  # The commands of the stages take the accelerators; this only looks at configs.
+  jax.config.update('jax_platforms', 'cpu')
   workdir = Path(str(WORKDIR.value)).expanduser()
   todo = stages(CONFIG.value.to_dict(), workdir, DATA_ROOT.value, TRAIN.value)
   given = [flags.FLAGS[name] for name in HOSTS if flags.FLAGS[name].present]

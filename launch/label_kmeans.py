@@ -87,7 +87,12 @@ def _frames(codebook):
     return frames.mfcc(), 'computed from the audio'
   loaded = weights.load(str(name), release=RELEASE.value)
   embedder = embeddings.from_model(loaded.model, loaded.variables, loaded.name, loaded.fingerprint)
-  return frames.of_model(embedder, LAYER.value), loaded.origin
+  layer = LAYER.value
+  if codebook and not flags.FLAGS['layer'].present:
+    layer = codebook.about.get('layer')
+    if layer is None:
+      raise InputError(f'{CODEBOOK.value} does not say of which layer it is: give --layer=NUMBER.')
+  return frames.of_model(embedder, layer), loaded.origin
 
 
 def _source(split):
@@ -180,7 +185,7 @@ def main(argv):
 
   from research.audio.units import Units
   from research.errors import InputError
-  from research.evals import blocks, cluster_quality, jobs, labelling
+  from research.evals import blocks, cluster_quality, jobs, labelling, unit_files
   from research.evals.codebook import Codebook
 
   # -- What is asked for, before anything is written.
@@ -196,6 +201,7 @@ def main(argv):
   source = _source(None if everything else '+'.join(LABEL_SPLITS.value))
   to_fit = source if given else _source(SPLIT.value)
   references = _references(source)
+  unit_files.demand_names(source, '')
   out = Path(str(OUT.value)).expanduser()
   job = {'features': frames.fingerprint(), 'clips': source.fingerprint()}
   if given:

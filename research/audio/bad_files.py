@@ -10,6 +10,13 @@ import threading
 from research.errors import InputError
 
 
+def _line(row: dict) -> bytes:
+  try:
+    return json.dumps(row, ensure_ascii=False).encode() + b'\n'
+  except UnicodeEncodeError:  # A name that is not UTF-8.
+    return json.dumps(row).encode() + b'\n'
+
+
 class BadFiles:
   """The list of bad files of a run.
 
@@ -96,7 +103,7 @@ class BadFiles:
           row = {'id': id, 'path': path, 'reason': reason}
           if file.tell() > self._offset:  # A line cut by a kill ends here.
             file.write(b'\n')
-          file.write(json.dumps(row, ensure_ascii=False).encode() + b'\n')
+          file.write(_line(row))
           file.flush()
           self._offset = file.tell()
 

@@ -243,7 +243,9 @@ def _open(example: Example) -> soundfile.SoundFile:
   if example.data is not None and not example.data:
     raise AudioError(example.where, 'It is empty (0 bytes).')
   try:
-    return soundfile.SoundFile(example.path if example.data is None else io.BytesIO(example.data))
+    # A name that is not UTF-8 has no text that the library would take.
+    whence = os.fsencode(str(example.path)) if example.data is None else io.BytesIO(example.data)
+    return soundfile.SoundFile(whence)
   except (soundfile.LibsndfileError, RuntimeError, TypeError, OSError) as error:
     head = example.data[:16] if example.data is not None else _head(example.where)
     if head[4:8] == b'ftyp':

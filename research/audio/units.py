@@ -65,7 +65,7 @@ class Units:
       offsets = np.load(path / 'offsets.npy', allow_pickle=False)
       # Not as text: ids may hold what else ends a line, and bytes that are not UTF-8.
       ids = (path / 'ids.txt').read_bytes().decode('utf-8', ESCAPED).split('\n')[:-1]
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EOFError) as error:
       raise InputError(f'{path} holds units that cannot be read: {error}') from error
     missing = [n for n in FIGURES if not isinstance(about, dict) or n not in about]
     if missing:

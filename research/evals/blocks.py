@@ -102,6 +102,7 @@ class ClipBlocks:
     # As many clips in the last batch of an epoch as in the others, as nearly as the devices allow.
     size = -(-len(durations) // -(-len(durations) // fits))
     size = -(-size // self.devices.count) * self.devices.count
+    self.batches_of = size
     self.batches = pipeline.train_batches(
       self.cut.source,
       batch_size=size,

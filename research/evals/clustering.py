@@ -13,7 +13,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,14 +21,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from research.audio.bad_files import BadFiles
 from research.errors import InputError, unknown
+from research.evals import mini_batches
 from research.evals.blocks import Blocks, ClipBlocks, RowBlocks, broadcast
 from research.evals.codebook import MOST_CLUSTERS
 from research.evals.embeddings import digest
 from research.evals.frames import Frames
+from research.evals.jobs import read_arrays
+from research.evals.mini_batches import Pool, Rules, drain
 from research.evals.streaming import BATCH_SECONDS
 from research.features import kmeans
 
@@ -36,8 +39,6 @@ from research.features import kmeans
 SPREAD = 4
 # Rows whose distances to some hundred centroids stay in the cache of a CPU.
 BLOCK = 2000
-# Mini-batches in the pool.
-POOL = 10
 # Frames of small data are held: half an hour of a base model's are 276 MB.
 HOLD_BYTES = 2**28
 
@@ -84,6 +85,8 @@ class Settings:
         f'percent is {self.percent:g}; give the share of the clips, above 0 and at most 1 '
         "(fairseq's 0.1 is a tenth)."
       )
+    if self.seed < 0:
+      raise InputError(f'seed is {self.seed}; give 0 or more.')
     for name in ('batch_size', 'n_init', 'max_epochs', 'max_no_improvement', 'report_every'):
       if getattr(self, name) < 1:
         raise InputError(f'{name} is {getattr(self, name)}; give at least 1.')
@@ -145,9 +148,12 @@ def fit(
     bad_files=bad_files,
   )
   about = digest(dataclasses.asdict(settings), frames.fingerprint(), source.fingerprint())
+  # Of streamed clips, how many go through at once decides which mini-batch they are in.
+  about_stream = digest(about, blocks.batches_of, blocks.devices.count)
   if settings.max_epochs > 1 and 4 * frames.width() * blocks.frames <= hold_bytes:
-    return _fit(_row_blocks(_all(blocks), settings), settings, folder, about, save_seconds, report)
-  return _fit(blocks, settings, folder, about, save_seconds, report)
+    x = _demand_enough(_all(blocks), settings)
+    return _fit(_row_blocks(x, settings), settings, folder, about, save_seconds, report)
+  return _fit(blocks, settings, folder, about_stream, save_seconds, report)
 
 
 def fit_arrays(
@@ -164,139 +170,17 @@ def fit_arrays(
 
 
 def _row_blocks(x: Float[np.ndarray, 'n d'], settings: Settings) -> RowBlocks:
-  size = POOL * max(1, min(settings.batch_size, len(x)))
+  size = mini_batches.POOL * max(1, min(settings.batch_size, len(x)))
   return RowBlocks(x, size=size, seed=settings.seed, max_epochs=settings.max_epochs)
 
 
 def _all(blocks: ClipBlocks) -> Float[np.ndarray, 'n d']:
   """The frames of one epoch, on every process."""
-  parts = [_real(blocks, *block) for _, block in zip(range(blocks.epoch), blocks.start(0))]
-  x = np.concatenate(parts)
-  if not len(x):
-    raise InputError('There are no frames: no clip of the data can be read.')
-  return x
+  blocks_of_one = zip(range(blocks.epoch), blocks.start(0))
+  return np.concatenate([_real(blocks, *block) for _, block in blocks_of_one])
 
 
 # -- The fit -----------------------------------------------------------------------------------
-
-
-class Pool(NamedTuple):
-  """Frames that wait for a mini-batch: the rows `order[:waiting]`."""
-
-  frames: Float[Array, 'm d']
-  order: Int[Array, 'o']
-  waiting: Int[Array, '']
-
-
-@dataclasses.dataclass(frozen=True)
-class _Rules:
-  """What the compiled programs depend on."""
-
-  batch_size: int
-  alpha: float
-  reassignment_ratio: float
-  max_no_improvement: int
-  rows: NamedSharding
-  whole: NamedSharding
-  block: int | None
-
-  @property
-  def padded(self) -> int:
-    """Rows of a mini-batch, so that devices or blocks share them evenly."""
-    unit = self.block or self.rows.mesh.size
-    return -(-self.batch_size // unit) * unit
-
-  def place(self, tree: Any) -> Any:
-    """On every device, whole."""
-    return jax.lax.with_sharding_constraint(tree, self.whole)
-
-
-@functools.partial(jax.jit, static_argnames=('rules',), donate_argnums=(0,))
-def _append(
-  pool: Pool, x: Float[Array, 'b n d'], mask: Bool[Array, 'b n'], *, rules: _Rules
-) -> Pool:
-  """The pool with the real frames of a block behind those that wait."""
-  x, mask = rules.place((x.reshape(-1, x.shape[-1]), mask.reshape(-1)))
-  nowhere = pool.frames.shape[0]
-  target = jnp.where(mask, pool.waiting + jnp.cumsum(mask) - 1, nowhere)
-  frames = pool.frames.at[target].set(x, mode='drop')
-  return rules.place(Pool(frames, pool.order, pool.waiting + mask.sum()))
-
-
-@functools.partial(jax.jit, static_argnames=('rules',), donate_argnums=(0,))
-def _drain(state: kmeans.State, pool: Pool, key: PRNGKeyArray, *, rules: _Rules) -> kmeans.State:
-  """The state after as many mini-batches as there are frames for in the pool.
-
-  Each takes every n-th frame: all clips of the pool are in all of them. Clips come in batches of
-  similar length, whose inertias differ so much that the smoothed one would be lowest by chance.
-  """
-  size = rules.batch_size
-  full = pool.waiting // size
-  padded = rules.padded
-  key = jax.random.fold_in(key, state.steps)
-
-  def step(carry):
-    i, state = carry
-    rows = jnp.minimum(jnp.arange(padded) * full + i, pool.order.shape[0] - 1)
-    found = kmeans.update(
-      state,
-      jax.lax.with_sharding_constraint(pool.frames[pool.order[rows]], rules.rows),
-      jnp.arange(padded) < size,
-      jax.random.fold_in(key, i),
-      alpha=rules.alpha,
-      reassignment_ratio=rules.reassignment_ratio,
-      block=rules.block,
-    )
-    return i + 1, found
-
-  def more(carry):
-    i, state = carry
-    return (i < full) & (state.stale < rules.max_no_improvement)
-
-  return rules.place(jax.lax.while_loop(more, step, (jnp.int32(0), state))[1])
-
-
-@functools.partial(jax.jit, static_argnames=('rules',), donate_argnums=(0,))
-def _rest(pool: Pool, *, rules: _Rules) -> Pool:
-  """The frames that are left when the mini-batches are out.
-
-  Not in `_drain`: changed in place after a loop that reads it, the pool would be copied twice.
-  """
-  size = rules.batch_size
-  full = pool.waiting // size
-  rest = jax.lax.dynamic_slice_in_dim(pool.frames, full * size, size)
-  frames = pool.frames.at[:size].set(rest)
-  return rules.place(Pool(frames, pool.order, pool.waiting - full * size))
-
-
-def _pools(
-  blocks: Blocks, rules: _Rules, position: int, held: np.ndarray
-) -> Iterator[tuple[int, Pool]]:
-  """(blocks read so far, frames of some mini-batches), from block number `position` to the end.
-
-  `held` is what was left of the blocks before. The arrays of a pool are gone with the next one.
-  """
-  put = blocks.devices.put_whole
-  if isinstance(blocks, RowBlocks):
-    for order in blocks.start(position):
-      position += 1
-      waiting = put(np.int32(len(order)))
-      order = np.pad(order, (0, blocks.size - len(order)))
-      yield position, Pool(blocks.x, put(order), waiting)
-    return
-  wanted = min(POOL * rules.batch_size, blocks.frames)
-  frames = np.zeros((wanted + blocks.largest + rules.batch_size, held.shape[1]), np.float32)
-  frames[: len(held)] = held
-  order = np.arange(len(frames), dtype=np.int32)
-  pool = Pool(put(frames), put(order), put(np.int32(len(held))))
-  del frames
-  for x, mask in blocks.start(position):
-    pool = _append(pool, x, mask, rules=rules)
-    position += 1
-    if int(pool.waiting) < wanted and position < blocks.total:
-      continue
-    yield position, pool
-    pool = _rest(pool, rules=rules)
 
 
 @functools.partial(jax.jit, static_argnames=('whole',))
@@ -378,7 +262,7 @@ def _fit(
 ) -> Fitted:
   devices = blocks.devices
   batch_size = max(1, min(settings.batch_size, blocks.frames))
-  rules = _Rules(
+  rules = Rules(
     batch_size=batch_size,
     alpha=min(1.0, 2.0 * batch_size / (blocks.frames + 1)),
     reassignment_ratio=settings.reassignment_ratio,
@@ -399,15 +283,15 @@ def _fit(
   key = jax.random.fold_in(jax.random.key(settings.seed), 1)
 
   def told() -> None:
-    history.append(_row(state, position / blocks.epoch))
+    history.append(_row(state, int(state.steps) * batch_size / blocks.frames))
     report(history[-1])
 
   # -- Mini-batches.
   reported, last, waiting = int(state.steps) // settings.report_every, time.monotonic(), 0
   patience = settings.max_no_improvement
-  pools = _pools(blocks, rules, position, held)
+  pools = mini_batches.pools(blocks, rules, position, held)
   for position, pool in pools if int(state.stale) < patience else ():
-    state, waiting = _drain(state, pool, key, rules=rules), int(pool.waiting)
+    state, waiting = drain(state, pool, key, rules=rules), int(pool.waiting)
     if (number := int(state.steps) // settings.report_every) > reported:
       reported = number
       told()
@@ -490,10 +374,10 @@ class _Saved:
     data = broadcast(data)
     if not data:
       return None
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-      text = json.loads(str(arrays['text']))
-      state = kmeans.State(*(arrays[name] for name in kmeans.State._fields))
-      held = arrays['held']
+    arrays = read_arrays(io.BytesIO(data), str(self.path))
+    text = json.loads(str(arrays['text']))
+    state = kmeans.State(*(arrays[name] for name in kmeans.State._fields))
+    held = arrays['held']
     if text['about'] != self.about:
       raise InputError(
         f'{self.path} is the state of a fit with other settings or data: give another --out, or '

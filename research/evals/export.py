@@ -76,7 +76,7 @@ def export(
   job = _Job(out, source, dict(about, source=source.fingerprint()))
   try:
     remaining = job.open()
-    bad = BadFiles(job.folder / 'bad_files.jsonl', max_bad_fraction)
+    bad = BadFiles(job.folder / 'bad_files.jsonl', max_bad_fraction, total=len(source))
     resumed = len(source) - len(remaining)
     if len(remaining):
       chunks = stream(
@@ -135,9 +135,9 @@ class _Job:
     if self.active:
       jobs.begin(self.folder, self.settings)
       for part in self._parts():
-        with np.load(part) as arrays:
-          todo[arrays['rows']] = False
-          todo[arrays['too_short']] = False
+        arrays = jobs.read_arrays(part)
+        todo[arrays['rows']] = False
+        todo[arrays['too_short']] = False
       bad = {name for name, _ in BadFiles(self.folder / 'bad_files.jsonl').items()}
       todo &= np.array([self.source.id(i) not in bad for i in range(len(self.source))])
     if jax.process_count() > 1:
@@ -197,9 +197,9 @@ class _Job:
     counts = np.full(len(self.source), -1, np.int64)
     skipped = dict(BadFiles(self.folder / 'bad_files.jsonl').items())
     for part in parts:
-      with np.load(part) as arrays:
-        counts[arrays['rows']] = arrays['counts']
-        skipped |= {self.source.id(i): TOO_SHORT for i in arrays['too_short']}
+      arrays = jobs.read_arrays(part)
+      counts[arrays['rows']] = arrays['counts']
+      skipped |= {self.source.id(i): TOO_SHORT for i in arrays['too_short']}
     return counts, skipped
 
   def _join(
@@ -212,20 +212,20 @@ class _Job:
     values: Any = None
     seconds: Any = None
     for part in parts:
-      with np.load(part) as arrays:
-        loaded = arrays['values']  # [m, l, d]
-        if values is None:
-          shape = (int(offsets[-1]), *loaded.shape[1:])
-          file = self.folder / 'joined.npy'
-          values = np.lib.format.open_memmap(file, 'w+', np.float32, shape)
-          seconds = np.zeros(shape[0] if tokens else 0, np.float32)
-        # Where each loaded token goes: its clip's place, and its number within the clip.
-        start = np.repeat(place[arrays['rows']], arrays['counts'])
-        ends = np.cumsum(arrays['counts'])
-        within = np.arange(len(loaded)) - np.repeat(ends - arrays['counts'], arrays['counts'])
-        values[start + within] = loaded
-        if tokens:
-          seconds[start + within] = arrays['seconds']
+      arrays = jobs.read_arrays(part)
+      loaded = arrays['values']  # [m, l, d]
+      if values is None:
+        shape = (int(offsets[-1]), *loaded.shape[1:])
+        file = self.folder / 'joined.npy'
+        values = np.lib.format.open_memmap(file, 'w+', np.float32, shape)
+        seconds = np.zeros(shape[0] if tokens else 0, np.float32)
+      # Where each loaded token goes: its clip's place, and its number within the clip.
+      start = np.repeat(place[arrays['rows']], arrays['counts'])
+      ends = np.cumsum(arrays['counts'])
+      within = np.arange(len(loaded)) - np.repeat(ends - arrays['counts'], arrays['counts'])
+      values[start + within] = loaded
+      if tokens:
+        seconds[start + within] = arrays['seconds']
     joined = {'values': values}
     return joined | ({'offsets': offsets, 'seconds': seconds} if tokens else {})
 

@@ -2,9 +2,12 @@
 
 import json
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from research.errors import InputError
 
@@ -31,6 +34,21 @@ def parts_folder(out: Path) -> Path:
   return out.with_name(f'{out.name}.parts')
 
 
+def read_arrays(file: Any, name: str = '') -> dict[str, Any]:
+  """The arrays of an .npz that a job has written; `name` where `file` is no path.
+
+  Raises:
+    InputError: it is damaged.
+  """
+  try:
+    with np.load(file, allow_pickle=False) as arrays:
+      return {key: arrays[key] for key in arrays.files}
+  except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    raise InputError(
+      f'{name or file} is damaged ({error}): delete it, and what it held is computed again.'
+    ) from None
+
+
 def begin(
   folder: Path, settings: Mapping[str, Any], what: str = 'an unfinished job with another'
 ) -> None:
@@ -44,7 +62,12 @@ def begin(
   file = folder / 'job.json'
   if not file.exists():
     replace_text(file, json.dumps(settings))
-  found = json.loads(file.read_text(encoding='utf-8'))
+  try:
+    found = json.loads(file.read_text(encoding='utf-8'))
+  except ValueError as error:
+    raise InputError(
+      f'{file} is damaged ({error}): delete {folder}, and what it held is computed again.'
+    ) from None
   different = [k for k in {**settings, **found} if found.get(k) != settings.get(k)]
   if different:
     raise InputError(
@@ -55,5 +78,5 @@ def begin(
 def replace_text(path: Path, text: str) -> None:
   """Writes a file that is there whole or not at all."""
   partial = path.with_name(f'{path.name}.partial')
-  partial.write_text(text, encoding='utf-8')
+  partial.write_text(text, encoding='utf-8', errors='surrogateescape')
   os.replace(partial, path)

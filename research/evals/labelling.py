@@ -92,7 +92,7 @@ def label(
       from jax.experimental import multihost_utils
 
       multihost_utils.sync_global_devices(f'labelled {out.name}')
-    return dict(resumed=len(cut.clips) - len(remaining), **done)
+    return dict(resumed=job.resumed, **done)
   except OSError as error:
     raise InputError(
       f'Cannot write {out}: {error.strerror or error}. The finished parts are kept in '
@@ -157,9 +157,10 @@ class _Job:
     self.folder = jobs.parts_folder(out)
     self.bad_path = Path(bad_files) if bad_files is not None else self.folder / 'bad_files.jsonl'
     self.active = jax.process_index() == 0
+    self.resumed = 0
 
   def bad_files(self, max_fraction: float = 1.0) -> BadFiles:
-    return BadFiles(self.bad_path, max_fraction)
+    return BadFiles(self.bad_path, max_fraction, total=len(self.cut.clips))
 
   def open(self) -> np.ndarray:
     """Pieces that are still to do, the same on every process."""
@@ -167,9 +168,10 @@ class _Job:
     if self.active:
       jobs.begin(self.folder, self.settings)
       for part in self._parts():
-        with np.load(part) as arrays:
-          todo[arrays['rows']] = False
-          todo[arrays['too_short']] = False
+        arrays = jobs.read_arrays(part)
+        todo[arrays['rows']] = False
+        todo[arrays['too_short']] = False
+      self.resumed = int((~todo).sum())
       bad = {name for name, _ in self.bad_files().items()}
       todo &= np.array([self.cut.source.id(i) not in bad for i in range(len(todo))])
     if jax.process_count() > 1:
@@ -220,10 +222,10 @@ class _Job:
     codes: dict[int, np.ndarray] = {}
     short: set[int] = set()
     for part in self._parts():
-      with np.load(part) as arrays:
-        each = np.split(arrays['codes'], np.cumsum(arrays['counts'])[:-1])
-        codes |= dict(zip(arrays['rows'].tolist(), each))
-        short |= set(arrays['too_short'].tolist())
+      arrays = jobs.read_arrays(part)
+      each = np.split(arrays['codes'], np.cumsum(arrays['counts'])[:-1])
+      codes |= dict(zip(arrays['rows'].tolist(), each))
+      short |= set(arrays['too_short'].tolist())
     bad = dict(self.bad_files().items())
     ids, joined, skipped = [], [], {}
     first = np.searchsorted(self.cut.clips, np.arange(len(self.source) + 1))

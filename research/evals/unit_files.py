@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from research.audio.units import Units
+from research.errors import InputError
 
 SUFFIXES = ('.tsv', '.jsonl', '.npz')
 
@@ -29,6 +30,18 @@ def runs(units: Int[np.ndarray, 'n']) -> Runs:
   """Every run of one unit as one."""
   starts = np.flatnonzero(np.diff(units, prepend=-1))
   return Runs(units[starts], np.diff(starts, append=len(units)))
+
+
+def demand_names(source: Any, suffix: str) -> None:
+  """Refuses clips whose names would break the lines of a file; raises InputError with the first."""
+  breaks = '\n\r\t' if suffix == '.tsv' else '\n'
+  for i in range(len(source)):
+    name = source.id(i)
+    if any(c in name for c in breaks):
+      raise InputError(
+        f'The clip {name!r} has a tab or a line break in its name, which units'
+        f'{" in a .tsv" if suffix == ".tsv" else ""} cannot have: rename it.'
+      )
 
 
 def write(
@@ -56,7 +69,8 @@ def write(
     count = _write_npz(partial, units, list(clips), durations)
   else:
     count = 0
-    with open(partial, 'w', encoding='utf-8') as file:
+    # Names need not be UTF-8: their bytes are kept.
+    with open(partial, 'w', encoding='utf-8', errors='surrogateescape') as file:
       for name, found in clips:
         file.write(_line(out.suffix, name, found, durations) + '\n')
         count += len(found.units)

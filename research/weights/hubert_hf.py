@@ -7,10 +7,21 @@ from research.weights import speech_hf, speech_hf_files
 from research.weights.hubert import FAMILY
 from research.weights.speech_hf_files import FILES
 
-__all__ = ['FILES', 'IGNORED', 'describe', 'infer', 'renew', 'rules']
+__all__ = [
+  'FILES',
+  'IGNORED',
+  'compose',
+  'describe',
+  'encoder_alone',
+  'infer',
+  'renew',
+  'rules',
+]
 
 IGNORED: Sequence[str] = ()
 describe = functools.partial(speech_hf_files.describe, family=FAMILY.name)
+compose = functools.partial(speech_hf_files.compose, family=FAMILY.name)
+encoder_alone = functools.partial(speech_hf.encoder_alone, family=FAMILY)
 infer = functools.partial(speech_hf.infer, family=FAMILY)
 renew = functools.partial(speech_hf.renew, family=FAMILY)
 rules = functools.partial(speech_hf.rules, family=FAMILY)

@@ -17,9 +17,11 @@ from research.weights import read, tables
 # name -> module with IGNORED (patterns), infer(arrays, args) -> (model name, args), rules(model).
 # A module may have renew(arrays) -> arrays under the names of its table; and describe(files) ->
 # Stated, infer's third argument, for what lies beside the arrays: a checkpoint's 'cfg' and the
-# .json files that it names in FILES.
+# .json files that it names in FILES. compose(model) -> {name: content} of such files for the way
+# back, and encoder_alone(model, variables) where it has no model with heads of pre-training.
 RELEASES = {
   'audio_mae': 'research.weights.audio_mae',
+  'byol_a': 'research.weights.byol_a',
   'hubert': 'research.weights.hubert',
   'hubert_hf': 'research.weights.hubert_hf',
   'timm_vit': 'research.weights.timm_vit',
@@ -86,6 +88,22 @@ def revert(release: str, model: nn.Module, variables: Mapping[str, Any]) -> dict
   Keys that a release ignores (see its module) do not come back.
   """
   return tables.to_theirs(get(release).rules(model), model, variables)
+
+
+def revert_files(
+  release: str, model: nn.Module, variables: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
+  """(arrays, what belongs in files beside them, what had to be left out) in the original layout.
+
+  Heads of pre-training for which a release has no model are left out; '' where nothing was.
+  """
+  module, left = get(release), ''
+  if hasattr(module, 'encoder_alone'):
+    whole = model
+    model, variables = module.encoder_alone(model, variables)
+    left = '' if type(model) is type(whole) else 'the heads of pre-training'
+  files = module.compose(model) if hasattr(module, 'compose') else {}
+  return revert(release, model, variables), files, left
 
 
 def read_files(release: str, path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -7,6 +7,7 @@ folder, what does not show in the arrays is taken from the files beside, see
 `speech_hf_files.describe`.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,8 +15,10 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
+from research import models
 from research.errors import InputError
-from research.weights import speech
+from research.models.layers import unstack_blocks
+from research.weights import speech, tables
 from research.weights.speech import Family
 from research.weights.speech_hf_files import EPSILON
 from research.weights.stated import NOTHING, Stated
@@ -82,7 +85,8 @@ def rules(model: nn.Module, family: Family) -> list[Rule]:
   """
   if not hasattr(model, 'vocabulary') and family.name != 'wav2vec2':
     raise InputError(
-      f'transformers has no {family.title} with heads of pre-training: take the encoder alone.'
+      f'transformers has no {family.title} with heads of pre-training: take the encoder alone '
+      '(encoder_alone).'
     )
   head = speech.head_rules(model, family)
   prefix = f'{family.name}.' if head else ''
@@ -93,6 +97,20 @@ def rules(model: nn.Module, family: Family) -> list[Rule]:
     ),
     *(rule._replace(theirs=_rename(rule.theirs, _HEADS)) for rule in head),
   ]
+
+
+def encoder_alone(
+  model: nn.Module, variables: Mapping[str, Any], family: Family
+) -> tuple[nn.Module, dict[str, Any]]:
+  """A model without the heads of its pre-training, and its variables; others as they are."""
+  if hasattr(model, 'vocabulary') or family.name == 'wav2vec2':
+    return model, dict(variables)
+  alone = models.get(f'{family.name}_ctc')
+  fields = {f.name for f in dataclasses.fields(alone) if f.name not in ('parent', 'name')}
+  kept = {name: getattr(model, name) for name in fields if hasattr(model, name)}
+  plain = alone(**{**kept, 'vocabulary': (), 'scan_layers': False})
+  flat = tables.flatten(unstack_blocks(nn.meta.unbox(variables)))
+  return plain, tables.nest({key: flat[key] for key in tables.expected_shapes(plain)}, plain)
 
 
 def renew(arrays: Mapping[str, np.ndarray], family: Family) -> dict[str, np.ndarray]:

@@ -106,6 +106,47 @@ def describe(files: Mapping[str, Any], family: str) -> Stated:
   return Stated(facts, _frontend(files))
 
 
+def compose(model: Any, family: str) -> dict[str, dict[str, Any]]:
+  """What `describe` reads, of a model of ours: {name: content} of the .json files of a folder that
+  transformers opens."""
+  table = {**_FACTS, **_OWN_FACTS[family]}
+  # A model that is fine-tuned has no quantiser.
+  config = {key: getattr(model, ours) for key, (ours, _) in table.items() if hasattr(model, ours)}
+  symbols = getattr(model, 'vocabulary', None)
+  kind = 'ForPreTraining' if symbols is None else 'ForCTC' if symbols else 'Model'
+  titles = {'wav2vec2': 'Wav2Vec2', 'hubert': 'Hubert', 'wavlm': 'WavLM'}
+  config |= {
+    'model_type': family,
+    'architectures': [titles[family] + kind],
+    **{key: value for key, value in _ONLY.items() if value is not None},
+    'conv_dim': [model.channels] * 7,
+    'num_feat_extract_layers': 7,
+    'hidden_dropout': model.dropout,
+    'attention_dropout': model.attention_dropout,
+    'activation_dropout': model.activation_dropout,
+    'feat_proj_dropout': model.input_dropout,
+    'layerdrop': model.layer_drop,
+    # Without either there is no vector for masked frames there.
+    'mask_time_prob': model.mask_prob if model.mask_embedding else 0.0,
+    'mask_feature_prob': model.channel_prob if model.mask_embedding else 0.0,
+  }
+  files = {'config.json': config}
+  files['preprocessor_config.json'] = {
+    'feature_extractor_type': _EXTRACTOR,
+    'feature_size': 1,
+    'sampling_rate': model.frontend.sample_rate,
+    'do_normalize': model.frontend.normalise,
+    'padding_side': 'right',
+    'padding_value': 0.0,
+    # Models with group norm were trained without a mask; see the padding 'transformers'.
+    'return_attention_mask': model.norm == 'layer',
+  }
+  if symbols:
+    config |= {'vocab_size': len(symbols), 'pad_token_id': model.blank}
+    files['vocab.json'] = {symbol: i for i, symbol in enumerate(symbols)}
+  return files
+
+
 def _mapping(files: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
   found = files.get(name)
   if found is not None and not isinstance(found, Mapping):

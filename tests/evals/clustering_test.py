@@ -11,7 +11,7 @@ from research.audio.bad_files import BadFiles
 from research.audio.decode import decode
 from research.audio.sources import open_source, pool
 from research.errors import InputError
-from research.evals import blocks, clustering, frames
+from research.evals import blocks, clustering, frames, mini_batches
 from research.evals.clustering import Settings, fit, fit_arrays
 from research.evals.codebook import Codebook
 from research.features.frontend import Frontend
@@ -168,15 +168,15 @@ def test_what_is_held_does_not_grow_with_the_data(source, monkeypatch):
   monkeypatch.setattr(blocks.ClipBlocks, '_block', counted)
   monkeypatch.setattr(clustering, '_sample', sampled)
   held, shapes = [], []
-  append = clustering._append
+  append = mini_batches.append
 
   def watched(pool, x, mask, *, rules):
     shapes.append(x.shape)
     held.append(pool.frames.nbytes)
     return append(pool, x, mask, rules=rules)
 
-  monkeypatch.setattr(clustering, '_append', watched)
-  monkeypatch.setattr(clustering, 'POOL', 2)
+  monkeypatch.setattr(mini_batches, 'append', watched)
+  monkeypatch.setattr(mini_batches, 'POOL', 2)
   settings = dataclasses.replace(SMALL, max_epochs=1)
   found = {}
   for times in (1, 10):

@@ -149,7 +149,9 @@ def test_what_cannot_be_used_is_left_out_and_named(folder, book, tmp_path):
   with pytest.raises(InputError, match='is there already'):
     label(MFCC, book, source, tmp_path / 'units')
   with pytest.raises(InputError, match=r"No clip of 'tones' has units.*not an audio file"):
-    label(MFCC, book, source.select([0, 2]), tmp_path / 'none')
+    label(MFCC, book, source.select([0, 2]), tmp_path / 'none', max_bad_fraction=1.0)
+  with pytest.raises(InputError, match='2 of 2 clips'):
+    label(MFCC, book, source.select([0, 2]), tmp_path / 'half', max_bad_fraction=0.5)
 
 
 def test_a_long_clip_with_a_hole_is_left_out(source, book, tmp_path, monkeypatch):

@@ -76,6 +76,17 @@ def tones(root, *, per_class=12, classes=(300, 900, 2700), columns=(), row=lambd
   return root
 
 
+def save_wav2vec2(path):
+  """A tiny wav2vec 2.0 with random weights, likewise."""
+  from research import models, weights
+
+  model = models.get('wav2vec2')(size='tiny', channels=32, width=32, depth=2, heads=2, hidden=64)
+  batch = {'audio': jnp.zeros((1, RATE)), 'audio_mask': jnp.ones((1, RATE), bool)}
+  rngs = {name: jax.random.key(i) for i, name in enumerate(('params', 'mask', 'noise'))}
+  variables = jax.device_get(jax.jit(model.init)(rngs, batch))
+  return weights.save(weights.Pretrained('wav2vec2', model, variables, 'random, for tests'), path)
+
+
 def save_audio_mae(path):
   """A tiny AudioMAE with random weights, as a file that commands can load."""
   from research import models, weights

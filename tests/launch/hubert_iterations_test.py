@@ -75,11 +75,39 @@ def test_names_are_of_what_made_them():
     ([TWO[0], dict(clusters=8)], 'does not say which layer'),
     ([*TWO, TWO[1]], 'only the last one may end there'),
     ([dict(clusters=8, train='nowhere.py')], "no config file 'nowhere.py'"),
+    ([dict(clusters=8, train=5)], 'train=5: expected the path'),
+    ([dict(clusters=8, train=f'{TRAIN[:-6]}:it9')], "cannot be read: .* no variant 'it9'"),
+    ([dict(clusters='abc', train=TRAIN)], "clusters='abc'"),
+    ([dict(clusters=8, max_epochs=0, train=TRAIN)], 'max_epochs=0'),
+    (
+      [TWO[0], dict(layer=77, clusters=6)],
+      r'layer 77; the model before it has 0 \(the stem\) to 2',
+    ),
   ],
 )
 def test_configs_that_cannot_work(iterations, says):
   with pytest.raises(InputError, match=says):
     commands(iterations)
+
+
+def test_settings_that_nobody_reads():
+  with pytest.raises(InputError, match=r"'config\.sead'. Did you mean 'config\.seed'"):
+    hubert_iterations.stages(dict(sead=3, iterations=TWO), Path('w'), None, ())
+  with pytest.raises(
+    InputError, match=r"'--train=data\.sauce'. Did you mean '--train=data\.source'"
+  ):
+    commands(TWO, overrides=['data.sauce=builtin'])
+  with pytest.raises(InputError, match=r"Did you mean '--train=optim\.lr'"):
+    commands(TWO, overrides=['optim.lrr=1'])
+  assert commands(TWO, overrides=['model.args.width=64', 'evals.valid.every=5'])
+
+
+def test_files_that_are_no_configs(tmp_path):
+  (tmp_path / 'syntax.py').write_text('def get_config(:')
+  (tmp_path / 'empty.py').write_text('')
+  for name in ('syntax', 'empty'):
+    with pytest.raises(InputError, match='cannot be read'):
+      commands([dict(clusters=8, train=f'{tmp_path}/{name}.py')])
 
 
 def test_a_setting_without_a_value():

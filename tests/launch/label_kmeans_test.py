@@ -170,6 +170,15 @@ def test_every_mistake_gets_one_sentence(folder, whole, tmp_path):
     for i in range(3):
       soundfile.write(path / f'{i}.wav', audio.astype(np.float32), toy.RATE, subtype='FLOAT')
   model = toy.save_audio_mae(tmp_path / 'model')
+  speech = toy.save_wav2vec2(tmp_path / 'speech')
+  bare = tmp_path / 'bare.npy'
+  np.save(bare, np.zeros((4, 32), np.float32))
+  broken, damaged = tmp_path / 'broken', tmp_path / 'damaged'
+  for path in (broken, damaged):
+    path.mkdir()
+  soundfile.write(broken / 'a\nb.wav', np.zeros(16_000, np.float32), toy.RATE)
+  (damaged / 'job.json').write_text('')
+  (damaged / 'units.parts').mkdir()
   common = [f'--input={folder}', f'--out={tmp_path / "out"}', '--features=mfcc', '--n_init=1']
   sentences = {
     'nothing to fit': (['--features='], 'Missing flag --features: nothing says what'),
@@ -189,6 +198,12 @@ def test_every_mistake_gets_one_sentence(folder, whole, tmp_path):
     'alignments': (['--alignments=/no.csv'], 'The alignments /no.csv cannot be read'),
     'codebook': (['--codebook=/no/such.bin'], "no codebook at '/no/such.bin'"),
     'codebook without one': ([f'--codebook={tmp_path}'], 'codebook.npy is missing'),
+    'layer of a codebook': (
+      [f'--features={speech}', f'--codebook={bare}'], 'does not say of which layer it is',
+    ),
+    'seed': (['--seed=-1'], 'seed is -1'),
+    'line break': ([f'--input={broken}'], "'a\\nb.wav' has a tab or a line break"),
+    'damaged job': ([f'--out={damaged}'], 'job.json is damaged'),
     'codebook that runs': ([f'--codebook={tmp_path / "evil.bin"}'], 'wants to run os.system'),
     'width': ([f'--codebook={width}'], 'centroids of 3 features, but mfcc gives 39'),
     'codebook of NaN': ([f'--codebook={nan}'], 'not finite'),

@@ -7,6 +7,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from research import models
 from research.objectives.contrastive import wav2vec2_contrastive
@@ -137,6 +138,17 @@ def compare(folder, model, samples=9000):
   pairs = {}
   with torch.no_grad():
     want = encoder(heard, output_hidden_states=True)
+  # And it opens the folder that we write.
+  back, files, left = releases.revert_files(f'{family}_hf', ours.model, ours.variables)
+  assert not left
+  there = folder / 'back'
+  there.mkdir()
+  save_file(back, there / 'model.safetensors', metadata={'format': 'pt'})
+  for name, content in files.items():
+    (there / name).write_text(json.dumps(content))
+  again = type(model).from_pretrained(there).eval()
+  with torch.no_grad():
+    assert torch.equal(getattr(again, family, again)(heard)[0], want.last_hidden_state)
   batch = {'audio': audio, 'audio_mask': mask}
   out = jax.jit(lambda v, a, m: ours.model.apply(v, a, m, method='embed'))
   tokens, _ = out(ours.variables, audio, mask)
