@@ -28,6 +28,8 @@ PARAMETERS = {
   'audio_mae/audioset_base': 136_336_128,
   'audio_mae/finetune_audioset20k': 85_659_407,
   'audio_mae/finetune_audioset2m': 85_659_407,
+  # Encoder 5,321,856; projector 9,449,728; predictor 2,109,696.
+  'byol_a/audioset_v1': 16_881_280,
   'hubert/librispeech_base': 94_595_200,  # 94,697,600 with the 500 units of the second iteration
   'hubert/librilight_large': 316_609_408,
   'vq_wav2vec/librispeech_gumbel': 34_063_488,
@@ -102,6 +104,8 @@ def test_builds_at_full_size(file):
     lambda v: model.apply(v, batch, train=True, rngs=rngs, mutable=changing)[0],
     {'params': shapes.params, **shapes.variables},
   )
+  if config['teacher'] and config['teacher']['forward']:
+    out['teacher'] = dict(out)
   loss, _ = jax.eval_shape(build.objective(config), out, batch)
   assert loss.shape == () and loss.dtype == jnp.float32
   # The same file's rules place every parameter on a mesh.
@@ -128,6 +132,7 @@ def test_unknown_variants_are_refused(file):
 QUICK = (
   'audio_mae/builtin_tiny',
   'audio_mae/finetune_esc50',
+  'byol_a/audioset_v1',
   'hubert/librispeech_base',
   'vq_wav2vec/bert',
   'wav2vec/librispeech_large',

@@ -66,7 +66,7 @@ def test_every_package_is_a_floor():
 
 def test_a_paper_does_not_import_another_paper():
   shared = {
-    'attention', 'convolutions', 'layers', 'masked_units', 'positions', 'quantizers',
+    'attention', 'batch_norm', 'convolutions', 'layers', 'masked_units', 'positions', 'quantizers',
     'relative_bias', 'spectrogram', 'speech', 'speech_ctc', 'waveform',
     '__init__',
   }  # fmt: skip

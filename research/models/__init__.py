@@ -8,6 +8,7 @@ from research.errors import unknown
 MODELS = {
   'audio_mae': 'research.models.audio_mae:AudioMAE',
   'audio_mae_classifier': 'research.models.audio_mae_classifier:AudioMAEClassifier',
+  'byol_a': 'research.models.byol_a:ByolA',
   'code_bert': 'research.models.code_bert:CodeBert',
   'hubert': 'research.models.hubert:Hubert',
   'hubert_ctc': 'research.models.hubert:HubertCTC',

@@ -12,6 +12,7 @@ OBJECTIVES = {
   'masked_patch_mse': 'research.objectives.reconstruction:masked_patch_mse',
   'masked_codes': 'research.objectives.prediction:masked_codes',
   'masked_units': 'research.objectives.prediction:masked_units',
+  'bootstrap': 'research.objectives.bootstrap:bootstrap',
   'cross_entropy': 'research.objectives.supervised:cross_entropy',
   'binary_cross_entropy': 'research.objectives.supervised:binary_cross_entropy',
   'ctc': 'research.objectives.supervised:ctc',

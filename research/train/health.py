@@ -25,10 +25,31 @@ def representation_std(z: Float[Array, 'b d']) -> Float[Array, '']:
   return jnp.std(z, axis=0).mean() * jnp.sqrt(jnp.float32(z.shape[-1]))
 
 
+def effective_rank(z: Float[Array, 'b d']) -> Float[Array, '']:
+  """How many directions the rows spread over: (sum of l)^2 / sum of l^2, l the eigenvalues of
+  their covariance.
+
+  exp of the second Renyi entropy of the spectrum (of Roy and Vetterli's effective rank, 2007, the
+  first), which needs no eigenvalues: 1 when all rows are on a line, at most min(b - 1, d).
+  """
+  z = z.astype(jnp.float32)
+  z = z - z.mean(axis=0)
+  z = z / jnp.maximum(jnp.sqrt(jnp.square(z).sum()), 1e-12)
+  smaller = z @ z.T if z.shape[0] < z.shape[1] else z.T @ z
+  return jnp.square(jnp.trace(smaller)) / jnp.maximum(jnp.square(smaller).sum(), 1e-12)
+
+
 def signals(out: Mapping[str, Any]) -> dict[str, jax.Array]:
-  """Health signals that any model gives by naming `embedding` [b, d] among its outputs."""
-  z = out.get('embedding')
-  return {} if z is None else {'representation_std': representation_std(jax.lax.stop_gradient(z))}
+  """Health signals that any model gives by naming `embedding` [b, d] among its outputs, and
+  `projection` [r, b, p] if it compares projections of r views: these collapse first."""
+  found = {}
+  if 'embedding' in out:
+    z = jax.lax.stop_gradient(out['embedding'])
+    found = {'representation_std': representation_std(z), 'effective_rank': effective_rank(z)}
+  if 'projection' in out:
+    z = jax.lax.stop_gradient(out['projection'][0])
+    found |= {'projection_std': representation_std(z), 'projection_rank': effective_rank(z)}
+  return found
 
 
 # What a limit may say, and of which type it is.

@@ -23,7 +23,8 @@ class State:
     step: int32 scalar, optimiser steps done.
     params: trained parameters, float32.
     opt_state: the optimiser's state.
-    teacher: None, or {'params': EMA of `params`, 'variables': the teacher's own collections}.
+    teacher: None, or {'params': EMA of `params`, 'variables': the teacher's own collections, all
+      but 'memory', what a model remembers of its data}.
     variables: every other collection of the model (batch statistics, codebooks, tables).
     key: the run's random key; the key of a step is `fold_in(key, step)`.
   """
@@ -76,7 +77,7 @@ def init_state(
   teacher = None
   if with_teacher:
     # A copy, not an alias: the step donates the state's buffers.
-    teacher = jax.tree.map(jnp.copy, {'params': params, 'variables': variables})
+    teacher = jax.tree.map(jnp.copy, {'params': params, 'variables': teachers(variables)})
   return State(
     step=jnp.zeros((), jnp.int32),
     params=params,
@@ -85,6 +86,11 @@ def init_state(
     variables=variables,
     key=run_key,
   )
+
+
+def teachers(variables: Mapping[str, Tree]) -> dict[str, Tree]:
+  """The collections that a teacher has of its own."""
+  return {name: tree for name, tree in variables.items() if name != 'memory'}
 
 
 def path_name(path: tuple[Any, ...]) -> str:

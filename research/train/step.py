@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from research.train import hardware
 from research.train.health import signals
-from research.train.state import State, Tree, streams
+from research.train.state import State, Tree, streams, teachers
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -60,7 +60,8 @@ def make_gradient(
   def loss_fn(params, variables, teacher, batch, key):
     out, variables = forward(model, params, variables, batch, key)
     if teacher_forward:
-      seen, teacher_variables = forward(model, teacher['params'], teacher['variables'], batch, key)
+      same = {**batch, **out.pop('to_teacher', {})}
+      seen, teacher_variables = forward(model, teacher['params'], teacher['variables'], same, key)
       out['teacher'] = jax.lax.stop_gradient(seen)
       teacher = {**teacher, 'variables': teacher_variables}
     loss, metrics = objective(out, batch)
@@ -123,7 +124,8 @@ def make_train_step(
     augment: functions `(key, batch) -> batch`, applied in order.
     accumulate: number of parts a batch is run in.
     teacher: None, or dict(decay, decay_end, decay_steps, forward); with `forward` the teacher sees
-      the same batch and draws, and its outputs are `out['teacher']`.
+      the same batch and draws, and what the model puts in `out['to_teacher']`; its outputs are
+      `out['teacher']`.
   """
   teacher_forward = bool(teacher and teacher.get('forward'))
   gradient = make_gradient(model, objective, accumulate, teacher_forward)
@@ -140,7 +142,7 @@ def make_train_step(
     if teacher:
       decay = ema_decay(teacher, state.step)
       ema = jax.tree.map(lambda t, p: decay * t + (1 - decay) * p, state.teacher['params'], params)
-      followed = seen_teacher['variables'] if teacher_forward else variables
+      followed = seen_teacher['variables'] if teacher_forward else teachers(variables)
       seen_teacher = {'params': ema, 'variables': followed}
 
     # A poisoned step is undone here, on the device, before anybody can save it.

@@ -75,7 +75,8 @@ def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
     out = run.model.apply(variables, batch, train=False, rngs=rngs)
     if teacher_forward:
       seen = {'params': state.teacher['params'], **state.teacher['variables']}
-      out['teacher'] = run.model.apply(seen, batch, train=False, rngs=rngs)
+      same = {**batch, **out.pop('to_teacher', {})}
+      out['teacher'] = run.model.apply(seen, same, train=False, rngs=rngs)
     loss, metrics = run.objective(out, batch)
     weight = jnp.sum(batch['valid'], dtype=jnp.float32)
     return {'loss': loss, **metrics}, weight, out.get('logits')

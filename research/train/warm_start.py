@@ -12,7 +12,7 @@ from absl import logging
 from research import weights
 from research.errors import InputError
 from research.models.layers import stack_blocks, unstack_blocks
-from research.train.state import State, path_name
+from research.train.state import State, path_name, teachers
 
 
 def _check_frontend(theirs: Any, ours: Any, spec: Mapping[str, Any]) -> None:
@@ -112,5 +112,5 @@ def warm_start(
   params = merged.pop('params')
   teacher = state.teacher
   if teacher is not None:
-    teacher = jax.tree.map(jnp.copy, {'params': params, 'variables': merged})
+    teacher = jax.tree.map(jnp.copy, {'params': params, 'variables': teachers(merged)})
   return state.replace(params=params, variables=merged, teacher=teacher)  # type: ignore[attr-defined]

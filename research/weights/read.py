@@ -250,8 +250,10 @@ def read_checkpoint(folder: Path, teacher: bool) -> dict[str, Any]:
     raise InputError(f'The checkpoint {str(folder)!r} cannot be read ({reason}).') from error
   finally:
     logging.getLogger('absl').removeFilter(quiet)
+  # What a model remembers of its data its teacher has not, and needs: the trained one's.
+  memory = found.get('variables', {}) if teacher else {}
   found = found['teacher'] if teacher else found
-  return {'params': found['params'], **found.get('variables', {})}
+  return {'params': found['params'], **memory, **found.get('variables', {})}
 
 
 def _wanted(tree: Mapping[str, Any], teacher: bool, folder: Path) -> dict[str, Any]:
@@ -261,7 +263,10 @@ def _wanted(tree: Mapping[str, Any], teacher: bool, folder: Path) -> dict[str, A
     )
   part = tree['teacher'] if teacher else tree
   kept = {k: part[k] for k in ('params', 'variables') if part.get(k)}
-  return {'teacher': kept} if teacher else kept
+  if not teacher:
+    return kept
+  memory = (tree.get('variables') or {}).get('memory')
+  return {'teacher': kept} | ({'variables': {'memory': memory}} if memory else {})
 
 
 def _numpy_args(tree: Any, args: Any) -> Any:

@@ -94,6 +94,10 @@ LAYOUTS = {
   'steps': Layout(
     lambda x, h: x[:, :, 0].transpose(0, 2, 1), lambda x, h: x.transpose(0, 2, 1)[:, :, None]
   ),
+  # Conv2d [o, i, f, s] <-> kernel [s, f, i, o].
+  'conv2d': Layout(lambda x, h: x.transpose(3, 2, 1, 0), lambda x, h: x.transpose(3, 2, 1, 0)),
+  # A number of batches, int64 <-> int32.
+  'count': Layout(lambda x, h: x.astype(np.int32), lambda x, h: x.astype(np.int64)),
   # [1, n, d] <-> [n, d].
   'table': Layout(lambda x, h: x[0], lambda x, h: x[None]),
 }
@@ -167,7 +171,7 @@ def to_ours(
   flat = {}
   for theirs, ours, layout, heads in rows:
     try:
-      flat[ours] = np.ascontiguousarray(layout.convert(np.asarray(arrays[theirs]), heads))
+      flat[ours] = np.asarray(layout.convert(np.asarray(arrays[theirs]), heads), order='C')
     except ValueError as error:
       raise InputError(
         f'{theirs} has shape {arrays[theirs].shape}, which does not divide into {heads} heads.'
@@ -210,7 +214,7 @@ def to_theirs(rules: Sequence[Rule], model: nn.Module, variables: Mapping[str, A
       f'{_listing("missing", missing)}; {_listing("not expected", unknown)}.'
     )
   return {
-    theirs: np.ascontiguousarray(layout.revert(_piece(flat, ours), heads))
+    theirs: np.asarray(layout.revert(_piece(flat, ours), heads), order='C')
     for theirs, ours, layout, heads in rows
   }
 

@@ -8,6 +8,7 @@ import pytest
 
 from research import models
 from research.models import audio_mae
+from research.objectives.bootstrap import bootstrap
 from research.objectives.contrastive import wav2vec2_contrastive, wav2vec_contrastive
 from research.objectives.prediction import masked_codes, masked_units
 from research.objectives.reconstruction import masked_patch_mse
@@ -47,6 +48,27 @@ def classifier(**args):
     binary_cross_entropy,
     outputs=('logits', 'pooled'),
     extra=labels,
+  )
+
+
+def view_draws(model, b):
+  rng = [np.random.default_rng(100 + i) for i in range(b)]
+  return {'draws': np.stack([r.random((2, 8), np.float32) for r in rng])}
+
+
+def of_itself(out, batch):
+  """Without a teacher: each view is foretold by the other's projection."""
+  return bootstrap(out | {'teacher': out}, batch)
+
+
+def byol_a(size, **args):
+  small = dict(hidden=24, width=32, channels=8, projection=16, projection_hidden=24, bank=6)
+  return Subject(
+    'byol_a',
+    dict(size=size, frames=32) | small | args,
+    of_itself,
+    outputs=('embedding',),
+    draws=view_draws,
   )
 
 
@@ -178,6 +200,8 @@ SUBJECTS = {
   ),
   'audio_mae_classifier': classifier(),
   'audio_mae_classifier, cls, masked padding': classifier(pooling='cls', padding='masked'),
+  'byol_a': byol_a('v1_d512'),
+  'byol_a, v2': byol_a('v2', norm='frontend', frontend=dict(mean=-9.66, std=4.72)),
   'code_bert': code_bert(),
   'code_bert, windows, scan': code_bert(
     frames=40,

@@ -1,0 +1,404 @@
+"""BYOL for Audio: two views of one clip, and a network that foretells what its average sees.
+
+v1 (Niizumi et al. 2021, arXiv 2103.06695) with AudioNTT2020, v2 (2022, arXiv 2204.07402) with
+AudioNTT2022. Upstream: nttcslab/byol-a, commit 3e65c92 (byol_a/, v2/byol_a2/), and lucidrains'
+byol_pytorch at 2aa84ee. The average is the teacher of the training state.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from research.errors import InputError, unknown
+from research.features import views
+from research.features.frontend import Frontend
+from research.features.spectral import Array as AnyArray
+from research.models import layers
+from research.models.batch_norm import BatchNorm
+
+
+class Size(NamedTuple):
+  """Blocks of convolutions; hidden and output width of the layers behind them; whether the
+  convolutions' output stands before theirs in the embedding; and what the recipe of the version
+  draws: largest share of the past, gain of the fader."""
+
+  blocks: int
+  hidden: int
+  width: int
+  stack: bool
+  mix_ratio: float
+  fade_gain: float
+  frontend: str
+
+
+# byol_a/models.py and config.yaml; v2/byol_a2/models.py and config_v2.yaml; tiny is ours.
+SIZES = {
+  'tiny': Size(3, 128, 128, False, 0.4, 0.0, 'byol_a_v1_librosa'),
+  'v1_d512': Size(3, 512, 512, False, 0.4, 0.0, 'byol_a_v1_librosa'),
+  'v1_d1024': Size(3, 1024, 1024, False, 0.4, 0.0, 'byol_a_v1_librosa'),
+  'v1_d2048': Size(3, 2048, 2048, False, 0.4, 0.0, 'byol_a_v1_librosa'),
+  'v2': Size(2, 2048, 2048, True, 0.2, 1.0, 'byol_a_v2'),
+}
+NORMS = ('running', 'frontend')
+PADDINGS = ('both', 'end')
+DROPOUT = 0.3
+
+
+def _torch_uniform(fan_in: int):
+  """PyTorch's default of linear and convolutional layers, kernels and biases alike."""
+  return layers.uniform(fan_in**-0.5)
+
+
+# -- Encoders ----------------------------------------------------------------------------------
+
+
+class ConvBlock(nn.Module):
+  """Convolution 3 x 3, batch norm, ReLU, maximum over 2 x 2."""
+
+  channels: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'b s f c'], real: Bool[Array, 'b s'] | None, train: bool
+  ) -> tuple[Float[Array, 'b s2 f2 e'], Bool[Array, 'b s2'] | None]:
+    if real is not None:
+      # As if the clip ended here: the convolution puts zeros around it.
+      x = jnp.where(real[:, :, None, None], x, 0.0)
+    draw = _torch_uniform(9 * x.shape[-1])
+    y = nn.Conv(
+      self.channels,
+      (3, 3),
+      padding=1,
+      dtype=self.dtype,
+      kernel_init=draw,
+      bias_init=draw,
+      name='conv',
+    )(x.astype(self.dtype))
+    y = nn.relu(BatchNorm(dtype=self.dtype, name='norm')(y, train))
+    y = nn.max_pool(y, (2, 2), strides=(2, 2))
+    if real is not None:
+      # A frame that has no partner is dropped, unless it is the only one.
+      pairs = real[:, : 2 * y.shape[1]].reshape(len(real), -1, 2)
+      real = pairs.all(axis=2) | (pairs[:, :, 0] & (jnp.arange(y.shape[1]) == 0))
+    return y, real
+
+
+class AudioNTT(nn.Module):
+  """AudioNTT2020 and AudioNTT2022: convolutions, then two layers on each time.
+
+  Attributes:
+    blocks, hidden, width, stack: see `Size`; width is that of the second layer.
+    channels: of the convolutions.
+    dtype: of the computation.
+  """
+
+  blocks: int
+  hidden: int
+  width: int
+  stack: bool
+  channels: int = 64
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, 'b s f'],
+    real: Bool[Array, 'b s'] | None = None,
+    train: bool = False,
+    keep: Float[AnyArray, 'b n h'] | None = None,
+  ) -> tuple[Float[Array, 'b n d'], Bool[Array, 'b n'] | None]:
+    """Tokens, one for 2^blocks frames, and which of them are real.
+
+    Args:
+      x: normalised log-mel.
+      real: which frames are; None for all.
+      train: whether batch norm takes the statistics of the batch, and dropout acts.
+      keep: what dropout keeps (1 or 0); drawn from rng 'dropout' if None.
+    """
+    y = x[..., None]
+    for i in range(self.blocks):
+      y, real = ConvBlock(self.channels, self.dtype, name=f'block{i}')(y, real, train)
+    # Channels are fastest: index = bin * channels + channel.
+    y = y.reshape(*y.shape[:2], -1)
+    hidden = nn.relu(_linear(self.hidden, y, self.dtype, 'fc1'))
+    if keep is not None:
+      hidden = hidden * jnp.asarray(keep, hidden.dtype) / (1.0 - DROPOUT)
+    else:
+      hidden = nn.Dropout(DROPOUT, deterministic=not train)(hidden)
+    out = nn.relu(_linear(self.width, hidden, self.dtype, 'fc2'))
+    if self.stack:
+      out = jnp.concatenate([y, out], axis=-1)
+    return out.astype(jnp.float32), real
+
+
+def _linear(features: int, x: Array, dtype: Any, name: str) -> Array:
+  draw = _torch_uniform(x.shape[-1])
+  return layers.Dense(features, dtype, kernel_init=draw, bias_init=draw, name=name)(x)
+
+
+def pooled(
+  tokens: Float[Array, 'b n d'], real: Bool[Array, 'b n'] | None = None
+) -> Float[Array, 'b d']:
+  """Maximum plus mean over time."""
+  if real is None:
+    return tokens.max(axis=1) + tokens.mean(axis=1)
+  mask = real[:, :, None]
+  total = jnp.where(mask, tokens, 0.0).sum(axis=1)
+  top = jnp.where(mask, tokens, -jnp.inf).max(axis=1)
+  return top + total / jnp.maximum(mask.sum(axis=1).astype(jnp.float32), 1.0)
+
+
+class Mlp(nn.Module):
+  """Projector and predictor: linear, batch norm, ReLU, linear."""
+
+  hidden: int
+  features: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b d'], train: bool) -> Float[Array, 'b e']:
+    y = _linear(self.hidden, x, self.dtype, 'fc1')
+    y = nn.relu(BatchNorm(dtype=self.dtype, name='norm')(y, train))
+    return _linear(self.features, y, self.dtype, 'fc2').astype(jnp.float32)
+
+
+# -- The model ---------------------------------------------------------------------------------
+
+
+class ByolA(nn.Module):
+  """BYOL-A in pre-training, and its encoder.
+
+  Attributes:
+    size: a key of SIZES; `blocks` … `fade_gain` replace single entries of it.
+    frontend: settings of the audio front-end (`features.Frontend`) or the front-end itself.
+    frames: of the log-mel in training: 0.95 s. Longer audio is cut, shorter padded with silence.
+    norm: 'running' normalises by statistics of what training has seen, which the model keeps;
+      'frontend' by the mean and deviation of the front-end.
+    norm_clips: clips after which running statistics stay (upstream: twenty times the number of
+      files); None for never.
+    padding: silence at the 'end' of a short clip (v2) or on 'both' sides (v1).
+    bank: clips that can be mixed in (upstream remembers 2048 inputs, two for a clip).
+    crop_freq, crop_time, canvas: see `views.CropSettings`.
+    noise_ratio: largest share of Gaussian noise in each view (in v2's code, not in its recipe).
+    projection, projection_hidden: widths of projector and predictor; projection=0 is the encoder
+      alone.
+    predictor: False leaves it out, which is how to make it collapse.
+    dtype: of the computation; parameters are float32.
+  """
+
+  size: str = 'v1_d2048'
+  frontend: Any = None
+  frames: int = 96
+  # None takes the size's figure.
+  blocks: int = None  # type: ignore[assignment]
+  hidden: int = None  # type: ignore[assignment]
+  width: int = None  # type: ignore[assignment]
+  stack: bool = None  # type: ignore[assignment]
+  mix_ratio: float = None  # type: ignore[assignment]
+  fade_gain: float = None  # type: ignore[assignment]
+  channels: int = 64
+  norm: str = 'running'
+  norm_clips: int | None = None
+  padding: str = 'end'
+  bank: int = 1024
+  canvas: Sequence[float] = (1.0, 1.5)
+  crop_freq: Sequence[float] = (0.6, 1.5)
+  crop_time: Sequence[float] = (0.6, 1.5)
+  noise_ratio: float = 0.0
+  projection: int = 256
+  projection_hidden: int = 4096
+  predictor: bool = True
+  dtype: str = 'float32'
+
+  def __post_init__(self):
+    if self.size not in SIZES:
+      raise unknown('size of byol_a', self.size, SIZES)
+    table = SIZES[self.size]
+    for name in ('blocks', 'hidden', 'width', 'stack', 'mix_ratio', 'fade_gain'):
+      if getattr(self, name) is None:
+        object.__setattr__(self, name, getattr(table, name))
+    if not isinstance(self.frontend, Frontend):
+      given = {'name': table.frontend, **(self.frontend or {})}
+      object.__setattr__(self, 'frontend', Frontend.from_dict(given))
+    for name in ('canvas', 'crop_freq', 'crop_time'):
+      object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists
+    for name, known in dict(norm=NORMS, padding=PADDINGS, dtype=layers.DTYPES).items():
+      if getattr(self, name) not in known:
+        raise unknown(f'{name} of byol_a', getattr(self, name), known)
+    least = 2**self.blocks
+    if self.frames < least or self.frontend.num_features < least:
+      raise InputError(
+        f'byol_a got frames={self.frames} and {self.frontend.num_features} mel bins; {self.blocks} '
+        f'blocks need {least} of each.'
+      )
+    if self.bank < 1:
+      raise InputError(f'byol_a got bank={self.bank}; it must hold a clip at least.')
+    if not self.projection and self.norm == 'running':
+      raise InputError(
+        "byol_a got projection=0 with norm='running': an encoder alone has no statistics of its "
+        "own; take norm='frontend' and give the front-end mean and std."
+      )
+    super().__post_init__()
+
+  def setup(self):
+    dtype = jnp.dtype(self.dtype)
+    self.encoder = AudioNTT(self.blocks, self.hidden, self.width, self.stack, self.channels, dtype)
+    if not self.projection:
+      return
+    self.projector = Mlp(self.projection_hidden, self.projection, dtype)
+    if self.predictor:
+      self.predict = Mlp(self.projection_hidden, self.projection, dtype, name='predictor')
+    # The teacher has no memory of its own: it sees the same views.
+    if not (self.has_variable('memory', 'bank') or self.is_mutable_collection('memory')):
+      return
+    bins = self.frontend.num_features
+    self.past = self.variable('memory', 'bank', jnp.zeros, (self.bank, self.frames, bins))
+    self.seen = self.variable('memory', 'seen', jnp.zeros, (), jnp.int32)
+    self.statistics = self.variable(
+      'memory',
+      'statistics',
+      lambda: {'mean': jnp.zeros(()), 'square': jnp.ones(()), 'clips': jnp.zeros((), jnp.int32)},
+    )
+
+  # -- Pre-training ----------------------------------------------------------------------------
+
+  def __call__(self, batch: Mapping[str, Any], train: bool = False) -> dict[str, Any]:
+    """Two views of every clip through encoder, projector and predictor.
+
+    Args:
+      batch: 'audio' [b, t] and 'audio_mask' [b, t], or the 'views' [2, b, s, f] themselves,
+        augmented and normalised. What is drawn can be given: 'draws' [b, 2, 8] in [0, 1), a view's
+        share and choice of the past, height, width, first bin and first frame of the crop, and
+        both ends of the fade (else from rng 'augment'); 'dropout_keep' [2, b, n, h].
+      train: whether batch norm takes the statistics of the batch, dropout acts, and memory (the
+        bank, the running statistics) goes on.
+
+    Returns:
+      'prediction', 'projection' [2, b, p] of both views; 'representation' [2, b, d], what is
+      projected. 'embedding' [b, d]: of the first view, or, where the views are made here and not
+      in training, of the clip as it is. 'to_teacher': the views, for the average of the network.
+    """
+    batch = jax.tree.map(jnp.asarray, dict(batch))
+    x: Any = self._spectrogram(batch) if 'audio' in batch else None
+    if not self.projection:
+      return {'embedding': pooled(self.encoder(self._normalise(x), train=train)[0])}
+    if 'views' in batch:
+      both = batch['views'].astype(jnp.float32)
+    else:
+      both = self._views(x, batch, train)
+
+    # One view after the other: batch norm has the statistics of each by itself.
+    keep = (None, None)
+    if 'dropout_keep' in batch:
+      keep = batch['dropout_keep'].astype(jnp.float32)
+    found = []
+    for view, kept in zip(both, keep):
+      representation = pooled(self.encoder(view, train=train, keep=kept)[0])
+      z = self.projector(representation, train)
+      q = self.predict(z, train) if self.predictor else z
+      found.append((representation, z, q))
+    representation, projection, prediction = (jnp.stack(a) for a in zip(*found))
+    embedding = representation[0]
+    if not train and 'views' not in batch:
+      embedding = pooled(self.encoder(self._normalise(x))[0])
+    return {
+      'prediction': prediction,
+      'projection': projection,
+      'representation': representation,
+      'embedding': embedding,
+      'to_teacher': {'views': both},
+    }
+
+  def _spectrogram(self, batch: Mapping[str, Any]) -> Float[Array, 'b s f']:
+    """Log-mel of so many samples as training takes, silence where a clip has none."""
+    audio, mask = batch['audio'], batch['audio_mask']
+    samples = self.frontend.samples(self.frames)
+    extra = max(0, samples - audio.shape[1])
+    audio = jnp.where(mask, audio, 0.0)[:, :samples]
+    audio = jnp.pad(audio, ((0, 0), (0, extra)))
+    if self.padding == 'both':
+      missing = samples - jnp.minimum(mask.sum(axis=1), samples)
+      audio = jax.vmap(jnp.roll)(audio, missing // 2)
+    raw, _ = self.frontend.raw(audio, jnp.ones(audio.shape, bool))
+    return raw
+
+  def _running(self) -> views.Running:
+    s = self.statistics.value
+    return views.Running(s['mean'], s['square'], s['clips'])
+
+  def _normalise(self, x: Float[Array, 'b s f']) -> Float[Array, 'b s f']:
+    """By the statistics as they are."""
+    if self.norm == 'frontend':
+      return self.frontend.normalise(x)
+    mean, square, _ = self._running()
+    return (x - mean) / jnp.maximum(jnp.sqrt(square), views.EPS)
+
+  def _views(
+    self, x: Float[Array, 'b s f'], batch: Mapping[str, Any], train: bool
+  ) -> Float[Array, '2 b s f']:
+    """Both views, normalised once more over all of them; memory goes on in training."""
+    b, frames, bins = x.shape
+    goes_on = train and self.is_mutable_collection('memory') and not self.is_initializing()
+    if self.norm == 'running' and train:
+      x, after, _ = views.running_normalise(x, self._running(), self.norm_clips)
+      if goes_on:
+        self.statistics.value = after._asdict()
+    else:
+      x = self._normalise(x)
+
+    u = self._draws(batch, b)
+    crop = views.CropSettings(*(tuple(x) for x in (self.canvas, self.crop_freq, self.crop_time)))  # type: ignore[arg-type]
+    memory = views.Bank(self.past.value, self.seen.value)
+    mixed, memory = views.mix_with_past(x, memory, u[..., 0], u[..., 1], ratio=self.mix_ratio)
+    if goes_on:
+      self.past.value, self.seen.value = memory
+    flat = mixed.reshape(2 * b, frames, bins)
+    u = u.reshape(2 * b, 8)
+    if self.noise_ratio:
+      keys = jax.random.split(self.make_rng('augment'))
+      noise = jax.random.normal(keys[0], flat.shape)
+      share = jax.random.uniform(keys[1], (2 * b, 1, 1))
+      flat = views.mix_noise(flat, share, noise, ratio=self.noise_ratio)
+    boxes = views.crop_boxes(u[:, 2:4], u[:, 4:6], bins=bins, frames=frames, settings=crop)
+    flat = views.resize_crop(flat, boxes, crop)
+    if self.fade_gain:
+      flat = views.linear_fade(flat, u[:, 6:8], gain=self.fade_gain)
+    both = flat.reshape(b, 2, frames, bins).swapaxes(0, 1)
+    return jax.lax.stop_gradient(views.normalise_batch(both))
+
+  def _draws(self, batch: Mapping[str, Any], b: int) -> Float[Array, 'b 2 8']:
+    if 'draws' in batch:
+      return batch['draws']
+    if not (self.has_rng('augment') or self.is_initializing()):
+      raise InputError(
+        "byol_a draws its views from rng 'augment', which was not given: pass rngs={'augment': "
+        "key}, or 'draws' or 'views' in the batch."
+      )
+    key = self.make_rng('augment') if self.has_rng('augment') else jax.random.key(0)
+    return jax.random.uniform(key, (b, 2, 8))
+
+  # -- Embeddings ------------------------------------------------------------------------------
+
+  def embed(
+    self, audio: Float[AnyArray, 'b t'], audio_mask: Bool[AnyArray, 'b t']
+  ) -> tuple[Float[Array, '1 b n d'], Bool[Array, 'b n']]:
+    """Tokens, one for 2^blocks frames, and their mask; a clip's embedding is maximum plus mean.
+
+    A clip of fewer frames gets one token, of its frames and zeros behind them.
+
+    Raises:
+      InputError: the audio is too short for one frame.
+    """
+    raw, real = self.frontend.raw(jnp.asarray(audio), jnp.asarray(audio_mask))
+    least = 2**self.blocks
+    extra = max(0, least - raw.shape[1])
+    x = jnp.pad(self._normalise(raw), ((0, 0), (0, extra), (0, 0)))
+    real = jnp.pad(real, ((0, 0), (0, extra)))
+    tokens, mask = self.encoder(x, real)
+    assert mask is not None
+    return jnp.where(mask[:, :, None], tokens, 0.0)[None], mask
