@@ -301,3 +301,21 @@ def test_a_file_without_permission(tmp_path, write):
   (tmp_path / 'a.wav').chmod(0)
   with pytest.raises(AudioError, match='Permission denied'):
     decode(example(tmp_path / 'a.wav'), sample_rate=16000)
+
+
+def test_a_name_that_is_not_utf8(tmp_path, write):
+  """It is heard, and listed where it cannot be."""
+  from research.audio.bad_files import BadFiles
+  from research.audio.sources import open_source
+
+  audio = write(tmp_path / 'a.wav', 0.2, subtype='PCM_16')
+  odd = os.fsencode(tmp_path) + b'/caf\xe9.wav'
+  os.rename(tmp_path / 'a.wav', odd)
+  source = open_source(str(tmp_path))
+  assert source.durations().tolist() == [0.2]
+  np.testing.assert_array_equal(decode(source[0], sample_rate=16_000), audio)
+  for _ in range(2):
+    bad = BadFiles(tmp_path / 'bad_files.jsonl', 1.0)
+    bad.record(source.id(0), os.fsdecode(odd), 'It is empty.')
+    assert bad.items() == [(source.id(0), 'It is empty.')]
+  assert len((tmp_path / 'bad_files.jsonl').read_bytes().splitlines()) == 1
