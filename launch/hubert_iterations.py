@@ -189,10 +189,10 @@ def _names(tree: Mapping[str, Any], prefix: str = '') -> list[str]:
 
 
 def _depth(setup: Mapping[str, Any]) -> int:
-  """Layers of the model of a training."""
+  """Layers of the model of a training; 0 where it does not say."""
   from research.train import build
 
-  return int(build.model(build.complete(setup)).depth)
+  return int(getattr(build.model(build.complete(setup)), 'depth', 0))
 
 
 def run(stage: Stage, flags_of_hosts: Sequence[str]) -> int:
