@@ -21,7 +21,11 @@ os.environ['XLA_FLAGS'] = ' '.join(
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
+import gc
+import pathlib
+
 import jax
+import pytest
 from absl import flags
 
 CACHE = os.path.join(tempfile.gettempdir(), f'oido-test-cache-{os.getuid()}')
@@ -36,3 +40,16 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
 # grain's worker processes read absl flags, which nobody parses under pytest.
 if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()
+
+
+# Linux lets a process have 65,530 of them, and every compiled program takes some: a thousand tests
+# in one process come near it, beyond which no program can be loaded.
+MAPS, MOST_MAPS = pathlib.Path('/proc/self/maps'), 15_000
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _few_programs():
+  yield
+  if MAPS.exists() and MAPS.read_bytes().count(b'\n') > MOST_MAPS:
+    jax.clear_caches()
+    gc.collect()
