@@ -42,8 +42,8 @@ if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()
 
 
-# Linux lets a process have 65,530 of them, and every compiled program takes some: a thousand tests
-# in one process come near it, beyond which no program can be loaded.
+# Every compiled program takes memory maps, of which Linux lets a process have 65,530: a thousand
+# tests in one process took half of them, and six gigabytes.
 MAPS, MOST_MAPS = pathlib.Path('/proc/self/maps'), 15_000
 
 
