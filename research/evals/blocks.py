@@ -1,8 +1,9 @@
 """Frames on the devices, block by block: of clips as they come from disk, or of an array.
 
 Blocks come in the same order every time, and every process has its rows of each. They have
-`frames`, how many an epoch has (about: lengths are those of the files' headers); `epoch`, blocks of
-one, of `total`; `devices`; and `start(position)`.
+`frames`, how many an epoch has (about: lengths are those of the files' headers); `total`, blocks in
+all; `devices`; and `start(position)`. Those of clips have `epoch`, blocks of one, `largest`, most
+frames of a block, and `batches_of`, clips of one.
 """
 
 import functools
@@ -171,18 +172,18 @@ class RowBlocks:
     self.devices = Devices()
     self.x = self.devices.put_whole(np.asarray(x, np.float32))
     self.frames = len(x)
-    self.epoch = self.frames / size
     self.total = -(-self.frames * max_epochs // size)
 
   def start(self, position: int) -> Iterator[Int[np.ndarray, 'rows']]:
     """The rows of every block from number `position` on."""
+    orders: dict[int, np.ndarray] = {}
     for number in range(position, self.total):
       end = min((number + 1) * self.size, self.frames * self.max_epochs)
       place = np.arange(number * self.size, end)
       epoch, place = np.divmod(place, self.frames)
-      yield np.concatenate(
-        [self._order(e)[place[epoch == e]] for e in range(epoch[0], epoch[-1] + 1)]
-      )
+      epochs = range(epoch[0], epoch[-1] + 1)
+      orders = {e: orders[e] if e in orders else self._order(e) for e in epochs}
+      yield np.concatenate([order[place[epoch == e]] for e, order in orders.items()])
 
   def _order(self, epoch: int) -> Int[np.ndarray, 'n']:
     return np.random.default_rng([self.seed, 2, epoch]).permutation(self.frames).astype(np.int32)

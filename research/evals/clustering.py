@@ -39,7 +39,7 @@ from research.features import kmeans
 SPREAD = 4
 # Rows whose distances to some hundred centroids stay in the cache of a CPU.
 BLOCK = 2000
-# Frames of small data are held: half an hour of a base model's are 276 MB.
+# Frames of small data are held: a quarter of an hour of a base model's are 138 MB.
 HOLD_BYTES = 2**28
 
 Row = dict[str, float]
