@@ -19,6 +19,7 @@ from research.features.frontend import Frontend
 from research.features.spectral import Array as AnyArray
 from research.models import layers
 from research.models.batch_norm import BatchNorm
+from research.models.convolutions import conv3x3, max_pool2
 
 
 class Size(NamedTuple):
@@ -56,6 +57,21 @@ def _torch_uniform(fan_in: int):
 # -- Encoders ----------------------------------------------------------------------------------
 
 
+class Conv3x3(nn.Module):
+  """Convolution 3 x 3 with a bias, one zero around."""
+
+  channels: int
+  dtype: Any
+  draw: Any
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b s f c']) -> Float[Array, 'b s f e']:
+    shape = (3, 3, x.shape[-1], self.channels)
+    kernel = self.param('kernel', self.draw, shape)
+    bias = self.param('bias', self.draw, (self.channels,))
+    return conv3x3(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
+
+
 class ConvBlock(nn.Module):
   """Convolution 3 x 3, batch norm, ReLU, maximum over 2 x 2."""
 
@@ -70,17 +86,9 @@ class ConvBlock(nn.Module):
       # As if the clip ended here: the convolution puts zeros around it.
       x = jnp.where(real[:, :, None, None], x, 0.0)
     draw = _torch_uniform(9 * x.shape[-1])
-    y = nn.Conv(
-      self.channels,
-      (3, 3),
-      padding=1,
-      dtype=self.dtype,
-      kernel_init=draw,
-      bias_init=draw,
-      name='conv',
-    )(x.astype(self.dtype))
+    y = Conv3x3(self.channels, self.dtype, draw, name='conv')(x)
     y = nn.relu(BatchNorm(dtype=self.dtype, name='norm')(y, train))
-    y = nn.max_pool(y, (2, 2), strides=(2, 2))
+    y = max_pool2(y)
     if real is not None:
       # A frame that has no partner is dropped, unless it is the only one.
       pairs = real[:, : 2 * y.shape[1]].reshape(len(real), -1, 2)

@@ -1,11 +1,14 @@
-"""1-D convolutions and the norm over time of raw-waveform models, with derivatives written out.
+"""Convolutions, pooling and the norm over time, with derivatives written out.
 
 XLA derives slow programs for some of them on CPUs: both gradients of a strided convolution (1.2 to
 1.5 times slower than here), the weight gradient of a grouped one (25 times slower than PyTorch's),
-and sums over a long time axis in the backward pass of norms. Here the first are convolutions
-without stride and products of blocks of samples, the second is one product for a few taps, the
-third are products with a vector of weights.
-Letters: b batch, n frames, c channels, i channels in, o channels out, p kernel taps, g groups.
+that of a 3 x 3 convolution (2.7 times slower than here), the gradient of a maximum over windows
+(3 times), and sums over a long time axis in the backward pass of norms. Here the first are
+convolutions without stride and products of blocks of samples, the second is one product for a few
+taps, the third one product a clip, the fourth choices between slices, the last products with a
+vector of weights.
+Letters: b batch, n frames, c channels, i channels in, o channels out, p kernel taps, g groups,
+s spectrogram frames, f mel bins.
 """
 
 import functools
@@ -173,6 +176,76 @@ def _grouped_backward(groups, padding, kept, g):
 
 
 grouped_conv1d.defvjp(_grouped_forward, _grouped_backward)
+
+
+# -- Over time and frequency ------------------------------------------------------------------
+
+
+@jax.custom_vjp
+def conv3x3(x: Float[Array, 'b s f i'], kernel: Float[Array, '3 3 i o']) -> Float[Array, 'b s f o']:
+  """Convolution with one zero around."""
+  if x.shape[-1] > 1:
+    return _conv3x3(x, kernel)
+
+  def product(x, kernel):
+    return (_columns(x) @ kernel.reshape(9, -1)).reshape(*x.shape[:3], -1)
+
+  return jax.lax.platform_dependent(x, kernel, cpu=product, default=_conv3x3)
+
+
+def _conv3x3(x, kernel):
+  edges = [(1, 1), (1, 1)]
+  return jax.lax.conv_general_dilated(
+    x, kernel, (1, 1), edges, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+  )
+
+
+def _columns(x):
+  """What the nine taps see: [b, s, f, i] -> [b s f, 9 i]."""
+  _, s, f, _ = x.shape
+  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  taps = [x[:, i : i + s, j : j + f] for i in range(3) for j in range(3)]
+  return jnp.concatenate(taps, axis=-1).reshape(-1, 9 * x.shape[-1])
+
+
+def _conv3x3_backward(kept, g):
+  x, kernel = kept
+
+  def derived(x, g):
+    return jax.vjp(lambda k: _conv3x3(x, k), kernel)[1](g)[0].astype(jnp.float32)
+
+  def written_out(x, g):
+    # A clip at a time stays in the cache, and its gradient is turned before the product.
+    def add(total, clip):
+      clip, grad = (a[None].astype(jnp.float32) for a in clip)
+      turned = jax.lax.optimization_barrier(grad.reshape(-1, grad.shape[-1]).T)
+      return total + turned @ _columns(clip), None
+
+    outputs, inputs = kernel.shape[3], kernel.shape[2]
+    total, _ = jax.lax.scan(add, jnp.zeros((outputs, 9 * inputs), jnp.float32), (x, g))
+    return total.T.reshape(kernel.shape)
+
+  dkernel = jax.lax.platform_dependent(x, g, cpu=written_out, default=derived)
+  dx = jax.vjp(lambda x: _conv3x3(x, kernel), x)[1](g)[0]
+  return dx, dkernel.astype(kernel.dtype)
+
+
+conv3x3.defvjp(lambda x, kernel: (conv3x3(x, kernel), (x, kernel)), _conv3x3_backward)
+
+
+def max_pool2(x: Float[Array, 'b s f c']) -> Float[Array, 'b s2 f2 c']:
+  """Maximum over 2 x 2; an odd last row or column is left out.
+
+  Of equal values the first one gets the gradient, by frequency before time, as in PyTorch with
+  frequency as its rows.
+  """
+  s, f = (n // 2 * 2 for n in x.shape[1:3])
+
+  def larger(a, b):
+    return jnp.where(b > a, b, a)
+
+  x = larger(x[:, :s:2, :f], x[:, 1:s:2, :f])
+  return larger(x[:, :, ::2], x[:, :, 1::2])
 
 
 # -- Norm over time ----------------------------------------------------------------------------

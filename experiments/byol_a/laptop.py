@@ -1,0 +1,69 @@
+"""BYOL-A, d = 512, on Speech Commands, ESC-10 and FSDD: what a laptop learns in half an hour.
+
+export OIDO_DATA=/data
+python -m launch.train --config=experiments/byol_a/laptop.py --workdir=runs/byol
+python -m launch.evaluate --model=runs/byol --tasks=esc10,fsdd,fsdd_speaker,speech_commands \
+  --protocol=probe,logistic,knn --out=runs/byol-scores
+
+$OIDO_DATA holds the folders speech_commands_v2_test, esc10 and fsdd, each with a labels.csv (path,
+label, split or fold). No label is read in training. Tasks with folds have no training part: all
+their clips are heard, without labels; of FSDD only the training clips are. Figures are in
+experiments/README.md. `:debug` runs on the built-in corpus.
+
+The model is v1's (arXiv 2103.06695) at its published width; what is smaller is the projector, the
+batch and the memory, and the average moves faster, because the run is short.
+"""
+
+import os
+
+import ml_collections
+
+
+def get_config(arg=''):
+  if arg not in ('', 'debug'):
+    raise ValueError(f"laptop.py has no variant {arg!r}: give nothing, or 'debug'.")
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.total_steps = 1200
+
+  root = os.environ.get('OIDO_DATA', 'data')
+  config.data = dict(
+    # Pieces of a second: a clip of five then counts as five, not as one.
+    source=[
+      dict(name=f'{root}/speech_commands_v2_test', args=dict(cut_seconds=1.0)),
+      dict(name=f'{root}/esc10', args=dict(cut_seconds=1.0)),
+      dict(name=f'{root}/fsdd', args=dict(split='train')),
+    ],
+    split=None,
+    sample_rate=16_000,
+    seconds=0.95,
+    crop='random',
+    batch_size=64,
+  )
+  config.model = dict(
+    name='byol_a',
+    args=dict(size='v1_d512', padding='both', norm_clips=10_000, bank=512, projection_hidden=1024),
+  )
+  config.objective = dict(name='bootstrap', args=dict())
+  config.teacher = dict(decay=0.99, forward=True)
+  config.optim = dict(
+    name='adamw', lr=1e-3, weight_decay=0.0, schedule=dict(name='cosine', warmup_steps=50)
+  )
+  config.evals = dict()
+  config.watch = dict(
+    projection_std=dict(min=0.05, after=200), effective_rank=dict(min=1.1, after=200)
+  )
+  config.log_every = 10
+  config.checkpoint = dict(every=400, keep=2)
+
+  if arg == 'debug':
+    config.total_steps = 3
+    with config.ignore_type():  # a name in place of a list
+      config.data.source = 'builtin'
+    config.data.batch_size = 8
+    config.model.args.update(
+      channels=16, hidden=32, width=32, projection=16, projection_hidden=32, bank=12
+    )
+    config.log_every = 1
+    config.checkpoint.every = 2
+  return config
