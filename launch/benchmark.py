@@ -4,7 +4,7 @@ python -m launch.benchmark --what=features,training,speech,input,startup --out=r
 
 A ratio above 1 means that oido is the faster one. `features`, `training` and `speech` compare with
 torch and transformers, `input` with torch's DataLoader: they need the [parity] extra; `clustering`
-compares with scikit-learn: the [test] extra.
+compares with scikit-learn: the [test] extra; `byol` (--batch=64 is what was measured) with torch.
 """
 
 import json
@@ -22,10 +22,10 @@ WHAT = flags.DEFINE_list(
 )
 REPEATS = flags.DEFINE_integer('repeats', 7, 'Rounds; the median counts.', lower_bound=1)
 OUT = flags.DEFINE_string('out', None, 'JSON file for the rows (optional).')
-SIZE = flags.DEFINE_string('size', 'base', 'Model size of training and speech.')
+SIZE = flags.DEFINE_string('size', 'base', 'Model size of training and speech; v1_d512, … of byol.')
 MODEL = flags.DEFINE_enum('model', 'wav2vec2', ['wav2vec2', 'hubert', 'wavlm'], 'Model of speech.')
 DECODER = flags.DEFINE_enum('decoder', 'swin', ['swin', 'global'], 'Decoder of the training step.')
-BATCH = flags.DEFINE_integer('batch', 4, 'Batch size of training and speech.', lower_bound=1)
+BATCH = flags.DEFINE_integer('batch', 4, 'Batch size of training, speech and byol.', lower_bound=1)
 SECONDS = flags.DEFINE_float('seconds', 10.0, 'Length of the clips of speech.', lower_bound=0.1)
 
 
@@ -73,6 +73,13 @@ def _clustering():
   return clustering.compare_clustering(repeats=min(REPEATS.value, 3))
 
 
+def _byol():
+  from launch.benchmarks import byol
+
+  size = SIZE.value if SIZE.value.startswith('v1') else 'v1_d512'
+  return byol.compare_byol(size=size, batch=BATCH.value, repeats=REPEATS.value)
+
+
 BENCHMARKS = dict(
   features=_features,
   training=_training,
@@ -80,6 +87,7 @@ BENCHMARKS = dict(
   input=_input,
   startup=_startup,
   clustering=_clustering,
+  byol=_byol,
 )
 # What is not in the [parity] extra.
 EXTRAS = {'clustering': 'test'}

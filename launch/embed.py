@@ -29,8 +29,9 @@ OUT = flags.DEFINE_string('out', None, 'File to write, .npz or .parquet.')
 LAYERS = flags.DEFINE_string('layers', 'last', "'last', 'all', or a number (0 is the stem).")
 POOL = flags.DEFINE_string(
   'pool',
-  'mean',
-  "Over time: mean, max, mean+max, mean_std, mean_bands, mean_std_bands; 'none' for every token.",
+  None,
+  "Over time: mean, max, mean+max, mean_std, mean_bands, mean_std_bands; 'none' for every token "
+  "(the model's usual one if not given: mean; BYOL-A's mean+max).",
 )
 SPLIT = flags.DEFINE_string('split', None, 'Only the clips of this split of the input.')
 DATA_ROOT = flags.DEFINE_string(

@@ -23,17 +23,27 @@ MODEL = flags.DEFINE_list(
 RELEASE = flags.DEFINE_string('release', None, 'Whose original weights --model is, e.g. audio_mae.')
 TASKS = flags.DEFINE_string('tasks', None, 'Names of tasks or folders, A,B for several.')
 SUITE = flags.DEFINE_string(
-  'suite', None, 'A named list of tasks instead: builtin, small, general, …'
+  'suite',
+  None,
+  'A named list of tasks instead: builtin, small, evar, hear, audioset. Tasks of it whose data are '
+  'absent are listed with what prepares them.',
 )
 DATA_ROOT = flags.DEFINE_string(
   'data_root', None, 'Folder of the data sets ($OIDO_DATA if not given).'
+)
+PIN = flags.DEFINE_string(
+  'pin',
+  None,
+  'A list of clips (JSON): where it exists only those take part, and those that are absent are '
+  'counted; else it is written with the clips of this run.',
 )
 OUT = flags.DEFINE_string('out', None, 'Folder for what is written (made when missing).')
 CACHE = flags.DEFINE_string('cache', None, 'Folder of the embeddings (OUT/cache if not given).')
 PROTOCOL = flags.DEFINE_list(
   'protocol',
   ['probe'],
-  'probe (Adam), logistic (the probe at its optimum), knn, finetune; A,B for several.',
+  'probe (Adam), evar (the probe with the published settings), logistic (at its optimum), knn, '
+  'finetune; A,B for several.',
 )
 STEPS = flags.DEFINE_integer('finetune_steps', 500, 'Fine-tuning: steps a fold.', lower_bound=1)
 BATCH = flags.DEFINE_integer('finetune_batch_size', 32, 'Fine-tuning: clips a step.', lower_bound=1)
@@ -49,7 +59,17 @@ LAYERS = flags.DEFINE_string(
   'layers', 'last', "'last', a number (0 is the stem), 'mean', or 'all': the best on validation."
 )
 POOL = flags.DEFINE_string(
-  'pool', 'mean', 'Over time: mean, max, mean+max, mean_std, mean_bands, mean_std_bands.'
+  'pool',
+  None,
+  'Over time: mean, max, mean+max, mean_std, mean_bands, mean_std_bands (the usual one of each '
+  'model if not given: mean; that of BYOL-A is mean+max).',
+)
+STATISTICS = flags.DEFINE_enum(
+  'statistics',
+  'task',
+  ['task', 'weights'],
+  "What BYOL-A is normalised by: 'task', its training clips (published), or 'weights', what is in "
+  'them.',
 )
 command.required('model', 'out')
 command.distributed_flags()
@@ -97,13 +117,37 @@ def finetuning(paths, out):
   return protocol
 
 
+def prepare(names):
+  """(tasks, name -> why not of those of a suite whose data are absent)."""
+  from research.errors import InputError
+  from research.evals import pins, tasks
+
+  listed = pins.read(PIN.value) if PIN.value else None
+  asked = set(tasks.names(TASKS.value, None)) if TASKS.value else set()
+  prepared, absent = [], {}
+  for name in names:
+    try:
+      task = tasks.get(name)
+      prepared.append(
+        tasks.prepare(task, DATA_ROOT.value, pins.of(listed, str(PIN.value), task.name))
+      )
+    except InputError as error:
+      # A suite is scored on what is there; a task that was asked for by name has to be.
+      if name in asked:
+        raise
+      absent[name] = str(error)
+  if not prepared:
+    raise InputError('\n'.join(['No task can be scored.', *absent.values()]))
+  return prepared, absent
+
+
 def main(argv):
   del argv
   command.start_jax()
   import jax
 
   from research.errors import InputError, unknown
-  from research.evals import harness, probe, protocols, report, tables, tasks
+  from research.evals import harness, pins, probe, protocols, published, report, tables, tasks
 
   # Before the weights are read, which takes a while.
   for name in PROTOCOL.value:
@@ -112,9 +156,12 @@ def main(argv):
   if Path(str(OUT.value)).exists() and not Path(str(OUT.value)).is_dir():
     raise InputError(f'--out={OUT.value} is a file; give a folder.')
   names = tasks.names(TASKS.value, SUITE.value)
-  prepared = [tasks.prepare(name, DATA_ROOT.value) for name in names]
+  prepared, absent = prepare(names)
   options = protocols.Options(
-    layers=LAYERS.value, pool=POOL.value, probe=probe.ProbeConfig(seeds=SEEDS.value)
+    layers=LAYERS.value,
+    pool=POOL.value,
+    statistics=STATISTICS.value,
+    probe=probe.ProbeConfig(seeds=SEEDS.value),
   )
   made, paths = systems(MODEL.value, RELEASE.value, BASELINES.value, RANDOM_SEEDS.value)
   rows = harness.evaluate(
@@ -125,11 +172,16 @@ def main(argv):
     use=PROTOCOL.value,
     known={**protocols.PROTOCOLS, 'finetune': finetuning(paths, str(OUT.value))},
     options=options,
+    absent=absent,
   )
+  if PIN.value and jax.process_index() == 0 and pins.read(PIN.value) is None:
+    pins.write(PIN.value, prepared)
+    print(f'pinned the clips of this run in {PIN.value}')
   if jax.process_index() == 0:
     print()
-    for table in tables.comparison(rows):
-      print(table.markdown())
+    others = published.rows([task.task.name for task in prepared])
+    for table in (*tables.comparison(rows, others), tables.absent(absent)):
+      print(table.markdown() if table else '', end='\n' if table else '')
     for note in tables.notes(rows):
       print(f'- {note}')
     print(f'report: {report.write_report(str(OUT.value))}', flush=True)

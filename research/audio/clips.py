@@ -77,6 +77,8 @@ class Table:
     label_sets: column -> its classes in published order, where that is not the sorted order.
     splits: name a person may ask for -> values of the column `split` that it stands for.
     seconds: known durations, NaN where unknown; filled when they are asked for.
+    absent: value of the column `split` -> clips that the published lists name but that have no
+      audio file here.
   """
 
   name: str
@@ -86,6 +88,7 @@ class Table:
   label_sets: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
   splits: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
   seconds: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+  absent: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     if len(set(self.ids)) != len(self.ids):

@@ -278,6 +278,7 @@ def _index(
     'shards': [p['shard'] for p in parts],
     'label_sets': shards.label_sets(source),
     'splits': {k: list(v) for k, v in source.table.splits.items()},
+    'absent': dict(source.table.absent),
     'ids': [i for p in parts for i in p['ids']],
     'durations': [d for p in parts for d in p['durations']],
     'columns': {n: [v for p in parts for v in p['columns'].get(n, [])] for n in names},

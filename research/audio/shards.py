@@ -126,6 +126,7 @@ def array_record(path: str, verify: bool = False) -> Source:
     label_sets={k: tuple(v) for k, v in index['label_sets'].items()},
     splits={k: tuple(v) for k, v in index['splits'].items()},
     seconds=np.array(index['durations'], np.float64),
+    absent=index.get('absent', {}),
   )
   return Source(table)
 

@@ -33,7 +33,7 @@ def embed_source(
   *,
   cache: str | os.PathLike,
   layers: Sequence[int],
-  pool: str = 'mean',
+  pool: str | None = None,
   seconds: float | None = None,
   max_bad_fraction: float = 0.5,
   progress: Callable[[int], None] = lambda done: None,
@@ -48,7 +48,7 @@ def embed_source(
     source: clips.
     cache: folder for `<key>/layer_XX.npy`.
     layers: which layers.
-    pool: one of `pooling.NAMES`.
+    pool: one of `pooling.NAMES`; None for the system's usual one.
     seconds: only so much of each clip, from its start.
     max_bad_fraction: share of unreadable clips above which it stops.
     progress: called with the number of clips done.
@@ -56,7 +56,7 @@ def embed_source(
   Raises:
     InputError: unknown pooling, too many bad files.
   """
-  pool = embedder.pool or pool
+  pool = embedder.pooling(pool)
   parts = dict(
     system=embedder.fingerprint(), source=source.fingerprint(), files=_files_hash(source)
   )

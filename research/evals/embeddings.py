@@ -19,6 +19,7 @@ from jaxtyping import Array
 
 from research.errors import InputError, unknown
 from research.features.frontend import Frontend
+from research.models import pooling
 
 Embed = Callable[[Any, Array, Array], tuple[Array, Array]]
 
@@ -38,6 +39,7 @@ class Embedder:
     weights: hash of the weights.
     kind: 'model', 'random' or 'logmel'.
     pool: the pooling that belongs to it and that options do not change; None for any.
+    usual_pool: the pooling where options name none.
     max_seconds: longest clip that it takes in one piece; None for any.
   """
 
@@ -48,7 +50,22 @@ class Embedder:
   weights: str
   kind: str = 'model'
   pool: str | None = None
+  usual_pool: str = 'mean'
   max_seconds: float | None = None
+
+  @property
+  def takes_statistics(self) -> bool:
+    """Whether it is normalised by the statistics of what it is used on."""
+    return hasattr(getattr(self.apply, 'model', None), 'with_statistics')
+
+  def with_statistics(self, mean: float, std: float) -> 'Embedder':
+    """The same system normalised by these; only where `takes_statistics`."""
+    model = self.apply.model.with_statistics(mean, std)  # type: ignore[attr-defined]
+    return dataclasses.replace(self, apply=_Apply(model), frontend=model.frontend)
+
+  def pooling(self, asked: str | None) -> str:
+    """The pooling that is used where `asked` is asked for; None asks for the usual one."""
+    return self.pool or asked or self.usual_pool
 
   @property
   def sample_rate(self) -> int:
@@ -163,7 +180,15 @@ def from_model(
   # The arguments count: the same tensors read with other settings are other embeddings.
   weights = weights or digest(repr(model), weights_hash(variables))
   longest = getattr(model, 'MAX_SECONDS', None)
-  return Embedder(name, _Apply(model), variables, model.frontend, weights, max_seconds=longest)
+  return Embedder(
+    name,
+    _Apply(model),
+    variables,
+    model.frontend,
+    weights,
+    usual_pool=pooling.usual(model),
+    max_seconds=longest,
+  )
 
 
 def random_init(model: Any, seed: int = 0) -> Embedder:

@@ -36,7 +36,7 @@ def export(
   out: str | os.PathLike,
   *,
   layers: Sequence[int],
-  pool: str = 'mean',
+  pool: str | None = None,
   seconds: float | None = None,
   about: dict[str, Any] | None = None,
   overwrite: bool = False,
@@ -56,7 +56,7 @@ def export(
     source: clips.
     out: the file; its ending says which kind.
     layers: which layers.
-    pool: one of `pooling.NAMES`, or 'none'.
+    pool: one of `pooling.NAMES`, or 'none'; None for the system's usual one.
     seconds: only so much of each clip, from its start.
     about: what to say about the model in the file.
     overwrite: whether a file that is there may be replaced.
@@ -71,6 +71,7 @@ def export(
       are in the way, nothing could be embedded, or the disk is full.
   """
   out = check_out(out, overwrite)
+  pool = embedder.pooling(pool)
   about = {**(about or {}), 'layers': list(layers), 'pool': pool, 'max_seconds': seconds}
   about |= {'weights': embedder.weights, 'frontend': embedder.frontend.to_dict()}
   job = _Job(out, source, dict(about, source=source.fingerprint()))

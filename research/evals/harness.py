@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from research.errors import unknown
-from research.evals import jobs, maps, protocols, report, svg, tables
+from research.evals import jobs, maps, protocols, published, report, svg, tables
 from research.evals.embeddings import Embedder
 from research.evals.progress import bar
 from research.evals.protocols import Options, Protocol, System
@@ -30,6 +30,7 @@ def evaluate(
   use: Sequence[str] = ('probe',),
   known: Mapping[str, Protocol] = protocols.PROTOCOLS,
   options: Options | None = None,
+  absent: Mapping[str, str] = {},
   kinds: Mapping[str, Sequence[str]] = KINDS,
   say: Callable[[str], None] = lambda text: print(text, flush=True),
 ) -> list[dict[str, Any]]:
@@ -43,6 +44,7 @@ def evaluate(
     use: names of protocols.
     known: name -> protocol; more may be added to `protocols.PROTOCOLS`.
     options: layers, pooling and how probes are trained; None for the defaults.
+    absent: tasks that were asked for but cannot be scored, and why: part of what is written.
     kinds: protocol -> kinds of systems that it is for; others are for all.
     say: prints a line.
 
@@ -84,7 +86,7 @@ def evaluate(
       for row in kept:
         say(f'{name} {row["task"]}: {row["system"]} {tables.score_text(row)}')
       rows += kept
-  write(out, rows, plane(systems, tasks))
+  write(out, rows, plane(systems, tasks), absent)
   return rows
 
 
@@ -113,15 +115,25 @@ def plane(systems: Sequence[System], tasks: Sequence[Prepared]) -> dict[str, Any
   return arrays
 
 
-def write(out: Path, rows: list[dict[str, Any]], arrays: Mapping[str, Any]) -> None:
+def write(
+  out: Path, rows: list[dict[str, Any]], arrays: Mapping[str, Any], absent: Mapping[str, str] = {}
+) -> None:
   """scores.json, the tables and the pictures; each file appears whole or not at all."""
   out.mkdir(parents=True, exist_ok=True)
-  jobs.replace_text(out / 'scores.json', json.dumps({'format': FORMAT, 'rows': rows}, indent=1))
-  shown = [*tables.comparison(rows), tables.details(rows)]
+  others = published.rows(list(dict.fromkeys(row['task'] for row in rows)))
+  content = {'format': FORMAT, 'rows': rows, 'published': others, 'absent': dict(absent)}
+  jobs.replace_text(out / 'scores.json', json.dumps(content, indent=1))
+  made = [
+    *tables.comparison(rows, others),
+    tables.absent(absent),
+    tables.sensitivity(rows),
+    tables.details(rows),
+  ]
+  shown = [table for table in made if table is not None]
   remarks = tables.notes(rows)
   text = '\n'.join(t.markdown() for t in shown) + ''.join(f'\n- {n}' for n in remarks) + '\n'
   jobs.replace_text(out / 'scores.md', text)
-  jobs.replace_text(out / 'scores.html', report.page('Scores', [report.score_section(rows)]))
+  jobs.replace_text(out / 'scores.html', report.page('Scores', [report.score_section(content)]))
   for row in rows:
     if 'confusion' in row and row['kind'] in ('model', 'published'):
       title = f'{row["task"]}: {row["system"]}, {row["protocol"]}'

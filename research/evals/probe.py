@@ -35,10 +35,26 @@ class ProbeConfig:
   learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
   weight_decays: tuple[float, ...] = (0.0, 1e-3, 1e-2, 1e-1)
   seeds: int = 3
-  batch_size: int = 256  # at most; a quarter of the rows where that is less
+  batch_size: int = 256  # at most; less where a pass would have fewer than `min_batches`
+  min_batches: int = 4  # with one, every seed would train alike
   max_rounds: int = 60
   min_round_steps: int = 20
   patience: int = 10
+
+
+# EVAR's linear evaluation (lineareval.py, 2pass_lineareval.py): Adam, no schedule, no last training
+# with the validation rows. Its learning rate is given for each system and task, from 3e-5 to 1e-3
+# for BYOL-A v2; here validation chooses among them. Its loss is divided by the number of classes,
+# which Adam does not notice.
+EVAR = ProbeConfig(
+  learning_rates=(3e-5, 1e-4, 3e-4, 1e-3),
+  weight_decays=(1e-8,),
+  batch_size=200,
+  min_batches=1,
+  max_rounds=200,
+  min_round_steps=1,
+  patience=20,
+)
 
 
 class ProbeResult(NamedTuple):
@@ -229,8 +245,8 @@ def _start(optimizer: Any, seeds: int, points: int, width: int, num_classes: int
 
 def _passes(x, y, train, num_train, rates, decays, config: ProbeConfig):
   """(optimizer, one_pass); one_pass(params, opt_state, keys) -> the same after a round."""
-  # Four batches a pass at least: with one, every seed would train alike.
-  batch = min(config.batch_size, max(MIN_BATCH, train.shape[0] // 4), train.shape[0])
+  most = max(MIN_BATCH, train.shape[0] // config.min_batches)
+  batch = min(config.batch_size, most, train.shape[0])
   steps = max(config.min_round_steps, train.shape[0] // batch)
   optimizer = optax.scale_by_adam()
 

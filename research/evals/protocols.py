@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from research.evals import knn, logistic, probe, scores
+from research.evals import input_statistics, knn, logistic, probe, scores
 from research.evals.cache import Features, embed_source
 from research.evals.embeddings import Embedder, layer_indices
+from research.evals.input_statistics import Statistics
 from research.evals.probe import ProbeConfig
 from research.evals.tasks import Prepared
 
@@ -27,15 +28,19 @@ class Options:
   Attributes:
     layers: 'last', an index, 'mean' (average of all), or 'all': the layer too is chosen on the
       validation rows, in each fold by itself.
-    pool: one of `pooling.NAMES`; systems with a pooling of their own keep it.
+    pool: one of `pooling.NAMES`, None for each system's usual one; systems with a pooling of their
+      own keep it.
     probe: how the linear probe is trained.
     neighbours: counts that kNN tries.
+    statistics: by what models are normalised that are normalised by what they are used on (BYOL-A):
+      'task', statistics of its training clips, as published; 'weights', those in the weights.
   """
 
   layers: str | int = 'last'
-  pool: str = 'mean'
+  pool: str | None = None
   probe: ProbeConfig = dataclasses.field(default_factory=ProbeConfig)
   neighbours: tuple[int, ...] = knn.NEIGHBOURS
+  statistics: str = 'task'
 
 
 class System:
@@ -47,12 +52,26 @@ class System:
     # Baselines without depth have one layer, whatever is asked of the model.
     self.layers = layer_indices(options.layers, count) if count > 1 else (0,)
     self._features: dict[str, Features] = {}
+    self._tuned: dict[str, tuple[Embedder, Statistics | None]] = {}
+
+  def tuned(self, task: Prepared) -> tuple[Embedder, Statistics | None]:
+    """The embedder as the task uses it, and the task's statistics where it is normalised by them;
+    on all processes at once."""
+    name = task.task.name
+    if name not in self._tuned:
+      found = None
+      embedder = self.embedder
+      if embedder.takes_statistics and self.options.statistics == 'task':
+        found = input_statistics.of_task(embedder, task)
+        embedder = embedder.with_statistics(found.mean, found.std)
+      self._tuned[name] = embedder, found
+    return self._tuned[name]
 
   def features(self, task: Prepared, progress: Callable[[int], None] = lambda n: None) -> Features:
     """Embeddings of the task's clips; on all processes at once, the result on process 0."""
     if task.task.name not in self._features:
       self._features[task.task.name] = embed_source(
-        self.embedder,
+        self.tuned(task)[0],
         task.source,
         cache=self.cache,
         layers=self.layers,
@@ -98,6 +117,19 @@ def linear_probe(system: System, task: Prepared, options: Options) -> dict[str, 
 
   The winner is trained again with the validation rows, unless the data set sets them apart itself.
   """
+  refit = not task.splits.published_validation
+  return _probe('probe', system, task, options.probe, refit)
+
+
+def evar(system: System, task: Prepared, options: Options) -> dict[str, Any]:
+  """Linear probe as EVAR trains it (`probe.EVAR`)."""
+  config = dataclasses.replace(probe.EVAR, seeds=options.probe.seeds)
+  return _probe('evar', system, task, config, refit=False)
+
+
+def _probe(
+  name: str, system: System, task: Prepared, settings: ProbeConfig, refit: bool
+) -> dict[str, Any]:
   valid = system.features(task).valid
   folds = [fold.only(valid) for fold in task.splits.folds]
   pad_to = (max(len(f.train) for f in folds), max(len(f.validation) for f in folds))
@@ -121,14 +153,13 @@ def linear_probe(system: System, task: Prepared, options: Options) -> dict[str, 
     }
     return Fold(found.test_scores, found.validation, chosen, found.grid)
 
-  refit = not task.splits.published_validation
   # One seed is enough to tell layers apart, and their validation scores need no last training.
-  one = dataclasses.replace(options.probe, seeds=1)
+  one = dataclasses.replace(settings, seeds=1)
   return row(
-    'probe',
+    name,
     system,
     task,
-    lambda x, rows: fit(x, rows, options.probe, refit),
+    lambda x, rows: fit(x, rows, settings, refit),
     lambda x, rows: fit(x, rows, one, False),
   )
 
@@ -191,6 +222,7 @@ def nearest_neighbours(system: System, task: Prepared, options: Options) -> dict
 Protocol = Callable[[System, Prepared, Options], dict[str, Any]]
 PROTOCOLS: dict[str, Protocol] = {
   'probe': linear_probe,
+  'evar': evar,
   'logistic': logistic_regression,
   'knn': nearest_neighbours,
 }
@@ -281,7 +313,7 @@ def _result(task: Prepared, folds: list[Fold], tests: list[np.ndarray]) -> dict[
 
 def _identity(protocol: str, system: System, task: Prepared, features: Features) -> dict[str, Any]:
   """Everything that is needed to know what was scored on what."""
-  embedder = system.embedder
+  embedder, statistics = system.tuned(task)
   width = next(iter(features.layers.values())).shape[1]
   return {
     'task': task.task.name,
@@ -290,7 +322,8 @@ def _identity(protocol: str, system: System, task: Prepared, features: Features)
     'protocol': protocol,
     'weights': embedder.weights,
     'frontend': embedder.frontend.to_dict(),
-    'pool': embedder.pool or system.options.pool,
+    'statistics': statistics._asdict() if statistics else None,
+    'pool': embedder.pooling(system.options.pool),
     'width': width,
     'label': task.label,
     'split': {
@@ -301,6 +334,7 @@ def _identity(protocol: str, system: System, task: Prepared, features: Features)
     },
     'clips': len(task.source),
     'clips_dropped': task.dropped,
+    'attrition': dict(task.attrition),
     'clips_missing': len(features.missing),
     'missing': dict(list(features.missing.items())[:100]),
     'embed_seconds': round(features.seconds, 3),

@@ -46,12 +46,13 @@ def write_report(workdir: str | os.PathLike) -> Path:
   workdir = Path(workdir)
   config = _json(workdir / 'config.json', {})
   metrics = read_lines(workdir / 'metrics.jsonl')
-  scores = _json(workdir / 'scores.json', {}).get('rows', [])
+  found = _json(workdir / 'scores.json', {})
+  scores = found.get('rows', [])
   sections = [
     headline(config, metrics, scores),
     curve_section(metrics),
     picture_section(workdir / 'pictures.npz', config),
-    score_section(scores),
+    score_section(found),
     map_section(workdir / 'map.npz'),
     bad_file_section(read_lines(workdir / 'bad_files.jsonl')),
     config_section(config),
@@ -243,12 +244,16 @@ def spectrogram_png(x: np.ndarray, low: float, high: float) -> str:
   return f'data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}'
 
 
-def score_section(rows: Sequence[Mapping[str, Any]]) -> str:
-  """Score tables with the baselines, confusion matrices, per-class scores, how they were made."""
+def score_section(scores: Mapping[str, Any]) -> str:
+  """Score tables with the baselines and published figures, confusion matrices, per-class scores,
+  how they were made; from the content of scores.json."""
+  rows = scores.get('rows', [])
   if not rows:
     return ''
   parts = ['<h2>How good the embeddings are</h2>']
-  parts += [table.html() for table in tables.comparison(rows)]
+  parts += [table.html() for table in tables.comparison(rows, scores.get('published', ()))]
+  if (absent := tables.absent(scores.get('absent', {}))) is not None:
+    parts.append(absent.html())
   over = sorted({f'{row["ci_over"]}' for row in rows if row.get('ci') is not None})
   interval = f', ± the 95 % Student t interval over {" or ".join(over)}' if over else ''
   parts.append(
@@ -265,6 +270,8 @@ def score_section(rows: Sequence[Mapping[str, Any]]) -> str:
   if pictures:
     parts.append(f'<h3>Confusion</h3><div class="charts">{"".join(pictures)}</div>')
   parts += [_per_class(row) for row in rows if row['kind'] == 'model']
+  if (spread := tables.sensitivity(rows)) is not None:
+    parts.append(f'<details><summary>{spread.title}</summary>{spread.html()}</details>')
   parts.append(f'<details><summary>Details</summary>{tables.details(rows).html()}</details>')
   return '\n'.join(parts)
 

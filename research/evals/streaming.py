@@ -16,8 +16,8 @@ from jaxtyping import Array
 from research.audio import pipeline
 from research.audio.bad_files import BadFiles
 from research.errors import unknown
-from research.evals import pooling
 from research.evals.embeddings import Embed, Embedder
+from research.models import pooling
 
 # Seconds of audio in a batch, all processes together: bounds the memory that long clips need.
 BATCH_SECONDS = 320.0

@@ -5,11 +5,13 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from research.evals.published import PROTOCOLS as PUBLISHED_NAMES
 from research.evals.svg import number
 
 KINDS = {'model': 0, 'published': 1, 'random': 2, 'logmel': 3}
 PROTOCOL_NAMES = {
   'probe': 'Linear probe',
+  'evar': 'Linear probe as in EVAR',
   'logistic': 'Linear probe at its optimum (logistic regression)',
   'knn': 'Nearest neighbours',
   'finetune': 'Fine-tuning',
@@ -60,8 +62,18 @@ def score_text(row: Mapping[str, Any]) -> str:
   return text if row.get('ci') is None else f'{text} ± {row["ci"] * scale:.{digits}f}'
 
 
-def comparison(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
-  """One table a protocol: systems down, tasks across, the best of each task stressed."""
+# Which published figures stand beside which of ours.
+BESIDE = {'finetune': ('finetune',)}
+LINEAR = ('evar', 'hear')
+
+
+def comparison(
+  rows: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]] = ()
+) -> list[Table]:
+  """One table a protocol: systems down, tasks across, the best of each task stressed.
+
+  Published scores come last, labelled so, with what the system learned from; none is stressed.
+  """
   tables = []
   for protocol in dict.fromkeys(row['protocol'] for row in rows):
     mine = [row for row in rows if row['protocol'] == protocol]
@@ -73,6 +85,14 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     for name in order:
       found = [cells.get((name, task)) for task in task_names]
       body.append([name, *('' if row is None else score_text(row) for row in found)])
+    others = [p for p in published if p['protocol'] in BESIDE.get(protocol, LINEAR)]
+    for name in dict.fromkeys(p['system'] for p in others):
+      each = {p['task']: p for p in others if p['system'] == name}
+      about = next(iter(each.values()))
+      label = f'{name} (published: {PUBLISHED_NAMES[about["protocol"]]}; {about["supervision"]})'
+      cells_of = [f'{100 * each[t]["score"]:.1f}' if t in each else '' for t in task_names]
+      if any(cells_of):
+        body.append([label, *cells_of])
     for column, task in enumerate(task_names, start=1):
       scored = [cells[name, task]['score'] if (name, task) in cells else -1.0 for name in order]
       best |= {(r, column) for r, s in enumerate(scored) if s == max(scored)}
@@ -80,6 +100,57 @@ def comparison(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     header = ['', *(f'{task} ({metric[task].replace("_", " ")})' for task in task_names)]
     tables.append(Table(PROTOCOL_NAMES.get(protocol, protocol), header, body, frozenset(best)))
   return tables
+
+
+def sensitivity(rows: Sequence[Mapping[str, Any]]) -> Table | None:
+  """How much the settings matter: test scores over the grid that validation chose from; None where
+  no grid was scored on test.
+
+  They are of probes trained on the training clips alone, so 'chosen' may differ from the score.
+  """
+  header = [
+    'task', 'system', 'protocol', 'settings', 'chosen', 'best of the grid', 'median', 'worst',
+    'lr a step off', 'wd a step off', 'k a step off',
+  ]  # fmt: skip
+  body = []
+  for row in rows:
+    grid = [p for p in row.get('grid', ()) if 'test' in p]
+    if len(grid) < 2:
+      continue
+    scale = 1.0 if row['metric'] == 'd_prime' else 100.0
+    tests = sorted(p['test'] for p in grid)
+    chosen = max(grid, key=lambda p: p['validation'])
+    steps = [_step_off(grid, chosen, k) for k in ('learning_rate', 'weight_decay', 'neighbours')]
+    values = [chosen['test'], tests[-1], tests[len(tests) // 2], tests[0], *steps]
+    body.append(
+      [
+        row['task'],
+        row['system'],
+        row['protocol'],
+        str(len(grid)),
+        *('' if v is None else f'{scale * v:.1f}' for v in values),
+      ]
+    )
+  return Table('How much the settings matter (test scores)', header, body) if body else None
+
+
+def _step_off(
+  grid: Sequence[Mapping[str, float]], chosen: Mapping[str, float], key: str
+) -> float | None:
+  """The worse test score of the points that differ from the chosen one by a step in `key`."""
+  if key not in chosen:
+    return None
+  others = [k for k in chosen if k not in (key, 'validation', 'test')]
+  line = sorted((p for p in grid if all(p[k] == chosen[k] for k in others)), key=lambda p: p[key])
+  at = next(i for i, p in enumerate(line) if p[key] == chosen[key])
+  beside = [line[i]['test'] for i in (at - 1, at + 1) if 0 <= i < len(line)]
+  return min(beside) if beside else None
+
+
+def absent(reasons: Mapping[str, str]) -> Table | None:
+  """The tasks of a suite that were not scored, and why; None where all were."""
+  body = [[name, reason] for name, reason in reasons.items()]
+  return Table('Not scored', ['task', 'why, and what prepares it'], body) if body else None
 
 
 def details(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -142,6 +213,19 @@ def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     where = f'{row["task"]}, {row["system"]} ({row["protocol"]})'
     if row['split']['origin'].startswith('ours'):
       found.append(f'{row["task"]}: the split is {row["split"]["origin"]}.')
+    lost = row.get('attrition', {})
+    if lost.get('absent'):
+      parts = ', '.join(f'{n:,} of {part}' for part, n in lost['absent'].items())
+      share = 100 * sum(lost['absent'].values()) / lost['listed']
+      found.append(
+        f'{row["task"]}: {parts} in the published lists have no audio file here ({share:.1f} % of '
+        'all): scores on what is left are not those on the whole.'
+      )
+    if (pinned := lost.get('pinned')) is not None:
+      found.append(
+        f'{row["task"]}: on the pinned list {pinned["hash"]} of {pinned["clips"]:,} clips, '
+        f'{pinned["absent"]:,} of them absent here.'
+      )
     if row['clips_missing']:
       found.append(f'{where}: {row["clips_missing"]} of {row["clips"]} clips could not be used.')
     edges = sorted({e for c in row['chosen'] for e in c.get('at_edge', ())})

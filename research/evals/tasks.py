@@ -1,6 +1,7 @@
 """Tasks as data: what is classified, by which column, how it is split and what is reported."""
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -118,6 +119,9 @@ class Prepared:
     classes: names of the c classes.
     splits: rows of `source`.
     dropped: clips of the data without a label or outside the splits.
+    attrition: 'listed', clips in the published lists of the splits used; 'absent', split -> those
+      without an audio file; 'pinned', where a list was given: its 'clips', 'hash', how many are
+      'absent' here, and the 'first' of them.
   """
 
   task: Task
@@ -126,6 +130,7 @@ class Prepared:
   classes: tuple[str, ...]
   splits: splits.Splits
   dropped: int
+  attrition: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @property
   def metric(self) -> str:
@@ -177,20 +182,29 @@ def names(tasks: str | Sequence[str] | None, suite: str | None = None) -> list[s
   return given
 
 
-def prepare(task: Task | str, data_root: str | os.PathLike | None = None) -> Prepared:
+def prepare(
+  task: Task | str,
+  data_root: str | os.PathLike | None = None,
+  pinned: Sequence[str] | None = None,
+) -> Prepared:
   """Opens a task's data and splits them.
 
   Args:
     task: an entry, its name, or a folder.
     data_root: folder of the data sets; $OIDO_DATA by default.
+    pinned: ids of the only clips that take part, so that a score is on the same clips elsewhere.
 
   Raises:
-    InputError: the data are not there, or have no such column; says what to do.
+    InputError: the data are not there, hold none of the pinned clips, or have no such column; says
+      what to do.
   """
   task = get(task) if isinstance(task, str) else task
   whole = _open(task, data_root or os.environ.get(datasets.ROOT))
   column = task.label or _label_column(whole)
   source = _filter(task, whole, column)
+  attrition: dict[str, Any] = {}
+  if pinned is not None:
+    source, attrition['pinned'] = _pinned(task, source, pinned)
   values = source.column(column)
   several = any(not isinstance(v, str) for v in values)
   metric = task.metric or ('mAP' if several else 'accuracy')
@@ -208,6 +222,7 @@ def prepare(task: Task | str, data_root: str | os.PathLike | None = None) -> Pre
   folds = tuple(
     splits.Split(*(np.searchsorted(used, r) for r in fold.rows())) for fold in made.folds
   )
+  attrition |= _attrition(source.select(used))
   return Prepared(
     task=dataclasses.replace(task, label=column, metric=metric),
     source=source.select(used),
@@ -215,6 +230,7 @@ def prepare(task: Task | str, data_root: str | os.PathLike | None = None) -> Pre
     classes=classes,
     splits=dataclasses.replace(made, folds=folds),
     dropped=len(whole) - len(used),
+    attrition=attrition,
   )
 
 
@@ -263,6 +279,30 @@ def _filter(task: Task, source: Any, column: str) -> Any:
   if not keep.any():
     raise InputError(f'Task {task.name}: no clip of {source.name!r} has a value in {column!r}.')
   return source.select(np.flatnonzero(keep))
+
+
+def _pinned(task: Task, source: Any, pinned: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+  """The clips of the list that are there, and what is to be said about it."""
+  wanted = set(pinned)
+  here = np.array([source.id(i) in wanted for i in range(len(source))], bool)
+  source = source.select(np.flatnonzero(here))
+  if not len(source):
+    raise InputError(
+      f'Task {task.name}: none of the {len(wanted):,} pinned clips is in {source.name!r}; is the '
+      'list of this task?'
+    )
+  absent = sorted(wanted - {source.id(i) for i in range(len(source))})
+  hash_ = hashlib.sha256('\n'.join(sorted(wanted)).encode()).hexdigest()[:16]
+  return source, dict(clips=len(wanted), hash=hash_, absent=len(absent), first=absent[:100])
+
+
+def _attrition(used: Any) -> dict[str, Any]:
+  """Clips of the published lists without an audio file, in the splits that the task uses."""
+  if not used.table.absent:
+    return {}
+  parts = set(used.column('split'))
+  absent = {part: n for part, n in used.table.absent.items() if part in parts}
+  return dict(listed=len(used) + sum(absent.values()), absent=absent)
 
 
 def _labels(source: Any, column: str, several: bool) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -6,7 +6,7 @@ byol_pytorch at 2aa84ee. The average is the teacher of the training state.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -149,16 +149,9 @@ def _linear(features: int, x: Array, dtype: Any, name: str) -> Array:
   return layers.Dense(features, dtype, kernel_init=draw, bias_init=draw, name=name)(x)
 
 
-def pooled(
-  tokens: Float[Array, 'b n d'], real: Bool[Array, 'b n'] | None = None
-) -> Float[Array, 'b d']:
+def pooled(tokens: Float[Array, 'b n d']) -> Float[Array, 'b d']:
   """Maximum plus mean over time."""
-  if real is None:
-    return tokens.max(axis=1) + tokens.mean(axis=1)
-  mask = real[:, :, None]
-  total = jnp.where(mask, tokens, 0.0).sum(axis=1)
-  top = jnp.where(mask, tokens, -jnp.inf).max(axis=1)
-  return top + total / jnp.maximum(mask.sum(axis=1).astype(jnp.float32), 1.0)
+  return tokens.max(axis=1) + tokens.mean(axis=1)
 
 
 class Mlp(nn.Module):
@@ -222,6 +215,9 @@ class ByolA(nn.Module):
   projection_hidden: int = 4096
   predictor: bool = True
   dtype: str = 'float32'
+
+  # How its clips are pooled where nothing else is asked (`models.pooling`).
+  POOL: ClassVar[str] = 'mean+max'
 
   def __post_init__(self):
     if self.size not in SIZES:
@@ -391,6 +387,10 @@ class ByolA(nn.Module):
     return jax.random.uniform(key, (b, 2, 8))
 
   # -- Embeddings ------------------------------------------------------------------------------
+
+  def with_statistics(self, mean: float, std: float) -> 'ByolA':
+    """The same model normalised by these, as published for what it is used on."""
+    return self.clone(norm='frontend', frontend=self.frontend.replace(mean=mean, std=std))
 
   def embed(
     self, audio: Float[AnyArray, 'b t'], audio_mask: Bool[AnyArray, 'b t']

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from research.audio.clips import Example
 from research.audio.decode import decode
 from research.errors import InputError, unknown
+from research.models import pooling
 
-POOLS = ('mean', 'none')
 # Clips are padded to lengths on a geometric grid, so that few programs are compiled.
 GROWTH = 1.25
 # Samples beyond this were never scaled to [-1, 1].
@@ -38,7 +38,7 @@ class Embedder:
     sample_rate: float | None = None,
     *,
     layers: str | int = 'last',
-    pool: str = 'mean',
+    pool: str | None = None,
     batch_size: int = 16,
   ) -> np.ndarray | list[np.ndarray]:
     """Embeddings of one clip or many, of any length.
@@ -47,20 +47,22 @@ class Embedder:
       audio: samples in [-1, 1] ([t] for one clip, [b, t] for several), a path, or a list of either.
       sample_rate: of arrays, Hz; they are resampled to the front-end's. Files know theirs.
       layers: 'last', 'all', or one by number (0 is the stem, negative from the end).
-      pool: 'mean' over a clip's tokens, or 'none' for every token.
+      pool: over a clip's tokens, a key of `models.pooling.POOLS`, or 'none' for every token; None
+        for the model's usual one: 'mean', or 'mean+max' for BYOL-A.
       batch_size: clips embedded at once, at most.
 
     Returns:
-      float32. One clip: [d] (pool 'mean') or [n, d] (pool 'none'); several: [b, d], or a list of
-      [n, d], in the order given. With layers='all' each has a leading layer axis per clip: [l, d],
-      [b, l, d] ….
+      float32. One clip: [k] (k = d, or 2 d for 'mean_std') or [n, d] (pool 'none'); several:
+      [b, k], or a list of [n, d], in the order given. With layers='all' each has a leading layer
+      axis per clip: [l, k], [b, l, k] ….
 
     Raises:
       InputError: a clip is too short for one frame (with both numbers), not finite, not readable,
         or an array comes without its sample rate.
     """
-    if pool not in POOLS:
-      raise unknown('pool', pool, POOLS)
+    pool = pool or pooling.usual(self.model)
+    if pool not in (*pooling.POOLS, 'none'):
+      raise unknown('pool', pool, (*pooling.POOLS, 'none'))
     single, clips = self._clips(audio, sample_rate)
     results: list[Any] = [None] * len(clips)
     order = sorted(range(len(clips)), key=lambda i: len(clips[i]))
@@ -72,7 +74,7 @@ class Embedder:
         results[row] = value
     if single:
       return results[0]
-    return np.stack(results) if pool == 'mean' and results else results
+    return np.stack(results) if pool != 'none' and results else results
 
   # -- Parts -----------------------------------------------------------------------------------
 
@@ -108,7 +110,7 @@ class Embedder:
     tokens, token_mask = _embed(self.model, layers, pool, self.variables, audio, mask)
     tokens, token_mask = np.asarray(tokens), np.asarray(token_mask)
     for row in range(len(clips)):
-      yield tokens[row] if pool == 'mean' else tokens[row][..., token_mask[row], :]
+      yield tokens[row] if pool != 'none' else tokens[row][..., token_mask[row], :]
 
 
 # -- Audio from a notebook -------------------------------------------------------------------
@@ -194,20 +196,16 @@ def _embed(model: nn.Module, layers: str | int, pool: str, variables, audio, aud
   """Tokens of the asked layers, [b, (l,) d] pooled or [b, (l,) n, d], and the mask [b, n]."""
   out = model.apply(variables, audio, audio_mask, method='embed')
   tokens, mask = cast(tuple[jax.Array, jax.Array], out)
+  tokens = tokens.astype(jnp.float32)
   depth = tokens.shape[0]
   if layers == 'last':
-    tokens = tokens[-1]
+    tokens = tokens[-1:]
   elif isinstance(layers, int) and -depth <= layers < depth:
-    tokens = tokens[layers]
-  elif layers == 'all':
-    tokens = jnp.moveaxis(tokens, 0, 1)
-  else:
+    tokens = tokens[layers][None]
+  elif layers != 'all':
     raise InputError(
       f"layers={layers!r} was given; this model has 'last', 'all' and 0 (stem) to {depth - 1}."
     )
-  if pool == 'mean':
-    weight = mask.astype(tokens.dtype)
-    weight = weight / jnp.maximum(weight.sum(-1, keepdims=True), 1.0)
-    equation = 'bnd,bn->bd' if tokens.ndim == 3 else 'blnd,bn->bld'
-    tokens = jnp.einsum(equation, tokens, weight)
-  return tokens, mask
+  if pool != 'none':
+    tokens = pooling.POOLS[pool](tokens, mask)
+  return tokens[0] if layers != 'all' else jnp.moveaxis(tokens, 0, 1), mask

@@ -12,9 +12,10 @@ from research.audio.decode import decode
 from research.audio.sources import open_source
 from research.errors import InputError
 from research.evals import cache as cache_lib
-from research.evals import embeddings, pooling, streaming
+from research.evals import embeddings, streaming
 from research.features.mfcc import kaldi_mfcc_deltas
 from research.features.waveform import Waveform
+from research.models import pooling
 from tests.evals import toy
 
 

@@ -25,7 +25,7 @@ def audioset(root: str, labels: str = 'display_name') -> Source:
 
   Clips are audio files in any subfolder, named YTID or YYTID, with or without the start of the
   segment (seconds, or milliseconds, and the end) after an underscore. Segments without a file are
-  left out; how many is logged. Columns: split ('balanced' 20k, 'unbalanced' 2M, 'eval'; 'train' is
+  left out and counted. Columns: split ('balanced' 20k, 'unbalanced' 2M, 'eval'; 'train' is
   both training sets), label (a list), ytid, start. Classes are the 527 of class_labels_indices.csv,
   by index.
 
@@ -38,20 +38,22 @@ def audioset(root: str, labels: str = 'display_name') -> Source:
     raise InputError(f"labels={labels!r}: AudioSet's labels are 'display_name' or 'mid'.")
   names = _ontology(base, labels)
   files = {os.path.splitext(os.path.basename(p))[0]: p for p in find_audio(base)}
-  rows, missing = [], 0
+  rows: list[tuple[str, str, dict[str, Value]]] = []
+  absent: dict[str, int] = {}
   lists = sorted([*base.glob('*_segments.csv'), *base.glob('*/*_segments.csv')])
   for file in lists:
     split = _AUDIOSET_SPLITS.get(file.stem, file.stem.removesuffix('_segments'))
     for ytid, start, end, mids in _segments(file):
       path = next((files[n] for n in _clip_names(ytid, start, end) if n in files), None)
       if path is None:
-        missing += 1
+        absent[split] = absent.get(split, 0) + 1
         continue
       unknown_mids = [m for m in mids if m not in names]
       if unknown_mids:
         raise InputError(f'{file} uses the label {unknown_mids[0]!r}, unknown to the class list.')
       columns: dict[str, Value] = {'split': split, 'label': [names[m] for m in mids], 'ytid': ytid}
       rows.append((f'{split}/{ytid}_{start:g}', path, columns | {'start': f'{start:g}'}))
+  missing = sum(absent.values())
   if not rows:
     raise InputError(
       f'AudioSet in {root}: {missing} segments are listed in {len(lists)} csv files, but no audio '
@@ -61,7 +63,7 @@ def audioset(root: str, labels: str = 'display_name') -> Source:
     logging.info('AudioSet in %s: %d segments have no file, %d do.', root, missing, len(rows))
   classes = tuple(names.values())
   train = {'train': ('balanced', 'unbalanced')}
-  return source('audioset', root, rows, label_sets={'label': classes}, splits=train)
+  return source('audioset', root, rows, label_sets={'label': classes}, splits=train, absent=absent)
 
 
 def _ontology(base: pathlib.Path, labels: str) -> dict[str, str]:

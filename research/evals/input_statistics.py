@@ -1,0 +1,74 @@
+"""Mean and deviation of a task's own log-mel values, for models that are normalised by them.
+
+BYOL-A's protocol: v1 takes at most 10,000 training clips, of all clips where folds take turns
+(evaluate.py of nttcslab/byol-a), EVAR 5000 or more (evar/ar_base.py of nttcslab/eval-audio-repr).
+No label is read.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from research.errors import InputError
+from research.evals.embeddings import Embedder
+from research.evals.streaming import stream
+from research.evals.tasks import Prepared
+
+MOST_CLIPS = 10_000
+SEED = 0
+
+
+class Statistics(NamedTuple):
+  """Of all bins of all frames of `clips` clips; `of` says of which."""
+
+  mean: float
+  std: float
+  clips: int
+  of: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Moments:
+  """An `embed` whose one token a clip is (mean, mean square, number) of its values."""
+
+  frontend: Any
+
+  def __call__(self, variables: Any, audio: Array, mask: Array) -> tuple[Array, Array]:
+    values, real = self.frontend.raw(audio, mask)
+    frames = jnp.maximum(real.sum(axis=1).astype(jnp.float32), 1.0)
+    kept = jnp.where(real[..., None], values, 0.0)
+    mean, square = (x.mean(axis=2).sum(axis=1) / frames for x in (kept, jnp.square(kept)))
+    moments = jnp.stack([mean, square, frames], axis=-1)
+    return moments[None, :, None], real.any(axis=1, keepdims=True)
+
+
+def of_task(embedder: Embedder, task: Prepared) -> Statistics:
+  """Statistics of a task's training clips (of all where folds take turns), on every process.
+
+  Raises:
+    InputError: no clip can be read, or all values are the same.
+  """
+  folds = task.splits.folds
+  rows, of = folds[0].train, 'training clips'
+  if len(folds) > 1:
+    rows, of = np.arange(len(task.source)), 'all clips, of which each fold tests a part'
+  if len(rows) > MOST_CLIPS:
+    rows = np.sort(np.random.default_rng(SEED).choice(rows, MOST_CLIPS, replace=False))
+  probe = dataclasses.replace(
+    embedder, apply=_Moments(embedder.frontend), variables={}, max_seconds=None
+  )
+  source = task.source.select(rows)
+  chunks = stream(probe, source, layers=(0,), pool='mean', seconds=task.task.seconds)
+  found = [np.asarray(chunk.values[0], np.float64) for chunk in chunks if len(chunk.rows)]
+  if not found:
+    raise InputError(f'Task {task.task.name}: no training clip could be read.')
+  mean, square, frames = np.concatenate(found).T
+  average = np.average(mean, weights=frames)
+  variance = np.average(square, weights=frames) - average**2
+  if not variance > 1e-8:
+    raise InputError(f'Task {task.task.name}: all training clips sound the same (silence?).')
+  # Four digits more than are published: the same on every machine and mesh.
+  return Statistics(round(float(average), 6), round(float(variance**0.5), 6), len(mean), of)
