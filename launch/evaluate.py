@@ -23,7 +23,7 @@ MODEL = flags.DEFINE_list(
 RELEASE = flags.DEFINE_string('release', None, 'Whose original weights --model is, e.g. audio_mae.')
 TASKS = flags.DEFINE_string('tasks', None, 'Names of tasks or folders, A,B for several.')
 SUITE = flags.DEFINE_string(
-  'suite', None, 'A named list of tasks instead: builtin, small, general, …'
+  'suite', None, 'A named list of tasks instead: builtin, small, evar, hear or audioset.'
 )
 DATA_ROOT = flags.DEFINE_string(
   'data_root', None, 'Folder of the data sets ($OIDO_DATA if not given).'
