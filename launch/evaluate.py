@@ -7,8 +7,9 @@ python -m launch.evaluate --model=runs/tiny --tasks=my/folder --out=runs/mine
 
 A task is a name of `research/evals/tasks.py`, or a folder of audio with a labels.csv (path,label
 and, if you have them, split or fold, speaker) or with one subfolder a class; DIR:COLUMN takes
-another label column. --out gets scores.json, scores.md, scores.html, map.npz, pictures (SVG),
-report.html, and the cache of embeddings.
+another label column. A folder that hear-preprocess wrote has its own splits and metric. --out gets
+scores.json, scores.md, scores.html, map.npz, pictures (SVG), report.html, and the cache of
+embeddings.
 """
 
 from pathlib import Path

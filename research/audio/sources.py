@@ -32,9 +32,10 @@ def open_source(
 
   Args:
     spec: a name ('builtin', 'esc50', …; `names()`); a path to a folder of audio, of ArrayRecord
-      shards or of a prepared TFDS data set; 'tfds:NAME'; a dict(name=…, args={…}); or a list of
-      such, pooled. `args` are those of the reader, and for every source: `split`; `where`, a dict
-      column -> value or values; `cut_seconds`, which cuts long files into windows; `root`.
+      shards, of a HEAR task or of a prepared TFDS data set; 'tfds:NAME'; a dict(name=…, args={…});
+      or a list of such, pooled. `args` are those of the reader, and for every source: `split`;
+      `where`, a dict column -> value or values; `cut_seconds`, which cuts long files into windows;
+      `root`.
     split: takes the rows whose column `split` has this value ('a+b' takes both), or a group that
       the data set names.
     root: the folder that data sets are looked for in; $OIDO_DATA by default.
@@ -88,7 +89,8 @@ def _read(name: str, args: dict[str, Any], root: str | os.PathLike | None) -> So
     return _call('tfds', _reader('tfds'), args)
   path = _under(name, root)
   if os.path.isdir(path):
-    return _call(name, _reader(_kind(path)), {'path': path, **args})
+    kind = _kind(path)
+    return _call(name, _reader(kind), {'root' if kind == 'hear' else 'path': path, **args})
   if os.sep in name or name.startswith(('.', '~')):
     what = 'is a file, not a folder' if os.path.exists(path) else 'does not exist'
     raise InputError(f'The folder of audio {path} {what}.')
@@ -106,12 +108,14 @@ def _under(path: str | os.PathLike, root: str | os.PathLike | None) -> str:
 
 
 def _kind(path: str) -> str:
-  """What a folder holds: shards, a prepared TFDS data set, or audio files."""
+  """What a folder holds: shards, a prepared TFDS data set, a HEAR task, or audio files."""
   folder_path = pathlib.Path(path)
   if (folder_path / 'index.json').is_file() and list(folder_path.glob('*.array_record')):
     return 'array_record'
   if (folder_path / 'features.json').is_file() and (folder_path / 'dataset_info.json').is_file():
     return 'tfds'
+  if (folder_path / 'task_metadata.json').is_file():
+    return 'hear'
   return 'folder'
 
 
@@ -125,6 +129,10 @@ def _reader(kind: str) -> Callable[..., Source]:
     from research.audio import catalogue
 
     return catalogue.tfds
+  if kind == 'hear':
+    from research.audio.datasets import hear
+
+    return hear.hear
   return folder
 
 

@@ -54,12 +54,30 @@ class Splits:
   published_validation: bool
 
 
+@dataclasses.dataclass(frozen=True)
+class Ours:
+  """How a split of ours is made, where nothing is published with the data.
+
+  Attributes:
+    group: column whose values stay in one part each, if it is known and says nothing of the class.
+    validation: share of the clips that validates.
+    test: share of the clips that is tested.
+    folds: so many stratified folds, each tested once, instead of one split; 0 for one split.
+  """
+
+  group: str = 'speaker'
+  validation: float = VALIDATION_SHARE
+  test: float = TEST_SHARE
+  folds: int = 0
+
+
 def make(
   source: Any,
   strata: np.ndarray,
   *,
   kind: str = 'auto',
   names: Mapping[str, Sequence[str]] | None = None,
+  ours: Ours | None = None,
 ) -> Splits:
   """The splits of a source.
 
@@ -69,14 +87,17 @@ def make(
     kind: 'split' (column split), 'fold' (column fold), 'seeded' (ours), or 'auto': the first of
       these that the source has.
     names: part -> values of the column `split`, where they are not those of NAMES.
+    ours: how a seeded split is made; None for `Ours()`.
 
   Raises:
     InputError: the column is missing or empty, or a part would be empty.
   """
-  makers = {'split': _by_split, 'fold': _by_fold, 'seeded': _seeded}
   if kind == 'auto':
     kind = next((k for k in ('split', 'fold') if _usable(source, k, names)), 'seeded')
-  folds, origin = makers[kind](source, strata, names or {})
+  if kind == 'seeded':
+    folds, origin = _seeded(source, strata, ours or Ours())
+  else:
+    folds, origin = {'split': _by_split, 'fold': _by_fold}[kind](source, strata, names or {})
   for number, fold in enumerate(folds):
     for part, rows in zip(NAMES, fold.rows()):
       if not len(rows):
@@ -143,6 +164,12 @@ def _by_fold(source: Any, strata: np.ndarray, names: Mapping[str, Sequence[str]]
     raise InputError(
       f'Task data {source.name!r} needs a column "fold" with two folds or more; it holds {folds}.'
     )
+  made = _each_once(values, folds, strata)
+  how = 'the next fold validates' if len(folds) > 2 else 'part of train validates'
+  return made, f'column fold: {len(folds)} folds, each tested once; {how}'
+
+
+def _each_once(values: np.ndarray, folds: Sequence[str], strata: np.ndarray) -> list[Split]:
   made = []
   for i, fold in enumerate(folds):
     test = np.flatnonzero(values == fold)
@@ -153,22 +180,35 @@ def _by_fold(source: Any, strata: np.ndarray, names: Mapping[str, Sequence[str]]
       following = values[rest] == folds[(i + 1) % len(folds)]
       train, validation = rest[~following], rest[following]
     made.append(Split(train, validation, test))
-  how = 'the next fold validates' if len(folds) > 2 else 'part of train validates'
-  return made, f'column fold: {len(folds)} folds, each tested once; {how}'
+  return made
 
 
-def _seeded(source: Any, strata: np.ndarray, names: Mapping[str, Sequence[str]]):
+def _seeded(source: Any, strata: np.ndarray, ours: Ours):
   """By speaker where speakers are known and say nothing about the class, else stratified."""
-  del names
+  if ours.folds:
+    values = _dealt(strata, ours.folds)
+    made = _each_once(values, [str(k) for k in range(ours.folds)], strata)
+    return made, f'ours: {ours.folds} stratified folds, each tested once, seed {SEED}'
   everything = np.arange(len(source))
-  speakers = _values(source, 'speaker')
-  shares = f'{1 - VALIDATION_SHARE - TEST_SHARE:.0%}/{VALIDATION_SHARE:.0%}/{TEST_SHARE:.0%}'
-  if (groups := _groups(speakers, strata)) is not None:
+  shares = f'{1 - ours.validation - ours.test:.0%}/{ours.validation:.0%}/{ours.test:.0%}'
+  if (groups := _groups(_values(source, ours.group), strata, ours)) is not None:
     test, validation, train = groups
-    return [Split(train, validation, test)], f'ours, by speaker {shares}, seed {SEED}'
-  rest, test = _stratified(everything, strata, TEST_SHARE)
-  train, validation = _stratified(rest, strata, VALIDATION_SHARE / (1 - TEST_SHARE))
+    return [Split(train, validation, test)], f'ours, by {ours.group} {shares}, seed {SEED}'
+  rest, test = _stratified(everything, strata, ours.test)
+  train, validation = _stratified(rest, strata, ours.validation / (1 - ours.test))
   return [Split(train, validation, test)], f'ours, stratified {shares}, seed {SEED}'
+
+
+def _dealt(strata: np.ndarray, folds: int) -> np.ndarray:
+  """The fold of each clip, '0' …; the clips of a stratum are dealt out in a random order."""
+  random = np.random.default_rng(SEED)
+  values = np.empty(len(strata), object)
+  start = 0  # Goes on from stratum to stratum, so that folds stay of one size.
+  for stratum in np.unique(strata):
+    members = random.permutation(np.flatnonzero(strata == stratum))
+    values[members] = [str((start + k) % folds) for k in range(len(members))]
+    start += len(members)
+  return values
 
 
 def _stratified(rows: np.ndarray, strata: np.ndarray, share: float):
@@ -185,7 +225,7 @@ def _stratified(rows: np.ndarray, strata: np.ndarray, share: float):
   return np.setdiff1d(rows, taken), taken
 
 
-def _groups(speakers: np.ndarray, strata: np.ndarray):
+def _groups(speakers: np.ndarray, strata: np.ndarray, ours: Ours):
   """(test, validation, train) without a common speaker; None where that cannot be done well:
   unknown speakers, fewer than ten, or a class that the training speakers never say."""
   names = np.unique(speakers)
@@ -193,8 +233,8 @@ def _groups(speakers: np.ndarray, strata: np.ndarray):
     return None
   order = np.random.default_rng(SEED).permutation(names)
   sizes = np.cumsum([np.sum(speakers == name) for name in order]) / len(speakers)
-  first = int(np.searchsorted(sizes, TEST_SHARE)) + 1
-  second = int(np.searchsorted(sizes, TEST_SHARE + VALIDATION_SHARE)) + 1
+  first = int(np.searchsorted(sizes, ours.test)) + 1
+  second = int(np.searchsorted(sizes, ours.test + ours.validation)) + 1
   second = max(second, first + 1)
   parts = [
     np.flatnonzero(np.isin(speakers, chosen))

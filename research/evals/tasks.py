@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from research.audio import datasets, sources
+from research.audio.datasets import hear
 from research.errors import InputError, unknown
 from research.evals import scores, splits
 
@@ -20,13 +22,15 @@ class Task:
 
   Attributes:
     name: of the task.
-    source: data set that `open_source` knows; None for a folder with a labels.csv only.
+    source: data set that `open_source` knows; None for a folder with a labels.csv only. Shards of
+      it are looked for first, in a folder of that name below the data root.
     args: arguments of its reader, for the published layout.
     folders: names below the data root under which a folder with a labels.csv is looked for first.
     label: column of the classes; None finds it ('label', 'labels' or 'folder').
     metric: headline in `scores.METRICS`; None is accuracy, or mAP for several labels a clip.
     kind: 'split', 'fold', 'seeded' or 'auto' (see `splits.make`).
     parts: train, validation and test values of the column `split`, where they are not the usual.
+    ours: how a split of ours is made, for the kinds 'seeded' and 'auto'.
     seconds: only so much of each clip, from its start; None for all of it.
     where: column -> values of which a clip must have one.
     exclude: column -> values that a clip must not have.
@@ -41,6 +45,7 @@ class Task:
   metric: str | None = None
   kind: str = 'auto'
   parts: Mapping[str, Sequence[str]] | None = None
+  ours: splits.Ours | None = None
   seconds: float | None = None
   where: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
   exclude: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
@@ -57,8 +62,8 @@ TASKS: dict[str, Task] = {
     Task('esc10', 'esc10', kind='fold', seconds=5.0),
     Task('esc50', 'esc50', kind='fold', seconds=5.0),
     Task(
-      'urbansound8k', folders=('urbansound8k', 'UrbanSound8K'), kind='fold', seconds=4.0,
-      columns='path,label,fold (1 to 10)',
+      'urbansound8k', 'urbansound8k', folders=('urbansound8k', 'UrbanSound8K'), kind='fold',
+      seconds=4.0, columns='path,label,fold (1 to 10)',
     ),
     Task('fsdd', folders=('fsdd',), kind='split', columns='path,label,speaker,split'),
     # Its 300 test clips cannot tell systems apart that lie within three points; its folds can.
@@ -71,16 +76,35 @@ TASKS: dict[str, Task] = {
     ),
     # 12 classes: official splits from the published layout; a labels.csv may have folds instead.
     Task(
-      'speech_commands', 'speech_commands', {'classes': 12}, _SC_FOLDERS, seconds=1.0,
-      exclude=_NOISE, columns='path,label,split or fold',
+      'speech_commands', 'speech_commands_12', folders=_SC_FOLDERS, seconds=1.0, exclude=_NOISE,
+      columns='path,label,split or fold',
     ),
-    Task('speech_commands_35', 'speech_commands', kind='split', seconds=1.0, exclude=_NOISE),
+    Task(
+      'speech_commands_35', 'speech_commands', {'version': 2}, kind='split', seconds=1.0,
+      exclude=_NOISE,
+    ),
+    Task('speech_commands_v1', 'speech_commands_v1', kind='split', seconds=1.0, exclude=_NOISE),
+    Task(
+      'speech_commands_v1_12', 'speech_commands_v1_12', kind='split', seconds=1.0, exclude=_NOISE,
+    ),
     Task('voxceleb1', 'voxceleb1', label='speaker', kind='split', seconds=8.2),
-    Task('crema_d', folders=('crema_d', 'CREMA-D'), columns='path,label,speaker,split'),
-    Task('gtzan', folders=('gtzan', 'GTZAN'), seconds=30.0, columns='path,label,split'),
+    # EVAR's split is by submission, 70/15/15, and is not in the download: without its list, ours.
+    Task('voxforge', 'voxforge', ours=splits.Ours('submission'), seconds=5.8),
+    # EVAR's split by actor. HEAR has five folds of its own, which no longer keep actors apart.
+    Task(
+      'crema_d', 'crema_d', folders=('crema_d', 'CREMA-D'), seconds=2.5,
+      columns='path,label,speaker,split',
+    ),
+    # HEAR has five folds too, dealt at random; these are not the same.
+    Task('libricount', 'libricount', ours=splits.Ours(folds=5), seconds=5.0),
+    Task(
+      'gtzan', 'gtzan', folders=('gtzan', 'GTZAN'), seconds=30.0, columns='path,label,split',
+    ),
     Task('nsynth_instrument', 'nsynth', kind='split', seconds=4.0),
     Task('nsynth_pitch', 'nsynth', label='pitch', kind='split', seconds=4.0),
-    Task('fsd50k', 'fsd50k', kind='split', metric='mAP', seconds=10.0),
+    # EVAR's split is by preset, about 80/10/10, and is not in the download: without its list, ours.
+    Task('surge_pitch', 'surge', ours=splits.Ours('preset', 0.1, 0.1), seconds=4.0),
+    Task('fsd50k', 'fsd50k', kind='split', metric='mAP', seconds=7.6358),
     # The evaluation set is never touched before the end: validation is part of train.
     Task(
       'audioset20k', 'audioset', kind='split', metric='mAP', seconds=10.0,
@@ -100,9 +124,14 @@ ALIASES = {'emotion': 'crema_d', 'fsdd_digit': 'fsdd', 'speech_commands_12': 'sp
 SUITES: dict[str, tuple[str, ...]] = {
   'builtin': ('builtin_digits', 'builtin_words', 'builtin_events'),
   'small': ('esc10', 'fsdd', 'fsdd_speaker', 'speech_commands'),
-  'general': (
-    'esc50', 'urbansound8k', 'speech_commands_35', 'voxceleb1', 'crema_d', 'gtzan',
-    'nsynth_instrument', 'nsynth_pitch', 'fsd50k',
+  # The tables of EVAR (github.com/nttcslab/eval-audio-repr).
+  'evar': (
+    'esc50', 'urbansound8k', 'speech_commands_v1', 'speech_commands_35', 'voxceleb1', 'voxforge',
+    'crema_d', 'gtzan', 'nsynth_instrument', 'surge_pitch', 'fsd50k',
+  ),
+  # Those whose data HEAR 2021 uses. Its own clips and folds come with its folders: --tasks=DIR.
+  'hear': (
+    'esc50', 'fsd50k', 'gtzan', 'libricount', 'crema_d', 'speech_commands', 'nsynth_pitch',
   ),
   'audioset': ('audioset20k', 'fsd50k', 'esc50', 'speech_commands_35'),
 }  # fmt: skip
@@ -146,20 +175,48 @@ class Prepared:
 def get(name: str) -> Task:
   """The task of that name, or of a folder: DIR, or DIR:COLUMN for another label column.
 
+  A folder of a HEAR task has its own classes, splits and metric.
+
   Raises:
-    InputError: neither a name nor a folder.
+    InputError: neither a name nor a folder, or a HEAR task that is not scored here.
   """
   name = ALIASES.get(name, name)
   if name in TASKS:
     return TASKS[name]
   path, _, column = name.partition(':')
   if os.path.isdir(os.path.expanduser(path)):
-    shown = os.path.basename(os.path.abspath(os.path.expanduser(path)))
-    shown += f'_{column}' if column else ''
-    return Task(shown, folders=(os.path.abspath(os.path.expanduser(path)),), label=column or None)
+    folder = os.path.abspath(os.path.expanduser(path))
+    shown = os.path.basename(folder) + (f'_{column}' if column else '')
+    if not column and os.path.isfile(os.path.join(folder, hear.METADATA)):
+      return _hear(shown, folder)
+    return Task(shown, folders=(folder,), label=column or None)
   if os.sep in path or path.startswith(('.', '~')):
     raise InputError(f'Task {name!r}: there is no folder {path}; give a folder of audio or a name.')
   raise unknown('task', name, (*TASKS, *ALIASES))
+
+
+# Headlines of hear-eval-kit, heareval/score.py; its pitch_acc is the accuracy of the class.
+_HEAR_METRICS = {
+  'top1_acc': 'accuracy', 'pitch_acc': 'accuracy', 'mAP': 'mAP', 'aucroc': 'AUC',
+  'd_prime': 'd_prime',
+}  # fmt: skip
+
+
+def _hear(name: str, folder: str) -> Task:
+  """The task of a HEAR folder; the first score of its `evaluation` is the headline."""
+  about = hear.metadata(folder)
+  headline = next(iter(about.get('evaluation') or ()), None)
+  if headline not in _HEAR_METRICS:
+    raise InputError(
+      f'The HEAR task {about["task_name"]} is scored by {headline!r}, which is not computed here; '
+      f'known: {", ".join(_HEAR_METRICS)}.'
+    )
+  return Task(
+    name,
+    folders=(folder,),
+    metric=_HEAR_METRICS[headline],
+    kind='split' if about['split_mode'] == 'trainvaltest' else 'fold',
+  )
 
 
 def names(tasks: str | Sequence[str] | None, suite: str | None = None) -> list[str]:
@@ -215,7 +272,7 @@ def prepare(
   several = several or metric in scores.MULTI_LABEL
   labels, classes = _labels(source, column, several)
   strata = np.argmax(labels, axis=1) if several else labels
-  made = splits.make(source, strata, kind=task.kind, names=task.parts)
+  made = splits.make(source, strata, kind=task.kind, names=task.parts, ours=task.ours)
 
   # Only clips that some part uses are embedded: AudioSet's 20k task leaves two million alone.
   used = np.unique(np.concatenate([r for fold in made.folds for r in fold.rows()]))
@@ -240,21 +297,55 @@ def _open(task: Task, root: str | os.PathLike | None) -> Any:
   base = Path(os.path.expanduser(root)) if root is not None else None
   for folder in task.folders:
     path = Path(folder) if os.path.isabs(folder) or base is None else base / folder
-    if path.is_dir() and (os.path.isabs(folder) or _readable(path)):
+    if path.is_dir() and (os.path.isabs(folder) or _readable(path, task.source)):
       return sources.open_source(str(path))
-  if task.source is not None:
+  if task.source is None:
+    where = f'in {base}' if base else 'and no data root is given (--data_root=DIR or $OIDO_DATA)'
+    raise InputError(
+      f'Task {task.name!r} needs the folder {task.folders[0]!r}, which is not there {where}. Put '
+      f'the audio there with a labels.csv that has the columns {task.columns}. '
+      + _faster(f'{base or "DIR"}/{task.folders[0]}', '', task.folders[0])
+    )
+  if base is not None and _shards_of(base / task.source) == task.source:
+    return sources.open_source(str(base / task.source))
+  try:
     return sources.open_source({'name': task.source, 'args': dict(task.args)}, root=base)
-  where = f'in {base}' if base else 'and no data root is given (--data_root=DIR or $OIDO_DATA)'
-  raise InputError(
-    f'Task {task.name!r} needs the folder {task.folders[0]!r}, which is not there {where}. Put the '
-    f'audio there with a labels.csv that has the columns {task.columns}.'
+  except datasets.Absent as error:
+    folders = datasets.DATASETS[task.source].folders
+    made = f', or a labels.csv ({task.columns}) in {task.folders[0]!r}' if task.folders else ''
+    root = f' --data_root={base or "DIR"}'
+    raise InputError(
+      f'Task {task.name!r}: {error} Put it there as {folders[0]!r}{made}. '
+      + _faster(task.source, root, task.source)
+    ) from None
+
+
+def _faster(source: str, root: str, name: str) -> str:
+  return (
+    f'Then `python -m launch.prepare_data --source={source}{root} --out=SHARDS/{name}` makes '
+    'shards of it, which --data_root=SHARDS reads several times faster.'
   )
 
 
-def _readable(path: Path) -> bool:
-  """A manifest, our shards, or a prepared TFDS data set: a folder whose labels are known."""
-  known = ('labels.csv', 'labels.jsonl', 'index.json', 'features.json')
-  return any((path / name).is_file() for name in known)
+def _readable(path: Path, source: str | None) -> bool:
+  """A manifest, a prepared TFDS data set, or our shards, but not of another named data set.
+
+  Shards of the 35 words are no data for the task of 12 classes, though their folders are alike.
+  """
+  known = ('labels.csv', 'labels.jsonl', 'features.json')
+  if any((path / name).is_file() for name in known):
+    return True
+  name = _shards_of(path)
+  return name is not None and (name == source or name not in datasets.DATASETS)
+
+
+def _shards_of(path: Path) -> str | None:
+  """The data set that a folder of shards was made of; None if it is no such folder."""
+  try:
+    index = json.loads((path / 'index.json').read_text())
+  except (OSError, ValueError):
+    return None
+  return str(index.get('name', '')) if isinstance(index, dict) else None
 
 
 def _label_column(source: Any) -> str:

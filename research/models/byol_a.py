@@ -45,7 +45,7 @@ SIZES = {
   'v2': Size(2, 2048, 2048, True, 0.2, 1.0, 'byol_a_v2'),
 }
 NORMS = ('running', 'frontend')
-PADDINGS = ('both', 'end')
+PADDINGS = ('both', 'end', 'repeat')
 DROPOUT = 0.3
 
 
@@ -182,7 +182,8 @@ class ByolA(nn.Module):
       'frontend' by the mean and deviation of the front-end.
     norm_clips: clips after which running statistics stay (upstream: twenty times the number of
       files); None for never.
-    padding: silence at the 'end' of a short clip (v2) or on 'both' sides (v1).
+    padding: silence at the 'end' of a short clip (v2) or on 'both' sides (v1); 'repeat' plays it
+      again until the window is full (ours): how long a clip is then tells no clip apart.
     bank: clips that can be mixed in (upstream remembers 2048 inputs, two for a clip).
     crop_freq, crop_time, canvas: see `views.CropSettings`.
     noise_ratio: largest share of Gaussian noise in each view (in v2's code, not in its recipe).
@@ -325,9 +326,12 @@ class ByolA(nn.Module):
     extra = max(0, samples - audio.shape[1])
     audio = jnp.where(mask, audio, 0.0)[:, :samples]
     audio = jnp.pad(audio, ((0, 0), (0, extra)))
+    length = jnp.minimum(mask.sum(axis=1), samples)
     if self.padding == 'both':
-      missing = samples - jnp.minimum(mask.sum(axis=1), samples)
-      audio = jax.vmap(jnp.roll)(audio, missing // 2)
+      audio = jax.vmap(jnp.roll)(audio, (samples - length) // 2)
+    if self.padding == 'repeat':
+      again = jnp.arange(samples) % jnp.maximum(length, 1)[:, None]
+      audio = jnp.take_along_axis(audio, again, axis=1)
     raw, _ = self.frontend.raw(audio, jnp.ones(audio.shape, bool))
     return raw
 

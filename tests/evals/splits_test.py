@@ -113,6 +113,34 @@ def test_speakers_that_are_the_classes_are_not_kept_apart():
   assert len({speakers[r] for r in made.folds[0].train}) == 20
 
 
+def test_our_split_by_another_column_and_with_other_shares():
+  presets = [f'p{i % 50:02d}' for i in range(500)]
+  strata = np.arange(500) // 50
+  made = splits.make(source(500, preset=presets), strata, ours=splits.Ours('preset', 0.1, 0.1))
+  check(made, 500)
+  assert made.origin == 'ours, by preset 80%/10%/10%, seed 0'
+  sets = [{presets[r] for r in rows} for rows in made.folds[0].rows()]
+  assert [len(s) for s in sets] == [40, 5, 5]
+  assert not sets[0] & sets[1] and not sets[0] & sets[2] and not sets[1] & sets[2]
+  stratified = splits.make(source(500), strata, ours=splits.Ours('preset', 0.1, 0.2))
+  assert stratified.origin == 'ours, stratified 70%/10%/20%, seed 0'
+  assert [len(r) for r in stratified.folds[0].rows()] == [350, 50, 100]
+
+
+def test_our_folds_are_stratified_and_each_clip_is_tested_once():
+  strata = np.repeat(np.arange(4), [10, 11, 12, 14])
+  made = splits.make(source(47), strata, ours=splits.Ours(folds=5))
+  check(made, 47)
+  assert made.origin == 'ours: 5 stratified folds, each tested once, seed 0'
+  tested = np.concatenate([f.test for f in made.folds])
+  np.testing.assert_array_equal(np.sort(tested), np.arange(47))
+  for i, part in enumerate(made.folds):
+    assert len(part.test) in (9, 10)
+    counts = np.bincount(strata[part.test], minlength=4)
+    assert np.all(np.abs(counts - np.bincount(strata) / 5) < 1)
+    np.testing.assert_array_equal(part.validation, made.folds[(i + 1) % 5].test)
+
+
 def test_the_fingerprint_is_of_the_clips():
   strata = np.arange(60) % 3
   one = splits.make(source(60), strata)

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from research.audio import datasets
+from research.audio import datasets, prepare
+from research.audio.datasets.speech_commands import NOISE
+from research.audio.sources import open_source
 from research.errors import InputError
 from research.evals import scores, tasks
 
@@ -202,11 +204,58 @@ def test_nsynth_as_published(tmp_path):
   assert tasks.prepare('nsynth_pitch', tmp_path).classes == ('9', '60', '100')  # by number
 
 
-def test_absent_data_say_what_to_do(tmp_path):
-  with pytest.raises(InputError, match=r'(?s)esc50.*expected meta/esc50.csv.*Looked in'):
-    tasks.prepare('esc50', tmp_path)
-  with pytest.raises(InputError, match=r"needs the folder 'gtzan'.*labels.csv .*path,label,split"):
-    tasks.prepare('gtzan', tmp_path)
+@pytest.mark.parametrize('name', [n for n in tasks.TASKS if tasks.TASKS[n].source != 'builtin'])
+def test_absent_data_say_what_is_expected_where_and_how_to_make_shards(tmp_path, name):
+  task = tasks.TASKS[name]
+  with pytest.raises(InputError) as caught:
+    tasks.prepare(name, tmp_path)
+  message = str(caught.value)
+  assert f'Task {name!r}' in message and str(tmp_path) in message
+  if task.source:
+    entry = datasets.DATASETS[task.source]
+    assert entry.layout in message and f'Put it there as {entry.folders[0]!r}' in message
+    assert str(tmp_path / entry.folders[0]) in message
+    command = f'--source={task.source} --data_root={tmp_path} --out=SHARDS/{task.source}`'
+  else:
+    folder = task.folders[0]
+    assert f'needs the folder {folder!r}' in message
+    command = f'--source={tmp_path}/{folder} --out=SHARDS/{folder}`'
+  assert f'`python -m launch.prepare_data {command}' in message and '--data_root=SHARDS' in message
+  if task.folders:
+    assert task.columns in message
+  with pytest.raises(InputError, match='--data_root'):
+    tasks.prepare(name)
+
+
+def test_the_command_of_that_message_makes_what_the_task_reads(tmp_path):
+  for word in (*ten_commands(), 'visual'):
+    for i in range(3):
+      clip(tmp_path / 'speech_commands_v0.02' / word / f'{i:08x}_nohash_0.wav')
+  root = tmp_path / 'speech_commands_v0.02'
+  for part, i in (('validation', 0), ('testing', 1)):
+    lines = [f'{w}/{i:08x}_nohash_0.wav' for w in (*ten_commands(), 'visual')]
+    (root / f'{part}_list.txt').write_text('\n'.join(lines))
+  soundfile.write(_made(root / NOISE / 'hum.wav'), np.ones(16000 * 12, np.int16), 16000)
+  for name, classes in (('speech_commands', 12), ('speech_commands_35', 11)):
+    published = tasks.prepare(name, tmp_path)
+    source = open_source(tasks.TASKS[name].source, root=tmp_path)
+    out = tmp_path / 'shards' / tasks.TASKS[name].source
+    prepare.prepare(source, out, count=1, settings=prepare.Settings())
+    if name == 'speech_commands':  # Shards of the words are no data for the 12 classes, and back.
+      with pytest.raises(InputError, match='was not found'):
+        tasks.prepare('speech_commands_35', tmp_path / 'shards')
+    made = tasks.prepare(name, tmp_path / 'shards')
+    assert made.classes == published.classes and len(made.classes) == classes
+    assert made.splits.fingerprint == published.splits.fingerprint
+    np.testing.assert_array_equal(made.labels, published.labels)
+  assert len(tasks.prepare('speech_commands', tmp_path / 'shards').classes) == 12
+
+
+def ten_commands():
+  return ('yes', 'no', 'up', 'down', 'left', 'right', 'on', 'off', 'stop', 'go')
+
+
+def test_names_that_do_not_exist_say_what_does(tmp_path):
   with pytest.raises(InputError, match='--data_root=DIR or'):
     tasks.prepare('fsdd')
   with pytest.raises(InputError, match="Did you mean 'esc10' or 'esc50'"):

@@ -17,6 +17,10 @@ from research.errors import InputError
 ROOT = 'OIDO_DATA'
 
 
+class Absent(InputError):
+  """A named data set is not where it was looked for."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
   """What is known about a data set before it is read.
@@ -58,6 +62,11 @@ _LIBRISPEECH_SPLITS = (
   'dev-clean', 'dev-other', 'test-clean', 'test-other',
 )  # fmt: skip
 _ESC50_FOLDERS = ('ESC-50', 'ESC-50-master', 'esc50')
+_VOXFORGE = ('de', 'en', 'SpeechCorpus', 'es', 'fr', 'it', 'ru')
+_SPEECH_COMMANDS_LAYOUT = (
+  'WORD/*_nohash_*.wav, validation_list.txt, testing_list.txt, _background_noise_/'
+)
+_SPEECH_COMMANDS_MARKS = ('validation_list.txt', 'testing_list.txt')
 # (mean, std) of log-mel values: AudioMAE main_pretrain.py and main_finetune_as.py.
 _AUDIOSET, _ESC50 = (-4.2677393, 4.5689974), (-6.6268077, 5.358466)
 _SPEECH_COMMANDS = (-6.845978, 5.5654526)
@@ -173,8 +182,8 @@ DATASETS: dict[str, Dataset] = {
   ),
   'speech_commands': Dataset(
     reader='datasets.speech_commands:speech_commands',
-    layout='WORD/*_nohash_*.wav, validation_list.txt, testing_list.txt, _background_noise_/',
-    marks=('validation_list.txt', 'testing_list.txt'),
+    layout=_SPEECH_COMMANDS_LAYOUT,
+    marks=_SPEECH_COMMANDS_MARKS,
     folders=('speech_commands', 'speech_commands_v0.02', 'speech_commands_v0.01', 'SpeechCommands'),
     splits=('train', 'valid', 'test'),
     label='label',
@@ -192,6 +201,96 @@ DATASETS: dict[str, Dataset] = {
     labels='11 instrument families; columns pitch, instrument, source, qualities',
     seconds=4.0,
   ),
+  'speech_commands_12': Dataset(
+    reader='datasets.speech_commands:twelve',
+    layout=_SPEECH_COMMANDS_LAYOUT,
+    marks=_SPEECH_COMMANDS_MARKS,
+    folders=('speech_commands_v0.02', 'speech_commands', 'SpeechCommands'),
+    splits=('train', 'valid', 'test'),
+    label='label',
+    labels='10 commands, _silence_ and _unknown_, of version 2',
+    seconds=1.0,
+  ),
+  'speech_commands_v1': Dataset(
+    reader='datasets.speech_commands:version_1',
+    layout=_SPEECH_COMMANDS_LAYOUT,
+    marks=_SPEECH_COMMANDS_MARKS,
+    folders=('speech_commands_v0.01', 'speech_commands_v1', 'spcv1'),
+    splits=('train', 'valid', 'test'),
+    label='label',
+    labels='30 words of version 1',
+    seconds=1.0,
+  ),
+  'speech_commands_v1_12': Dataset(
+    reader='datasets.speech_commands:version_1_twelve',
+    layout=_SPEECH_COMMANDS_LAYOUT,
+    marks=_SPEECH_COMMANDS_MARKS,
+    folders=('speech_commands_v0.01', 'speech_commands_v1', 'spcv1'),
+    splits=('train', 'valid', 'test'),
+    label='label',
+    labels='10 commands, _silence_ and _unknown_, of version 1',
+    seconds=1.0,
+  ),
+  'urbansound8k': Dataset(
+    reader='datasets.tags:urbansound8k',
+    layout='metadata/UrbanSound8K.csv and audio/fold1…10/*.wav',
+    marks=('metadata/UrbanSound8K.csv',),
+    folders=('UrbanSound8K', 'urbansound8k', 'us8k'),
+    label='label',
+    labels='10 classes in the order of their numbers; column `fold` 1-10',
+    seconds=4.0,
+  ),
+  'crema_d': Dataset(
+    reader='datasets.voices:crema_d',
+    layout='AudioWAV/ACTOR_SENTENCE_EMOTION_LEVEL.wav',
+    marks=('AudioWAV/1*_*_*_*', '10[0-9][0-9]_*_*_*.*'),
+    folders=('CREMA-D', 'CREMA-D-master', 'crema_d', 'cremad'),
+    splits=('train', 'valid', 'test'),
+    label='label',
+    labels='6 emotions',
+    seconds=2.5,
+  ),
+  'voxforge': Dataset(
+    reader='datasets.voices:voxforge',
+    layout='{de,en,es,fr,it,ru}/…/SUBMISSION/{wav,flac}/*, or any folders with voxforge.csv '
+    '(file_name,label,split)',
+    marks=('voxforge.csv', *(f'{n}/**/{kind}' for n in _VOXFORGE for kind in ('wav', 'flac'))),
+    folders=('VoxForge', 'voxforge'),
+    splits=('train', 'valid', 'test'),
+    label='label',
+    labels='6 languages',
+    seconds=5.8,
+  ),
+  'libricount': Dataset(
+    reader='datasets.voices:libricount',
+    layout='test/COUNT_*.wav',
+    marks=('test/[0-9]*_*', 'LibriCount10-0dB/test/[0-9]*_*'),
+    folders=('LibriCount10-0dB', 'LibriCount', 'libricount'),
+    label='label',
+    labels='0 to 10 voices',
+    seconds=5.0,
+  ),
+  'gtzan': Dataset(
+    reader='datasets.music:gtzan',
+    layout='genres/GENRE/GENRE.NNNNN.wav, {train,valid,test}_filtered.txt',
+    marks=('genres/*/*.0*.*', 'genres_original/*/*.0*.*', 'Data/genres_original/*/*.0*.*',
+           'blues/blues.0*.*'),
+    folders=('GTZAN', 'gtzan', 'genres', 'genres_original'),
+    splits=('train', 'valid', 'test'),
+    label='label',
+    labels='10 genres',
+    seconds=30.0,
+  ),
+  'surge': Dataset(
+    reader='datasets.music:surge',
+    layout='PRESET-velocity64/NOTE.ogg, and dataset_surge_tone_splits.csv for the split of EVAR',
+    marks=('surge-*/[0-9]*.*',),
+    folders=('surge', 'Surge'),
+    splits=('train', 'valid', 'test'),
+    label='label',
+    labels='88 MIDI notes',
+    seconds=4.0,
+  ),
 }  # fmt: skip
 
 
@@ -203,12 +302,12 @@ def find(name: str, root: str | os.PathLike | None) -> tuple[pathlib.Path, bool]
   the published layout is taken too: it is then a copy someone made, read as any folder.
 
   Raises:
-    InputError: not found; says what was expected and where it was looked for.
+    Absent: not found; says what was expected and where it was looked for.
   """
   entry = DATASETS[name]
   base = root if root is not None else os.environ.get(ROOT)
   if base is None:
-    raise InputError(
+    raise Absent(
       f'Data set {name!r} has to be on disk: give its folder as root= (or --data_root, ${ROOT}). '
       f'Expected in it: {entry.layout}.'
     )
@@ -223,4 +322,4 @@ def find(name: str, root: str | os.PathLike | None) -> tuple[pathlib.Path, bool]
     if (folder / 'labels.csv').is_file() or (folder / 'labels.jsonl').is_file():
       return folder, False
   looked = ', '.join(dict.fromkeys(str(f) for f in [base, *named]))
-  raise InputError(f'Data set {name!r} was not found: expected {entry.layout}. Looked in {looked}.')
+  raise Absent(f'Data set {name!r} was not found: expected {entry.layout}. Looked in {looked}.')

@@ -16,6 +16,9 @@ SILENCE, UNKNOWN = '_silence_', '_unknown_'
 SPLITS = ('train', 'valid', 'test')
 # Clips of silence and of unknown words per clip of a command: 10 % of the set each, section 7.
 EXTRA_FRACTION = 0.1
+# The five words that version 0.02 added to the 30 of version 0.01.
+ADDED = ('backward', 'follow', 'forward', 'learn', 'visual')
+_WORDS = {1: 30, 2: 35}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,18 +31,24 @@ class _Row:
   seconds: float | None = None
 
 
-def speech_commands(root: str, classes: int | None = None) -> Source:
+def speech_commands(
+  root: str, classes: int | None = None, version: int | None = None, name: str = 'speech_commands'
+) -> Source:
   """Speech Commands: WORD/SPEAKER_nohash_N.wav, validation_list.txt, testing_list.txt.
 
-  Columns: split, label, word, speaker. The background noise is listed with an empty split and label
-    `_background_noise_`, which is
-  no class.
+  Columns: split, label, word, speaker. The background noise is listed with an empty split and the
+  label `_background_noise_`, which is no class.
 
   Args:
     root: the folder of either version.
     classes: 35 or 30, all words (None: as many as there are); 12: the ten commands, `_silence_`
       (one-second windows of the background noise) and `_unknown_` (other words), the last two as
       10 % of the commands of each split, chosen by a hash of the path.
+    version: 1 or 2, which the folder has to be; None for either.
+    name: of the source.
+
+  Raises:
+    InputError: another number of words, another version, or no lists.
   """
   base = pathlib.Path(root)
   lists = {s: _listed(base / f) for s, f in _LISTS.items()}
@@ -50,14 +59,41 @@ def speech_commands(root: str, classes: int | None = None) -> Source:
       f'speech_commands with classes={classes}: {root} has {len(words)} words; use classes=12, '
       f'{len(words)}, or none.'
     )
+  _check_version(root, words, version)
   split = {p: next((s for s, known in lists.items() if p in known), 'train') for p in paths}
   spoken = [p for p in paths if p.split('/')[0] in words]
   noise = [p for p in paths if p.startswith(f'{NOISE}/')]
   if classes == 12:
-    return _twelve(root, spoken, noise, split)
+    return _twelve(name, root, spoken, noise, split)
   rows = [_Row(p, p, p.split('/')[0], split[p]) for p in spoken]
   rows += [_Row(p, p, NOISE, '') for p in noise]
-  return _source(root, rows, tuple(words))
+  return _source(name, root, rows, tuple(words))
+
+
+def twelve(root: str) -> Source:
+  """`speech_commands` version 2 with the 12 classes."""
+  return speech_commands(root, classes=12, version=2, name='speech_commands_12')
+
+
+def version_1(root: str) -> Source:
+  """`speech_commands` version 1: 30 words, 64,721 clips, of which 6798 validate and 6835 test."""
+  return speech_commands(root, version=1, name='speech_commands_v1')
+
+
+def version_1_twelve(root: str) -> Source:
+  """`speech_commands` version 1 with the 12 classes."""
+  return speech_commands(root, classes=12, version=1, name='speech_commands_v1_12')
+
+
+def _check_version(root: str, words: list[str], version: int | None) -> None:
+  """A few words alone, as a test or a demonstration has, may be of either version."""
+  if version not in (None, *_WORDS):
+    raise InputError(f'speech_commands has the versions 1 and 2; got version={version}.')
+  added = sorted(set(words) & set(ADDED))
+  if version == 1 and added:
+    raise InputError(f'{root} is version 0.02 of Speech Commands: it has the word {added[0]!r}.')
+  if version == 2 and not added and len(words) >= _WORDS[1]:
+    raise InputError(f'{root} is version 0.01 of Speech Commands: it lacks {", ".join(ADDED)}.')
 
 
 _LISTS = {'valid': 'validation_list.txt', 'test': 'testing_list.txt'}
@@ -69,7 +105,7 @@ def _listed(path: pathlib.Path) -> set[str]:
   return set(path.read_text().split())
 
 
-def _source(root: str, rows: list[_Row], classes: tuple[str, ...]) -> Source:
+def _source(name: str, root: str, rows: list[_Row], classes: tuple[str, ...]) -> Source:
   words = [r.path.split('/')[0] for r in rows]
   names = [r.path.split('/')[1] for r in rows]
   columns: dict[str, list[Value]] = {
@@ -80,25 +116,27 @@ def _source(root: str, rows: list[_Row], classes: tuple[str, ...]) -> Source:
   }
   locate = Files(root, [r.path for r in rows], [r.start for r in rows], [r.seconds for r in rows])
   ids = [r.id for r in rows]
-  return Source(Table('speech_commands', ids, columns, locate, label_sets={'label': classes}))
+  return Source(Table(name, ids, columns, locate, label_sets={'label': classes}))
 
 
-def _twelve(root: str, spoken: list[str], noise: list[str], split: dict[str, str]) -> Source:
+def _twelve(
+  name: str, root: str, spoken: list[str], noise: list[str], split: dict[str, str]
+) -> Source:
   """The 12-class task: commands, some unknown words, and silence cut from the noise."""
   if not noise:
     raise InputError(f'Speech Commands in {root} lacks {NOISE}/, which {SILENCE} is cut from.')
   rows, spots = [], _spots(root, noise)
-  for name in SPLITS:
-    members = [p for p in spoken if split[p] == name]
+  for part in SPLITS:
+    members = [p for p in spoken if split[p] == part]
     commands = [p for p in members if p.split('/')[0] in COMMANDS]
     others = sorted((p for p in members if p.split('/')[0] not in COMMANDS), key=_hash)
     extra = round(EXTRA_FRACTION * len(commands)) or min(1, len(commands))
-    rows += [_Row(p, p, p.split('/')[0], name) for p in commands]
-    rows += [_Row(p, p, UNKNOWN, name) for p in sorted(others[:extra])]
+    rows += [_Row(p, p, p.split('/')[0], part) for p in commands]
+    rows += [_Row(p, p, UNKNOWN, part) for p in sorted(others[:extra])]
     for k in range(extra):
-      path, start = spots[name][k % len(spots[name])]
-      rows.append(_Row(f'{path}@{start:g}#{name}{k}', path, SILENCE, name, start, 1.0))
-  return _source(root, rows, (*sorted(COMMANDS), SILENCE, UNKNOWN))
+      path, start = spots[part][k % len(spots[part])]
+      rows.append(_Row(f'{path}@{start:g}#{part}{k}', path, SILENCE, part, start, 1.0))
+  return _source(name, root, rows, (*sorted(COMMANDS), SILENCE, UNKNOWN))
 
 
 def _spots(root: str, noise: list[str]) -> dict[str, list[tuple[str, float]]]:

@@ -1,4 +1,4 @@
-"""AudioSet, FSD50K, ESC-50 and NSynth: sounds with tags, in their published layouts."""
+"""AudioSet, FSD50K, ESC-50, UrbanSound8K, NSynth: sounds with tags, in their published layouts."""
 
 import csv
 import json
@@ -158,6 +158,30 @@ def _esc(root: str, name: str, only_esc10: bool) -> Source:
     rows.append((path, path, columns))
   classes = tuple(sorted(targets, key=targets.__getitem__))
   return source(name, root, rows, label_sets={'label': classes})
+
+
+def urbansound8k(root: str) -> Source:
+  """UrbanSound8K (urbansounddataset.weebly.com): metadata/UrbanSound8K.csv and audio/foldN/*.wav.
+
+  Columns: label (the class), fold ('1' to '10'), fsID (the recording that a slice is from),
+  salience ('1' foreground, '2' background). No splits: ten-fold cross-validation by `fold`. Classes
+  are in the order of the class numbers.
+  """
+  table = pathlib.Path(root) / 'metadata' / 'UrbanSound8K.csv'
+  rows, numbers = [], {}
+  for row in read_rows(table):
+    need(table, row, 'slice_file_name', 'fsID', 'salience', 'fold', 'classID', 'class')
+    numbers[row['class']] = int(row['classID'])
+    path = f'audio/fold{row["fold"]}/{row["slice_file_name"]}'
+    columns: dict[str, Value] = {
+      'label': row['class'],
+      'fold': row['fold'],
+      'fsID': row['fsID'],
+      'salience': row['salience'],
+    }
+    rows.append((path, path, columns))
+  classes = tuple(sorted(numbers, key=numbers.__getitem__))
+  return source('urbansound8k', root, rows, label_sets={'label': classes})
 
 
 # magenta.tensorflow.org/datasets/nsynth, by number.
