@@ -64,6 +64,7 @@ def get_config(arg=''):
     config.model.args.update(
       channels=16, hidden=32, width=32, projection=16, projection_hidden=32, bank=12
     )
+    config.optim.schedule.warmup_steps = 1
     config.log_every = 1
     config.checkpoint.every = 2
   return config

@@ -103,6 +103,26 @@ def test_terminated_saves_and_exits_cleanly(whole, tmp_path):
   assert_same_bits(whole, workdir)
 
 
+def test_what_byol_a_remembers_goes_on(tmp_path):
+  """The bank, running statistics and both networks' batch norms, bit for bit."""
+  config = 'experiments/byol_a/laptop.py:debug'
+  workdir, whole = tmp_path / 'run', tmp_path / 'whole'
+  assert runner.train(workdir, *ARGS, config=config).returncode == 0
+  # Its end is taken away: the second process starts from what the first one saved on the way.
+  (whole / 'checkpoints').mkdir(parents=True)
+  (workdir / 'checkpoints' / '9').rename(whole / 'checkpoints' / '9')
+  done = runner.train(workdir, *ARGS, config=config)
+  assert done.returncode == 0 and 'goes on from step 6' in done.stdout, done.stderr[-3000:]
+  assert_same_bits(whole, workdir)
+  arrays = leaves(workdir)[0]
+  bank, seen = (
+    next(x for name, x in arrays.items() if f"['memory']['{key}']" in name)
+    for key in ('bank', 'seen')
+  )
+  assert int(seen) == 8 * STEPS and (np.abs(bank).max(axis=(1, 2)) > 0).all()
+  assert sum("['batch_stats']" in name for name in arrays) > 20
+
+
 def test_goes_on_on_another_mesh(tmp_path):
   """Four devices save, two restore; the losses of all steps are those of one device to rounding."""
   one, other = tmp_path / 'one', tmp_path / 'other'
