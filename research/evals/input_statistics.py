@@ -32,16 +32,20 @@ class Statistics(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Moments:
-  """An `embed` whose one token a clip is (mean, mean square, number) of its values."""
+  """An `embed` whose one token a clip is (mean, variance, frames) of its values."""
 
   frontend: Any
 
   def __call__(self, variables: Any, audio: Array, mask: Array) -> tuple[Array, Array]:
     values, real = self.frontend.raw(audio, mask)
     frames = jnp.maximum(real.sum(axis=1).astype(jnp.float32), 1.0)
-    kept = jnp.where(real[..., None], values, 0.0)
-    mean, square = (x.mean(axis=2).sum(axis=1) / frames for x in (kept, jnp.square(kept)))
-    moments = jnp.stack([mean, square, frames], axis=-1)
+
+    def over(x):
+      return jnp.where(real[..., None], x, 0.0).mean(axis=2).sum(axis=1) / frames
+
+    mean = over(values)
+    variance = over(jnp.square(values - mean[:, None, None]))
+    moments = jnp.stack([mean, variance, frames], axis=-1)
     return moments[None, :, None], real.any(axis=1, keepdims=True)
 
 
@@ -65,10 +69,10 @@ def of_task(embedder: Embedder, task: Prepared) -> Statistics:
   found = [np.asarray(chunk.values[0], np.float64) for chunk in chunks if len(chunk.rows)]
   if not found:
     raise InputError(f'Task {task.task.name}: no training clip could be read.')
-  mean, square, frames = np.concatenate(found).T
+  mean, within, frames = np.concatenate(found).T
   average = np.average(mean, weights=frames)
-  variance = np.average(square, weights=frames) - average**2
-  if not variance > 1e-8:
+  variance = np.average(within + np.square(mean - average), weights=frames)
+  if not variance > 1e-6:
     raise InputError(f'Task {task.task.name}: all training clips sound the same (silence?).')
   # Four digits more than are published: the same on every machine and mesh.
   return Statistics(round(float(average), 6), round(float(variance**0.5), 6), len(mean), of)

@@ -125,3 +125,35 @@ def test_mistakes_are_one_sentence(model, tmp_path, args, sentence):
   assert done.returncode == 2
   assert done.stderr.splitlines()[-1].startswith('error: ') and sentence in done.stderr
   assert 'Traceback' not in done.stderr
+
+
+def test_a_suite_says_what_is_absent_and_a_list_pins_the_clips(model, tmp_path):
+  """ESC-50 alone is there of AudioSet-style tasks: it is scored, the others are named."""
+  root = tmp_path / 'data' / 'ESC-50'
+  (root / 'meta').mkdir(parents=True)
+  lines = ['filename,fold,target,category,esc10,src_file,take']
+  for i in range(20):
+    lines.append(f'{i}.wav,{i // 4 + 1},{i % 2},{"dog" if i % 2 else "rain"},True,{i},A')
+    path = root / 'audio' / f'{i}.wav'
+    path.parent.mkdir(exist_ok=True)
+    toy.soundfile.write(path, toy.tone((300, 2700)[i % 2], 0.4, i), toy.RATE)
+  (root / 'meta' / 'esc50.csv').write_text('\n'.join(lines) + '\n')
+  args = (
+    f'--model={model}', '--suite=audioset', f'--data_root={tmp_path / "data"}', '--protocol=knn',
+    f'--pin={tmp_path / "pins.json"}', '--baselines=logmel',
+  )  # fmt: skip
+  done = runner.run('launch.evaluate', *args, f'--out={tmp_path / "out"}')
+  assert done.returncode == 0, done.stderr
+  content = json.loads((tmp_path / 'out/scores.json').read_text())
+  assert {r['task'] for r in content['rows']} == {'esc50'}
+  assert {'audioset20k', 'fsd50k', 'speech_commands_35'} <= set(content['absent'])
+  assert '### Not scored' in done.stdout and 'launch.prepare_data' in done.stdout
+  assert 'pinned the clips' in done.stdout
+  listed = json.loads((tmp_path / 'pins.json').read_text())
+  assert len(listed['esc50']) == 20
+
+  (root / 'audio' / '3.wav').unlink()
+  again = runner.run('launch.evaluate', *args, f'--out={tmp_path / "again"}')
+  assert again.returncode == 0, again.stderr
+  alone = runner.run('launch.evaluate', *args[:1], '--tasks=gtzan', f'--out={tmp_path / "x"}')
+  assert alone.returncode == 2 and 'gtzan' in alone.stderr.lower()

@@ -1,0 +1,88 @@
+"""Statistics of a task's training clips, and the models that are normalised by them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soundfile
+
+from research.errors import InputError
+from research.evals import embeddings, input_statistics, protocols, tasks
+from research.models.byol_a import ByolA
+from tests.evals import toy
+
+MODEL = ByolA(size='v1_d512', hidden=16, width=16, channels=4, projection=0, norm='frontend')
+
+
+@pytest.fixture(scope='module')
+def byol():
+  samples = jnp.zeros((1, toy.RATE)), jnp.ones((1, toy.RATE), bool)
+  variables = MODEL.init(jax.random.key(0), *samples, method='embed')
+  return embeddings.from_model(MODEL, variables, 'byol')
+
+
+def folder(root, columns, row):
+  return toy.tones(root, per_class=6, columns=columns, row=row)
+
+
+def by_hand(embedder, paths):
+  """Mean and deviation over every bin of every frame of some files."""
+  values = []
+  for path in paths:
+    audio = soundfile.read(path, dtype='float32')[0][None]
+    raw, real = embedder.frontend.raw(jnp.asarray(audio), jnp.ones(audio.shape, bool))
+    values.append(np.asarray(raw)[np.asarray(real)].ravel())
+  return np.concatenate(values).mean(), np.concatenate(values).std()
+
+
+def test_they_are_those_of_the_training_clips(byol, tmp_path):
+  parts = ('train', 'train', 'train', 'valid', 'test', 'test')
+  root = folder(tmp_path / 'tones', ('split',), lambda i, c: (parts[i],))
+  task = tasks.prepare(str(root))
+  found = input_statistics.of_task(byol, task)
+  rows = task.splits.folds[0].train
+  assert (found.clips, found.of, len(rows)) == (9, 'training clips', 9)
+  mean, std = by_hand(byol, [task.source[int(r)].path for r in rows])
+  np.testing.assert_allclose([found.mean, found.std], [mean, std], rtol=1e-5)
+
+
+def test_a_model_that_takes_them_is_normalised_by_them(byol, tmp_path):
+  root = folder(tmp_path / 'tones', ('fold',), lambda i, c: (str(i % 3),))
+  task = tasks.prepare(str(root))
+  system = protocols.System(byol, protocols.Options(), tmp_path / 'cache')
+  row = protocols.logistic_regression(system, task, protocols.Options())
+  found = row['statistics']
+  # Folds take turns: v1 takes all clips then.
+  assert found['clips'] == 18 and found['of'].startswith('all clips')
+  assert (row['frontend']['mean'], row['frontend']['std']) == (found['mean'], found['std'])
+  assert row['pool'] == 'mean+max'  # BYOL-A's own
+  clip = soundfile.read(task.source[0].path, dtype='float32')[0]
+  model = MODEL.with_statistics(found['mean'], found['std'])
+  tokens, mask = model.apply(
+    byol.variables, jnp.asarray(clip)[None], jnp.ones((1, len(clip)), bool), method='embed'
+  )
+  kept = np.asarray(tokens)[0, 0, np.asarray(mask)[0]]
+  got = system.features(task).layers[0][0]
+  np.testing.assert_allclose(got, kept.mean(axis=0) + kept.max(axis=0), rtol=1e-3, atol=1e-4)
+
+  own = protocols.Options(statistics='weights')
+  other = protocols.System(byol, own, tmp_path / 'cache')
+  row = protocols.logistic_regression(other, task, own)
+  assert row['statistics'] is None and row['frontend']['mean'] == MODEL.frontend.mean
+  assert not np.allclose(got, other.features(task).layers[0][0], rtol=1e-2)
+
+
+def test_others_are_left_alone(tmp_path):
+  root = folder(tmp_path / 'tones', ('fold',), lambda i, c: (str(i % 3),))
+  system = protocols.System(toy.embedder(), protocols.Options(), tmp_path / 'cache')
+  embedder, found = system.tuned(tasks.prepare(str(root)))
+  assert embedder is system.embedder and found is None
+
+
+def test_silence_has_no_deviation(byol, tmp_path):
+  for i in range(8):
+    path = tmp_path / 'quiet' / 'ab'[i % 2] / f'{i}.wav'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.zeros(8000, np.int16), toy.RATE)
+  with pytest.raises(InputError, match=r'sound the same \(silence\?\)'):
+    input_statistics.of_task(byol, tasks.prepare(str(tmp_path / 'quiet')))
