@@ -109,6 +109,21 @@ def test_short_clips_are_padded_with_silence(padding):
   assert np.isfinite(got).all()
 
 
+def test_short_clips_may_be_repeated():
+  model = ByolA(**SMALL, padding='repeat')
+  batch = clips(1)
+  state, _ = started(batch)
+  spectrogram = lambda audio, real: model.apply(  # noqa: E731
+    {'params': state.params, **state.variables},
+    {'audio': audio, 'audio_mask': real},
+    method=lambda m, b: m._spectrogram(b),
+  )
+  short = jnp.arange(4960)[None] < 1600
+  got = spectrogram(jnp.where(short, batch['audio'], jnp.nan), short)
+  again = jnp.tile(batch['audio'][:, :1600], (1, 4))[:, :4960]
+  np.testing.assert_allclose(got, spectrogram(again, jnp.ones_like(short)), rtol=1e-6)
+
+
 def test_without_a_predictor_it_collapses_and_the_watch_says_so():
   """As BYOL reports (arXiv 2006.07733, section 5)."""
   found = {}

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip('torch')
 
-from launch.benchmarks import speech, training
+from launch.benchmarks import byol, speech, training
 
 
 def test_a_step_of_ours_and_of_the_peer_are_timed_in_turns():
@@ -24,3 +24,11 @@ def test_models_of_speech_are_timed_against_transformers(model):
   for row in rows:
     assert row['peer_seconds'] > 0 and row['step_flops'] > 1e8
     assert row['audio_seconds_per_second'] == pytest.approx(1.0 / row['ours_seconds'])
+
+
+def test_byol_a_is_timed_against_a_peer_that_draws_its_views_by_clip():
+  training, embedding = byol.compare_byol(batch=4, repeats=1, seconds=1.0)
+  assert (training['part'], embedding['part']) == ('training', 'embedding')
+  for row in (training, embedding):
+    assert row['ratio'] > 0 and row['ours_seconds'] > 0
+  assert training['step_flops'] > 1e9
