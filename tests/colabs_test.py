@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / 'colabs').glob('*.ipynb'))
 # What each prints somewhere, and how many pictures it shows at least.
 SHOWS = {
+  'byol_a': (('largest difference', 'builtin_words'), 11),
   'hubert': (('train: 300 clips', 'iteration 2'), 7),
   'quickstart': (('builtin_digits', 'builtin_events'), 4),
   'wav2vec2': (('train 315 clips', 'of the letters wrong'), 7),
@@ -26,6 +27,8 @@ def test_notebook_runs(path, monkeypatch):
   monkeypatch.delenv('MPLBACKEND', raising=False)
   # One device, as on a laptop: the eight of the tests take turns and take longer.
   monkeypatch.setenv('XLA_FLAGS', '')
+  # The map of scores is small, and threads of scikit-learn that wait for a busy core spin.
+  monkeypatch.setenv('OMP_NUM_THREADS', '1')
   notebook = nbformat.read(path, as_version=4)
   client = nbclient.NotebookClient(
     notebook, timeout=400, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}}
