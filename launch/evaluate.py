@@ -65,6 +65,7 @@ POOL = flags.DEFINE_string(
   'Over time: mean, max, mean+max, mean_std, mean_bands, mean_std_bands (the usual one of each '
   'model if not given: mean; that of BYOL-A is mean+max).',
 )
+MAPS = flags.DEFINE_bool('maps', True, 'Draw 2-D maps of the embeddings.')
 STATISTICS = flags.DEFINE_enum(
   'statistics',
   'task',
@@ -174,6 +175,7 @@ def main(argv):
     known={**protocols.PROTOCOLS, 'finetune': finetuning(paths, str(OUT.value))},
     options=options,
     absent=absent,
+    maps=MAPS.value,
   )
   if PIN.value and jax.process_index() == 0 and pins.read(PIN.value) is None:
     pins.write(PIN.value, prepared)

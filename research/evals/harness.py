@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from research.errors import unknown
-from research.evals import jobs, maps, protocols, published, report, svg, tables
+from research.evals import jobs, protocols, published, report, svg, tables
+from research.evals import maps as planes
 from research.evals.embeddings import Embedder
 from research.evals.progress import bar
 from research.evals.protocols import Options, Protocol, System
@@ -31,6 +32,7 @@ def evaluate(
   known: Mapping[str, Protocol] = protocols.PROTOCOLS,
   options: Options | None = None,
   absent: Mapping[str, str] = {},
+  maps: bool = True,
   kinds: Mapping[str, Sequence[str]] = KINDS,
   say: Callable[[str], None] = lambda text: print(text, flush=True),
 ) -> list[dict[str, Any]]:
@@ -45,6 +47,7 @@ def evaluate(
     known: name -> protocol; more may be added to `protocols.PROTOCOLS`.
     options: layers, pooling and how probes are trained; None for the defaults.
     absent: tasks that were asked for but cannot be scored, and why: part of what is written.
+    maps: whether 2-D maps of the embeddings are drawn, which takes seconds a task.
     kinds: protocol -> kinds of systems that it is for; others are for all.
     say: prints a line.
 
@@ -86,7 +89,7 @@ def evaluate(
       for row in kept:
         say(f'{name} {row["task"]}: {row["system"]} {tables.score_text(row)}')
       rows += kept
-  write(out, rows, plane(systems, tasks), absent)
+  write(out, rows, plane(systems, tasks) if maps else {}, absent)
   return rows
 
 
@@ -97,17 +100,17 @@ def plane(systems: Sequence[System], tasks: Sequence[Prepared]) -> dict[str, Any
   several labels are drawn in the colour of the first.
   """
   models = [s for s in systems if s.embedder.kind == 'model'] or list(systems)
-  method = 'tsne' if maps.has_tsne() else 'pca'
+  method = 'tsne' if planes.has_tsne() else 'pca'
   arrays: dict[str, Any] = {}
   for task in tasks:
     features = models[0].features(task)
     layer = max(features.layers)
     tested = np.unique(np.concatenate([fold.test for fold in task.splits.folds]))
     tested = tested[features.valid[tested]]
-    rows = tested[maps.sample(len(tested))]
+    rows = tested[planes.sample(len(tested))]
     labels = task.labels if task.labels.ndim == 1 else task.labels.argmax(axis=1)
     key = task.task.name
-    arrays[f'{key}/points'] = maps.flat(features.layers[layer][rows], method).astype(np.float32)
+    arrays[f'{key}/points'] = planes.flat(features.layers[layer][rows], method).astype(np.float32)
     arrays[f'{key}/groups'] = labels[rows].astype(np.int32)
     arrays[f'{key}/names'] = np.array(task.classes)
     arrays[f'{key}/method'] = np.array(method)
@@ -140,6 +143,8 @@ def write(
       picture = svg.confusion(np.array(row['confusion']), row['classes'], title=title)
       name = f'confusion_{row["task"]}_{row["protocol"]}_{_slug(row["system"])}.svg'
       jobs.replace_text(out / name, picture)
+  if not arrays:
+    return
   partial = out / 'map.partial.npz'
   np.savez_compressed(partial, **arrays)
   os.replace(partial, out / 'map.npz')
