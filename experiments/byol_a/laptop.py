@@ -25,7 +25,7 @@ def get_config(arg=''):
     raise ValueError(f"laptop.py has no variant {arg!r}: give nothing, or 'debug'.")
   config = ml_collections.ConfigDict()
   config.seed = 0
-  config.total_steps = 1200
+  config.total_steps = 1000
 
   root = os.environ.get('OIDO_DATA', 'data')
   config.data = dict(

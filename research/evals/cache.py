@@ -57,9 +57,7 @@ def embed_source(
     InputError: unknown pooling, too many bad files.
   """
   pool = embedder.pooling(pool)
-  parts = dict(
-    system=embedder.fingerprint(), source=source.fingerprint(), files=_files_hash(source)
-  )
+  parts = dict(system=embedder.fingerprint(), source=source.fingerprint(), files=files_hash(source))
   parts |= dict(pool=pool, seconds=seconds)
   folder = Path(cache) / digest(parts)
   wanted = [i for i in layers if not (folder / f'layer_{i:02d}.npy').exists()]
@@ -139,7 +137,7 @@ def _finish(folder: Path, arrays: dict[int, np.memmap], valid: np.ndarray, meta:
   os.replace(folder / 'meta.partial.json', folder / 'meta.json')
 
 
-def _files_hash(source: Any) -> str:
+def files_hash(source: Any) -> str:
   """Hash of sizes and times of the files: a file that was changed is embedded again."""
   states = hashlib.sha256()
   for example in source:

@@ -6,14 +6,20 @@ No label is read.
 """
 
 import dataclasses
+import json
+import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from research.errors import InputError
-from research.evals.embeddings import Embedder
+from research.evals import jobs
+from research.evals.cache import files_hash
+from research.evals.embeddings import Embedder, digest
 from research.evals.streaming import stream
 from research.evals.tasks import Prepared
 
@@ -49,8 +55,15 @@ class _Moments:
     return moments[None, :, None], real.any(axis=1, keepdims=True)
 
 
-def of_task(embedder: Embedder, task: Prepared) -> Statistics:
+def of_task(
+  embedder: Embedder, task: Prepared, cache: str | os.PathLike | None = None
+) -> Statistics:
   """Statistics of a task's training clips (of all where folds take turns), on every process.
+
+  Args:
+    embedder: whose front-end.
+    task: whose clips.
+    cache: folder where they are kept for the next run; read by a single process only.
 
   Raises:
     InputError: no clip can be read, or all values are the same.
@@ -61,10 +74,17 @@ def of_task(embedder: Embedder, task: Prepared) -> Statistics:
     rows, of = np.arange(len(task.source)), 'all clips, of which each fold tests a part'
   if len(rows) > MOST_CLIPS:
     rows = np.sort(np.random.default_rng(SEED).choice(rows, MOST_CLIPS, replace=False))
+  source = task.source.select(rows)
+  kept = None
+  if cache is not None:
+    settings = {k: v for k, v in embedder.frontend.to_dict().items() if k not in ('mean', 'std')}
+    parts = [settings, source.fingerprint(), files_hash(source), task.task.seconds]
+    kept = Path(cache) / f'statistics_{digest(*parts)}.json'
+    if kept.exists() and jax.process_count() == 1:
+      return Statistics(**json.loads(kept.read_text()))
   probe = dataclasses.replace(
     embedder, apply=_Moments(embedder.frontend), variables={}, max_seconds=None
   )
-  source = task.source.select(rows)
   chunks = stream(probe, source, layers=(0,), pool='mean', seconds=task.task.seconds)
   found = [np.asarray(chunk.values[0], np.float64) for chunk in chunks if len(chunk.rows)]
   if not found:
@@ -75,4 +95,8 @@ def of_task(embedder: Embedder, task: Prepared) -> Statistics:
   if not variance > 1e-6:
     raise InputError(f'Task {task.task.name}: all training clips sound the same (silence?).')
   # Four digits more than are published: the same on every machine and mesh.
-  return Statistics(round(float(average), 6), round(float(variance**0.5), 6), len(mean), of)
+  measured = Statistics(round(float(average), 6), round(float(variance**0.5), 6), len(mean), of)
+  if kept is not None and jax.process_index() == 0:
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    jobs.replace_text(kept, json.dumps(measured._asdict()))
+  return measured

@@ -62,7 +62,7 @@ class System:
       found = None
       embedder = self.embedder
       if embedder.takes_statistics and self.options.statistics == 'task':
-        found = input_statistics.of_task(embedder, task)
+        found = input_statistics.of_task(embedder, task, self.cache)
         embedder = embedder.with_statistics(found.mean, found.std)
       self._tuned[name] = embedder, found
     return self._tuned[name]

@@ -46,6 +46,20 @@ def test_they_are_those_of_the_training_clips(byol, tmp_path):
   np.testing.assert_allclose([found.mean, found.std], [mean, std], rtol=1e-5)
 
 
+def test_they_are_kept_for_the_next_run(byol, tmp_path, monkeypatch):
+  root = folder(tmp_path / 'tones', ('fold',), lambda i, c: (str(i % 3),))
+  first = input_statistics.of_task(byol, tasks.prepare(str(root)), tmp_path / 'cache')
+  with monkeypatch.context() as patch:
+    patch.setattr(input_statistics, 'stream', None)  # cannot be called
+    # The same whatever the front-end of the weights is normalised by.
+    other = byol.with_statistics(1.0, 2.0)
+    assert input_statistics.of_task(other, tasks.prepare(str(root)), tmp_path / 'cache') == first
+  # Another clip, other statistics.
+  toy.soundfile.write(root / '300_00.flac', toy.tone(5000, 0.8, 1), toy.RATE)
+  again = input_statistics.of_task(byol, tasks.prepare(str(root)), tmp_path / 'cache')
+  assert again != first
+
+
 def test_a_model_that_takes_them_is_normalised_by_them(byol, tmp_path):
   root = folder(tmp_path / 'tones', ('fold',), lambda i, c: (str(i % 3),))
   task = tasks.prepare(str(root))
