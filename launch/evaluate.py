@@ -70,8 +70,8 @@ STATISTICS = flags.DEFINE_enum(
   'statistics',
   'task',
   ['task', 'weights'],
-  "What BYOL-A is normalised by: 'task', its training clips (published), or 'weights', what is in "
-  'them.',
+  "What BYOL-A is normalised by: 'task', its training clips (all clips where folds take turns), as "
+  "published; or 'weights', what is in them.",
 )
 command.required('model', 'out')
 command.distributed_flags()
@@ -84,6 +84,7 @@ def systems(paths, release, baselines, random_seeds):
   from research.evals import embeddings
 
   made, seen = [], set()
+  paths = list(dict.fromkeys(paths))
   models = [weights.load(path, release=release) for path in paths]
   for path, loaded in zip(paths, models):
     name = f'{loaded.name}, {loaded.origin}'
@@ -121,15 +122,22 @@ def finetuning(paths, out):
 
 def prepare(names):
   """(tasks, name -> why not of those of a suite whose data are absent)."""
+  import dataclasses
+  import os
+
   from research.errors import InputError
   from research.evals import pins, tasks
 
   listed = pins.read(PIN.value) if PIN.value else None
-  asked = set(tasks.names(TASKS.value, None)) if TASKS.value else set()
-  prepared, absent = [], {}
+  asked = set(tasks.names(TASKS.value)) if TASKS.value else set()
+  prepared: list[tasks.Prepared] = []
+  absent: dict[str, str] = {}
   for name in names:
     try:
       task = tasks.get(name)
+      if task.name in {p.task.name for p in prepared}:  # two folders of one name
+        above = os.path.basename(os.path.dirname(os.path.abspath(name.partition(':')[0])))
+        task = dataclasses.replace(task, name=f'{above}_{task.name}')
       prepared.append(
         tasks.prepare(task, DATA_ROOT.value, pins.of(listed, str(PIN.value), task.name))
       )
@@ -159,6 +167,7 @@ def main(argv):
     raise InputError(f'--out={OUT.value} is a file; give a folder.')
   names = tasks.names(TASKS.value, SUITE.value)
   prepared, absent = prepare(names)
+  asked = set(tasks.names(TASKS.value)) if TASKS.value else set()
   options = protocols.Options(
     layers=LAYERS.value,
     pool=POOL.value,
@@ -175,6 +184,7 @@ def main(argv):
     known={**protocols.PROTOCOLS, 'finetune': finetuning(paths, str(OUT.value))},
     options=options,
     absent=absent,
+    optional=set(names) - asked,
     maps=MAPS.value,
   )
   if PIN.value and jax.process_index() == 0 and pins.read(PIN.value) is None:
@@ -182,7 +192,7 @@ def main(argv):
     print(f'pinned the clips of this run in {PIN.value}')
   if jax.process_index() == 0:
     print()
-    others = published.rows([task.task.name for task in prepared])
+    others = published.rows([task.task.name for task in prepared if task.as_published])
     for table in (*tables.comparison(rows, others), tables.absent(absent)):
       print(table.markdown() if table else '', end='\n' if table else '')
     for note in tables.notes(rows):

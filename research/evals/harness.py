@@ -1,15 +1,16 @@
 """Scores systems on tasks and writes what was found: the body of `launch/evaluate.py`."""
 
+import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from research.errors import unknown
+from research.errors import InputError, unknown
 from research.evals import jobs, protocols, published, report, svg, tables
 from research.evals import maps as planes
 from research.evals.embeddings import Embedder
@@ -31,7 +32,8 @@ def evaluate(
   use: Sequence[str] = ('probe',),
   known: Mapping[str, Protocol] = protocols.PROTOCOLS,
   options: Options | None = None,
-  absent: Mapping[str, str] = {},
+  absent: dict[str, str] | None = None,
+  optional: Collection[str] = (),
   maps: bool = True,
   kinds: Mapping[str, Sequence[str]] = KINDS,
   say: Callable[[str], None] = lambda text: print(text, flush=True),
@@ -46,7 +48,9 @@ def evaluate(
     use: names of protocols.
     known: name -> protocol; more may be added to `protocols.PROTOCOLS`.
     options: layers, pooling and how probes are trained; None for the defaults.
-    absent: tasks that were asked for but cannot be scored, and why: part of what is written.
+    absent: tasks that were asked for but cannot be scored, and why: part of what is written, and
+      longer afterwards where `optional` tasks cannot.
+    optional: names of tasks that are listed as absent instead of ending everything.
     maps: whether 2-D maps of the embeddings are drawn, which takes seconds a task.
     kinds: protocol -> kinds of systems that it is for; others are for all.
     say: prints a line.
@@ -55,8 +59,12 @@ def evaluate(
     the rows of scores.json (process 0; [] on the others).
 
   Raises:
-    InputError: an unknown protocol.
+    InputError: an unknown protocol, two tasks of one name, or a task that cannot be scored.
   """
+  given = [task.task.name for task in tasks]
+  if twice := {name for name in given if given.count(name) > 1}:
+    raise InputError(f'Two tasks are named {sorted(twice)[0]!r}: rename one, or leave one out.')
+  absent = {} if absent is None else absent
   for name in use:
     if name not in known:
       raise unknown('protocol', name, known)
@@ -65,32 +73,59 @@ def evaluate(
   first = jax.process_index() == 0
 
   # All embedding before all scoring: the processes work together in the first, not in the second.
+  embedded = []
   for task in tasks:
-    for system in systems:
-      with bar(f'{task.task.name}: {system.embedder.name}', len(task.source), first) as move:
-        found = system.features(task, move)
-      if first and not found.cached:
-        rate = len(task.source) / max(found.seconds, 1e-9)
-        say(
-          f'embedded {task.task.name} with {system.embedder.name}: {len(task.source)} clips in '
-          f'{found.seconds:.1f} s ({rate:.0f}/s), {len(found.missing)} missing'
-        )
+    with _excused(task, optional, absent, say if first else None):
+      for system in systems:
+        with bar(f'{task.task.name}: {system.embedder.name}', len(task.source), first) as move:
+          found = system.features(task, move)
+        if first and not found.cached:
+          rate = len(task.source) / max(found.seconds, 1e-9)
+          say(
+            f'embedded {task.task.name} with {system.embedder.name}: {len(task.source)} clips in '
+            f'{found.seconds:.1f} s ({rate:.0f}/s), {len(found.missing)} missing'
+          )
+      embedded.append(task)
   if not first:
     return []
 
-  rows = []
-  for task in tasks:
-    for name in use:
-      able = [s for s in systems if s.embedder.kind in kinds.get(name, (s.embedder.kind,))]
-      each = [known[name](system, task, options) for system in able]
-      random = [r for r in each if r['kind'] == 'random']
-      kept = [r for r in each if r['kind'] != 'random']
-      kept += [protocols.merge_inits(random)] if random else []
-      for row in kept:
-        say(f'{name} {row["task"]}: {row["system"]} {tables.score_text(row)}')
-      rows += kept
-  write(out, rows, plane(systems, tasks) if maps else {}, absent)
+  rows: list[dict[str, Any]] = []
+  scored = []
+  for task in embedded:
+    with _excused(task, optional, absent, say):
+      mine = []
+      for name in use:
+        able = [s for s in systems if s.embedder.kind in kinds.get(name, (s.embedder.kind,))]
+        each = [known[name](system, task, options) for system in able]
+        random = [r for r in each if r['kind'] == 'random']
+        kept = [r for r in each if r['kind'] != 'random']
+        kept += [protocols.merge_inits(random)] if random else []
+        for row in kept:
+          say(f'{name} {row["task"]}: {row["system"]} {tables.score_text(row)}')
+        mine += kept
+      rows += mine
+      scored.append(task)
+      write(out, rows, {}, absent)  # what is scored is not lost with what comes after
+  if not rows:
+    raise InputError('\n'.join(['No task can be scored.', *absent.values()]))
+  write(out, rows, plane(systems, scored) if maps else {}, absent)
   return rows
+
+
+@contextlib.contextmanager
+def _excused(
+  task: Prepared, optional: Collection[str], absent: dict[str, str], say: Callable | None
+) -> Iterator[None]:
+  """A task that cannot be scored is put down in `absent` if it is optional."""
+  try:
+    yield
+  except InputError as error:
+    # Processes that do not fail alike would wait for each other.
+    if task.task.name not in optional or jax.process_count() > 1:
+      raise
+    absent[task.task.name] = str(error)
+    if say:
+      say(f'{task.task.name} is not scored: {error}')
 
 
 def plane(systems: Sequence[System], tasks: Sequence[Prepared]) -> dict[str, Any]:
@@ -123,7 +158,8 @@ def write(
 ) -> None:
   """scores.json, the tables and the pictures; each file appears whole or not at all."""
   out.mkdir(parents=True, exist_ok=True)
-  others = published.rows(list(dict.fromkeys(row['task'] for row in rows)))
+  # Of other clips under the same name nothing is published.
+  others = published.rows(list(dict.fromkeys(r['task'] for r in rows if r.get('as_published'))))
   content = {'format': FORMAT, 'rows': rows, 'published': others, 'absent': dict(absent)}
   jobs.replace_text(out / 'scores.json', json.dumps(content, indent=1))
   made = [
@@ -137,12 +173,17 @@ def write(
   text = '\n'.join(t.markdown() for t in shown) + ''.join(f'\n- {n}' for n in remarks) + '\n'
   jobs.replace_text(out / 'scores.md', text)
   jobs.replace_text(out / 'scores.html', report.page('Scores', [report.score_section(content)]))
+  drawn: dict[str, int] = {}
   for row in rows:
-    if 'confusion' in row and row['kind'] in ('model', 'published'):
+    if 'confusion' in row and row['kind'] == 'model':
       title = f'{row["task"]}: {row["system"]}, {row["protocol"]}'
       picture = svg.confusion(np.array(row['confusion']), row['classes'], title=title)
-      name = f'confusion_{row["task"]}_{row["protocol"]}_{_slug(row["system"])}.svg'
-      jobs.replace_text(out / name, picture)
+      name = f'confusion_{row["task"]}_{row["protocol"]}_{_slug(row["system"])}'
+      drawn[name] = drawn.get(name, 0) + 1
+      name += f'_{drawn[name]}' if drawn[name] > 1 else ''  # names are cut, and may be alike
+      jobs.replace_text(out / f'{name}.svg', picture)
+  for old in (out / 'map.npz', *out.glob('map_*.svg')):
+    old.unlink(missing_ok=True)
   if not arrays:
     return
   partial = out / 'map.partial.npz'

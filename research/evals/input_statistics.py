@@ -5,6 +5,7 @@ BYOL-A's protocol: v1 takes at most 10,000 training clips, of all clips where fo
 No label is read.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -80,23 +81,33 @@ def of_task(
     settings = {k: v for k, v in embedder.frontend.to_dict().items() if k not in ('mean', 'std')}
     parts = [settings, source.fingerprint(), files_hash(source), task.task.seconds]
     kept = Path(cache) / f'statistics_{digest(*parts)}.json'
-    if kept.exists() and jax.process_count() == 1:
-      return Statistics(**json.loads(kept.read_text()))
+    if jax.process_count() == 1 and (found := _read(kept)) is not None:
+      return found
   probe = dataclasses.replace(
     embedder, apply=_Moments(embedder.frontend), variables={}, max_seconds=None
   )
   chunks = stream(probe, source, layers=(0,), pool='mean', seconds=task.task.seconds)
-  found = [np.asarray(chunk.values[0], np.float64) for chunk in chunks if len(chunk.rows)]
-  if not found:
+  moments = [np.asarray(chunk.values[0], np.float64) for chunk in chunks if len(chunk.rows)]
+  if not moments:
     raise InputError(f'Task {task.task.name}: no training clip could be read.')
-  mean, within, frames = np.concatenate(found).T
+  mean, within, frames = np.concatenate(moments).T
   average = np.average(mean, weights=frames)
   variance = np.average(within + np.square(mean - average), weights=frames)
   if not variance > 1e-6:
     raise InputError(f'Task {task.task.name}: all training clips sound the same (silence?).')
-  # Four digits more than are published: the same on every machine and mesh.
-  measured = Statistics(round(float(average), 6), round(float(variance**0.5), 6), len(mean), of)
+  # So many digits are the same whatever batches the clips came in.
+  measured = Statistics(round(float(average), 4), round(float(variance**0.5), 4), len(mean), of)
   if kept is not None and jax.process_index() == 0:
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    jobs.replace_text(kept, json.dumps(measured._asdict()))
+    with contextlib.suppress(OSError):  # a shared cache that is read only
+      kept.parent.mkdir(parents=True, exist_ok=True)
+      jobs.replace_text(kept, json.dumps(measured._asdict()))
   return measured
+
+
+def _read(path: Path) -> Statistics | None:
+  """What was kept; None where there is nothing, or something else."""
+  try:
+    found = Statistics(**json.loads(path.read_text()))
+    return Statistics(float(found.mean), float(found.std), int(found.clips), str(found.of))
+  except (OSError, ValueError, TypeError):
+    return None

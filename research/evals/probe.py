@@ -104,7 +104,8 @@ def fit(
     refit: train the winner again, each seed for the rounds that were its best, on training and
       validation rows together, and score that one.
     pad_to: training and validation rows are padded to at least these counts: folds of different
-      sizes then share one compiled program. The padding changes nothing but the random order.
+      sizes then share one compiled program. The padding changes the random order, and a round has
+      as many batches as the padded rows fill.
   """
   train, validation, test = (np.asarray(r) for r in rows)
   x = standardise(features, train)

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from research.evals import input_statistics, knn, logistic, probe, scores
+from research.errors import InputError
+from research.evals import input_statistics, knn, logistic, probe, scores, splits
 from research.evals.cache import Features, embed_source
 from research.evals.embeddings import Embedder, layer_indices
 from research.evals.input_statistics import Statistics
 from research.evals.probe import ProbeConfig
+from research.evals.splits import Split
 from research.evals.tasks import Prepared
 
 
@@ -130,8 +132,10 @@ def evar(system: System, task: Prepared, options: Options) -> dict[str, Any]:
 def _probe(
   name: str, system: System, task: Prepared, settings: ProbeConfig, refit: bool
 ) -> dict[str, Any]:
-  valid = system.features(task).valid
-  folds = [fold.only(valid) for fold in task.splits.folds]
+  folds = _readable(task, system.features(task))
+  # A batch holds no clip twice.
+  smallest = min(len(f.train) for f in folds)
+  settings = dataclasses.replace(settings, batch_size=min(settings.batch_size, smallest))
   pad_to = (max(len(f.train) for f in folds), max(len(f.validation) for f in folds))
 
   def fit(x: np.ndarray, rows: Rows, config: ProbeConfig, refit: bool) -> Fold:
@@ -243,7 +247,7 @@ def row(
   """
   started = time.perf_counter()
   features = system.features(task)
-  folds = [fold.only(features.valid) for fold in task.splits.folds]
+  folds = _readable(task, features)
   found: dict[str, list[Fold]] = {}
   candidates = dict(system.candidates(task))
   look = screen if screen and len(candidates) > 1 else fit
@@ -260,6 +264,7 @@ def row(
   made['chosen'] = [fold.chosen for fold in kept]
   made['validation'] = float(np.mean([fold.validation for fold in kept]))
   made['grid'] = _mean_grid([fold.grid for fold in kept])
+  made['sensitivity'] = _sensitivity(kept)
   if len(found) > 1:
     made['by_layer'] = {
       name: {
@@ -272,6 +277,60 @@ def row(
   return made
 
 
+def _readable(task: Prepared, features: Features) -> list[Split]:
+  """The folds without the clips that could not be embedded.
+
+  Raises:
+    InputError: a part has none left.
+  """
+  folds = [fold.only(features.valid) for fold in task.splits.folds]
+  for number, fold in enumerate(folds):
+    for part, rows in zip(splits.NAMES, fold.rows()):
+      if not len(rows):
+        raise InputError(
+          f'Task {task.task.name}: none of the {part} clips of fold {number} could be embedded; of '
+          f'all clips {len(features.missing)} are missing, for instance '
+          f'{next(iter(features.missing.items()), "")}.'
+        )
+  return folds
+
+
+def _sensitivity(folds: list[Fold]) -> dict[str, Any] | None:
+  """Test scores of the grid that validation chose from, means over folds: of the chosen point, the
+  best, the median, the worst, and the worse of the points a step off the chosen one in each setting
+  ('step_off'). None where the grid has a single point or was not scored on test.
+
+  They are of probes trained on the training clips alone: 'chosen' may differ from the score.
+  """
+  each: list[dict[str, Any]] = []
+  for fold in folds:
+    grid = [p for p in fold.grid if np.isfinite(p.get('test', np.nan))]
+    keys = [k for k in fold.chosen if grid and k in grid[0]]
+    mine = [p for p in grid if all(p[k] == fold.chosen[k] for k in keys)]
+    if len(grid) < 2 or len(mine) != 1:
+      return None
+    tests = [p['test'] for p in grid]
+    found = dict(chosen=mine[0]['test'], best=max(tests), median=np.median(tests), worst=min(tests))
+    each.append(found | {f'step_off/{k}': _step_off(grid, mine[0], k, keys) for k in keys})
+  made: dict[str, Any] = {'settings': len(folds[0].grid), 'step_off': {}}
+  for name in each[0]:
+    values = [float(e[name]) for e in each if e.get(name) is not None]
+    if values and '/' in name:
+      made['step_off'][name.split('/')[1]] = float(np.mean(values))
+    elif values:
+      made[name] = float(np.mean(values))
+  return made
+
+
+def _step_off(grid, chosen, key: str, keys: list[str]) -> float | None:
+  """The worse test score of the points that differ from the chosen one by a step in `key`."""
+  same = [p for p in grid if all(p[k] == chosen[k] for k in keys if k != key)]
+  line = sorted(same, key=lambda p: p[key])
+  at = next(i for i, p in enumerate(line) if p is chosen)
+  beside = [line[i]['test'] for i in (at - 1, at + 1) if 0 <= i < len(line)]
+  return min(beside) if beside else None
+
+
 def _values(task: Prepared, folds: list[Fold], tests: list[np.ndarray]) -> list[list[float]]:
   score = scores.METRICS[task.metric]
   return [[score(s, task.labels[rows]) for s in f.test_scores] for f, rows in zip(folds, tests)]
@@ -282,6 +341,11 @@ def _result(task: Prepared, folds: list[Fold], tests: list[np.ndarray]) -> dict[
   values = _values(task, folds, tests)
   over = 'folds' if len(folds) > 1 else 'seeds'
   per_fold = [float(np.mean(v)) for v in values]
+  if not np.isfinite(per_fold).all():
+    raise InputError(
+      f'Task {task.task.name}: {task.metric} is not defined on the test clips: no class has both '
+      'clips with it and clips without it there.'
+    )
   mean, half = scores.mean_ci(np.array(per_fold if over == 'folds' else values[0]))
   others = [
     scores.all_scores(s, task.labels[rows]) for f, rows in zip(folds, tests) for s in f.test_scores
@@ -334,6 +398,7 @@ def _identity(protocol: str, system: System, task: Prepared, features: Features)
     },
     'clips': len(task.source),
     'clips_dropped': task.dropped,
+    'as_published': task.as_published,
     'attrition': dict(task.attrition),
     'clips_missing': len(features.missing),
     'missing': dict(list(features.missing.items())[:100]),

@@ -105,12 +105,41 @@ def make(
           f'Task data {source.name!r} ({origin}): the {part} rows of fold {number} are '
           'empty: it takes a few clips of every class for each of training, validation and test.'
         )
+  published = kind == 'split' and bool(len(_part(source, 'validation', names or {})))
+  return Splits(tuple(folds), origin, _fingerprint(source, folds), published)
+
+
+def pinned(source: Any, listed: Mapping[str, Any]) -> Splits:
+  """The splits that a list of `pins.py` holds, for the clips of it that are there.
+
+  Raises:
+    InputError: a part has no clip left.
+  """
+  row = {source.id(i): i for i in range(len(source))}
+  folds = []
+  for number, parts in enumerate(listed['parts']):
+    found: list[list[int]] = [[], [], []]
+    for name, part in zip(listed['ids'], parts):
+      if part >= 0 and name in row:
+        found[part].append(row[name])
+    for part, rows in zip(NAMES, found):
+      if not rows:
+        raise InputError(
+          f'Task data {source.name!r}: no clip that is pinned as {part} of fold {number} is here.'
+        )
+    folds.append(Split(*(np.array(sorted(rows)) for rows in found)))
+  return Splits(
+    tuple(folds), f'{listed["origin"]} (pinned)', _fingerprint(source, folds),
+    bool(listed['published_validation']),
+  )  # fmt: skip
+
+
+def _fingerprint(source: Any, folds: Sequence[Split]) -> str:
   digest = hashlib.sha256()
   for fold in folds:
     for part, rows in zip(NAMES, fold.rows()):
-      digest.update(f'{part} {[source.id(r) for r in rows]}'.encode())
-  published = kind == 'split' and bool(len(_part(source, 'validation', names or {})))
-  return Splits(tuple(folds), origin, digest.hexdigest()[:16], published)
+      digest.update(f'{part} {[source.id(r) for r in rows]}'.encode(errors='surrogateescape'))
+  return digest.hexdigest()[:16]
 
 
 def _values(source: Any, name: str) -> np.ndarray:

@@ -104,47 +104,29 @@ def comparison(
 
 def sensitivity(rows: Sequence[Mapping[str, Any]]) -> Table | None:
   """How much the settings matter: test scores over the grid that validation chose from; None where
-  no grid was scored on test.
-
-  They are of probes trained on the training clips alone, so 'chosen' may differ from the score.
-  """
+  no grid was scored on test."""
   header = [
     'task', 'system', 'protocol', 'settings', 'chosen', 'best of the grid', 'median', 'worst',
-    'lr a step off', 'wd a step off', 'k a step off',
+    'lr a step off', 'wd a step off', 'penalty a step off', 'k a step off',
   ]  # fmt: skip
   body = []
   for row in rows:
-    grid = [p for p in row.get('grid', ()) if 'test' in p]
-    if len(grid) < 2:
+    if (found := row.get('sensitivity')) is None:
       continue
     scale = 1.0 if row['metric'] == 'd_prime' else 100.0
-    tests = sorted(p['test'] for p in grid)
-    chosen = max(grid, key=lambda p: p['validation'])
-    steps = [_step_off(grid, chosen, k) for k in ('learning_rate', 'weight_decay', 'neighbours')]
-    values = [chosen['test'], tests[-1], tests[len(tests) // 2], tests[0], *steps]
+    off = found['step_off']
+    names = ('learning_rate', 'weight_decay', 'penalty', 'neighbours')
+    values = [found[k] for k in ('chosen', 'best', 'median', 'worst')] + [off.get(k) for k in names]
     body.append(
       [
         row['task'],
         row['system'],
         row['protocol'],
-        str(len(grid)),
+        str(found['settings']),
         *('' if v is None else f'{scale * v:.1f}' for v in values),
       ]
     )
   return Table('How much the settings matter (test scores)', header, body) if body else None
-
-
-def _step_off(
-  grid: Sequence[Mapping[str, float]], chosen: Mapping[str, float], key: str
-) -> float | None:
-  """The worse test score of the points that differ from the chosen one by a step in `key`."""
-  if key not in chosen:
-    return None
-  others = [k for k in chosen if k not in (key, 'validation', 'test')]
-  line = sorted((p for p in grid if all(p[k] == chosen[k] for k in others)), key=lambda p: p[key])
-  at = next(i for i, p in enumerate(line) if p[key] == chosen[key])
-  beside = [line[i]['test'] for i in (at - 1, at + 1) if 0 <= i < len(line)]
-  return min(beside) if beside else None
 
 
 def absent(reasons: Mapping[str, str]) -> Table | None:
@@ -213,6 +195,10 @@ def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     where = f'{row["task"]}, {row["system"]} ({row["protocol"]})'
     if row['split']['origin'].startswith('ours'):
       found.append(f'{row["task"]}: the split is {row["split"]["origin"]}.')
+    if statistics := row.get('statistics'):
+      found.append(
+        f'{where}: normalised by the statistics of {statistics["clips"]:,} {statistics["of"]}.'
+      )
     lost = row.get('attrition', {})
     if lost.get('absent'):
       parts = ', '.join(f'{n:,} of {part}' for part, n in lost['absent'].items())
@@ -223,8 +209,8 @@ def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
       )
     if (pinned := lost.get('pinned')) is not None:
       found.append(
-        f'{row["task"]}: on the pinned list {pinned["hash"]} of {pinned["clips"]:,} clips, '
-        f'{pinned["absent"]:,} of them absent here.'
+        f'{where}: on the pinned list {pinned["hash"]} of {pinned["clips"]:,} clips, '
+        f'{pinned["absent"] + row["clips_missing"]:,} of them absent here.'
       )
     if row['clips_missing']:
       found.append(f'{where}: {row["clips_missing"]} of {row["clips"]} clips could not be used.')

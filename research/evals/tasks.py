@@ -1,7 +1,6 @@
 """Tasks as data: what is classified, by which column, how it is split and what is reported."""
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -80,8 +79,7 @@ TASKS: dict[str, Task] = {
       columns='path,label,split or fold',
     ),
     Task(
-      'speech_commands_35', 'speech_commands', {'version': 2}, kind='split', seconds=1.0,
-      exclude=_NOISE,
+      'speech_commands_35', 'speech_commands_v2', kind='split', seconds=1.0, exclude=_NOISE,
     ),
     Task('speech_commands_v1', 'speech_commands_v1', kind='split', seconds=1.0, exclude=_NOISE),
     Task(
@@ -147,6 +145,7 @@ class Prepared:
     labels: int32 [n], or multi-hot f32 [n, c].
     classes: names of the c classes.
     splits: rows of `source`.
+    as_published: whether the data are a named data set in its published layout, or shards of it.
     dropped: clips of the data without a label or outside the splits.
     attrition: 'listed', clips in the published lists of the splits used; 'absent', split -> those
       without an audio file; 'pinned', where a list was given: its 'clips', 'hash', how many are
@@ -159,6 +158,7 @@ class Prepared:
   classes: tuple[str, ...]
   splits: splits.Splits
   dropped: int
+  as_published: bool = False
   attrition: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @property
@@ -230,7 +230,8 @@ def names(tasks: str | Sequence[str] | None, suite: str | None = None) -> list[s
     if suite not in SUITES:
       raise unknown('suite', suite, SUITES)
     given += SUITES[suite]
-  given = list(dict.fromkeys(n.strip() for n in given if n.strip()))
+  given = [n.strip() for n in given if n.strip()]
+  given = list(dict.fromkeys(ALIASES.get(n, n) for n in given))
   if not given:
     raise InputError(
       f'No task is named: give --tasks={",".join(SUITES["small"])} or a folder of audio, or '
@@ -242,21 +243,22 @@ def names(tasks: str | Sequence[str] | None, suite: str | None = None) -> list[s
 def prepare(
   task: Task | str,
   data_root: str | os.PathLike | None = None,
-  pinned: Sequence[str] | None = None,
+  pinned: Mapping[str, Any] | None = None,
 ) -> Prepared:
   """Opens a task's data and splits them.
 
   Args:
     task: an entry, its name, or a folder.
     data_root: folder of the data sets; $OIDO_DATA by default.
-    pinned: ids of the only clips that take part, so that a score is on the same clips elsewhere.
+    pinned: the only clips that take part, and in which part (`pins.py`), so that a score is on the
+      same clips elsewhere.
 
   Raises:
     InputError: the data are not there, hold none of the pinned clips, or have no such column; says
       what to do.
   """
   task = get(task) if isinstance(task, str) else task
-  whole = _open(task, data_root or os.environ.get(datasets.ROOT))
+  whole, as_published = _open(task, data_root or os.environ.get(datasets.ROOT))
   column = task.label or _label_column(whole)
   source = _filter(task, whole, column)
   attrition: dict[str, Any] = {}
@@ -272,14 +274,17 @@ def prepare(
   several = several or metric in scores.MULTI_LABEL
   labels, classes = _labels(source, column, several)
   strata = np.argmax(labels, axis=1) if several else labels
-  made = splits.make(source, strata, kind=task.kind, names=task.parts, ours=task.ours)
+  if pinned is None:
+    made = splits.make(source, strata, kind=task.kind, names=task.parts, ours=task.ours)
+  else:
+    made = splits.pinned(source, pinned)
 
   # Only clips that some part uses are embedded: AudioSet's 20k task leaves two million alone.
   used = np.unique(np.concatenate([r for fold in made.folds for r in fold.rows()]))
   folds = tuple(
     splits.Split(*(np.searchsorted(used, r) for r in fold.rows())) for fold in made.folds
   )
-  attrition |= _attrition(source.select(used))
+  attrition |= _attrition(whole, source.select(used))
   return Prepared(
     task=dataclasses.replace(task, label=column, metric=metric),
     source=source.select(used),
@@ -287,18 +292,20 @@ def prepare(
     classes=classes,
     splits=dataclasses.replace(made, folds=folds),
     dropped=len(whole) - len(used),
+    as_published=as_published,
     attrition=attrition,
   )
 
 
-def _open(task: Task, root: str | os.PathLike | None) -> Any:
+def _open(task: Task, root: str | os.PathLike | None) -> tuple[Any, bool]:
+  """(the clips, whether they are the named data set as published)."""
   if task.source == 'builtin':
-    return sources.open_source('builtin')
+    return sources.open_source('builtin'), True
   base = Path(os.path.expanduser(root)) if root is not None else None
   for folder in task.folders:
     path = Path(folder) if os.path.isabs(folder) or base is None else base / folder
     if path.is_dir() and (os.path.isabs(folder) or _readable(path, task.source)):
-      return sources.open_source(str(path))
+      return sources.open_source(str(path)), bool(task.source) and _shards_of(path) == task.source
   if task.source is None:
     where = f'in {base}' if base else 'and no data root is given (--data_root=DIR or $OIDO_DATA)'
     raise InputError(
@@ -307,9 +314,11 @@ def _open(task: Task, root: str | os.PathLike | None) -> Any:
       + _faster(f'{base or "DIR"}/{task.folders[0]}', '', task.folders[0])
     )
   if base is not None and _shards_of(base / task.source) == task.source:
-    return sources.open_source(str(base / task.source))
+    return sources.open_source(str(base / task.source)), True
   try:
-    return sources.open_source({'name': task.source, 'args': dict(task.args)}, root=base)
+    as_published = datasets.find(task.source, base)[1]
+    source = sources.open_source({'name': task.source, 'args': dict(task.args)}, root=base)
+    return source, as_published
   except datasets.Absent as error:
     folders = datasets.DATASETS[task.source].folders
     made = f', or a labels.csv ({task.columns}) in {task.folders[0]!r}' if task.folders else ''
@@ -372,9 +381,9 @@ def _filter(task: Task, source: Any, column: str) -> Any:
   return source.select(np.flatnonzero(keep))
 
 
-def _pinned(task: Task, source: Any, pinned: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+def _pinned(task: Task, source: Any, pinned: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
   """The clips of the list that are there, and what is to be said about it."""
-  wanted = set(pinned)
+  wanted = set(pinned['ids'])
   here = np.array([source.id(i) in wanted for i in range(len(source))], bool)
   source = source.select(np.flatnonzero(here))
   if not len(source):
@@ -383,23 +392,32 @@ def _pinned(task: Task, source: Any, pinned: Sequence[str]) -> tuple[Any, dict[s
       'list of this task?'
     )
   absent = sorted(wanted - {source.id(i) for i in range(len(source))})
-  hash_ = hashlib.sha256('\n'.join(sorted(wanted)).encode()).hexdigest()[:16]
-  return source, dict(clips=len(wanted), hash=hash_, absent=len(absent), first=absent[:100])
+  return source, dict(
+    clips=len(wanted), hash=pinned['hash'], absent=len(absent), first=absent[:100]
+  )
 
 
-def _attrition(used: Any) -> dict[str, Any]:
+def _attrition(whole: Any, used: Any) -> dict[str, Any]:
   """Clips of the published lists without an audio file, in the splits that the task uses."""
   if not used.table.absent:
     return {}
   parts = set(used.column('split'))
   absent = {part: n for part, n in used.table.absent.items() if part in parts}
-  return dict(listed=len(used) + sum(absent.values()), absent=absent)
+  here = sum(part in parts for part in whole.column('split'))
+  return dict(listed=here + sum(absent.values()), absent=absent)
 
 
 def _labels(source: Any, column: str, several: bool) -> tuple[np.ndarray, tuple[str, ...]]:
   """Class numbers [n] of the classes that occur, or multi-hot [n, c] of all classes."""
   values = source.column(column)
   classes = source.classes(column)
+  number = {c: i for i, c in enumerate(classes)}
+  strange = {c for v in values for c in ([v] if isinstance(v, str) else v)} - set(number)
+  if strange:
+    raise InputError(
+      f'{source.name!r}: {sorted(strange)[0]!r} in the column {column!r} is none of its classes: '
+      f'{", ".join(classes[:12])}{" …" if len(classes) > 12 else ""}.'
+    )
   if not several:
     seen = set(values)
     classes = tuple(c for c in classes if c in seen)
@@ -410,7 +428,6 @@ def _labels(source: Any, column: str, several: bool) -> tuple[np.ndarray, tuple[
       )
     number = {c: i for i, c in enumerate(classes)}
     return np.array([number[v] for v in values], np.int32), classes
-  number = {c: i for i, c in enumerate(classes)}
   hot = np.zeros((len(values), len(classes)), np.float32)
   for row, value in enumerate(values):
     for name in [value] if isinstance(value, str) else value:

@@ -242,9 +242,9 @@ def max_pool2(x: Float[Array, 'b s f c']) -> Float[Array, 'b s2 f2 c']:
   s, f = (n // 2 * 2 for n in x.shape[1:3])
 
   def larger(a, b):
-    return jnp.where(b > a, b, a)
+    return jnp.where((b > a) | jnp.isnan(b), b, a)
 
-  x = larger(x[:, :s:2, :f], x[:, 1:s:2, :f])
+  x = larger(x[:, :s:2, :f], x[:, 1:s:2, :f])  # keeps what is not a number, as `jnp.maximum`
   return larger(x[:, :, ::2], x[:, :, 1::2])
 
 

@@ -211,3 +211,46 @@ def test_a_grid_that_is_too_short_is_told():
   won = probe.ProbeResult(np.zeros((1, 1, 2)), 0.805, 1e-2, 1e-2, [1], grid)
   assert protocols._at_edge(won, 'learning_rate')  # 20 points better than the next rate
   assert not protocols._at_edge(won, 'weight_decay')  # half a point better: no matter
+
+
+def half(root, columns, broken):
+  """Tones with a column split, some of whose files are no audio."""
+  parts = ('train', 'train', 'train', 'valid', 'test', 'test')
+  folder = toy.tones(root, per_class=6, columns=columns, row=lambda i, c: (parts[i],))
+  for path in sorted(folder.glob('*.flac')):
+    if path.stem.endswith(broken):
+      path.write_bytes(b'no audio')
+  return tasks.prepare(str(folder))
+
+
+def test_a_part_that_cannot_be_read_is_no_score(tmp_path):
+  task = half(tmp_path / 'lost', ('split',), ('_04', '_05'))
+  with pytest.raises(InputError, match='lost: none of the test clips of fold 0 could be embedded'):
+    harness.evaluate([toy.embedder()], [task], out=tmp_path / 'out', use=('knn',))
+
+
+def test_an_optional_task_that_fails_costs_itself_alone(tmp_path):
+  good = half(tmp_path / 'good', ('split',), ('none',))
+  bad = half(tmp_path / 'lost', ('split',), ('_04', '_05'))
+  absent = {}
+  rows = harness.evaluate(
+    [toy.embedder()], [bad, good], out=tmp_path / 'out', use=('knn',), absent=absent,
+    optional=('lost',), maps=False,
+  )  # fmt: skip
+  assert [r['task'] for r in rows] == ['good'] and 'none of the test clips' in absent['lost']
+  content = json.loads((tmp_path / 'out' / 'scores.json').read_text())
+  assert content['absent'] == absent and not (tmp_path / 'out' / 'map.npz').exists()
+  assert '### Not scored' in (tmp_path / 'out' / 'scores.md').read_text()
+
+
+def test_old_maps_do_not_stay(tmp_path):
+  task = half(tmp_path / 'good', ('split',), ('none',))
+  for maps in (True, False):
+    harness.evaluate([toy.embedder()], [task], out=tmp_path, use=('knn',), maps=maps)
+    assert (tmp_path / 'map.npz').exists() == (tmp_path / 'map_good.svg').exists() == maps
+
+
+def test_two_tasks_of_one_name_are_refused(tmp_path):
+  made = [half(tmp_path / k / 'tones', ('split',), ('none',)) for k in 'ab']
+  with pytest.raises(InputError, match="Two tasks are named 'tones'"):
+    harness.evaluate([toy.embedder()], made, out=tmp_path / 'out')

@@ -43,7 +43,7 @@ def test_they_are_those_of_the_training_clips(byol, tmp_path):
   rows = task.splits.folds[0].train
   assert (found.clips, found.of, len(rows)) == (9, 'training clips', 9)
   mean, std = by_hand(byol, [task.source[int(r)].path for r in rows])
-  np.testing.assert_allclose([found.mean, found.std], [mean, std], rtol=1e-5)
+  np.testing.assert_allclose([found.mean, found.std], [mean, std], atol=6e-5)  # four digits
 
 
 def test_they_are_kept_for_the_next_run(byol, tmp_path, monkeypatch):

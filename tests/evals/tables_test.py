@@ -2,10 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from research.errors import InputError
-from research.evals import pins, published, report, tables, tasks
+from research.evals import pins, protocols, published, report, tables, tasks
 from tests.evals import toy
 
 
@@ -43,16 +44,25 @@ def test_every_published_figure_is_of_a_task_and_says_where_it_is_from():
 
 def test_how_much_settings_matter():
   points = [(1e-3, 0.0, 0.6, 0.55), (1e-2, 0.0, 0.8, 0.7), (1e-1, 0.0, 0.5, 0.4),
-            (1e-2, 1e-2, 0.7, 0.75)]  # fmt: skip
+            (1e-2, 1e-2, 0.8, 0.75)]  # fmt: skip
   names = ('learning_rate', 'weight_decay', 'validation', 'test')
-  table = tables.sensitivity([row(grid=[dict(zip(names, p)) for p in points])])
+  grid = [dict(zip(names, p)) for p in points]
+  # Two points are as good on validation: what counts is the one that the probe took.
+  chosen = dict(learning_rate=1e-2, weight_decay=0.0, rounds=[3], at_edge=[])
+  fold = protocols.Fold(np.zeros((1, 1, 2)), 0.8, chosen, grid)
+  table = tables.sensitivity([row(sensitivity=protocols._sensitivity([fold, fold]))])
   cells = dict(zip(table.header, table.rows[0]))
   assert cells['settings'] == '4' and cells['chosen'] == '70.0'
   assert (cells['best of the grid'], cells['worst']) == ('75.0', '40.0')
+  assert cells['median'] == '62.5'
   # Beside 1e-2 lie 1e-3 (55) and 1e-1 (40); a step in weight decay is the point of 75.
   assert cells['lr a step off'] == '40.0' and cells['wd a step off'] == '75.0'
   assert cells['k a step off'] == ''
   assert tables.sensitivity([row()]) is None
+  # Half of the folds chose another rate: the means are of what each chose.
+  other = protocols.Fold(fold.test_scores, 0.6, chosen | dict(learning_rate=1e-3), grid)
+  mixed = protocols._sensitivity([fold, other])
+  assert mixed['chosen'] == pytest.approx((0.7 + 0.55) / 2)
 
 
 def test_what_is_absent_is_said():
@@ -79,16 +89,34 @@ def test_a_pinned_list_is_the_same_clips_elsewhere(tmp_path):
   (more / 'labels.csv').write_text('\n'.join(x for x in lines if not x.startswith(gone)) + '\n')
   again = tasks.prepare(str(more), pinned=pins.of(listed, file, 'a'))
   ids = {again.source.id(i) for i in range(len(again.source))}
-  assert ids == set(listed['a']) - {gone} and len(ids) == 17
+  assert ids == set(listed['a']['ids']) - {gone} and len(ids) == 17
+  # The split was drawn, and stays as it was drawn, though another one would be drawn now.
+  named = lambda t, rows: {t.source.id(r) for r in rows}  # noqa: E731
+  for before, after in zip(made.splits.folds[0].rows(), again.splits.folds[0].rows()):
+    assert named(again, after) == named(made, before) - {gone}
+  assert again.splits.origin == made.splits.origin + ' (pinned)'
   said = again.attrition['pinned']
   assert (said['clips'], said['absent'], said['first']) == (18, 1, [gone])
+  strange = dict(ids=['x'], parts=[[0]], hash='h', origin='o', published_validation=False)
   with pytest.raises(InputError, match='none of the 1 pinned clips'):
-    tasks.prepare(str(root), pinned=['x'])
+    tasks.prepare(str(root), pinned=strange)
+  with pytest.raises(InputError, match='no clip that is pinned as validation of fold 0 is here'):
+    tasks.prepare(str(root), pinned=strange | dict(ids=listed['a']['ids'], parts=[[0] * 18]))
   with pytest.raises(InputError, match="pins no clips of the task 'b', only of a"):
     pins.of(listed, file, 'b')
 
 
-@pytest.mark.parametrize('text', ['[', '[1]', '{"a": "b"}', '{"a": [1]}'])
+@pytest.mark.parametrize(
+  'text',
+  [
+    '[',
+    '[1]',
+    '{"a": "b"}',
+    '{"a": [1]}',
+    '{"a": {"ids": ["x"], "parts": [[]], "origin": ""}}',
+    '{"a": {"ids": ["x"], "parts": [[7]], "origin": ""}}',
+  ],
+)
 def test_a_list_that_is_none_is_refused(tmp_path, text):
   (tmp_path / 'p.json').write_text(text)
   with pytest.raises(InputError, match='--pin='):

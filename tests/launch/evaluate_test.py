@@ -150,10 +150,11 @@ def test_a_suite_says_what_is_absent_and_a_list_pins_the_clips(model, tmp_path):
   assert '### Not scored' in done.stdout and 'launch.prepare_data' in done.stdout
   assert 'pinned the clips' in done.stdout
   listed = json.loads((tmp_path / 'pins.json').read_text())
-  assert len(listed['esc50']) == 20
+  assert len(listed['esc50']['ids']) == 20 and len(listed['esc50']['parts']) == 5
 
   (root / 'audio' / '3.wav').unlink()
   again = runner.run('launch.evaluate', *args, f'--out={tmp_path / "again"}')
   assert again.returncode == 0, again.stderr
+  assert 'of 20 clips, 1 of them absent here' in (tmp_path / 'again/scores.md').read_text()
   alone = runner.run('launch.evaluate', *args[:1], '--tasks=gtzan', f'--out={tmp_path / "x"}')
   assert alone.returncode == 2 and 'gtzan' in alone.stderr.lower()

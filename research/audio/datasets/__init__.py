@@ -201,6 +201,16 @@ DATASETS: dict[str, Dataset] = {
     labels='11 instrument families; columns pitch, instrument, source, qualities',
     seconds=4.0,
   ),
+  'speech_commands_v2': Dataset(
+    reader='datasets.speech_commands:version_2',
+    layout=_SPEECH_COMMANDS_LAYOUT,
+    marks=_SPEECH_COMMANDS_MARKS,
+    folders=('speech_commands_v0.02', 'speech_commands', 'SpeechCommands', 'spcv2'),
+    splits=('train', 'valid', 'test'),
+    label='label',
+    labels='35 words of version 2',
+    seconds=1.0,
+  ),
   'speech_commands_12': Dataset(
     reader='datasets.speech_commands:twelve',
     layout=_SPEECH_COMMANDS_LAYOUT,

@@ -75,6 +75,11 @@ def twelve(root: str) -> Source:
   return speech_commands(root, classes=12, version=2, name='speech_commands_12')
 
 
+def version_2(root: str) -> Source:
+  """`speech_commands` version 2: 35 words, 105,829 clips; 9981 validate and 11,005 test."""
+  return speech_commands(root, version=2, name='speech_commands_v2')
+
+
 def version_1(root: str) -> Source:
   """`speech_commands` version 1: 30 words, 64,721 clips, of which 6798 validate and 6835 test."""
   return speech_commands(root, version=1, name='speech_commands_v1')
