@@ -1,11 +1,14 @@
 """`Pretrained.embed`: what goes in, what comes out, what is refused."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
 
 from research.errors import InputError
-from research.weights import embedding
+from research.models.byol_a import ByolA
+from research.weights import Pretrained, embedding
 from tests.contract import wave
 from tests.weights.weights_test import pretrained
 
@@ -32,6 +35,36 @@ def test_shapes_and_order(model):
   np.testing.assert_array_equal(every[1], model.embed(clips[0], 16_000, layers=1, pool='none'))
 
 
+def test_poolings_are_of_the_tokens(model):
+  clips = [wave(i, n) for i, n in enumerate((9000, 3000))]
+  tokens = model.embed(clips, 16_000, pool='none')
+  for pool, by_hand in {
+    'max': lambda t: t.max(0),
+    'mean+max': lambda t: t.mean(0) + t.max(0),
+    'mean_std': lambda t: np.concatenate([t.mean(0), t.std(0)]),
+  }.items():
+    got = model.embed(clips, 16_000, pool=pool)
+    np.testing.assert_allclose(got, [by_hand(t) for t in tokens], atol=2e-5)
+
+
+def test_byol_a_is_pooled_as_published():
+  net = ByolA(
+    size='v1_d512', hidden=8, width=8, channels=4, projection=0, norm='frontend',
+    frontend=dict(mean=-5.0, std=5.0),
+  )  # fmt: skip
+  clip = wave(0, 16_000)
+  samples = jnp.asarray(clip)[None], jnp.ones((1, 16_000), bool)
+  variables = jax.device_get(net.init(jax.random.key(0), *samples, method='embed'))
+  loaded = Pretrained('byol_a', net, variables, 'random, for tests')
+  frames = loaded.embed(clip, 16_000, pool='none')
+  assert frames.shape == (12, 8)  # 101 frames, one token for eight
+  want = frames.mean(0) + frames.max(0)
+  np.testing.assert_allclose(loaded.embed(clip, 16_000), want, rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(
+    loaded.embed(clip, 16_000, pool='mean'), frames.mean(0), rtol=1e-5, atol=1e-5
+  )
+
+
 def test_files_and_rates(model, tmp_path):
   clip = wave(0, 16_000)
   soundfile.write(tmp_path / 'a.wav', clip, 16_000, subtype='FLOAT')
@@ -55,7 +88,7 @@ def test_files_and_rates(model, tmp_path):
     ((wave(0, 300), 16_000), {}, r'clip 0 is too short: 300 samples at 16000 Hz.*400 \(25 ms\)'),
     (([wave(0, 4000), np.full(4000, np.nan, np.float32)], 16_000), {}, 'clip 1 holds samples'),
     ((wave(0, 4000), 16_000), {'layers': 3}, r"'last', 'all' and 0 \(stem\) to 2"),
-    ((wave(0, 4000), 16_000), {'pool': 'max'}, "Unknown pool 'max'"),
+    ((wave(0, 4000), 16_000), {'pool': 'middle'}, "Unknown pool 'middle'"),
     ((np.zeros((2, 2, 800), np.float32), 16_000), {}, r'expected float samples \[t\]'),
     (('no_such.wav',), {}, 'no_such.wav'),
     ((wave(0, 4000), float('nan')), {}, 'sample_rate is nan'),
