@@ -123,7 +123,7 @@ def make_step(
     with torch.no_grad():
       for average, new in zip(target.parameters(), online.parameters()):
         average.lerp_(new, 0.01)
-    return float(loss)
+    return float(loss.detach())  # type: ignore[union-attr]
 
   return step
 
