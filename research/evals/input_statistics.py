@@ -71,6 +71,10 @@ def of_task(
   """
   folds = task.splits.folds
   rows, of = folds[0].train, 'training clips'
+  if not task.splits.published_validation:
+    # What we take for validation is training data too; two tasks on the same clips, which draw it
+    # by their own classes, then share statistics, and with them embeddings.
+    rows = np.sort(np.concatenate([rows, folds[0].validation]))
   if len(folds) > 1:
     rows, of = np.arange(len(task.source)), 'all clips, of which each fold tests a part'
   if len(rows) > MOST_CLIPS:

@@ -46,6 +46,18 @@ def test_they_are_those_of_the_training_clips(byol, tmp_path):
   np.testing.assert_allclose([found.mean, found.std], [mean, std], atol=6e-5)  # four digits
 
 
+def test_tasks_on_the_same_clips_share_embeddings(byol, tmp_path):
+  """Their validation clips are drawn by their own classes."""
+  parts = ('train', 'train', 'train', 'train', 'test', 'test')
+  root = folder(tmp_path / 'tones', ('split', 'mood'), lambda i, c: (parts[i], 'xy'[i % 2]))
+  system = protocols.System(byol, protocols.Options(), tmp_path / 'cache')
+  first, second = (tasks.prepare(f'{root}{column}') for column in ('', ':mood'))
+  assert len(first.splits.folds[0].train) != len(second.splits.folds[0].train)
+  assert not system.features(first).cached and system.features(second).cached
+  assert system.tuned(first)[1] == system.tuned(second)[1]
+  assert system.tuned(first)[1].clips == 12
+
+
 def test_they_are_kept_for_the_next_run(byol, tmp_path, monkeypatch):
   root = folder(tmp_path / 'tones', ('fold',), lambda i, c: (str(i % 3),))
   first = input_statistics.of_task(byol, tasks.prepare(str(root)), tmp_path / 'cache')
