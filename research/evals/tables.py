@@ -195,9 +195,10 @@ def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     where = f'{row["task"]}, {row["system"]} ({row["protocol"]})'
     if row['split']['origin'].startswith('ours'):
       found.append(f'{row["task"]}: the split is {row["split"]["origin"]}.')
-    if statistics := row.get('statistics'):
+    if (statistics := row.get('statistics')) and row['kind'] == 'model':
       found.append(
-        f'{where}: normalised by the statistics of {statistics["clips"]:,} {statistics["of"]}.'
+        f'{row["task"]}: {row["system"]} is normalised by the statistics of '
+        f'{statistics["clips"]:,} {statistics["of"]}.'
       )
     lost = row.get('attrition', {})
     if lost.get('absent'):
