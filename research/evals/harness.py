@@ -105,7 +105,7 @@ def evaluate(
         mine += kept
       rows += mine
       scored.append(task)
-      write(out, rows, {}, absent)  # what is scored is not lost with what comes after
+      _write_scores(out, rows, absent)  # not lost with what comes after
   if not rows:
     raise InputError('\n'.join(['No task can be scored.', *absent.values()]))
   write(out, rows, plane(systems, scored) if maps else {}, absent)
@@ -157,13 +157,9 @@ def write(
   out: Path, rows: list[dict[str, Any]], arrays: Mapping[str, Any], absent: Mapping[str, str] = {}
 ) -> None:
   """scores.json, the tables and the pictures; each file appears whole or not at all."""
-  out.mkdir(parents=True, exist_ok=True)
-  # Of other clips under the same name nothing is published.
-  others = published.rows(list(dict.fromkeys(r['task'] for r in rows if r.get('as_published'))))
-  content = {'format': FORMAT, 'rows': rows, 'published': others, 'absent': dict(absent)}
-  jobs.replace_text(out / 'scores.json', json.dumps(content, indent=1))
+  content = _write_scores(out, rows, absent)
   made = [
-    *tables.comparison(rows, others),
+    *tables.comparison(rows, content['published']),
     tables.absent(absent),
     tables.sensitivity(rows),
     tables.details(rows),
@@ -195,6 +191,18 @@ def write(
       arrays[f'{task}/points'], arrays[f'{task}/groups'].tolist(), names, title=task
     )
     jobs.replace_text(out / f'map_{task}.svg', picture)
+
+
+def _write_scores(
+  out: Path, rows: list[dict[str, Any]], absent: Mapping[str, str]
+) -> dict[str, Any]:
+  """Writes scores.json, and returns what is in it."""
+  out.mkdir(parents=True, exist_ok=True)
+  # Of other clips under the same name nothing is published.
+  others = published.rows(list(dict.fromkeys(r['task'] for r in rows if r.get('as_published'))))
+  content = {'format': FORMAT, 'rows': rows, 'published': others, 'absent': dict(absent)}
+  jobs.replace_text(out / 'scores.json', json.dumps(content, indent=1))
+  return content
 
 
 def _slug(text: str) -> str:

@@ -71,6 +71,24 @@ _SPEECH_COMMANDS_MARKS = ('validation_list.txt', 'testing_list.txt')
 _AUDIOSET, _ESC50 = (-4.2677393, 4.5689974), (-6.6268077, 5.358466)
 _SPEECH_COMMANDS = (-6.845978, 5.5654526)
 
+_VERSION_1 = ('speech_commands_v0.01', 'speech_commands_v1', 'spcv1')
+_VERSION_2 = ('speech_commands_v0.02', 'speech_commands', 'SpeechCommands')
+
+
+def _speech_commands(function: str, labels: str, folders: tuple[str, ...]) -> Dataset:
+  """One version and one set of classes; `speech_commands` leaves both open."""
+  return Dataset(
+    reader=f'datasets.speech_commands:{function}',
+    layout=_SPEECH_COMMANDS_LAYOUT,
+    marks=_SPEECH_COMMANDS_MARKS,
+    folders=folders,
+    splits=('train', 'valid', 'test'),
+    label='label',
+    labels=labels,
+    seconds=1.0,
+  )
+
+
 DATASETS: dict[str, Dataset] = {
   'builtin': Dataset(
     reader='datasets.builtin:builtin',
@@ -201,45 +219,15 @@ DATASETS: dict[str, Dataset] = {
     labels='11 instrument families; columns pitch, instrument, source, qualities',
     seconds=4.0,
   ),
-  'speech_commands_v2': Dataset(
-    reader='datasets.speech_commands:version_2',
-    layout=_SPEECH_COMMANDS_LAYOUT,
-    marks=_SPEECH_COMMANDS_MARKS,
-    folders=('speech_commands_v0.02', 'speech_commands', 'SpeechCommands', 'spcv2'),
-    splits=('train', 'valid', 'test'),
-    label='label',
-    labels='35 words of version 2',
-    seconds=1.0,
+  'speech_commands_v2': _speech_commands(
+    'version_2', '35 words of version 2', (*_VERSION_2, 'spcv2')
   ),
-  'speech_commands_12': Dataset(
-    reader='datasets.speech_commands:twelve',
-    layout=_SPEECH_COMMANDS_LAYOUT,
-    marks=_SPEECH_COMMANDS_MARKS,
-    folders=('speech_commands_v0.02', 'speech_commands', 'SpeechCommands'),
-    splits=('train', 'valid', 'test'),
-    label='label',
-    labels='10 commands, _silence_ and _unknown_, of version 2',
-    seconds=1.0,
+  'speech_commands_12': _speech_commands(
+    'twelve', '10 commands, _silence_ and _unknown_, of version 2', _VERSION_2
   ),
-  'speech_commands_v1': Dataset(
-    reader='datasets.speech_commands:version_1',
-    layout=_SPEECH_COMMANDS_LAYOUT,
-    marks=_SPEECH_COMMANDS_MARKS,
-    folders=('speech_commands_v0.01', 'speech_commands_v1', 'spcv1'),
-    splits=('train', 'valid', 'test'),
-    label='label',
-    labels='30 words of version 1',
-    seconds=1.0,
-  ),
-  'speech_commands_v1_12': Dataset(
-    reader='datasets.speech_commands:version_1_twelve',
-    layout=_SPEECH_COMMANDS_LAYOUT,
-    marks=_SPEECH_COMMANDS_MARKS,
-    folders=('speech_commands_v0.01', 'speech_commands_v1', 'spcv1'),
-    splits=('train', 'valid', 'test'),
-    label='label',
-    labels='10 commands, _silence_ and _unknown_, of version 1',
-    seconds=1.0,
+  'speech_commands_v1': _speech_commands('version_1', '30 words of version 1', _VERSION_1),
+  'speech_commands_v1_12': _speech_commands(
+    'version_1_twelve', '10 commands, _silence_ and _unknown_, of version 1', _VERSION_1
   ),
   'urbansound8k': Dataset(
     reader='datasets.tags:urbansound8k',
