@@ -125,7 +125,8 @@ def headline(
     tiles.append(('data', _source_name(data['source'])))
   if data.get('batch_size'):
     tiles.append(('clips a step', str(data['batch_size'])))
-  for row in scores:
+  systems = {row['system'] for row in scores if row['kind'] == 'model'}
+  for row in scores if len(systems) == 1 else ():  # several: their table follows
     if row['kind'] == 'model' and row['protocol'] in ('probe', 'logistic'):
       tiles.append((f'{row["task"]}, {row["protocol"]}', tables.score_text(row)))
   cells = ''.join(

@@ -189,37 +189,47 @@ def _several(values: Sequence[str]) -> str:
 
 
 def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-  """What a reader has to know before comparing: splits of ours, missing clips, a grid too short."""
-  found = []
+  """What a reader has to know before comparing: splits of ours, missing clips, a grid too short.
+
+  What is true of several scores is said once, after all of their names.
+  """
+  found: dict[str, dict[str, None]] = {}
+
+  def say(of: str, what: str) -> None:
+    found.setdefault(what, {})[of] = None
+
   for row in rows:
     where = f'{row["task"]}, {row["system"]} ({row["protocol"]})'
     if row['split']['origin'].startswith('ours'):
-      found.append(f'{row["task"]}: the split is {row["split"]["origin"]}.')
+      say(row['task'], f'the split is {row["split"]["origin"]}.')
     if (statistics := row.get('statistics')) and row['kind'] == 'model':
-      found.append(
-        f'{row["task"]}: {row["system"]} is normalised by the statistics of '
-        f'{statistics["clips"]:,} {statistics["of"]}.'
+      say(
+        f'{row["task"]}, {row["system"]}',
+        f'normalised by the statistics of {statistics["clips"]:,} {statistics["of"]}.',
       )
     lost = row.get('attrition', {})
     if lost.get('absent'):
       parts = ', '.join(f'{n:,} of {part}' for part, n in lost['absent'].items())
       share = 100 * sum(lost['absent'].values()) / lost['listed']
-      found.append(
-        f'{row["task"]}: {parts} in the published lists have no audio file here ({share:.1f} % of '
-        'all): scores on what is left are not those on the whole.'
+      say(
+        row['task'],
+        f'{parts} in the published lists have no audio file here ({share:.1f} % of all): scores on '
+        'what is left are not those on the whole.',
       )
     if (pinned := lost.get('pinned')) is not None:
-      found.append(
-        f'{where}: on the pinned list {pinned["hash"]} of {pinned["clips"]:,} clips, '
-        f'{pinned["absent"] + row["clips_missing"]:,} of them absent here.'
+      say(
+        where,
+        f'on the pinned list {pinned["hash"]} of {pinned["clips"]:,} clips, '
+        f'{pinned["absent"] + row["clips_missing"]:,} of them absent here.',
       )
     if row['clips_missing']:
-      found.append(f'{where}: {row["clips_missing"]} of {row["clips"]} clips could not be used.')
+      say(where, f'{row["clips_missing"]} of {row["clips"]} clips could not be used.')
     edges = sorted({e for c in row['chosen'] for e in c.get('at_edge', ())})
     if edges and row['kind'] == 'model':
       names = ' and '.join(e.replace('_', ' ') for e in edges)
-      found.append(
-        f'{where}: the {names} at the end of the grid won by over a point in a fold; a wider grid '
-        'may score higher.'
+      say(
+        where,
+        f'the {names} at the end of the grid won by over a point in a fold; a wider grid may score '
+        'higher.',
       )
-  return list(dict.fromkeys(found))
+  return [f'{"; ".join(of)}: {what}' for what, of in found.items()]

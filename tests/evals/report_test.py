@@ -235,3 +235,9 @@ def test_notes_say_what_a_reader_has_to_know():
   assert len(notes) == 3
   assert 'the split is ours' in notes[0] and '3 of 8 clips' in notes[1]
   assert 'the learning rate at the end of the grid' in notes[2]
+  # What is true of two is said once, after both names.
+  twice = [score_row(system='a', chosen=edge), score_row(system='b', chosen=edge)]
+  both = tables.notes(twice)
+  assert len(both) == 1 and both[0].startswith('pets, a (probe); pets, b (probe): the learning')
+  assert 'tile' in report.headline({}, [], twice[:1])
+  assert 'tile' not in report.headline({}, [], twice)
