@@ -39,6 +39,10 @@ def parse_args(items: list[str]) -> dict[str, Any]:
     try:
       args[name] = json.loads(value)
     except ValueError:
+      if value[:1] in ('{', '['):
+        raise InputError(
+          f'--args={item!r}: the value is no JSON, as in {{"mean": -5.5}}.'
+        ) from None
       args[name] = value
   return args
 
@@ -71,7 +75,7 @@ def reverse() -> Path:
       text = json.dumps(content, indent=2, ensure_ascii=False)
       (out / beside).write_text(text + '\n', encoding='utf-8')
   if left:
-    print(f'left out: {left}, which {RELEASE.value} has no model for')
+    print(f'left out: {left}; there is no place for it in {RELEASE.value}')
   return file
 
 

@@ -12,8 +12,6 @@ scores.json, scores.md, scores.html, map.npz, pictures (SVG), report.html, and t
 embeddings.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from launch import command
@@ -147,7 +145,9 @@ def prepare(names):
         raise
       absent[name] = str(error)
   if not prepared:
-    raise InputError('\n'.join(['No task can be scored.', *absent.values()]))
+    for name, why in absent.items():
+      print(f'- {name}: {why}')
+    raise InputError('No task can be scored: what each of them lacks is said above.')
   return prepared, absent
 
 
@@ -156,24 +156,25 @@ def main(argv):
   command.start_jax()
   import jax
 
-  from research.errors import InputError, unknown
-  from research.evals import harness, pins, probe, protocols, published, report, tables, tasks
+  from research.errors import unknown
+  from research.evals import harness, jobs, pins, probe, protocols, published, report, tables
+  from research.evals import tasks as task_list
 
   # Before the weights are read, which takes a while.
   for name in PROTOCOL.value:
     if name not in (*protocols.PROTOCOLS, 'finetune'):
       raise unknown('protocol', name, (*protocols.PROTOCOLS, 'finetune'))
-  if Path(str(OUT.value)).exists() and not Path(str(OUT.value)).is_dir():
-    raise InputError(f'--out={OUT.value} is a file; give a folder.')
-  names = tasks.names(TASKS.value, SUITE.value)
-  prepared, absent = prepare(names)
-  asked = set(tasks.names(TASKS.value)) if TASKS.value else set()
+  if jax.process_index() == 0:
+    jobs.folder(str(OUT.value), 'out')
   options = protocols.Options(
     layers=LAYERS.value,
     pool=POOL.value,
     statistics=STATISTICS.value,
     probe=probe.ProbeConfig(seeds=SEEDS.value),
   )
+  names = task_list.names(TASKS.value, SUITE.value)
+  prepared, absent = prepare(names)
+  asked = set(task_list.names(TASKS.value)) if TASKS.value else set()
   made, paths = systems(MODEL.value, RELEASE.value, BASELINES.value, RANDOM_SEEDS.value)
   rows = harness.evaluate(
     made,

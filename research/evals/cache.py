@@ -1,5 +1,6 @@
 """Embeddings of a whole source, computed once and kept on disk as memory-mapped arrays."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,9 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 
 from research.audio.bad_files import BadFiles
 from research.errors import InputError
+from research.evals import jobs
 from research.evals.embeddings import Embedder, digest
 from research.evals.streaming import stream
 
@@ -60,29 +63,69 @@ def embed_source(
   parts = dict(system=embedder.fingerprint(), source=source.fingerprint(), files=files_hash(source))
   parts |= dict(pool=pool, seconds=seconds)
   folder = Path(cache) / digest(parts)
-  wanted = [i for i in layers if not (folder / f'layer_{i:02d}.npy').exists()]
-  if not (folder / 'meta.json').exists():
-    wanted = list(layers)
-  if wanted := _agree(wanted):
-    started = time.perf_counter()
-    chunks = stream(
-      embedder, source, layers=wanted, pool=pool, seconds=seconds,
-      bad_files=(bad := BadFiles(None, max_bad_fraction)),
-    )  # fmt: skip
-    arrays, valid, missing = _collect(chunks, source, wanted, folder, progress, bad)
-    took = time.perf_counter() - started
-    if jax.process_index() == 0:
-      _finish(folder, arrays, valid, dict(parts, name=embedder.name, missing=missing, took=took))
-    if jax.process_count() > 1:
-      from jax.experimental import multihost_utils
+  first = jax.process_index() == 0
+  wanted = _wanted(folder, layers, len(source), say=lambda *text: None) if first else list(layers)
+  # Another run may be making the same embeddings: it is waited for, and then they are there.
+  with jobs.lock(folder) if first and wanted else contextlib.nullcontext():
+    if first and wanted:
+      wanted = _wanted(folder, layers, len(source), say=logging.warning)
+    if wanted := _agree(wanted):
+      started = time.perf_counter()
+      chunks = stream(
+        embedder, source, layers=wanted, pool=pool, seconds=seconds,
+        bad_files=(bad := BadFiles(None, max_bad_fraction)),
+      )  # fmt: skip
+      arrays, valid, missing = _collect(chunks, source, wanted, folder, progress, bad)
+      took = time.perf_counter() - started
+      if first:
+        _finish(folder, arrays, valid, dict(parts, name=embedder.name, missing=missing, took=took))
+      if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
 
-      multihost_utils.sync_global_devices(f'embedded {folder.name}')
-  if jax.process_index() != 0:
-    return Features({}, np.zeros(len(source), bool), {}, 0.0, not wanted)
-  meta = json.loads((folder / 'meta.json').read_text())
-  found = {i: np.load(folder / f'layer_{i:02d}.npy', mmap_mode='r') for i in layers}
-  valid = np.load(folder / 'valid.npy')
+        multihost_utils.sync_global_devices(f'embedded {folder.name}')
+    if not first:
+      return Features({}, np.zeros(len(source), bool), {}, 0.0, not wanted)
+    valid, meta = _description(folder, len(source))
+    found = {i: _layer(folder, i, len(source)) for i in layers}
   return Features(found, valid, meta['missing'], meta['took'], not wanted)
+
+
+def _wanted(folder: Path, layers: Sequence[int], clips: int, say: Callable[..., None]) -> list[int]:
+  """The layers that have to be computed: those that are not there, or damaged, which is said."""
+  try:
+    _description(folder, clips)
+  except FileNotFoundError:
+    return list(layers)
+  except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    say('%s is damaged (%s) and computed again.', folder, error)
+    return list(layers)
+  wanted = []
+  for i in layers:
+    try:
+      _layer(folder, i, clips)
+    except FileNotFoundError:
+      wanted.append(i)
+    except (OSError, ValueError, EOFError) as error:
+      say('%s: layer %d is damaged (%s) and computed again.', folder, i, error)
+      wanted.append(i)
+  return wanted
+
+
+def _description(folder: Path, clips: int) -> tuple[np.ndarray, dict[str, Any]]:
+  """(valid rows, meta.json with 'missing' and 'took'); raises what reading damaged files does."""
+  meta = json.loads((folder / 'meta.json').read_text())
+  dict(meta['missing']), float(meta['took'])
+  valid = np.load(folder / 'valid.npy', allow_pickle=False)
+  if valid.shape != (clips,) or valid.dtype != bool:
+    raise ValueError(f'valid.npy holds {valid.dtype} {valid.shape}')
+  return valid, meta
+
+
+def _layer(folder: Path, number: int, clips: int) -> np.ndarray:
+  array = np.load(folder / f'layer_{number:02d}.npy', mmap_mode='r', allow_pickle=False)
+  if array.ndim != 2 or len(array) != clips or array.dtype != np.float32:
+    raise ValueError(f'it holds {array.dtype} {array.shape}')
+  return array
 
 
 def _agree(wanted: list[int]) -> list[int]:

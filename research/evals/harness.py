@@ -13,7 +13,7 @@ import numpy as np
 from research.errors import InputError, unknown
 from research.evals import jobs, protocols, published, report, svg, tables
 from research.evals import maps as planes
-from research.evals.embeddings import Embedder
+from research.evals.embeddings import Embedder, layer_indices
 from research.evals.progress import bar
 from research.evals.protocols import Options, Protocol, System
 from research.evals.tasks import Prepared
@@ -59,7 +59,8 @@ def evaluate(
     the rows of scores.json (process 0; [] on the others).
 
   Raises:
-    InputError: an unknown protocol, two tasks of one name, or a task that cannot be scored.
+    InputError: an unknown protocol or layer, two tasks of one name, or a task that cannot be
+      scored.
   """
   given = [task.task.name for task in tasks]
   if twice := {name for name in given if given.count(name) > 1}:
@@ -69,6 +70,8 @@ def evaluate(
     if name not in known:
       raise unknown('protocol', name, known)
   out, options = Path(out), options or Options()
+  deepest = max(e.num_layers() for e in embedders)
+  layer_indices(options.layers, deepest)  # raises where no system has such a layer
   systems = [System(e, options, cache or out / 'cache') for e in embedders]
   first = jax.process_index() == 0
 
@@ -89,6 +92,9 @@ def evaluate(
   if not first:
     return []
 
+  _keep_previous(
+    out, {(e.name, t.task.name, u) for e in embedders for t in tasks for u in use}, say
+  )
   rows: list[dict[str, Any]] = []
   scored = []
   for task in embedded:
@@ -110,6 +116,23 @@ def evaluate(
     raise InputError('\n'.join(['No task can be scored.', *absent.values()]))
   write(out, rows, plane(systems, scored) if maps else {}, absent)
   return rows
+
+
+def _keep_previous(out: Path, coming: set[tuple[str, str, str]], say: Callable) -> None:
+  """Scores of models that are in the folder and will not be made again get another name."""
+  file = out / 'scores.json'
+  try:
+    rows = json.loads(file.read_text())['rows']
+    there = {(r['system'], r['task'], r['protocol']) for r in rows if r['kind'] == 'model'}
+  except FileNotFoundError:
+    return
+  except (OSError, ValueError, KeyError, TypeError):
+    there = {('', '', '')}  # what it is cannot be told
+  if there - coming:
+    numbers = [0, *(int(p.stem.rpartition('-')[2]) for p in out.glob('scores-[0-9]*.json'))]
+    kept = out / f'scores-{max(numbers) + 1}.json'
+    os.replace(file, kept)
+    say(f'{file} had other scores too: they are in {kept}')
 
 
 @contextlib.contextmanager
@@ -169,6 +192,8 @@ def write(
   text = '\n'.join(t.markdown() for t in shown) + ''.join(f'\n- {n}' for n in remarks) + '\n'
   jobs.replace_text(out / 'scores.md', text)
   jobs.replace_text(out / 'scores.html', report.page('Scores', [report.score_section(content)]))
+  for old in out.glob('confusion_*.svg'):
+    old.unlink()
   drawn: dict[str, int] = {}
   for row in rows:
     if 'confusion' in row and row['kind'] == 'model':

@@ -75,8 +75,9 @@ def of_task(
     # What we take for validation is training data too; two tasks on the same clips, which draw it
     # by their own classes, then share statistics, and with them embeddings.
     rows = np.sort(np.concatenate([rows, folds[0].validation]))
+    of = 'training clips, with those that validate'
   if len(folds) > 1:
-    rows, of = np.arange(len(task.source)), 'all clips, of which each fold tests a part'
+    rows, of = np.arange(len(task.source)), 'clips, all that there are: each fold tests a part'
   if len(rows) > MOST_CLIPS:
     rows = np.sort(np.random.default_rng(SEED).choice(rows, MOST_CLIPS, replace=False))
   source = task.source.select(rows)

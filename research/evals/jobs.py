@@ -1,13 +1,16 @@
 """A long job that writes one file: killed, the same command goes on with the parts it has."""
 
+import contextlib
+import fcntl
 import json
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from research.errors import InputError
 
@@ -27,6 +30,47 @@ def writable(out: str | os.PathLike, suffixes: Sequence[str], overwrite: bool) -
   if out.exists() and not overwrite:
     raise InputError(f'{out} is there already: give another --out, or --overwrite.')
   return out
+
+
+def folder(path: str | os.PathLike, flag: str) -> Path:
+  """The folder of that flag, made and tried out.
+
+  Raises:
+    InputError: it is a file, or cannot be written to.
+  """
+  made = Path(path)
+  trial = made / f'.{os.getpid()}.trial'
+  try:
+    made.mkdir(parents=True, exist_ok=True)
+    trial.touch()
+    trial.unlink()
+  except OSError as error:
+    raise InputError(
+      f'--{flag}={path} is no folder that can be written to: {error.strerror}.'
+    ) from None
+  return made
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+  """The folder, made, for one process at a time; others wait. It ends with the process.
+
+  Raises:
+    InputError: it cannot be written to.
+  """
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    file = open(path / '.lock', 'w')  # noqa: SIM115
+  except OSError as error:
+    raise InputError(f'{path} cannot be written to: {error.strerror}.') from None
+  with file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+      logging.warning(
+        '%s is on a disk without locks (%s): no two runs may use it at once.', path, error
+      )
+    yield
 
 
 def parts_folder(out: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from research.errors import InputError
+from research.errors import InputError, unknown
 from research.evals import input_statistics, knn, logistic, probe, scores, splits
 from research.evals.cache import Features, embed_source
 from research.evals.embeddings import Embedder, layer_indices
@@ -21,6 +21,7 @@ from research.evals.input_statistics import Statistics
 from research.evals.probe import ProbeConfig
 from research.evals.splits import Split
 from research.evals.tasks import Prepared
+from research.models import pooling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,9 @@ class Options:
     neighbours: counts that kNN tries.
     statistics: by what models are normalised that are normalised by what they are used on (BYOL-A):
       'task', statistics of its training clips, as published; 'weights', those in the weights.
+
+  Raises:
+    InputError: an unknown pooling.
   """
 
   layers: str | int = 'last'
@@ -43,6 +47,10 @@ class Options:
   probe: ProbeConfig = dataclasses.field(default_factory=ProbeConfig)
   neighbours: tuple[int, ...] = knn.NEIGHBOURS
   statistics: str = 'task'
+
+  def __post_init__(self) -> None:
+    if self.pool is not None and self.pool not in pooling.NAMES:
+      raise unknown('pooling', self.pool, pooling.NAMES)
 
 
 class System:
@@ -398,6 +406,7 @@ def _identity(protocol: str, system: System, task: Prepared, features: Features)
     },
     'clips': len(task.source),
     'clips_dropped': task.dropped,
+    'classes_unheard': _unheard(task),
     'as_published': task.as_published,
     'attrition': dict(task.attrition),
     'clips_missing': len(features.missing),
@@ -405,6 +414,29 @@ def _identity(protocol: str, system: System, task: Prepared, features: Features)
     'embed_seconds': round(features.seconds, 3),
     'embed_cached': features.cached,
   }
+
+
+def _unheard(task: Prepared) -> dict[str, list[str]]:
+  """Classes that some fold tests without training clips ('untrained'), and those that no fold tests
+  ('untested'). Validation clips of ours train in the end."""
+
+  def present(rows: np.ndarray) -> np.ndarray:
+    if task.labels.ndim == 1:
+      return np.bincount(task.labels[rows], minlength=len(task.classes)) > 0
+    parts = np.array_split(rows, len(rows) // 65_536 + 1)  # AudioSet's labels are 4 GB
+    return np.any([task.labels[part].any(axis=0) for part in parts], axis=0)
+
+  untrained = np.zeros(len(task.classes), bool)
+  tested = np.zeros(len(task.classes), bool)
+  for fold in task.splits.folds:
+    train = fold.train
+    if not task.splits.published_validation:
+      train = np.concatenate([train, fold.validation])
+    has = present(fold.test)
+    tested |= has
+    untrained |= has & ~present(train)
+  named = {'untrained': untrained, 'untested': ~tested}
+  return {name: [task.classes[i] for i in np.flatnonzero(these)] for name, these in named.items()}
 
 
 def _mean_grid(grids: list[list[dict[str, float]]]) -> list[dict[str, float]]:

@@ -92,8 +92,11 @@ def make(
   Raises:
     InputError: the column is missing or empty, or a part would be empty.
   """
+  remark = ''
   if kind == 'auto':
-    kind = next((k for k in ('split', 'fold') if _usable(source, k, names)), 'seeded')
+    usable = [k for k in ('split', 'fold') if _usable(source, k, names)]
+    kind = usable[0] if usable else 'seeded'
+    remark = _left_alone(source, kind, usable)
   if kind == 'seeded':
     folds, origin = _seeded(source, strata, ours or Ours())
   else:
@@ -106,7 +109,22 @@ def make(
           'empty: it takes a few clips of every class for each of training, validation and test.'
         )
   published = kind == 'split' and bool(len(_part(source, 'validation', names or {})))
-  return Splits(tuple(folds), origin, _fingerprint(source, folds), published)
+  return Splits(tuple(folds), origin + remark, _fingerprint(source, folds), published)
+
+
+def _left_alone(source: Any, kind: str, usable: Sequence[str]) -> str:
+  """What is said of columns that could have split the clips, and did not."""
+  said = []
+  for name, lack in (('split', 'no train or no test clips'), ('fold', 'fewer than two folds')):
+    held = sorted(set(_values(source, name)) - {''})
+    if name == kind or not held:
+      continue
+    values = ', '.join(held[:5]) + (' …' if len(held) > 5 else '')
+    if name in usable:
+      said.append(f'; its column {name} is not used')
+    else:
+      said.append(f'; its column {name} ({values}) has {lack} and is not used')
+  return ''.join(said)
 
 
 def pinned(source: Any, listed: Mapping[str, Any]) -> Splits:
@@ -195,6 +213,8 @@ def _by_fold(source: Any, strata: np.ndarray, names: Mapping[str, Sequence[str]]
     )
   made = _each_once(values, folds, strata)
   how = 'the next fold validates' if len(folds) > 2 else 'part of train validates'
+  rest = int((values == '').sum())
+  how += f'; {rest} clips without a fold always train' if rest else ''
   return made, f'column fold: {len(folds)} folds, each tested once; {how}'
 
 

@@ -188,6 +188,10 @@ def _several(values: Sequence[str]) -> str:
   return '/'.join(dict.fromkeys(values))
 
 
+def _some(names: Sequence[str], most: int = 5) -> str:
+  return ', '.join(names[:most]) + (' …' if len(names) > most else '')
+
+
 def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
   """What a reader has to know before comparing: splits of ours, missing clips, a grid too short.
 
@@ -207,6 +211,16 @@ def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         f'{row["task"]}, {row["system"]}',
         f'normalised by the statistics of {statistics["clips"]:,} {statistics["of"]}.',
       )
+    if (dropped := row.get('clips_dropped')) and not row.get('as_published'):
+      say(row['task'], f'{dropped:,} clips without a label or a part of the split are left out.')
+    for lack, what in (
+      ('untrained', 'tested without a training clip, and cannot be told'),
+      ('untested', 'without a test clip'),
+    ):
+      if classes := row.get('classes_unheard', {}).get(lack):
+        say(
+          row['task'], f'{len(classes)} of {len(row["classes"])} classes {what}: {_some(classes)}.'
+        )
     lost = row.get('attrition', {})
     if lost.get('absent'):
       parts = ', '.join(f'{n:,} of {part}' for part, n in lost['absent'].items())

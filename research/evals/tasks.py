@@ -266,6 +266,12 @@ def prepare(
     source, attrition['pinned'] = _pinned(task, source, pinned)
   values = source.column(column)
   several = any(not isinstance(v, str) for v in values)
+  joined = next((v for v in values if isinstance(v, str) and ';' in v), None)
+  if task.source is None and joined is not None:
+    raise InputError(
+      f'Task {task.name}: {column!r} holds {joined!r}. For several labels a clip the column has to '
+      "be named 'labels'; a class must not have ';' in its name."
+    )
   metric = task.metric or ('mAP' if several else 'accuracy')
   if several and metric not in scores.MULTI_LABEL:
     raise InputError(

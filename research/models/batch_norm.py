@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from research.errors import InputError
 from research.models.layers import Dtype
 
 
@@ -17,6 +18,9 @@ class BatchNorm(nn.Module):
 
   Statistics are computed in float32; running ones are in the collection 'batch_stats', with the
   number of batches that they have seen.
+
+  Raises:
+    InputError: in training, a single value a channel, as PyTorch.
   """
 
   momentum: float = 0.1
@@ -35,12 +39,17 @@ class BatchNorm(nn.Module):
     mean, var = running_mean.value, running_var.value
     y = x.astype(jnp.float32)
     if train:
+      rows = x.size // d
+      if rows == 1 and not self.is_initializing():
+        raise InputError(
+          'Batch norm has a single value a channel to learn from: take a batch of two clips or '
+          'more.'
+        )
       axes = tuple(range(x.ndim - 1))
       mean = y.mean(axis=axes)
       var = jnp.square(y - mean).mean(axis=axes)
       if self.is_mutable_collection('batch_stats') and not self.is_initializing():
-        rows = x.size // d
-        seen = jax.lax.stop_gradient((mean, var * (rows / max(rows - 1, 1))))
+        seen = jax.lax.stop_gradient((mean, var * (rows / (rows - 1))))
         running_mean.value += self.momentum * (seen[0] - running_mean.value)
         running_var.value += self.momentum * (seen[1] - running_var.value)
         count.value += 1

@@ -235,6 +235,7 @@ class ByolA(nn.Module):
     for name, known in dict(norm=NORMS, padding=PADDINGS, dtype=layers.DTYPES).items():
       if getattr(self, name) not in known:
         raise unknown(f'{name} of byol_a', getattr(self, name), known)
+    self._check_ranges()
     least = 2**self.blocks
     if self.frames < least or self.frontend.num_features < least:
       raise InputError(
@@ -249,6 +250,25 @@ class ByolA(nn.Module):
         "own; take norm='frontend' and give the front-end mean and std."
       )
     super().__post_init__()
+
+  def _check_ranges(self) -> None:
+    for name in ('mix_ratio', 'noise_ratio'):
+      if not 0 <= getattr(self, name) <= 1:
+        raise InputError(f'byol_a got {name}={getattr(self, name)}; it is a share, from 0 to 1.')
+    for name, least in dict(
+      fade_gain=0, projection=0, projection_hidden=1, channels=1, hidden=1, width=1, blocks=1
+    ).items():
+      if not getattr(self, name) >= least:
+        raise InputError(f'byol_a got {name}={getattr(self, name)}; it must be {least} or more.')
+    for name in ('crop_freq', 'crop_time'):
+      pair = getattr(self, name)
+      if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
+        raise InputError(f'byol_a got {name}={pair}; it takes (least, most), both above 0.')
+    if len(self.canvas) != 2 or min(self.canvas) < 1:
+      raise InputError(
+        f'byol_a got canvas={self.canvas}; it takes (height, width) relative to the picture, both '
+        '1 or more.'
+      )
 
   def setup(self):
     dtype = jnp.dtype(self.dtype)

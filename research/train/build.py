@@ -160,6 +160,12 @@ def complete(config: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
   _positive(full['data']['sample_rate'], 'config.data.sample_rate')
   for name in ('lr', 'weight_decay', 'eps'):
     _number(full['optim'][name], f'config.optim.{name}')
+  for name in ('decay', 'decay_end'):
+    value = (full['teacher'] or {}).get(name)
+    if value is not None:
+      _number(value, f'config.teacher.{name}')
+      if value > 1:
+        raise InputError(f'config.teacher.{name} is {value!r}; it must be 1 at most.')
   if full['optim']['clip_norm'] is not None:
     _number(full['optim']['clip_norm'], 'config.optim.clip_norm', above=True)
   _number(full['data']['max_bad_fraction'], 'config.data.max_bad_fraction')

@@ -118,7 +118,8 @@ class Checkpointer:
         mesh than the one that saved is fine.
 
     Raises:
-      InputError: when checkpoints exist and none can be read, or they are of another model.
+      InputError: when checkpoints exist (or were set aside) and none can be read, or they are of
+        another model.
     """
     tried = []
     for step in reversed(self.steps()):
@@ -133,11 +134,18 @@ class Checkpointer:
         logging.warning('checkpoint %d cannot be read: %s', step, _first_line(error))
         tried.append(step)
         self._set_aside(step)
+    aside = self.directory.parent / ASIDE
     if tried:
       raise InputError(
         f'None of the checkpoints in {self.directory} can be read (steps {tried}); they were '
-        f'moved to {self.directory.parent / ASIDE}. Start again in '
-        'another --workdir, or restore a backup.'
+        f'moved to {aside}. Start again in another --workdir, or restore a backup.'
+      )
+    # A job that is started again and again must not begin anew where it has lost its checkpoints.
+    if aside.is_dir() and any(aside.iterdir()):
+      raise InputError(
+        f'{self.directory} holds no checkpoint, but {aside} has some that could not be read. '
+        f'Start again in another --workdir, restore a backup, or remove {aside} to begin here '
+        'anew.'
       )
     return None
 

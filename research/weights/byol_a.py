@@ -10,7 +10,9 @@ import flax.linen as nn
 import numpy as np
 
 from research.errors import InputError
-from research.models.byol_a import SIZES
+from research.features import views
+from research.models.byol_a import SIZES, ByolA
+from research.weights import tables
 from research.weights.tables import Rule, linear, vector
 from research.weights.vit import settle
 
@@ -67,3 +69,29 @@ def rules(model: nn.Module) -> list[Rule]:
       Rule(f'{norm}.num_batches_tracked', f'batch_stats/{ours}/norm/count', 'count'),
     ]
   return found
+
+
+def encoder_alone(
+  model: nn.Module, variables: Mapping[str, Any]
+) -> tuple[nn.Module, dict[str, Any]]:
+  """A model in pre-training as its encoder, normalised by the statistics that it has now.
+
+  Raises:
+    InputError: it is no BYOL-A.
+  """
+  if not isinstance(model, ByolA):
+    raise InputError(f'{type(model).__name__} is not BYOL-A: its weights have no such layout.')
+  if not model.projection:
+    return model, dict(variables)
+  if model.norm == 'running':
+    s = variables['memory']['statistics']
+    model = model.with_statistics(float(s['mean']), max(float(s['square']) ** 0.5, views.EPS))
+  alone = model.clone(projection=0)
+  flat = tables.flatten(nn.meta.unbox(variables))
+  return alone, tables.nest({key: flat[key] for key in tables.expected_shapes(alone)}, alone)
+
+
+def lacks(model: nn.Module) -> str:
+  """The statistics of the input, without which the arrays cannot be used."""
+  mean, std = model.frontend.mean, model.frontend.std
+  return f'the statistics of the input (mean {mean:.7g}, std {std:.7g})'

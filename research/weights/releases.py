@@ -18,7 +18,8 @@ from research.weights import read, tables
 # A module may have renew(arrays) -> arrays under the names of its table; and describe(files) ->
 # Stated, infer's third argument, for what lies beside the arrays: a checkpoint's 'cfg' and the
 # .json files that it names in FILES. compose(model) -> {name: content} of such files for the way
-# back, and encoder_alone(model, variables) where it has no model with heads of pre-training.
+# back, encoder_alone(model, variables) where it has no model with heads of pre-training, and
+# lacks(model), what its arrays do not say of a model.
 RELEASES = {
   'audio_mae': 'research.weights.audio_mae',
   'byol_a': 'research.weights.byol_a',
@@ -101,7 +102,9 @@ def revert_files(
   if hasattr(module, 'encoder_alone'):
     whole = model
     model, variables = module.encoder_alone(model, variables)
-    left = '' if type(model) is type(whole) else 'the heads of pre-training'
+    left = '' if model is whole else 'the heads of pre-training'
+  if hasattr(module, 'lacks'):
+    left = '; '.join(filter(None, (left, module.lacks(model))))
   files = module.compose(model) if hasattr(module, 'compose') else {}
   return revert(release, model, variables), files, left
 

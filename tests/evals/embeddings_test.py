@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import jax.numpy as jnp
 import numpy as np
@@ -122,7 +124,7 @@ def test_the_cache_is_hit_and_only_when_it_is_right(system, source, tmp_path, mo
   # A new layer joins the ones that are there.
   more = embed(layers=(1, 2))
   assert not more.cached and set(more.layers) == {1, 2}
-  assert len(list(cache.iterdir())) == 1
+  assert len(list(cache.glob('*/meta.json'))) == 1
   assert embed(layers=(1, 2)).cached
 
   # A file that was replaced is embedded anew.
@@ -139,6 +141,55 @@ def test_a_killed_embedding_leaves_no_half_cache(system, source, tmp_path):
     cache_lib.embed_source(system, source, cache=tmp_path, layers=(2,), progress=die)
   found = cache_lib.embed_source(system, source, cache=tmp_path, layers=(2,))
   assert not found.cached and found.valid.all()
+
+
+@pytest.mark.parametrize('file', ['layer_02.npy', 'valid.npy', 'meta.json'])
+def test_a_damaged_cache_is_computed_again_and_says_so(system, source, tmp_path, file, caplog):
+  first = cache_lib.embed_source(system, source, cache=tmp_path, layers=(2,))
+  right = np.array(first.layers[2])
+  (path,) = tmp_path.glob(f'*/{file}')
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+  again = cache_lib.embed_source(system, source, cache=tmp_path, layers=(2,))
+  assert not again.cached and 'damaged' in caplog.text
+  np.testing.assert_array_equal(again.layers[2], right)
+  assert cache_lib.embed_source(system, source, cache=tmp_path, layers=(2,)).cached
+
+
+def test_two_runs_at_once_embed_once(system, source, tmp_path, monkeypatch):
+  """The second waits for the first and finds its embeddings; flock holds between threads too."""
+  inside, go_on, ran = threading.Event(), threading.Event(), []
+  stream = cache_lib.stream
+
+  def slow(*args, **kwargs):
+    ran.append(1)
+    inside.set()
+    assert go_on.wait(60)
+    return stream(*args, **kwargs)
+
+  monkeypatch.setattr(cache_lib, 'stream', slow)
+  with ThreadPoolExecutor(2) as pool:
+    embed = lambda: cache_lib.embed_source(system, source, cache=tmp_path, layers=(2,))  # noqa: E731
+    one = pool.submit(embed)
+    assert inside.wait(60)
+    two = pool.submit(embed)
+    with pytest.raises(TimeoutError):
+      two.result(timeout=0.5)
+    go_on.set()
+    assert not one.result().cached and two.result().cached and len(ran) == 1
+
+
+def test_a_cache_that_is_read_only_serves_what_it_has(system, source, tmp_path, monkeypatch):
+  cache_lib.embed_source(system, source, cache=tmp_path, layers=(2,))
+
+  def refused(path):
+    raise AssertionError('something was to be written')
+
+  monkeypatch.setattr(cache_lib.jobs, 'lock', refused)
+  assert cache_lib.embed_source(system, source, cache=tmp_path, layers=(2,)).cached
+  (tmp_path / 'file').touch()
+  monkeypatch.undo()
+  with pytest.raises(InputError, match='cannot be written to: Not a directory'):
+    cache_lib.embed_source(system, source, cache=tmp_path / 'file' / 'in', layers=(2,))
 
 
 def test_bad_and_short_clips_are_named(system, source, tmp_path):

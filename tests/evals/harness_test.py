@@ -1,5 +1,6 @@
 """Systems on tasks, end to end on folders of tones: embeddings, protocols, tables and files."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -194,9 +195,11 @@ def test_unknown_names_are_refused_before_the_work(folder, tmp_path):
     harness.evaluate([toy.embedder()], task, out=tmp_path, use=('prob',))
   with pytest.raises(InputError, match="Unknown choice of layers 'lasst'"):
     protocols.System(toy.embedder(), protocols.Options(layers='lasst'), tmp_path)
-  system = protocols.System(toy.embedder(), protocols.Options(pool='men'), tmp_path)
   with pytest.raises(InputError, match=r"Unknown pooling 'men'\. Did you mean 'mean'"):
-    system.features(task[0])
+    protocols.Options(pool='men')
+  with pytest.raises(InputError, match='layers=7: this model has layers 0'):
+    options = protocols.Options(layers=7)
+    harness.evaluate([embeddings.mfcc()], task, out=tmp_path, options=options)
 
 
 def test_score_text_is_in_percent_but_for_d_prime():
@@ -248,6 +251,40 @@ def test_old_maps_do_not_stay(tmp_path):
   for maps in (True, False):
     harness.evaluate([toy.embedder()], [task], out=tmp_path, use=('knn',), maps=maps)
     assert (tmp_path / 'map.npz').exists() == (tmp_path / 'map_good.svg').exists() == maps
+
+
+def test_scores_that_are_not_made_again_are_kept(tmp_path):
+  task = half(tmp_path / 'good', ('split',), ('none',))
+  one, two = (dataclasses.replace(toy.embedder(seed), name=f'toy {seed}') for seed in (1, 2))
+
+  def run(*systems):
+    harness.evaluate(systems, [task], out=tmp_path, use=('knn',), maps=False, say=said.append)
+    return {p.name for p in tmp_path.glob('*.svg')}
+
+  said = []
+  assert len(run(one)) == 1
+  assert len(run(one, two)) == 2 and not list(tmp_path.glob('scores-*'))
+  assert len(run(two)) == 1  # no picture of the first stays
+  assert 'other scores too: they are in' in ''.join(said)
+  rows = json.loads((tmp_path / 'scores-1.json').read_text())['rows']
+  assert {r['system'] for r in rows} == {'toy 1', 'toy 2'}
+  run(one)
+  assert (tmp_path / 'scores-2.json').exists()
+
+
+def test_classes_that_cannot_be_learned_or_are_not_tested_are_said(tmp_path):
+  new = dataclasses.replace(
+    (task := half(tmp_path / 'good', ('split',), ('none',))),
+    labels=np.where(np.isin(np.arange(len(task.labels)), task.splits.folds[0].test), 0, 1),
+    classes=('new', 'old', 'never'),
+  )
+  assert protocols._unheard(new) == {'untrained': ['new'], 'untested': ['old', 'never']}
+  several = dataclasses.replace(new, labels=np.eye(3, dtype=np.float32)[new.labels])
+  assert protocols._unheard(several) == protocols._unheard(new)
+  rows = harness.evaluate([toy.embedder()], [new], out=tmp_path, use=('knn',), maps=False)
+  notes = '\n'.join(tables.notes(rows))
+  assert '1 of 3 classes tested without a training clip, and cannot be told: new.' in notes
+  assert '2 of 3 classes without a test clip: old, never.' in notes
 
 
 def test_two_tasks_of_one_name_are_refused(tmp_path):

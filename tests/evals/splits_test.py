@@ -44,6 +44,22 @@ def test_ten_folds_are_in_numeric_order_and_blank_ones_only_train():
   assert {fold[r] for r in made.folds[9].test} == {'10'}
   for part in made.folds:
     assert {50, 51, 52} <= set(part.train.tolist())
+  assert '3 clips without a fold always train' in made.origin
+
+
+def test_columns_that_are_not_used_are_named():
+  def origin(**columns):
+    return splits.make(source(40, **columns), np.arange(40) % 2).origin
+
+  both = origin(split=['train'] * 30 + ['test'] * 10, fold=['1', '2'] * 20)
+  assert both.startswith('column split') and both.endswith('; its column fold is not used')
+  assert 'is not used' not in origin(fold=['1', '2'] * 20)
+  for columns, why in (
+    (dict(split=['train'] * 30 + ['valid'] * 10), 'split (train, valid) has no train or no test'),
+    (dict(fold=['1'] * 40), 'fold (1) has fewer than two folds'),
+  ):
+    said = origin(**columns)
+    assert said.startswith('ours, stratified') and f'its column {why}' in said
 
 
 def test_two_folds_validate_on_part_of_train():

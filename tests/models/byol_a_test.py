@@ -149,11 +149,27 @@ def test_without_a_predictor_it_collapses_and_the_watch_says_so():
     (dict(frames=4), 'need 8 of each'),
     (dict(bank=0), 'bank=0'),
     (dict(projection=0), "take norm='frontend'"),
+    (dict(projection=-1), 'projection=-1'),
+    (dict(mix_ratio=2.0), 'mix_ratio=2.0; it is a share'),
+    (dict(crop_freq=(1.5, 0.6)), r'crop_freq=\(1.5, 0.6\); it takes \(least, most\)'),
+    (dict(canvas=(0.5, 1.0)), 'canvas='),
   ],
 )
 def test_refusals(args, says):
   with pytest.raises(InputError, match=says):
     ByolA(**{**SMALL, **args})
+
+
+def test_a_batch_of_one_clip_is_refused():
+  """PyTorch's batch norm refuses it too: the projector would learn from one value a channel."""
+  batch = clips(1)
+  state, _ = started(batch)
+  with pytest.raises(InputError, match='two clips or more'):
+    ByolA(**SMALL).apply(
+      {'params': state.params, **state.variables}, batch, train=True,
+      rngs={name: jax.random.key(0) for name in ('augment', 'dropout')},
+      mutable=['memory', 'batch_stats'],
+    )  # fmt: skip
 
 
 def test_views_need_draws():

@@ -97,6 +97,11 @@ def test_nothing_readable_is_an_error_and_nothing_is_lost(tmp_path):
   with pytest.raises(InputError, match='None of the checkpoints'):
     Checkpointer(tmp_path / 'checkpoints').restore_newest(target_of(state_of()))
   assert (tmp_path / 'unreadable' / '1').is_dir()
+  # Nor does the same command, started again, begin anew as if nothing had been there.
+  with pytest.raises(InputError, match='has some that could not be read'):
+    Checkpointer(tmp_path / 'checkpoints').restore_newest(target_of(state_of()))
+  shutil.rmtree(tmp_path / 'unreadable')
+  assert Checkpointer(tmp_path / 'checkpoints').restore_newest(target_of(state_of())) is None
 
 
 def test_another_model_is_refused_and_the_checkpoint_stays(tmp_path):
