@@ -48,7 +48,7 @@ def get_config(arg=''):
     ),
   )
   config.objective = dict(name='bootstrap', args=dict())
-  config.teacher = dict(decay=0.998, forward=True)
+  config.teacher = dict(decay=0.9995, forward=True)
   config.optim = dict(
     name='adamw', lr=1e-3, weight_decay=0.0, schedule=dict(name='cosine', warmup_steps=50)
   )
