@@ -6,6 +6,7 @@ checkpoint that cannot be read is set aside, never deleted, and the one before i
 """
 
 import json
+import logging as python_logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -131,6 +132,8 @@ class Checkpointer:
             f'Checkpoint {self.directory / str(step)} does not fit this configuration '
             f'({_first_line(error)}). Use the config it was made with, or another --workdir.'
           ) from error
+        # Every array that was being read with it would be reported at exit, below what matters.
+        python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
         logging.warning('checkpoint %d cannot be read: %s', step, _first_line(error))
         tried.append(step)
         self._set_aside(step)
