@@ -129,8 +129,9 @@ def _keep_previous(out: Path, coming: set[tuple[str, str, str]], say: Callable) 
   except (OSError, ValueError, KeyError, TypeError):
     there = {('', '', '')}  # what it is cannot be told
   if there - coming:
-    numbers = [0, *(int(p.stem.rpartition('-')[2]) for p in out.glob('scores-[0-9]*.json'))]
-    kept = out / f'scores-{max(numbers) + 1}.json'
+    number = 1
+    while (kept := out / f'scores-{number}.json').exists():
+      number += 1
     os.replace(file, kept)
     say(f'{file} had other scores too: they are in {kept}')
 

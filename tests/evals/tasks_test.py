@@ -94,6 +94,12 @@ def test_several_labels_a_clip_make_a_multi_label_task(tmp_path):
   assert made.metric == 'mAP' and made.classes == ('a', 'b', 'c')
   np.testing.assert_array_equal(made.labels[:4], [[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 1]])
   assert made.dropped == 1  # the clip without a label
+  # One column of single labels cannot hold several: they would be classes of their own.
+  (tmp_path / 'labels.jsonl').unlink()
+  lines = ['path,label', *(f'{i}.wav,{";".join(r)}' for i, r in enumerate(rows))]
+  (tmp_path / 'labels.csv').write_text('\n'.join(lines) + '\n')
+  with pytest.raises(InputError, match="'label' holds 'a;b'"):
+    tasks.prepare(str(tmp_path))
 
 
 def test_speech_commands_of_a_manifest_leave_the_noise_out(tmp_path):
