@@ -141,7 +141,7 @@ def config_flag() -> Any:
 
 def _with_groups(config: Any, argv: Sequence[str]) -> Any:
   """Makes room for overrides on the command line: groups that the config file leaves out, and
-  lists and None, which a single value may replace."""
+  lists, None and descriptions of data, which a single value may replace."""
   from ml_collections import ConfigDict
 
   for arg in argv:
@@ -157,7 +157,7 @@ def _with_groups(config: Any, argv: Sequence[str]) -> Any:
         node[part] = ConfigDict()
       node = node[part]
     known = isinstance(node, ConfigDict) and name in node
-    if known and isinstance(node[name], list | None):
+    if known and (isinstance(node[name], list | None) or name == 'source'):
       del node[name]
   return config
 

@@ -88,13 +88,12 @@ def stages(
     root = [r for r in (data_root or data.get('root'),) if r]
     split = data.get('split')
     splits = [s for s in (split, data.get('held_out')) if s]
-    if not isinstance(data.get('source'), str):
-      raise InputError(f'Iteration {i} trains on {data.get("source")!r}: name one data set.')
+    source = _clustered(data)
 
     args = [] if model is None else [f'--layer={each["layer"]}']
     args += [f'--clusters={each["clusters"]}', f'--percent={each.get("percent", 1.0)}']
     args += [f'--max_epochs={each["max_epochs"]}'] if 'max_epochs' in each else []
-    args += [f'--seed={config.get("seed", 0)}', f'--input={data["source"]}']
+    args += [f'--seed={config.get("seed", 0)}', f'--input={source}']
     args += [f'--split={split}'] * bool(split)
     args += [f'--label_splits={",".join(dict.fromkeys(splits))}'] * bool(splits)
     made.update(json.dumps(args).encode())
@@ -114,6 +113,26 @@ def stages(
       args += [f'--config.data.root={r}' for r in root] + [f'--config.{o}' for o in overrides]
       found.append(Stage(model, 'launch.train', [*args, f'--workdir={model}']))
   return found
+
+
+def _clustered(data: Mapping[str, Any]) -> str:
+  """--input for the clips of a data config: a name, or JSON where there is more to say."""
+  from research.errors import InputError
+  from research.train import build
+
+  def only(spec: Any) -> Any:
+    if isinstance(spec, Sequence) and not isinstance(spec, str):
+      return [only(each) for each in spec]
+    spec = {'name': spec} if isinstance(spec, str) else spec
+    args = dict(spec.get('args') or {})
+    own = args.get('where') or {}
+    if both := sorted(set(own) & set(data['where'])):
+      raise InputError(f'{", ".join(both)}: both data.where and the data source choose by it.')
+    return {**spec, 'args': {**args, 'where': {**own, **data['where']}}}
+
+  spec = data.get('source', build.DATA['source'])
+  spec = only(spec) if data.get('where') else spec
+  return spec if isinstance(spec, str) else json.dumps(spec)
 
 
 def _check(i: int, each: Mapping[str, Any], model: Path | None, depth: int, last: bool) -> None:
@@ -168,6 +187,9 @@ def _training(name: str, overrides: Sequence[str]) -> dict[str, Any]:
       raise InputError(f'--train={override}: expected NAME=VALUE.')
     if key in ('data.source', 'data.split', 'data.root'):
       setup['data'][key.removeprefix('data.')] = value
+    if key.startswith('data.where.'):
+      chosen = setup['data'].get('where') or {}
+      setup['data']['where'] = {**chosen, key.removeprefix('data.where.'): value}
     where: Any = known
     for step, part in enumerate(key.split('.')):
       # Arguments of models and the like are checked with them.

@@ -96,16 +96,11 @@ def _frames(codebook):
 
 
 def _source(split):
-  """The clips of a split; where nobody has split them, 'train' and 'valid' are those of
-  training."""
-  from research.train import build
+  """The clips of a split, as a training would take them."""
+  from research.train import selection
 
   clips = open_input(INPUT.value, root=DATA_ROOT.value)
-  own = 'split' in clips.column_names and any(clips.column('split'))
-  parts = set(split.split('+')) if split else set()
-  if own or not parts <= {'train', 'valid'}:
-    return clips.split(split) if split else clips
-  return build.hold_out(clips, *parts) if len(parts) == 1 else clips
+  return selection.part(clips, split) if split else clips
 
 
 def _settings():

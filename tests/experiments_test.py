@@ -13,7 +13,7 @@ import soundfile
 
 from research.audio import sources, units
 from research.errors import InputError
-from research.train import build, optim, sharding
+from research.train import build, optim, selection, sharding
 from research.train.state import STREAMS, init_state
 from tests.evals import toy
 from tests.launch import runner
@@ -34,6 +34,7 @@ PARAMETERS = {
   'hubert/librilight_large': 316_609_408,
   'vq_wav2vec/librispeech_gumbel': 34_063_488,
   'wav2vec/librispeech_large': 32_537_088,
+  'wav2vec2/librilight_large': 317_390_592,
   'wav2vec2/librispeech_base': 95_044_608,
   'wavlm/librispeech_base': 94_707_824,
 }
@@ -205,15 +206,15 @@ def test_clips_that_nobody_split_are_held_out_all_the_same(tmp_path):
   toy.tones(tmp_path / 'one', per_class=1, classes=(300,))
   data = dict(build.DATA, source=str(tmp_path / 'a'))
   train, valid = (
-    [clip.id for clip in build.source({**data, 'split': split})] for split in ('train', 'valid')
+    [clip.id for clip in selection.source({**data, 'split': split})] for split in ('train', 'valid')
   )
   assert len(valid) == 36 // 20 and len(train) == 36 - len(valid)
   assert not set(train) & set(valid)
   # As a person writes it on the command line.
   whole = build.complete(dict(total_steps=1, data=dict(split='None'), model=MODEL, objective=MSE))
-  assert len(build.source({**whole['data'], 'source': str(tmp_path / 'a')})) == 36
+  assert len(selection.source({**whole['data'], 'source': str(tmp_path / 'a')})) == 36
   with pytest.raises(InputError, match='has one clip'):
-    build.source({**data, 'source': str(tmp_path / 'one'), 'split': 'train'})
+    selection.source({**data, 'source': str(tmp_path / 'one'), 'split': 'train'})
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,24 @@ def test_clips_that_nobody_split_are_held_out_all_the_same(tmp_path):
 def test_lengths_that_no_clip_has(limits, says):
   data = {**build.DATA, 'where': dict(kind='word'), **limits}
   with pytest.raises(InputError, match=says):
-    build.usable(build.source(data), data)
+    selection.usable(selection.source(data), data)
+
+
+@pytest.mark.parametrize('name', ['hubert/librilight_large', 'wav2vec2/librilight_large'])
+def test_libri_light_is_cut_at_pauses_and_held_out_from(name, tmp_path):
+  for i in range(40):
+    book = tmp_path / 'libri-light' / ('small', 'medium')[i % 2] / str(i) / 'book'
+    book.mkdir(parents=True)
+    soundfile.write(book / 'ch.flac', toy.tone(300, 4.0, i), toy.RATE)
+    voices = [[0.25, 1.0], [3.0, 3.5]] if i else [[0.25, 60.0], [61.0, 100.0]]
+    (book / 'ch.json').write_text(json.dumps({'speaker': str(i), 'voice_activity': voices}))
+  config = build.complete(load(ROOT / f'experiments/{name}.py').get_config())
+  data = {**config['data'], 'root': tmp_path}
+  valid = {**data, **config['evals']['valid']['data']}
+  train, valid = ([clip.id for clip in selection.source(d)] for d in (data, valid))
+  assert len(train) == 39 and len(valid) == 2 and not set(train) & set(valid)
+  assert [each.split('@')[1] for each in train + valid if '/0/' in each] == ['0.25', '61.00']
+  assert len(selection.source({**data, 'split': 'unlab-580'})) == 21
 
 
 def test_windows_of_one_recording_are_held_out_together(tmp_path):
@@ -236,7 +254,10 @@ def test_windows_of_one_recording_are_held_out_together(tmp_path):
     soundfile.write(tmp_path / f'long/{hertz}.flac', toy.tone(hertz, 3.0, hertz), toy.RATE)
   cut = dict(name=str(tmp_path / 'long'), args=dict(cut_seconds=1.0))
   parts = [
-    {clip.id.split('@')[0] for clip in build.source({**build.DATA, 'source': cut, 'split': split})}
+    {
+      clip.id.split('@')[0]
+      for clip in selection.source({**build.DATA, 'source': cut, 'split': split})
+    }
     for split in ('train', 'valid')
   ]
   assert len(parts[1]) == 1 and not parts[0] & parts[1]

@@ -4,14 +4,15 @@ recipe (arXiv 2106.07447).
 python -m launch.label_kmeans --features=BASE_IT2 --layer=9 --clusters=500 --percent=0.1 \
   --input=librispeech --split=train --data_root=/data --out=DIR/layer9
 python -m launch.label_kmeans --codebook=DIR/layer9/codebook --features=BASE_IT2 --layer=9 \
-  --input=libri_light --data_root=/data --out=DIR/light
+  --input='{"name": "libri_light", "args": {"voice_seconds": 60}}' --data_root=/data --out=DIR/light
 python -m launch.train --config=experiments/hubert/librilight_large.py:large --workdir=DIR/large \
   --config.data.units=DIR/light/units --config.data.root=/data
 
 Variants: `:large` (default), `:xlarge`; `:debug` is a few steps of a narrow model on the built-in
 corpus. Units are those of the ninth layer of the base model's second iteration, 500 clusters.
-Libri-Light comes as files of many minutes: cut them first, as fairseq's recipe does, or give
-data.source=dict(name='libri_light', args=dict(cut_seconds=15.625)).
+Libri-Light comes as chapters of many minutes, which are cut at pauses into clips of about a minute:
+for the units and for the training alike, or by launch.prepare_data for both. One clip in twenty is
+held out.
 
 Hardware of the authors: 128 GPUs (large), 256 (x-large). Word errors on test clean / other with a
 4-gram: large 4.7 / 7.6 after 10 minutes of labels, 1.9 / 3.3 after 960 hours; x-large 1.8 / 2.9
@@ -35,8 +36,8 @@ def get_config(arg='large'):
   config.total_steps = 400_000
 
   config.data = dict(
-    source='libri_light',
-    split=None,
+    source=dict(name='libri_light', args=dict(voice_seconds=60)),
+    split='train',
     units=None,
     sample_rate=16_000,
     seconds=15.625,
@@ -80,9 +81,9 @@ def get_config(arg='large'):
 
   if size == 'debug':
     config.total_steps = 4
-    config.data.update(
-      source='builtin', split='train', seconds=2.0, min_seconds=0.0, batch_size=4, num_threads=2
-    )
+    with config.ignore_type():  # a name in place of a description
+      config.data.source = 'builtin'
+    config.data.update(seconds=2.0, min_seconds=0.0, batch_size=4, num_threads=2)
     config.model.args.update(
       size='tiny',
       channels=32,

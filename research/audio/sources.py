@@ -1,6 +1,7 @@
 """From what a config says about data to a source of clips: `open_source`."""
 
 import inspect
+import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +36,7 @@ def open_source(
       shards, of a HEAR task or of a prepared TFDS data set; 'tfds:NAME'; a dict(name=…, args={…});
       or a list of such, pooled. `args` are those of the reader, and for every source: `split`;
       `where`, a dict column -> value or values; `cut_seconds`, which cuts long files into windows;
-      `root`.
+      `root`. On command lines dicts and lists are written as JSON.
     split: takes the rows whose column `split` has this value ('a+b' takes both), or a group that
       the data set names.
     root: the folder that data sets are looked for in; $OIDO_DATA by default.
@@ -43,7 +44,7 @@ def open_source(
   Raises:
     InputError: an unknown name or argument, data that are not there, or a split they do not have.
   """
-  spec = spec.to_dict() if hasattr(spec, 'to_dict') else spec  # ConfigDict
+  spec = _from_json(spec.to_dict() if hasattr(spec, 'to_dict') else spec, root)  # ConfigDict
   if isinstance(spec, Sequence) and not isinstance(spec, str):
     if not spec:
       raise InputError('The list of data sources is empty; name at least one.')
@@ -57,6 +58,21 @@ def open_source(
   if split:
     source = source.split(split)
   return windows(source, float(cut)) if cut else source
+
+
+def _from_json(spec: Spec, root: str | os.PathLike | None) -> Spec:
+  """What a text in JSON describes; a folder may be called like one."""
+  if not isinstance(spec, str) or not spec.startswith(('{', '[')):
+    return spec
+  if os.path.exists(_under(spec, root)):
+    return spec
+  try:
+    return json.loads(spec)
+  except ValueError as error:
+    raise InputError(
+      f'The data source {spec} is not JSON ({error}); write it as in '
+      '{"name": "libri_light", "args": {"voice_seconds": 60}}.'
+    ) from None
 
 
 def _parse(spec: str | os.PathLike | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

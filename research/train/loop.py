@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from research.audio.bad_files import BadFiles
 from research.audio.sources import Source
 from research.errors import InputError
-from research.train import build, hardware, optim, sharding, validate
+from research.train import build, hardware, optim, selection, sharding, validate
 from research.train import step as step_lib
 from research.train.checkpoint import Checkpointer
 from research.train.console import Console
@@ -96,8 +96,8 @@ class _Run:
     self.first = jax.process_index() == 0
     self.model = build.model(config)
     objective = build.objective(config)
-    rows = build.source(config['data']) if clips is None else clips
-    rows = build.usable(rows, config['data'])
+    rows = selection.source(config['data']) if clips is None else clips
+    rows = selection.usable(rows, config['data'])
     self.total, epoch = build.length(config, len(rows))
     schedule = optim.make_schedule(config['optim'], self.total, epoch)
     optimizer = optim.make_optimizer(config['optim'], schedule)

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from research.audio import pipeline, text, transcripts
 from research.errors import InputError, unknown
 from research.evals import asr, scores
-from research.train import build, sharding
+from research.train import build, selection, sharding
 from research.train.state import State, streams
 
 
@@ -65,7 +65,7 @@ def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
   """The objective on held-out clips with fixed random draws, and accuracy or mAP where there are
   logits."""
   data = _data(run, spec)
-  rows = build.known(build.source(data), data)
+  rows = selection.known(selection.source(data), data)
   teacher_forward = bool((run.config['teacher'] or {}).get('forward'))
   replicated = NamedSharding(run.mesh, PartitionSpec())
 
@@ -121,7 +121,7 @@ def transcription(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
       f'config.evals.{name} asks for transcription: it needs config.data.transcript, the column '
       'that holds the transcripts, and a model with a vocabulary.'
     )
-  rows = build.known(build.source(data), data)
+  rows = selection.known(selection.source(data), data)
   texts = transcripts.texts(rows, data['transcript'])
   symbols, blank = run.model.vocabulary, run.model.blank
   replicated = NamedSharding(run.mesh, PartitionSpec())
@@ -158,7 +158,7 @@ def pictures(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
       f'config.evals.{name} asks for pictures, but model {run.config["model"]["name"]} makes none.'
     )
   data = {**_data(run, spec), 'batch_size': spec['args'].get('count', 4)}
-  rows = build.known(build.source(data), data)
+  rows = selection.known(selection.source(data), data)
   count = min(spec['args'].get('count', 4), len(rows))
   chosen = rows.select(np.linspace(0, len(rows) - 1, count).round().astype(int).tolist())
   # What a prediction means is the objective's business: the picture takes the arguments it shares.

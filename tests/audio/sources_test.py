@@ -175,6 +175,18 @@ def test_arguments(tmp_path, write):
   assert len(open_source({'name': tmp_path.name}, root=tmp_path.parent)) == 1
 
 
+def test_a_command_line_describes_data_in_json(tmp_path, write):
+  write(tmp_path / 'a.wav', 3.0)
+  one = {'name': str(tmp_path), 'args': {'cut_seconds': 1.0}}
+  assert len(open_source(json.dumps(one))) == 3
+  assert len(open_source(json.dumps([one, 'builtin']))) == 3 + len(open_source('builtin'))
+  with pytest.raises(InputError, match=r'is not JSON \(Expecting'):
+    open_source("{'name': 'builtin'}")
+  (tmp_path / '[mine]').mkdir()  # a folder may be called so
+  write(tmp_path / '[mine]' / 'b.wav')
+  assert len(open_source('[mine]', root=tmp_path)) == 1
+
+
 @pytest.fixture
 def labelled(tmp_path):
   csv(

@@ -5,7 +5,7 @@ import pytest
 
 from research.audio import pipeline, sources, text
 from research.errors import InputError
-from research.train import build
+from research.train import build, selection
 
 
 def spoken():
@@ -63,11 +63,11 @@ def test_what_cannot_be_said_is_refused():
 
 def test_clips_without_a_transcript_are_left_out_of_training():
   data = dict(build.DATA, transcript='transcript')
-  clips = build.usable(sources.open_source('builtin', split='train'), data)
+  clips = selection.usable(sources.open_source('builtin', split='train'), data)
   assert set(clips.column('kind')) == {'digit', 'word', 'sentence'}
   events = sources.open_source('builtin').where(dict(kind='event'))
   with pytest.raises(InputError, match="has a 'transcript'"):
-    build.usable(events, data)
+    selection.usable(events, data)
 
 
 def test_the_blank_of_the_loss_is_that_of_the_model():

@@ -14,7 +14,7 @@ from research.audio.decode import decode
 from research.audio.pipeline import eval_batches, train_batches
 from research.audio.units import Units, save
 from research.errors import InputError
-from research.train import build
+from research.train import build, selection
 from tests.audio.pipeline_test import assert_equal, concatenated, spoil, take
 
 HOP, WINDOW = 160, 400
@@ -225,17 +225,17 @@ def test_clips_without_units_are_left_out_of_training(make_source, tmp_path, cap
   data = dict(build.DATA, units=units)
   with pytest.raises(InputError, match=r"7 of 11 clips .* no units .*'001.flac' is the first"):
     train_batches(source, batch_size=4, units=units)
-  kept = build.usable(source, data)
+  kept = selection.usable(source, data)
   assert [clip.id for clip in kept] == ['000.flac', '002.flac', '004.flac', '006.flac']
   assert '7 of 11 clips' in caplog.text
   for batch in take(train_batches(kept, batch_size=4, units=units), 3):
     check(batch)
   with pytest.raises(InputError, match='No clip of'):
-    build.usable(source.select([1, 3]), data)
+    selection.usable(source.select([1, 3]), data)
   # Each of two sets knows some, but none is known to both.
   other = label(tmp_path / 'other', source.select([1, 3]))
   with pytest.raises(InputError, match=r"No clip of .*other.* units are those of '001.flac'"):
-    build.usable(source, {**data, 'units': [units, other]})
+    selection.usable(source, {**data, 'units': [units, other]})
 
 
 def test_configs_name_units(make_source, tmp_path):

@@ -11,3 +11,12 @@ def test_values_that_the_command_line_may_replace_make_room():
   command._with_groups(config, [*given, '--config.init.path=b', '--other=c'])
   # A text in place of None, one number in place of a list, a group in place of None.
   assert config.to_dict() == dict(data=dict(seconds=3.0), init={})
+
+
+def test_a_description_of_data_makes_room_for_a_name():
+  source = dict(name='libri_light', args=dict(voice_seconds=60))
+  config = ConfigDict(dict(data=dict(source=source), evals=dict(valid=dict(name='validation'))))
+  command._with_groups(config, ['--config.data.source.args.voice_seconds=30'])
+  assert config.data.source.to_dict() == source
+  command._with_groups(config, ['--config.data.source=/my/audio', '--config.evals={}'])
+  assert config.data.to_dict() == {} and config.evals.valid.name == 'validation'

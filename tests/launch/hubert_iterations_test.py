@@ -1,6 +1,7 @@
 """HuBERT's iterations: the commands of a config, mistakes, and runs that are killed."""
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -48,6 +49,32 @@ def test_the_root_of_the_training_data_is_that_of_what_is_clustered():
   mfcc, model, units = commands(TWO, overrides=['data.root=/mine'])
   assert all('--data_root=/mine' in stage.args for stage in (mfcc, units))
   assert '--config.data.root=/mine' in model.args
+
+
+def test_clustered_is_what_is_trained_on(tmp_path):
+  def inputs(source, *overrides):
+    text = f"""
+published = get_config
+def get_config(arg=''):
+  config = published('debug')
+  with config.ignore_type():
+    config.data.source = {source!r}
+  return config
+"""
+    file = Path(TRAIN.partition(':')[0])
+    (tmp_path / 'train.py').write_text(file.read_text() + text)
+    found = hubert_iterations._training(str(tmp_path / 'train.py'), overrides)
+    return hubert_iterations._clustered(found['data'])
+
+  cut = dict(name='builtin', args=dict(cut_seconds=1.0))
+  assert inputs('builtin') == 'builtin' and json.loads(inputs(cut)) == cut
+  words = json.loads(inputs(cut, 'data.where.kind=word'))
+  assert words == dict(name='builtin', args=dict(cut_seconds=1.0, where=dict(kind='word')))
+  pooled = json.loads(inputs(['builtin', words], 'data.where.voice=v1'))
+  assert pooled[0] == dict(name='builtin', args=dict(where=dict(voice='v1')))
+  assert pooled[1]['args']['where'] == dict(kind='word', voice='v1')
+  with pytest.raises(InputError, match=r'kind: both data\.where and the data source'):
+    inputs(words, 'data.where.kind=digit')
 
 
 def test_names_are_of_what_made_them():

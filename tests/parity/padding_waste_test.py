@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from research.audio import plan
-from research.train import build
+from research.train import build, selection
 from tests.experiments_test import ROOT, load
 
 DATA = Path(os.environ.get('OIDO_DATA') or ROOT.parent / 'shared' / 'data')
@@ -19,7 +19,7 @@ def test_less_than_a_tenth_of_the_batches_is_padding(monkeypatch):
   monkeypatch.setenv('OIDO_DATA', str(DATA))
   file = ROOT / 'experiments/wav2vec2/finetune_librispeech_subset.py'
   data = build.complete(load(file).get_config('scratch'))['data']
-  durations = build.usable(build.source(data), data).durations()
+  durations = selection.usable(selection.source(data), data).durations()
   lengths = plan.best_buckets(durations, data['buckets'], longest=data['seconds'])
   batches = plan.Bucketed(
     durations, lengths, batch_size=data['batch_size'], sample_rate=data['sample_rate'], seed=0
