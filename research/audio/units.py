@@ -125,9 +125,20 @@ class Units:
     return int(self.offsets[row + 1] - self.offsets[row])
 
   def part(self, row: int, first: int, count: int) -> Int[np.ndarray, 'n']:
-    """Units `first` to `first + count` of the clip of a row, int32; fewer where it has fewer."""
+    """Units `first` to `first + count` of the clip of a row, int32; fewer where it has fewer.
+
+    Raises:
+      InputError: the file holds a code of no cluster.
+    """
     low = self.offsets[row] + min(first, self.count(row))
-    return np.asarray(self.codes[low : min(low + count, self.offsets[row + 1])], np.int32)
+    found = np.asarray(self.codes[low : min(low + count, self.offsets[row + 1])], np.int32)
+    # Looked at here: reading all codes of a large corpus when it is opened would take minutes.
+    if found.size and not 0 <= found.min() <= found.max() < self.clusters:
+      raise InputError(
+        f'{self.path} says that {self.ids[row]!r} has unit {found.max()} of {self.clusters} '
+        'clusters: codes.npy is damaged or of other units; label the clips again.'
+      )
+    return found
 
   def __getitem__(self, clip: str) -> Int[np.ndarray, 'n']:
     """The units of a clip; raises InputError with the nearest ids for one that has none."""

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,14 +87,14 @@ def embed_source(
     if not first:
       return Features({}, np.zeros(len(source), bool), {}, 0.0, not wanted)
     valid, meta = _description(folder, len(source))
-    found = {i: _layer(folder, i, len(source)) for i in layers}
+    found = {i: _layer(folder, i, len(source), None) for i in layers}
   return Features(found, valid, meta['missing'], meta['took'], not wanted)
 
 
 def _wanted(folder: Path, layers: Sequence[int], clips: int, say: Callable[..., None]) -> list[int]:
   """The layers that have to be computed: those that are not there, or damaged, which is said."""
   try:
-    _description(folder, clips)
+    _, meta = _description(folder, clips)
   except FileNotFoundError:
     return list(layers)
   except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
@@ -102,7 +103,7 @@ def _wanted(folder: Path, layers: Sequence[int], clips: int, say: Callable[..., 
   wanted = []
   for i in layers:
     try:
-      _layer(folder, i, clips)
+      _layer(folder, i, clips, meta['checksums'].get(str(i)))
     except FileNotFoundError:
       wanted.append(i)
     except (OSError, ValueError, EOFError) as error:
@@ -112,19 +113,23 @@ def _wanted(folder: Path, layers: Sequence[int], clips: int, say: Callable[..., 
 
 
 def _description(folder: Path, clips: int) -> tuple[np.ndarray, dict[str, Any]]:
-  """(valid rows, meta.json with 'missing' and 'took'); raises what reading damaged files does."""
+  """(valid rows, meta.json with 'missing', 'took' and 'checksums'); raises what reading damaged files
+  does."""
   meta = json.loads((folder / 'meta.json').read_text())
-  dict(meta['missing']), float(meta['took'])
+  dict(meta['missing']), float(meta['took']), dict(meta['checksums'])
   valid = np.load(folder / 'valid.npy', allow_pickle=False)
   if valid.shape != (clips,) or valid.dtype != bool:
     raise ValueError(f'valid.npy holds {valid.dtype} {valid.shape}')
   return valid, meta
 
 
-def _layer(folder: Path, number: int, clips: int) -> np.ndarray:
+def _layer(folder: Path, number: int, clips: int, checksum: int | None) -> np.ndarray:
+  """The array of a layer; compared with its checksum where one is given."""
   array = np.load(folder / f'layer_{number:02d}.npy', mmap_mode='r', allow_pickle=False)
   if array.ndim != 2 or len(array) != clips or array.dtype != np.float32:
     raise ValueError(f'it holds {array.dtype} {array.shape}')
+  if checksum is not None and zlib.crc32(array) != checksum:
+    raise ValueError('its numbers are not those that were written')
   return array
 
 
@@ -171,13 +176,23 @@ def _collect(chunks, source, layers, folder, progress, bad):
 
 def _finish(folder: Path, arrays: dict[int, np.memmap], valid: np.ndarray, meta: dict) -> None:
   """Gives the arrays their names, the description last: a killed run leaves no half cache."""
+  # Layers that were computed before keep their sums.
+  sums = _checksums(folder)
   for i, array in arrays.items():
     array.flush()
+    sums[str(i)] = zlib.crc32(array)
     os.replace(folder / f'layer_{i:02d}.partial.npy', folder / f'layer_{i:02d}.npy')
   np.save(folder / 'valid.partial.npy', valid)
   os.replace(folder / 'valid.partial.npy', folder / 'valid.npy')
-  (folder / 'meta.partial.json').write_text(json.dumps(meta, indent=1))
+  (folder / 'meta.partial.json').write_text(json.dumps({**meta, 'checksums': sums}, indent=1))
   os.replace(folder / 'meta.partial.json', folder / 'meta.json')
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+  try:
+    return dict(json.loads((folder / 'meta.json').read_text())['checksums'])
+  except (OSError, ValueError, KeyError, TypeError):
+    return {}
 
 
 def files_hash(source: Any) -> str:

@@ -93,3 +93,12 @@ def test_mistakes_of_reading(tmp_path):
   np.save(tmp_path / 'units' / 'offsets.npy', np.array([0, 3]))
   with pytest.raises(InputError, match='do not belong together'):
     Units.open(tmp_path / 'units')
+
+
+def test_codes_of_no_cluster(tmp_path):
+  save(tmp_path / 'units', ['a', 'b'], [np.array([1, 2]), np.array([0, 3])], ABOUT)
+  np.save(tmp_path / 'units' / 'codes.npy', np.array([1, 2, 0, ABOUT['clusters']], np.uint16))
+  units = Units.open(tmp_path / 'units')
+  np.testing.assert_array_equal(units['a'], [1, 2])
+  with pytest.raises(InputError, match=rf"'b' has unit {ABOUT['clusters']} of {ABOUT['clusters']}"):
+    units['b']

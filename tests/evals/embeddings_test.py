@@ -143,12 +143,19 @@ def test_a_killed_embedding_leaves_no_half_cache(system, source, tmp_path):
   assert not found.cached and found.valid.all()
 
 
-@pytest.mark.parametrize('file', ['layer_02.npy', 'valid.npy', 'meta.json'])
-def test_a_damaged_cache_is_computed_again_and_says_so(system, source, tmp_path, file, caplog):
+@pytest.mark.parametrize(
+  ('file', 'damage'),
+  [('layer_02.npy', 'cut'), ('layer_02.npy', 'bit'), ('valid.npy', 'cut'), ('meta.json', 'cut')],
+)
+def test_a_damaged_cache_is_computed_again_and_says_so(
+  system, source, tmp_path, file, damage, caplog
+):
   first = cache_lib.embed_source(system, source, cache=tmp_path, layers=(2,))
   right = np.array(first.layers[2])
   (path,) = tmp_path.glob(f'*/{file}')
-  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+  content = bytearray(path.read_bytes())
+  content[-1] ^= damage == 'bit'
+  path.write_bytes(content if damage == 'bit' else content[: len(content) // 2])
   again = cache_lib.embed_source(system, source, cache=tmp_path, layers=(2,))
   assert not again.cached and 'damaged' in caplog.text
   np.testing.assert_array_equal(again.layers[2], right)
