@@ -113,8 +113,8 @@ def _wanted(folder: Path, layers: Sequence[int], clips: int, say: Callable[..., 
 
 
 def _description(folder: Path, clips: int) -> tuple[np.ndarray, dict[str, Any]]:
-  """(valid rows, meta.json with 'missing', 'took' and 'checksums'); raises what reading damaged files
-  does."""
+  """(valid rows, meta.json with 'missing', 'took' and 'checksums'); raises what reading damaged
+  files does."""
   meta = json.loads((folder / 'meta.json').read_text())
   dict(meta['missing']), float(meta['took']), dict(meta['checksums'])
   valid = np.load(folder / 'valid.npy', allow_pickle=False)
