@@ -14,10 +14,10 @@ finetune_librispeech.py goes on from here. Not reproduced: the data is not ours 
 Numbers: fairseq's examples/wav2vec/config/pretraining/wav2vec2_base_librispeech.yaml and the paper:
 crops of 250,000 samples, 1.6 hours a batch, 400,000 updates (base); 320,000 samples, 2.7 hours,
 250,000 updates (large). Batches here have a fixed number of clips, 448 and 768: of LibriSpeech's
-12.3 s as much audio as that, of the longest crops a quarter and a half more. Clips under two seconds
-are left out, and nothing is padded: fairseq crops a batch to its shortest clip, here every clip is
-cropped to the longest of eight lengths that it fills. Six clips in a row, about what a GPU had
-there, get equal numbers of masked frames.
+12.3 s as much audio as that, of the longest crops a quarter and a half more. Clips under two
+seconds are left out, and nothing is padded: fairseq crops a batch to its shortest clip, here every
+clip is cropped to the longest of eight lengths that it fills. Six clips in a row, about what a GPU
+had there, get equal numbers of masked frames.
 """
 
 import ml_collections

@@ -195,11 +195,12 @@ class SpeechEncoder(nn.Module):
     audio: Float[AnyArray, 'b t'],
     audio_mask: Bool[AnyArray, 'b t'],
     most: int | None = None,
+    moments: Float[AnyArray, 'b 2'] | None = None,
   ):
-    """Convolutional features (the first `most` of them), which are real, and the features
-    normed."""
+    """Convolutional features (the first `most` of them), which are real, and the features normed;
+    `moments` of the clips that the audio is cropped from."""
     audio, audio_mask = jnp.asarray(audio), jnp.asarray(audio_mask)
-    features, real = self.extractor(self.frontend(audio, audio_mask), audio_mask)
+    features, real = self.extractor(self.frontend(audio, audio_mask, moments), audio_mask)
     features, real = features[:, :most], real[:, :most]
     if self.BLOCKS and self.padding == 'published':
       real = block_frames(audio_mask, features.shape[1])
