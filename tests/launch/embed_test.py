@@ -130,6 +130,9 @@ def test_a_list_with_bad_files_to_parquet(model, folder, tmp_path):
     (('--out=e.npz', '--input=/no/such/folder'), '/no/such/folder does not exist'),
     (('--out=e.npz', '--layers=lats'), "Unknown choice of layers 'lats'. Did you mean 'last'"),
     (('--out=e.npz', '--pool=mena'), "Unknown pooling 'mena'"),
+    (('--out=e.npz', '--model=mfcc'), '--model=mfcc is for units: give --units'),
+    (('--out=e.npz', '--dtype=bfloat16'), '--dtype is for units: give --units'),
+    (('--out=e.tsv', '--units=/no.npy', '--model=mfcc'), "no codebook at '/no.npy'"),
   ],
 )
 def test_mistakes_are_one_sentence(model, folder, tmp_path, args, sentence):
@@ -193,3 +196,23 @@ def test_units_are_the_nearest_centroids_of_a_layer(tmp_path, folder):
   # Of which layer a bare codebook is, nobody guesses.
   guess = embed(path, folder, tmp_path / 'v.tsv', wanted[0])
   assert guess.returncode == 2 and 'does not say of which layer it is' in guess.stderr
+
+
+def test_units_of_mfcc(tmp_path, folder):
+  from research.audio.sources import open_source
+  from research.audio.units import Units
+  from research.evals import frames, labelling
+  from research.evals.codebook import Codebook
+
+  centroids = 10 * np.random.default_rng(0).normal(size=(7, 39)).astype(np.float32)
+  np.save(tmp_path / 'codebook.npy', centroids)
+  wanted = f'--units={tmp_path / "codebook.npy"}'
+  done = embed('mfcc', folder, tmp_path / 'u.tsv', wanted)
+  assert done.returncode == 0, done.stderr
+  lines = [line.split('\t') for line in (tmp_path / 'u.tsv').read_text().splitlines()]
+  mfcc = frames.mfcc()
+  labelling.label(mfcc, Codebook(centroids, {}), open_source(str(folder)), tmp_path / 'units')
+  units = Units.open(tmp_path / 'units')
+  assert [name for name, _ in lines] == list(units.ids) and len(lines) == 90
+  assert all(codes == ' '.join(map(str, units[name])) for name, codes in lines)
+  assert len(np.unique(units.codes)) > 1
