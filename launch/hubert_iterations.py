@@ -358,12 +358,14 @@ def main(argv):
 
 def _summarise(todo: Sequence[Stage]) -> None:
   """What every stage came to, in one table."""
+  from research.evals import cluster_quality
+
   print(f'{"stage":<40} result')
   for stage in todo:
     if stage.module == 'launch.label_kmeans':
       found = json.loads((stage.folder / 'quality.json').read_text())
       parts = [
-        f'{name} PNMI {row["pnmi"]:.3f}, purity {row["purity"]:.3f}'
+        f'{name} {cluster_quality.sentence(row)}'
         for name, row in found['references'].items()
         if row['pnmi'] is not None
       ]

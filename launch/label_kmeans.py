@@ -238,7 +238,7 @@ def main(argv):
 
   # -- How good they are.
   units = Units.open(out / 'units')
-  found = cluster_quality.quality(units, references)
+  found = cluster_quality.quality(units, references, cluster_quality.speakers_of(source))
   jobs.replace_text(out / 'quality.json', json.dumps(found, indent=1))
   facts = {
     'input': f'{INPUT.value}, {"all splits" if everything else ", ".join(LABEL_SPLITS.value)}',
@@ -248,8 +248,7 @@ def main(argv):
   history = codebook.about.get('history') or []
   cluster_quality.write_page(out / 'report.html', units, found, history=history, facts=facts)
   for name, row in found['references'].items():
-    pnmi = '–' if row['pnmi'] is None else f'{row["pnmi"]:.3f}'
-    _say(f'{name}: PNMI {pnmi}, purity {row["purity"]:.3f} (largest class {row["majority"]:.3f})')
+    _say(f'{name}: {cluster_quality.sentence(row)}')
   skipped = len(units.about['skipped'])
   left = f', {skipped} left out (named in report.html)' if skipped else ''
   _say(

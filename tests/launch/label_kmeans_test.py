@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -64,6 +65,9 @@ def test_what_is_written(whole):
   quality = json.loads((out / 'quality.json').read_text())
   # Three tones are easily told apart.
   assert quality['references']['label']['pnmi'] > 0.9 and quality['clips'] == 34
+  within = quality['references']['label']['within_speakers']
+  assert within['speakers'] == 2 and within['pnmi'] > 0.9
+  assert re.search(rf'label: PNMI .*; within speakers PNMI {within["pnmi"]:.3f}, purity', said)
   page = (out / 'report.html').read_text()
   assert '8 units of MFCC' in page and '300_02.flac' in page and '900_02.flac' in page
 
