@@ -15,6 +15,8 @@ python -m launch.embed --model=runs/hubert --units=units/layer6 --durations --in
 --out holds the units of every clip, .tsv, .jsonl or .npz, see `research/evals/unit_files.py`.
 """
 
+from pathlib import Path
+
 from absl import flags
 
 from launch import command
@@ -86,8 +88,11 @@ def main(argv):
   source = open_input(INPUT.value, split=SPLIT.value, root=DATA_ROOT.value)
   if WINDOW.value:
     source = clips.windows(source, WINDOW.value)
+  first = jax.process_index() == 0
+  if first:
+    jobs.folder(Path(str(OUT.value)).parent, 'out')
   if UNITS.value:
-    _write_units(source, jax.process_index() == 0)
+    _write_units(source, first)
     return
   loaded = weights.load(str(MODEL.value), release=RELEASE.value)
   embedder = embeddings.from_model(loaded.model, loaded.variables, loaded.name, loaded.fingerprint)
@@ -103,7 +108,7 @@ def main(argv):
     max_bad_fraction=MAX_BAD.value,
     part_seconds=PART_SECONDS.value,
   )
-  if jax.process_index() == 0:
+  if first:
     again = f' ({done["resumed"]} were done before)' if done['resumed'] else ''
     left = f', {done["skipped"]} left out (named in the file)' if done['skipped'] else ''
     print(f'{OUT.value!s}: {done["clips"]} clips{again}{left}', flush=True)
@@ -112,7 +117,6 @@ def main(argv):
 def _write_units(source, first):
   """Units of every clip into the file; they lie in a folder beside it until all are there."""
   import shutil
-  from pathlib import Path
 
   from research.audio.units import Units
   from research.errors import InputError

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,6 +142,15 @@ def test_mistakes_are_one_sentence(model, folder, tmp_path, args, sentence):
   assert done.returncode == 2
   assert done.stderr.splitlines()[-1].startswith('error: ') and sentence in done.stderr
   assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.skipif(not Path('/proc/self').exists(), reason='no folder that nobody can write to')
+def test_a_folder_that_cannot_be_written_to(tmp_path, folder):
+  np.save(tmp_path / 'codebook.npy', np.zeros((7, 39), np.float32))
+  done = embed('mfcc', folder, '/proc/x.tsv', f'--units={tmp_path / "codebook.npy"}')
+  assert done.returncode == 2
+  last = done.stderr.splitlines()[-1]
+  assert last.startswith('error: --out=/proc is no folder that can be written to: ')
 
 
 def test_inputs_of_every_kind(folder, tmp_path):
