@@ -11,16 +11,21 @@ it was. What the file holds: `research/evals/export.py`. Long files: --window=30
 python -m launch.embed --model=runs/hubert --units=units/layer6 --durations --input=my/folder \
   --out=units.tsv
 
---units is a codebook of the model's frames (see launch.label_kmeans): --out holds the units of
-every clip, .tsv, .jsonl or .npz, see `research/evals/unit_files.py`.
+--units is a codebook of the model's frames (see launch.label_kmeans), or of MFCC with --model=mfcc:
+--out holds the units of every clip, .tsv, .jsonl or .npz, see `research/evals/unit_files.py`.
 """
+
+from pathlib import Path
 
 from absl import flags
 
 from launch import command
+from launch.frame_inputs import open_frames
 from launch.inputs import open_input
 
-MODEL = flags.DEFINE_string('model', None, 'Weights: a workdir, a checkpoint or a file.')
+MODEL = flags.DEFINE_string(
+  'model', None, 'Weights: a workdir, a checkpoint or a file; with --units also mfcc.'
+)
 RELEASE = flags.DEFINE_string('release', None, 'Whose original weights --model is, e.g. audio_mae.')
 INPUT = flags.DEFINE_string(
   'input', None, 'A folder, an audio file, a .txt or .csv list, or a data set.'
@@ -44,6 +49,9 @@ WINDOW = flags.DEFINE_float(
   'window', None, 'Cut clips into windows of so many seconds.', lower_bound=0
 )
 UNITS = flags.DEFINE_string('units', None, 'Write units of this codebook, not embeddings.')
+DTYPE = flags.DEFINE_enum(
+  'dtype', 'float32', ('float32', 'bfloat16'), 'In which the model computes what --units label.'
+)
 DEDUPLICATE = flags.DEFINE_bool('deduplicate', False, 'A run of one unit counts as one.')
 DURATIONS = flags.DEFINE_bool('durations', False, 'Deduplicate, and say how long each unit lasts.')
 OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace the file if it is there.')
@@ -72,16 +80,22 @@ def main(argv):
         raise InputError(f'--{name} is for embeddings: --units are of every frame.')
   elif DEDUPLICATE.value or DURATIONS.value:
     raise InputError('--deduplicate and --durations are of units: give --units, a codebook.')
+  elif flags.FLAGS['dtype'].present or MODEL.value == 'mfcc':
+    what = '--model=mfcc' if MODEL.value == 'mfcc' else '--dtype'
+    raise InputError(f'{what} is for units: give --units, a codebook.')
   else:
     export.check_out(str(OUT.value), OVERWRITE.value)
   source = open_input(INPUT.value, split=SPLIT.value, root=DATA_ROOT.value)
   if WINDOW.value:
     source = clips.windows(source, WINDOW.value)
+  first = jax.process_index() == 0
+  if first:
+    jobs.folder(Path(str(OUT.value)).parent, 'out')
+  if UNITS.value:
+    _write_units(source, first)
+    return
   loaded = weights.load(str(MODEL.value), release=RELEASE.value)
   embedder = embeddings.from_model(loaded.model, loaded.variables, loaded.name, loaded.fingerprint)
-  if UNITS.value:
-    _write_units(embedder, source, jax.process_index() == 0)
-    return
   done = export.export(
     embedder,
     source,
@@ -94,29 +108,26 @@ def main(argv):
     max_bad_fraction=MAX_BAD.value,
     part_seconds=PART_SECONDS.value,
   )
-  if jax.process_index() == 0:
+  if first:
     again = f' ({done["resumed"]} were done before)' if done['resumed'] else ''
     left = f', {done["skipped"]} left out (named in the file)' if done['skipped'] else ''
     print(f'{OUT.value!s}: {done["clips"]} clips{again}{left}', flush=True)
 
 
-def _write_units(embedder, source, first):
+def _write_units(source, first):
   """Units of every clip into the file; they lie in a folder beside it until all are there."""
   import shutil
-  from pathlib import Path
 
   from research.audio.units import Units
   from research.errors import InputError
-  from research.evals import blocks, frames, labelling, unit_files
+  from research.evals import blocks, labelling, unit_files
   from research.evals.codebook import Codebook
 
   codebook = Codebook.open(str(UNITS.value))
-  layer = codebook.about.get('layer')
-  if flags.FLAGS['layers'].present or layer is None:
-    if not flags.FLAGS['layers'].present:
-      raise InputError(f'{UNITS.value} does not say of which layer it is: give --layers=NUMBER.')
-    layer = LAYERS.value
-  grid = frames.of_model(embedder, layer)
+  layer, dtype = (f.value if flags.FLAGS[f.name].present else None for f in (LAYERS, DTYPE))
+  grid, _ = open_frames(
+    str(MODEL.value), codebook, release=RELEASE.value, layer=layer, dtype=dtype, layer_flag='layers'
+  )
   out = Path(str(OUT.value))
   folder = out.with_name(f'{out.name}.units')
   unit_files.demand_names(source, out.suffix)

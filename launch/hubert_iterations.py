@@ -5,8 +5,10 @@ python -m launch.hubert_iterations --config=experiments/hubert/librispeech_itera
 
 Every stage is a command of its own (launch.label_kmeans, launch.train), is shown before it runs and
 can be run by hand. Folders below --workdir are named by what made them: number, kind, and a hash of
-the settings of this stage and of all before it. The same command again leaves finished stages as
-they are and goes on in the unfinished one; with changed settings it begins where they matter.
+the settings of this stage and of all before it that change its numbers. The same command again
+leaves finished stages as they are and goes on in the unfinished one; with changed settings it
+begins where they matter. Stages of other clips (another --data_root) are refused; the same clips
+may lie anywhere.
 
 The config has `seed`, and `iterations`, a list: `clusters`; `layer`, of the model of the iteration
 before (the first one clusters MFCC); `percent`, the share of the clips to fit to, and
@@ -19,10 +21,12 @@ import ctypes
 import hashlib
 import importlib.util
 import json
+import os
 import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +34,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from launch import command
+from launch.inputs import open_input
 
 CONFIG = command.config_flag()
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of all stages (made when missing).')
@@ -47,17 +52,42 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 HOSTS = ('distributed', 'coordinator', 'num_processes', 'process_id', 'compilation_cache')
 
 
+class Clips(NamedTuple):
+  """What is clustered and trained on: --input, --data_root, --split and --label_splits."""
+
+  source: str
+  root: str | None
+  split: str | None
+  splits: tuple[str, ...]
+
+  def fingerprints(self) -> dict[str, str]:
+    """Hashes of the clips, as launch.label_kmeans writes them into its job.json."""
+    from research.train import selection
+
+    clips = open_input(self.source, root=self.root)
+    part = lambda split: selection.part(clips, split) if split else clips  # noqa: E731
+    found = {'clips': part('+'.join(self.splits)), 'clips of the fit': part(self.split)}
+    return {name: each.fingerprint() for name, each in found.items()}
+
+
 class Stage(NamedTuple):
-  """One command: the folder that it fills, and the module with its flags."""
+  """One command: the folder that it fills, the module with its flags, and the clips."""
 
   folder: Path
   module: str
   args: list[str]
+  clips: Clips
 
   @property
   def done(self) -> bool:
     """Both commands write their report when all else is there."""
     return (self.folder / 'report.html').is_file()
+
+  @property
+  def record(self) -> Path:
+    """The file that says of which clips the folder is."""
+    own = 'job.json' if self.module == 'launch.label_kmeans' else 'clips.json'
+    return self.folder / own
 
 
 def stages(
@@ -101,18 +131,35 @@ def stages(
     units = workdir / f'{i}-units-{what}-k{each["clusters"]}-{made.hexdigest()[:8]}'
     args = [f'--features={"mfcc" if model is None else model}', *args]
     args += [f'--data_root={r}' for r in root] + [f'--out={units}']
-    found.append(Stage(units, 'launch.label_kmeans', args))
+    clips = Clips(source, next(iter(root), None), split, tuple(dict.fromkeys(splits)))
+    found.append(Stage(units, 'launch.label_kmeans', args, clips))
 
     if setup:
       # How many units there are is said once, by the iteration.
-      made.update(json.dumps([setup, list(overrides)], sort_keys=True, default=str).encode())
+      settings = _numbers(setup, overrides)
+      made.update(json.dumps(settings, sort_keys=True, default=str).encode())
       depth = _depth(setup)
       model = workdir / f'{i}-{setup["model"]["name"]}-{made.hexdigest()[:8]}'
       args = [f'--config={each["train"]}', f'--config.data.units={units / "units"}']
       args += [f'--config.model.args.codes={each["clusters"]}']
       args += [f'--config.data.root={r}' for r in root] + [f'--config.{o}' for o in overrides]
-      found.append(Stage(model, 'launch.train', [*args, f'--workdir={model}']))
+      found.append(Stage(model, 'launch.train', [*args, f'--workdir={model}'], clips))
   return found
+
+
+def _numbers(setup: Mapping[str, Any], overrides: Sequence[str]) -> list[Any]:
+  """The settings of a training without those that a run may change and go on."""
+  from research.train import build
+
+  free = {*build.FREE, *(f'data.{name}' for name in build.FREE_DATA)}
+  data = {k: v for k, v in setup['data'].items() if f'data.{k}' not in free}
+  rest = {k: v for k, v in setup.items() if k not in free}
+  given = []
+  for override in overrides:
+    key = override.partition('=')[0].split('.')
+    if free.isdisjoint((key[0], '.'.join(key[:2]))):
+      given.append(override)
+  return [{**rest, 'data': data}, given]
 
 
 def _clustered(data: Mapping[str, Any]) -> str:
@@ -246,6 +293,41 @@ def _die_together() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def demand_own(stage: Stage, fingerprints: Mapping[str, str]) -> None:
+  """Checks that a finished stage is of these clips.
+
+  Raises:
+    InputError: it is of others, or does not say of which.
+  """
+  from research.errors import InputError
+
+  try:
+    found = json.loads(stage.record.read_text(encoding='utf-8'))
+  except (OSError, ValueError):
+    found = None
+  if isinstance(found, dict) and all(found.get(k) == v for k, v in fingerprints.items()):
+    return
+  where = f' below --data_root={stage.clips.root}' if stage.clips.root else ''
+  raise InputError(
+    f'{stage.folder} is finished, but of other clips than {stage.clips.source}{where} has now: '
+    'give another --workdir, or delete that folder and those after it.'
+  )
+
+
+def _write_record(stage: Stage, fingerprints: Mapping[str, str]) -> None:
+  """Says beside a training of which clips it is, before it starts."""
+  from research.errors import InputError
+
+  try:
+    stage.folder.mkdir(parents=True, exist_ok=True)
+    # Several hosts may write the same at once.
+    with tempfile.NamedTemporaryFile('w', dir=stage.folder, delete=False) as file:
+      json.dump(fingerprints, file)
+    os.replace(file.name, stage.record)
+  except OSError as error:
+    raise InputError(f'Cannot write {stage.folder}: {error.strerror or error}.') from None
+
+
 def main(argv):
   del argv
   import jax
@@ -256,11 +338,17 @@ def main(argv):
   todo = stages(CONFIG.value.to_dict(), workdir, DATA_ROOT.value, TRAIN.value)
   given = [flags.FLAGS[name] for name in HOSTS if flags.FLAGS[name].present]
   hosts = [f'--{flag.name}={flag.value}' for flag in given]
+  known: dict[Clips, dict[str, str]] = {}
   for number, stage in enumerate(todo, 1):
+    if stage.clips not in known:
+      known[stage.clips] = stage.clips.fingerprints()
     if stage.done:
+      demand_own(stage, known[stage.clips])
       print(f'[{number}/{len(todo)}] {stage.folder} is there', flush=True)
       continue
     print(f'[{number}/{len(todo)}] {stage.folder}', flush=True)
+    if stage.module == 'launch.train':
+      _write_record(stage, known[stage.clips])
     status = run(stage, hosts)
     if status or not stage.done:
       print(f'Stopped in {stage.folder}. The same command goes on from there.', flush=True)
@@ -270,12 +358,14 @@ def main(argv):
 
 def _summarise(todo: Sequence[Stage]) -> None:
   """What every stage came to, in one table."""
+  from research.evals import cluster_quality
+
   print(f'{"stage":<40} result')
   for stage in todo:
     if stage.module == 'launch.label_kmeans':
       found = json.loads((stage.folder / 'quality.json').read_text())
       parts = [
-        f'{name} PNMI {row["pnmi"]:.3f}, purity {row["purity"]:.3f}'
+        f'{name} {cluster_quality.sentence(row)}'
         for name, row in found['references'].items()
         if row['pnmi'] is not None
       ]

@@ -22,13 +22,22 @@ from pathlib import Path
 from absl import flags
 
 from launch import command
+from launch.frame_inputs import open_frames
 from launch.inputs import open_input
 
 FEATURES = flags.DEFINE_string(
   'features', None, 'mfcc, or a model: a workdir, a checkpoint or a file.'
 )
 RELEASE = flags.DEFINE_string('release', None, 'Whose original weights the model is.')
-LAYER = flags.DEFINE_string('layer', 'last', "Of the model: a number (0 is the stem) or 'last'.")
+LAYER = flags.DEFINE_string(
+  'layer',
+  'last',
+  "Of the model: a number (0 is the stem) or 'last'. Of models with pre-norm blocks (HuBERT large) "
+  'the last layer is taken after the final norm, as in s3prl; in fairseq it is taken before.',
+)
+DTYPE = flags.DEFINE_enum(
+  'dtype', 'float32', ('float32', 'bfloat16'), 'In which the model computes (as its codebook was).'
+)
 INPUT = flags.DEFINE_string(
   'input', None, 'A folder, an audio file, a .txt or .csv list, or a data set.'
 )
@@ -71,9 +80,7 @@ command.distributed_flags()
 
 def _frames(codebook):
   """What is clustered, and where it comes from."""
-  from research import weights
   from research.errors import InputError
-  from research.evals import embeddings, frames
 
   name = FEATURES.value
   if not name:
@@ -81,18 +88,10 @@ def _frames(codebook):
     if name != 'mfcc':
       what = f'the codebook is of {name}' if name else 'nothing says what is clustered'
       raise InputError(f'Missing flag --features: {what}; give mfcc or a model.')
-  if name == 'mfcc':
-    if flags.FLAGS['layer'].present or RELEASE.value:
-      raise InputError('--layer and --release are of models; mfcc has neither.')
-    return frames.mfcc(), 'computed from the audio'
-  loaded = weights.load(str(name), release=RELEASE.value)
-  embedder = embeddings.from_model(loaded.model, loaded.variables, loaded.name, loaded.fingerprint)
-  layer = LAYER.value
-  if codebook and not flags.FLAGS['layer'].present:
-    layer = codebook.about.get('layer')
-    if layer is None:
-      raise InputError(f'{CODEBOOK.value} does not say of which layer it is: give --layer=NUMBER.')
-  return frames.of_model(embedder, layer), loaded.origin
+  layer, dtype = (f.value if flags.FLAGS[f.name].present else None for f in (LAYER, DTYPE))
+  return open_frames(
+    str(name), codebook, release=RELEASE.value, layer=layer, dtype=dtype, layer_flag='layer'
+  )
 
 
 def _source(split):
@@ -239,7 +238,7 @@ def main(argv):
 
   # -- How good they are.
   units = Units.open(out / 'units')
-  found = cluster_quality.quality(units, references)
+  found = cluster_quality.quality(units, references, cluster_quality.speakers_of(source))
   jobs.replace_text(out / 'quality.json', json.dumps(found, indent=1))
   facts = {
     'input': f'{INPUT.value}, {"all splits" if everything else ", ".join(LABEL_SPLITS.value)}',
@@ -249,8 +248,7 @@ def main(argv):
   history = codebook.about.get('history') or []
   cluster_quality.write_page(out / 'report.html', units, found, history=history, facts=facts)
   for name, row in found['references'].items():
-    pnmi = '–' if row['pnmi'] is None else f'{row["pnmi"]:.3f}'
-    _say(f'{name}: PNMI {pnmi}, purity {row["purity"]:.3f} (largest class {row["majority"]:.3f})')
+    _say(f'{name}: {cluster_quality.sentence(row)}')
   skipped = len(units.about['skipped'])
   left = f', {skipped} left out (named in report.html)' if skipped else ''
   _say(

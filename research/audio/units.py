@@ -5,6 +5,7 @@ A folder holds `codes.npy` (uint8, or uint16 above 256 clusters, all clips one a
 for its samples j * hop to j * hop + window; only whole windows have one.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -159,7 +160,7 @@ def save(
   codes: Iterable[Integer[np.ndarray, '_']],
   about: Mapping[str, Any],
 ) -> None:
-  """Writes a folder of units, whole or not at all.
+  """Writes a folder of units, whole or not at all; of the codes one clip's are held at a time.
 
   Args:
     path: a folder that is not there yet.
@@ -170,27 +171,109 @@ def save(
   Raises:
     InputError: the folder is there, an id comes twice, or a code is not below the clusters.
   """
-  path = Path(path)
-  if path.exists():
-    raise InputError(f'{path} is there already.')
+  demand_ids(ids)
+  counts = []
+  with Writer(path, int(about['clusters'])) as writer:
+    position = 0
+    for part in codes:
+      writer.put(position, np.asarray(part))
+      counts.append(len(part))
+      position += len(part)
+    writer.finish(ids, np.array(counts, np.int64), about)
+
+
+def demand_ids(ids: Sequence[str]) -> None:
+  """Raises InputError where two ids are the same, or one is not of one line."""
   if len(set(ids)) != len(ids) or any('\n' in name for name in ids):
     raise InputError('Units need clip ids that are all different and of one line.')
-  clusters = int(about['clusters'])
-  kind = np.uint8 if clusters <= 2**8 else np.uint16
-  if clusters > 2**16:
-    raise InputError(f'{clusters} clusters are more than the {2**16} that units are stored for.')
-  partial = path.with_name(f'{path.name}.partial')
-  shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir(parents=True)
-  parts = [np.asarray(part) for part in codes]
-  if len(parts) != len(ids):
-    raise InputError(f'{len(ids)} ids were given with the units of {len(parts)} clips.')
-  flat = np.concatenate([np.zeros(0, np.uint8), *parts])
-  if flat.size and not 0 <= flat.min() <= flat.max() < clusters:
-    raise InputError(f'Units go from {flat.min()} to {flat.max()}, but there are {clusters}.')
-  np.save(partial / 'codes.npy', flat.astype(kind))
-  np.save(partial / 'offsets.npy', np.cumsum([0, *map(len, parts)], dtype=np.int64))
-  lines = ''.join(f'{name}\n' for name in ids)
-  (partial / 'ids.txt').write_bytes(lines.encode('utf-8', ESCAPED))
-  (partial / 'about.json').write_text(json.dumps(dict(about), indent=1), encoding='utf-8')
-  os.replace(partial, path)
+
+
+class Writer:
+  """A folder of units that is being written, codes in any order: nothing of them is held.
+
+  `with Writer(…) as writer:` the folder is there when `finish` has been called, and nothing is left
+  of it otherwise.
+
+  Args:
+    path: a folder that is not there yet.
+    clusters: k.
+
+  Raises:
+    InputError: the folder is there, or there are too many clusters.
+  """
+
+  def __init__(self, path: str | os.PathLike, clusters: int):
+    self._path = Path(path)
+    if self._path.exists():
+      raise InputError(f'{path} is there already.')
+    if clusters > 2**16:
+      raise InputError(f'{clusters} clusters are more than the {2**16} that units are stored for.')
+    self._clusters = clusters
+    self._kind = np.dtype(np.uint8 if clusters <= 2**8 else np.uint16)
+    self._partial = self._path.with_name(f'{self._path.name}.partial')
+    self._end = 0
+
+  def __enter__(self) -> 'Writer':
+    shutil.rmtree(self._partial, ignore_errors=True)
+    self._partial.mkdir(parents=True)
+    # Not as a memory map: on a full disk that ends the process, and this raises an OSError.
+    self._file = open(self._partial / 'codes.npy', 'wb')
+    self._write_header(0)
+    self._first = self._file.tell()
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    with contextlib.suppress(OSError):  # what is not yet written no longer matters
+      self._file.close()
+    shutil.rmtree(self._partial, ignore_errors=True)
+
+  def _write_header(self, count: int) -> None:
+    shape = {'descr': np.lib.format.dtype_to_descr(self._kind), 'fortran_order': False}
+    np.lib.format.write_array_header_1_0(self._file, {**shape, 'shape': (count,)})
+
+  def put(self, position: int, codes: Integer[np.ndarray, 'n']) -> None:
+    """Writes codes that begin at number `position` among those of all clips.
+
+    Raises:
+      InputError: a code is not below the clusters.
+    """
+    if not len(codes):
+      return
+    if not 0 <= codes.min() <= codes.max() < self._clusters:
+      raise InputError(
+        f'Units go from {codes.min()} to {codes.max()}, but there are {self._clusters}.'
+      )
+    self._file.seek(self._first + position * self._kind.itemsize)
+    self._file.write(codes.astype(self._kind).tobytes())
+    self._end = max(self._end, position + len(codes))
+
+  def finish(
+    self, ids: Sequence[str], counts: Int[np.ndarray, 'clips'], about: Mapping[str, Any]
+  ) -> None:
+    """Makes it the folder of these clips.
+
+    Args:
+      ids: of the clips, all different.
+      counts: how many units each has, in the order in which they lie.
+      about: see `Units`.
+
+    Raises:
+      InputError: an id comes twice, or ids and counts are not of the same clips.
+    """
+    demand_ids(ids)
+    if len(counts) != len(ids):
+      raise InputError(f'{len(ids)} ids were given with the units of {len(counts)} clips.')
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+    if self._end != offsets[-1]:
+      raise ValueError(f'{offsets[-1]} units were promised, {self._end} were written.')
+    self._file.seek(0)
+    self._write_header(self._end)
+    # numpy leaves room for the number of any array.
+    assert self._file.tell() == self._first
+    self._file.close()
+    np.save(self._partial / 'offsets.npy', offsets)
+    with open(self._partial / 'ids.txt', 'wb') as file:
+      file.writelines(f'{name}\n'.encode('utf-8', ESCAPED) for name in ids)
+    text = json.dumps(dict(about), indent=1)
+    (self._partial / 'about.json').write_text(text, encoding='utf-8')
+    os.replace(self._partial, self._path)

@@ -4,14 +4,19 @@ With y the reference label and z the unit of a frame (HuBERT, Hsu et al. 2021, s
 phone purity = sum_z max_y p(y, z), the accuracy of naming every frame after its unit; cluster
 purity = sum_y max_z p(y, z); PNMI = I(y; z) / H(y), the share of what there is to know about y that
 z tells.
+
+Units also tell speakers apart, and speakers say different things. Within speakers, with s the
+speaker of a frame: I(y; z | s) / H(y | s), and purity sum_{s, z} max_y p(y, z, s). Both are those
+of the frames at hand: with few frames a speaker they are too high.
 """
 
 import csv
 import dataclasses
 import html
+import itertools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +32,9 @@ from research.evals.page import page
 COLUMNS = ('id', 'start', 'end', 'label')
 # Columns of a source that are looked at when none is named.
 USUAL = ('phone', 'word', 'digit', 'label', 'speaker')
+SPEAKER = 'speaker'
+# Frames that are counted at once.
+_CELLS = 2**20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,6 +88,16 @@ def usual_columns(source: Any) -> list[str]:
     for name in names
     if all(isinstance(v, str) for v in source.column(name)) and len(set(source.column(name))) > 1
   ]
+
+
+def speakers_of(source: Any) -> Reference | None:
+  """Who speaks in the clips of a source; None where that is not known, or one speaks in all."""
+  if SPEAKER not in source.column_names:
+    return None
+  if any(not isinstance(value, str) for value in source.column(SPEAKER)):
+    return None
+  found = of_column(source, SPEAKER)
+  return found if len(found.classes) > 1 else None
 
 
 def of_alignments(path: str | os.PathLike, name: str = 'phone') -> Reference:
@@ -173,6 +191,73 @@ def figures(counts: Int[np.ndarray, 'k c']) -> dict[str, float]:
   }
 
 
+def within_speakers(
+  units: Units, reference: Reference, speakers: Reference
+) -> dict[str, float] | None:
+  """Purity and PNMI within speakers, speaker by speaker: one's counts are held at a time.
+
+  Args:
+    units: of the clips.
+    reference: the labels.
+    speakers: who speaks in each clip.
+
+  Returns:
+    {frames, speakers, purity, pnmi, majority} as in `figures`, of the frames with a label and a
+    speaker; None where there is none. PNMI is NaN where the speaker says the label.
+  """
+  known = reference.spans if reference.spans else reference.of_clip
+  speaker = speakers.of_clip.__getitem__
+  clips = (clip for clip in units.ids if clip in known and clip in speakers.of_clip)
+  frames, count, best, largest, information, entropy = 0, 0, 0, 0, 0.0, 0.0
+  for _, own in itertools.groupby(sorted(clips, key=speaker), key=speaker):
+    cells, n = _cell_counts(units, reference, own)
+    if not len(cells):
+      continue
+    unit, label = np.divmod(cells, len(reference.classes))
+    starts = np.flatnonzero(np.diff(unit, prepend=-1))
+    of_unit = np.repeat(np.add.reduceat(n, starts), np.diff(starts, append=len(unit)))
+    of_label = np.bincount(label, weights=n)
+    total = int(n.sum())
+    frames, count = frames + total, count + 1
+    best += int(np.maximum.reduceat(n, starts).sum())
+    largest += int(of_label.max())
+    information += float((n * np.log(n / of_unit * (total / of_label[label]))).sum())
+    of_label = of_label[of_label > 0]
+    entropy += float((of_label * np.log(total / of_label)).sum())
+  if not frames:
+    return None
+  return {
+    'frames': frames,
+    'speakers': count,
+    'purity': best / frames,
+    'pnmi': information / entropy if entropy > 0 else math.nan,
+    'majority': largest / frames,
+  }
+
+
+def _cell_counts(
+  units: Units, reference: Reference, clips: Iterable[str]
+) -> tuple[Int[np.ndarray, 'm'], Int[np.ndarray, 'm']]:
+  """(unit * classes + label, rising, of the pairs that some clips have; frames of each)."""
+  cells = n = np.zeros(0, np.int64)
+  waiting: list[np.ndarray] = []
+
+  def merged() -> tuple[np.ndarray, np.ndarray]:
+    new = np.concatenate([np.zeros(0, np.int64), *waiting])
+    found, place = np.unique(np.concatenate([cells, new]), return_inverse=True)
+    weights = np.concatenate([n, np.ones(len(new), np.int64)])
+    return found, np.bincount(place, weights=weights, minlength=len(found)).astype(np.int64)
+
+  for clip in clips:
+    codes = units[clip]
+    labels = reference.frames(clip, len(codes), units)
+    real = labels >= 0
+    waiting.append(codes[real].astype(np.int64) * len(reference.classes) + labels[real])
+    if sum(map(len, waiting)) >= _CELLS:
+      (cells, n), waiting = merged(), []
+  return merged()
+
+
 def unit_counts(units: Units) -> Int[np.ndarray, 'k']:
   """Frames of every unit."""
   counts = np.zeros(units.clusters, np.int64)
@@ -181,22 +266,33 @@ def unit_counts(units: Units) -> Int[np.ndarray, 'k']:
   return counts
 
 
-def quality(units: Units, references: Sequence[Reference]) -> dict[str, Any]:
+def quality(
+  units: Units, references: Sequence[Reference], speakers: Reference | None = None
+) -> dict[str, Any]:
   """Everything about some units, JSON-able.
+
+  Args:
+    units: of some clips.
+    references: what they are compared with.
+    speakers: of the clips, to compare within them.
 
   Returns:
     {clips, frames, hours, clusters, in_use, perplexity, run_length, largest, references}: hours of
     audio; `run_length` is frames from one change of the unit to the next, `largest` the share of
-    the most used one; `references` is name -> `figures`.
+    the most used one; `references` is name -> `figures`, with {'within_speakers': …} of
+    `within_speakers` where there are any and the reference is another.
   """
   counts = unit_counts(units)
   share = occupancy(counts)
   runs = sum(1 + int((np.diff(units[clip]) != 0).sum()) for clip in units.ids if len(units[clip]))
   frames = int(counts.sum())
-  found = {}
+  found: dict[str, dict[str, Any]] = {}
   for reference in references:
-    values = figures(joint_counts(units, reference))
-    found[reference.name] = {k: None if v != v else v for k, v in values.items()}
+    found[reference.name] = _plain(figures(joint_counts(units, reference)))
+    if speakers is not None and reference.name != speakers.name:
+      within = within_speakers(units, reference, speakers)
+      if within is not None:
+        found[reference.name]['within_speakers'] = _plain(within)
   return {
     'clips': len(units),
     'frames': frames,
@@ -208,6 +304,28 @@ def quality(units: Units, references: Sequence[Reference]) -> dict[str, Any]:
     'largest': float(share.max()),
     'references': found,
   }
+
+
+def _plain(values: Mapping[str, float]) -> dict[str, Any]:
+  """JSON has no NaN."""
+  return {k: None if v != v else v for k, v in values.items()}
+
+
+def sentence(row: Mapping[str, Any]) -> str:
+  """The figures of a reference, of `quality`, in a line."""
+
+  def said(row: Mapping[str, Any]) -> str:
+    return (
+      f'PNMI {_share(row["pnmi"])}, purity {row["purity"]:.3f} '
+      f'(largest class {row["majority"]:.3f})'
+    )
+
+  within = row.get('within_speakers')
+  return said(row) + (f'; within speakers {said(within)}' if within else '')
+
+
+def _share(value: float | None) -> str:
+  return '–' if value is None else f'{value:.3f}'
 
 
 # -- The page ----------------------------------------------------------------------------------
@@ -282,18 +400,30 @@ def _reference_section(references: Mapping[str, Mapping[str, Any]]) -> str:
   if not references:
     return ''
   header = ['', 'PNMI', 'purity', 'largest class', 'cluster purity', 'classes', 'frames']
-  rows = []
+  rows, own = [], []
   for name, row in references.items():
-    pnmi = '–' if row['pnmi'] is None else f'{row["pnmi"]:.3f}'
-    shares = [f'{row[k]:.3f}' for k in ('purity', 'majority', 'cluster_purity')]
-    rows.append([name, pnmi, *shares, str(row['classes']), f'{row["frames"]:,}'])
-  return (
+    shares = [_share(row[k]) for k in ('pnmi', 'purity', 'majority', 'cluster_purity')]
+    rows.append([name, *shares, str(row['classes']), f'{row["frames"]:,}'])
+    if within := row.get('within_speakers'):
+      shares = [_share(within[k]) for k in ('pnmi', 'purity', 'majority')]
+      own.append([name, *shares, f'{within["speakers"]:,}', f'{within["frames"]:,}'])
+  text = (
     '<h2>What the units tell</h2>'
     + tables.Table('References', header, rows).html()
     + '<p class="note">PNMI: the share of the information about the label that the unit of a frame '
     'gives. Purity: how often a frame has the most frequent label of its unit; the share of the '
     'largest class is what it would be without units. Cluster purity: how often a frame has the '
     'most frequent unit of its label.</p>'
+  )
+  if not own:
+    return text
+  header = ['', 'PNMI', 'purity', 'largest class', 'speakers', 'frames']
+  return (
+    text
+    + '<h3>Within speakers</h3>'
+    + tables.Table('Within speakers', header, own).html()
+    + '<p class="note">The same when the speaker of a frame is known already. With few frames a '
+    'speaker the figures are too high: compare those of the same clips.</p>'
   )
 
 

@@ -1,8 +1,8 @@
 """A codebook: centroids of frames, with everything that is needed to use them.
 
-A folder holds `codebook.npy` (float32 [clusters, features]) and `codebook.json`: which features and
-layer, hashes of weights and data, the grid of the frames, how it was fitted. Centroids of others
-(`research.weights.codebooks`) say nothing of that.
+A folder holds `codebook.npy` (float32 [clusters, features]) and `codebook.json`: which features,
+layer and dtype, hashes of weights and data, the grid of the frames, how it was fitted. Centroids of
+others (`research.weights.codebooks`) say nothing of that.
 """
 
 import dataclasses
@@ -100,14 +100,15 @@ class Codebook:
     """Checks that the codebook was made of such frames.
 
     Raises:
-      InputError: other features, another layer, weights or width: both values are named.
+      InputError: other features, another layer, dtype, weights or width: both values are named.
     """
     about, wanted = self.about, frames.about()
     for name, what in (
       ('features', 'features'),
       ('layer', 'layer'),
+      ('dtype', 'dtype'),
       ('frontend', 'front-end'),
-      ('features_fingerprint', 'weights'),
+      ('features_fingerprint', 'weights' if 'dtype' in about else 'weights or dtype'),
     ):
       if name in about and about[name] != wanted[name]:
         raise InputError(

@@ -78,8 +78,13 @@ class Frames:
     )
     return jax.eval_shape(self.embedder.apply, self.embedder.variables, *shapes)[0].shape[-1]
 
+  @property
+  def dtype(self) -> str:
+    """In which the model computes."""
+    return str(getattr(getattr(self.embedder.apply, 'model', None), 'dtype', 'float32'))
+
   def fingerprint(self) -> str:
-    """Hash of weights, front-end and layer: equal for equal frames."""
+    """Hash of weights, dtype, front-end and layer: equal for equal frames."""
     return digest(self.embedder.fingerprint(), self.layer, self.hop, self.window)
 
   def about(self) -> dict[str, Any]:
@@ -87,6 +92,7 @@ class Frames:
     return {
       'features': self.embedder.name,
       'layer': self.layer,
+      'dtype': self.dtype,
       'features_fingerprint': self.fingerprint(),
       'frontend': self.embedder.frontend.to_dict(),
       'sample_rate': self.sample_rate,

@@ -1,7 +1,8 @@
 """The units of every clip of a source, a part at a time: killed, it goes on.
 
 Finished parts lie in `<folder>.parts/`; the folder itself appears when all clips are in it, in the
-order of the source. Its format: `research/audio/units.py`.
+order of the source. Its format: `research/audio/units.py`. Memory holds the codes of one part, and
+some bytes for every clip.
 """
 
 import dataclasses
@@ -23,11 +24,14 @@ from research.errors import InputError
 from research.evals import jobs
 from research.evals.codebook import Codebook
 from research.evals.embeddings import Embed
-from research.evals.export import PART_SECONDS, TOO_SHORT
+from research.evals.export import PART_BYTES, PART_SECONDS, TOO_SHORT
 from research.evals.frames import Frames, Pieces, pieces
 from research.evals.progress import bar
 from research.evals.streaming import BATCH_SECONDS, stream
 from research.features import kmeans
+
+# Of a piece, instead of how many units it has.
+SHORT, NONE = -1, -2
 
 
 def label(
@@ -58,7 +62,7 @@ def label(
     max_bad_fraction: share of unreadable clips above which it stops.
     bad_files: the list of clips that could not be used; in the folder of parts if None.
     batch_seconds: audio that goes through at once.
-    part_seconds: age at which a part is written.
+    part_seconds: age at which a part is written, if it is not large before.
 
   Returns:
     {clips, frames, resumed, skipped}: `skipped` is {id: why}.
@@ -186,9 +190,9 @@ class _Job:
   def take(
     self, chunks: Iterator[_Coded], remaining: np.ndarray, progress: Any, part_seconds: float
   ) -> None:
-    """Writes parts as they get old; a part is there whole or not at all."""
+    """Writes parts as they get old or large; a part is there whole or not at all."""
     kept: list[_Coded] = []
-    number, started, done = len(self._parts()), time.monotonic(), 0
+    number, started, done, size = len(self._parts()), time.monotonic(), 0, 0
     for chunk in chunks:
       done += len(chunk.rows) + len(chunk.too_short)
       progress(done)
@@ -199,9 +203,10 @@ class _Job:
           chunk, rows=remaining[chunk.rows], too_short=remaining[chunk.too_short.astype(np.int64)]
         )
       )
-      if time.monotonic() - started >= part_seconds:
+      size += sum(code.nbytes for code in chunk.codes)
+      if time.monotonic() - started >= part_seconds or size >= PART_BYTES:
         self._write_part(number, kept)
-        kept, number, started = [], number + 1, time.monotonic()
+        kept, number, started, size = [], number + 1, time.monotonic(), 0
     if kept:
       self._write_part(number, kept)
 
@@ -219,43 +224,47 @@ class _Job:
 
   def finish(self, about: Mapping[str, Any]) -> dict[str, Any]:
     """Joins the parts in the order of the source and removes them."""
-    codes: dict[int, np.ndarray] = {}
-    short: set[int] = set()
+    # -- How many units every piece has, and what those without lack.
+    counts = np.full(len(self.cut.clips), NONE, np.int64)
     for part in self._parts():
       arrays = jobs.read_arrays(part)
-      each = np.split(arrays['codes'], np.cumsum(arrays['counts'])[:-1])
-      codes |= dict(zip(arrays['rows'].tolist(), each))
-      short |= set(arrays['too_short'].tolist())
+      counts[arrays['rows']] = arrays['counts']
+      counts[arrays['too_short']] = SHORT
     bad = dict(self.bad_files().items())
-    ids, joined, skipped = [], [], {}
     first = np.searchsorted(self.cut.clips, np.arange(len(self.source) + 1))
-    for clip in range(len(self.source)):
-      rows = range(first[clip], first[clip + 1])
-      reason = next(filter(None, (self._missing(r, codes, short, bad) for r in rows)), None)
-      if reason is not None:
-        skipped[self.source.id(clip)] = reason
-        continue
-      ids.append(self.source.id(clip))
-      joined.append(np.concatenate([codes[r] for r in rows]))
-    if not ids:
+    # A piece that another follows has as many as its clip's header promised.
+    whole = np.append(self.cut.clips[1:] != self.cut.clips[:-1], True) | (counts == self.cut.keep)
+    skipped: dict[str, str] = {}
+    for row in np.flatnonzero((counts < 0) | ~whole).tolist():
+      # What the first of its pieces lacks is said of a clip.
+      name = self.source.id(int(self.cut.clips[row]))
+      skipped.setdefault(name, self._reason(row, int(counts[row]), bad))
+    left_out = np.add.reduceat((counts < 0) | ~whole, first[:-1]) > 0
+    clips = np.flatnonzero(~left_out)
+    if not len(clips):
       reason = next(iter(skipped.values()), 'there is none')
       raise InputError(
         f'No clip of {self.source.name!r} has units; the first: {reason.rstrip(".")}.'
       )
-    about = dict(about, clips=len(ids), frames=sum(map(len, joined)), skipped=skipped)
-    units.save(self.out, ids, joined, about)
-    shutil.rmtree(self.folder)
-    return {'clips': len(ids), 'frames': about['frames'], 'skipped': skipped}
 
-  def _missing(
-    self, row: int, codes: Mapping[int, np.ndarray], short: set[int], bad: Mapping[str, str]
-  ) -> str | None:
-    """Why a piece has no units, or not those it should have; None if all is well."""
-    if row in codes:
-      last = row + 1 == len(self.cut.clips) or self.cut.clips[row + 1] != self.cut.clips[row]
-      if not last and len(codes[row]) != self.cut.keep[row]:
-        return 'it is shorter than its header says'
-      return None
-    if row in short:
-      return TOO_SHORT
-    return bad.get(self.cut.source.id(row), 'could not be read')
+    # -- Each part to its places.
+    counts[left_out[self.cut.clips]] = 0
+    position = np.cumsum(counts) - counts
+    about = dict(about, clips=len(clips), frames=int(counts.sum()), skipped=skipped)
+    with units.Writer(self.out, about['clusters']) as writer:
+      for part in self._parts():
+        arrays = jobs.read_arrays(part)
+        each = np.split(arrays['codes'], np.cumsum(arrays['counts'])[:-1])
+        for row, codes in zip(arrays['rows'].tolist(), each):
+          if not left_out[self.cut.clips[row]]:
+            writer.put(int(position[row]), codes)
+      ids = [self.source.id(int(clip)) for clip in clips]
+      writer.finish(ids, np.add.reduceat(counts, first[:-1])[clips], about)
+    shutil.rmtree(self.folder)
+    return {'clips': len(clips), 'frames': about['frames'], 'skipped': skipped}
+
+  def _reason(self, row: int, count: int, bad: Mapping[str, str]) -> str:
+    """Why a piece has no units, or not those it should have."""
+    if count >= 0:
+      return 'it is shorter than its header says'
+    return TOO_SHORT if count == SHORT else bad.get(self.cut.source.id(row), 'could not be read')

@@ -1,11 +1,12 @@
 """Units on disk come back by clip id, and mistakes get a sentence."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from research.audio.units import Units, save
+from research.audio.units import Units, Writer, save
 from research.errors import InputError
 
 ABOUT = dict(clusters=300, sample_rate=16_000, hop=320, window=400, fingerprint='ab12')
@@ -61,6 +62,48 @@ def test_what_cannot_be_written(tmp_path, ids, codes, says):
   with pytest.raises(InputError, match=says):
     save(tmp_path / 'units', ids, map(np.array, codes), ABOUT)
   assert not (tmp_path / 'units').exists()
+
+
+def test_codes_of_a_large_corpus_are_never_all_in_memory(tmp_path):
+  def peak(clips):
+    codes = (np.full(100_000, i % 300) for i in range(clips))
+    tracemalloc.start()
+    save(tmp_path / f'{clips}', [f'{i}' for i in range(clips)], codes, ABOUT)
+    found = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return found
+
+  few, many = peak(5), peak(50)
+  assert many < 1.1 * few
+  units = Units.open(tmp_path / '50')
+  assert len(units.codes) == 5_000_000 and (units['49'] == 49).all()
+
+
+def test_codes_may_come_in_any_order(tmp_path):
+  given = [np.array([3, 299]), np.array([7]), np.zeros(0, int), np.array([1, 2, 3])]
+  save(tmp_path / 'once', list('abcd'), given, ABOUT)
+  with Writer(tmp_path / 'parts', 300) as writer:
+    writer.put(3, np.array([1, 2, 3]))
+    writer.put(0, np.array([3]))
+    writer.put(1, np.array([299, 7]))
+    assert not (tmp_path / 'parts').exists()
+    writer.finish(list('abcd'), np.array([2, 1, 0, 3]), ABOUT)
+  for name in ('codes.npy', 'offsets.npy', 'ids.txt', 'about.json'):
+    assert (tmp_path / 'parts' / name).read_bytes() == (tmp_path / 'once' / name).read_bytes()
+  # As numpy would write it.
+  np.save(tmp_path / 'flat.npy', np.concatenate(given).astype(np.uint16))
+  assert (tmp_path / 'once' / 'codes.npy').read_bytes() == (tmp_path / 'flat.npy').read_bytes()
+
+
+def test_an_unfinished_folder_is_none(tmp_path):
+  with pytest.raises(KeyboardInterrupt), Writer(tmp_path / 'units', 300) as writer:
+    writer.put(0, np.array([1]))
+    raise KeyboardInterrupt
+  promise = pytest.raises(ValueError, match='3 units were promised, 2 were written')
+  with promise, Writer(tmp_path / 'units', 300) as writer:
+    writer.put(0, np.array([1, 2]))
+    writer.finish(['a'], np.array([3]), ABOUT)
+  assert not list(tmp_path.iterdir())
 
 
 def test_mistakes_of_reading(tmp_path):

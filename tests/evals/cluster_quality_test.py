@@ -128,6 +128,109 @@ def test_quality_of_units(tmp_path):
   assert found['references']['alone']['pnmi'] is None
 
 
+ENTROPY = lambda *p: -sum(x * math.log(x) for x in p)  # noqa: E731
+
+
+def spoken(path, frames):
+  """Units and references of frames (speaker, label, unit), a clip each."""
+  units = saved(path, {f'{i}': [unit] for i, (_, _, unit) in enumerate(frames)})
+  found = []
+  for column, name in enumerate(('speaker', 'word')):
+    values = [frame[column] for frame in frames]
+    classes = sorted(set(values) - {''})
+    of_clip = {f'{i}': classes.index(v) for i, v in enumerate(values) if v}
+    found.append(Reference(name, classes, of_clip=of_clip))
+  return units, *found
+
+
+def test_units_that_need_the_speaker_to_say_the_word(tmp_path):
+  frames = [('A', 'a', 0), ('A', 'b', 1), ('B', 'a', 1), ('B', 'b', 0)]
+  units, speaker, word = spoken(tmp_path / 'units', frames)
+  row = quality(units, [word, speaker], speaker)['references']
+  assert row['word']['pnmi'] == pytest.approx(0, abs=1e-12) and row['word']['purity'] == 0.5
+  within = row['word']['within_speakers']
+  assert within['pnmi'] == pytest.approx(1) and within['purity'] == 1
+  assert (within['frames'], within['speakers'], within['majority']) == (4, 2, 0.5)
+  # Of the speaker itself there is nothing to say.
+  assert 'within_speakers' not in row['speaker']
+  assert 'within_speakers' not in quality(units, [word])['references']['word']
+
+
+def test_units_that_say_the_speaker_only(tmp_path):
+  """Speakers say different words, so that units of the speaker seem to know them."""
+  frames = [('A', 'a', 0)] * 3 + [('A', 'b', 0)] + [('B', 'a', 1)] + [('B', 'b', 1)] * 3
+  units, speaker, word = spoken(tmp_path / 'units', frames)
+  found = quality(units, [word], speaker)['references']['word']
+  assert found['pnmi'] == pytest.approx(1 - ENTROPY(1 / 4, 3 / 4) / math.log(2))
+  within = found['within_speakers']
+  assert within['pnmi'] == pytest.approx(0, abs=1e-12)
+  assert within['purity'] == within['majority'] == 0.75
+
+
+def test_within_speakers_by_hand(tmp_path, monkeypatch):
+  frames = [('A', 'a', 0), ('A', 'a', 0), ('B', 'a', 2), ('A', 'b', 0), ('A', 'b', 1)]
+  frames += [('B', 'b', 2), ('', 'a', 3), ('B', '', 3)]  # of two something is not known
+  units, speaker, word = spoken(tmp_path / 'units', frames)
+  found = quality_lib.within_speakers(units, word, speaker)
+  assert (found['frames'], found['speakers']) == (6, 2)
+  # A: H = log 2, of which unit 0 leaves 3/4 H(1/3); B: H = log 2, of which its unit leaves all.
+  told = 4 / 6 * (math.log(2) - 3 / 4 * ENTROPY(1 / 3, 2 / 3))
+  assert found['pnmi'] == pytest.approx(told / math.log(2))
+  assert found['purity'] == pytest.approx(4 / 6) and found['majority'] == pytest.approx(3 / 6)
+  # Counted a few frames at a time, the same.
+  monkeypatch.setattr(quality_lib, '_CELLS', 2)
+  assert quality_lib.within_speakers(units, word, speaker) == found
+
+
+def test_within_speakers_of_alignments(tmp_path):
+  """Phones are spans of a clip, its speaker is one; against figures of each speaker's counts."""
+  rng = np.random.default_rng(0)
+  clips = {f'{i}': rng.integers(4, size=300) for i in range(6)}
+  units = saved(tmp_path / 'units', clips)
+  rows = [f'{i},{t / 10},{t / 10 + 0.1},p{rng.integers(3)}' for i in clips for t in range(28)]
+  (tmp_path / 'a.csv').write_text('\n'.join(['id,start,end,label', *rows]))
+  phone = quality_lib.of_alignments(tmp_path / 'a.csv')
+  speaker = Reference('speaker', ['A', 'B'], of_clip={i: int(i) % 2 for i in clips})
+  found = quality_lib.within_speakers(units, phone, speaker)
+  each = []
+  for own in (0, 1):
+    of_one = {i: s for i, s in phone.spans.items() if int(i) % 2 == own}
+    counts = joint_counts(units, Reference('phone', phone.classes, spans=of_one))
+    labels = counts.sum(axis=0) / counts.sum()
+    each.append((figures(counts), ENTROPY(*labels)))
+  frames = sum(f['frames'] for f, _ in each)
+  assert found['frames'] == frames and found['speakers'] == 2
+  for name in ('purity', 'majority'):
+    assert found[name] == pytest.approx(sum(f['frames'] * f[name] for f, _ in each) / frames)
+  whole = sum(f['frames'] * h for f, h in each)
+  assert found['pnmi'] == pytest.approx(sum(f['frames'] * f['pnmi'] * h for f, h in each) / whole)
+
+
+def test_speakers_of_a_source(tmp_path):
+  def source(name, row):
+    toy.tones(tmp_path / name, per_class=3, columns=('speaker',), row=row)
+    return open_source(str(tmp_path / name))
+
+  assert quality_lib.speakers_of(source('two', lambda i, c: (f's{i % 2}',))).classes == ['s0', 's1']
+  assert quality_lib.speakers_of(source('one', lambda i, c: ('s',))) is None
+  toy.tones(tmp_path / 'none', per_class=3)
+  assert quality_lib.speakers_of(open_source(str(tmp_path / 'none'))) is None
+
+
+def test_labels_that_the_speaker_says(tmp_path):
+  frames = [('A', 'a', 0), ('A', 'a', 1), ('B', 'b', 1)]
+  units, speaker, word = spoken(tmp_path / 'units', frames)
+  found = quality(units, [word], speaker)
+  within = found['references']['word']['within_speakers']
+  assert within['pnmi'] is None and within['purity'] == 1
+  said = quality_lib.sentence(found['references']['word'])
+  assert said.endswith('within speakers PNMI –, purity 1.000 (largest class 1.000)')
+  text = quality_lib.write_page(tmp_path / 'report.html', units, found).read_text()
+  assert 'Within speakers' in text and 'few frames a speaker' in text
+  none = Reference('speaker', ['A', 'B'], of_clip={'other': 0})
+  assert quality_lib.within_speakers(units, word, none) is None
+
+
 def test_the_page_says_what_was_found(tmp_path):
   units = saved(
     tmp_path / 'units', {'x': [0, 0, 1, 1, 1, 0], 'y': [2, 2]},

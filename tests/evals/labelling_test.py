@@ -1,9 +1,12 @@
 """Units of every clip: right, in order, resumable, and clear about what was left out."""
 
+import tracemalloc
+
 import jax
 import numpy as np
 import pytest
 
+from research.audio.clips import Source, Table
 from research.audio.decode import decode
 from research.audio.sources import open_source
 from research.audio.units import Units
@@ -17,6 +20,7 @@ from research.features.mfcc import kaldi_mfcc_deltas
 from tests.evals import toy
 
 MFCC = frames_lib.mfcc()
+ABOUT = dict(sample_rate=16_000, hop=160, window=400, fingerprint='ab12')
 
 
 @pytest.fixture
@@ -170,3 +174,41 @@ def test_a_long_clip_with_a_hole_is_left_out(source, book, tmp_path, monkeypatch
   assert (cut.clips == 5).sum() > 2
   done = label(MFCC, book, source, tmp_path / 'units')
   assert set(done['skipped']) == {'900_01.flac'} and done['clips'] == 11
+
+
+def test_memory_does_not_grow_with_the_data(tmp_path):
+  """What joining the parts takes, of few and of ten times as many."""
+  count = 50_000
+  codes = lambda row: np.full(count, row % 12, np.uint16)  # noqa: E731
+
+  def peak(clips):
+    ids = [f'{i}' for i in range(clips)]
+    source = Source(Table('many', ids, {}, lambda row: {}, seconds=np.ones(clips)))
+    job = labelling._Job(tmp_path / f'{clips}', source, frames_lib.pieces(source, MFCC), {}, None)
+    job.open()
+    for number, row in enumerate(np.random.default_rng(0).permutation(clips)):
+      none = np.zeros(0, np.int64)
+      job._write_part(number, [labelling._Coded(np.array([row]), [codes(row)], none)])
+    tracemalloc.start()
+    job.finish({**ABOUT, 'clusters': 12})
+    found = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return found
+
+  few, many = peak(10), peak(100)
+  assert many < 1.3 * few
+  units = Units.open(tmp_path / '100')
+  assert units.ids == [f'{i}' for i in range(100)]
+  for row, name in enumerate(units.ids):
+    np.testing.assert_array_equal(units[name], codes(row))
+
+
+def test_a_part_is_written_when_it_is_large(source, book, tmp_path, monkeypatch):
+  monkeypatch.setattr(labelling, 'PART_BYTES', 200)
+  write, parts = labelling._Job._write_part, []
+  monkeypatch.setattr(
+    labelling._Job, '_write_part', lambda *args: (parts.append(args[1]), write(*args))
+  )
+  label(MFCC, book, source, tmp_path / 'units', part_seconds=1e9, batch_seconds=4.0)
+  assert parts == list(range(len(parts))) and len(parts) > 2
+  check(Units.open(tmp_path / 'units'), source, book)

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,6 +131,9 @@ def test_a_list_with_bad_files_to_parquet(model, folder, tmp_path):
     (('--out=e.npz', '--input=/no/such/folder'), '/no/such/folder does not exist'),
     (('--out=e.npz', '--layers=lats'), "Unknown choice of layers 'lats'. Did you mean 'last'"),
     (('--out=e.npz', '--pool=mena'), "Unknown pooling 'mena'"),
+    (('--out=e.npz', '--model=mfcc'), '--model=mfcc is for units: give --units'),
+    (('--out=e.npz', '--dtype=bfloat16'), '--dtype is for units: give --units'),
+    (('--out=e.tsv', '--units=/no.npy', '--model=mfcc'), "no codebook at '/no.npy'"),
   ],
 )
 def test_mistakes_are_one_sentence(model, folder, tmp_path, args, sentence):
@@ -138,6 +142,15 @@ def test_mistakes_are_one_sentence(model, folder, tmp_path, args, sentence):
   assert done.returncode == 2
   assert done.stderr.splitlines()[-1].startswith('error: ') and sentence in done.stderr
   assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.skipif(not Path('/proc/self').exists(), reason='no folder that nobody can write to')
+def test_a_folder_that_cannot_be_written_to(tmp_path, folder):
+  np.save(tmp_path / 'codebook.npy', np.zeros((7, 39), np.float32))
+  done = embed('mfcc', folder, '/proc/x.tsv', f'--units={tmp_path / "codebook.npy"}')
+  assert done.returncode == 2
+  last = done.stderr.splitlines()[-1]
+  assert last.startswith('error: --out=/proc is no folder that can be written to: ')
 
 
 def test_inputs_of_every_kind(folder, tmp_path):
@@ -193,3 +206,23 @@ def test_units_are_the_nearest_centroids_of_a_layer(tmp_path, folder):
   # Of which layer a bare codebook is, nobody guesses.
   guess = embed(path, folder, tmp_path / 'v.tsv', wanted[0])
   assert guess.returncode == 2 and 'does not say of which layer it is' in guess.stderr
+
+
+def test_units_of_mfcc(tmp_path, folder):
+  from research.audio.sources import open_source
+  from research.audio.units import Units
+  from research.evals import frames, labelling
+  from research.evals.codebook import Codebook
+
+  centroids = 10 * np.random.default_rng(0).normal(size=(7, 39)).astype(np.float32)
+  np.save(tmp_path / 'codebook.npy', centroids)
+  wanted = f'--units={tmp_path / "codebook.npy"}'
+  done = embed('mfcc', folder, tmp_path / 'u.tsv', wanted)
+  assert done.returncode == 0, done.stderr
+  lines = [line.split('\t') for line in (tmp_path / 'u.tsv').read_text().splitlines()]
+  mfcc = frames.mfcc()
+  labelling.label(mfcc, Codebook(centroids, {}), open_source(str(folder)), tmp_path / 'units')
+  units = Units.open(tmp_path / 'units')
+  assert [name for name, _ in lines] == list(units.ids) and len(lines) == 90
+  assert all(codes == ' '.join(map(str, units[name])) for name, codes in lines)
+  assert len(np.unique(units.codes)) > 1

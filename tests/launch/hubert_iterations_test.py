@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -88,6 +87,67 @@ def test_names_are_of_what_made_them():
   middle = names(TWO, overrides=['optim.lr=1e-3'])
   assert middle[0] == first[0] and middle[1] != first[1] and middle[2] != first[2]
   assert not set(names(TWO, seed=1)) & set(first)
+
+
+def test_what_changes_no_numbers_changes_no_names(tmp_path):
+  first = names(TWO)
+  for free in (
+    'mesh.fsdp=2', 'log_every=3', 'data.num_threads=4', 'data.root=/mine', 'data.prefetch=2',
+    'checkpoint.every=7', 'watch={}', 'on_nan=rewind', 'evals.valid.every=5',
+  ):  # fmt: skip
+    assert names(TWO, overrides=[free]) == first, free
+  # Nor do they in the config itself; what does change numbers counts there, too.
+  for line, same in (
+    ('config.log_every = 3', True),
+    ('config.data.num_threads = 9', True),
+    ('config.data.batch_size = 9', False),
+    ('config.seed = 9', False),
+  ):
+    text = Path(TRAIN.partition(':')[0]).read_text()
+    text += f"""
+published = get_config
+def get_config(arg=''):
+  config = published('debug')
+  {line}
+  return config
+"""
+    (tmp_path / 'train.py').write_text(text)
+    found = names([{**TWO[0], 'train': str(tmp_path / 'train.py')}, TWO[1]])
+    assert (found == first) == same, line
+
+
+def finished(stage, clips):
+  stage.folder.mkdir(parents=True, exist_ok=True)
+  (stage.folder / 'report.html').write_text('')
+  stage.record.write_text(json.dumps({'clusters': 8, **clips}))
+
+
+def test_finished_stages_are_those_of_the_clips(tmp_path):
+  """Of the same clips wherever they lie; never of others under the same name."""
+
+  def found(place, rows):
+    root = tmp_path / place / 'words'
+    toy.tones(root, per_class=rows)
+    over = [f'data.source={tmp_path}/link']
+    (tmp_path / 'link').unlink(missing_ok=True)
+    (tmp_path / 'link').symlink_to(root)
+    return commands(TWO, root=str(tmp_path / place), overrides=over, workdir=tmp_path / 'w')
+
+  stages = found('here', 4)
+  own = stages[0].clips.fingerprints()
+  for stage in stages:
+    finished(stage, own)
+  for stage in found('elsewhere', 4):
+    assert stage.done
+    hubert_iterations.demand_own(stage, stage.clips.fingerprints())
+  for stage in found('others', 5):
+    # The name is that of before.
+    assert stage.done and stage.folder in [each.folder for each in stages]
+    with pytest.raises(InputError, match=r'is finished, but of other clips .* another --workdir'):
+      hubert_iterations.demand_own(stage, stage.clips.fingerprints())
+  stages[1].record.unlink()
+  with pytest.raises(InputError, match='is finished, but of other clips'):
+    hubert_iterations.demand_own(stages[1], own)
 
 
 @pytest.mark.parametrize(
@@ -194,14 +254,20 @@ def test_killed_in_any_stage_and_started_again_the_bits_are_the_same(tmp_path):
   want = results(tmp_path / 'whole')
   assert len(want) > 20
 
-  # Killed in each of its stages; a command goes with it.
+  # Killed in each of its stages, when it has begun its work; a command goes with it.
   for mark in ('[1/3]', '[2/3]', '[3/3]'):
     process = begin(tmp_path / 'parts', clips)
     begun = itertools.dropwhile(lambda line, mark=mark: not line.startswith(mark), process.stdout)
-    assert next(begun) and next(begun).startswith('$ ')
-    time.sleep(4.0)  # Into the command: it takes longer than that to begin and end.
+    stage = Path(next(begun).split()[1])
+    assert next(begun).startswith('$ ')
+    sign = 'checkpoints/1' if 'hubert' in stage.name else 'job.json'
+    limit = time.monotonic() + 240
+    while not (stage / sign).exists() and process.poll() is None and time.monotonic() < limit:
+      time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.stdout.read()  # ends when the command has ended as well
+    assert process.wait() == -signal.SIGKILL
+    assert (stage / sign).exists() and not (stage / 'report.html').exists()
   process = begin(tmp_path / 'parts', clips)
   text, _ = process.communicate(timeout=600)
   assert process.returncode == 0, text
@@ -209,4 +275,10 @@ def test_killed_in_any_stage_and_started_again_the_bits_are_the_same(tmp_path):
   assert set(got) == set(want)
   for key, x in want.items():
     np.testing.assert_array_equal(got[key], x, err_msg=key)
-  assert os.listdir(tmp_path / 'parts') and 'is there' in text
+  assert text.count('is there') == 2
+
+  # The same name and other clips: neither its units nor its training is taken for theirs.
+  toy.tones(clips, per_class=15)
+  process = begin(tmp_path / 'parts', clips)
+  text, _ = process.communicate(timeout=600)
+  assert process.returncode == 2 and 'is finished, but of other clips' in text

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -64,6 +65,9 @@ def test_what_is_written(whole):
   quality = json.loads((out / 'quality.json').read_text())
   # Three tones are easily told apart.
   assert quality['references']['label']['pnmi'] > 0.9 and quality['clips'] == 34
+  within = quality['references']['label']['within_speakers']
+  assert within['speakers'] == 2 and within['pnmi'] > 0.9
+  assert re.search(rf'label: PNMI .*; within speakers PNMI {within["pnmi"]:.3f}, purity', said)
   page = (out / 'report.html').read_text()
   assert '8 units of MFCC' in page and '300_02.flac' in page and '900_02.flac' in page
 
@@ -187,7 +191,9 @@ def test_every_mistake_gets_one_sentence(folder, whole, tmp_path):
     'patches': ([f'--features={model}'], 'models of spectrogram patches'),
     'no layer': ([f'--features={model}', '--layer=7'], 'layers 0 (stem) to 2'),
     'all layers': ([f'--features={model}', '--layer=all'], 'one layer is clustered'),
-    'a layer of mfcc': (['--layer=3'], 'mfcc has neither'),
+    'a layer of mfcc': (['--layer=3'], 'mfcc has none'),
+    'a dtype of mfcc': (['--dtype=bfloat16'], 'are of models; mfcc has none'),
+    'no dtype': (['--dtype=float16'], 'float32|bfloat16'),
     'more clusters than frames': (['--clusters=60000'], '60000 clusters need at least as many'),
     'no clusters': (['--clusters=0'], '0 clusters: expected 1'),
     'percent': (['--percent=10'], 'percent is 10'),
