@@ -32,6 +32,8 @@ _FACTS = {
   'quantize_targets': 'quantise',
   'latent_groups': 'groups',
 }
+# <s>, <pad>, </s>, <unk>: what fairseq's dictionaries begin with.
+_SPECIAL = re.compile(r'<.+>')
 _NORMS = {'default': 'group', 'layer_norm': 'layer'}
 
 # What they were trained with: fairseq's name -> (ours, type).
@@ -91,17 +93,19 @@ _TRAINED_ONLY: dict[str, Sequence[Any]] = {
 
 
 def describe(files: Mapping[str, Any]) -> Stated:
-  """What the configuration says, if there is one that is plain data.
+  """What the configuration says, if there is one that is plain data, and the symbols of labels.
 
   Args:
-    files: 'cfg': {'model': …, 'task': …}, or the flat arguments that old checkpoints have.
+    files: 'cfg': {'model': …, 'task': …}, or the flat arguments that old checkpoints have;
+      'task_state', see `read.read_release`.
 
   Raises:
     InputError: a value that the encoder does not know, or two that contradict each other.
   """
+  labels = _labels(files.get('task_state'))
   cfg = files.get('cfg')
   if not isinstance(cfg, Mapping) or not cfg:
-    return NOTHING
+    return Stated(labels) if labels else NOTHING
   model, parts = cfg_model(cfg), [cfg]
   pretrained = model.get('w2v_args')
   finetuned = 'w2v_args' in model or 'w2v_path' in model
@@ -128,12 +132,51 @@ def describe(files: Mapping[str, Any]) -> Stated:
   if finetuned and not model.get('apply_mask', True):
     training |= {'mask_prob': 0.0, 'channel_prob': 0.0}
   strange = {k: section[k] for k, v in _TRAINED_ONLY.items() if section.get(k, v[0]) not in v}
+  # A dropout of its own for what the quantiser sees; here it has that of the encoder's input.
+  inputs = section.get('dropout_input', 0.0)
+  if section.get('dropout_features', inputs) != inputs:
+    strange['dropout_features'] = section['dropout_features']
   if strange:
     named = ', '.join(f'{k}={v!r}' for k, v in strange.items())
+    also = f' (dropout_input is {inputs!r} and is taken for both)' * ('dropout_features' in strange)
     warnings.warn(
-      f'cfg says {named}: training goes on without, nothing else depends on it.', stacklevel=2
+      f'cfg says {named}{also}: training goes on without, nothing else depends on it.', stacklevel=2
     )
-  return Stated(_facts(encoder), _frontend(parts), training | _temperature(encoder))
+  return Stated(_facts(encoder) | labels, _frontend(parts), training | _temperature(encoder))
+
+
+def _labels(state: Any) -> dict[str, Fact]:
+  """How many units every dictionary has behind its special symbols, or the letters of a head."""
+  facts: dict[str, Fact] = {}
+  if not isinstance(state, Mapping):
+    return facts
+  if state.get('target_dictionary'):
+    where = 'task_state (target_dictionary)'
+    facts['vocabulary'] = Fact(tuple(state['target_dictionary']), where)
+  several = state.get('dictionaries') or []
+  if not several or 'vocabulary' in facts:
+    return facts
+  where = 'task_state (dictionaries)'
+  specials = [
+    next((i for i, s in enumerate(d) if not _SPECIAL.fullmatch(s)), len(d)) for d in several
+  ]
+  if len(set(specials)) > 1:
+    raise InputError(
+      f'{where} begin with {specials} special symbols; dictionaries with equally many can be read, '
+      'and no others.'
+    )
+  facts['specials'] = Fact(specials[0], where)
+  sets = tuple(len(d) - specials[0] for d in several)
+  facts['codes'] = Fact(sets[0] if len(sets) == 1 else sets, where)
+  for i, symbols in enumerate(several):
+    units = symbols[specials[0] :]
+    if all(s.isdecimal() for s in units) and units != [str(k) for k in range(len(units))]:
+      warnings.warn(
+        f'{where}: set {i} has its units in another order than 0, 1, 2 …; here unit k is the row k '
+        'behind the special symbols, so number the labels of further training in that order.',
+        stacklevel=3,
+      )
+  return facts
 
 
 def cfg_model(cfg: Plain) -> Plain:
