@@ -32,7 +32,9 @@ _FACTS = {
   'quantize_targets': 'quantise',
   'latent_groups': 'groups',
 }
-# <s>, <pad>, </s>, <unk>: what fairseq's dictionaries begin with.
+# What fairseq's dictionaries begin with.
+SPECIALS = ('<s>', '<pad>', '</s>', '<unk>')
+EPSILON = 1e-5  # of fairseq's normalisation of clips
 _SPECIAL = re.compile(r'<.+>')
 _NORMS = {'default': 'group', 'layer_norm': 'layer'}
 
@@ -143,6 +145,107 @@ def describe(files: Mapping[str, Any]) -> Stated:
       f'cfg says {named}{also}: training goes on without, nothing else depends on it.', stacklevel=2
     )
   return Stated(_facts(encoder) | labels, _frontend(parts), training | _temperature(encoder))
+
+
+# -- The way out -------------------------------------------------------------------------------
+
+
+def compose(model: Any, family: str) -> dict[str, dict[str, Any]]:
+  """What `describe` reads, of a model of ours: {'cfg': …, 'task_state': …}, plain values.
+
+  WavLM without letters has unilm's flat configuration, all others fairseq's sections. Dictionaries
+  are lists of symbols: fairseq counts them, and reads its own from files where it needs more.
+
+  Args:
+    model: in pre-training, an encoder alone, or with letters.
+    family: 'wav2vec2', 'hubert' or 'wavlm'.
+  """
+  encoder = _encoder(model, family)
+  front = {'normalize': model.frontend.normalise, 'sample_rate': model.frontend.sample_rate}
+  symbols = getattr(model, 'vocabulary', ())
+  state: dict[str, Any] = {}
+  if hasattr(model, 'codes') and family != 'wav2vec2':
+    names = [*SPECIALS, *(f'<special{i}>' for i in range(len(SPECIALS), model.specials))]
+    start = names[: model.specials]
+    state['dictionaries'] = [[*start, *(str(k) for k in range(n))] for n in model.sets]
+  if symbols:
+    state['target_dictionary'] = list(symbols)
+    return {'cfg': _finetuned(model, family, encoder, front), 'task_state': state}
+  if family == 'wavlm':
+    return {'cfg': {**encoder, **front}, 'task_state': state}
+  task = _task(family, front)
+  if hasattr(model, 'label_rate'):
+    task |= {'label_rate': model.label_rate}
+    task['labels'] = ['km'] if len(model.sets) == 1 else [f'km{i}' for i in range(len(model.sets))]
+  return {'cfg': {'model': {'_name': family, **encoder}, 'task': task}, 'task_state': state}
+
+
+def lacks(model: Any) -> str:
+  """What fairseq has no setting for and does in another way than this model."""
+  own = {
+    'frontend.epsilon': (model.frontend.epsilon if model.frontend.normalise else EPSILON, EPSILON),
+    'min_masks': (model.min_masks, 2),
+    'blank': (getattr(model, 'blank', 0), 0),
+    'predict_unmasked': (getattr(model, 'predict_unmasked', False), False),
+  }
+  named = [f'{k}={ours} (it has {theirs})' for k, (ours, theirs) in own.items() if ours != theirs]
+  return ', '.join(named)
+
+
+def _encoder(model: Any, family: str) -> dict[str, Any]:
+  """The section of a model in pre-training, or of an encoder alone."""
+  cfg = {key: getattr(model, ours) for key, ours in _FACTS.items() if hasattr(model, ours)}
+  c = model.channels
+  cfg |= {
+    'extractor_mode': {ours: key for key, ours in _NORMS.items()}[model.norm],
+    'conv_feature_layers': f'[({c},10,5)] + [({c},3,2)] * 4 + [({c},2,2)] * 2',
+    'activation_fn': 'gelu',
+    **_training(model, _PRETRAINING),
+    # One rate for both, as everywhere in the published recipes.
+    'dropout_features': model.input_dropout,
+  }
+  if hasattr(model, 'final_width'):
+    cfg['final_dim'] = model.final_width
+  if getattr(model, 'quantise', False):
+    cfg |= {'latent_vars': model.codes, 'latent_dim': model.code_width}
+    falling = (model.temperature_start, model.temperature_end, model.temperature_decay)
+    cfg['latent_temp'] = list(falling)
+  if family == 'wavlm':
+    cfg |= {'relative_position_embedding': bool(model.buckets), 'gru_rel_pos': bool(model.buckets)}
+    cfg |= {'num_buckets': model.buckets or 320, 'max_distance': model.max_distance}
+  return cfg
+
+
+def _training(model: Any, names: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+  section = {key: getattr(model, ours) for key, (ours, _) in names.items() if hasattr(model, ours)}
+  return {**section, 'no_mask_overlap': not model.mask_overlap}
+
+
+def _task(family: str, front: Plain) -> dict[str, Any]:
+  name = 'audio_pretraining' if family == 'wav2vec2' else 'hubert_pretraining'
+  return {'_name': name, 'data': '', **front}
+
+
+def _finetuned(model: Any, family: str, encoder: Plain, front: Plain) -> dict[str, Any]:
+  """A model with letters; the configuration of its encoder lies beneath."""
+  letters: dict[str, Any] = {'labels': 'ltr'}
+  if family != 'wav2vec2':
+    letters = {'labels': ['ltr'], 'fine_tuning': True, 'single_target': True}
+  before = {'model': {'_name': family, **encoder}, 'task': _task(family, front)}
+  return {
+    'model': {
+      '_name': 'wav2vec_ctc' if family == 'wav2vec2' else 'hubert_ctc',
+      'w2v_path': '',
+      'normalize': front['normalize'],
+      'apply_mask': True,
+      **_training(model, _FINETUNING),
+      'w2v_args': before,
+    },
+    'task': {**_task(family, front), **letters},
+  }
+
+
+# -- Parts -------------------------------------------------------------------------------------
 
 
 def _labels(state: Any) -> dict[str, Fact]:

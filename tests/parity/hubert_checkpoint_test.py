@@ -8,6 +8,7 @@ import pytest
 
 from research.errors import InputError
 from research.weights import load, revert
+from tests.weights.fairseq_files_test import KINDS, check_there_and_back, unusual
 from tests.weights.hubert_test import make
 from tests.weights.toy import check_identical, filled
 
@@ -127,3 +128,19 @@ def test_a_dictionary_with_a_call_of_its_own_is_refused(tmp_path, monkeypatch):
   write(path, 'pretraining', {'dictionaries': [kind()]})
   with pytest.raises(InputError, match='cannot be read as plain PyTorch weights'):
     load(path, release='hubert')
+
+
+# -- The way out -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_checkpoints_that_we_write(tmp_path, kind):
+  file = check_there_and_back(*unusual(kind), tmp_path / 'theirs.pt')
+  # Plain tensors and values: nothing of ours is needed, nor any code.
+  whole = torch.load(file, weights_only=True)
+  assert isinstance(whole['cfg'], dict) and all(
+    isinstance(x, torch.Tensor) for x in whole['model'].values()
+  )
+  # What fairseq's loader looks up.
+  assert whole['optimizer_history'][-1]['num_updates'] == 0
+  assert whole['extra_state']['train_iterator']['epoch'] == 1
