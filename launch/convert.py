@@ -22,7 +22,7 @@ from research.errors import InputError
 RELEASE = flags.DEFINE_string('release', None, 'Whose weights: a key of research.weights.RELEASES.')
 SOURCE = flags.DEFINE_string('source', None, 'File to convert; with --reverse, weights of ours.')
 OUT = flags.DEFINE_string(
-  'out', None, 'Folder to write to (--reverse: folder or .safetensors file).'
+  'out', None, 'Folder to write to (--reverse: folder, .safetensors file or .pt file of fairseq).'
 )
 REVERSE = flags.DEFINE_bool('reverse', False, 'From ours to the original layout.')
 ARGS = flags.DEFINE_multi_string('args', [], 'A model argument, name=value (repeatable).')
@@ -56,24 +56,14 @@ def convert() -> Path:
 
 
 def reverse() -> Path:
-  """--source of ours -> a safetensors file in the original layout."""
-  from safetensors.numpy import save_file
-
+  """--source of ours -> a file or folder in the original layout."""
   from research import weights
-  from research.weights import releases
+  from research.weights import releases, write
 
   pretrained = weights.load(str(SOURCE.value), **parse_args(ARGS.value))
   model, variables = pretrained.model, pretrained.variables
   arrays, files, left = releases.revert_files(str(RELEASE.value), model, variables)
-  out = Path(str(OUT.value))
-  name = 'model.safetensors' if files else f'{RELEASE.value}.safetensors'
-  file = out if out.suffix == '.safetensors' else out / name
-  file.parent.mkdir(parents=True, exist_ok=True)
-  save_file(arrays, file, metadata={'format': 'pt'})
-  if file is not out:
-    for beside, content in files.items():
-      text = json.dumps(content, indent=2, ensure_ascii=False)
-      (out / beside).write_text(text + '\n', encoding='utf-8')
+  file = write.write_release(Path(str(OUT.value)), str(RELEASE.value), arrays, files)
   if left:
     print(f'left out: {left}; there is no place for it in {RELEASE.value}')
   return file

@@ -6,7 +6,9 @@ python -m launch.train --config=experiments/hubert/finetune_librispeech.py:base_
 
 Variants: base_10h, large_10h, xlarge_10h; `:debug` is a few steps of a narrow model on the built-in
 corpus. PRETRAINED is a workdir or a converted release (launch.convert); weights of another
-normalisation than the variant's are refused. Checkpoints are chosen by word errors on dev-other.
+normalisation than the variant's are refused. For large_10h and xlarge_10h with a release of
+transformers (hubert_hf) give --config.model.args.frontend.epsilon=1e-7 too: its normalisation adds
+that to the variance, fairseq's 1e-5. Checkpoints are chosen by word errors on dev-other.
 
 Word errors on test clean / other to expect of base: 10.9 / 17.8 without a language model, 4.4 / 9.5
 with a 4-gram (torchaudio's reproduction); of large with a 4-gram 2.4 / 4.6 (the paper). Not

@@ -10,8 +10,9 @@ for the large model of Libri-Light's 60,000 hours; `:debug` is a few steps of a 
 built-in corpus. For 100 h and 960 h, data.root is LibriSpeech itself.
 
 PRETRAINED is a workdir of librispeech_base.py or a converted release (launch.convert); weights of
-another normalisation than the variant's are refused. Checkpoints are chosen by word errors on
-dev-other, as published.
+another normalisation than the variant's are refused. For vox_… with a release of transformers
+(wav2vec2_hf) give --config.model.args.frontend.epsilon=1e-7 too: its normalisation adds that to the
+variance, fairseq's 1e-5. Checkpoints are chosen by word errors on dev-other, as published.
 
 Word errors on test clean / other to expect, 4-gram language model: base 10 min 9.1 / 15.6, large
 10 min 4.8 / 8.2, 1 h 2.9 / 5.8, 10 h 2.6 / 4.9, 100 h 2.0 / 4.0; 960 h: base 2.1 / 4.8, large

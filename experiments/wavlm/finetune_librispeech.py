@@ -6,7 +6,9 @@ python -m launch.train --config=experiments/wavlm/finetune_librispeech.py:base_1
 
 Variants: base_10h, base_plus_10h, large_10h; `:debug` is a few steps of a narrow model on the
 built-in corpus. PRETRAINED is a workdir or a converted release (launch.convert); weights of another
-normalisation than the variant's are refused. Checkpoints are chosen by word errors on dev-other.
+normalisation than the variant's are refused. For large_10h with a release of transformers
+(wavlm_hf) give --config.model.args.frontend.epsilon=1e-7 too: its normalisation adds that to the
+variance, unilm's 1e-5. Checkpoints are chosen by word errors on dev-other.
 
 Scores are in the paper. Not reproduced here: the data is not ours to ship.
 

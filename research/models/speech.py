@@ -167,6 +167,16 @@ class SpeechEncoder(nn.Module):
         f'{name} must be a multiple of {parts}.'
       )
 
+  @property
+  def borrowed(self) -> dict[str, dict[str, Any]]:
+    """What weights for a part must have been trained with: see `train/warm_start.py`."""
+    relative = ('buckets', 'max_distance') if self.buckets else ('buckets',)
+    parts = {'extractor': ('norm', 'conv_bias'), 'encoder': ('pre_norm', 'heads', *relative)}
+    return {
+      f'params/{part}': {name: getattr(self, name) for name in names}
+      for part, names in parts.items()
+    }
+
   def setup(self):
     dtype = jnp.dtype(self.dtype)
     self.extractor = waveform.FeatureExtractor(

@@ -1,7 +1,8 @@
 """Starting from weights that exist: what fits is copied, what does not is said."""
 
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,11 +24,68 @@ def _check_frontend(theirs: Any, ours: Any, spec: Mapping[str, Any]) -> None:
   different = {k: v for k, v in theirs.differences(ours).items() if k not in free}
   if different:
     named = '; '.join(f'{k} is {a!r} there and {b!r} here' for k, (a, b) in different.items())
+    mend = ' '.join(f'--config.model.args.frontend.{k}={a}' for k, (a, _) in different.items())
+    other = '; or, where the new data has its own, --config.init.statistics=any'
     raise InputError(
-      f'{spec["path"]} was trained with another front-end ({named}): set '
-      'config.model.args.frontend to match, or, for mean and std alone, '
-      "config.init.statistics='any'."
+      f'{spec["path"]} was trained with another front-end ({named}): give {mend}'
+      f', in a new --workdir{other * (set(different) <= {"mean", "std"})}.'
     )
+
+
+def _check_settings(
+  loaded: weights.Pretrained,
+  borrowed: Mapping[str, Mapping[str, Any]],
+  spec: Mapping[str, Any],
+  taken: Sequence[str],
+) -> None:
+  """Refuses weights for a part that compute something else with the settings here."""
+  under = spec.get('under')
+  known = {} if under else getattr(loaded.model, 'borrowed', {})
+  for part, settings in borrowed.items():
+    if not any(name.startswith(f'{part}/') for name in taken):
+      continue
+    for name, value in settings.items():
+      own = known[part].get(name, value) if part in known else getattr(loaded.model, name, None)
+      if own != value:
+        raise InputError(
+          f'{spec["path"]} has {name}={own!r}, but {part} of this model has {name}={value!r}, '
+          f'where the same arrays compute something else: give --config.model.args.{name}={own} in '
+          'a new --workdir, or leave the part out with config.init.exclude.'
+        )
+
+
+def _check_leftovers(have: Iterable[str], own: Iterable[str], spec: Mapping[str, Any]) -> None:
+  """Says which arrays have no place in a part that this model has; what is of other parts, as
+  heads are, is not missed."""
+
+  def part(name: str) -> str:
+    return '/'.join(name.split('/')[:2])
+
+  own = set(own)
+  parts = {part(name) for name in own}
+  left = [
+    name for name in sorted(set(have) - own)
+    if part(name) in parts and _wanted(name, spec) and not name.startswith('counters/')
+  ]  # fmt: skip
+  if left:
+    shown = ', '.join(left[:6]) + f' … ({len(left)} in all)' * (len(left) > 6)
+    warnings.warn(
+      f'{spec["path"]} has arrays that this model has no place for: {shown}. They are left out; '
+      'where that is meant, name them in config.init.exclude.',
+      stacklevel=3,
+    )
+
+
+def _wanted(name: str, spec: Mapping[str, Any]) -> bool:
+  """Whether the patterns of the config take an array."""
+  left_out = spec['exclude'] and re.search(spec['exclude'], name)
+  return bool(re.search(spec['include'], name)) and not left_out
+
+
+def _names(variables: Mapping[str, Any]) -> list[str]:
+  """Paths of the arrays, the transformer blocks one by one."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(unstack_blocks(variables))
+  return [path_name(path) for path, _ in leaves]
 
 
 def _by_name(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -58,7 +116,7 @@ def warm_start(
       model that the weights are for, as 'frozen/vq_wav2vec', which they must fill).
     frontend: the model's front-end, which the weights must have been trained with.
     borrowed: {path of a part: {argument: value}} that weights for that part must have been trained
-      with.
+      with, checked where arrays of the part are taken.
 
   Raises:
     InputError: when nothing fits, when a shape differs that `exclude` does not name, when the
@@ -74,12 +132,6 @@ def warm_start(
   loaded = weights.load(spec['path'])
   _check_frontend(loaded.frontend, frontend, spec)
   under = spec.get('under')
-  for name, value in (borrowed or {}).get(under or '', {}).items():
-    if getattr(loaded.model, name, None) != value:
-      raise InputError(
-        f'{spec["path"]} has {name}={getattr(loaded.model, name, None)!r}, but {under} of this '
-        f'model has {name}={value!r}: give it the arguments of the weights.'
-      )
   have = _by_name(dict(loaded.variables))
   if under:
     have = {f'{under}/{name}': x for name, x in have.items()}
@@ -87,13 +139,12 @@ def warm_start(
 
   def take(path, x):
     name = path_name(path)
-    wanted = re.search(spec['include'], name) and not (
-      spec['exclude'] and re.search(spec['exclude'], name)
-    )
-    if not wanted or name not in have or name.startswith('counters/'):
+    if not _wanted(name, spec) or name not in have or name.startswith('counters/'):
       fresh.append(name)
       return x
     if have[name].shape != x.shape:
+      # A setting says more than a shape.
+      _check_settings(loaded, borrowed or {}, spec, [name])
       raise InputError(
         f'{spec["path"]} has {name} of shape {have[name].shape}, this model {x.shape}: give the '
         f'model the same sizes, or leave it out with config.init.exclude.'
@@ -105,9 +156,12 @@ def warm_start(
   merged = jax.tree_util.tree_map_with_path(take, own)
   if not taken:
     raise InputError(f'Nothing in {spec["path"]} has the name of a parameter of this model.')
+  _check_settings(loaded, borrowed or {}, spec, taken)
   if under and any(name.startswith(f'{under}/') for name in fresh):
     lacking = [name for name in fresh if name.startswith(f'{under}/')]
     raise InputError(f'{spec["path"]} lacks {", ".join(lacking)}: it does not fill {under}.')
+  if not under:
+    _check_leftovers(_names(loaded.variables), _names(own), spec)
   logging.info('took %d arrays from %s; fresh: %s', len(taken), spec['path'], fresh)
   params = merged.pop('params')
   teacher = state.teacher

@@ -20,6 +20,9 @@ TORCH_SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt')
 NESTED = ('model', 'state_dict', 'model_state_dict')
 # Where they put what they were told: fairseq's configuration, and that of its older versions.
 CONFIGS = ('cfg', 'args')
+# Where fairseq's tasks keep the symbols of their labels, and the class that they are saved as.
+LABELS = ('dictionaries', 'target_dictionary')
+DICTIONARY = 'fairseq.data.dictionary.Dictionary'
 # What a folder of transformers holds; the first that is there counts.
 IN_FOLDERS = ('model.safetensors', 'pytorch_model.bin')
 INDEX = '.index.json'
@@ -27,6 +30,18 @@ INDEX = '.index.json'
 
 class NoTeacherError(InputError):
   """A teacher was asked for that was never trained."""
+
+
+class _Dictionary:
+  """Stands for fairseq's Dictionary in a file: it keeps what was saved of one and does nothing.
+
+  A slot, so that no file can give an instance methods of its own.
+  """
+
+  __slots__ = ('said',)
+
+  def __setstate__(self, said: Any) -> None:
+    self.said = said
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -45,9 +60,11 @@ def read_release(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   """(arrays by their keys, {name: what lies beside them}) of original weights.
 
-  Beside them lie 'cfg', the configuration in a checkpoint of fairseq, as plain values; and in a
-  folder as transformers saves it, which may be given itself or by its file of weights, the .json
-  files that are named in `beside` and exist.
+  Beside them lie 'cfg', the configuration in a checkpoint of fairseq, as plain values, and
+  'task_state', the symbols of its labels: {'dictionaries': lists of symbols, 'target_dictionary':
+  a list of symbols}, what there is of both. In a folder as transformers saves it, which may be
+  given itself or by its file of weights, these are the .json files that are named in `beside` and
+  exist.
 
   Raises:
     InputError: as `read_arrays`; a file of ours; a folder without weights, or without one of the
@@ -60,7 +77,7 @@ def read_release(
     arrays, about = _read(path)
   if 'oido' in about:
     raise InputError(f'{str(path)!r} holds weights of ours: load it without a release.')
-  files = {'cfg': about['cfg']} if 'cfg' in about else {}
+  files = {k: _parsed(path, k, about[k]) for k in ('cfg', 'task_state') if k in about}
   return arrays, files | {n: _read_json(folder / n) for n in beside if (folder / n).is_file()}
 
 
@@ -94,6 +111,17 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
   return arrays
 
 
+def _parsed(path: Path, name: str, value: Any) -> Any:
+  """What PyTorch files hold as it is, and safetensors files in their header as JSON."""
+  try:
+    return json.loads(value) if isinstance(value, str) else value
+  except ValueError as error:
+    raise InputError(
+      f'The header of {str(path)!r} has a {name} that is no JSON ({error}): save the file without '
+      'it, or as JSON.'
+    ) from error
+
+
 def _read_json(path: Path) -> Any:
   try:
     return json.loads(path.read_text(encoding='utf-8'))
@@ -102,7 +130,8 @@ def _read_json(path: Path) -> Any:
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """Arrays, and what the file says beside them: metadata (text), 'cfg' (plain values)."""
+  """Arrays, and what the file says beside them: metadata (text), 'cfg' and 'task_state' (plain
+  values)."""
   if is_workdir(path):
     raise InputError(
       f'{str(path)!r} is a run of ours, not a file of original weights; convert it to the original '
@@ -137,8 +166,9 @@ def _read_torch(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   import torch
 
   try:
-    # Training scripts save their argparse.Namespace along: plain attributes, no code.
-    with torch.serialization.safe_globals([argparse.Namespace]):
+    # Training scripts save their argparse.Namespace along: plain attributes, no code. fairseq's
+    # HuBERT saves its dictionaries: data is read in the place of objects of that class.
+    with torch.serialization.safe_globals([argparse.Namespace, (_Dictionary, DICTIONARY)]):
       whole = torch.load(path, map_location='cpu', weights_only=True)
   except Exception as error:
     # torch's own text advises to load the file without the safety.
@@ -161,8 +191,39 @@ def _read_torch(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
       f'{", ".join(NESTED)}.'
     )
   arrays = {k: (v.float() if v.dtype == torch.bfloat16 else v).numpy() for k, v in found.items()}
-  configs = [whole[k] for k in CONFIGS if found is not whole and whole.get(k) is not None]
-  return arrays, {'cfg': _plain(configs[0])} if configs else {}
+  if found is whole:
+    return arrays, {}
+  configs = [whole[k] for k in CONFIGS if whole.get(k) is not None]
+  labels = _labels(path, whole.get('task_state'))
+  about = {'cfg': _plain(configs[0])} if configs else {}
+  return arrays, about | ({'task_state': labels} if labels else {})
+
+
+def _labels(path: Path, state: Any) -> dict[str, Any]:
+  """The dictionaries in the state of a task of fairseq, each as the list of its symbols."""
+
+  def symbols(one: Any) -> list[str]:
+    if isinstance(one, _Dictionary):
+      said = getattr(one, 'said', None)
+      one = said.get('symbols') if isinstance(said, Mapping) else None
+    if not isinstance(one, list) or not all(isinstance(s, str) for s in one):
+      raise InputError(
+        f'{str(path)!r} has a dictionary in its task_state that is no list of symbols: it is '
+        'damaged, or of another kind. Save it without task_state.'
+      )
+    return one
+
+  if not isinstance(state, Mapping):
+    return {}
+  found = {k: state[k] for k in LABELS if state.get(k) is not None}
+  # A model that is fine-tuned may keep the place of its first labels, empty.
+  several = found.pop('dictionaries', None)
+  several = [d for d in several if d is not None] if isinstance(several, list) else several
+  labels: dict[str, Any] = {k: symbols(d) for k, d in found.items()}
+  if several:
+    each = several if isinstance(several, list) else [several]
+    labels['dictionaries'] = [symbols(d) for d in each]
+  return labels
 
 
 def _plain(value: Any) -> Any:

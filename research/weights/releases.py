@@ -17,9 +17,9 @@ from research.weights import read, tables
 # name -> module with IGNORED (patterns), infer(arrays, args) -> (model name, args), rules(model).
 # A module may have renew(arrays) -> arrays under the names of its table; and describe(files) ->
 # Stated, infer's third argument, for what lies beside the arrays: a checkpoint's 'cfg' and the
-# .json files that it names in FILES. compose(model) -> {name: content} of such files for the way
-# back, encoder_alone(model, variables) where it has no model with heads of pre-training, and
-# lacks(model), what its arrays do not say of a model.
+# .json files that it names in FILES. compose(model) -> {name: content} of both for the way back,
+# encoder_alone(model, variables) where it has no model with heads of pre-training, and
+# lacks(model), what the way back does not say of a model.
 RELEASES = {
   'audio_mae': 'research.weights.audio_mae',
   'byol_a': 'research.weights.byol_a',
@@ -94,7 +94,8 @@ def revert(release: str, model: nn.Module, variables: Mapping[str, Any]) -> dict
 def revert_files(
   release: str, model: nn.Module, variables: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
-  """(arrays, what belongs in files beside them, what had to be left out) in the original layout.
+  """(arrays, what belongs beside them, what had to be left out) in the original layout; see
+  `write.write_release`.
 
   Heads of pre-training for which a release has no model are left out; '' where nothing was.
   """

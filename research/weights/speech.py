@@ -187,6 +187,8 @@ def infer_plain(
       stated = stated._replace(facts=facts)
   else:
     name = family.name
+    if isinstance(given.get('codes'), list):
+      given = {**given, 'codes': tuple(given['codes'])}
     found |= family.head_args(arrays, given, stated)
 
   # Files speak of the parts of other models too.

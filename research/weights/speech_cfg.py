@@ -32,6 +32,10 @@ _FACTS = {
   'quantize_targets': 'quantise',
   'latent_groups': 'groups',
 }
+# What fairseq's dictionaries begin with.
+SPECIALS = ('<s>', '<pad>', '</s>', '<unk>')
+EPSILON = 1e-5  # of fairseq's normalisation of clips
+_SPECIAL = re.compile(r'<.+>')
 _NORMS = {'default': 'group', 'layer_norm': 'layer'}
 
 # What they were trained with: fairseq's name -> (ours, type).
@@ -91,17 +95,19 @@ _TRAINED_ONLY: dict[str, Sequence[Any]] = {
 
 
 def describe(files: Mapping[str, Any]) -> Stated:
-  """What the configuration says, if there is one that is plain data.
+  """What the configuration says, if there is one that is plain data, and the symbols of labels.
 
   Args:
-    files: 'cfg': {'model': …, 'task': …}, or the flat arguments that old checkpoints have.
+    files: 'cfg': {'model': …, 'task': …}, or the flat arguments that old checkpoints have;
+      'task_state', see `read.read_release`.
 
   Raises:
     InputError: a value that the encoder does not know, or two that contradict each other.
   """
+  labels = _labels(files.get('task_state'))
   cfg = files.get('cfg')
   if not isinstance(cfg, Mapping) or not cfg:
-    return NOTHING
+    return Stated(labels) if labels else NOTHING
   model, parts = cfg_model(cfg), [cfg]
   pretrained = model.get('w2v_args')
   finetuned = 'w2v_args' in model or 'w2v_path' in model
@@ -128,12 +134,152 @@ def describe(files: Mapping[str, Any]) -> Stated:
   if finetuned and not model.get('apply_mask', True):
     training |= {'mask_prob': 0.0, 'channel_prob': 0.0}
   strange = {k: section[k] for k, v in _TRAINED_ONLY.items() if section.get(k, v[0]) not in v}
+  # A dropout of its own for what the quantiser sees; here it has that of the encoder's input.
+  inputs = section.get('dropout_input', 0.0)
+  if section.get('dropout_features', inputs) != inputs:
+    strange['dropout_features'] = section['dropout_features']
   if strange:
     named = ', '.join(f'{k}={v!r}' for k, v in strange.items())
+    also = f' (dropout_input is {inputs!r} and is taken for both)' * ('dropout_features' in strange)
     warnings.warn(
-      f'cfg says {named}: training goes on without, nothing else depends on it.', stacklevel=2
+      f'cfg says {named}{also}: training goes on without, nothing else depends on it.', stacklevel=2
     )
-  return Stated(_facts(encoder), _frontend(parts), training | _temperature(encoder))
+  return Stated(_facts(encoder) | labels, _frontend(parts), training | _temperature(encoder))
+
+
+# -- The way out -------------------------------------------------------------------------------
+
+
+def compose(model: Any, family: str) -> dict[str, dict[str, Any]]:
+  """What `describe` reads, of a model of ours: {'cfg': …, 'task_state': …}, plain values.
+
+  WavLM without letters has unilm's flat configuration, all others fairseq's sections. Dictionaries
+  are lists of symbols: fairseq counts them, and reads its own from files where it needs more.
+
+  Args:
+    model: in pre-training, an encoder alone, or with letters.
+    family: 'wav2vec2', 'hubert' or 'wavlm'.
+  """
+  encoder = _encoder(model, family)
+  front = {'normalize': model.frontend.normalise, 'sample_rate': model.frontend.sample_rate}
+  symbols = getattr(model, 'vocabulary', ())
+  state: dict[str, Any] = {}
+  if hasattr(model, 'codes') and family != 'wav2vec2':
+    names = [*SPECIALS, *(f'<special{i}>' for i in range(len(SPECIALS), model.specials))]
+    start = names[: model.specials]
+    state['dictionaries'] = [[*start, *(str(k) for k in range(n))] for n in model.sets]
+  if symbols:
+    state['target_dictionary'] = list(symbols)
+    return {'cfg': _finetuned(model, family, encoder, front), 'task_state': state}
+  if family == 'wavlm':
+    return {'cfg': {**encoder, **front}, 'task_state': state}
+  task = _task(family, front)
+  if hasattr(model, 'label_rate'):
+    task |= {'label_rate': model.label_rate}
+    task['labels'] = ['km'] if len(model.sets) == 1 else [f'km{i}' for i in range(len(model.sets))]
+  return {'cfg': {'model': {'_name': family, **encoder}, 'task': task}, 'task_state': state}
+
+
+def lacks(model: Any) -> str:
+  """What fairseq has no setting for and does in another way than this model."""
+  own = {
+    'frontend.epsilon': (model.frontend.epsilon if model.frontend.normalise else EPSILON, EPSILON),
+    'min_masks': (model.min_masks, 2),
+    'blank': (getattr(model, 'blank', 0), 0),
+    'predict_unmasked': (getattr(model, 'predict_unmasked', False), False),
+  }
+  named = [f'{k}={ours} (it has {theirs})' for k, (ours, theirs) in own.items() if ours != theirs]
+  return ', '.join(named)
+
+
+def _encoder(model: Any, family: str) -> dict[str, Any]:
+  """The section of a model in pre-training, or of an encoder alone."""
+  cfg = {key: getattr(model, ours) for key, ours in _FACTS.items() if hasattr(model, ours)}
+  c = model.channels
+  cfg |= {
+    'extractor_mode': {ours: key for key, ours in _NORMS.items()}[model.norm],
+    'conv_feature_layers': f'[({c},10,5)] + [({c},3,2)] * 4 + [({c},2,2)] * 2',
+    'activation_fn': 'gelu',
+    **_training(model, _PRETRAINING),
+    # One rate for both, as everywhere in the published recipes.
+    'dropout_features': model.input_dropout,
+  }
+  if hasattr(model, 'final_width'):
+    cfg['final_dim'] = model.final_width
+  if getattr(model, 'quantise', False):
+    cfg |= {'latent_vars': model.codes, 'latent_dim': model.code_width}
+    falling = (model.temperature_start, model.temperature_end, model.temperature_decay)
+    cfg['latent_temp'] = list(falling)
+  if family == 'wavlm':
+    cfg |= {'relative_position_embedding': bool(model.buckets), 'gru_rel_pos': bool(model.buckets)}
+    cfg |= {'num_buckets': model.buckets or 320, 'max_distance': model.max_distance}
+  return cfg
+
+
+def _training(model: Any, names: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
+  section = {key: getattr(model, ours) for key, (ours, _) in names.items() if hasattr(model, ours)}
+  return {**section, 'no_mask_overlap': not model.mask_overlap}
+
+
+def _task(family: str, front: Plain) -> dict[str, Any]:
+  name = 'audio_pretraining' if family == 'wav2vec2' else 'hubert_pretraining'
+  return {'_name': name, 'data': '', **front}
+
+
+def _finetuned(model: Any, family: str, encoder: Plain, front: Plain) -> dict[str, Any]:
+  """A model with letters; the configuration of its encoder lies beneath."""
+  letters: dict[str, Any] = {'labels': 'ltr'}
+  if family != 'wav2vec2':
+    letters = {'labels': ['ltr'], 'fine_tuning': True, 'single_target': True}
+  before = {'model': {'_name': family, **encoder}, 'task': _task(family, front)}
+  return {
+    'model': {
+      '_name': 'wav2vec_ctc' if family == 'wav2vec2' else 'hubert_ctc',
+      'w2v_path': '',
+      'normalize': front['normalize'],
+      'apply_mask': True,
+      **_training(model, _FINETUNING),
+      'w2v_args': before,
+    },
+    'task': {**_task(family, front), **letters},
+  }
+
+
+# -- Parts -------------------------------------------------------------------------------------
+
+
+def _labels(state: Any) -> dict[str, Fact]:
+  """How many units every dictionary has behind its special symbols, or the letters of a head."""
+  facts: dict[str, Fact] = {}
+  if not isinstance(state, Mapping):
+    return facts
+  if state.get('target_dictionary'):
+    where = 'task_state (target_dictionary)'
+    facts['vocabulary'] = Fact(tuple(state['target_dictionary']), where)
+  several = state.get('dictionaries') or []
+  if not several or 'vocabulary' in facts:
+    return facts
+  where = 'task_state (dictionaries)'
+  specials = [
+    next((i for i, s in enumerate(d) if not _SPECIAL.fullmatch(s)), len(d)) for d in several
+  ]
+  if len(set(specials)) > 1:
+    raise InputError(
+      f'{where} begin with {specials} special symbols; dictionaries with equally many can be read, '
+      'and no others.'
+    )
+  facts['specials'] = Fact(specials[0], where)
+  sets = tuple(len(d) - specials[0] for d in several)
+  facts['codes'] = Fact(sets[0] if len(sets) == 1 else sets, where)
+  for i, symbols in enumerate(several):
+    units = symbols[specials[0] :]
+    if all(s.isdecimal() for s in units) and units != [str(k) for k in range(len(units))]:
+      warnings.warn(
+        f'{where}: set {i} has its units in another order than 0, 1, 2 …; here unit k is the row k '
+        'behind the special symbols, so number the labels of further training in that order.',
+        stacklevel=3,
+      )
+  return facts
 
 
 def cfg_model(cfg: Plain) -> Plain:

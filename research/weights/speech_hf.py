@@ -9,6 +9,7 @@ folder, what does not show in the arrays is taken from the files beside, see
 
 import dataclasses
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -157,8 +158,19 @@ def infer(
     raise InputError(f'{rows.where} is {rows.value}, but lm_head.weight has {len(head)} rows.')
   if rows and head is not None and not {'blank'} & (set(stated.facts) | set(given)):
     raise InputError('config.json says no pad_token_id, which is the blank of CTC: give blank=….')
+  fairseq = {plain(k): x for k, x in arrays.items()}
+  bias = stated.facts.get('conv_bias')
+  has = 'feature_extractor.conv_layers.0.0.bias' in fairseq
+  if family.name == 'hubert' and bias and bias.value != has:
+    # Folders of HuBERT large have a config.json that says so, and no such arrays.
+    warnings.warn(
+      f'{bias.where} says conv_bias={bias.value!r}, but the file has '
+      f'{"some" if has else "none"}: the arrays count.',
+      stacklevel=3,
+    )
+    stated = stated._replace(facts={k: v for k, v in stated.facts.items() if k != 'conv_bias'})
   return speech.infer_plain(
-    {plain(k): x for k, x in arrays.items()},
+    fairseq,
     given,
     stated,
     family,

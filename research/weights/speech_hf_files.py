@@ -121,14 +121,7 @@ def compose(model: Any, family: str) -> dict[str, dict[str, Any]]:
     **{key: value for key, value in _ONLY.items() if value is not None},
     'conv_dim': [model.channels] * 7,
     'num_feat_extract_layers': 7,
-    'hidden_dropout': model.dropout,
-    'attention_dropout': model.attention_dropout,
-    'activation_dropout': model.activation_dropout,
-    'feat_proj_dropout': model.input_dropout,
-    'layerdrop': model.layer_drop,
-    # Without either there is no vector for masked frames there.
-    'mask_time_prob': model.mask_prob if model.mask_embedding else 0.0,
-    'mask_feature_prob': model.channel_prob if model.mask_embedding else 0.0,
+    **_training(model, family),
   }
   files = {'config.json': config}
   files['preprocessor_config.json'] = {
@@ -145,6 +138,35 @@ def compose(model: Any, family: str) -> dict[str, dict[str, Any]]:
     config |= {'vocab_size': len(symbols), 'pad_token_id': model.blank}
     files['vocab.json'] = {symbol: i for i, symbol in enumerate(symbols)}
   return files
+
+
+def _training(model: Any, family: str) -> dict[str, Any]:
+  """Rates and masks of training there: none is left to that library's defaults, which are not
+  those of the published recipes."""
+  # Without either there is no vector for masked frames there.
+  masks = model.mask_embedding
+  said = {
+    'hidden_dropout': model.dropout,
+    'attention_dropout': model.attention_dropout,
+    'activation_dropout': model.activation_dropout,
+    'feat_proj_dropout': model.input_dropout,
+    'final_dropout': getattr(model, 'head_dropout', 0.0),
+    'layerdrop': model.layer_drop,
+    'apply_spec_augment': bool(masks),
+    'mask_time_prob': model.mask_prob if masks else 0.0,
+    'mask_time_length': model.mask_length,
+    'mask_time_min_masks': model.min_masks,
+    'mask_feature_prob': model.channel_prob if masks else 0.0,
+    'mask_feature_length': model.channel_length,
+    # Clips whose transcript does not fit count 0, as in `objectives.supervised` and in fairseq.
+    'ctc_zero_infinity': True,
+  }
+  if family != 'wavlm':
+    said['mask_feature_min_masks'] = 0
+  if hasattr(model, 'negatives'):
+    # What the quantiser sees has the rate of the encoder's input; see `models/wav2vec2.py`.
+    said |= {'num_negatives': model.negatives, 'feat_quantizer_dropout': model.input_dropout}
+  return said
 
 
 def _mapping(files: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:

@@ -26,16 +26,16 @@ def head_rules(model: nn.Module) -> list[Rule]:
 def head_args(
   arrays: Mapping[str, np.ndarray], given: Mapping[str, Any], stated: Stated
 ) -> dict[str, Any]:
-  """Arguments of the heads. How many sets of units there are does not show in the arrays: one,
-  unless `codes` is given as a list."""
-  del stated
+  """Arguments of the heads. How many sets of units there are does not show in the arrays: as many
+  as the file has dictionaries, or else one, unless `codes` is given as a list."""
   absent = [k for k in ('label_embs_concat', 'final_proj.weight') if k not in arrays]
   if absent:
     raise InputError(f'The file holds a head of pre-training without {", ".join(absent)}.')
   rows, width = arrays['label_embs_concat'].shape
   outputs = arrays['final_proj.weight'].shape[0]
-  specials = given.get('specials', SPECIALS)
-  codes = given.get('codes')
+  said = {name: stated.facts[name].value for name in ('codes', 'specials') if name in stated.facts}
+  specials = given.get('specials', said.get('specials', SPECIALS))
+  codes = given.get('codes', said.get('codes'))
   sets = [rows - specials] if codes is None else [codes] if isinstance(codes, int) else list(codes)
   if sum(sets) + specials * len(sets) != rows or min(sets) < 1:
     raise InputError(

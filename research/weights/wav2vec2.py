@@ -9,12 +9,12 @@ import numpy as np
 
 from research.errors import InputError
 from research.models.wav2vec2 import SIZES
-from research.weights import speech
-from research.weights.speech_cfg import describe
+from research.weights import speech, speech_cfg
+from research.weights.speech_cfg import describe, lacks
 from research.weights.stated import Stated
 from research.weights.tables import Rule, linear
 
-__all__ = ['FAMILY', 'IGNORED', 'describe', 'infer', 'rules']
+__all__ = ['FAMILY', 'IGNORED', 'compose', 'describe', 'infer', 'lacks', 'rules']
 
 IGNORED: Sequence[str] = ()
 
@@ -53,5 +53,6 @@ def head_args(
 FAMILY = speech.Family(
   'wav2vec 2.0', 'wav2vec2', SIZES, ('final_proj', 'project_q'), head_rules, head_args
 )
+compose = functools.partial(speech_cfg.compose, family=FAMILY.name)
 rules = functools.partial(speech.rules, family=FAMILY)
 infer = functools.partial(speech.infer, family=FAMILY)

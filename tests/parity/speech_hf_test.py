@@ -231,6 +231,39 @@ def test_folders(tmp_path, kind, layered):
     assert (ours.model.vocabulary, ours.model.blank) == (symbols, 3)
 
 
+TRAINING = dict(
+  hidden_dropout=0.11, attention_dropout=0.12, activation_dropout=0.13, feat_proj_dropout=0.14,
+  layerdrop=0.15, mask_time_prob=0.45, mask_time_length=7, mask_time_min_masks=3,
+  mask_feature_prob=0.2, mask_feature_length=5, mask_feature_min_masks=0, apply_spec_augment=True,
+)  # fmt: skip
+OURS = dict(
+  dropout=0.11, attention_dropout=0.12, activation_dropout=0.13, input_dropout=0.14,
+  layer_drop=0.15, mask_prob=0.45, mask_length=7, min_masks=3, channel_prob=0.2, channel_length=5,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('name', ['wav2vec2', 'wav2vec2_ctc', 'hubert_ctc', 'wavlm_ctc'])
+def test_training_there_goes_on_as_here(name):
+  """No rate, mask or count that a model has is left to the defaults of transformers."""
+  transformers = pytest.importorskip('transformers')
+  start, family = next(pair for pair in FAMILIES.items() if name.startswith(pair[1]))
+  kind = getattr(transformers, f'{start}Config')
+  ctc = name.endswith('_ctc')
+  own = dict(head_dropout=0.21) if ctc else dict(negatives=9)
+  model = models.get(name)(size='tiny', **OURS, **own)
+  want = {**TRAINING, 'ctc_zero_infinity': True}
+  want |= dict(final_dropout=0.21) if ctc else dict(num_negatives=9, feat_quantizer_dropout=0.14)
+  content = releases.get(f'{family}_hf').compose(model)['config.json']
+  known = set(kind().to_dict())
+  if 'mask_feature_min_masks' not in known:
+    del want['mask_feature_min_masks']
+  config = kind.from_dict(json.loads(json.dumps(content)))
+  assert {k: getattr(config, k) for k in want} == want
+  # What it has beside is not of training, or is the same here.
+  left = {k for k in known if any(w in k for w in ('drop', 'mask', '_prob', 'negatives', 'zero'))}
+  assert left <= set(content) | {'feat_quantizer_dropout', 'num_negatives'}
+
+
 def test_normalised_as_its_feature_extractor_does():
   transformers = pytest.importorskip('transformers')
   pytest.importorskip('torch')

@@ -135,3 +135,22 @@ def test_sets_of_units_that_do_not_fit_the_vectors():
   with pytest.raises(InputError, match='without label_embs_concat'):
     convert('hubert', arrays, heads=2)
   assert np.isfinite(vectors).all()
+
+
+@pytest.mark.parametrize('has', [False, True])
+def test_arrays_say_whether_convolutions_of_hubert_have_biases(tmp_path, has):
+  """Folders of HuBERT large declare some that are not there."""
+  _, made = make('hubert', 'encoder', **{**LAYERED, 'conv_bias': has})
+  arrays, files, _ = releases.revert_files('hubert_hf', made, filled(made))
+  files['config.json']['conv_bias'] = not has
+  save_file(arrays, tmp_path / 'model.safetensors')
+  for name, content in files.items():
+    (tmp_path / name).write_text(json.dumps(content))
+  with pytest.warns(
+    UserWarning, match=rf'\(conv_bias\) says conv_bias={not has}, but the file has'
+  ):
+    ours = load(tmp_path, release='hubert_hf')
+  assert ours.model.conv_bias == has
+  check_identical(revert('hubert_hf', ours.model, ours.variables), arrays)
+  with pytest.warns(UserWarning), pytest.raises(InputError, match=r'conv_bias=.* was given, but'):
+    load(tmp_path, release='hubert_hf', conv_bias=not has)

@@ -369,3 +369,11 @@ def test_training_that_is_not_known_is_said():
   ):
     cfg = {**CFG, 'mask_selection': 'normal', 'cross_sample_negatives': 5}
     from_cfg(quantised(), {'model': cfg})
+
+
+def test_a_dropout_of_its_own_for_the_quantiser_is_said():
+  with pytest.warns(UserWarning, match=r'dropout_features=0\.25 \(dropout_input is 0\.1 and'):
+    model = from_cfg(
+      quantised(), {'model': {**CFG, 'dropout_input': 0.1, 'dropout_features': 0.25}}
+    )
+  assert model.input_dropout == 0.1
