@@ -118,6 +118,15 @@ def test_any_length_is_cut_without_a_gap():
     assert len(pieces) == 1 or pieces[-2].first + system.window < frames
 
 
+def test_half_an_hour_in_a_file(tmp_path):
+  times = round(1800 / (len(LONG) / 10)) + 1
+  soundfile.write(tmp_path / 'long.wav', np.tile(speak(LONG), times), RATE)
+  found = transcriber(window=40.0, overlap=5.0).transcribe(tmp_path / 'long.wav')
+  assert found.seconds > 1800 and found.text == (LONG * times).strip()
+  last = found.words[-1]
+  assert last.word == 'SEED' and found.seconds - 0.7 < last.start < last.end <= found.seconds
+
+
 def test_joining_by_hand():
   a, b, c = (np.full((6, 1), x, np.float32) for x in (1, 2, 3))
   joined = transcribing.join([(0, a), (4, b), (8, c[:3])], 2)
