@@ -13,6 +13,11 @@ python -m launch.embed --model=runs/hubert --units=units/layer6 --durations --in
 
 --units is a codebook of the model's frames (see launch.label_kmeans): --out holds the units of
 every clip, .tsv, .jsonl or .npz, see `research/evals/unit_files.py`.
+
+python -m launch.embed --model=runs/vq_wav2vec --codes --input=my/folder --out=codes.tsv
+
+--codes writes the codes of a vq-wav2vec, a line a clip, "g0-g1" a frame, see
+`research/evals/code_files.py`.
 """
 
 from absl import flags
@@ -46,6 +51,7 @@ WINDOW = flags.DEFINE_float(
 UNITS = flags.DEFINE_string('units', None, 'Write units of this codebook, not embeddings.')
 DEDUPLICATE = flags.DEFINE_bool('deduplicate', False, 'A run of one unit counts as one.')
 DURATIONS = flags.DEFINE_bool('durations', False, 'Deduplicate, and say how long each unit lasts.')
+CODES = flags.DEFINE_bool('codes', False, "Write the codes of the model's own codebook instead.")
 OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace the file if it is there.')
 MAX_BAD = flags.DEFINE_float(
   'max_bad_fraction', 0.5, 'Share of unreadable files that stops the run.'
@@ -63,9 +69,14 @@ def main(argv):
   from research import weights
   from research.audio import clips
   from research.errors import InputError
-  from research.evals import embeddings, export, jobs, unit_files
+  from research.evals import code_files, embeddings, export, jobs, unit_files
 
-  if UNITS.value:
+  if CODES.value:
+    jobs.writable(str(OUT.value), code_files.SUFFIXES, OVERWRITE.value)
+    for name in ('pool', 'seconds', 'layers', 'units', 'deduplicate', 'durations'):
+      if flags.FLAGS[name].present:
+        raise InputError(f'--{name} does not go with --codes, which are of every frame.')
+  elif UNITS.value:
     jobs.writable(str(OUT.value), unit_files.SUFFIXES, OVERWRITE.value)
     for name in ('pool', 'seconds'):
       if flags.FLAGS[name].present:
@@ -78,6 +89,9 @@ def main(argv):
   if WINDOW.value:
     source = clips.windows(source, WINDOW.value)
   loaded = weights.load(str(MODEL.value), release=RELEASE.value)
+  if CODES.value:
+    _write_codes(loaded, source)
+    return
   embedder = embeddings.from_model(loaded.model, loaded.variables, loaded.name, loaded.fingerprint)
   if UNITS.value:
     _write_units(embedder, source, jax.process_index() == 0)
@@ -138,6 +152,25 @@ def _write_units(embedder, source, first):
   shutil.rmtree(folder)
   more = f', {left} left out' if left else ''
   print(f'{out}: {done["clips"]} clips, {done["units"]} units{more}', flush=True)
+
+
+def _write_codes(loaded, source):
+  """Codes of every clip into the file."""
+  from research.evals import code_files
+
+  done = code_files.write_codes(
+    loaded.model,
+    loaded.variables,
+    source,
+    str(OUT.value),
+    overwrite=OVERWRITE.value,
+    max_bad_fraction=MAX_BAD.value,
+  )
+  if done:
+    left = f', {len(done["skipped"])} left out' if done['skipped'] else ''
+    print(f'{OUT.value!s}: {done["clips"]} clips, {done["frames"]} frames{left}', flush=True)
+    for name, reason in done['skipped'].items():
+      print(f'  {name}: {reason}', flush=True)
 
 
 if __name__ == '__main__':
