@@ -50,6 +50,7 @@ def get_config(arg='base_10h'):
       size=size,
       mask_prob=0.75,
       mask_length=10,
+      mask_rows=16,
       channel_prob=0.5,
       channel_length=64,
       activation_dropout=0.1,

@@ -20,7 +20,8 @@ Hardware of the authors: 128 GPUs (large), 256 (x-large). Word errors on test cl
 
 Numbers: fairseq's hubert_large_librivox.yaml and hubert_xlarge_librivox.yaml: crops of 250,000
 samples, 900,000 samples a GPU (large), 360,000 (x-large), 400,000 updates. Batches here are 464 and
-368 whole crops of 15.6 s.
+368 whole crops of 15.6 s; three clips in a row (large), as many as a GPU had, get equal numbers of
+masked frames.
 """
 
 import ml_collections
@@ -53,6 +54,7 @@ def get_config(arg='large'):
     args=dict(
       size='xlarge' if huge else 'large',
       codes=500,
+      mask_rows=1 if huge else 3,
       label_rate=50.0,
       dtype='bfloat16',
       scan_layers=True,

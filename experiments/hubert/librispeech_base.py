@@ -22,9 +22,10 @@ Hardware of the authors: 32 GPUs. Fine-tuned on 10 hours, the model of the secon
 
 Numbers: fairseq's examples/hubert/config/pretrain/hubert_base_librispeech.yaml and the paper: crops
 of 250,000 samples, 1.4 million samples a GPU, 250,000 updates in the first iteration and 400,000 in
-the second. Batches here are 176 whole crops of 15.6 s. Clips under two seconds are left out, and
-nothing is padded: fairseq crops a batch to its shortest clip, here every clip is cropped to the
-longest of eight lengths that it fills.
+the second. Batches here have 224 clips: of LibriSpeech's 12.3 s as much audio as that, of the
+longest crops a quarter more. Clips under two seconds are left out, and nothing is padded: fairseq
+crops a batch to its shortest clip, here every clip is cropped to the longest of eight lengths that
+it fills. Six clips in a row, about what a GPU had there, get equal numbers of masked frames.
 """
 
 import ml_collections
@@ -49,7 +50,7 @@ def get_config(arg='it1'):
     crop='random',
     buckets=8,
     fill='crop',
-    batch_size=176,
+    batch_size=224,
     num_threads=16,
   )
   config.model = dict(
@@ -58,6 +59,7 @@ def get_config(arg='it1'):
       size='base',
       codes=500 if second else 100,
       label_rate=50.0 if second else 100.0,
+      mask_rows=6,
       dtype='bfloat16',
     ),
   )

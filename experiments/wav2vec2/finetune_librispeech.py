@@ -18,8 +18,9 @@ Word errors on test clean / other to expect, 4-gram language model: base 10 min 
 1.8 / 3.3 (the paper). Without one, base 960 h: 3.4 / 8.6 (its model card). Not reproduced here: the
 data is not ours to ship.
 
-Numbers: fairseq's examples/wav2vec/config/finetuning, 1,600 seconds of audio an update on 8 GPUs.
-Batches here are 128 clips of like length, which is the same on average (12.3 s a clip).
+Numbers: fairseq's examples/wav2vec/config/finetuning: 1,600 seconds of audio an update, 1,920 for
+vox_960h. Batches here are 128 and 160 clips of like length, which is the same on average (12.3 s a
+clip). Clips in a row, as many as a GPU had (16, large 6), get equal numbers of masked frames.
 """
 
 import ml_collections
@@ -69,7 +70,7 @@ def get_config(arg='base_100h'):
     # The longest clip of LibriSpeech has 35 s.
     seconds=36.0,
     buckets=12,
-    batch_size=128,
+    batch_size=160 if variant == 'vox_960h' else 128,
     num_threads=16,
   )
   config.model = dict(
@@ -78,6 +79,7 @@ def get_config(arg='base_100h'):
       size='large_lv60' if size == 'vox' else 'base',
       mask_prob=mask_prob,
       mask_length=10,
+      mask_rows=6 if size == 'vox' else 16,
       channel_prob=channel_prob,
       channel_length=64,
       activation_dropout=0.1,

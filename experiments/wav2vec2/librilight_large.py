@@ -16,7 +16,8 @@ Not reproduced here: the data is not ours to ship.
 
 Numbers: fairseq's examples/wav2vec/config/pretraining/wav2vec2_large_librivox.yaml: audio
 normalised, crops of 320,000 samples, 2.7 hours a batch (here 480 whole crops of 20 s), no dropout,
-no penalty on the features. Peak learning rate and updates are the paper's, 3e-4 and 600,000, which
+no penalty on the features; three clips in a row, as many as a GPU had, get equal numbers of masked
+frames. Peak learning rate and updates are the paper's, 3e-4 and 600,000, which
 the released model has; that file says 5e-3 and a million.
 """
 
@@ -44,7 +45,7 @@ def get_config(arg=''):
   )
   config.model = dict(
     name='wav2vec2',
-    args=dict(size='large_lv60', dtype='bfloat16', scan_layers=True, remat=True),
+    args=dict(size='large_lv60', mask_rows=3, dtype='bfloat16', scan_layers=True, remat=True),
   )
   config.objective = dict(
     name='wav2vec2_contrastive', args=dict(kappa=0.1, diversity=0.1, penalty=0.0)

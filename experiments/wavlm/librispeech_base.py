@@ -14,7 +14,9 @@ Hardware of the authors: 32 GPUs. Encoders are compared on SUPERB (the paper, ta
 reproduced here: the data is not ours to ship.
 
 Numbers: the paper, section 5, and microsoft/UniSpeech: HuBERT base's recipe with 350 seconds a GPU,
-400,000 updates. Batches here are 720 whole crops of 15.6 s.
+400,000 updates. Batches here have 896 clips: of LibriSpeech's 12.3 s as much audio as that, of the
+longest crops a quarter more. 22 clips in a row, about what a GPU had, get equal numbers of masked
+frames.
 """
 
 import ml_collections
@@ -38,12 +40,13 @@ def get_config(arg='base'):
     crop='random',
     buckets=8,
     fill='crop',
-    batch_size=720,
+    batch_size=896,
     num_threads=16,
   )
   config.augment = [dict(name='mix_utterances', args=dict(prob=0.2))]
   config.model = dict(
-    name='wavlm', args=dict(size='base', codes=500, label_rate=50.0, dtype='bfloat16')
+    name='wavlm',
+    args=dict(size='base', codes=500, label_rate=50.0, mask_rows=22, dtype='bfloat16'),
   )
   config.objective = dict(name='masked_units', args=dict(tau=0.1, masked=1.0, penalty=10.0))
   # Weight decay on every parameter, norms and biases too, as fairseq's Adam has it.

@@ -53,6 +53,7 @@ def get_config(arg='base_plus'):
     args=dict(
       size='large' if large else 'base_plus',
       codes=500,
+      mask_rows=46 if large else 22,
       label_rate=50.0,
       dtype='bfloat16',
       scan_layers=large,

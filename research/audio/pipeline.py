@@ -39,6 +39,7 @@ def train_batches(
   symbols: Sequence[str] = text.LETTERS,
   units: Spec = None,
   noise: Source | None = None,
+  moments: bool = False,
   weights: str | Sequence[float] | np.ndarray | None = None,
   seed: int = 0,
   shuffle: bool = True,
@@ -56,7 +57,9 @@ def train_batches(
   [b], the clip's place in `source`; `valid` bool [b], always True; with `label`, `label` i32 [b] or
   f32 [b, c]; with `transcript`, `tokens` i32 [b, u], -1 behind the end; with `units`, `units` i32
   [b, u, g], one to each of the g label sets for every unit of t samples, -1 where there is none
-  (behind a clip's end too); with `noise`, `noise` f32 [b, t] and `noise_mask` bool [b, t]. All of
+  (behind a clip's end too); with `noise`, `noise` f32 [b, t] and `noise_mask` bool [b, t]; with
+  `moments`, `audio_moments` f32 [b, 2], mean and variance of the clip of a crop, NaN of a whole
+  clip. All of
   it depends on the seed and the number of the batch only. A clip that cannot be decoded, or that is
   not the one its units were made from, is replaced by another one, chosen by the seed, and recorded
   in `bad_files`.
@@ -79,6 +82,7 @@ def train_batches(
     noise: clips of which a random one, cropped at random, comes with every 8 rows: few rows
       are mixed with noise, and decoding is what input costs. Bad ones are listed in
       bad_noise.jsonl beside the list of `bad_files`.
+    moments: whether a model normalises crops by their clips, which are then read whole.
     weights: draw clips with replacement by these weights, one a clip; 'balanced' for
       `plan.label_weights` of the label column.
     seed: of order, crops, draws and substitutes.
@@ -135,6 +139,7 @@ def train_batches(
     labels=_Labels.of(source, label),
     tokens=Tokens.of(source, transcript, symbols),
     units=UnitRows.of(source, units, sample_rate),
+    moments=moments,
     rows=_slots(batch_size, process_index, process_count),
     bad_files=bad_files,
   )
@@ -157,6 +162,7 @@ def eval_batches(
   transcript: str | None = None,
   symbols: Sequence[str] = text.LETTERS,
   units: Spec = None,
+  moments: bool = False,
   process_index: int = 0,
   process_count: int = 1,
   bad_files: BadFiles | None = None,
@@ -178,6 +184,7 @@ def eval_batches(
     transcript: as in `train_batches`.
     symbols: as in `train_batches`.
     units: as in `train_batches`.
+    moments: as in `train_batches`.
     process_index: this process of the `process_count` of a run.
     process_count: how many processes share a global batch.
     bad_files: counts and lists bad files; None never stops.
@@ -198,6 +205,7 @@ def eval_batches(
     labels=_Labels.of(source, label),
     tokens=Tokens.of(source, transcript, symbols),
     units=UnitRows.of(source, units, sample_rate),
+    moments=moments,
     rows=_slots(batch_size, process_index, process_count),
     bad_files=bad_files if bad_files is not None else BadFiles(None, 1.0),
     substitute=False,
@@ -363,6 +371,7 @@ class _Loader:
   tokens: Tokens | None = None
   units: UnitRows | None = None
   noise: '_Loader | None' = None
+  moments: bool = False
   substitute: bool = True
 
   def __len__(self) -> int:
@@ -380,10 +389,14 @@ class _Loader:
   def read(self, batch: plan.Batch) -> dict[str, np.ndarray]:
     audio = np.zeros((len(self.rows), batch.samples), np.float32)
     lengths, starts = np.zeros((2, len(self.rows)), np.int64)
+    moments = np.full((len(self.rows), 2), np.nan, np.float32)
     index = batch.rows[self.rows].astype(np.int32)
     for i, slot in enumerate(self.rows):
       if index[i] >= 0:
-        index[i], starts[i], lengths[i] = self._fill(audio[i], batch, int(slot), int(index[i]))
+        index[i], crop = self._fill(audio[i], batch, int(slot), int(index[i]))
+        if crop is not None:
+          starts[i], lengths[i] = crop.start, len(crop.audio)
+          moments[i] = crop.moments or np.nan
     self.bad_files.check()
     valid = lengths > 0
     index = np.maximum(index, 0)
@@ -397,13 +410,17 @@ class _Loader:
       out['label'] = self.labels[index]
     if self.tokens is not None:
       out['tokens'] = self.tokens.padded(index, valid, batch.samples / self.sample_rate)
+    if self.moments:
+      out['audio_moments'] = moments
     if self.units is not None:
       out['units'] = self.units.cropped(index, starts, lengths, batch.samples)
     return out
 
-  def _fill(self, out: np.ndarray, batch: plan.Batch, slot: int, row: int) -> tuple[int, int, int]:
-    """Decodes `row`, or a substitute, into `out`; returns the row taken, where in the clip its
-    crop starts, and how long that is."""
+  def _fill(
+    self, out: np.ndarray, batch: plan.Batch, slot: int, row: int
+  ) -> tuple[int, decode.Crop | None]:
+    """Decodes `row`, or a substitute, into `out`; returns the row taken and its crop, if there is
+    one."""
     reason = ''
     for attempt in range(ATTEMPTS):
       seconds = len(out) / self.sample_rate
@@ -414,7 +431,7 @@ class _Loader:
       try:
         crop = self._decode(row, batch, slot, len(out))
         out[: len(crop.audio)] = crop.audio
-        return row, crop.start, len(crop.audio)
+        return row, crop
       except decode.AudioError as error:
         # An evaluation goes on whatever is bad: with the wrong units it would measure nothing.
         if not self.substitute and isinstance(error, OtherAudio):
@@ -422,7 +439,7 @@ class _Loader:
         reason = str(error)
         self.bad_files.record(self.source.id(row), error.where, error.reason)
       if not self.substitute:
-        return row, 0, 0
+        return row, None
       self.bad_files.check()
       row = self.batches.substitute(batch, slot, attempt)
     raise InputError(
@@ -436,7 +453,12 @@ class _Loader:
     example = self.source[row]
     step = 1 if self.units is None else self.units.hop
     crop = decode.crop(
-      example, sample_rate=self.sample_rate, samples=samples, place=place, step=step
+      example,
+      sample_rate=self.sample_rate,
+      samples=samples,
+      place=place,
+      step=step,
+      moments=self.moments,
     )
     if self.units is not None:
       self.units.demand_same(row, crop.total, example.where)

@@ -128,7 +128,7 @@ def _layer(folder: Path, number: int, clips: int, checksum: int | None) -> np.nd
   array = np.load(folder / f'layer_{number:02d}.npy', mmap_mode='r', allow_pickle=False)
   if array.ndim != 2 or len(array) != clips or array.dtype != np.float32:
     raise ValueError(f'it holds {array.dtype} {array.shape}')
-  if checksum is not None and zlib.crc32(array) != checksum:
+  if checksum is not None and zlib.crc32(array.data) != checksum:
     raise ValueError('its numbers are not those that were written')
   return array
 
@@ -180,7 +180,7 @@ def _finish(folder: Path, arrays: dict[int, np.memmap], valid: np.ndarray, meta:
   sums = _checksums(folder)
   for i, array in arrays.items():
     array.flush()
-    sums[str(i)] = zlib.crc32(array)
+    sums[str(i)] = zlib.crc32(array.data)
     os.replace(folder / f'layer_{i:02d}.partial.npy', folder / f'layer_{i:02d}.npy')
   np.save(folder / 'valid.partial.npy', valid)
   os.replace(folder / 'valid.partial.npy', folder / 'valid.npy')

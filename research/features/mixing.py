@@ -163,7 +163,8 @@ def mix_utterances(
   Args:
     key: random key.
     batch: with `audio`, `audio_mask`, and with noise_prob also `noise`, `noise_mask` (of
-      `config.data.noise`). Everything but `audio` stays as it is, labels and units too.
+      `config.data.noise`). Everything but `audio` stays as it is, labels and units too
+      (`audio_moments` are forgotten where a clip is mixed).
     prob: that a clip is mixed. 0.2 in the paper, 0.5 by default in the published task.
     noise_prob: that a mixed clip is mixed with noise. 0 for WavLM Base, 0.1 for Base+ and Large.
     snr: from and to how many dB the clip's power is above that of another clip.
@@ -202,4 +203,8 @@ def mix_utterances(
     divisor=divisor,
   )
   mixed = mix_stretches(batch['audio'], batch['audio_mask'], draws, noise, noise_mask)
-  return {**batch, 'audio': mixed}
+  out = {**batch, 'audio': mixed}
+  if 'audio_moments' in batch:
+    # As published, a mixed crop is normalised anew, by itself.
+    out['audio_moments'] = jnp.where(draws.mixed[:, None], jnp.nan, batch['audio_moments'])
+  return out

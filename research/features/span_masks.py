@@ -24,7 +24,7 @@ def span_mask(
   min_masks: int = 2,
   overlap: bool = True,
   space: int = 1,
-  equal_counts: bool = True,
+  equal_rows: int = 1,
   cut: bool = False,
 ) -> Bool[Array, 'b n']:
   """Frames to mask: about `prob` / `length` spans a frame, each of `length` frames.
@@ -37,13 +37,16 @@ def span_mask(
     min_masks: fewest spans of a clip.
     overlap: whether spans may overlap; if not, those that find no room are left out.
     space: frames between spans that do not overlap, at least.
-    equal_counts: as many masked frames in every clip as in the one with fewest (clips without real
-      frames do not count), by dropping single frames at random.
+    equal_rows: of so many clips in a row each gets as many masked frames as the one with fewest
+      (clips without real frames do not count), by dropping single frames at random. In fairseq
+      these are the clips of one GPU, five or so: the more there are, the fewer frames are left. 1:
+      every clip keeps its own.
     cut: spans may start at every real frame and end with the clip (fairseq's masked language model,
       data/mask_tokens_dataset.py), instead of fitting into it.
 
   Returns:
-    the mask. Unless spans are cut, the last real frame of a clip is never masked, as published.
+    the mask. Unless spans are cut, the last real frame of a clip is never masked, as published, but
+    in clips too short for their spans.
   """
   b, n = real.shape
   rounding, starting, dropping = jax.random.split(key, 3)
@@ -57,10 +60,11 @@ def span_mask(
     most = max(int(prob * n / length) + 1, min_masks)
     mask = _apart(starting, size, spans, length, space, n, most)
   mask &= real
-  if not equal_counts:
+  if equal_rows == 1:
     return mask
   counts = jnp.where(size > 0, mask.sum(axis=1), n)
-  fewest = jnp.broadcast_to(counts.min(), (b,))
+  parts = jnp.pad(counts, (0, -b % equal_rows), constant_values=n).reshape(-1, equal_rows)
+  fewest = jnp.repeat(parts.min(axis=1), equal_rows, total_repeat_length=parts.size)[:b]
   return _first(jax.random.uniform(dropping, (b, n)), mask, fewest)
 
 

@@ -24,7 +24,8 @@ class Waveform:
   Attributes:
     sample_rate: Hz.
     normalise: every clip to zero mean and unit variance over its real samples, as models with layer
-      norm in their convolutions expect (fairseq's `normalize`, fairseq_cli's task setting).
+      norm in their convolutions expect (fairseq's `normalize`, fairseq_cli's task setting). A crop
+      is normalised by the whole clip, where training gives its moments.
     epsilon: added to the variance; fairseq's layer norm has 1e-5, transformers' extractor 1e-7.
     window, hop: samples that a frame of the model's convolutions sees, and samples from one frame
       to the next. The model sets them (see `of_stem`); the default is 25 ms and 20 ms at 16 kHz:
@@ -100,16 +101,29 @@ class Waveform:
     return {k: (mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]}
 
   def __call__(
-    self, audio: Float[Array, 'b t'], audio_mask: Bool[Array, 'b t']
+    self,
+    audio: Float[Array, 'b t'],
+    audio_mask: Bool[Array, 'b t'],
+    moments: Float[Array, 'b 2'] | None = None,
   ) -> Float[jax.Array, 'b t']:
-    """The waveform, 0 behind the mask; raises InputError below one frame."""
+    """The waveform, 0 behind the mask; raises InputError below one frame.
+
+    Args:
+      audio, audio_mask: clips; real samples come first.
+      moments: mean and variance of the clips that crops are from; NaN where a row is its own.
+    """
     self.check(audio.shape[1])
     x = jnp.where(audio_mask, audio, 0.0)
     if not self.normalise:
       return x
     count = jnp.maximum(audio_mask.astype(jnp.float32).sum(axis=1, keepdims=True), 1.0)
-    centred = jnp.where(audio_mask, x - x.sum(axis=1, keepdims=True) / count, 0.0)
+    mean = x.sum(axis=1, keepdims=True) / count
+    centred = jnp.where(audio_mask, x - mean, 0.0)
     variance = jnp.square(centred).sum(axis=1, keepdims=True) / count
+    if moments is not None:
+      given = ~jnp.isnan(moments[:, :1])
+      centred = jnp.where(given & audio_mask, x - moments[:, :1], centred)
+      variance = jnp.where(given, moments[:, 1:], variance)
     return centred * jax.lax.rsqrt(variance + self.epsilon)
 
   def frames(self, samples: int) -> int:

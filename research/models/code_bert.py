@@ -244,7 +244,7 @@ class CodeBert(nn.Module):
       drawn = dict(
         span_mask=span_mask(
           spans, real, prob=self.mask_prob, length=self.mask_length, min_masks=0,
-          equal_counts=False, cut=True,
+          cut=True,
         ),
         replace_draws=jax.random.uniform(replace, (b, n)),
         random_codes=jax.random.randint(random, codes.shape, 0, self.embedding.shape[1]),

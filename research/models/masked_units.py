@@ -94,7 +94,9 @@ class MaskedUnits(speech.SpeechEncoder):
     units = self._units(batch)
     # As published, clips end with their units; else frames without one are no targets.
     most = units.shape[1] // int(self.ratio) if self.padding == 'published' else None
-    features, real, normed = self._frames(batch['audio'], batch['audio_mask'], most)
+    features, real, normed = self._frames(
+      batch['audio'], batch['audio_mask'], most, batch.get('audio_moments')
+    )
     mask = self._spans(batch, real)
     encoded = self._encode(normed, real, mask, train, self._channels(batch, len(mask)))
     layers.next_update(self, self.updates, train)

@@ -67,6 +67,9 @@ class SpeechEncoder(nn.Module):
       none.
     mask_prob, mask_length, min_masks, mask_overlap, mask_space: of the masks over frames, see
       `features.span_mask`.
+    mask_rows: so many clips in a row get equal numbers of masked frames, and of channels. fairseq
+      does so with the clips of a GPU, which have one length in its pre-training; 1 suits batches of
+      many lengths, where a short clip would take the masks of the long ones.
     mask_embedding: whether there is a vector for masked frames. Models that were configured without
       masks over frames have none: then `mask_prob` is 0, and no such mask may be given.
     channel_prob, channel_length: of the masks over the channels of the transformer's input.
@@ -103,6 +106,7 @@ class SpeechEncoder(nn.Module):
   min_masks: int = 2
   mask_overlap: bool = True
   mask_space: int = 1
+  mask_rows: int = 1
   mask_embedding: bool = True
   channel_prob: float = 0.0
   channel_length: int = 64
@@ -141,6 +145,8 @@ class SpeechEncoder(nn.Module):
         f'{self.TITLE} got mask_prob={self.mask_prob} without mask_embedding: nothing can stand '
         'for masked frames. Give mask_prob=0.0.'
       )
+    if self.mask_rows < 1:
+      raise InputError(f'{self.TITLE} got mask_rows={self.mask_rows}; give 1 or more.')
     self._demand_multiple('width', 'heads')
     self._demand_multiple('width', 'tap_groups')
     if self.buckets and (self.buckets < 4 or self.max_distance <= self.buckets // 4):
@@ -189,11 +195,12 @@ class SpeechEncoder(nn.Module):
     audio: Float[AnyArray, 'b t'],
     audio_mask: Bool[AnyArray, 'b t'],
     most: int | None = None,
+    moments: Float[AnyArray, 'b 2'] | None = None,
   ):
-    """Convolutional features (the first `most` of them), which are real, and the features
-    normed."""
+    """Convolutional features (the first `most` of them), which are real, and the features normed;
+    `moments` of the clips that the audio is cropped from."""
     audio, audio_mask = jnp.asarray(audio), jnp.asarray(audio_mask)
-    features, real = self.extractor(self.frontend(audio, audio_mask), audio_mask)
+    features, real = self.extractor(self.frontend(audio, audio_mask, moments), audio_mask)
     features, real = features[:, :most], real[:, :most]
     if self.BLOCKS and self.padding == 'published':
       real = block_frames(audio_mask, features.shape[1])
@@ -237,6 +244,7 @@ class SpeechEncoder(nn.Module):
       min_masks=self.min_masks,
       overlap=self.mask_overlap,
       space=self.mask_space,
+      equal_rows=self.mask_rows,
     )
 
   def _masked_places(
@@ -262,6 +270,7 @@ class SpeechEncoder(nn.Module):
       prob=self.channel_prob,
       length=self.channel_length,
       min_masks=0,
+      equal_rows=self.mask_rows,
     )
 
   # -- Views -----------------------------------------------------------------------------------

@@ -81,7 +81,9 @@ class SpeechCTC(speech.SpeechEncoder):
       [b, n, d]; 'layers', 'positions', 'embedding' [b, d] as in pre-training.
     """
     batch = jax.tree.map(jnp.asarray, dict(batch))
-    _, real, normed = self._frames(batch['audio'], batch['audio_mask'])
+    _, real, normed = self._frames(
+      batch['audio'], batch['audio_mask'], moments=batch.get('audio_moments')
+    )
     mask = channels = None
     if train:
       mask = self._spans(batch, real) if self.mask_prob or 'span_mask' in batch else None

@@ -107,7 +107,9 @@ class Wav2Vec2(speech.SpeechEncoder):
       'embedding' [b, d]: mean of the real frames, whose spread tells a collapse.
     """
     batch = jax.tree.map(jnp.asarray, dict(batch))
-    features, real, normed = self._frames(batch['audio'], batch['audio_mask'])
+    features, real, normed = self._frames(
+      batch['audio'], batch['audio_mask'], moments=batch.get('audio_moments')
+    )
     mask = self._spans(batch, real)
     channels = self._channels(batch, len(mask))
     encoded = self._encode(normed, real, mask, train, channels)

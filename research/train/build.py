@@ -339,8 +339,14 @@ def train_batches(
     process_count=process_count,
     bad_files=bad_files,
     symbols=getattr(model, 'vocabulary', text.LETTERS),
+    moments=normalises(model),
     **{name: data[name] for name in names},
   )
+
+
+def normalises(model: Any) -> bool:
+  """Whether a model normalises the waveform."""
+  return bool(getattr(getattr(model, 'frontend', None), 'normalise', False))
 
 
 def _demand_units(model: Any, data: Mapping[str, Any]) -> None:

@@ -133,7 +133,12 @@ def make_train_step(
   def step(state: State, batch: Batch) -> tuple[State, Metrics]:
     key = jax.random.fold_in(state.key, state.step)
     for i, transform in enumerate(augment):
-      batch = transform(jax.random.fold_in(key, 1000 + i), batch)
+      changed = dict(transform(jax.random.fold_in(key, 1000 + i), batch))
+      # What a clip was before says nothing of other audio.
+      kept = [changed.get(name) is batch.get(name) for name in ('audio', 'audio_moments')]
+      if kept == [False, True]:
+        changed.pop('audio_moments', None)
+      batch = changed
     grads, variables, seen_teacher, metrics = gradient(state, batch, key)
 
     # Update, then follow with the teacher.

@@ -55,6 +55,7 @@ def _batches(run: Run, data: Mapping[str, Any], rows: Any, shard: bool = True) -
     transcript=data['transcript'],
     units=data['units'],
     symbols=getattr(run.model, 'vocabulary', text.LETTERS),
+    moments=build.normalises(run.model),
     process_index=jax.process_index() if shard else 0,
     process_count=jax.process_count() if shard else 1,
     num_threads=data['num_threads'],

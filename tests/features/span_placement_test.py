@@ -37,7 +37,7 @@ def starts(masks):
 def test_without_overlap_the_statistics_are_those_of_the_recursion(size, prob, length, space):
   n, padded = size + 20, 30
   real = np.arange(n) < np.array([[size], [size - padded]])
-  args = dict(prob=prob, length=length, min_masks=2, overlap=False, space=space, equal_counts=False)
+  args = dict(prob=prob, length=length, min_masks=2, overlap=False, space=space)
   draw = jax.jit(jax.vmap(lambda key: span_mask(key, jnp.asarray(real), **args)))
   ours = np.asarray(draw(jax.random.split(jax.random.key(0), DRAWS)))
   assert not ours[:, ~real].any()
@@ -61,8 +61,26 @@ def test_without_overlap_the_statistics_are_those_of_the_recursion(size, prob, l
 
 def test_counts_are_equal_without_overlap_too():
   real = jnp.arange(120) < jnp.array([[120], [90], [60]])
-  mask = span_mask(jax.random.key(3), real, prob=0.6, length=10, overlap=False)
+  mask = span_mask(jax.random.key(3), real, prob=0.6, length=10, overlap=False, equal_rows=3)
   assert len(set(np.asarray(mask.sum(1)).tolist())) == 1 and not (mask & ~real).any()
+
+
+def test_counts_are_equal_among_neighbours_alone():
+  """How much is hidden of a clip must not depend on how many clips a batch has."""
+  real = jnp.ones((352, 781), bool)
+  share = {
+    rows: np.asarray(
+      span_mask(jax.random.key(0), real, prob=0.65, length=10, equal_rows=rows)
+    ).mean()
+    for rows in (1, 6, 352)
+  }
+  # fairseq's own, one clip and six a GPU; of all 352 clips the one with fewest hides less.
+  assert abs(share[1] - 0.490) < 0.004 and abs(share[6] - 0.462) < 0.004 and share[352] < 0.44
+  # The last part has fewer clips, and one without frames does not count.
+  some = jnp.arange(100) < jnp.array([100] * 5 + [0, 100, 40])[:, None]
+  counts = np.asarray(span_mask(jax.random.key(1), some, prob=0.65, length=10, equal_rows=3).sum(1))
+  assert len(set(counts[:3])) == 1 and len(set(counts[[3, 4]])) == 1 and counts[5] == 0
+  assert counts[6] == counts[7] < min(counts[:5])
 
 
 def test_no_spans_when_none_are_asked_for():

@@ -352,7 +352,7 @@ def test_bert_reads_long_clips_in_windows():
 def test_cut_spans_start_at_5_percent_of_the_frames_and_end_with_the_clip():
   """Without replacement 1000 frames have 50 starts: 1 - (1 - 50 / 1000)^10 are covered, 40 %."""
   real = jnp.ones((64, 1000), bool)
-  args = dict(prob=0.5, length=10, min_masks=0, equal_counts=False, cut=True)
+  args = dict(prob=0.5, length=10, min_masks=0, cut=True)
   mask = np.asarray(span_mask(jax.random.key(0), real, **args))
   assert 0.39 < mask.mean() < 0.413
   starts = (mask & ~np.pad(mask, ((0, 0), (1, 0)))[:, :-1]).sum(axis=1)

@@ -19,7 +19,7 @@ def drawn(setting) -> tuple[np.ndarray, np.ndarray]:
     prob=setting['mask_prob'],
     length=setting['mask_length'],
     min_masks=setting['min_masks'],
-    equal_counts=setting['require_same_masks'],
+    equal_rows=b if setting['require_same_masks'] else 1,
   )
   one = jax.jit(jax.vmap(lambda key: span_mask(key, jnp.asarray(real), **args)))
   masks = np.asarray(one(jax.random.split(jax.random.key(0), DRAWS)))

@@ -1,0 +1,114 @@
+"""Crops are normalised by the whole clip, as fairseq does: from disk to the convolutions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from research.audio import decode
+from research.audio.pipeline import eval_batches, train_batches
+from research.features.augment import AUGMENTATIONS
+from research.features.waveform import Waveform
+from research.models.hubert import Hubert
+from research.train import build
+from research.train.state import init_state
+from research.train.step import make_train_step
+from tests.train.toy import Toy, batch_of, squared
+
+LENGTHS = [0.3, 0.1, 0.5]
+
+
+def published(clip):
+  """Layer norm over a waveform, without weights."""
+  clip = clip.astype(np.float64)
+  return (clip - clip.mean()) / np.sqrt(clip.var() + 1e-5)
+
+
+@pytest.mark.parametrize('rate', [16_000, 8000])
+def test_a_crop_of_the_whole_with_its_moments(make_source, rate):
+  source = make_source([0.5])
+  whole = decode.decode(source[0], sample_rate=rate)
+  args = dict(sample_rate=rate, samples=1000, place=0.3, step=7)
+  plain, told = decode.crop(source[0], **args), decode.crop(source[0], **args, moments=True)
+  assert plain.moments is None and told[1:3] == plain[1:3]
+  np.testing.assert_allclose(told.audio, plain.audio, atol=1e-6)
+  np.testing.assert_allclose(told.moments, (whole.mean(), whole.var()), rtol=1e-4, atol=1e-8)
+  long = decode.crop(source[0], **{**args, 'samples': 10_000}, moments=True)
+  assert long.moments is None and len(long.audio) == len(whole)
+
+
+@pytest.mark.parametrize('evaluation', [False, True])
+def test_what_the_model_sees_is_a_part_of_the_normalised_clip(make_source, evaluation):
+  source = make_source(LENGTHS)
+  args = dict(batch_size=3, moments=True)
+  if evaluation:
+    batches = eval_batches(source, max_seconds=0.25, lengths=1, **args)
+  else:
+    batches = train_batches(source, seconds=0.25, **args)
+  batch = next(iter(batches))
+  seen = np.asarray(
+    Waveform(normalise=True)(*(batch[k] for k in ('audio', 'audio_mask', 'audio_moments')))
+  )
+  for row, i in enumerate(batch['index']):
+    whole = decode.decode(source[i], sample_rate=16_000)
+    assert np.isnan(batch['audio_moments'][row]).all() == (LENGTHS[i] <= 0.25)
+    n = int(batch['audio_mask'][row].sum())
+    windows = np.lib.stride_tricks.sliding_window_view(whole, n)
+    (start,) = np.flatnonzero((windows == batch['audio'][row, :n]).all(axis=1))[:1]
+    wanted = published(whole)[start : start + n]
+    np.testing.assert_allclose(seen[row, :n], wanted, atol=2e-5)
+    assert not seen[row, n:].any()
+  assert 'audio_moments' not in next(iter(train_batches(source, batch_size=3, seconds=0.25)))
+
+
+def test_training_asks_for_moments_where_the_model_normalises(make_source):
+  source = make_source(LENGTHS)
+  data = {**build.DATA, 'batch_size': 2, 'seconds': 0.25, 'units': None}
+  args = dict(process_index=0, process_count=1, bad_files=None)
+  for normalise in (False, True):
+    model = Toy()
+    object.__setattr__(model, 'frontend', Waveform(normalise=normalise))
+    batch = next(iter(build.train_batches(data, source, model=model, **args)))
+    assert ('audio_moments' in batch) == normalise
+  assert build.normalises(Hubert(size='large')) and not build.normalises(Hubert())
+
+
+def test_moments_do_not_outlive_the_audio_that_they_are_of():
+  batch = {**batch_of(), 'audio_moments': jnp.ones((len(batch_of()['audio']), 2))}
+  seen = {}
+
+  def objective(out, batch):
+    seen['moments'] = 'audio_moments' in batch
+    return squared(out, batch)
+
+  optimizer = optax.sgd(0.1)
+  state = init_state(Toy(), optimizer, batch, 0, False)
+
+  def trace(*augment):
+    step = make_train_step(
+      Toy(), objective, optimizer, schedule=lambda s: jnp.float32(0.1), augment=augment
+    )
+    jax.eval_shape(step, state, batch)
+    return seen['moments']
+
+  louder = lambda key, batch: {**batch, 'audio': 2.0 * batch['audio']}  # noqa: E731
+  labels = lambda key, batch: {**batch, 'label': batch['target']}  # noqa: E731
+  told = lambda key, batch: {**louder(key, batch), 'audio_moments': batch['audio_moments'] + 1}  # noqa: E731
+  assert trace() and trace(labels) and trace(told)
+  assert not trace(louder) and not trace(labels, louder)
+
+
+def test_a_mixed_clip_is_normalised_by_itself():
+  rng = np.random.default_rng(0)
+  audio = jnp.asarray(rng.standard_normal((64, 400)), jnp.float32)
+  batch = {
+    'audio': audio,
+    'audio_mask': jnp.ones(audio.shape, bool),
+    'audio_moments': jnp.ones((64, 2)),
+  }
+  out = AUGMENTATIONS['mix_utterances'](jax.random.key(0), batch, prob=0.5)
+  mixed = np.isnan(np.asarray(out['audio_moments'])).all(axis=1)
+  changed = (np.asarray(out['audio']) != np.asarray(audio)).any(axis=1)
+  # A stretch of no samples changes nothing.
+  assert 15 < mixed.sum() < 49 and not (changed & ~mixed).any() and (changed & mixed).any()
