@@ -61,7 +61,7 @@ class Embedder:
   def with_statistics(self, mean: float, std: float) -> 'Embedder':
     """The same system normalised by these; only where `takes_statistics`."""
     model = self.apply.model.with_statistics(mean, std)  # type: ignore[attr-defined]
-    return dataclasses.replace(self, apply=_Apply(model), frontend=model.frontend)
+    return dataclasses.replace(self, apply=ModelApply(model), frontend=model.frontend)
 
   def pooling(self, asked: str | None) -> str:
     """The pooling that is used where `asked` is asked for; None asks for the usual one."""
@@ -142,7 +142,7 @@ class Embedder:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Apply:
+class ModelApply:
   """`embed` of a module; equal for equal modules, so that their programs are compiled once."""
 
   model: Any
@@ -182,7 +182,7 @@ def from_model(
   longest = getattr(model, 'MAX_SECONDS', None)
   return Embedder(
     name,
-    _Apply(model),
+    ModelApply(model),
     variables,
     model.frontend,
     weights,

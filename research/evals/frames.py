@@ -18,6 +18,7 @@ from research.errors import InputError
 from research.evals import embeddings
 from research.evals.embeddings import Embedder, digest
 from research.features.frontend import Frontend
+from research.features.waveform import Waveform
 
 # fairseq, dump_hubert_feature.py: max_chunk.
 PIECE_SAMPLES = 1_600_000
@@ -36,6 +37,8 @@ class Frames:
     window: samples that a frame stands for.
     context: frames on both sides that a frame depends on; a piece of a clip is read with so many
       more. 0 for models, whose pieces are run by themselves as in fairseq.
+    epsilon: clips are normalised as a whole with this beside their variance before they are cut;
+      the embedder then takes them as they are. None leaves them alone.
   """
 
   embedder: Embedder
@@ -43,6 +46,7 @@ class Frames:
   hop: int
   window: int
   context: int = 0
+  epsilon: float | None = None
 
   @property
   def name(self) -> str:
@@ -114,7 +118,14 @@ def of_model(embedder: Embedder, layer: str | int) -> Frames:
   if len(found) != 1:
     raise InputError(f'--layer={layer}: one layer is clustered; give its number, or last.')
   hop, window = _grid(embedder)
-  return Frames(embedder, found[0], hop, window)
+  frontend = embedder.frontend
+  if not isinstance(frontend, Waveform) or not frontend.normalise:
+    return Frames(embedder, found[0], hop, window)
+  model = embedder.apply.model  # type: ignore[attr-defined]
+  model = model.clone(frontend=dataclasses.replace(frontend, normalise=False))
+  # Its front-end stays: it is what the frames are of.
+  embedder = dataclasses.replace(embedder, apply=embeddings.ModelApply(model))
+  return Frames(embedder, found[0], hop, window, epsilon=frontend.epsilon)
 
 
 def _grid(embedder: Embedder) -> tuple[int, int]:
@@ -195,7 +206,9 @@ def pieces(source: Source, frames: Frames) -> Pieces:
       for c, f, s in zip(clips, first, several)
     ],
     columns={},
-    locate=_Locate(source, clips, np.where(several, first, -1), np.where(last, -1, length), rate),
+    locate=_Locate(
+      source, clips, np.where(several, first, -1), np.where(last, -1, length), rate, frames.epsilon
+    ),
     seconds=length / rate,
   )
   keep = np.where(last, np.iinfo(np.int64).max // 2, size)
@@ -214,16 +227,26 @@ class _Locate:
   first: Int[np.ndarray, 'pieces']  # -1 for a whole clip
   length: Int[np.ndarray, 'pieces']  # -1 to the end
   sample_rate: int
+  epsilon: float | None
 
   def __call__(self, row: int) -> dict[str, Any]:
     whole = int(self.clips[row])
     fields = self.source.table.locate(int(self.source.rows[whole]))
-    if self.first[row] < 0:
+    if self.first[row] < 0 and self.epsilon is None:
       return fields
-    audio: Float[np.ndarray, 't'] = decode.decode(
-      Example(id=self.source.id(whole), columns={}, **fields),
-      sample_rate=self.sample_rate,
-      start_seconds=int(self.first[row]) / self.sample_rate,
-      seconds=None if self.length[row] < 0 else int(self.length[row]) / self.sample_rate,
-    )
+    example = Example(id=self.source.id(whole), columns={}, **fields)
+    audio: Float[np.ndarray, 't']
+    first, length = max(int(self.first[row]), 0), int(self.length[row])
+    if self.epsilon is None:
+      audio = decode.decode(
+        example,
+        sample_rate=self.sample_rate,
+        start_seconds=first / self.sample_rate,
+        seconds=None if length < 0 else length / self.sample_rate,
+      )
+    else:
+      audio = decode.decode(example, sample_rate=self.sample_rate)
+      mean, variance = audio.mean(dtype=np.float64), audio.var(dtype=np.float64)
+      audio = audio[first : None if length < 0 else first + length]
+      audio = ((audio - mean) / np.sqrt(variance + self.epsilon)).astype(np.float32)
     return {'array': audio, 'sample_rate': self.sample_rate}

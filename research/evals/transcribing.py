@@ -2,7 +2,8 @@
 
 A chunk is a window of whole frames; neighbours share an overlap, in whose middle their logits are
 joined, so that every frame that counts has heard half the overlap on both sides. Memory holds some
-minutes of audio, however long the files are. Letters: b batch, t samples, n frames, v symbols.
+minutes of audio, however long the files are. A model that normalises clips does so with every
+chunk, as transformers' pipeline. Letters: b batch, t samples, n frames, v symbols.
 """
 
 import concurrent.futures

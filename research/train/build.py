@@ -19,6 +19,7 @@ from research.audio import pipeline, sources, text, unit_rows
 from research.audio.bad_files import BadFiles
 from research.errors import InputError, unknown
 from research.features import augment
+from research.features.waveform import Waveform
 from research.train import optim
 
 DATA: dict[str, Any] = dict(
@@ -346,7 +347,8 @@ def train_batches(
 
 def normalises(model: Any) -> bool:
   """Whether a model normalises the waveform."""
-  return bool(getattr(getattr(model, 'frontend', None), 'normalise', False))
+  frontend = getattr(model, 'frontend', None)
+  return isinstance(frontend, Waveform) and frontend.normalise
 
 
 def _demand_units(model: Any, data: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from research import models
 from research.audio import decode
 from research.audio.pipeline import eval_batches, train_batches
 from research.features.augment import AUGMENTATIONS
@@ -72,6 +73,7 @@ def test_training_asks_for_moments_where_the_model_normalises(make_source):
     batch = next(iter(build.train_batches(data, source, model=model, **args)))
     assert ('audio_moments' in batch) == normalise
   assert build.normalises(Hubert(size='large')) and not build.normalises(Hubert())
+  assert not build.normalises(models.get('audio_mae')())
 
 
 def test_moments_do_not_outlive_the_audio_that_they_are_of():

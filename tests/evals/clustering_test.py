@@ -4,6 +4,7 @@ import dataclasses
 import weakref
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -312,6 +313,37 @@ def test_frames_of_a_waveform_model_are_those_of_its_front_end():
   found = frames.of_model(embeddings.random_init(wav2vec2), '1')
   assert (found.hop, found.window) == (wav2vec2.frontend.hop, wav2vec2.frontend.window)
   assert [found.count(n) for n in (found.window - 1, found.window)] == [0, 1]
+
+
+def test_pieces_of_a_clip_are_normalised_by_the_whole(monkeypatch):
+  from research import models
+  from research.audio.clips import Source, Table
+  from research.evals import embeddings
+
+  sizes = dict(channels=16, width=16, depth=1, heads=2, hidden=32, tap_groups=4)
+  of = lambda normalise: frames.of_model(  # noqa: E731
+    embeddings.random_init(
+      models.get('wav2vec2')(size='tiny', frontend=dict(normalise=normalise), **sizes)
+    ),
+    '1',
+  )
+  found, plain = of(True), of(False)
+  assert found.epsilon == 1e-5 and plain.epsilon is None
+  assert found.about()['frontend']['normalise'] and found.fingerprint() != plain.fingerprint()
+  monkeypatch.setattr(frames, 'PIECE_SAMPLES', 400 + 320 * 9)
+  audio = np.random.default_rng(0).normal(0.1, 0.01, 10_000).astype(np.float32)
+  audio[:5000] *= 5  # loud, then quiet
+  source = Source(Table('memory', ['a'], {}, lambda _: dict(array=audio, sample_rate=16_000)))
+  pieces = [decode(e, sample_rate=16_000) for e in frames.pieces(source, found).source]
+  wanted = (audio - audio.mean(dtype=np.float64)) / np.sqrt(audio.var(dtype=np.float64) + 1e-5)
+  assert [len(p) for p in pieces] == [3280, 3280, 3280, 400]
+  for i, piece in enumerate(pieces):
+    np.testing.assert_allclose(piece, wanted[i * 3200 :][: len(piece)], atol=1e-6)
+  # The model takes them as they are.
+  first, mask = jnp.asarray(pieces[0][None]), jnp.ones((1, 3280), bool)
+  args = found.embedder.variables, first
+  same = jax.jit(plain.embedder.apply)(*args, mask)[0]
+  np.testing.assert_array_equal(jax.jit(found.embedder.apply)(*args, mask)[0], same)
 
 
 def test_codebooks_come_back_and_are_checked(tmp_path):
