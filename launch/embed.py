@@ -13,6 +13,11 @@ python -m launch.embed --model=runs/hubert --units=units/layer6 --durations --in
 
 --units is a codebook of the model's frames (see launch.label_kmeans), or of MFCC with --model=mfcc:
 --out holds the units of every clip, .tsv, .jsonl or .npz, see `research/evals/unit_files.py`.
+
+python -m launch.embed --model=runs/vq_wav2vec --codes --input=my/folder --out=codes.tsv
+
+--codes writes the codes of a vq-wav2vec, a line a clip, "g0-g1" a frame, see
+`research/evals/code_files.py`.
 """
 
 from pathlib import Path
@@ -54,6 +59,7 @@ DTYPE = flags.DEFINE_enum(
 )
 DEDUPLICATE = flags.DEFINE_bool('deduplicate', False, 'A run of one unit counts as one.')
 DURATIONS = flags.DEFINE_bool('durations', False, 'Deduplicate, and say how long each unit lasts.')
+CODES = flags.DEFINE_bool('codes', False, "Write the codes of the model's own codebook instead.")
 OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace the file if it is there.')
 MAX_BAD = flags.DEFINE_float(
   'max_bad_fraction', 0.5, 'Share of unreadable files that stops the run.'
@@ -71,18 +77,24 @@ def main(argv):
   from research import weights
   from research.audio import clips
   from research.errors import InputError
-  from research.evals import embeddings, export, jobs, unit_files
+  from research.evals import code_files, embeddings, export, jobs, unit_files
 
-  if UNITS.value:
+  if CODES.value:
+    jobs.writable(str(OUT.value), code_files.SUFFIXES, OVERWRITE.value)
+    for name in ('pool', 'seconds', 'layers', 'units', 'dtype', 'deduplicate', 'durations'):
+      if flags.FLAGS[name].present:
+        raise InputError(f'--{name} does not go with --codes, which are of every frame.')
+  elif UNITS.value:
     jobs.writable(str(OUT.value), unit_files.SUFFIXES, OVERWRITE.value)
     for name in ('pool', 'seconds'):
       if flags.FLAGS[name].present:
         raise InputError(f'--{name} is for embeddings: --units are of every frame.')
   elif DEDUPLICATE.value or DURATIONS.value:
     raise InputError('--deduplicate and --durations are of units: give --units, a codebook.')
-  elif flags.FLAGS['dtype'].present or MODEL.value == 'mfcc':
-    what = '--model=mfcc' if MODEL.value == 'mfcc' else '--dtype'
-    raise InputError(f'{what} is for units: give --units, a codebook.')
+  elif flags.FLAGS['dtype'].present:
+    raise InputError('--dtype is for units: give --units, a codebook.')
+  elif MODEL.value == 'mfcc':
+    raise InputError('--model=mfcc is for units: give --units, a codebook.')
   else:
     export.check_out(str(OUT.value), OVERWRITE.value)
   source = open_input(INPUT.value, split=SPLIT.value, root=DATA_ROOT.value)
@@ -95,6 +107,9 @@ def main(argv):
     _write_units(source, first)
     return
   loaded = weights.load(str(MODEL.value), release=RELEASE.value)
+  if CODES.value:
+    _write_codes(loaded, source)
+    return
   embedder = embeddings.from_model(loaded.model, loaded.variables, loaded.name, loaded.fingerprint)
   done = export.export(
     embedder,
@@ -149,6 +164,25 @@ def _write_units(source, first):
   shutil.rmtree(folder)
   more = f', {left} left out' if left else ''
   print(f'{out}: {done["clips"]} clips, {done["units"]} units{more}', flush=True)
+
+
+def _write_codes(loaded, source):
+  """Codes of every clip into the file."""
+  from research.evals import code_files
+
+  done = code_files.write_codes(
+    loaded.model,
+    loaded.variables,
+    source,
+    str(OUT.value),
+    overwrite=OVERWRITE.value,
+    max_bad_fraction=MAX_BAD.value,
+  )
+  if done:
+    left = f', {len(done["skipped"])} left out' if done['skipped'] else ''
+    print(f'{OUT.value!s}: {done["clips"]} clips, {done["frames"]} frames{left}', flush=True)
+    for name, reason in done['skipped'].items():
+      print(f'  {name}: {reason}', flush=True)
 
 
 if __name__ == '__main__':

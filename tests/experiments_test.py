@@ -1,8 +1,9 @@
-"""Every experiment builds at its published size; each model trains a step on the built-in
-corpus."""
+"""Every experiment and variant builds at its published size; each model trains a step on the
+built-in corpus."""
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ import soundfile
 
 from research.audio import sources, units
 from research.errors import InputError
-from research.train import build, optim, selection, sharding
+from research.train import build, health, optim, selection, sharding
 from research.train.state import STREAMS, init_state
 from tests.evals import toy
 from tests.launch import runner
@@ -23,21 +24,36 @@ EVERY = sorted((ROOT / 'experiments').glob('*/*.py'))
 # Some describe a row of trainings (launch.hubert_iterations), each by the file of its own.
 FILES = [f for f in EVERY if not f.stem.endswith('_iterations')]
 MODEL, MSE = dict(name='audio_mae', args={}), dict(name='masked_patch_mse', args={})
-# Published numbers of parameters, by experiment: specification and upstream logs.
+# Published numbers of parameters, by experiment and variant: specification and upstream logs.
 PARAMETERS = {
   'audio_mae/audioset_base': 136_336_128,
   'audio_mae/finetune_audioset20k': 85_659_407,
   'audio_mae/finetune_audioset2m': 85_659_407,
   # Encoder 5,321,856; projector 9,449,728; predictor 2,109,696.
   'byol_a/audioset_v1': 16_881_280,
-  'hubert/librispeech_base': 94_595_200,  # 94,697,600 with the 500 units of the second iteration
+  'hubert/librispeech_base': 94_595_200,
+  'hubert/librispeech_base:it2': 94_697_600,
   'hubert/librilight_large': 316_609_408,
+  'hubert/librilight_large:xlarge': 964_321_664,
   'vq_wav2vec/librispeech_gumbel': 34_063_488,
+  'vq_wav2vec/librispeech_gumbel:kmeans': 33_014_272,
   'wav2vec/librispeech_large': 32_537_088,
   'wav2vec2/librilight_large': 317_390_592,
   'wav2vec2/librispeech_base': 95_044_608,
+  # Not published. That of Libri-Light's model, which has biases in seven convolutions of 512 and
+  # norms after seven of them, where this one has no biases and a norm after the first.
+  'wav2vec2/librispeech_base:large': 317_390_592 - 7 * 512 - 6 * 2 * 512,
+  # Encoders of 94,381,936 and 315,453,120, and HuBERT's heads: a projection and 504 units.
   'wavlm/librispeech_base': 94_707_824,
+  'wavlm/mix94k': 94_707_824,
+  'wavlm/mix94k:large': 315_453_120 + 768 * (1024 + 1) + 768 * 504,
 }
+# Variants that are put together, of which docstrings name the parts.
+COMBINED = {'audio_mae/audioset_base': ['base,global']}
+# What no shape depends on, beside rates.
+FREE = ('freeze_updates', 'mask_rows', 'mask_length')
+# What a step logs whatever the objective.
+LOGGED = {'loss', 'grad_norm', 'learning_rate', 'finite', 'audio_samples'}
 
 
 def name_of(file):
@@ -49,6 +65,36 @@ def load(file):
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
+
+
+def variants(file):
+  """The default one, '', and those that the docstring or a table of recipes names, but debug."""
+  module = load(file)
+  named = re.findall(r'(?:`|\.py):(\w+)|\b(\w+_\d+[mh])\b', module.__doc__)
+  found = {a or b for a, b in named} | set(getattr(module, 'RECIPES', ()))
+  return ['', *sorted(found - {'debug'}), *COMBINED.get(name_of(file), ())]
+
+
+def labelled(file, variant):
+  return f'{name_of(file)}:{variant}' if variant else name_of(file)
+
+
+def different():
+  """(file, variant) of every experiment, those left out whose program another one has too; slow
+  where neither the default nor a published number asks for it."""
+  for file in FILES:
+    seen = []
+    for variant in variants(file):
+      config = load(file).get_config(*[variant] * bool(variant)).to_dict()
+      args = config['model']['args'].items()
+      shape = {k: v for k, v in args if not isinstance(v, float) and k not in FREE}
+      program = [shape, config['model']['name'], config['objective'], config['data'].get('label')]
+      if program in seen:
+        continue
+      seen.append(program)
+      quick = not variant or labelled(file, variant) in PARAMETERS
+      marks = () if quick else pytest.mark.slow
+      yield pytest.param(file, variant, id=labelled(file, variant), marks=marks)
 
 
 def example(config):
@@ -87,9 +133,10 @@ def units_of(path, args):
   return path
 
 
-@pytest.mark.parametrize('file', FILES, ids=name_of)
-def test_builds_at_full_size(file):
-  config = build.complete(load(file).get_config())
+@pytest.mark.parametrize(('file', 'variant'), list(different()))
+def test_builds_at_full_size(file, variant):
+  own = load(file).get_config(*[variant] * bool(variant))
+  config = build.complete(own)
   total, epoch = build.length(config, 100_000)
   schedule = optim.make_schedule(config['optim'], total, epoch)
   model = build.model(config)
@@ -97,8 +144,8 @@ def test_builds_at_full_size(file):
   batch = example(config)
   shapes = jax.eval_shape(lambda: init_state(model, optimizer, batch, 0, bool(config['teacher'])))
   count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes.params))
-  if name_of(file) in PARAMETERS:
-    assert count == PARAMETERS[name_of(file)]
+  if labelled(file, variant) in PARAMETERS:
+    assert count == PARAMETERS[labelled(file, variant)]
   rngs = {n: jax.random.key(0) for n in STREAMS}
   changing = list(shapes.variables)
   out = jax.eval_shape(
@@ -107,13 +154,37 @@ def test_builds_at_full_size(file):
   )
   if config['teacher'] and config['teacher']['forward']:
     out['teacher'] = dict(out)
-  loss, _ = jax.eval_shape(build.objective(config), out, batch)
+  objective = build.objective(config)
+  loss, metrics = jax.eval_shape(lambda *args: objective(*args), out, batch)
   assert loss.shape == () and loss.dtype == jnp.float32
+  # A limit of what is not logged would watch nothing.
+  signals = jax.eval_shape(health.signals, out)
+  assert set(own.get('watch', {})) <= LOGGED | set(metrics) | set(signals)
   # The same file's rules place every parameter on a mesh.
   mesh = sharding.make_mesh(dict(data=2, fsdp=2, tensor=2))
   layout = sharding.shardings(shapes.params, mesh)
   spread = [s for s in jax.tree.leaves(layout) if any(s.spec)]
   assert len(spread) > 10
+
+
+@pytest.mark.parametrize('file', FILES, ids=name_of)
+def test_every_variant_is_complete(file):
+  """Names, arguments and schedules; `test_builds_at_full_size` builds those that differ."""
+  for variant in variants(file):
+    config = build.complete(load(file).get_config(*[variant] * bool(variant)))
+    build.model(config)
+    build.objective(config)
+    total, epoch = build.length(config, 100_000)
+    assert float(optim.make_schedule(config['optim'], total, epoch)(total // 2)) > 0
+
+
+def test_every_published_number_is_of_a_variant():
+  built = {each.id for each in different()}
+  assert set(PARAMETERS) <= built
+  assert {
+    'wav2vec2/finetune_librispeech:vox_100h',
+    'hubert/finetune_librispeech:xlarge_10h',
+  } <= built
 
 
 @pytest.mark.parametrize('file', EVERY, ids=name_of)

@@ -77,7 +77,13 @@ def get_config(arg='large'):
   config.evals = dict(
     valid=dict(name='validation', every=5000, data=dict(split='valid', batch_size=32)),
   )
-  config.watch = dict(representation_std=dict(min=1e-3, after=50))
+  # Limits of ours, from no published run: units come about evenly, so that the commonest one, said
+  # of every frame, should be right far less often than one time in ten.
+  config.watch = dict(
+    representation_std=dict(min=1e-3, after=50),
+    accuracy=dict(min=0.1, after=20_000, patience=3),
+    grad_norm=dict(max=100.0, after=1000, patience=3),
+  )
   config.log_every = 100
   config.checkpoint = dict(every=5000, keep=2)
 

@@ -59,10 +59,13 @@ def get_config(arg='kmeans'):
   config.evals = dict(
     valid=dict(name='validation', every=5000, data=dict(split='valid', batch_size=32)),
   )
-  # A limit of ours: with fewer than ten codes in use there is nothing to predict.
+  # Limits of ours: with fewer than ten codes of a group in use there is nothing to predict, and of
+  # thousands of words (both groups' codes) the commonest is not one frame in fifty.
   config.watch = dict(
     representation_std=dict(min=1e-3, after=50),
-    code_perplexity=dict(min=10.0, after=0),
+    least_code_perplexity=dict(min=10.0, after=0),
+    accuracy=dict(min=0.02, after=20_000, patience=3),
+    grad_norm=dict(max=100.0, after=1000, patience=3),
   )
   config.log_every = 100
   config.checkpoint = dict(every=5000, keep=2)
@@ -70,7 +73,7 @@ def get_config(arg='kmeans'):
   if variant == 'debug':
     config.total_steps = 4
     config.init = None
-    config.watch.code_perplexity.min = 1.0
+    config.watch.least_code_perplexity.min = 1.0
     config.data.update(source='builtin', seconds=2.0, batch_size=4, num_threads=2)
     config.model.args.update(
       size='tiny',

@@ -3,8 +3,8 @@
 python -m launch.train --config=experiments/wav2vec2/finetune_builtin.py \
   --workdir=runs/tiny_ctc --config.init.path=runs/tiny_wav2vec2
 
-It starts from the run of builtin_tiny.py, or from nothing with --config.init=None. `:debug` is a
-few steps of a smaller model, from nothing.
+It starts from the run of builtin_tiny.py; `:scratch` starts from nothing. `:debug` is a few steps
+of a smaller model, from nothing.
 """
 
 import ml_collections
@@ -12,7 +12,9 @@ import ml_collections
 
 def get_config(arg=''):
   if arg not in ('', 'scratch', 'debug'):
-    raise ValueError(f"finetune_builtin.py has no variant {arg!r}: give nothing, or 'debug'.")
+    raise ValueError(
+      f"finetune_builtin.py has no variant {arg!r}: give nothing, 'scratch' or 'debug'."
+    )
   config = ml_collections.ConfigDict()
   config.seed = 0
   config.total_steps = 1000

@@ -16,12 +16,15 @@ variance, fairseq's 1e-5. Checkpoints are chosen by word errors on dev-other, as
 
 Word errors on test clean / other to expect, 4-gram language model: base 10 min 9.1 / 15.6, large
 10 min 4.8 / 8.2, 1 h 2.9 / 5.8, 10 h 2.6 / 4.9, 100 h 2.0 / 4.0; 960 h: base 2.1 / 4.8, large
-1.8 / 3.3 (the paper). Without one, base 960 h: 3.4 / 8.6 (its model card). Not reproduced here: the
-data is not ours to ship.
+1.8 / 3.3 (the paper). Without one, base 960 h: 3.4 / 8.6 (its model card). The large model of
+LibriSpeech's 960 hours, fine-tuned on all of them, has 2.0 / 4.1 (the paper), but no settings were
+published for that: there is no variant of it. Not reproduced here: the data is not ours to ship.
 
-Numbers: fairseq's examples/wav2vec/config/finetuning: 1,600 seconds of audio an update, 1,920 for
-vox_960h. Batches here are 128 and 160 clips of like length, which is the same on average (12.3 s a
-clip). Clips in a row, as many as a GPU had (16, large 6), get equal numbers of masked frames.
+Numbers: fairseq's examples/wav2vec/config/finetuning. Base: 2 GPUs x 4 parts an update x 3.2
+million samples (960h: 8 x 1), large: 4 x 5 x 1.28 million, which is 1,600 seconds of audio an
+update; vox_960h: 24 x 1 x 1.28 million, 1,920 seconds. Batches here are 128 and 160 clips of like
+length, which is the same on average (12.3 s a clip). Clips in a row, as many as a GPU had (16,
+large 6), get equal numbers of masked frames.
 """
 
 import ml_collections

@@ -18,6 +18,9 @@ crops of 250,000 samples, 1.6 hours a batch, 400,000 updates (base); 320,000 sam
 seconds are left out, and nothing is padded: fairseq crops a batch to its shortest clip, here every
 clip is cropped to the longest of eight lengths that it fills. Six clips in a row, about what a GPU
 had there, get equal numbers of masked frames.
+
+Perplexities, and the diversity term with them, are of the masked frames of the whole batch;
+fairseq's are of the clips of one GPU, and somewhat lower.
 """
 
 import ml_collections
@@ -64,10 +67,14 @@ def get_config(arg='base'):
   config.evals = dict(
     valid=dict(name='validation', every=5000, data=dict(split='valid', batch_size=32)),
   )
-  # Limits of ours: of 640 codes fewer than ten in use after 20,000 updates is a collapse.
+  # Limits of ours, from no published run: fewer than ten of the 320 codes of either group in use is
+  # a collapse, and 3 % is thrice the right answers that chance gives among 100 distractors.
   config.watch = dict(
     representation_std=dict(min=1e-3, after=50),
-    code_perplexity=dict(min=10.0, after=20_000),
+    least_code_perplexity=dict(min=10.0, after=20_000, patience=3),
+    least_prob_perplexity=dict(min=10.0, after=20_000, patience=3),
+    accuracy=dict(min=0.03, after=20_000, patience=3),
+    grad_norm=dict(max=100.0, after=1000, patience=3),
   )
   config.log_every = 100
   config.checkpoint = dict(every=5000, keep=2)

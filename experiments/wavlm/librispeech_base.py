@@ -10,8 +10,12 @@ python -m launch.train --config=experiments/wavlm/librispeech_base.py --workdir=
 of MFCC. Units are those of the sixth layer of HuBERT base's first iteration, 500 clusters. A clip
 in five has a stretch of another clip mixed in; the model is to predict the units of the clip alone.
 
-Hardware of the authors: 32 GPUs. Encoders are compared on SUPERB (the paper, table 1). Not
-reproduced here: the data is not ours to ship.
+Hardware of the authors: 32 GPUs. SUPERB of the released encoder (its authors' table): phone errors
+4.84, word errors 6.21 without a language model, keywords 96.79, intents 98.63, speakers 84.51,
+emotions 65.94, query by example 8.70, slots F1 89.38 and CER 22.86, verification EER 4.69,
+diarisation DER 4.83 (%); without mixing 4.85, 6.08, 96.79, 98.42, 84.39, 65.55, 7.99, 88.69, 23.43,
+4.91, 6.03. finetune_librispeech.py goes on from here. Not reproduced here: the data is not ours to
+ship.
 
 Numbers: the paper, section 5, and microsoft/UniSpeech: HuBERT base's recipe with 350 seconds a GPU,
 400,000 updates. Batches here have 896 clips: of LibriSpeech's 12.3 s as much audio as that, of the
@@ -64,7 +68,13 @@ def get_config(arg='base'):
   config.evals = dict(
     valid=dict(name='validation', every=5000, data=dict(split='valid', batch_size=32)),
   )
-  config.watch = dict(representation_std=dict(min=1e-3, after=50))
+  # Limits of ours, from no published run: units come about evenly, so that the commonest one, said
+  # of every frame, should be right far less often than one time in ten.
+  config.watch = dict(
+    representation_std=dict(min=1e-3, after=50),
+    accuracy=dict(min=0.1, after=20_000, patience=3),
+    grad_norm=dict(max=100.0, after=1000, patience=3),
+  )
   config.log_every = 100
   config.checkpoint = dict(every=5000, keep=2)
 

@@ -196,8 +196,9 @@ class CodeBert(nn.Module):
 
     Returns:
       what `objectives.prediction.masked_codes` takes: 'code_logits' [b, n, g, k], 'codes'
-      [b, n, g], 'span_mask' [b, n], 'code_perplexity' of the codes that are in use; and
-      'frame_mask', 'layers' [l, b, n, d], 'embedding' [b, d]: mean of the real frames.
+      [b, n, g], 'span_mask' [b, n], 'code_perplexity' of the codes that are in use, and
+      'least_code_perplexity', that of the group with the least; and 'frame_mask', 'layers'
+      [l, b, n, d], 'embedding' [b, d]: mean of the real frames.
     """
     batch = jax.tree.map(jnp.asarray, dict(batch))
     codes, real = self._codes(batch['audio'], batch['audio_mask'])
@@ -209,11 +210,13 @@ class CodeBert(nn.Module):
     logits = jnp.einsum('bnd,gkd->bngk', hidden, self.embedding.astype(hidden.dtype))
     weight = real.astype(jnp.float32) / jnp.maximum(real.sum().astype(jnp.float32), 1.0)
     usage = jnp.einsum('bngk,bn->gk', jax.nn.one_hot(codes, self.embedding.shape[1]), weight)
+    each = quantizers.perplexities(usage)
     return {
       'code_logits': logits.astype(jnp.float32) + self.head_bias,
       'codes': codes,
       'span_mask': mask,
-      'code_perplexity': quantizers.perplexity(usage),
+      'code_perplexity': each.sum(),
+      'least_code_perplexity': each.min(),
       'frame_mask': real,
       'layers': states,
       'embedding': waveform.mean_frames(states[-1], real),

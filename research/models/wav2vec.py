@@ -273,8 +273,9 @@ class Wav2Vec(nn.Module):
       frame by the contexts before it, 'used' [b, n, s], 'targets' [b, n, d], 'negatives' [b, n, k];
       and 'features' z [b, n, d] before the quantiser, 'layers' [l, b, n, d] of the context,
       'frame_mask' [b, n], 'embedding' [b, d]: mean of the real contexts. With a quantiser
-      'quantiser_loss', 'code_perplexity', 'codes', 'best_codes' [b, n, g]; Gumbel's
-      'code_logits', 'prob_perplexity', 'temperature'; k-means' 'encoded' [b, n, d].
+      'quantiser_loss', 'code_perplexity', 'least_code_perplexity', 'codes', 'best_codes' [b, n, g];
+      Gumbel's 'code_logits', 'prob_perplexity', 'least_prob_perplexity', 'temperature'; k-means'
+      'encoded' [b, n, d].
     """
     batch = jax.tree.map(jnp.asarray, dict(batch))
     features, real = self._frames(batch['audio'], batch['audio_mask'])
@@ -293,10 +294,12 @@ class Wav2Vec(nn.Module):
       named = {
         'quantiser_loss': found.loss,
         'code_perplexity': found.code_perplexity,
+        'least_code_perplexity': found.least_code_perplexity,
         'codes': found.codes,
         'best_codes': found.best,
         'code_logits': found.logits,
         'prob_perplexity': found.prob_perplexity,
+        'least_prob_perplexity': found.least_prob_perplexity,
         'temperature': temperature,
         'encoded': found.encoded,
       }

@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Int
 
+from research.errors import InputError
 from research.models import layers, quantizers, speech, speech_ctc, waveform
 from research.models.speech import Size
 
@@ -32,7 +34,12 @@ class Wav2Vec2(speech.SpeechEncoder):
     final_width: of the space in which context and targets are compared.
     quantise: False leaves out the quantiser: targets are a projection of the frames.
     groups, codes, code_width: of the quantiser; `code_width` is all groups together.
-    negatives: distractors of every masked frame.
+    negatives: distractors of every masked frame, from the other ones of its clip.
+    cross_sample_negatives: further ones, from the other masked frames of all clips of the batch
+      (fairseq's option; there the batch of one GPU, and a frame may meet itself).
+    codebook_negatives: further ones, any vectors of the codebook, groups drawn independently.
+    feature_dropout: of the frames that are quantised, in training (fairseq's dropout_features);
+      None: `input_dropout`, as in all published recipes.
     temperature_start, temperature_end, temperature_decay: of the Gumbel softmax, by updates.
   """
 
@@ -45,6 +52,9 @@ class Wav2Vec2(speech.SpeechEncoder):
   codes: int = 320
   code_width: int = None  # type: ignore[assignment]
   negatives: int = 100
+  cross_sample_negatives: int = 0
+  codebook_negatives: int = 0
+  feature_dropout: float = None  # type: ignore[assignment]
   temperature_start: float = 2.0
   temperature_end: float = None  # type: ignore[assignment]
   temperature_decay: float = 0.999995
@@ -52,6 +62,18 @@ class Wav2Vec2(speech.SpeechEncoder):
   def __post_init__(self):
     super().__post_init__()
     self._demand_multiple('code_width', 'groups')
+    if self.feature_dropout is None:
+      object.__setattr__(self, 'feature_dropout', self.input_dropout)
+    kinds = ('negatives', 'cross_sample_negatives', 'codebook_negatives')
+    counts = {name: getattr(self, name) for name in kinds}
+    if min(counts.values()) < 0 or not any(counts.values()):
+      named = ', '.join(f'{name}={value!r}' for name, value in counts.items())
+      raise InputError(f'wav2vec 2.0 got {named}: give none below 0, and one above.')
+    if self.codebook_negatives and not self.quantise:
+      raise InputError(
+        f'wav2vec 2.0 got codebook_negatives={self.codebook_negatives} and quantise=False: there '
+        'is no codebook to draw from. Give codebook_negatives=0.'
+      )
 
   def _figures(self, table: dict[str, Any]) -> dict[str, Any]:
     own = table['final_width'] if self.final_width is None else self.final_width
@@ -73,7 +95,9 @@ class Wav2Vec2(speech.SpeechEncoder):
     Args:
       batch: 'audio' [b, t], 'audio_mask' [b, t]. Draws may be given: 'span_mask' [b, n] (shorter or
         longer is as good; m is n then), 'negative_draws' int [b, m or more, k] below (masked
-        frames - 1), 'gumbel_noise' [b, m or more, g, k]; else rngs 'mask' and 'noise' give them.
+        frames - 1), 'cross_negative_draws' int [b, m or more, k] below (those of the batch - 1),
+        'codebook_draws' int [b, m or more, k, g] below `codes`, 'gumbel_noise' [b, m or more, g,
+        codes]; else rngs 'mask' and 'noise' give them. Clips with 'valid' [b] False are no others.
       train: dropout, Gumbel noise and the update counter act.
 
     Returns:
@@ -90,7 +114,7 @@ class Wav2Vec2(speech.SpeechEncoder):
     channels = self._channels(batch, len(mask))
     encoded = self._encode(normed, real, mask, train, channels)
     places, used = self._masked_places(batch, mask)
-    hidden = waveform.drop(self, speech.take(normed, places), self.input_dropout, train)
+    hidden = waveform.drop(self, speech.take(normed, places), self.feature_dropout, train)
 
     out: dict[str, Any] = {}
     updates = layers.next_update(self, self.updates, train)
@@ -106,8 +130,16 @@ class Wav2Vec2(speech.SpeechEncoder):
         'code_logits': found.logits,
         'prob_perplexity': found.prob_perplexity,
         'code_perplexity': found.code_perplexity,
+        'least_prob_perplexity': found.least_prob_perplexity,
+        'least_code_perplexity': found.least_code_perplexity,
         'num_codes': self.groups * self.codes,
       }
+    if self.cross_sample_negatives:
+      out['cross_negatives'] = self._draw_across(batch, used)
+    if self.codebook_negatives:
+      drawn = self._draw_codes(batch, used)
+      vectors = self.quantizer.vectors(drawn)
+      out |= {'codebook_codes': drawn, 'codebook_targets': self.project_targets(vectors)}
     context = speech.take(encoded['tokens'], places)
     return out | {
       'context': self.project_context(context.astype(jnp.float32)),
@@ -123,6 +155,34 @@ class Wav2Vec2(speech.SpeechEncoder):
       'embedding': waveform.mean_frames(encoded['tokens'], real),
       **encoded,
     }
+
+  def _draw_across(self, batch: Mapping[str, Any], used: Bool[Array, 'b m']) -> Int[Array, 'b m k']:
+    """For every place other used ones of the batch, uniform with replacement; place i of clip j
+    has the number j m + i. Where there is no other one, it is one that is not used."""
+    b, m = used.shape
+    used = used & batch['valid'][:, None] if 'valid' in batch else used
+    flat = used.reshape(b * m)
+    draws = batch.get('cross_negative_draws')
+    if draws is None:
+      shape = (b, m, self.cross_sample_negatives)
+      others = jnp.maximum(flat.sum() - 1, 1)
+      draws = jax.random.randint(waveform.draw_key(self, 'mask'), shape, 0, others)
+    # Draws count the used places in a row, without the own one.
+    own = jnp.cumsum(flat).reshape(b, m, 1) - 1
+    draws = draws[:, :m]
+    draws = draws + (draws >= own).astype(draws.dtype)
+    order = jnp.argsort(~flat, stable=True)
+    return jnp.take(order, draws, mode='fill', fill_value=b * m)
+
+  def _draw_codes(
+    self, batch: Mapping[str, Any], used: Bool[Array, 'b m']
+  ) -> Int[Array, 'b m k g']:
+    """For every place codes of any vectors."""
+    b, m = used.shape
+    if 'codebook_draws' in batch:
+      return batch['codebook_draws'][:, :m]
+    shape = (b, m, self.codebook_negatives, self.groups)
+    return jax.random.randint(waveform.draw_key(self, 'mask'), shape, 0, self.codes)
 
 
 class Wav2Vec2CTC(speech_ctc.SpeechCTC):

@@ -80,12 +80,14 @@ def draw_others(
   module: nn.Module, batch: Mapping[str, Any], used: Bool[Array, 'b m'], count: int
 ) -> Int[Array, 'b m k']:
   """For every place `count` other used ones of the same clip, uniform with replacement: by the
-  batch's 'negative_draws' (below the number of others), or by rng 'mask'."""
+  batch's 'negative_draws' (below the number of others), or by rng 'mask'. Used places come first.
+  A clip's only one has no others: it gets the place after it, which is not used, or not there."""
   b, m = used.shape
   draws = batch.get('negative_draws')
   if draws is None:
     others = jnp.maximum(used.sum(axis=1) - 1, 1)[:, None, None]
-    draws = jax.random.randint(draw_key(module, 'mask'), (b, m, count), 0, others)
+    key = draw_key(module, 'mask') if count else jax.random.key(0)
+    draws = jax.random.randint(key, (b, m, count), 0, others)
   draws = draws[:, :m]
   return draws + (draws >= jnp.arange(m)[None, :, None]).astype(draws.dtype)
 

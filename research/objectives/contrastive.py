@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from research.errors import InputError
-
 EPSILON = 1e-8  # torch.cosine_similarity
+PERPLEXITIES = (
+  'code_perplexity', 'prob_perplexity', 'least_code_perplexity', 'least_prob_perplexity',
+)  # fmt: skip
 
 
 def wav2vec2_contrastive(
@@ -26,15 +27,22 @@ def wav2vec2_contrastive(
   Args:
     out: 'context' c and 'targets' q [b, m, f] at masked frames; 'used' [b, m], which of the m
       places hold one; 'negatives' int [b, m, k], places of the distractors in the same clip;
-      'codes' [b, m, g]; 'prob_perplexity', 'code_perplexity', 'num_codes'; 'feature_penalty', mean
-      square of the convolutions' output. Places with the codes of the positive are no distractors.
+      'feature_penalty', mean square of the convolutions' output. With a quantiser 'codes'
+      [b, m, g], 'num_codes', 'prob_perplexity', 'code_perplexity' and the least of a group of each;
+      without one there is no diversity term. Where there are more distractors: 'cross_negatives'
+      int [b, m, k], place i of clip j as j m + i; 'codebook_targets' [b, m, k, f] and their
+      'codebook_codes' [b, m, k, g].
     batch: rows with 'valid' [b] False (fillers) do not count.
     kappa, diversity, penalty: temperature of the similarity and weights of the extra losses, as
       fairseq's logit_temp and loss_weights.
 
+  No distractors are: those with the codes (without a quantiser: the vector) of the positive, and
+  places that hold no masked frame, which are drawn where a clip has only one. A frame for which all
+  places drawn are of the latter kind is left out of the loss.
+
   Returns:
     loss a masked frame (fairseq's sum over its sample_size), and metrics; 'sample_size' is the
-    number of masked frames.
+    number of masked frames that have distractors.
   """
   c, q = (out[name].astype(jnp.float32) for name in ('context', 'targets'))
   used = out['used']
@@ -42,35 +50,54 @@ def wav2vec2_contrastive(
     used &= batch['valid'][:, None]
 
   # All pairs of a clip, then the pairs that were drawn: m x m numbers instead of m x k vectors.
-  norms = jnp.linalg.norm(c, axis=-1)[:, :, None] * jnp.linalg.norm(q, axis=-1)[:, None, :]
+  b, m, f = q.shape
+  long = jnp.linalg.norm(c, axis=-1)[:, :, None]
+  norms = long * jnp.linalg.norm(q, axis=-1)[:, None, :]
   pairs = jnp.einsum('bmf,bnf->bmn', c, q, precision='highest') / jnp.maximum(norms, EPSILON)
-  places = jnp.arange(c.shape[1])[None, :, None]
-  drawn = jnp.concatenate([jnp.broadcast_to(places, (*c.shape[:2], 1)), out['negatives']], axis=2)
-  logits = jnp.take_along_axis(pairs, drawn, axis=2) / kappa
-  if 'codes' not in out:
-    raise InputError(
-      'wav2vec2_contrastive needs the codes of a quantiser: set config.model.args.quantise=True.'
-    )
-  codes = out['codes']
-  same = (codes[:, :, None] == codes[:, None, :]).all(axis=-1)
-  same = jnp.take_along_axis(same, out['negatives'], axis=2)
-  logits = jnp.where(jnp.pad(same, ((0, 0), (0, 0), (1, 0))), -jnp.inf, logits)
+  # What a target is told by: its codes, or itself.
+  marks = out.get('codes', q)
+  alike = (marks[:, :, None] == marks[:, None, :]).all(axis=-1)
+  own = jnp.broadcast_to(jnp.arange(m)[None, :, None], (b, m, 1))
+  places = jnp.minimum(out['negatives'], m - 1)
+  similar = [jnp.take_along_axis(pairs, jnp.concatenate([own, places], axis=2), axis=2)]
+  same = [jnp.take_along_axis(alike, places, axis=2)]
+  there = [jnp.take_along_axis(used[:, None], places, axis=2) & (places == out['negatives'])]
 
-  weight = used.astype(jnp.float32)
+  # Distractors of other clips and from the codebook come as vectors.
+  def compare(vectors: Float[Array, 'b m k f']) -> Float[Array, 'b m k']:
+    products = jnp.einsum('bmf,bmkf->bmk', c, vectors, precision='highest')
+    return products / jnp.maximum(long * jnp.linalg.norm(vectors, axis=-1), EPSILON)
+
+  if 'cross_negatives' in out:
+    places = jnp.minimum(out['cross_negatives'], b * m - 1)
+    similar.append(compare(q.reshape(b * m, f)[places]))
+    same.append((marks.reshape(b * m, -1)[places] == marks[:, :, None]).all(axis=-1))
+    there.append(used.reshape(b * m)[places] & (places == out['cross_negatives']))
+  if 'codebook_targets' in out:
+    similar.append(compare(out['codebook_targets'].astype(jnp.float32)))
+    same.append((out['codebook_codes'] == out['codes'][:, :, None]).all(axis=-1))
+    there.append(jnp.ones(same[-1].shape, bool))
+
+  exists = jnp.concatenate(there, axis=2)
+  none = jnp.concatenate(same, axis=2) | ~exists
+  logits = jnp.concatenate(similar, axis=2) / kappa
+  logits = jnp.where(jnp.pad(none, ((0, 0), (0, 0), (1, 0))), -jnp.inf, logits)
+  weight = (used & exists.any(axis=2)).astype(jnp.float32)
   count = jnp.maximum(weight.sum(), 1.0)
   contrastive = -(jax.nn.log_softmax(logits)[:, :, 0] * weight).sum() / count
-  codes_left = (out['num_codes'] - out['prob_perplexity']) / out['num_codes']
-  loss = contrastive + diversity * codes_left + penalty * out['feature_penalty']
   right = (jnp.argmax(logits, -1) == 0) & (jnp.argmin(logits, -1) != 0)
-  return loss, {
+  loss = contrastive + penalty * out['feature_penalty']
+  metrics = {
     'contrastive': contrastive,
-    'diversity': codes_left,
     'feature_penalty': out['feature_penalty'],
     'accuracy': jnp.where(right, weight, 0.0).sum() / count,
-    'prob_perplexity': out['prob_perplexity'],
-    'code_perplexity': out['code_perplexity'],
     'sample_size': weight.sum(),
   }
+  if 'codes' in out:
+    codes_left = (out['num_codes'] - out['prob_perplexity']) / out['num_codes']
+    loss = loss + diversity * codes_left
+    metrics |= {'diversity': codes_left} | {name: out[name] for name in PERPLEXITIES if name in out}
+  return loss, metrics
 
 
 def wav2vec_contrastive(
@@ -87,7 +114,8 @@ def wav2vec_contrastive(
   Args:
     out: 'predictions' h [b, n, s, d] of every frame, 'targets' z [b, n, d]; 'negatives' int
       [b, n, k], frames of the same clip; 'used' [b, n, s], which predictions there are;
-      'quantiser_loss', 'code_perplexity' and 'prob_perplexity' where the model has them.
+      'quantiser_loss' and perplexities (all groups', and the least of a group) where the model has
+      them.
     batch: rows with 'valid' [b] False (fillers) do not count.
     infonce: -log softmax of the frame's score among its distractors' instead.
     balanced: distractors weigh 1 / k each (fairseq's balanced_classes); not for InfoNCE.
@@ -128,6 +156,6 @@ def wav2vec_contrastive(
   }
   if 'quantiser_loss' in out:
     loss = loss + quantiser * out['quantiser_loss']
-    names = ('quantiser_loss', 'code_perplexity', 'prob_perplexity')
+    names = ('quantiser_loss', *PERPLEXITIES)
     metrics |= {name: out[name] for name in names if name in out}
   return loss, metrics

@@ -18,7 +18,7 @@ def masked_codes(
 
   Args:
     out: 'code_logits' [b, n, g, k]; 'codes' q int [b, n, g]; 'span_mask' [b, n], the frames that
-      were masked; 'code_perplexity' where the model has it.
+      were masked; 'code_perplexity' and 'least_code_perplexity' where the model has them.
     batch: rows with 'valid' [b] False (fillers) do not count.
 
   Returns:
@@ -43,9 +43,8 @@ def masked_codes(
     'accuracy': jnp.where(right, weight, 0.0).sum() / count,
     'sample_size': weight.sum(),
   }
-  if 'code_perplexity' in out:
-    metrics['code_perplexity'] = out['code_perplexity']
-  return loss, metrics
+  names = ('code_perplexity', 'least_code_perplexity')
+  return loss, metrics | {name: out[name] for name in names if name in out}
 
 
 def masked_units(

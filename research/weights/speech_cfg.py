@@ -58,7 +58,10 @@ _PRETRAINING: dict[str, tuple[str, Callable[[Any], Any]]] = {
   **_RATES,
   'encoder_layerdrop': ('layer_drop', float),
   'mask_min_space': ('mask_space', int),
+  'dropout_features': ('feature_dropout', float),
   'num_negatives': ('negatives', int),
+  'cross_sample_negatives': ('cross_sample_negatives', int),
+  'codebook_negatives': ('codebook_negatives', int),
   'untie_final_proj': ('untied', bool),
   'label_rate': ('label_rate', float),
 }
@@ -89,8 +92,6 @@ _TRAINED_ONLY: dict[str, Sequence[Any]] = {
   'mask_channel_before': (False,),
   'no_mask_channel_overlap': (False,),
   'negatives_from_everywhere': (False,),
-  'cross_sample_negatives': (0,),
-  'codebook_negatives': (0,),
 }
 
 
@@ -134,15 +135,10 @@ def describe(files: Mapping[str, Any]) -> Stated:
   if finetuned and not model.get('apply_mask', True):
     training |= {'mask_prob': 0.0, 'channel_prob': 0.0}
   strange = {k: section[k] for k, v in _TRAINED_ONLY.items() if section.get(k, v[0]) not in v}
-  # A dropout of its own for what the quantiser sees; here it has that of the encoder's input.
-  inputs = section.get('dropout_input', 0.0)
-  if section.get('dropout_features', inputs) != inputs:
-    strange['dropout_features'] = section['dropout_features']
   if strange:
     named = ', '.join(f'{k}={v!r}' for k, v in strange.items())
-    also = f' (dropout_input is {inputs!r} and is taken for both)' * ('dropout_features' in strange)
     warnings.warn(
-      f'cfg says {named}{also}: training goes on without, nothing else depends on it.', stacklevel=2
+      f'cfg says {named}: training goes on without, nothing else depends on it.', stacklevel=2
     )
   return Stated(_facts(encoder) | labels, _frontend(parts), training | _temperature(encoder))
 
@@ -201,8 +197,6 @@ def _encoder(model: Any, family: str) -> dict[str, Any]:
     'conv_feature_layers': f'[({c},10,5)] + [({c},3,2)] * 4 + [({c},2,2)] * 2',
     'activation_fn': 'gelu',
     **_training(model, _PRETRAINING),
-    # One rate for both, as everywhere in the published recipes.
-    'dropout_features': model.input_dropout,
   }
   if hasattr(model, 'final_width'):
     cfg['final_dim'] = model.final_width

@@ -69,24 +69,44 @@ def test_joint_norm_counts_real_frames_only_and_its_gradients_are_those_of_jax(g
     np.testing.assert_allclose(got, want, atol=1e-4)
 
 
-@pytest.mark.parametrize('vq_type', ['none', 'kmeans'])
-def test_a_clip_is_the_same_alone_padded_and_in_a_batch(vq_type):
-  """Every layer is normed over time: at most 1e-5 apart, behind NaN, alone or among others."""
-  model = make(vq_type=vq_type)
+BERT = dict(
+  size='tiny', width=16, depth=1, heads=2, hidden=16, tokenizer=dict(TINY, vq_type='kmeans')
+)
+SMALL = dict(TINY, channels=16, encoder_layers=5, kernels=(3,))
+PADDED = {
+  'wav2vec': ('wav2vec', SMALL),
+  'vq-wav2vec, Gumbel': ('wav2vec', dict(SMALL, vq_type='gumbel', activation='gelu')),
+  'vq-wav2vec, k-means': ('wav2vec', dict(SMALL, vq_type='kmeans')),
+  'BERT': ('code_bert', dict(BERT, tokenizer=dict(SMALL, vq_type='kmeans'))),
+  'BERT in windows': (
+    'code_bert', dict(BERT, frames=16, tokenizer=dict(SMALL, vq_type='gumbel')),
+  ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(('name', 'args'), PADDED.values(), ids=PADDED)
+def test_a_clip_is_the_same_alone_padded_and_in_a_batch(name, args):
+  """Every layer is normed over time: at most 1e-5 apart, alone, behind a second or ten of NaN, or
+  among seven others; codes are the same."""
+  model = models.get(name)(**args)
   variables, _ = start(model)
-  lengths = [4000, 465, 625, 7000]
-  audio = np.full((4, 30_000), np.nan, np.float32)
+  lengths = [4000, 465, 625, 7000, 1200, 5555, 2000, 6400]
+  audio = np.full((8, 12_000), np.nan, np.float32)
   for i, length in enumerate(lengths):
     audio[i, :length] = wave(i, length)
   mask = np.arange(audio.shape[1]) < np.asarray(lengths)[:, None]
   embed = jax.jit(lambda a, m: model.apply(variables, a, m, method='embed'))
   together, real = embed(audio, mask)
-  for i, length in enumerate(lengths):
-    n = model.frontend.frames(length)
-    assert int(real[i].sum()) == n
-    alone, _ = embed(audio[i : i + 1, :length], mask[i : i + 1, :length])
-    assert alone.shape == (1 + 3, 1, n, 24)
-    np.testing.assert_allclose(together[:, i, :n], alone[:, 0], atol=1e-5)
+  assert np.asarray(real).sum(axis=1).tolist() == [model.frontend.frames(n) for n in lengths]
+  assert np.abs(np.asarray(together)[:, real]).max() > 0.1
+  # Of one width both clips, each program once: alone is the first one only.
+  for more in (0, 16_000, 160_000):
+    for i in (0, 1) if more else (0,):
+      n, width = model.frontend.frames(lengths[i]), lengths[0] + more
+      clip = np.full((1, width), np.nan, np.float32)
+      clip[:, : lengths[i]] = audio[i, : lengths[i]]
+      alone, _ = embed(clip, np.arange(width)[None] < lengths[i])
+      np.testing.assert_allclose(together[:, i, :n], alone[:, 0, :n], rtol=0, atol=1e-5)
 
 
 def test_published_padding_norms_over_padded_time():
@@ -283,10 +303,6 @@ def test_the_temperature_falls_with_updates():
 
 
 # -- BERT over codes ---------------------------------------------------------------------------
-
-BERT = dict(
-  size='tiny', width=16, depth=1, heads=2, hidden=16, tokenizer=dict(TINY, vq_type='kmeans')
-)
 
 
 def test_bert_hides_what_it_predicts_and_its_codes_are_those_of_the_tokenizer():

@@ -365,15 +365,14 @@ def test_contradictions_with_a_configuration_are_refused(change, args, message):
 
 def test_training_that_is_not_known_is_said():
   with pytest.warns(
-    UserWarning, match="cfg says mask_selection='normal', cross_sample_negatives=5"
+    UserWarning, match="cfg says mask_selection='normal', negatives_from_everywhere=True"
   ):
-    cfg = {**CFG, 'mask_selection': 'normal', 'cross_sample_negatives': 5}
+    cfg = {**CFG, 'mask_selection': 'normal', 'negatives_from_everywhere': True}
     from_cfg(quantised(), {'model': cfg})
 
 
-def test_a_dropout_of_its_own_for_the_quantiser_is_said():
-  with pytest.warns(UserWarning, match=r'dropout_features=0\.25 \(dropout_input is 0\.1 and'):
-    model = from_cfg(
-      quantised(), {'model': {**CFG, 'dropout_input': 0.1, 'dropout_features': 0.25}}
-    )
-  assert model.input_dropout == 0.1
+def test_distractors_and_a_dropout_of_the_quantiser():
+  own = {'dropout_features': 0.25, 'cross_sample_negatives': 5, 'codebook_negatives': 7}
+  model = from_cfg(quantised(), {'model': {**CFG, 'dropout_input': 0.1, **own}})
+  assert (model.input_dropout, model.feature_dropout) == (0.1, 0.25)
+  assert (model.cross_sample_negatives, model.codebook_negatives) == (5, 7)
