@@ -18,7 +18,8 @@ are in experiments/README.md. `:debug` runs on the built-in corpus.
 
 The model is a narrow one in the manner of the large model: layer norm in the convolutions, norms
 before the branches, no dropout; without feature penalty, as wav2vec 2.0's of the same size. Frames
-that are not masked are predicted as well: so little training learns twice as much from them.
+that are not masked are predicted as well: so little training learns twice as much from them. The
+eight clips of a batch get equal numbers of masked frames, as those of a GPU in fairseq.
 """
 
 import os
@@ -60,6 +61,7 @@ def get_config(arg='it1'):
       input_dropout=0.0,
       gradient_scale=1.0,
       predict_unmasked=True,
+      mask_rows=8,
     ),
   )
   config.objective = dict(name='masked_units', args=dict(tau=0.1, unmasked=1.0, penalty=0.0))

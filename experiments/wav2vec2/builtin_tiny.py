@@ -43,6 +43,7 @@ def get_config(arg=''):
       negatives=20,
       mask_length=4,
       mask_prob=0.65,
+      mask_rows=16,
       dropout=0.0,
       attention_dropout=0.0,
       input_dropout=0.0,

@@ -46,6 +46,7 @@ def get_config(arg=''):
       attention_dropout=0.1,
       input_dropout=0.1,
       mask_length=4,
+      mask_rows=16,
       min_masks=0,
       activation_dropout=0.0,
       layer_drop=0.0,
