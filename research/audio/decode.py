@@ -74,24 +74,14 @@ class Crop(NamedTuple):
     audio: its samples, [t].
     start: the sample of the clip that it begins with.
     total: how many samples the whole clip has; all three at the rate that was asked for.
-    moments: mean and variance of the whole clip, where they were asked for and it is longer.
   """
 
   audio: Float[np.ndarray, 't']
   start: int
   total: int
-  moments: tuple[float, float] | None = None
 
 
-def crop(
-  example: Example,
-  *,
-  sample_rate: int,
-  samples: int,
-  place: float,
-  step: int = 1,
-  moments: bool = False,
-) -> Crop:
+def crop(example: Example, *, sample_rate: int, samples: int, place: float, step: int = 1) -> Crop:
   """`samples` of a clip, decoded as by `decode`; a shorter clip gives all it has.
 
   Args:
@@ -101,7 +91,6 @@ def crop(
     place: where the crop lies in a longer clip: 0 at its beginning, 0.5 in the middle, 1 at its
       end.
     step: crops start at multiples of so many samples.
-    moments: whether to read all of a longer clip for its moments.
 
   Raises:
     AudioError: as `decode`.
@@ -110,11 +99,14 @@ def crop(
     total = _length(clip, sample_rate)
     last = max(0, total - samples) // step
     start = min(int(place * (last + 1)), last) * step
-    if not moments or total <= samples:
-      return Crop(_read(clip, sample_rate, start, min(samples, total - start)), start, total)
-    whole = _read(clip, sample_rate, 0, total)
-  found = float(whole.mean(dtype=np.float64)), float(whole.var(dtype=np.float64))
-  return Crop(whole[start : start + samples].copy(), start, total, found)
+    audio = _read(clip, sample_rate, start, min(samples, total - start))
+  return Crop(audio, start, total)
+
+
+def moments(example: Example, *, sample_rate: int) -> tuple[float, float]:
+  """Mean and variance of all samples of a clip at `sample_rate` Hz; raises as `decode`."""
+  whole = decode(example, sample_rate=sample_rate)
+  return float(whole.mean(dtype=np.float64)), float(whole.var(dtype=np.float64))
 
 
 def duration(example: Example) -> float:

@@ -59,10 +59,9 @@ def train_batches(
   [b, u, g], one to each of the g label sets for every unit of t samples, -1 where there is none
   (behind a clip's end too); with `noise`, `noise` f32 [b, t] and `noise_mask` bool [b, t]; with
   `moments`, `audio_moments` f32 [b, 2], mean and variance of the clip of a crop, NaN of a whole
-  clip. All of
-  it depends on the seed and the number of the batch only. A clip that cannot be decoded, or that is
-  not the one its units were made from, is replaced by another one, chosen by the seed, and recorded
-  in `bad_files`.
+  clip. All of it depends on the seed and the number of the batch only. A clip that cannot be
+  decoded, or that is not the one its units were made from, is replaced by another one, chosen by
+  the seed, and recorded in `bad_files`.
 
   Args:
     source: the clips.
@@ -82,7 +81,7 @@ def train_batches(
     noise: clips of which a random one, cropped at random, comes with every 8 rows: few rows
       are mixed with noise, and decoding is what input costs. Bad ones are listed in
       bad_noise.jsonl beside the list of `bad_files`.
-    moments: whether a model normalises crops by their clips, which are then read whole.
+    moments: whether a model normalises crops by their clips, which are then read whole once.
     weights: draw clips with replacement by these weights, one a clip; 'balanced' for
       `plan.label_weights` of the label column.
     seed: of order, crops, draws and substitutes.
@@ -377,6 +376,10 @@ class _Loader:
   def __len__(self) -> int:
     return len(self.batches)
 
+  def __post_init__(self):
+    # Mean and variance of the clips that were read whole; made before threads can ask for it.
+    self._known = np.full((len(self.source) if self.moments else 0, 2), np.nan, np.float32)
+
   def load(self, g: int) -> dict[str, np.ndarray]:
     batch = self.batches[g]
     out = self.read(batch)
@@ -396,7 +399,8 @@ class _Loader:
         index[i], crop = self._fill(audio[i], batch, int(slot), int(index[i]))
         if crop is not None:
           starts[i], lengths[i] = crop.start, len(crop.audio)
-          moments[i] = crop.moments or np.nan
+          if self.moments and len(crop.audio) < crop.total:
+            moments[i] = self._known[index[i]]
     self.bad_files.check()
     valid = lengths > 0
     index = np.maximum(index, 0)
@@ -453,13 +457,10 @@ class _Loader:
     example = self.source[row]
     step = 1 if self.units is None else self.units.hop
     crop = decode.crop(
-      example,
-      sample_rate=self.sample_rate,
-      samples=samples,
-      place=place,
-      step=step,
-      moments=self.moments,
+      example, sample_rate=self.sample_rate, samples=samples, place=place, step=step
     )
+    if self.moments and samples < crop.total and np.isnan(self._known[row, 0]):
+      self._known[row] = decode.moments(example, sample_rate=self.sample_rate)
     if self.units is not None:
       self.units.demand_same(row, crop.total, example.where)
     return crop

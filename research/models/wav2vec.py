@@ -278,7 +278,7 @@ class Wav2Vec(nn.Module):
       'encoded' [b, n, d].
     """
     batch = jax.tree.map(jnp.asarray, dict(batch))
-    features, real = self._frames(batch['audio'], batch['audio_mask'])
+    features, real = self._frames(batch['audio'], batch['audio_mask'], batch.get('audio_moments'))
     out: dict[str, Any] = {'features': features, 'frame_mask': real}
 
     # Codes instead of frames: what the context hears, and what is to be predicted.
@@ -318,10 +318,15 @@ class Wav2Vec(nn.Module):
       'embedding': waveform.mean_frames(states[-1], real),
     }
 
-  def _frames(self, audio: Float[AnyArray, 'b t'], audio_mask: Bool[AnyArray, 'b t']):
+  def _frames(
+    self,
+    audio: Float[AnyArray, 'b t'],
+    audio_mask: Bool[AnyArray, 'b t'],
+    moments: Float[AnyArray, 'b 2'] | None = None,
+  ):
     """z, and which frames are real."""
     audio, audio_mask = jnp.asarray(audio), jnp.asarray(audio_mask)
-    z, real = self.extractor(self.frontend(audio, audio_mask), audio_mask)
+    z, real = self.extractor(self.frontend(audio, audio_mask, moments), audio_mask)
     return (jnp.log1p(jnp.abs(z)) if self.log_compression else z), real
 
   def _counted(self, real: Bool[Array, 'b n']) -> Bool[Array, 'b n']:

@@ -164,7 +164,6 @@ def _training(model: Any, family: str) -> dict[str, Any]:
   if family != 'wavlm':
     said['mask_feature_min_masks'] = 0
   if hasattr(model, 'negatives'):
-    # What the quantiser sees has the rate of the encoder's input; see `models/wav2vec2.py`.
     said |= {'num_negatives': model.negatives, 'feat_quantizer_dropout': model.feature_dropout}
   return said
 

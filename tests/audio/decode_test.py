@@ -110,10 +110,10 @@ def test_place_puts_the_crop_into_the_clip(tmp_path, write):
   audio = write(tmp_path / 'a.flac', 1.0)
   given = example(tmp_path / 'a.flac')
   for place, first in ((0.0, 0), (0.5, 6000), (0.999999, 12000), (1.0, 12000)):
-    got, start, total, _ = crop(given, sample_rate=16000, samples=4000, place=place)
+    got, start, total = crop(given, sample_rate=16000, samples=4000, place=place)
     np.testing.assert_array_equal(got, audio[first : first + 4000])
     assert (start, total) == (first, 16000)
-  got, start, total, _ = crop(given, sample_rate=16000, samples=32000, place=0.7)
+  got, start, total = crop(given, sample_rate=16000, samples=32000, place=0.7)
   np.testing.assert_array_equal(got, audio)
   assert (start, total) == (0, 16000)
 
@@ -125,7 +125,7 @@ def test_crops_start_on_a_grid(tmp_path, write, rate):
   whole = decode(given, sample_rate=16000)
   starts = []
   for place in np.linspace(0, 1, 60):
-    got, start, total, _ = crop(given, sample_rate=16000, samples=14000, place=place, step=320)
+    got, start, total = crop(given, sample_rate=16000, samples=14000, place=place, step=320)
     np.testing.assert_allclose(got, whole[start : start + 14000], atol=1e-6)
     assert len(got) == 14000 and total == 16000
     starts.append(start)

@@ -27,16 +27,24 @@ def published(clip):
 
 
 @pytest.mark.parametrize('rate', [16_000, 8000])
-def test_a_crop_of_the_whole_with_its_moments(make_source, rate):
+def test_moments_of_a_clip(make_source, rate):
   source = make_source([0.5])
   whole = decode.decode(source[0], sample_rate=rate)
-  args = dict(sample_rate=rate, samples=1000, place=0.3, step=7)
-  plain, told = decode.crop(source[0], **args), decode.crop(source[0], **args, moments=True)
-  assert plain.moments is None and told[1:3] == plain[1:3]
-  np.testing.assert_allclose(told.audio, plain.audio, atol=1e-6)
-  np.testing.assert_allclose(told.moments, (whole.mean(), whole.var()), rtol=1e-4, atol=1e-8)
-  long = decode.crop(source[0], **{**args, 'samples': 10_000}, moments=True)
-  assert long.moments is None and len(long.audio) == len(whole)
+  found = decode.moments(source[0], sample_rate=rate)
+  np.testing.assert_allclose(found, (whole.mean(), whole.var()), rtol=1e-4, atol=1e-8)
+
+
+def test_a_clip_is_read_whole_once(make_source, monkeypatch):
+  source, read = make_source(LENGTHS), []
+  whole = decode.moments
+  monkeypatch.setattr(decode, 'moments', lambda e, **args: read.append(e.id) or whole(e, **args))
+  batches = train_batches(source, batch_size=3, seconds=0.25, moments=True, num_threads=0)
+  iterator = iter(batches)
+  several = [next(iterator) for _ in range(4)]
+  assert sorted(read) == ['000.flac', '002.flac']
+  for row, i in enumerate(several[-1]['index']):
+    first = several[0]['audio_moments'][several[0]['index'].tolist().index(i)]
+    np.testing.assert_array_equal(several[-1]['audio_moments'][row], first)
 
 
 @pytest.mark.parametrize('evaluation', [False, True])
