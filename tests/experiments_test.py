@@ -51,7 +51,7 @@ PARAMETERS = {
 # Variants that are put together, of which docstrings name the parts.
 COMBINED = {'audio_mae/audioset_base': ['base,global']}
 # What no shape depends on, beside rates.
-FREE = ('freeze_updates', 'mask_rows', 'mask_length')
+FREE = ('freeze_updates', 'mask_seconds', 'mask_length')
 # What a step logs whatever the objective.
 LOGGED = {'loss', 'grad_norm', 'learning_rate', 'finite', 'audio_samples'}
 

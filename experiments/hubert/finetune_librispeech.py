@@ -14,8 +14,9 @@ Word errors on test clean / other to expect of base: 10.9 / 17.8 without a langu
 with a 4-gram (torchaudio's reproduction); of large with a 4-gram 2.4 / 4.6 (the paper). Not
 reproduced here: the data is not ours to ship.
 
-Numbers: fairseq's examples/hubert/config/finetune/base_10h.yaml, for all sizes. Batches here are
-128 clips of like length.
+Numbers: fairseq's examples/hubert/config/finetune/base_10h.yaml, for all sizes: 8 GPUs x 3.2
+million samples, which is 1,600 seconds of audio an update. Batches here are of clips of like
+length, as many as that holds, padding included.
 """
 
 import ml_collections
@@ -43,7 +44,9 @@ def get_config(arg='base_10h'):
     # The longest clip of LibriSpeech has 35 s.
     seconds=36.0,
     buckets=12,
-    batch_size=128,
+    batch_seconds=1600.0,
+    batch_multiple=8,
+    batch_size=1024,
     num_threads=16,
   )
   config.model = dict(
@@ -52,7 +55,7 @@ def get_config(arg='base_10h'):
       size=size,
       mask_prob=0.75,
       mask_length=10,
-      mask_rows=16,
+      mask_seconds=200.0,
       channel_prob=0.5,
       channel_length=64,
       activation_dropout=0.1,
@@ -91,6 +94,7 @@ def get_config(arg='base_10h'):
 
   if debug:
     config.total_steps = 4
+    config.data.update(batch_seconds=None, batch_multiple=1)
     config.optim.schedule.warmup_steps = 1
     config.init = None
     config.data.update(

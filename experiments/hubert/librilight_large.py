@@ -19,9 +19,9 @@ Hardware of the authors: 128 GPUs (large), 256 (x-large). Word errors on test cl
 (the paper). Not reproduced here: the data is not ours to ship.
 
 Numbers: fairseq's hubert_large_librivox.yaml and hubert_xlarge_librivox.yaml: crops of 250,000
-samples, 900,000 samples a GPU (large), 360,000 (x-large), 400,000 updates. Batches here are 464 and
-368 whole crops of 15.6 s; three clips in a row (large), as many as a GPU had, get equal numbers of
-masked frames.
+samples, 900,000 samples a GPU (large), 360,000 (x-large), 400,000 updates. So a batch here has 128
+(256) times as many clips as that holds, three and one of the longest crops, and so many in a row
+get equal numbers of masked frames.
 """
 
 import ml_collections
@@ -46,7 +46,9 @@ def get_config(arg='large'):
     crop='random',
     buckets=8,
     fill='crop',
-    batch_size=368 if huge else 464,
+    batch_seconds=256 * 22.5 if huge else 128 * 56.25,
+    batch_multiple=256 if huge else 128,
+    batch_size=256 * 11 if huge else 128 * 28,
     num_threads=16,
   )
   config.model = dict(
@@ -54,7 +56,7 @@ def get_config(arg='large'):
     args=dict(
       size='xlarge' if huge else 'large',
       codes=500,
-      mask_rows=1 if huge else 3,
+      mask_seconds=22.5 if huge else 56.25,
       label_rate=50.0,
       dtype='bfloat16',
       scan_layers=True,
@@ -89,6 +91,7 @@ def get_config(arg='large'):
 
   if size == 'debug':
     config.total_steps = 4
+    config.data.update(batch_seconds=None, batch_multiple=1)
     with config.ignore_type():  # a name in place of a description
       config.data.source = 'builtin'
     config.data.update(seconds=2.0, min_seconds=0.0, batch_size=4, num_threads=2)

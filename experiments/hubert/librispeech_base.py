@@ -22,10 +22,10 @@ Hardware of the authors: 32 GPUs. Fine-tuned on 10 hours, the model of the secon
 
 Numbers: fairseq's examples/hubert/config/pretrain/hubert_base_librispeech.yaml and the paper: crops
 of 250,000 samples, 1.4 million samples a GPU, 250,000 updates in the first iteration and 400,000 in
-the second. Batches here have 224 clips: of LibriSpeech's 12.3 s as much audio as that, of the
-longest crops a quarter more. Clips under two seconds are left out, and nothing is padded: fairseq
-crops a batch to its shortest clip, here every clip is cropped to the longest of eight lengths that
-it fills. Six clips in a row, about what a GPU had there, get equal numbers of masked frames.
+the second. So a batch here has 32 times as many clips as 1.4 million samples hold, and so many in a
+row get equal numbers of masked frames. Clips under two seconds are left out, and nothing is padded:
+fairseq crops a batch to its shortest clip, here every clip is cropped to the longest of eight
+lengths that it fills.
 """
 
 import ml_collections
@@ -50,7 +50,9 @@ def get_config(arg='it1'):
     crop='random',
     buckets=8,
     fill='crop',
-    batch_size=224,
+    batch_seconds=32 * 87.5,
+    batch_multiple=32,
+    batch_size=32 * 43,
     num_threads=16,
   )
   config.model = dict(
@@ -59,7 +61,7 @@ def get_config(arg='it1'):
       size='base',
       codes=500 if second else 100,
       label_rate=50.0 if second else 100.0,
-      mask_rows=6,
+      mask_seconds=87.5,
       dtype='bfloat16',
     ),
   )
@@ -91,6 +93,7 @@ def get_config(arg='it1'):
 
   if size == 'debug':
     config.total_steps = 4
+    config.data.update(batch_seconds=None, batch_multiple=1)
     config.data.update(source='builtin', seconds=2.0, min_seconds=0.0, batch_size=4, num_threads=2)
     config.model.args.update(
       size='tiny',

@@ -61,7 +61,7 @@ def get_config(arg='it1'):
       input_dropout=0.0,
       gradient_scale=1.0,
       predict_unmasked=True,
-      mask_rows=8,
+      mask_seconds=32.0,
     ),
   )
   config.objective = dict(name='masked_units', args=dict(tau=0.1, unmasked=1.0, penalty=0.0))

@@ -12,7 +12,7 @@ Hardware of the authors: 128 GPUs. The paper scores it with another system's aco
 decoder on TIMIT and WSJ; no score of this model here is comparable, and none was measured.
 
 Numbers: from summaries of the paper, not checked against it: BERT base, spans of 10 frames that
-start at 5 % of the frames, 128 x 3072 frames a batch (here 192 crops of 2048 frames, 20.5 s),
+start at 5 % of the frames, 128 x 3072 frames a batch (here crops of 2048 frames at most, 20.5 s),
 250,000 updates, 1e-5 after 10,000 of warm-up, then linear down to 0. The rest (Adam's moments and
 weight decay, dropout, codes replaced at random) is RoBERTa's in fairseq. How codes are written and
 predicted differs: see research/models/code_bert.py.
@@ -37,7 +37,9 @@ def get_config(arg='kmeans'):
     seconds=20.5,
     crop='random',
     buckets=8,
-    batch_size=192,
+    batch_seconds=64 * 61.5,
+    batch_multiple=64,
+    batch_size=64 * 32,
     num_threads=16,
   )
   tokenizer = dict(size=f'vq_{kind}', combine_groups=True)
@@ -72,6 +74,7 @@ def get_config(arg='kmeans'):
 
   if variant == 'debug':
     config.total_steps = 4
+    config.data.update(batch_seconds=None, batch_multiple=1)
     config.init = None
     config.watch.least_code_perplexity.min = 1.0
     config.data.update(source='builtin', seconds=2.0, batch_size=4, num_threads=2)

@@ -12,9 +12,9 @@ Hardware of the authors: 16 GPUs. The released Gumbel model has on SUPERB 33.48 
 reproduced here: the data is not ours to ship.
 
 Numbers: the command "vq-wav2vec" of fairseq's examples/wav2vec/README.md: crops of 150,000 samples,
-300,000 samples a GPU (here two whole crops, so 32 a batch), 400,000 updates of Adam at 1e-5, warmed
-up for 1000, a cosine down to 1e-6; two groups of 320 codes that share a codebook, temperature from
-2 to 0.5. The model that was released does not share it
+300,000 samples a GPU (two whole crops, or more that are shorter), 400,000 updates of Adam at 1e-5,
+warmed up for 1000, a cosine down to 1e-6; two groups of 320 codes that share a codebook,
+temperature from 2 to 0.5. The model that was released does not share it
 (--config.model.args.combine_groups=False). k-means has the weight 1 on its loss.
 """
 
@@ -37,7 +37,9 @@ def get_config(arg='gumbel'):
     seconds=9.375,
     crop='random',
     buckets=8,
-    batch_size=32,
+    batch_seconds=16 * 18.75,
+    batch_multiple=16,
+    batch_size=16 * 16,
     num_threads=16,
   )
   config.model = dict(
@@ -73,6 +75,7 @@ def get_config(arg='gumbel'):
 
   if variant == 'debug':
     config.total_steps = 4
+    config.data.update(batch_seconds=None, batch_multiple=1)
     config.data.update(source='builtin', seconds=2.0, batch_size=4, num_threads=2)
     config.model.args.update(
       size='tiny',

@@ -12,10 +12,10 @@ Hardware of the authors: 16 GPUs. The released large model has on SUPERB 31.58 %
 reproduced here: the data is not ours to ship.
 
 Numbers: the command "wav2vec" of fairseq's examples/wav2vec/README.md: crops of 150,000 samples,
-1,500,000 samples a GPU (here ten whole crops, so 160 a batch), 400,000 updates of Adam at 0.005,
-warmed up for 500 (there from 1e-7, here from 0), a cosine down to 1e-6. Files of 10 to 30 s are
-recommended there; clips shorter than a crop are padded and masked here, where fairseq crops a batch
-to its shortest clip.
+1,500,000 samples a GPU (ten whole crops, or more that are shorter), 400,000 updates of Adam at
+0.005, warmed up for 500 (there from 1e-7, here from 0), a cosine down to 1e-6. Files of 10 to 30 s
+are recommended there; clips shorter than a crop are padded and masked here, where fairseq crops a
+batch to its shortest clip.
 """
 
 import ml_collections
@@ -36,7 +36,9 @@ def get_config(arg='large'):
     seconds=9.375,
     crop='random',
     buckets=8,
-    batch_size=160,
+    batch_seconds=16 * 93.75,
+    batch_multiple=16,
+    batch_size=16 * 64,
     num_threads=16,
   )
   config.model = dict(
@@ -67,6 +69,7 @@ def get_config(arg='large'):
 
   if size == 'debug':
     config.total_steps = 4
+    config.data.update(batch_seconds=None, batch_multiple=1)
     config.data.update(source='builtin', seconds=2.0, batch_size=4, num_threads=2)
     config.model.args.update(size='tiny', channels=32, kernels=(2, 3), dtype='float32')
     config.optim.schedule.warmup_steps = 1

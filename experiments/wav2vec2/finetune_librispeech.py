@@ -22,9 +22,9 @@ published for that: there is no variant of it. Not reproduced here: the data is 
 
 Numbers: fairseq's examples/wav2vec/config/finetuning. Base: 2 GPUs x 4 parts an update x 3.2
 million samples (960h: 8 x 1), large: 4 x 5 x 1.28 million, which is 1,600 seconds of audio an
-update; vox_960h: 24 x 1 x 1.28 million, 1,920 seconds. Batches here are 128 and 160 clips of like
-length, which is the same on average (12.3 s a clip). Clips in a row, as many as a GPU had (16,
-large 6), get equal numbers of masked frames.
+update; vox_960h: 24 x 1 x 1.28 million, 1,920 seconds. Batches here are of clips of like length, as
+many as that holds, padding included; as many in a row as a GPU had get equal numbers of masked
+frames.
 """
 
 import ml_collections
@@ -74,7 +74,9 @@ def get_config(arg='base_100h'):
     # The longest clip of LibriSpeech has 35 s.
     seconds=36.0,
     buckets=12,
-    batch_size=160 if variant == 'vox_960h' else 128,
+    batch_seconds=1920.0 if variant == 'vox_960h' else 1600.0,
+    batch_multiple=8,
+    batch_size=1024,
     num_threads=16,
   )
   config.model = dict(
@@ -83,7 +85,7 @@ def get_config(arg='base_100h'):
       size='large_lv60' if size == 'vox' else 'base',
       mask_prob=mask_prob,
       mask_length=10,
-      mask_rows=6 if size == 'vox' else 16,
+      mask_seconds=80.0 if size == 'vox' else 200.0,
       channel_prob=channel_prob,
       channel_length=64,
       activation_dropout=0.1,
@@ -122,6 +124,7 @@ def get_config(arg='base_100h'):
 
   if debug:
     config.total_steps = 4
+    config.data.update(batch_seconds=None, batch_multiple=1)
     config.init = None
     config.data.update(
       source='builtin',

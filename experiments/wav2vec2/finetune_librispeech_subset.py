@@ -47,7 +47,7 @@ def get_config(arg=''):
       pre_norm=True,
       mask_prob=0.2,
       mask_length=10,
-      mask_rows=8,
+      mask_seconds=80.0,
       activation_dropout=0.0,
       layer_drop=0.0,
       # Nothing is frozen: convolutions that nobody trained are not worth keeping.

@@ -15,10 +15,9 @@ Hardware of the authors: 128 GPUs. Fine-tuned on LibriSpeech's 960 hours, the re
 Not reproduced here: the data is not ours to ship.
 
 Numbers: fairseq's examples/wav2vec/config/pretraining/wav2vec2_large_librivox.yaml: audio
-normalised, crops of 320,000 samples, 2.7 hours a batch (here 480 whole crops of 20 s), no dropout,
-no penalty on the features; three clips in a row, as many as a GPU had, get equal numbers of masked
-frames. Peak learning rate and updates are the paper's, 3e-4 and 600,000, which
-the released model has; that file says 5e-3 and a million.
+normalised, crops of 320,000 samples, 1.2 million samples a GPU (three such crops, which get equal
+numbers of masked frames), no dropout, no penalty on the features. Peak learning rate and updates
+are the paper's, 3e-4 and 600,000, which the released model has; that file says 5e-3 and a million.
 """
 
 import ml_collections
@@ -40,12 +39,14 @@ def get_config(arg=''):
     crop='random',
     buckets=8,
     fill='crop',
-    batch_size=480,
+    batch_seconds=128 * 75.0,
+    batch_multiple=128,
+    batch_size=128 * 37,
     num_threads=16,
   )
   config.model = dict(
     name='wav2vec2',
-    args=dict(size='large_lv60', mask_rows=3, dtype='bfloat16', scan_layers=True, remat=True),
+    args=dict(size='large_lv60', mask_seconds=75.0, dtype='bfloat16', scan_layers=True, remat=True),
   )
   config.objective = dict(
     name='wav2vec2_contrastive', args=dict(kappa=0.1, diversity=0.1, penalty=0.0)
@@ -78,6 +79,7 @@ def get_config(arg=''):
 
   if arg == 'debug':
     config.total_steps = 4
+    config.data.update(batch_seconds=None, batch_multiple=1)
     with config.ignore_type():  # a name in place of a description
       config.data.source = 'builtin'
     config.data.update(seconds=2.0, min_seconds=0.0, batch_size=4, num_threads=2)

@@ -13,11 +13,10 @@ finetune_librispeech.py goes on from here. Not reproduced: the data is not ours 
 
 Numbers: fairseq's examples/wav2vec/config/pretraining/wav2vec2_base_librispeech.yaml and the paper:
 crops of 250,000 samples, 1.6 hours a batch, 400,000 updates (base); 320,000 samples, 2.7 hours,
-250,000 updates (large). Batches here have a fixed number of clips, 448 and 768: of LibriSpeech's
-12.3 s as much audio as that, of the longest crops a quarter and a half more. Clips under two
-seconds are left out, and nothing is padded: fairseq crops a batch to its shortest clip, here every
-clip is cropped to the longest of eight lengths that it fills. Six clips in a row, about what a GPU
-had there, get equal numbers of masked frames.
+250,000 updates (large). A GPU had as many clips as 1.4 million samples hold (large: 1.2 million),
+so here a batch is 64 (128) times as many, and so many in a row get equal numbers of masked frames.
+Clips under two seconds are left out, and nothing is padded: fairseq crops a batch to its shortest
+clip, here every clip is cropped to the longest of eight lengths that it fills.
 
 Perplexities, and the diversity term with them, are of the masked frames of the whole batch;
 fairseq's are of the clips of one GPU, and somewhat lower.
@@ -43,12 +42,18 @@ def get_config(arg='base'):
     crop='random',
     buckets=8,
     fill='crop',
-    batch_size=768 if size == 'large' else 448,
+    batch_seconds=128 * 75.0 if size == 'large' else 64 * 87.5,
+    batch_multiple=128 if size == 'large' else 64,
+    batch_size=128 * 37 if size == 'large' else 64 * 43,
     num_threads=16,
   )
   config.model = dict(
     name='wav2vec2',
-    args=dict(size='base' if size == 'debug' else size, mask_rows=6, dtype='bfloat16'),
+    args=dict(
+      size='base' if size == 'debug' else size,
+      mask_seconds=75.0 if size == 'large' else 87.5,
+      dtype='bfloat16',
+    ),
   )
   config.objective = dict(
     name='wav2vec2_contrastive', args=dict(kappa=0.1, diversity=0.1, penalty=10.0)
@@ -81,6 +86,7 @@ def get_config(arg='base'):
 
   if size == 'debug':
     config.total_steps = 4
+    config.data.update(batch_seconds=None, batch_multiple=1)
     config.data.update(source='builtin', seconds=2.0, min_seconds=0.0, batch_size=4, num_threads=2)
     config.model.args.update(
       size='tiny',

@@ -13,8 +13,8 @@ group norm, norms after the branches and the penalty, nothing was learned in the
 With the published weight of the diversity, 0.1, the codebook shrank to 20 codes in 200 updates; the
 published recipe warms up 150 times as long. The eight clips of a batch get equal numbers of masked
 frames, as those of a GPU in fairseq: short clips take frames from the spans of the long ones, which
-makes the task easier. With every clip its own, 49 % of its frames in whole spans, the contrastive
-loss was still that of chance after 600 updates.
+makes the task easier. With every clip its own (mask_seconds=None), 49 % of its frames in whole
+spans, the contrastive loss was still that of chance after 600 updates.
 """
 
 import os
@@ -60,7 +60,7 @@ def get_config(arg=''):
       attention_dropout=0.0,
       input_dropout=0.0,
       gradient_scale=1.0,
-      mask_rows=8,
+      mask_seconds=32.0,
       temperature_decay=0.999,
     ),
   )

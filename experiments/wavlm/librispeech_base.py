@@ -18,9 +18,8 @@ diarisation DER 4.83 (%); without mixing 4.85, 6.08, 96.79, 98.42, 84.39, 65.55,
 ship.
 
 Numbers: the paper, section 5, and microsoft/UniSpeech: HuBERT base's recipe with 350 seconds a GPU,
-400,000 updates. Batches here have 896 clips: of LibriSpeech's 12.3 s as much audio as that, of the
-longest crops a quarter more. 22 clips in a row, about what a GPU had, get equal numbers of masked
-frames.
+400,000 updates. So a batch here has 32 times as many clips as 350 seconds hold, and so many in a
+row get equal numbers of masked frames.
 """
 
 import ml_collections
@@ -44,13 +43,15 @@ def get_config(arg='base'):
     crop='random',
     buckets=8,
     fill='crop',
-    batch_size=896,
+    batch_seconds=32 * 350.0,
+    batch_multiple=32,
+    batch_size=32 * 175,
     num_threads=16,
   )
   config.augment = [dict(name='mix_utterances', args=dict(prob=0.2))]
   config.model = dict(
     name='wavlm',
-    args=dict(size='base', codes=500, label_rate=50.0, mask_rows=22, dtype='bfloat16'),
+    args=dict(size='base', codes=500, label_rate=50.0, mask_seconds=350.0, dtype='bfloat16'),
   )
   config.objective = dict(name='masked_units', args=dict(tau=0.1, masked=1.0, penalty=10.0))
   # Weight decay on every parameter, norms and biases too, as fairseq's Adam has it.
@@ -80,6 +81,7 @@ def get_config(arg='base'):
 
   if size == 'debug':
     config.total_steps = 4
+    config.data.update(batch_seconds=None, batch_multiple=1)
     config.data.update(source='builtin', seconds=2.0, min_seconds=0.0, batch_size=4, num_threads=2)
     config.model.args.update(
       size='tiny',

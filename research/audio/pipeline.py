@@ -14,6 +14,7 @@ from absl import logging
 from research.audio import decode, plan, settings, text
 from research.audio.bad_files import BadFiles
 from research.audio.clips import Source
+from research.audio.labels import Labels
 from research.audio.transcripts import Tokens
 from research.audio.unit_rows import OtherAudio, Spec, UnitRows
 from research.errors import InputError, unknown
@@ -29,6 +30,8 @@ def train_batches(
   source: Source,
   *,
   batch_size: int,
+  batch_seconds: float | None = None,
+  batch_multiple: int = 1,
   sample_rate: int = 16000,
   seconds: float | None = None,
   crop: str = 'random',
@@ -65,7 +68,12 @@ def train_batches(
 
   Args:
     source: the clips.
-    batch_size: of the global batch; a process gets its rows of it.
+    batch_size: clips of the global batch; a process gets its rows of it.
+    batch_seconds: of buckets of short clips a batch then has more than of those of long ones: as
+      many as this many seconds hold, padding included, and `batch_size` at most.
+    batch_multiple: of which the number of clips is a multiple. In terms of fairseq this is the
+      number of GPUs times update_freq, and `batch_seconds` is so many times max_tokens; which has 8
+      and 16 clips a GPU, but none between.
     sample_rate: Hz.
     seconds: static length; longer clips are cropped, shorter ones padded. None without buckets: the
       longest clip.
@@ -97,7 +105,7 @@ def train_batches(
   Raises:
     InputError: settings that cannot work, each with what to do.
   """
-  settings.check(source, batch_size, process_index, process_count)
+  settings.check(source, batch_size, process_index, process_count, batch_multiple)
   if crop not in CROPS:
     raise unknown('crop', crop, CROPS)
   if fill not in FILLS:
@@ -121,12 +129,17 @@ def train_batches(
     'weights': weights,
   }
   if buckets is None:
+    if batch_seconds is not None:
+      raise InputError('batch_seconds is for clips of several lengths: give buckets= with it.')
     samples = round(settings.batch_seconds(source, seconds) * sample_rate)
     batches: plan.Stream | plan.Bucketed = plan.Stream(len(source), samples=samples, **order)
   else:
     durations = source.durations()
     lengths = settings.bucket_seconds(durations, buckets, seconds, fill)
-    batches = plan.Bucketed(durations, lengths, sample_rate=sample_rate, fill=fill, **order)
+    clips = settings.bucket_rows(lengths, batch_size, batch_seconds, batch_multiple, process_count)
+    batches = plan.Bucketed(
+      durations, lengths, sample_rate=sample_rate, fill=fill, rows=clips, **order
+    )
   bad_files = bad_files if bad_files is not None else BadFiles(None)
   if bad_files.total is None:
     bad_files.total = len(source)
@@ -135,11 +148,11 @@ def train_batches(
     batches=batches,
     sample_rate=sample_rate,
     crop=crop,
-    labels=_Labels.of(source, label),
+    labels=Labels.of(source, label),
     tokens=Tokens.of(source, transcript, symbols),
     units=UnitRows.of(source, units, sample_rate),
     moments=moments,
-    rows=_slots(batch_size, process_index, process_count),
+    process=(process_index, process_count),
     bad_files=bad_files,
   )
   if loader.tokens is not None:
@@ -201,11 +214,11 @@ def eval_batches(
     batches=groups,
     sample_rate=sample_rate,
     crop='start',
-    labels=_Labels.of(source, label),
+    labels=Labels.of(source, label),
     tokens=Tokens.of(source, transcript, symbols),
     units=UnitRows.of(source, units, sample_rate),
     moments=moments,
-    rows=_slots(batch_size, process_index, process_count),
+    process=(process_index, process_count),
     bad_files=bad_files if bad_files is not None else BadFiles(None, 1.0),
     substitute=False,
   )
@@ -227,11 +240,19 @@ class Batches(grain.IterDataset):
   def __str__(self) -> str:
     return f'Batches({self.loader.source!r})'
 
+  @property
+  def mean_rows(self) -> float:
+    """Clips of a global batch, on average over an epoch."""
+    return self.loader.batches.mean_rows
+
   @functools.cached_property
   def signature(self) -> str:
     """A hash of what the order of the batches depends on, except the number of processes."""
     order, noise = self.loader.batches, self.loader.noise
     parts = [self.loader.source.fingerprint(), order.seed, order.batch_size, repr(order.samples)]
+    rows = getattr(order, 'rows', ())
+    if any(n != order.batch_size for n in rows):
+      parts += ['rows', *rows]
     if self.loader.units is not None:
       parts += ['units', self.loader.units.fingerprint]
     if noise is not None:
@@ -320,43 +341,6 @@ class _Random:
 
 
 @dataclasses.dataclass
-class _Labels:
-  """Class numbers of every clip: i32 [n], or a list of class numbers a clip for several labels."""
-
-  codes: np.ndarray | list[list[int]]
-  count: int
-
-  @classmethod
-  def of(cls, source: Source, column: str | None) -> '_Labels | None':
-    if column is None:
-      return None
-    classes = {name: i for i, name in enumerate(source.classes(column))}
-    values = source.column(column)
-    given = [[value] if isinstance(value, str) else value for value in values]
-    for i, clip in enumerate(given):
-      if clip == ['']:
-        raise InputError(
-          f'Clip {source.id(i)!r} of {source.name!r} has no {column!r}; leave such clips out with '
-          'split= or where=, or choose another label column.'
-        )
-      for name in clip:
-        if name not in classes:
-          raise unknown(f'{column} (of clip {source.id(i)!r})', name, classes)
-    codes = [[classes[name] for name in clip] for clip in given]
-    if any(not isinstance(v, str) for v in values):
-      return cls(codes, len(classes))
-    return cls(np.array(codes, np.int32)[:, 0], len(classes))
-
-  def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-    if isinstance(self.codes, np.ndarray):
-      return self.codes[rows]
-    hot = np.zeros((len(rows), self.count), np.float32)
-    for i, row in enumerate(rows):
-      hot[i, self.codes[row]] = 1.0
-    return hot
-
-
-@dataclasses.dataclass
 class _Loader:
   """Decodes this process's rows of global batch g."""
 
@@ -364,14 +348,15 @@ class _Loader:
   batches: Any  # random access to plan.Batch
   sample_rate: int
   crop: str
-  rows: np.ndarray  # of a global batch
+  process: tuple[int, int]  # index and count of the processes that share a global batch
   bad_files: BadFiles
-  labels: _Labels | None = None
+  labels: Labels | None = None
   tokens: Tokens | None = None
   units: UnitRows | None = None
   noise: '_Loader | None' = None
   moments: bool = False
   substitute: bool = True
+  shared: int = 1  # of so many rows of a batch the first is read, for all of them
 
   def __len__(self) -> int:
     return len(self.batches)
@@ -380,21 +365,30 @@ class _Loader:
     # Mean and variance of the clips that were read whole; made before threads can ask for it.
     self._known = np.full((len(self.source) if self.moments else 0, 2), np.nan, np.float32)
 
+  def slots(self, size: int) -> np.ndarray:
+    """Which rows of a global batch of `size` this process reads."""
+    index, count = self.process
+    mine = np.arange(index * size // count, (index + 1) * size // count)
+    return np.unique(mine // self.shared * self.shared)
+
   def load(self, g: int) -> dict[str, np.ndarray]:
     batch = self.batches[g]
     out = self.read(batch)
     if self.noise is not None:
-      shared = self.noise.read(dataclasses.replace(self.noise.batches[g], samples=batch.samples))
-      mine = np.searchsorted(self.noise.rows, self.rows, side='right') - 1
+      beside, size = self.noise.batches[g], len(batch.rows)
+      beside = dataclasses.replace(beside, rows=beside.rows[:size], samples=batch.samples)
+      shared = self.noise.read(beside)
+      mine = np.searchsorted(self.noise.slots(size), self.slots(size), side='right') - 1
       out['noise'], out['noise_mask'] = shared['audio'][mine], shared['audio_mask'][mine]
     return out
 
   def read(self, batch: plan.Batch) -> dict[str, np.ndarray]:
-    audio = np.zeros((len(self.rows), batch.samples), np.float32)
-    lengths, starts = np.zeros((2, len(self.rows)), np.int64)
-    moments = np.full((len(self.rows), 2), np.nan, np.float32)
-    index = batch.rows[self.rows].astype(np.int32)
-    for i, slot in enumerate(self.rows):
+    slots = self.slots(len(batch.rows))
+    audio = np.zeros((len(slots), batch.samples), np.float32)
+    lengths, starts = np.zeros((2, len(slots)), np.int64)
+    moments = np.full((len(slots), 2), np.nan, np.float32)
+    index = batch.rows[slots].astype(np.int32)
+    for i, slot in enumerate(slots):
       if index[i] >= 0:
         index[i], crop = self._fill(audio[i], batch, int(slot), int(index[i]))
         if crop is not None:
@@ -476,14 +470,10 @@ def _noise(source: Source, loader: _Loader) -> _Loader:
     batches=plan.Stream(len(source), batch_size=loader.batches.batch_size, samples=0, seed=seed),
     sample_rate=loader.sample_rate,
     crop='random',
-    rows=np.unique(loader.rows // NOISE_SHARED * NOISE_SHARED),
+    process=loader.process,
+    shared=NOISE_SHARED,
     bad_files=BadFiles(listed, bad.max_fraction, len(source)),
   )
-
-
-def _slots(batch_size: int, process_index: int, process_count: int) -> np.ndarray:
-  size = batch_size // process_count
-  return np.arange(process_index * size, (process_index + 1) * size)
 
 
 def _mark_flags_parsed() -> None:

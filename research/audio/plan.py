@@ -32,7 +32,7 @@ class Batch:
   Attributes:
     rows: of the source, one a slot.
     samples: static length of the batch.
-    position: of its first slot among all slots of the run; seeds what is drawn for a slot.
+    position: of its first slot; no slot of the run has another's. Seeds what is drawn for a slot.
     bucket: which length bucket it is from.
   """
 
@@ -185,6 +185,7 @@ class Stream:
   ):
     """See `research.audio.pipeline.train_batches`; `size` is the number of clips."""
     self.size, self.batch_size, self.samples, self.seed = size, batch_size, samples, seed
+    self.mean_rows = float(batch_size)
     self._cumulative = None if weights is None else np.cumsum(weights)
     order = grain.MapDataset.range(size)
     if shuffle:
@@ -217,9 +218,9 @@ class Bucketed:
   """Batches of clips of similar length, one static length a batch, the order of batches shuffled.
 
   An epoch shuffles the clips, fills batches within each bucket, and lets what does not fill one
-  move to the next longer bucket (the next shorter one if clips are cropped, not padded), so that an
-  epoch always has ceil(clips / batch_size) batches. The last batch is filled up with clips from the
-  start of the epoch's order.
+  move to the next longer bucket (the next shorter one if clips are cropped, not padded), so that
+  every epoch has as many batches: ceil(clips / batch_size) where all buckets have batches of that
+  size. The last batch is filled up with clips from the start of the epoch's order.
   """
 
   def __init__(
@@ -234,21 +235,36 @@ class Bucketed:
     epochs: int | None = None,
     weights: np.ndarray | None = None,
     fill: str = 'pad',
+    rows: Sequence[int] | None = None,
   ):
-    """`durations` and `buckets` are in seconds, `buckets` ascending; `fill`: see `bucket_of`."""
+    """`durations` and `buckets` are in seconds, `buckets` ascending; `fill`: see `bucket_of`;
+    `rows`: clips of a batch of each bucket, `batch_size` at most (None: that many)."""
     self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+    self.rows = [batch_size] * len(buckets) if rows is None else list(rows)
     self.sample_rate = sample_rate
     self.samples = [round(b * sample_rate) for b in buckets]
     self.size = len(durations)
     self._bucket = bucket_of(durations, buckets, fill)
     self._order = range(len(buckets))[:: -1 if fill == 'crop' else 1]
     self._members = [np.flatnonzero(self._bucket == b) for b in range(len(buckets))]
-    self._per_epoch = -(-self.size // batch_size)
-    self._length = sys.maxsize // batch_size if epochs is None else self._per_epoch * epochs
+    self.per_epoch = waiting = 0
+    for b in self._order:
+      full, waiting = divmod(waiting + len(self._members[b]), self.rows[b])
+      self.per_epoch += full
+    self.per_epoch += bool(waiting)
+    self._length = sys.maxsize // batch_size if epochs is None else self.per_epoch * epochs
     self._weights = weights
     if weights is not None:
       self._cumulative = [np.cumsum(weights[m]) for m in self._members]
-      self._buckets = np.cumsum([weights[m].sum() for m in self._members])
+      # A bucket with more clips a batch is drawn less often.
+      shares = [weights[m].sum() / rows for m, rows in zip(self._members, self.rows, strict=True)]
+      self._buckets = np.cumsum(shares)
+    if len(set(self.rows)) == 1:
+      self.mean_rows = float(self.rows[0])
+    elif weights is None:
+      self.mean_rows = self.size / self.per_epoch
+    else:
+      self.mean_rows = float(weights.sum() / sum(shares))
     self._cache: dict[int, list[Batch]] = {}
     self._lock = threading.Lock()
 
@@ -264,7 +280,7 @@ class Bucketed:
   def __getitem__(self, g: int) -> Batch:
     if self._weights is not None:
       return self._drawn(int(g))
-    epoch, slot = divmod(int(g), self._per_epoch)
+    epoch, slot = divmod(int(g), self.per_epoch)
     with self._lock:
       if epoch not in self._cache:
         while len(self._cache) > 1:
@@ -280,14 +296,16 @@ class Bucketed:
     groups: list[tuple[int, np.ndarray]] = []
     for bucket in self._order:
       waiting = np.concatenate([waiting, order[self._bucket[order] == bucket]])
-      full = len(waiting) // self.batch_size * self.batch_size
-      groups += [(bucket, rows) for rows in waiting[:full].reshape(-1, self.batch_size)]
+      size = self.rows[bucket]
+      full = len(waiting) // size * size
+      groups += [(bucket, rows) for rows in waiting[:full].reshape(-1, size)]
       waiting = waiting[full:]
     if len(waiting):
-      fill = np.resize(order, self.batch_size - len(waiting))
-      groups.append((self._order[-1], np.concatenate([waiting, fill])))
+      last = self._order[-1]
+      fill = np.resize(order, self.rows[last] - len(waiting))
+      groups.append((last, np.concatenate([waiting, fill])))
     places = rng.permutation(len(groups)) if self.shuffle else np.arange(len(groups))
-    first = epoch * self._per_epoch
+    first = epoch * self.per_epoch
     return [
       Batch(groups[i][1], self.samples[groups[i][0]], (first + n) * self.batch_size, groups[i][0])
       for n, i in enumerate(places)
@@ -308,7 +326,7 @@ class Bucketed:
     position = g * self.batch_size
     bucket = _draw(self._buckets, uniform(self.seed, position, 'bucket'))
     members, cumulative = self._members[bucket], self._cumulative[bucket]
-    draws = [uniform(self.seed, position + i, 'row') for i in range(self.batch_size)]
+    draws = [uniform(self.seed, position + i, 'row') for i in range(self.rows[bucket])]
     rows = members[[_draw(cumulative, u) for u in draws]]
     return Batch(rows, self.samples[bucket], position, bucket)
 

@@ -14,10 +14,20 @@ from research.errors import InputError, unknown
 LONGEST_UNASKED = 60.0
 
 
-def check(source: Source, batch_size: int, process_index: int, process_count: int) -> None:
+def check(
+  source: Source,
+  batch_size: int,
+  process_index: int,
+  process_count: int,
+  batch_multiple: int = 1,
+) -> None:
   """Raises InputError for data without clips, or a batch that the processes cannot share."""
   if not len(source):
     raise InputError(f'Data set {source.name!r} has no clips to read.')
+  if batch_multiple < 1 or batch_size % batch_multiple:
+    raise InputError(
+      f'A batch of {batch_size} clips is no multiple of {batch_multiple} (batch_multiple).'
+    )
   if batch_size < 1 or batch_size % process_count:
     raise InputError(
       f'A batch of {batch_size} cannot be shared by {process_count} processes; give a multiple of '
@@ -65,6 +75,35 @@ def bucket_seconds(
   if seconds is not None:
     raise InputError('Give seconds= or a list of buckets=, not both: the last bucket crops.')
   return lengths
+
+
+def bucket_rows(
+  lengths: Sequence[float],
+  batch_size: int,
+  batch_seconds: float | None,
+  batch_multiple: int,
+  process_count: int,
+) -> list[int]:
+  """How many clips the batches of every bucket have, see `pipeline.train_batches`.
+
+  Raises:
+    InputError: a batch has no room for the clips of the last bucket, or the processes cannot share
+      the batches.
+  """
+  if batch_seconds is None:
+    return [batch_size] * len(lengths)
+  if batch_multiple % process_count:
+    raise InputError(
+      f'Batches of {batch_seconds:g} s have a multiple of {batch_multiple} clips, which '
+      f'{process_count} processes cannot share; give a batch_multiple that {process_count} divides.'
+    )
+  share = batch_seconds / batch_multiple
+  if not share + 1e-6 >= lengths[-1]:
+    raise InputError(
+      f'A batch of {batch_seconds:g} s has no room for {batch_multiple} clips of '
+      f'{lengths[-1]:g} s; give more batch_seconds, a smaller batch_multiple or shorter clips.'
+    )
+  return [min(int(share / edge + 1e-6) * batch_multiple, batch_size) for edge in lengths]
 
 
 def sampling_weights(

@@ -144,7 +144,8 @@ class ClipBlocks:
       once = np.zeros(rows.size, bool)
       once[np.unique(rows, return_index=True)[1]] = True
       self._once = epoch, once.reshape(rows.shape)
-    return self._once[1][place, self.batches.loader.rows]
+    once = self._once[1][place]
+    return once[self.batches.loader.slots(len(once))]
 
   def _block(self, batch: Mapping[str, np.ndarray], once: np.ndarray) -> tuple[Array, Array]:
     audio, mask, index = batch['audio'], batch['audio_mask'] & once[:, None], batch['index']

@@ -123,7 +123,9 @@ def headline(
     tiles.append(('loss', f'{svg.number(finite[0])} → {svg.number(finite[-1])}'))
   if data.get('source'):
     tiles.append(('data', _source_name(data['source'])))
-  if data.get('batch_size'):
+  if data.get('batch_seconds'):
+    tiles.append(('audio a step, at most', f'{data["batch_seconds"]:g} s'))
+  elif data.get('batch_size'):
     tiles.append(('clips a step', str(data['batch_size'])))
   systems = {row['system'] for row in scores if row['kind'] == 'model'}
   for row in scores if len(systems) == 1 else ():  # several: their table follows

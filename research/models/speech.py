@@ -67,9 +67,10 @@ class SpeechEncoder(nn.Module):
       none.
     mask_prob, mask_length, min_masks, mask_overlap, mask_space: of the masks over frames, see
       `features.span_mask`.
-    mask_rows: so many clips in a row get equal numbers of masked frames, and of channels. fairseq
-      does so with the clips of a GPU, which have one length in its pre-training; 1 suits batches of
-      many lengths, where a short clip would take the masks of the long ones.
+    mask_seconds: clips in a row that are so many seconds long together, padding included, get equal
+      numbers of masked frames, and of channels. fairseq does so with the clips of a GPU, max_tokens
+      in all; None, every clip by itself, suits batches of many lengths, where a short clip would
+      take the masks of the long ones.
     mask_embedding: whether there is a vector for masked frames. Models that were configured without
       masks over frames have none: then `mask_prob` is 0, and no such mask may be given.
     channel_prob, channel_length: of the masks over the channels of the transformer's input.
@@ -106,7 +107,7 @@ class SpeechEncoder(nn.Module):
   min_masks: int = 2
   mask_overlap: bool = True
   mask_space: int = 1
-  mask_rows: int = 1
+  mask_seconds: float | None = None
   mask_embedding: bool = True
   channel_prob: float = 0.0
   channel_length: int = 64
@@ -145,8 +146,10 @@ class SpeechEncoder(nn.Module):
         f'{self.TITLE} got mask_prob={self.mask_prob} without mask_embedding: nothing can stand '
         'for masked frames. Give mask_prob=0.0.'
       )
-    if self.mask_rows < 1:
-      raise InputError(f'{self.TITLE} got mask_rows={self.mask_rows}; give 1 or more.')
+    if self.mask_seconds is not None and not self.mask_seconds > 0:
+      raise InputError(
+        f'{self.TITLE} got mask_seconds={self.mask_seconds!r}; give more than 0, or None.'
+      )
     self._demand_multiple('width', 'heads')
     self._demand_multiple('width', 'tap_groups')
     if self.buckets and (self.buckets < 4 or self.max_distance <= self.buckets // 4):
@@ -241,6 +244,12 @@ class SpeechEncoder(nn.Module):
       x = jnp.where(channel_mask[:, None, :], jnp.zeros((), x.dtype), x)
     return {'projected': x, **self.encoder(x, real, train)}
 
+  def _equal_rows(self, batch: Mapping[str, Any]) -> int:
+    """How many clips in a row get equal numbers of masked frames."""
+    if self.mask_seconds is None:
+      return 1
+    return max(1, round(self.mask_seconds * self.frontend.sample_rate) // batch['audio'].shape[1])
+
   def _spans(self, batch: Mapping[str, Any], real: Bool[Array, 'b n']) -> Bool[Array, 'b n']:
     """Which frames are hidden: those of batch['span_mask'], or drawn."""
     if 'span_mask' in batch:
@@ -254,7 +263,7 @@ class SpeechEncoder(nn.Module):
       min_masks=self.min_masks,
       overlap=self.mask_overlap,
       space=self.mask_space,
-      equal_rows=self.mask_rows,
+      equal_rows=self._equal_rows(batch),
     )
 
   def _masked_places(
@@ -280,7 +289,7 @@ class SpeechEncoder(nn.Module):
       prob=self.channel_prob,
       length=self.channel_length,
       min_masks=0,
-      equal_rows=self.mask_rows,
+      equal_rows=self._equal_rows(batch),
     )
 
   # -- Views -----------------------------------------------------------------------------------

@@ -39,6 +39,8 @@ DATA: dict[str, Any] = dict(
   noise=None,
   weights=None,
   batch_size=64,
+  batch_seconds=None,
+  batch_multiple=1,
   shuffle=True,
   seed=0,
   epoch_size=None,
@@ -150,7 +152,10 @@ def complete(config: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
     raise InputError('Set one of config.total_steps and config.epochs (and not both).')
   for key in ('total_steps', 'log_every'):
     _positive(full[key], f'config.{key}', optional=key == 'total_steps')
-  _positive(full['data']['batch_size'], 'config.data.batch_size')
+  for key in ('batch_size', 'batch_multiple'):
+    _positive(full['data'][key], f'config.data.{key}')
+  if full['data']['batch_seconds'] is not None:
+    _number(full['data']['batch_seconds'], 'config.data.batch_seconds')
   _positive(full['optim']['accumulate'], 'config.optim.accumulate')
   _positive(full['checkpoint']['every'], 'config.checkpoint.every')
   _positive(full['data']['sample_rate'], 'config.data.sample_rate')
@@ -329,8 +334,9 @@ def train_batches(
   if hasattr(model, 'sets'):
     _demand_units(model, data)
   names = (
-    'batch_size', 'sample_rate', 'seconds', 'crop', 'buckets', 'fill', 'label', 'transcript',
-    'units', 'weights', 'seed', 'shuffle', 'num_threads', 'num_workers', 'prefetch',
+    'batch_size', 'batch_seconds', 'batch_multiple', 'sample_rate', 'seconds', 'crop', 'buckets',
+    'fill', 'label', 'transcript', 'units', 'weights', 'seed', 'shuffle', 'num_threads',
+    'num_workers', 'prefetch',
   )  # fmt: skip
   noise = data['noise']
   return pipeline.train_batches(
@@ -373,9 +379,13 @@ def _demand_units(model: Any, data: Mapping[str, Any]) -> None:
     )
 
 
-def length(config: Mapping[str, Any], rows: int) -> tuple[int, float]:
-  """(total steps, steps in an epoch) of a run over `rows` clips (`data.epoch_size` overrides)."""
-  epoch = (config['data']['epoch_size'] or rows) / config['data']['batch_size']
+def length(
+  config: Mapping[str, Any], rows: int, batch_rows: float | None = None
+) -> tuple[int, float]:
+  """(total steps, steps in an epoch) of a run over `rows` clips (`data.epoch_size` overrides),
+  `batch_rows` of them a step on average (None: the batch size)."""
+  data = config['data']
+  epoch = (data['epoch_size'] or rows) / (data['batch_size'] if batch_rows is None else batch_rows)
   if config['total_steps'] is not None:
     return config['total_steps'], epoch
   # As DistributedSampler with drop_last: only whole batches count.
@@ -392,6 +402,8 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
       return [d for k in keys for d in walk(a.get(k), b.get(k), f'{path}.{k}' if path else k)]
     return [] if a == b else [f'{path}: {a!r} -> {b!r}']
 
+  # A run that is older than a setting has what is now its default.
+  old = {**DEFAULTS, **old, 'data': {**DATA, **old.get('data', {})}}
   free = FREE + tuple(f'data.{k}' for k in FREE_DATA)
   starts = tuple(f'{f}{end}' for f in free for end in '.:')
   return [d for d in walk(old, new, '') if not d.startswith(starts)]

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -77,13 +78,20 @@ def train(
   config = build.complete(config)
   mesh = sharding.make_mesh(config['mesh'])
   parts = sharding.batch_devices(mesh) * config['optim']['accumulate']
-  if config['data']['batch_size'] % parts:
+  key = 'batch_size' if config['data']['batch_seconds'] is None else 'batch_multiple'
+  if config['data'][key] % parts:
     raise InputError(
-      f'config.data.batch_size is {config["data"]["batch_size"]}, which {parts} (devices that '
-      'share a batch x optim.accumulate) does not divide.'
+      f'config.data.{key} is {config["data"][key]}, which {parts} (devices that share a batch x '
+      'optim.accumulate) does not divide.'
     )
   with jax.set_mesh(mesh):
     return _Run(config, workdir, mesh, quiet, clips).go()
+
+
+def _batch_text(data: Mapping[str, Any]) -> str:
+  if data['batch_seconds'] is None:
+    return f'{data["batch_size"]} clips'
+  return f'at most {data["batch_seconds"]:g} s or {data["batch_size"]} clips'
 
 
 class _Run:
@@ -98,16 +106,9 @@ class _Run:
     objective = build.objective(config)
     rows = selection.source(config['data']) if clips is None else clips
     rows = selection.usable(rows, config['data'])
-    self.total, epoch = build.length(config, len(rows))
-    schedule = optim.make_schedule(config['optim'], self.total, epoch)
-    optimizer = optim.make_optimizer(config['optim'], schedule)
-    teacher = config['teacher']
-    if teacher and teacher['decay_end'] is not None and not teacher['decay_steps']:
-      teacher = {**teacher, 'decay_steps': self.total}
-
-    # Input: the batches of this process, and what a batch looks like.
-    self.workdir = make_workdir(workdir, config)
-    self.bad_files = BadFiles(self.workdir / 'bad_files.jsonl', config['data']['max_bad_fraction'])
+    # Input: the batches of this process.
+    bad_files = Path(workdir) / 'bad_files.jsonl'
+    self.bad_files = BadFiles(bad_files, config['data']['max_bad_fraction'])
     dataset = build.train_batches(
       config['data'],
       rows,
@@ -118,6 +119,15 @@ class _Run:
     )
     self.iterator = iter(dataset)
     self.beginning = self.iterator.get_state()
+
+    self.total, epoch = build.length(config, len(rows), dataset.mean_rows)
+    schedule = optim.make_schedule(config['optim'], self.total, epoch)
+    optimizer = optim.make_optimizer(config['optim'], schedule)
+    teacher = config['teacher']
+    if teacher and teacher['decay_end'] is not None and not teacher['decay_steps']:
+      teacher = {**teacher, 'decay_steps': self.total}
+
+    self.workdir = make_workdir(workdir, config)
 
     # State: shapes first, then where each leaf lives, then the values in place.
     batch = next(self.iterator)
@@ -171,7 +181,7 @@ class _Run:
     verb = f'goes on from step {self.step}' if self.step else 'starts'
     self.console.say(
       f'{self.config["model"]["name"]}: {count(state.params):,} parameters, {self.total} steps of '
-      f'{self.config["data"]["batch_size"]} clips on {jax.device_count()} '
+      f'{_batch_text(self.config["data"])} on {jax.device_count()} '
       f'{jax.devices()[0].platform} device(s); {verb} in {self.workdir}'
     )
     self.feed = Feed(self.iterator, lambda b: sharding.to_devices(b, self.mesh), position=position)

@@ -197,6 +197,30 @@ def test_buckets_are_the_same_on_every_process_and_fit(make_source):
   assert len(set(shapes[0])) > 1
 
 
+def test_a_batch_holds_so_many_seconds(make_source):
+  source = make_source([0.1, 0.1, 0.05, 0.2, 0.2, 0.15, 0.4, 0.3] * 4)
+  settings = {'batch_size': 12, 'buckets': [0.1, 0.2, 0.4], 'seed': 3}
+  by_seconds = {**settings, 'batch_seconds': 1.6, 'batch_multiple': 2}
+  batches = train_batches(source, **by_seconds)
+  found = take(batches, 20)
+  sizes = {b['audio'].shape for b in found}
+  # Sixteen clips of 0.1 s would be too many.
+  assert sizes == {(12, 1600), (8, 3200), (4, 6400)}
+  plan = batches.loader.batches
+  assert sum(len(plan[g].rows) for g in range(plan.per_epoch)) in range(32, 36)
+  assert batches.mean_rows == 32 / plan.per_epoch
+  assert batches.signature != train_batches(source, **settings).signature
+  rest = take(train_batches(source, **by_seconds, num_threads=0), 5, {'next_index': 15})
+  halves = [
+    take(train_batches(source, **by_seconds, process_index=i, process_count=2), 20)
+    for i in range(2)
+  ]
+  for g, batch in enumerate(found):
+    assert_equal(concatenated([half[g] for half in halves]), batch)
+    if g >= 15:
+      assert_equal(rest[g - 15], batch)
+
+
 def test_multi_label(tmp_path, make_source):
   base = make_source([0.1] * 3)
   labels = [['x', 'z'], [], ['y']]
@@ -311,6 +335,17 @@ def test_nothing_readable(make_source):
     ({'batch_size': 4, 'seconds': 0.0}, 'above 0'),
     ({'batch_size': 4, 'buckets': [2.0, 1.0]}, 'ascending'),
     ({'batch_size': 4, 'fill': 'cut'}, 'fill'),
+    ({'batch_size': 4, 'batch_seconds': 2.0}, 'give buckets= with it'),
+    (
+      {'batch_size': 4, 'batch_seconds': 1.0, 'buckets': [1.0], 'batch_multiple': 2},
+      'no room for 2',
+    ),
+    ({'batch_size': 4, 'batch_seconds': float('nan'), 'buckets': [1.0]}, 'no room'),
+    ({'batch_size': 4, 'batch_multiple': 3}, 'no multiple of 3'),
+    (
+      {'batch_size': 4, 'batch_seconds': 9.0, 'buckets': [1.0], 'process_count': 2},
+      'a batch_multiple that 2 divides',
+    ),
     ({'batch_size': 4, 'fill': 'crop', 'seconds': 1.0}, 'give buckets='),
     ({'batch_size': 4, 'buckets': [1.0], 'seconds': 1.0}, 'not both'),
     ({'batch_size': 4, 'label': 'lable'}, "Unknown column .* Did you mean 'label'"),

@@ -109,6 +109,37 @@ def test_every_clip_once_an_epoch_in_a_bucket_it_fits():
   assert [b.position for b in order.epoch(1)] == [8 * (13 + g) for g in range(13)]
 
 
+@pytest.mark.parametrize('fill', ['pad', 'crop'])
+def test_buckets_of_short_clips_have_more_of_them(fill):
+  durations = np.random.default_rng(0).uniform(1.0, 10.0, 301)
+  buckets, sizes = [1.0, 2.0, 4.0, 10.0], [24, 12, 6, 2]
+  order = bucketed(durations, buckets, batch_size=24, rows=sizes, fill=fill)
+  end = 0
+  for epoch in range(4):
+    batches = order.epoch(epoch)
+    assert len(batches) == order.per_epoch
+    counts = np.bincount(np.concatenate([b.rows for b in batches]), minlength=301)
+    last = sizes[-1 if fill == 'pad' else 0]
+    assert counts.min() == 1 and counts.sum() < 301 + last
+    for batch in batches:
+      assert len(batch.rows) == sizes[batch.bucket]
+      fits = durations[batch.rows] * 100 <= batch.samples + 1
+      assert fits.all() if fill == 'pad' else (durations[batch.rows] >= buckets[batch.bucket]).all()
+      # No two rows draw the same.
+      assert batch.position >= end
+      end = batch.position + len(batch.rows)
+  assert order.mean_rows == 301 / order.per_epoch
+
+
+def test_weights_hold_whatever_the_sizes_of_batches():
+  durations = np.array([1.0, 1.0, 5.0, 5.0])
+  weights = np.array([3.0, 1.0, 0.0, 4.0])
+  order = bucketed(durations, [1.0, 5.0], batch_size=10, weights=weights, rows=[10, 2])
+  rows = np.concatenate([order[g].rows for g in range(2000)])
+  np.testing.assert_allclose(np.bincount(rows, minlength=4) / len(rows), weights / 8, atol=0.03)
+  np.testing.assert_allclose(len(rows) / 2000, order.mean_rows, rtol=0.05)
+
+
 def test_cropped_clips_fill_their_batches():
   durations = np.random.default_rng(0).uniform(2.0, 12.0, 500)
   edges = best_crops(durations, 6, longest=10.0)

@@ -58,6 +58,14 @@ def cases(tmp_path):
       [CONFIG, work, '--config.data.batch_size=abc'],
       ["batch_size=abc: 'abc' is not a whole number"],
     ),
+    'seconds of a batch that devices cannot share': (
+      [CONFIG, work, '--config.data.batch_seconds=40', '--config.optim.accumulate=4'],
+      ['config.data.batch_multiple is 1, which 4', 'does not divide'],
+    ),
+    'seconds of a batch without lengths': (
+      [CONFIG, work, '--config.data.batch_seconds=40'],
+      ['give buckets= with it'],
+    ),
     'text for a number that the config leaves out': (
       [CONFIG, work, '--config.model.args.stride=wide'],
       ["config.model.args.stride is 'wide'; it must be a whole number"],

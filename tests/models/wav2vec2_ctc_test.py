@@ -63,7 +63,7 @@ def test_logits_of_a_clip_are_the_same_alone_padded_and_in_a_batch():
 
 
 def test_masked_frames_are_the_token_and_masked_channels_are_zero():
-  model = Wav2Vec2CTC(**TINY, channel_prob=0.5, mask_length=3, mask_rows=2)
+  model = Wav2Vec2CTC(**TINY, channel_prob=0.5, mask_length=3, mask_seconds=2 * 9000 / 16_000)
   variables = start(model)
   out = jax.jit(lambda v, b: model.apply(v, b, train=True, rngs=RNGS))(variables, clips())
   plain = jax.jit(model.apply)(variables, clips())
@@ -78,6 +78,24 @@ def test_masked_frames_are_the_token_and_masked_channels_are_zero():
     assert masked.any() and same.any() and (masked ^ same).all()
   # In evaluation nothing is masked.
   assert not np.any(y == 0.0)
+
+
+def test_clips_of_so_many_seconds_share_the_count_of_masked_frames():
+  """So many clips as fit, padding included: what a GPU of fairseq holds."""
+  batch = clips((9000, 8000, 9000, 7000))
+
+  def masked(**settings):
+    model = Wav2Vec2CTC(**TINY, mask_prob=0.5, mask_length=3, **settings)
+    token = np.asarray(start(model)['params']['mask_token'])
+    x = jax.jit(lambda v, b: model.apply(v, b, train=True, rngs=RNGS))(start(model), batch)
+    return (np.asarray(x['projected']) == token).all(axis=-1).sum(axis=1)
+
+  alone, pairs, every = (masked(mask_seconds=s) for s in (None, 2.9 * 9000 / 16_000, 60.0))
+  assert (alone > 0).all() and len(set(alone)) > 1
+  assert pairs.tolist() == np.repeat([alone[:2].min(), alone[2:].min()], 2).tolist()
+  assert every.tolist() == [alone.min()] * 4
+  with pytest.raises(InputError, match='mask_seconds=0'):
+    Wav2Vec2CTC(**TINY, mask_seconds=0)
 
 
 def gradients(model, variables, updates):
