@@ -26,6 +26,12 @@ SIZE = flags.DEFINE_string('size', 'base', 'Model size of training and speech; v
 MODEL = flags.DEFINE_enum('model', 'wav2vec2', ['wav2vec2', 'hubert', 'wavlm'], 'Model of speech.')
 DECODER = flags.DEFINE_enum('decoder', 'swin', ['swin', 'global'], 'Decoder of the training step.')
 BATCH = flags.DEFINE_integer('batch', 4, 'Batch size of training, speech and byol.', lower_bound=1)
+DTYPE = flags.DEFINE_enum(
+  'dtype',
+  None,
+  ['float32', 'bfloat16'],
+  'Of speech; bfloat16 on a GPU, else float32, if not given.',
+)
 SECONDS = flags.DEFINE_float('seconds', 10.0, 'Length of the clips of speech.', lower_bound=0.1)
 
 
@@ -52,6 +58,7 @@ def _speech():
     clip_seconds=SECONDS.value,
     repeats=REPEATS.value,
     model=MODEL.value,
+    dtype=DTYPE.value,
   )
 
 

@@ -67,7 +67,7 @@ def test_every_package_is_a_floor():
 def test_a_paper_does_not_import_another_paper():
   shared = {
     'attention', 'batch_norm', 'convolutions', 'layers', 'masked_units', 'pooling', 'positions',
-    'quantizers', 'relative_bias', 'spectrogram', 'speech', 'speech_ctc', 'waveform',
+    'products', 'quantizers', 'relative_bias', 'spectrogram', 'speech', 'speech_ctc', 'waveform',
     '__init__',
   }  # fmt: skip
   files = sorted((ROOT / 'research' / 'models').glob('*.py'))

@@ -1,9 +1,9 @@
 """wav2vec 2.0, HuBERT and WavLM against transformers' on torch: encoder forward, forward and
 backward, and one pre-training step with AdamW; and WavLM's position bias against none.
 
-Both sides get the same audio, in float32 on a CPU; on a GPU both compute in bf16, and the peer is
-compiled with fused attention. Dropout is 0 on both sides, so that the draws of random numbers are
-not what is compared.
+Both sides get the same audio. Unless told otherwise they compute in float32 on a CPU and in bf16 on
+a GPU (torch under autocast), where the peer is compiled with fused attention. Dropout is 0 on both
+sides, so that the draws of random numbers are not what is compared.
 """
 
 from collections.abc import Callable
@@ -33,11 +33,14 @@ def _audio(batch: int, seconds: float) -> np.ndarray:
 
 
 def make_ours(
-  part: str, size: str, batch: int, clip_seconds: float, model: str = 'wav2vec2'
+  part: str,
+  size: str,
+  batch: int,
+  clip_seconds: float,
+  model: str = 'wav2vec2',
+  dtype: str = 'float32',
 ) -> tuple[Callable[[], float], dict[str, Any]]:
   """(() -> a number, {'step_flops', 'dtype'}) of one part of ours."""
-  gpu = jax.devices()[0].platform == 'gpu'
-  dtype = 'bfloat16' if gpu else 'float32'
   module = models.get(model)(size=size, dtype=dtype, **NO_DROPOUT)
   audio = _audio(batch, clip_seconds)
   inputs = {'audio': audio, 'audio_mask': np.ones(audio.shape, bool)}
@@ -93,13 +96,19 @@ def make_ours(
 
 
 def make_theirs(
-  part: str, size: str, batch: int, clip_seconds: float, model: str = 'wav2vec2'
+  part: str,
+  size: str,
+  batch: int,
+  clip_seconds: float,
+  model: str = 'wav2vec2',
+  dtype: str = 'float32',
 ) -> tuple[Callable[[], float], None]:
   """(() -> a number, nothing) of one part of transformers'."""
   from launch.benchmarks import torch_speech
 
   sizes = models.get(model).SIZES  # type: ignore[attr-defined]
-  run = torch_speech.make_run(model, part, sizes[size], _audio(batch, clip_seconds), UNITS)
+  audio = _audio(batch, clip_seconds)
+  run = torch_speech.make_run(model, part, sizes[size], audio, UNITS, dtype == 'bfloat16')
   return run, None
 
 
@@ -109,6 +118,7 @@ def compare_speech(
   clip_seconds: float = 10.0,
   repeats: int = 7,
   model: str = 'wav2vec2',
+  dtype: str | None = None,
 ) -> list[dict[str, Any]]:
   """Median times of ours and of transformers', each in a process of its own, taking turns; of
   WavLM also the time of HuBERT, which it is but for its position bias.
@@ -119,13 +129,16 @@ def compare_speech(
     clip_seconds: of every clip.
     repeats: rounds; the median counts.
     model: 'wav2vec2', 'hubert' or 'wavlm'.
+    dtype: that both compute in; None is 'bfloat16' on a GPU, else 'float32'.
 
   Returns:
     a row for each of PARTS: seconds of both, `ratio` torch / ours (above 1: ours is faster),
     audio-seconds a second, FLOPs by XLA's cost analysis, MFU where the chip's peak is known. For
     WavLM one more, where `ratio` is HuBERT / WavLM.
   """
-  settings = dict(size=size, batch=batch, clip_seconds=clip_seconds)
+  if dtype is None:
+    dtype = 'bfloat16' if jax.devices()[0].platform == 'gpu' else 'float32'
+  settings = dict(size=size, batch=batch, clip_seconds=clip_seconds, dtype=dtype)
   peers: list[tuple[str, str, Callable[..., Any], str]] = [
     (part, 'transformers', make_theirs, model) for part in PARTS
   ]
@@ -141,7 +154,8 @@ def compare_speech(
       taken = timing.rounds({'oido': ours, name: theirs}, repeats, warmup=2)
       facts = dict(ours.facts)
     device = jax.devices()[0].device_kind
-    for row in timing.compare(taken, 'oido', **arguments, model=model, device=device, **facts):
+    about = {**arguments, **facts, 'model': model, 'device': device}
+    for row in timing.compare(taken, 'oido', **about):
       row['audio_seconds_per_second'] = batch * clip_seconds / row['ours_seconds']
       row['mfu'] = hardware.mfu(row['step_flops'], row['ours_seconds'])
       rows.append(row)

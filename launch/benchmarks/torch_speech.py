@@ -40,14 +40,15 @@ def _config(model: str, size: Size) -> Any:
 
 
 def make_run(
-  model: str, part: str, size: Size, audio: np.ndarray, units: int
+  model: str, part: str, size: Size, audio: np.ndarray, units: int, half: bool
 ) -> Callable[[], float]:
-  """() -> a number: a forward pass, one with its backward pass, or a pre-training step."""
+  """() -> a number: a forward pass, one with its backward pass, or a pre-training step; `half`:
+  under autocast to bf16."""
   torch.manual_seed(0)
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
   config = _config(model, size)
   heard = torch.from_numpy(audio).to(device)
-  autocast = torch.autocast(device, torch.bfloat16, enabled=device == 'cuda')
+  autocast = torch.autocast(device, torch.bfloat16, enabled=half)
   if part == 'pretraining':
     if model == 'wav2vec2':
       return _pretraining(config, heard, autocast)

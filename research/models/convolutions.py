@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from research.models import products
+
 Dtype = Any
 _LAYOUT = ('NWC', 'WIO', 'NWC')
 
@@ -32,7 +34,32 @@ def conv1d(
 
 
 def _strided(x, kernel, stride):
-  return jax.lax.conv_general_dilated(x, kernel, (stride,), 'VALID', dimension_numbers=_LAYOUT)
+  def convolution(x, kernel):
+    return jax.lax.conv_general_dilated(x, kernel, (stride,), 'VALID', dimension_numbers=_LAYOUT)
+
+  if x.dtype == jnp.float32 or x.shape[-1] == 1:
+    return convolution(x, kernel)
+
+  def in_blocks(x, kernel):
+    taps, _, outputs = kernel.shape
+    y = jnp.float32(0.0)
+    for i, j, part in _blocks(x, stride, taps, (x.shape[1] - taps) // stride + 1):
+      y = y + products.dot(part, kernel[i:j].reshape(-1, outputs))
+    return y.astype(x.dtype).reshape(len(x), -1, outputs)
+
+  return jax.lax.platform_dependent(x, kernel, cpu=in_blocks, default=convolution)
+
+
+def _blocks(x, stride, taps, m):
+  """(i, j, what taps i to j of m windows see: [b m, (j - i) c]) for every `stride` taps."""
+  b, n, channels = x.shape
+  count = -(-taps // stride)
+  length = (m + count - 1) * stride
+  x = jnp.pad(x, ((0, 0), (0, max(length - n, 0)), (0, 0)))[:, :length]
+  x = x.reshape(b, -1, stride * channels)
+  for block in range(count):
+    i, j = block * stride, min((block + 1) * stride, taps)
+    yield i, j, x[:, block : block + m, : (j - i) * channels].reshape(b * m, -1)
 
 
 def _conv1d_forward(x, kernel, stride, dtype):
@@ -50,8 +77,7 @@ def _conv1d_backward(stride, dtype, kept, g):
     return dx, dkernel.astype(kernel.dtype)
 
   def written_out(x, kernel, g):
-    # XLA's CPU library has no product of 16-bit floats that is summed in float32.
-    dkernel = _kernel_gradient(x.astype(jnp.float32), g.astype(jnp.float32), kernel.shape, stride)
+    dkernel = _kernel_gradient(x, g, kernel.shape, stride)
     return _input_gradient(kernel.astype(dtype), g, x.shape[1], stride), dkernel
 
   # With one channel in there is too little to multiply; with samples between the taps that no tap
@@ -65,33 +91,34 @@ def _conv1d_backward(stride, dtype, kept, g):
 
 def _input_gradient(kernel, g, n, stride):
   """One convolution without stride for every sample of a stride: y[t s + r] is the sum over j of
-  g[t - j] with tap r + j s."""
-  m = g.shape[1]
+  g[t - j] with tap r + j s. In 16 bits one product for every j."""
+  b, m, outputs = g.shape
   steps = -(-n // stride)
+  if g.dtype != jnp.float32:
+    taps, inputs, _ = kernel.shape
+    flat, total = g.reshape(-1, outputs), jnp.float32(0.0)
+    for j, i in enumerate(range(0, taps, stride)):
+      y = products.dot(flat, kernel[i : i + stride].reshape(-1, outputs), side=1).reshape(b, m, -1)
+      missing = stride * inputs - y.shape[-1]
+      total = total + jnp.pad(y, ((0, 0), (j, steps - m - j), (0, missing)))
+    return total.astype(g.dtype).reshape(b, -1, inputs)[:, :n]
   phases = []
   for r in range(stride):
     phase = kernel[r::stride][::-1].swapaxes(1, 2)
     edges = [(len(phase) - 1, steps - m)]
     dx = jax.lax.conv_general_dilated(g, phase, (1,), edges, dimension_numbers=_LAYOUT)
     phases.append(dx[:, :steps])
-  return jnp.stack(phases, axis=2).reshape(len(g), steps * stride, -1)[:, :n]
+  return jnp.stack(phases, axis=2).reshape(b, steps * stride, -1)[:, :n]
 
 
 def _kernel_gradient(x, g, shape, stride):
   """One product for every `stride` taps: of blocks of `stride` samples with g."""
   taps, inputs, outputs = shape
-  b, m, _ = g.shape
-  blocks = -(-taps // stride)
-  length = (m + blocks - 1) * stride
-  x = jnp.pad(x, ((0, 0), (0, max(length - x.shape[1], 0)), (0, 0)))[:, :length]
-  x = x.reshape(b, -1, stride * inputs)
-  g = g.reshape(b * m, outputs)
-  parts = []
-  for j in range(blocks):
-    count = min(stride, taps - j * stride)
-    part = x[:, j : j + m, : count * inputs].reshape(b * m, count * inputs)
-    part = jax.lax.dot_general(part, g, (((0,), (0,)), ((), ())))
-    parts.append(part.reshape(count, inputs, outputs))
+  flat = g.reshape(-1, outputs)
+  parts = [
+    products.dot_rows(part, flat).reshape(j - i, inputs, outputs)
+    for i, j, part in _blocks(x, stride, taps, g.shape[1])
+  ]
   return jnp.concatenate(parts)
 
 

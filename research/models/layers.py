@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from research.models import products
 from research.models.attention import attend
 
 Dtype = Any
@@ -181,8 +182,7 @@ def _product(x, kernel, axes):
     side = 0 if axes[0] == 0 else 1
     shape = (x.shape[1], math.prod(kept))
     matrix = kernel.reshape(shape if side == 0 else shape[::-1])
-    y = jax.lax.dot_general(x, matrix, (((1,), (side,)), ((), ())))
-    return y.reshape(-1, *kept)
+    return products.dot(x, matrix, side).astype(x.dtype).reshape(-1, *kept)
 
   return jax.lax.platform_dependent(x, kernel, cpu=flat, default=grouped)
 
@@ -205,11 +205,7 @@ def _contract_backward(n, dtype, kept, g):
   def half(flat, g):
     return jax.lax.dot_general(flat, g, rows, preferred_element_type=kernel.dtype)
 
-  def single(flat, g):
-    # XLA's CPU library has no product of 16-bit floats that is summed in float32.
-    return jax.lax.dot_general(flat.astype(kernel.dtype), g.astype(kernel.dtype), rows)
-
-  dkernel = jax.lax.platform_dependent(flat, g, cpu=single, default=half)
+  dkernel = jax.lax.platform_dependent(flat, g, cpu=products.dot_rows, default=half)
   return dx.reshape(x.shape).astype(like.dtype), dkernel
 
 
