@@ -70,7 +70,7 @@ def best_buckets(
     longest: clips are cropped to this many seconds.
 
   Returns:
-    Ascending seconds, rounded up to 10 ms.
+    Ascending seconds, rounded up to 10 ms, `longest` at most.
   """
   lengths = np.sort(np.asarray(durations, np.float64)[np.asarray(durations) > 0])
   if not len(lengths):
@@ -91,7 +91,8 @@ def best_buckets(
       best[k, j] = cost[choice[k, j]]
   found, j = [], len(edges)
   for k in range(count, 0, -1):
-    found.append(math.ceil(edges[j - 1] * 100 - 1e-6) / 100)
+    edge = math.ceil(edges[j - 1] * 100 - 1e-6) / 100
+    found.append(min(edge, longest) if longest else edge)
     j = int(choice[k, j])
   return sorted(set(found))
 
@@ -100,15 +101,17 @@ def best_crops(
   durations: Float[np.ndarray, 'clips'], count: int, *, longest: float | None = None
 ) -> list[float]:
   """The `count` lengths (seconds) that lose least if every clip is cropped to the longest of them
-  that it fills; otherwise as `best_buckets`, rounded down to 10 ms. Clips below SHORTEST_CROP are
-  padded to it."""
+  that it fills; otherwise as `best_buckets`, rounded down to 10 ms (`longest` itself is not). Clips
+  below SHORTEST_CROP are padded to it."""
   lengths = np.asarray(durations, np.float64)
   lengths = np.where(lengths > 0, np.maximum(lengths, SHORTEST_CROP), 0.0)
   lengths = np.minimum(lengths, longest) if longest else lengths
   # Cropping down is padding up seen from the other end.
   top = float(lengths.max(initial=0.0)) + 1.0
   mirrored = best_buckets(np.where(lengths > 0, top - lengths, 0.0), count)
-  return sorted(math.floor((top - edge) * 100 + 1e-6) / 100 for edge in mirrored)
+  found = [math.floor((top - edge) * 100 + 1e-6) / 100 for edge in mirrored]
+  # Not 10 ms less of all clips that are cropped.
+  return sorted({longest if longest and longest - 0.02 < edge else edge for edge in found})
 
 
 def padding_efficiency(

@@ -158,6 +158,10 @@ def test_cropped_clips_fill_their_batches():
   assert best_crops(np.array([1.0, 1.0, 5.0, 5.0]), 2) == [1.0, 5.0]
   assert best_crops(np.array([0.005, 0.0, 5.0, 5.0]), 2) == [1.0, 5.0]
   assert best_crops(np.array([0.005, 0.3]), 2, longest=0.5) == [0.5]
+  # Crops of 250,000 samples have that many.
+  long = np.array([3.0, 9.0, 15.625, 16.0, 20.0])
+  assert best_crops(long, 3, longest=15.625)[-1] == 15.625
+  assert best_buckets(long, 3, longest=15.625) == [3.0, 9.0, 15.625]
   assert bucket_of(np.array([0.5, 1.0, 9.9999]), [1.0, 10.0], 'crop').tolist() == [0, 0, 1]
 
 
