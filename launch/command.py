@@ -140,12 +140,12 @@ def config_flag() -> Any:
 
 
 def _with_groups(config: Any, argv: Sequence[str]) -> Any:
-  """Makes room for overrides on the command line: groups that the config file leaves out, and
-  lists, None and descriptions of data, which a single value may replace."""
+  """Makes room for overrides on the command line: groups that the config file leaves out; lists,
+  None and descriptions of data, which a single value may replace; and what None replaces."""
   from ml_collections import ConfigDict
 
   for arg in argv:
-    match = re.match(r'--?config\.([\w.]+)=', arg)
+    match = re.match(r'--?config\.([\w.]+)=(.*)', arg, re.DOTALL)
     if not match:
       continue
     *groups, name = match[1].split('.')
@@ -157,7 +157,7 @@ def _with_groups(config: Any, argv: Sequence[str]) -> Any:
         node[part] = ConfigDict()
       node = node[part]
     known = isinstance(node, ConfigDict) and name in node
-    if known and (isinstance(node[name], list | None) or name == 'source'):
+    if known and (isinstance(node[name], list | None) or match[2] == 'None' or name == 'source'):
       del node[name]
   return config
 

@@ -255,6 +255,25 @@ def test_changes_that_alter_the_numbers_are_named():
   assert build.changed(config, other) == ['optim.lr: 0.0005 -> 1.0']
 
 
+def test_a_run_that_is_older_than_a_setting_goes_on():
+  config = load(ROOT / 'experiments/wav2vec2/finetune_librispeech.py').get_config()
+  config = build.complete(config)
+  older = json.loads(json.dumps(config))
+  del older['data']['batch_multiple'], older['optim']['accumulate'], older['max_rewinds']
+  del older['init']['statistics']
+  config['data']['batch_multiple'] = 1
+  assert build.changed(older, config) == []
+  config['data']['batch_multiple'] = 8
+  assert build.changed(older, config) == ['data.batch_multiple: 1 -> 8']
+
+
+@pytest.mark.parametrize(('clips', 'rows', 'steps'), [(396, 396 / 45, 45), (47, 2, 23), (3, 8, 1)])
+def test_steps_of_an_epoch(clips, rows, steps):
+  config = build.complete(load(ROOT / 'experiments/audio_mae/finetune_esc50.py').get_config())
+  config.update(total_steps=None, epochs=3)
+  assert build.length(config, clips, rows) == (3 * steps, steps)
+
+
 @pytest.mark.parametrize(
   ('change', 'words'),
   [

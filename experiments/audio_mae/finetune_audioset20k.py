@@ -49,7 +49,7 @@ def get_config(arg=''):
     ),
   )
   # The encoder comes from pre-training; fc_norm and head start fresh.
-  config.init = dict(path=None, include='^(params/)?encoder/|pos_embed', exclude='encoder/norm/')
+  config.init = dict(path=None, include='^(params/)?encoder/|pos_embed', exclude=None)
   config.objective = dict(name='binary_cross_entropy')
 
   config.optim = dict(

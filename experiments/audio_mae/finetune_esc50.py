@@ -53,10 +53,7 @@ def get_config(arg=''):
   )
   # The encoder comes from pre-training; fc_norm and head start fresh.
   config.init = dict(
-    path=None,
-    include='^(params/)?encoder/|pos_embed',
-    exclude='pos_embed|encoder/norm/',
-    statistics='any',
+    path=None, include='^(params/)?encoder/|pos_embed', exclude='pos_embed', statistics='any'
   )
   config.objective = dict(name='cross_entropy')
 

@@ -26,7 +26,7 @@ def check(
     raise InputError(f'Data set {source.name!r} has no clips to read.')
   if batch_multiple < 1 or batch_size % batch_multiple:
     raise InputError(
-      f'A batch of {batch_size} clips is no multiple of {batch_multiple} (batch_multiple).'
+      f'batch_size is {batch_size}, which is no multiple of batch_multiple, {batch_multiple}.'
     )
   if batch_size < 1 or batch_size % process_count:
     raise InputError(

@@ -206,7 +206,7 @@ def _contract_backward(n, dtype, kept, g):
     return jax.lax.dot_general(flat, g, rows, preferred_element_type=kernel.dtype)
 
   dkernel = jax.lax.platform_dependent(flat, g, cpu=products.dot_rows, default=half)
-  return dx.reshape(x.shape).astype(like.dtype), dkernel
+  return dx.reshape(x.shape).astype(like.dtype), dkernel.astype(kernel.dtype)
 
 
 contract.defvjp(_contract_forward, _contract_backward)

@@ -34,6 +34,7 @@ class MaskedUnits(speech.SpeechEncoder):
   """
 
   BLOCKS: ClassVar[bool] = True
+  TRAINING: ClassVar[tuple[str, ...]] = (*speech.SpeechEncoder.TRAINING, 'predict_unmasked')
 
   mask_prob: float = 0.8
   final_width: int = None  # type: ignore[assignment]

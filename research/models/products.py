@@ -6,6 +6,8 @@ do about four times as many operations a second as those of float32; other produ
 done in float32, and slower than it.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
@@ -21,7 +23,7 @@ def dot(x: Float[Array, 'm k'], y: Float[Array, '...'], side: int = 0) -> Float[
 def dot_rows(x: Float[Array, 'k *m'], y: Float[Array, 'k *n']) -> Float[Array, '*m_and_n']:
   """The sum over k of x and y in float32."""
   shape = x.shape[1:] + y.shape[1:]
-  x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
+  x, y = (a.reshape(len(a), math.prod(a.shape[1:])) for a in (x, y))
   if x.dtype == jnp.float32:
     product = jax.lax.dot_general(x, y, (((0,), (0,)), ((), ())))
   else:

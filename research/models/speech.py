@@ -86,6 +86,12 @@ class SpeechEncoder(nn.Module):
   TITLE: ClassVar[str] = ''
   BLOCKS: ClassVar[bool] = False  # whether published padding goes by blocks
   MAX_SECONDS: ClassVar[float] = waveform.MAX_SECONDS
+  # What training alone depends on.
+  TRAINING: ClassVar[tuple[str, ...]] = (
+    'mask_prob', 'mask_length', 'min_masks', 'mask_overlap', 'mask_space', 'mask_seconds',
+    'channel_prob', 'channel_length', 'gradient_scale', 'dropout', 'attention_dropout',
+    'activation_dropout', 'input_dropout', 'layer_drop',
+  )  # fmt: skip
 
   size: str = 'base'
   frontend: Any = None
@@ -248,7 +254,9 @@ class SpeechEncoder(nn.Module):
     """How many clips in a row get equal numbers of masked frames."""
     if self.mask_seconds is None:
       return 1
-    return max(1, round(self.mask_seconds * self.frontend.sample_rate) // batch['audio'].shape[1])
+    rows, samples = batch['audio'].shape
+    most = min(self.mask_seconds * self.frontend.sample_rate, rows * samples)
+    return max(1, round(most) // samples)
 
   def _spans(self, batch: Mapping[str, Any], real: Bool[Array, 'b n']) -> Bool[Array, 'b n']:
     """Which frames are hidden: those of batch['span_mask'], or drawn."""

@@ -7,7 +7,7 @@ Letters: b batch, t samples, n frames, v symbols, d width.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -32,6 +32,10 @@ class SpeechCTC(speech.SpeechEncoder):
       says nothing else.
     freeze_updates: for so many updates only the head learns; masks and dropout act all the same.
   """
+
+  TRAINING: ClassVar[tuple[str, ...]] = (
+    *speech.SpeechEncoder.TRAINING, 'head_dropout', 'freeze_feature_encoder', 'freeze_updates',
+  )  # fmt: skip
 
   vocabulary: Sequence[str] = LETTERS  # a list from a file becomes a tuple
   blank: int = 0

@@ -45,6 +45,10 @@ class Wav2Vec2(speech.SpeechEncoder):
 
   SIZES: ClassVar[Mapping[str, Size]] = SIZES
   TITLE: ClassVar[str] = 'wav2vec 2.0'
+  TRAINING: ClassVar[tuple[str, ...]] = (
+    *speech.SpeechEncoder.TRAINING, 'negatives', 'cross_sample_negatives', 'codebook_negatives',
+    'feature_dropout', 'temperature_start', 'temperature_end', 'temperature_decay',
+  )  # fmt: skip
 
   final_width: int = None  # type: ignore[assignment]
   quantise: bool = True

@@ -71,6 +71,8 @@ DEFAULTS: dict[str, Any] = dict(
   max_rewinds=3,
   profile=None,
 )
+# Groups whose keys are the business of what they describe.
+FREE_FORM = ('args', 'evals', 'watch', 'where', 'schedule', 'layer_decay', 'source')
 OPTIONAL: dict[str, dict[str, Any]] = dict(
   teacher=dict(decay=0.999, decay_end=None, decay_steps=None, forward=False),
   init=dict(path=None, include='.*', exclude=None, statistics='same', under=None),
@@ -94,9 +96,7 @@ def _merge(default: Mapping[str, Any], given: Mapping[str, Any], where: str) -> 
         'setting', f'config.{path}', [f'config.{where + "." if where else ""}{k}' for k in near]
       )
     inner = merged[key] if merged[key] is not None else OPTIONAL.get(path)
-    free = key in ('args', 'evals', 'watch', 'where', 'schedule', 'layer_decay', 'source') or (
-      where.startswith('evals') and key == 'data'
-    )
+    free = key in FREE_FORM or (where.startswith('evals') and key == 'data')
     if isinstance(inner, Mapping) and isinstance(value, Mapping) and not free:
       merged[key] = _merge(inner, value, path)
     elif isinstance(inner, Mapping) and inner and not isinstance(value, (Mapping, type(None))):
@@ -389,7 +389,21 @@ def length(
   if config['total_steps'] is not None:
     return config['total_steps'], epoch
   # As DistributedSampler with drop_last: only whole batches count.
-  return max(int(epoch), 1) * config['epochs'], max(int(epoch), 1)
+  whole = max(int(epoch + 1e-6), 1)
+  return whole * config['epochs'], whole
+
+
+def _filled(old: Mapping[str, Any], default: Mapping[str, Any], where: str = '') -> dict[str, Any]:
+  """`old` with the defaults of settings that are younger than it."""
+  filled = dict(old)
+  for key, value in default.items():
+    path = f'{where}.{key}' if where else key
+    inner = OPTIONAL.get(path) if value is None else value
+    if key not in filled:
+      filled[key] = value
+    elif key not in FREE_FORM and isinstance(inner, Mapping) and isinstance(old[key], Mapping):
+      filled[key] = _filled(old[key], inner, path)
+  return filled
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -402,8 +416,7 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
       return [d for k in keys for d in walk(a.get(k), b.get(k), f'{path}.{k}' if path else k)]
     return [] if a == b else [f'{path}: {a!r} -> {b!r}']
 
-  # A run that is older than a setting has what is now its default.
-  old = {**DEFAULTS, **old, 'data': {**DATA, **old.get('data', {})}}
+  old = _filled(old, DEFAULTS)
   free = FREE + tuple(f'data.{k}' for k in FREE_DATA)
   starts = tuple(f'{f}{end}' for f in free for end in '.:')
   return [d for d in walk(old, new, '') if not d.startswith(starts)]

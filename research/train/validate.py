@@ -39,7 +39,14 @@ def _data(run: Run, spec: Mapping[str, Any]) -> dict[str, Any]:
   for key in spec['data']:
     if key not in known:
       raise unknown('setting of an evaluation', f'data.{key}', known)
-  return {**run.config['data'], **spec['data']}
+  data = {**run.config['data'], **spec['data']}
+  if data['batch_seconds'] is not None and 'batch_size' not in spec['data']:
+    # Clips of any length come here: as many as a training batch has of the longest.
+    lengths = data['buckets'] if isinstance(data['buckets'], list | tuple) else ()
+    longest = max((data['seconds'] or 0.0, *lengths))
+    if longest > 0:
+      data['batch_size'] = max(1, min(data['batch_size'], int(data['batch_seconds'] / longest)))
+  return data
 
 
 def _batches(run: Run, data: Mapping[str, Any], rows: Any, shard: bool = True) -> Any:

@@ -48,9 +48,10 @@ class Pretrained(Embedder):
   @property
   def fingerprint(self) -> str:
     """Hash of weights, sizes and front-end: equal for equal embeddings, whatever file they came
-    from."""
+    from and however they were trained."""
     digest = hashlib.sha256()
-    about = {k: v for k, v in model_args(self.model, defaults=True).items() if k not in HOW}
+    left_out = (*HOW, *getattr(self.model, 'TRAINING', ()))
+    about = {k: v for k, v in model_args(self.model, defaults=True).items() if k not in left_out}
     digest.update(json.dumps([self.name, about], sort_keys=True).encode())
     for key, value in sorted(tables.flatten(unstack_blocks(self.variables)).items()):
       digest.update(key.encode() + np.ascontiguousarray(value).tobytes())
@@ -59,6 +60,8 @@ class Pretrained(Embedder):
 
 # Arguments that say how to compute, not what.
 HOW = ('scan_layers', 'remat', 'attention')
+# Arguments of training that files of older versions have.
+RETIRED = ('mask_rows',)
 
 
 def model_args(model: nn.Module, defaults: bool = False) -> dict[str, Any]:
@@ -182,7 +185,8 @@ def _assemble(
   spec: Mapping[str, Any], flat: Mapping[str, Any], origin: str, args: dict[str, Any]
 ) -> Pretrained:
   """Model and checked variables from saved arguments and the caller's changes."""
-  saved = releases.build(spec['name'], spec['args'])
+  known = {k: v for k, v in spec['args'].items() if k not in RETIRED}
+  saved = releases.build(spec['name'], known)
   changes = dict(args)
   given = changes.pop('frontend', None)
   if given is not None:
@@ -193,7 +197,7 @@ def _assemble(
         Waveform.from_dict({**own.to_dict(), **given}) if waveform else Frontend.from_dict(given)
       )
     demand_frontend(own, given)
-  model = releases.build(spec['name'], {**spec['args'], **changes})
+  model = releases.build(spec['name'], {**known, **changes})
   try:
     variables = tables.nest(flat, model)
   except InputError as error:

@@ -341,7 +341,7 @@ def test_nothing_readable(make_source):
       'no room for 2',
     ),
     ({'batch_size': 4, 'batch_seconds': float('nan'), 'buckets': [1.0]}, 'no room'),
-    ({'batch_size': 4, 'batch_multiple': 3}, 'no multiple of 3'),
+    ({'batch_size': 4, 'batch_multiple': 3}, 'batch_size is 4, .* batch_multiple, 3'),
     (
       {'batch_size': 4, 'batch_seconds': 9.0, 'buckets': [1.0], 'process_count': 2},
       'a batch_multiple that 2 divides',

@@ -13,6 +13,12 @@ def test_values_that_the_command_line_may_replace_make_room():
   assert config.to_dict() == dict(data=dict(seconds=3.0), init={})
 
 
+def test_none_may_be_given_for_anything():
+  config = ConfigDict(dict(data=dict(batch_seconds=40.0, batch_size=8), total_steps=3))
+  command._with_groups(config, ['--config.data.batch_seconds=None', '--config.data.batch_size=4'])
+  assert config.to_dict() == dict(data=dict(batch_size=8), total_steps=3)
+
+
 def test_a_description_of_data_makes_room_for_a_name():
   source = dict(name='libri_light', args=dict(voice_seconds=60))
   config = ConfigDict(dict(data=dict(source=source), evals=dict(valid=dict(name='validation'))))

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from research import models
@@ -14,6 +15,7 @@ from research.errors import InputError
 from research.models.audio_mae import AudioMAE
 from research.models.audio_mae_classifier import AudioMAEClassifier
 from research.models.layers import stack_blocks
+from research.models.wav2vec2 import Wav2Vec2CTC
 from research.weights import Pretrained, convert, load, revert, save, tables
 from tests.weights.toy import filled, same
 
@@ -289,3 +291,22 @@ def test_a_release_file_loads_and_exports(tmp_path):
   assert all(back[k].tobytes() == arrays[k].tobytes() for k in arrays)
   assert re.fullmatch(r'[0-9a-f]{64}', ours.fingerprint)
   assert set(load_file(file)) == set(tables.flatten(ours.variables))
+
+
+def test_how_a_speech_model_is_trained_is_not_in_its_fingerprint(tmp_path):
+  sizes = dict(size='tiny', channels=16, width=32, depth=1, heads=2, hidden=32, tap_groups=4)
+  model = Wav2Vec2CTC(**sizes, vocabulary=('_', 'a', 'b'))
+  batch = {'audio': np.zeros((1, 800), np.float32), 'audio_mask': np.ones((1, 800), bool)}
+  variables = jax.tree.map(np.asarray, jax.jit(model.init)(jax.random.key(0), batch))
+  ours = Pretrained('wav2vec2_ctc', model, variables, 'a test')
+  save(ours, tmp_path)
+  other = load(tmp_path, mask_seconds=3.0, mask_prob=0.2, dropout=0.3, freeze_updates=7)
+  assert other.model.mask_seconds == 3.0 and other.fingerprint == ours.fingerprint
+  assert load(tmp_path, padding='published').fingerprint != ours.fingerprint
+  # Files of older versions name what is gone.
+  file = tmp_path / 'model.safetensors'
+  with safe_open(file, 'np') as held:
+    about = json.loads(held.metadata()['oido'])
+  about['model']['args']['mask_rows'] = 6
+  save_file(load_file(file), file, metadata={'oido': json.dumps(about)})
+  assert load(tmp_path).fingerprint == ours.fingerprint
