@@ -195,7 +195,7 @@ def _grouped_backward(groups, padding, kept, g):
     return found.transpose(0, 3, 4, 1, 2).reshape(kernel.shape)
 
   def single(groups_first, grad):
-    # Products as small as these are no faster in 16 bits, and for some shapes there are none.
+    # Products as small as these are no faster in 16 bits.
     return kernel_gradient(groups_first.astype(jnp.float32), grad.astype(jnp.float32))
 
   dkernel = jax.lax.platform_dependent(groups_first, grad, cpu=single, default=kernel_gradient)
