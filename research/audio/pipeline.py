@@ -242,7 +242,8 @@ class Batches(grain.IterDataset):
 
   @property
   def mean_rows(self) -> float:
-    """Clips of a global batch, on average over an epoch."""
+    """Clips of the data a global batch, on average over an epoch: those that fill its last batch
+    up do not count."""
     return self.loader.batches.mean_rows
 
   @functools.cached_property

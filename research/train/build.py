@@ -388,7 +388,8 @@ def length(
   epoch = (data['epoch_size'] or rows) / (data['batch_size'] if batch_rows is None else batch_rows)
   if config['total_steps'] is not None:
     return config['total_steps'], epoch
-  # As DistributedSampler with drop_last: only whole batches count.
+  # As DistributedSampler with drop_last only whole batches count; of unequal ones every batch does,
+  # see `mean_rows` of the pipeline.
   whole = max(int(epoch + 1e-6), 1)
   return whole * config['epochs'], whole
 

@@ -48,7 +48,7 @@ class Pretrained(Embedder):
   @property
   def fingerprint(self) -> str:
     """Hash of weights, sizes and front-end: equal for equal embeddings, whatever file they came
-    from and however they were trained."""
+    from. Of models that name their settings of training (TRAINING) those are not in it."""
     digest = hashlib.sha256()
     left_out = (*HOW, *getattr(self.model, 'TRAINING', ()))
     about = {k: v for k, v in model_args(self.model, defaults=True).items() if k not in left_out}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from research.models.audio_mae import AudioMAE
-from research.train import loop
+from research.train import build, loop, sharding, validate
 from tests.experiments_test import ROOT, load
 
 
@@ -26,3 +26,16 @@ def test_pictures_know_what_the_predictions_are(tmp_path, monkeypatch, norm_pix)
   assert set(asked) == {norm_pix}
   with np.load(tmp_path / 'run' / 'pictures.npz') as panels:
     assert set(panels) == {'original', 'masked', 'reconstructed'}
+
+
+@pytest.mark.parametrize(
+  ('own', 'rows'),
+  # Of the longest clips a batch of 1600 s has 44; what an evaluation says itself counts.
+  [({}, 44), ({'batch_size': 64}, 64), ({'seconds': 2.0}, 800), ({'batch_seconds': None}, 1024)],
+)
+def test_evaluations_have_as_many_clips_as_fit_of_the_longest(tmp_path, own, rows):
+  config = load(ROOT / 'experiments/hubert/finetune_librispeech.py').get_config()
+  config = build.complete(config)
+  mesh = sharding.make_mesh(config['mesh'])
+  run = validate.Run(config, None, build.objective(config), mesh, tmp_path, None)
+  assert validate._data(run, {'data': own})['batch_size'] == rows
