@@ -42,7 +42,7 @@ test-all: $(call STAMP,test)
 	$(PY) -m pytest tests $(WORKERS)
 
 parity: $(call STAMP,parity)
-	$(PY) -m pytest tests/parity -m 'not slow$(if $(PEER), and peer)'
+	$(PY) -m pytest tests/parity -m 'not slow$(if $(PEER), and peer)' $(WORKERS)
 
 check: $(call STAMP,dev)
 	$(VENV)/bin/ruff check .
