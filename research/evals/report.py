@@ -283,7 +283,7 @@ def _per_class(row: Mapping[str, Any]) -> str:
   what = 'recall' if 'confusion' in row else 'average precision'
   found = sorted(((v, name) for name, v in row['per_class'].items() if v is not None), reverse=True)
   body = [[name, f'{100 * v:.1f}'] for v, name in found]
-  title = f'{row["task"]}, {row["protocol"]}: {what} of each class'
+  title = f'{row["task"]}, {row["protocol"]}: {what} of each class, {row["system"]}'
   table = tables.Table(title, ['class', f'{what} (%)'], body)
   return f'<details><summary>{html.escape(title)}</summary>{table.html()}</details>'
 

@@ -75,6 +75,12 @@ def test_what_is_absent_is_said():
   assert 'Not scored' in page and 'Not there: prepare it.' in page
 
 
+def test_scores_of_each_class_name_their_model():
+  rows = [row(system=name, per_class={'dog': 0.5}) for name in ('mine', 'yours')]
+  page = report.score_section({'rows': rows})
+  assert all(f'average precision of each class, {r["system"]}<' in page for r in rows)
+
+
 def test_a_pinned_list_is_the_same_clips_elsewhere(tmp_path):
   root = toy.tones(tmp_path / 'a', per_class=6)
   made = tasks.prepare(str(root))
