@@ -62,8 +62,9 @@ def reverse() -> Path:
 
   pretrained = weights.load(str(SOURCE.value), **parse_args(ARGS.value))
   model, variables = pretrained.model, pretrained.variables
-  arrays, files, left = releases.revert_files(str(RELEASE.value), model, variables)
-  file = write.write_release(Path(str(OUT.value)), str(RELEASE.value), arrays, files)
+  out = Path(str(OUT.value))
+  arrays, files, left = releases.revert_files(str(RELEASE.value), model, variables, out.suffix)
+  file = write.write_release(out, str(RELEASE.value), arrays, files)
   if left:
     print(f'left out: {left}; there is no place for it in {RELEASE.value}')
   return file

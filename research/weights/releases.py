@@ -92,17 +92,19 @@ def revert(release: str, model: nn.Module, variables: Mapping[str, Any]) -> dict
 
 
 def revert_files(
-  release: str, model: nn.Module, variables: Mapping[str, Any]
+  release: str, model: nn.Module, variables: Mapping[str, Any], suffix: str = ''
 ) -> tuple[dict[str, np.ndarray], dict[str, Any], str]:
   """(arrays, what belongs beside them, what had to be left out) in the original layout; see
   `write.write_release`.
 
-  Heads of pre-training for which a release has no model are left out; '' where nothing was.
+  Heads of pre-training for which a release, or its loader of files with this suffix, has no model
+  are left out; '' where nothing was.
   """
   module, left = get(release), ''
-  if hasattr(module, 'encoder_alone'):
+  alone = getattr(module, 'encoder_alone', getattr(module, 'ALONE', {}).get(suffix))
+  if alone is not None:
     whole = model
-    model, variables = module.encoder_alone(model, variables)
+    model, variables = alone(model, variables)
     left = '' if model is whole else 'the heads of pre-training'
   if hasattr(module, 'lacks'):
     left = '; '.join(filter(None, (left, module.lacks(model))))

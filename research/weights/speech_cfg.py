@@ -150,7 +150,8 @@ def compose(model: Any, family: str) -> dict[str, dict[str, Any]]:
   """What `describe` reads, of a model of ours: {'cfg': …, 'task_state': …}, plain values.
 
   WavLM without letters has unilm's flat configuration, all others fairseq's sections. Dictionaries
-  are lists of symbols: fairseq counts them, and reads its own from files where it needs more.
+  are lists of symbols, which are plain data: fairseq's loader counts them to build the model; who
+  decodes with its scripts gives its task a Dictionary of theirs (`task.load_state_dict`).
 
   Args:
     model: in pre-training, an encoder alone, or with letters.
@@ -166,6 +167,9 @@ def compose(model: Any, family: str) -> dict[str, dict[str, Any]]:
     state['dictionaries'] = [[*start, *(str(k) for k in range(n))] for n in model.sets]
   if symbols:
     state['target_dictionary'] = list(symbols)
+    if family != 'wav2vec2':
+      # fairseq builds the model of pre-training first, and would look for the file of its units.
+      state.setdefault('dictionaries', [None])
     return {'cfg': _finetuned(model, family, encoder, front), 'task_state': state}
   if family == 'wavlm':
     return {'cfg': {**encoder, **front}, 'task_state': state}
@@ -185,6 +189,8 @@ def lacks(model: Any) -> str:
     'predict_unmasked': (getattr(model, 'predict_unmasked', False), False),
   }
   named = [f'{k}={ours} (it has {theirs})' for k, (ours, theirs) in own.items() if ours != theirs]
+  if model.channels == model.width:
+    named.append('the projection between equal widths (its loader refuses the file)')
   return ', '.join(named)
 
 
@@ -222,9 +228,11 @@ def _task(family: str, front: Plain) -> dict[str, Any]:
 
 def _finetuned(model: Any, family: str, encoder: Plain, front: Plain) -> dict[str, Any]:
   """A model with letters; the configuration of its encoder lies beneath."""
-  letters: dict[str, Any] = {'labels': 'ltr'}
+  letters: dict[str, Any] = {'_name': 'audio_finetuning', 'labels': 'ltr'}
   if family != 'wav2vec2':
     letters = {'labels': ['ltr'], 'fine_tuning': True, 'single_target': True}
+    # fairseq asks for it even where no units are predicted.
+    encoder = {'label_rate': model.frontend.sample_rate / model.frontend.hop_samples, **encoder}
   before = {'model': {'_name': family, **encoder}, 'task': _task(family, front)}
   return {
     'model': {
@@ -250,7 +258,7 @@ def _labels(state: Any) -> dict[str, Fact]:
   if state.get('target_dictionary'):
     where = 'task_state (target_dictionary)'
     facts['vocabulary'] = Fact(tuple(state['target_dictionary']), where)
-  several = state.get('dictionaries') or []
+  several = [d for d in state.get('dictionaries') or [] if d is not None]
   if not several or 'vocabulary' in facts:
     return facts
   where = 'task_state (dictionaries)'

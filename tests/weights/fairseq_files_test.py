@@ -67,12 +67,16 @@ def settings(model):
 
 
 def check_there_and_back(release, made, path):
-  arrays, files, left = releases.revert_files(release, made.model, made.variables)
-  assert not left
+  arrays, files, left = releases.revert_files(release, made.model, made.variables, path.suffix)
+  # unilm's loader of checkpoints takes the encoder alone.
+  alone = path.suffix == '.pt' and type(made.model) is models.get('wavlm')
+  assert left == ('the heads of pre-training' if alone else '')
   file = write_release(path, release, arrays, files)
   back = load(file, release=release)
-  assert type(back.model) is type(made.model)
-  assert settings(back.model) == settings(made.model)
+  assert type(back.model) is (models.get('wavlm_ctc') if alone else type(made.model))
+  own, found = settings(made.model), settings(back.model)
+  same = own.keys() & found.keys() if alone else own.keys() | found.keys()
+  assert {k: found.get(k) for k in same} == {k: own.get(k) for k in same}
   check_identical(releases.revert(release, back.model, back.variables), arrays)
   return file
 
@@ -93,7 +97,11 @@ def test_sections_are_those_of_the_original_code():
   assert letters['cfg']['task'] | {'labels': ['ltr'], 'fine_tuning': True} == letters['cfg']['task']
   before = letters['cfg']['model']['w2v_args']
   assert before['model']['encoder_attention_heads'] == 8 and before['task']['normalize'] is True
-  assert letters['task_state'] == {'target_dictionary': ['<s>', '<pad>', '|', 'ä', 'b']}
+  # Without a place for the units fairseq would look for their file, and it asks for their rate.
+  symbols = ['<s>', '<pad>', '|', 'ä', 'b']
+  assert letters['task_state'] == {'target_dictionary': symbols, 'dictionaries': [None]}
+  assert before['model']['label_rate'] == 50.0
+  assert cfg('wav2vec2 with letters')['cfg']['task']['_name'] == 'audio_finetuning'
   units = cfg('hubert')
   assert (
     units['cfg']['model']['conv_feature_layers'] == '[(8,10,5)] + [(8,3,2)] * 4 + [(8,2,2)] * 2'
@@ -121,6 +129,7 @@ def test_sections_are_those_of_the_original_code():
       r'frontend\.epsilon=1e-07 \(it has 1e-05',
     ),
     (dict(vocabulary=('a', '_'), blank=1), r'blank=1 \(it has 0\)'),
+    (dict(channels=16, width=16), 'the projection between equal widths'),
   ],
 )
 def test_what_the_original_code_has_no_setting_for_is_said(change, says):
