@@ -140,7 +140,7 @@ def describe(files: Mapping[str, Any]) -> Stated:
     warnings.warn(
       f'cfg says {named}: training goes on without, nothing else depends on it.', stacklevel=2
     )
-  return Stated(_facts(encoder) | labels, _frontend(parts), training | _temperature(encoder))
+  return Stated(_facts(encoder) | labels, frontend(parts), training | temperature(encoder))
 
 
 # -- The way out -------------------------------------------------------------------------------
@@ -360,8 +360,9 @@ def _convolutions(text: Any) -> list[tuple[int, int, int]]:
   return shapes
 
 
-def _temperature(encoder: Plain) -> dict[str, float]:
-  value = encoder.get('latent_temp')
+def temperature(encoder: Plain, key: str = 'latent_temp') -> dict[str, float]:
+  """Where the temperature of a Gumbel softmax starts and ends, and its decay."""
+  value = encoder.get(key)
   if value is None:
     return {}
   try:
@@ -369,10 +370,10 @@ def _temperature(encoder: Plain) -> dict[str, float]:
     names = ('temperature_start', 'temperature_end', 'temperature_decay')
     return dict(zip(names, map(float, (start, end, decay))))
   except (ValueError, SyntaxError, TypeError) as error:
-    raise InputError(f'cfg says latent_temp={value!r}; expected three numbers.') from error
+    raise InputError(f'cfg says {key}={value!r}; expected three numbers.') from error
 
 
-def _frontend(parts: Sequence[Plain]) -> dict[str, Fact]:
+def frontend(parts: Sequence[Plain]) -> dict[str, Fact]:
   """Sample rate and normalisation, which pre-training and fine-tuning must agree on."""
   facts: dict[str, Fact] = {}
   for part, where in zip(parts, ('cfg', 'cfg.model.w2v_args')):

@@ -7,7 +7,8 @@ import flax.linen as nn
 import numpy as np
 
 from research.errors import InputError
-from research.weights.speech_cfg import cfg_model
+from research.models.wav2vec import stem_layers
+from research.weights.speech_cfg import cfg_model, frontend, temperature
 from research.weights.stated import NOTHING, Fact, Stated, settle
 from research.weights.tables import Rule, linear
 
@@ -28,6 +29,14 @@ _ONLY = {
   'project_features': 'none',
   'skip_connections_feat': False,
   'non_affine_group_norm': False,
+}
+# How it was trained; of two losses the criterion chooses.
+_TRAINING = {
+  'num_negatives': ('negatives', int),
+  'dropout': ('dropout', float),
+  'dropout_features': ('input_dropout', float),
+  'dropout_agg': ('context_dropout', float),
+  'vq_gamma': ('gamma', float),
 }
 
 
@@ -50,9 +59,36 @@ def describe(files: Mapping[str, Any]) -> Stated:
         f'cfg says {key}={model[key]!r}; models with {key}={known!r} can be read, and no others.'
       )
   facts = {ours: Fact(model[key], f'cfg ({key})') for key, ours in _FACTS.items() if key in model}
-  if isinstance(model.get('offset'), int):
-    facts['offset'] = Fact(model['offset'], 'cfg (offset)')
-  return Stated(facts)
+  # A text there: 'auto' or a number.
+  if str(model.get('offset', 'auto')).isdecimal():
+    facts['offset'] = Fact(int(model['offset']), 'cfg (offset)')
+  training = {ours: kind(model[k]) for k, (ours, kind) in _TRAINING.items() if k in model}
+  return Stated(facts, frontend([cfg]), training | temperature(model, 'vq_temp'))
+
+
+def compose(model: Any) -> dict[str, dict[str, Any]]:
+  """What `describe` and fairseq's loader read, of a model of ours: {'cfg': …}, plain values."""
+  section = {key: getattr(model, ours) for key, ours in _FACTS.items()}
+  section |= {key: getattr(model, ours) for key, (ours, _) in _TRAINING.items()}
+  section |= {
+    '_name': 'wav2vec',
+    'prediction_steps': model.steps,
+    'conv_feature_layers': str(list(stem_layers(model.channels, model.encoder_layers))),
+    'conv_aggregator_layers': str([(model.channels, kernel, 1) for kernel in model.kernels]),
+    'no_conv_bias': not model.conv_bias,
+    'offset': 'auto' if model.offset is None else str(model.offset),
+    'vq_type': model.vq_type,
+    'vq_vars': model.codes,
+    'vq_groups': model.groups,
+    'vq_depth': model.head_depth,
+    'combine_groups': model.combine_groups,
+    'vq_temp': [model.temperature_start, model.temperature_end, model.temperature_decay],
+    'infonce': True,
+    **_ONLY,
+  }
+  front = {'normalize': model.frontend.normalise, 'sample_rate': model.frontend.sample_rate}
+  task = {'_name': 'audio_pretraining', 'data': '', **front}
+  return {'cfg': {'model': section, 'task': task}}
 
 
 def _convolution(theirs: str, ours: str, layers: str, conv: int, bias: bool) -> list[Rule]:

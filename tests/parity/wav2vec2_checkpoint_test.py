@@ -10,6 +10,8 @@ import pytest
 from research.errors import InputError
 from research.features.waveform import Waveform
 from research.weights import load, revert
+from tests.weights import wav2vec_files_test as first_wav2vec
+from tests.weights.fairseq_files_test import check_there_and_back
 from tests.weights.toy import check_identical
 from tests.weights.wav2vec2_toy import CTC, LAYERED, PRETRAINING, original
 
@@ -81,3 +83,9 @@ def test_shards_of_torch(tmp_path):
   ours = load(tmp_path, release='wav2vec2', heads=2)
   check_identical(revert('wav2vec2', ours.model, ours.variables), arrays)
   assert all(x.dtype == np.float32 for x in arrays.values())
+
+
+@pytest.mark.parametrize('kind', first_wav2vec.KINDS)
+def test_checkpoints_of_wav2vec_that_we_write(tmp_path, kind):
+  file = check_there_and_back(*first_wav2vec.unusual(kind), tmp_path / 'theirs.pt')
+  assert torch.load(file, weights_only=True)['cfg']['model']['_name'] == 'wav2vec'
