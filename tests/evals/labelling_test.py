@@ -178,7 +178,7 @@ def test_a_long_clip_with_a_hole_is_left_out(source, book, tmp_path, monkeypatch
 
 def test_memory_does_not_grow_with_the_data(tmp_path):
   """What joining the parts takes, of few and of ten times as many."""
-  count = 50_000
+  count = 200_000
   codes = lambda row: np.full(count, row % 12, np.uint16)  # noqa: E731
 
   def peak(clips):
