@@ -128,10 +128,10 @@ def describe(files: Mapping[str, Any]) -> Stated:
       )
   section, names = (model, _FINETUNING) if finetuned else (encoder, _PRETRAINING)
   training = {
-    ours: _as(kind, section[key], key) for key, (ours, kind) in names.items() if key in section
+    ours: cast(kind, section[key], key) for key, (ours, kind) in names.items() if key in section
   }
   if finetuned and 'mask_min_space' in encoder:
-    training['mask_space'] = _as(int, encoder['mask_min_space'], 'mask_min_space')
+    training['mask_space'] = cast(int, encoder['mask_min_space'], 'mask_min_space')
   if finetuned and not model.get('apply_mask', True):
     training |= {'mask_prob': 0.0, 'channel_prob': 0.0}
   strange = {k: section[k] for k, v in _TRAINED_ONLY.items() if section.get(k, v[0]) not in v}
@@ -299,7 +299,8 @@ def _said(section: Plain) -> Plain:
   }
 
 
-def _as(kind: Callable[[Any], Any], value: Any, key: str) -> Any:
+def cast(kind: Callable[[Any], Any], value: Any, key: str) -> Any:
+  """`kind(value)`; raises InputError, naming the key, where that cannot be."""
   try:
     return kind(value)
   except (TypeError, ValueError) as error:

@@ -8,7 +8,7 @@ import numpy as np
 
 from research.errors import InputError
 from research.models.wav2vec import stem_layers
-from research.weights.speech_cfg import cfg_model, frontend, temperature
+from research.weights.speech_cfg import cast, cfg_model, frontend, temperature
 from research.weights.stated import NOTHING, Fact, Stated, settle
 from research.weights.tables import Rule, linear
 
@@ -62,7 +62,7 @@ def describe(files: Mapping[str, Any]) -> Stated:
   # A text there: 'auto' or a number.
   if str(model.get('offset', 'auto')).isdecimal():
     facts['offset'] = Fact(int(model['offset']), 'cfg (offset)')
-  training = {ours: kind(model[k]) for k, (ours, kind) in _TRAINING.items() if k in model}
+  training = {o: cast(kind, model[k], k) for k, (o, kind) in _TRAINING.items() if k in model}
   return Stated(facts, frontend([cfg]), training | temperature(model, 'vq_temp'))
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from research import models
+from research.errors import InputError
 from research.weights import Pretrained, releases
 from research.weights.wav2vec import describe
 from tests.weights.fairseq_files_test import check_there_and_back
@@ -47,3 +48,8 @@ def test_the_section_is_that_of_the_original_code():
   assert section['offset'] == '2' and describe({'cfg': cfg}).facts['offset'].value == 2
   auto = releases.get('wav2vec').compose(models.get('wav2vec')(size='base'))['cfg']
   assert auto['model']['offset'] == 'auto' and 'offset' not in describe({'cfg': auto}).facts
+
+
+def test_a_value_that_cannot_be_is_refused():
+  with pytest.raises(InputError, match=r"cfg says num_negatives='many', which cannot be"):
+    describe({'cfg': {'model': {'num_negatives': 'many'}}})
