@@ -37,10 +37,10 @@ def span_mask(
     min_masks: fewest spans of a clip.
     overlap: whether spans may overlap; if not, those that find no room are left out.
     space: frames between spans that do not overlap, at least.
-    equal_rows: of so many clips in a row each gets as many masked frames as the one with fewest
-      (clips without real frames do not count), by dropping single frames at random. In fairseq
-      these are the clips of one GPU, five or so: the more there are, the fewer frames are left. 1:
-      every clip keeps its own.
+    equal_rows: of so many clips, next to each other by length, each gets as many masked frames as
+      the one with fewest (clips without real frames do not count), by dropping single frames at
+      random. In fairseq these are the clips of one GPU, five or so and of like length: the more
+      there are, the fewer frames are left. 1: every clip keeps its own.
     cut: spans may start at every real frame and end with the clip (fairseq's masked language model,
       data/mask_tokens_dataset.py), instead of fitting into it.
 
@@ -62,9 +62,11 @@ def span_mask(
   mask &= real
   if equal_rows == 1:
     return mask
-  counts = jnp.where(size > 0, mask.sum(axis=1), n)
+  order = jnp.argsort(jnp.where(size > 0, size, n + 1), stable=True)
+  counts = jnp.where(size > 0, mask.sum(axis=1), n)[order]
   parts = jnp.pad(counts, (0, -b % equal_rows), constant_values=n).reshape(-1, equal_rows)
   fewest = jnp.repeat(parts.min(axis=1), equal_rows, total_repeat_length=parts.size)[:b]
+  fewest = fewest[jnp.argsort(order)]
   return _first(jax.random.uniform(dropping, (b, n)), mask, fewest)
 
 

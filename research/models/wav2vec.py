@@ -382,11 +382,11 @@ class Wav2Vec(nn.Module):
   def embed(
     self, audio: Float[AnyArray, 'b t'], audio_mask: Bool[AnyArray, 'b t']
   ) -> tuple[Float[Array, 'l b n d'], Bool[Array, 'b n']]:
-    """Frames, 10 ms apart: l = 0 is z (quantised in vq-wav2vec), then come the context's layers.
-    The last one is c, which s3prl's users and SUPERB take. Raises InputError below one frame."""
+    """Frames, 10 ms apart: l = 0 is z (of vq-wav2vec before it is quantised, as s3prl has it), then
+    come the context's layers. The last one is c, which s3prl's users and SUPERB take. Raises
+    InputError below one frame."""
     features, real = self._frames(audio, audio_mask)
-    if self.vq_type != 'none':
-      features = self._quantise(features, real).vectors
-    states = self.aggregator(features, self._counted(real))
+    quantised = features if self.vq_type == 'none' else self._quantise(features, real).vectors
+    states = self.aggregator(quantised, self._counted(real))
     tokens = jnp.concatenate([features[None].astype(jnp.float32), states.astype(jnp.float32)])
     return tokens, real

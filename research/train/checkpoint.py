@@ -7,8 +7,9 @@ checkpoint that cannot be read is set aside, never deleted, and the one before i
 
 import json
 import logging as python_logging
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ class Checkpointer:
   Args:
     directory: the folder of checkpoints; made when missing.
     keep: how many of the newest are kept.
-    best: name of the metric whose best checkpoint is kept as well (None: none).
+    best: name of the metric whose best checkpoint is kept as well (None: none); its value is saved
+      with each checkpoint, so that a run that goes on knows it.
     best_mode: 'min' or 'max'.
   """
 
@@ -45,12 +47,11 @@ class Checkpointer:
     self.directory = Path(directory).absolute()
     self.best, self.best_mode = best, best_mode
     policies: list[Any] = [preservation_policy.LatestN(n=max(int(keep), 1))]
-    if best:
-      # Checkpoints saved before the first evaluation have no score: they count as worst.
-      worst = float('inf') if best_mode == 'min' else float('-inf')
+    score = _score(best, best_mode) if best else None
+    if score:
       policies.append(
         preservation_policy.BestN(
-          get_metric_fn=lambda m: worst if (m or {}).get(best) is None else m[best],
+          get_metric_fn=score,
           reverse=best_mode == 'min',
           n=1,
           keep_checkpoints_without_metrics=False,
@@ -58,6 +59,9 @@ class Checkpointer:
       )
     self._options = ocp.CheckpointManagerOptions(
       preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
+      # Without it orbax does not write the metrics down, and whoever goes on has forgotten them.
+      best_fn=score,
+      best_mode=best_mode,
       enable_async_checkpointing=True,
       cleanup_tmp_directories=True,
     )
@@ -83,6 +87,12 @@ class Checkpointer:
     self, step: int, state: State, position: Any, metrics: Mapping[str, float] | None = None
   ) -> None:
     """Starts to save in the background; a failure of the previous save is raised here.
+
+    Args:
+      step: the number of the checkpoint.
+      state: what to save.
+      position: of the input.
+      metrics: what evaluations found at this very step.
 
     Raises:
       InputError: when the disk is full or not writable; older checkpoints are intact.
@@ -176,6 +186,17 @@ class Checkpointer:
 
       multihost_utils.sync_global_devices(f'set-aside-{step}')
     self._manager.reload()
+
+
+def _score(best: str, mode: str) -> Callable[[Any], float]:
+  """metrics -> the one that counts; the worst value where it was not found, or is not finite."""
+  worst = float('inf') if mode == 'min' else float('-inf')
+
+  def score(metrics: Any) -> float:
+    value = (metrics or {}).get(best)
+    return value if value is not None and math.isfinite(value) else worst
+
+  return score
 
 
 class _DiskErrors:

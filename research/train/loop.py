@@ -178,6 +178,8 @@ class _Run:
     self.evaluators = validate.make_evaluators(run)
     self.watch = Watch(self.config['watch'])
     self.scores: dict[str, float] = {}
+    # Those found at one step: what a checkpoint of it is judged by.
+    self.scored: tuple[int, dict[str, float]] = (0, {})
     verb = f'goes on from step {self.step}' if self.step else 'starts'
     self.console.say(
       f'{self.config["model"]["name"]}: {count(state.params):,} parameters, {self.total} steps of '
@@ -230,7 +232,8 @@ class _Run:
       self.evaluate(state)
       leave = stop.agreed(self.step)
       if save or leave:
-        self.checkpoints.save(self.step, state, self.feed.position, self.scores)
+        found = self.scored[1] if self.scored[0] == self.step else None
+        self.checkpoints.save(self.step, state, self.feed.position, found)
         saved = self.step
       if log:
         begin, compiled = time.perf_counter(), self.steps.compile_seconds
@@ -258,6 +261,8 @@ class _Run:
       start = time.perf_counter()
       found = evaluator(self.step, state)
       self.scores.update(found)
+      before = self.scored[1] if self.scored[0] == self.step else {}
+      self.scored = self.step, {**before, **found}
       if found:
         self.writer.scalars(self.step, {**found, f'{name}/seconds': time.perf_counter() - start})
         shown = ' '.join(f'{k}={v:.4g}' for k, v in found.items())

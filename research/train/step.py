@@ -92,8 +92,10 @@ def make_gradient(
     start = (state.variables, state.teacher, jnp.float32(0.0), zeros)
     parts = (jnp.arange(accumulate), _split(batch, accumulate))
     (variables, teacher, total, grads), (weights, metrics) = jax.lax.scan(body, start, parts)
-    grads = jax.tree.map(lambda g: g / total, grads)
-    mean = {k: jnp.sum(weights * v) / total for k, v in metrics.items()}
+    # Weights are counts: none at all is a batch that teaches nothing.
+    counted = jnp.maximum(total, 1.0)
+    grads = jax.tree.map(lambda g: g / counted, grads)
+    mean = {k: jnp.sum(weights * v) / counted for k, v in metrics.items()}
     if 'sample_size' in metrics:
       mean['sample_size'] = total
     return grads, variables, teacher, mean

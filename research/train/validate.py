@@ -49,12 +49,25 @@ def _data(run: Run, spec: Mapping[str, Any]) -> dict[str, Any]:
   return data
 
 
-def _batches(run: Run, data: Mapping[str, Any], rows: Any, shard: bool = True) -> Any:
+def _size(run: Run, data: Mapping[str, Any], rows: Any) -> int:
   parts = sharding.batch_devices(run.mesh)
-  size = -(-min(data['batch_size'], len(rows)) // parts) * parts
+  return -(-min(data['batch_size'], len(rows)) // parts) * parts
+
+
+def _some(rows: Any, run: Run, data: Mapping[str, Any], batches: int | None) -> Any:
+  """As many clips as so many batches hold, of every length (None, 0: all)."""
+  count = (batches or 0) * _size(run, data, rows)
+  if not 0 < count < len(rows):
+    return rows
+  by_length = np.argsort(rows.durations(), kind='stable')
+  places = (2 * np.arange(count) + 1) * len(rows) // (2 * count)
+  return rows.select(np.sort(by_length[places]).tolist())
+
+
+def _batches(run: Run, data: Mapping[str, Any], rows: Any, shard: bool = True) -> Any:
   return pipeline.eval_batches(
     rows,
-    batch_size=size,
+    batch_size=_size(run, data, rows),
     sample_rate=data['sample_rate'],
     # A clip that is cut does not say its transcript.
     max_seconds=None if data['transcript'] else data['seconds'],
@@ -73,7 +86,7 @@ def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
   """The objective on held-out clips with fixed random draws, and accuracy or mAP where there are
   logits."""
   data = _data(run, spec)
-  rows = selection.known(selection.source(data), data)
+  rows = _some(selection.known(selection.source(data), data), run, data, spec['batches'])
   teacher_forward = bool((run.config['teacher'] or {}).get('forward'))
   replicated = NamedSharding(run.mesh, PartitionSpec())
 
@@ -86,7 +99,8 @@ def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
       same = {**batch, **out.pop('to_teacher', {})}
       out['teacher'] = run.model.apply(seen, same, train=False, rngs=rngs)
     loss, metrics = run.objective(out, batch)
-    weight = jnp.sum(batch['valid'], dtype=jnp.float32)
+    # As the parts of a training batch are: by what the loss is a mean of.
+    weight = metrics.get('sample_size', jnp.sum(batch['valid'], dtype=jnp.float32))
     return {'loss': loss, **metrics}, weight, out.get('logits')
 
   jitted = jax.jit(evaluate, out_shardings=replicated)
@@ -97,8 +111,6 @@ def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
     weight_sum = 0.0
     logits_all, labels_all = [], []
     for i, batch in enumerate(_batches(run, data, rows)):
-      if spec['batches'] and i >= spec['batches']:
-        break
       on_devices = sharding.to_devices(batch, run.mesh)
       metrics, weight, logits = jax.device_get(jitted(state, on_devices, jnp.int32(i)))
       weight_sum += float(weight)
@@ -110,6 +122,8 @@ def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
         logits_all.append(logits[valid])
         labels_all.append(labels[valid])
     result = {f'{name}/{k}': v / max(weight_sum, 1.0) for k, v in totals.items()}
+    if 'sample_size' in totals:
+      result[f'{name}/sample_size'] = weight_sum
     if logits_all:
       logits, labels = np.concatenate(logits_all), np.concatenate(labels_all)
       if labels.ndim == 1:
@@ -129,7 +143,7 @@ def transcription(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
       f'config.evals.{name} asks for transcription: it needs config.data.transcript, the column '
       'that holds the transcripts, and a model with a vocabulary.'
     )
-  rows = selection.known(selection.source(data), data)
+  rows = _some(selection.known(selection.source(data), data), run, data, spec['batches'])
   texts = transcripts.texts(rows, data['transcript'])
   symbols, blank = run.model.vocabulary, run.model.blank
   replicated = NamedSharding(run.mesh, PartitionSpec())
@@ -145,9 +159,7 @@ def transcription(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
   def run_once(step: int, state: State) -> dict[str, float]:
     del step
     said, heard = [], []
-    for i, batch in enumerate(_batches(run, data, rows)):
-      if spec['batches'] and i >= spec['batches']:
-        break
+    for batch in _batches(run, data, rows):
       found = jax.device_get(jitted(state, sharding.to_devices(batch, run.mesh)))
       for codes, index, valid in zip(*found):
         if valid:

@@ -120,9 +120,10 @@ def load(
   """A model with its weights.
 
   Args:
-    path: a workdir of ours (its newest readable checkpoint), one checkpoint in it, a safetensors
-      file that we saved, a folder with one, or with `release` a file of original weights or a
-      folder as transformers saves it. What the file or folder says beside the arrays counts.
+    path: a workdir of ours (its best checkpoint where `config.checkpoint.best` says what counts,
+      else its newest), one checkpoint in it, a safetensors file that we saved, a folder with one,
+      or with `release` a file of original weights or a folder as transformers saves it. What the
+      file or folder says beside the arrays counts.
     release: whose original weights they are, a key of `RELEASES`; None for our own.
     teacher: take the EMA teacher of a checkpoint.
     **args: model arguments. For our own weights they may change how the model computes (dtype,
@@ -138,11 +139,11 @@ def load(
   if not path.exists():
     raise InputError(f'There are no weights at {str(path)!r}: give a workdir or a weights file.')
   if read.is_workdir(path):
-    variables, step = read.read_newest(path, teacher)
-    return _load_run(path, variables, step, args)
+    variables, which = read.read_run(path, teacher)
+    return _load_run(path, variables, which, args)
   if read.is_checkpoint(path):
     variables = read.read_checkpoint(path, teacher)
-    return _load_run(path.absolute().parent.parent, variables, int(path.name), args)
+    return _load_run(path.absolute().parent.parent, variables, f'step {path.name}', args)
   file = path / FILE if path.is_dir() else path
   if path.is_dir() and not file.exists():
     raise InputError(
@@ -159,10 +160,10 @@ def _load_release(path: Path, release: str, args: dict[str, Any]) -> Pretrained:
 
 
 def _load_run(
-  workdir: Path, variables: dict[str, Any], step: int, args: dict[str, Any]
+  workdir: Path, variables: dict[str, Any], which: str, args: dict[str, Any]
 ) -> Pretrained:
   model = read.read_config(workdir)
-  origin = f'run {workdir.absolute().name}, step {step}'
+  origin = f'run {workdir.absolute().name}, {which}'
   return _assemble(model, tables.flatten(unstack_blocks(variables)), origin, args)
 
 

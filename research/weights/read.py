@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import json
 import logging
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -259,22 +260,46 @@ def read_config(workdir: Path) -> dict[str, Any]:
     ) from error
 
 
-def read_newest(workdir: Path, teacher: bool) -> tuple[dict[str, Any], int]:
-  """(variables, step) of the newest checkpoint of a run that can be read; warns about newer
-  ones."""
+def read_run(workdir: Path, teacher: bool) -> tuple[dict[str, Any], str]:
+  """(variables, which checkpoint) of a run: the best one where its config names what counts
+  (`checkpoint.best`) and evaluations have found it, the newest one otherwise, or the next of these
+  that can be read; warns about the others."""
   folders = [p for p in (workdir / 'checkpoints').iterdir() if p.name.isdigit()]
   if not folders:
     raise InputError(f'The run {str(workdir)!r} has saved no checkpoint yet.')
+  tries = [(p, f'step {p.name}') for p in sorted(folders, key=lambda p: -int(p.name))]
+  best = _best(workdir, [p for p, _ in tries])
   broken = []
-  for folder in sorted(folders, key=lambda p: int(p.name), reverse=True):
+  for folder, which in ([best] if best else []) + tries:
     try:
-      return read_checkpoint(folder, teacher), int(folder.name)
+      return read_checkpoint(folder, teacher), which
     except NoTeacherError:
       raise
     except InputError as error:
       broken.append(str(error))
-      warnings.warn(f'{error} The one before it is used.', stacklevel=3)
+      warnings.warn(f'{error} Another one of the run is used.', stacklevel=3)
   raise InputError(f'No checkpoint of {str(workdir)!r} can be read: {broken[0]}')
+
+
+def _best(workdir: Path, folders: Sequence[Path]) -> tuple[Path, str] | None:
+  """The checkpoint (of equal ones the first of `folders`) with the best score, and what it is."""
+  try:
+    wanted = json.loads((workdir / 'config.json').read_text()).get('checkpoint') or {}
+  except ValueError:
+    return None  # whoever reads the model's settings says so
+  name = wanted.get('best')
+  scores = []
+  for folder in folders if name else ():
+    try:
+      score = json.loads((folder / 'metrics' / 'metrics').read_text()).get(name)
+    except (OSError, ValueError):
+      continue  # saved where nothing was evaluated, or by an older version
+    if score is not None and math.isfinite(score):
+      scores.append((score if wanted.get('best_mode', 'min') == 'min' else -score, folder))
+  if not scores:
+    return None
+  score, folder = min(scores, key=lambda pair: pair[0])
+  return folder, f'step {folder.name} (best {name}, {abs(score):.4g})'
 
 
 def read_checkpoint(folder: Path, teacher: bool) -> dict[str, Any]:

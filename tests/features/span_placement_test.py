@@ -76,11 +76,22 @@ def test_counts_are_equal_among_neighbours_alone():
   }
   # fairseq's own, one clip and six a GPU; of all 352 clips the one with fewest hides less.
   assert abs(share[1] - 0.490) < 0.004 and abs(share[6] - 0.462) < 0.004 and share[352] < 0.44
-  # The last part has fewer clips, and one without frames does not count.
+  # The shortest are together, the last part has fewer clips, and one without frames counts nowhere.
   some = jnp.arange(100) < jnp.array([100] * 5 + [0, 100, 40])[:, None]
   counts = np.asarray(span_mask(jax.random.key(1), some, prob=0.65, length=10, equal_rows=3).sum(1))
-  assert len(set(counts[:3])) == 1 and len(set(counts[[3, 4]])) == 1 and counts[5] == 0
-  assert counts[6] == counts[7] < min(counts[:5])
+  assert len(set(counts[[7, 0, 1]])) == len(set(counts[[2, 3, 4]])) == 1 and counts[5] == 0
+  assert counts[7] < min(counts[2], counts[6])
+
+
+def test_short_clips_among_long_ones_hide_no_less_of_those():
+  """fairseq's batches are sorted by length; what fills ours up may be of any."""
+  lengths = np.tile([99, 780, 250, 600], 22)
+  share = []
+  for order in (np.arange(88), np.argsort(lengths, kind='stable')):
+    real = jnp.arange(781) < jnp.asarray(lengths[order])[:, None]
+    mask = span_mask(jax.random.key(0), real, prob=0.65, length=10, equal_rows=6)
+    share.append(float(mask.sum() / real.sum()))
+  assert abs(share[0] - share[1]) < 0.02 and min(share) > 0.4
 
 
 def test_no_spans_when_none_are_asked_for():

@@ -13,10 +13,12 @@ import optax
 import pytest
 
 from research.errors import InputError
-from research.train import sharding
+from research.train import loop, sharding
 from research.train.checkpoint import Checkpointer
 from research.train.optim import promoting
 from research.train.state import State, init_state
+from research.weights.read import read_run
+from tests.experiments_test import ROOT, load
 from tests.train.toy import Toy, batch_of
 
 
@@ -121,6 +123,36 @@ def test_newest_and_best_are_kept(tmp_path):
     saver.wait()
   saver.close()
   assert Checkpointer(tmp_path / 'checkpoints').steps() == [2, 4, 5]
+
+
+def test_a_run_that_goes_on_still_knows_its_best(tmp_path):
+  nothing = float('nan')
+  # Step 3 was saved between two evaluations, step 5 diverged: neither is better than step 2.
+  losses = [3.0, 1.0, None, 2.0, nothing, 4.0]
+  for step, loss in enumerate(losses, start=1):
+    saver = Checkpointer(tmp_path / 'checkpoints', keep=1, best='valid/loss')
+    found = None if loss is None else {'valid/loss': loss, 'valid/accuracy': 0.5}
+    saver.save(step, state_of(step), {'next_index': step}, found)
+    saver.close()
+    assert saver.steps() == ([1], [2], [2, 3], [2, 4], [2, 5], [2, 6])[step - 1]
+
+
+def test_a_checkpoint_between_evaluations_has_no_score(tmp_path):
+  config = load(ROOT / 'experiments/audio_mae/builtin_tiny.py').get_config('debug')
+  config.total_steps = 4
+  config.evals = dict(valid=dict(name='validation', every=2, batches=1, data=dict(split='valid')))
+  config.checkpoint = dict(every=1, keep=4, best='valid/loss')
+  result = loop.train(config, tmp_path / 'run', quiet=True)
+  lines = (json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').open())
+  loss = {row['step']: row['valid/loss'] for row in lines if 'valid/loss' in row}
+  scores = {}
+  for step in range(1, 5):
+    file = tmp_path / 'run' / 'checkpoints' / str(step) / 'metrics' / 'metrics'
+    scores[step] = json.loads(file.read_text()).get('valid/loss') if file.exists() else None
+  assert scores == {1: None, 2: loss[2], 3: None, 4: loss[4]}
+  assert result.metrics['valid/loss'] == loss[4]
+  best = min(loss, key=loss.get)
+  assert read_run(tmp_path / 'run', teacher=False)[1].startswith(f'step {best} (best valid/loss, ')
 
 
 def test_empty_folder_is_a_fresh_start(tmp_path):

@@ -58,6 +58,20 @@ def test_accumulation_equals_the_whole_batch():
   assert float(m1['loss']) == pytest.approx(float(m2['loss']), rel=1e-6)
 
 
+@pytest.mark.parametrize('accumulate', [1, 4])
+def test_a_batch_that_teaches_nothing_changes_nothing(accumulate):
+  def objective(out, batch):
+    del batch
+    count = jnp.zeros(())
+    return (out['pred'].sum() * count) / jnp.maximum(count, 1.0), {'sample_size': count}
+
+  state, step, batch = start(objective=objective, accumulate=accumulate)
+  after, metrics = step(state, batch)
+  assert float(metrics['finite']) == 1 and float(metrics['loss']) == 0
+  for a, b in zip(jax.tree.leaves(after.params), jax.tree.leaves(state.params)):
+    np.testing.assert_array_equal(a, b)
+
+
 class Counting(nn.Module):
   """Loss and a counter of updates, as models with schedules of their own have it."""
 

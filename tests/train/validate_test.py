@@ -1,10 +1,15 @@
 """What is measured while a run goes on."""
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research.audio import sources
 from research.models.audio_mae import AudioMAE
 from research.train import build, loop, sharding, validate
+from research.train.state import State
 from tests.experiments_test import ROOT, load
 
 
@@ -39,3 +44,51 @@ def test_evaluations_have_as_many_clips_as_fit_of_the_longest(tmp_path, own, row
   mesh = sharding.make_mesh(config['mesh'])
   run = validate.Run(config, None, build.objective(config), mesh, tmp_path, None)
   assert validate._data(run, {'data': own})['batch_size'] == rows
+
+
+class Counting(nn.Module):
+  """The samples of each clip."""
+
+  def __call__(self, batch, train=False):
+    return {'samples': batch['audio_mask'].sum(axis=1).astype(jnp.float32)}
+
+
+def squares(out, batch):
+  """A mean over samples, as losses over masked frames are."""
+  samples = jnp.where(batch['valid'], out['samples'], 0.0)
+  size = samples.sum()
+  return (samples**2).sum() / size, {'length': (samples**2).sum() / size, 'sample_size': size}
+
+
+@pytest.mark.parametrize('batches', [None, 2])
+def test_losses_are_weighted_by_what_they_are_means_of(tmp_path, monkeypatch, batches):
+  config = load(ROOT / 'experiments/audio_mae/builtin_tiny.py').get_config('debug')
+  where = dict(kind=['word', 'sentence'])
+  config.data.update(where=where, seconds=None)
+  config = build.complete(config)
+  mesh = sharding.make_mesh(config['mesh'])
+  run = validate.Run(config, Counting(), squares, mesh, tmp_path, None)
+  seen = []
+  place = sharding.to_devices
+
+  def spy(batch, mesh):
+    seen.append(batch['audio_mask'].sum(axis=1)[batch['valid']])
+    return place(batch, mesh)
+
+  monkeypatch.setattr(sharding, 'to_devices', spy)
+  spec = dict(name='validation', batches=batches, data=dict(split='valid', batch_size=8), args={})
+  evaluator = validate.validation(run, 'valid', spec)
+  nothing = State(
+    step=jnp.int32(0), params={}, opt_state={}, teacher=None, variables={}, key=jax.random.key(0)
+  )
+  found = evaluator(0, nothing)
+  samples = np.concatenate(seen).astype(np.float64)
+  clips = sources.open_source('builtin', split='valid').where(where)
+  assert len(clips) > 24 and len(samples) == (len(clips) if batches is None else 16)
+  want = (samples**2).sum() / samples.sum()
+  np.testing.assert_allclose([found['valid/loss'], found['valid/length']], want, rtol=1e-5)
+  assert found['valid/sample_size'] == samples.sum()
+  # A few batches are of short and of long clips.
+  seconds = np.sort(clips.durations())
+  assert abs(samples.mean() / 16_000 - seconds.mean()) < 0.1 * seconds.mean()
+  assert samples.max() / 16_000 > np.quantile(seconds, 0.9)

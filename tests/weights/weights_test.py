@@ -170,6 +170,29 @@ def test_a_run_gives_its_newest_checkpoint(tmp_path):
     load(tmp_path / 'run', teacher=True)
 
 
+def test_a_run_that_says_what_counts_gives_its_best_checkpoint(tmp_path):
+  ours = write_run(tmp_path / 'run', steps=(2, 4, 6, 8))
+  file = tmp_path / 'run' / 'config.json'
+  config = json.loads(file.read_text())
+  for step, score in {2: 70.0, 4: 61.5, 6: 61.5}.items():
+    place = tmp_path / 'run' / 'checkpoints' / str(step) / 'metrics'
+    place.mkdir()
+    (place / 'metrics').write_text(json.dumps({'valid/cer': score}))
+  assert load(tmp_path / 'run').origin == 'run run, step 8'
+  for mode, step, score in (('min', 6, '61.5'), ('max', 2, '70')):
+    file.write_text(json.dumps({**config, 'checkpoint': {'best': 'valid/cer', 'best_mode': mode}}))
+    best = load(tmp_path / 'run')
+    assert best.origin == f'run run, step {step} (best valid/cer, {score})'
+    token = ours.variables['params']['mask_token']
+    np.testing.assert_array_equal(best.variables['params']['mask_token'], token + step)
+  assert load(tmp_path / 'run' / 'checkpoints' / '8').origin == 'run run, step 8'
+  for damaged in (tmp_path / 'run' / 'checkpoints' / '2' / 'state').rglob('*'):
+    if damaged.is_file():
+      damaged.write_bytes(b'')
+  with pytest.warns(UserWarning, match='Another one of the run is used'):
+    assert load(tmp_path / 'run').origin == 'run run, step 8'
+
+
 def test_a_teacher_can_be_taken(tmp_path):
   ours = write_run(tmp_path / 'run', steps=(3,), teacher=True)
   token = load(tmp_path / 'run', teacher=True).variables['params']['mask_token']
