@@ -1,6 +1,7 @@
 """How every command starts: flags are parsed, and a person's mistake becomes one sentence and exit
 code 2."""
 
+import multiprocessing
 import os
 import re
 import sys
@@ -30,6 +31,16 @@ def fail(message: object) -> None:
   """Prints `error: <message>` on one line to stderr and exits with code 2."""
   print(f'error: {" ".join(str(message).split())}', file=sys.stderr, flush=True)
   sys.exit(2)
+
+
+def _leave() -> None:
+  """Ends the process here: threads that still read or compute crash when Python is taken down
+  around them."""
+  for child in multiprocessing.active_children():
+    child.terminate()
+  print('error: Interrupted.', file=sys.stderr, flush=True)
+  sys.stdout.flush()
+  os._exit(2)
 
 
 def required(*names: str) -> None:
@@ -114,7 +125,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         raise
       fail(error)
     except KeyboardInterrupt:
-      fail('Interrupted.')
+      _leave()
 
   app.run(guarded, flags_parser=parse)
 

@@ -45,7 +45,9 @@ OUT = flags.DEFINE_string('out', None, 'Folder to write.')
 CODEBOOK = flags.DEFINE_string('codebook', None, 'Label with this codebook, fit none.')
 CLUSTERS = flags.DEFINE_integer('clusters', 100, 'How many clusters.')
 SPLIT = flags.DEFINE_string('split', None, 'Fit to the clips of this split of the input only.')
-LABEL_SPLITS = flags.DEFINE_list('label_splits', ['all'], 'Splits to label, or all.')
+LABEL_SPLITS = flags.DEFINE_list(
+  'label_splits', ['all'], 'Splits to label, or all (also where --split names one to fit to).'
+)
 PERCENT = flags.DEFINE_float('percent', 1.0, "Share of the clips to fit to (fairseq's 0.1).")
 SEED = flags.DEFINE_integer('seed', 0, 'Of everything that is drawn.')
 INIT = flags.DEFINE_string('init', 'k-means++', 'First centroids: k-means++ or random.')
@@ -263,6 +265,7 @@ def _begin(out, job):
 
   try:
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    names -= {jobs.LOCK}
     if names and 'job.json' not in names:
       raise InputError(f'{out} holds other files: give a new folder as --out.')
     # A command that came to nothing leaves nothing that another must not replace.

@@ -129,7 +129,8 @@ class BadFiles:
       last = f' Last: {self._last}' if self._last else ''
     raise InputError(
       f'Too many bad audio files: {counted} could not be used, more than the allowed fraction '
-      f'max_bad_fraction={self.max_fraction:g}{listed}.{last}'
+      f'max_bad_fraction={self.max_fraction:g} (--config.data.max_bad_fraction in training, '
+      f'--max_bad_fraction elsewhere){listed}.{last}'
     )
 
   def _catch_up(self, file) -> None:

@@ -133,7 +133,7 @@ def _check_folder(folder: pathlib.Path, plan: str) -> None:
   described = [*folder.glob('*.array_record.json'), *folder.glob(shards.INDEX)]
   for path in described:
     try:
-      other = json.loads(path.read_text()).get('plan')
+      other = json.loads(path.read_text(encoding='utf-8', errors=shards.ESCAPED)).get('plan')
     except ValueError:
       other = None
     if other != plan:
@@ -151,7 +151,7 @@ def _finished(folder: pathlib.Path, k: int, count: int, plan: str) -> dict[str, 
   """What is known about shard `k` if it is complete, from its description or the index."""
   path = _describes(folder, k, count)
   if path.is_file():
-    part = json.loads(path.read_text())
+    part = json.loads(path.read_text(encoding='utf-8', errors=shards.ESCAPED))
   elif (folder / shards.INDEX).is_file():
     part = _part_of_index(shards.read_index(folder), k)
   else:

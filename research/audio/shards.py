@@ -26,6 +26,7 @@ from research.errors import InputError
 
 FORMAT = 'oido-audio-1'
 INDEX = 'index.json'
+ESCAPED = 'surrogateescape'
 # One record a group: random access reads one clip. PCM and files do not get smaller by zstd.
 OPTIONS = 'group_size:1,uncompressed'
 
@@ -43,14 +44,15 @@ def pack(example: Example, encoding: str, sample_rate: int | None, audio: bytes)
     'sample_rate': sample_rate,
     'columns': dict(example.columns),
   }
-  text = json.dumps(header, ensure_ascii=False, separators=(',', ':')).encode()
+  # Names of files may be any bytes.
+  text = json.dumps(header, ensure_ascii=False, separators=(',', ':')).encode(errors=ESCAPED)
   return struct.pack('<I', len(text)) + text + audio
 
 
 def unpack(record: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
   """A record's header, and the fields of `Example` that hold its audio."""
   (size,) = struct.unpack_from('<I', record)
-  header = json.loads(record[4 : 4 + size])
+  header = json.loads(record[4 : 4 + size].decode(errors=ESCAPED))
   if header['encoding'] == 'pcm16':
     array = np.frombuffer(record, '<i2', offset=4 + size)
     return header, {'array': array, 'sample_rate': header['sample_rate']}
@@ -135,7 +137,7 @@ def read_index(folder: pathlib.Path) -> dict[str, Any]:
   """The parsed index.json of a folder of shards."""
   path = folder / INDEX
   try:
-    index = json.loads(path.read_text())
+    index = json.loads(path.read_text(encoding='utf-8', errors=ESCAPED))
   except OSError:
     raise InputError(
       f'{folder} holds no {INDEX}: it is not a finished folder of shards; make one with '
@@ -176,7 +178,7 @@ def checksum(path: str | os.PathLike) -> str:
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes JSON so that a kill leaves the old file or the new one, nothing between."""
   temporary = path.with_name(path.name + '.tmp')
-  with open(temporary, 'w') as file:
+  with open(temporary, 'w', encoding='utf-8', errors=ESCAPED) as file:
     json.dump(value, file, ensure_ascii=False, separators=(',', ':'))
     file.flush()
     os.fsync(file.fileno())

@@ -1,10 +1,12 @@
 """Transcripts of clips as padded arrays of symbols."""
 
+import collections
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from absl import logging
 from jaxtyping import Bool, Float, Int
 
 from research.audio import text
@@ -24,6 +26,26 @@ def texts(source: Source, column: str) -> list[str]:
   if column not in source.column_names:
     raise unknown(f'transcript column of {source.name!r}', column, source.column_names)
   return [v if isinstance(v, str) else ' '.join(map(str, v)) for v in source.column(column)]
+
+
+def demand_letters(said: Sequence[str], symbols: Sequence[str]) -> None:
+  """Warns of characters that a vocabulary has no symbol for; raises InputError if it has none."""
+  counts = collections.Counter(
+    c for one in said for c in text.in_case(one, symbols) if not c.isspace()
+  )
+  lacking = {c: n for c, n in counts.items() if c not in symbols or c == text.BOUNDARY}
+  if not lacking:
+    return
+  share = sum(lacking.values()) / counts.total()
+  most = ' '.join(sorted(lacking, key=lambda c: -lacking[c])[:20])
+  if share == 1:
+    raise InputError(
+      f'The vocabulary has no character of the transcripts ({most}); it has {" ".join(symbols)}.'
+    )
+  logging.warning(
+    "%.2g %% of the transcripts' characters are not in the vocabulary and become %s: %s",
+    100 * share, text.UNKNOWN, most,
+  )  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -67,6 +89,22 @@ class Tokens:
       raise InputError(
         f'{long} clips are longer than {seconds:g} s, and a cropped clip does not say its '
         'transcript: raise seconds, or leave such clips out.'
+      )
+
+  def demand_room(self, frames: Callable[[float], int]) -> None:
+    """Warns of clips with fewer frames (of so many seconds) than their transcripts need, which CTC
+    learns nothing from; raises InputError if there are no others."""
+    need = [len(x) + int((x[1:] == x[:-1]).sum()) for x in self.ids]
+    short = sum(n > frames(s) for n, s in zip(need, self.durations.tolist(), strict=True))
+    if short == len(need):
+      raise InputError(
+        'Every transcript is longer than its clip has frames: are they of these clips?'
+      )
+    if short:
+      logging.warning(
+        '%d of %d clips have fewer frames than their transcripts need: nothing is learned of them.',
+        short,
+        len(need),
       )
 
   def padded(

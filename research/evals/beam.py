@@ -27,6 +27,8 @@ BEAM, THRESHOLD, LM_WEIGHT, WORD_SCORE = 50, 50.0, 2.0, -1.0
 NEVER = -1e4
 # Longer clips are searched in blocks, and decided so many frames behind: memory stays bounded.
 BLOCK, LOOK_BACK = 1000, 500
+# How its binaries begin.
+KENLM = b'mmap lm http://kheafield.com/code'
 _NO_WORDS = ('<s>', '</s>', '<unk>', '<UNK>')
 
 
@@ -137,6 +139,8 @@ class BeamSearch:
           f'{self.lm} is an n-gram of letters, and the lexicon is for one of words: leave out one.'
         )
       return self._words(read_lexicon(self.lexicon))
+    if listed is None and not _is_kenlm(Path(self.lm)):
+      raise InputError(f'{self.lm} is no n-gram: neither ARPA text nor a binary of KenLM.')
     if listed is None:
       raise InputError(
         f'{self.lm} is no ARPA text, and the words of a KenLM binary cannot be listed: give a '
@@ -252,6 +256,11 @@ def read_unigrams(path: str | os.PathLike) -> list[str] | None:
   except (UnicodeDecodeError, IndexError):
     raise InputError(f'{path} is damaged: its list of words is no ARPA text.') from None
   raise InputError(f'{path} is damaged: it ends in the middle of its list of words.')
+
+
+def _is_kenlm(path: Path) -> bool:
+  with open(path, 'rb') as file:
+    return file.read(len(KENLM)) == KENLM
 
 
 def read_lexicon(path: str | os.PathLike) -> dict[str, list[str]]:

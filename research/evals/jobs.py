@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import platform
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ import numpy as np
 from absl import logging
 
 from research.errors import InputError
+
+LOCK = '.lock'
 
 
 def writable(out: str | os.PathLike, suffixes: Sequence[str], overwrite: bool) -> Path:
@@ -60,7 +63,7 @@ def lock(path: Path) -> Iterator[None]:
   """
   try:
     path.mkdir(parents=True, exist_ok=True)
-    file = open(path / '.lock', 'w')  # noqa: SIM115
+    file = open(path / LOCK, 'w')  # noqa: SIM115
   except OSError as error:
     raise InputError(f'{path} cannot be written to: {error.strerror}.') from None
   with file:
@@ -71,6 +74,40 @@ def lock(path: Path) -> Iterator[None]:
         '%s is on a disk without locks (%s): no two runs may use it at once.', path, error
       )
     yield
+
+
+_CLAIMED: dict[Path, int] = {}
+
+
+def claim(folder: Path) -> None:
+  """Makes a folder this process's own until it ends: two would lose each other's work.
+
+  Raises:
+    InputError: another process has it.
+    OSError: it cannot be written to.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  for path in [p for p in _CLAIMED if not p.exists()]:
+    os.close(_CLAIMED.pop(path))
+  path = folder.resolve() / LOCK
+  if path in _CLAIMED and os.path.samestat(os.fstat(_CLAIMED[path]), path.stat()):
+    return
+  lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+  try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    who = os.read(lock, 200).decode(errors='replace').strip() or 'another process'
+    os.close(lock)
+    raise InputError(
+      f'{folder} is in use by {who}: wait for its end, or write somewhere else.'
+    ) from None
+  except OSError as error:
+    logging.warning(
+      '%s is on a disk without locks (%s): no two runs may use it at once.', folder, error
+    )
+  os.ftruncate(lock, 0)
+  os.write(lock, f'process {os.getpid()} on {platform.node()}\n'.encode())
+  _CLAIMED[path] = lock
 
 
 def parts_folder(out: Path) -> Path:
@@ -99,10 +136,10 @@ def begin(
   """Begins the job of a folder, or goes on with it; `what` is said of the job of another.
 
   Raises:
-    InputError: the folder holds a job with other settings.
+    InputError: the folder holds a job with other settings, or another process is at it.
   """
   settings = json.loads(json.dumps(settings))
-  folder.mkdir(parents=True, exist_ok=True)
+  claim(folder)
   file = folder / 'job.json'
   if not file.exists():
     replace_text(file, json.dumps(settings))
@@ -112,11 +149,21 @@ def begin(
     raise InputError(
       f'{file} is damaged ({error}): delete {folder}, and what it held is computed again.'
     ) from None
-  different = [k for k in {**settings, **found} if found.get(k) != settings.get(k)]
+  different = [
+    f'{k} ({_short(found.get(k))} -> {_short(settings.get(k))})'
+    for k in {**found, **settings}
+    if found.get(k) != settings.get(k)
+  ]
   if different:
     raise InputError(
-      f'{folder} holds {what} {", ".join(different)}: give another --out, or delete that folder.'
+      f'{folder} holds {what} {", ".join(different[:4])}: give another --out, or delete that '
+      'folder.'
     )
+
+
+def _short(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= 60 else f'{text[:57]}...'
 
 
 def replace_text(path: Path, text: str) -> None:

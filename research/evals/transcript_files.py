@@ -159,11 +159,13 @@ class _Job:
     file = self.folder / 'done.jsonl'
     for line in file.read_bytes().splitlines(keepends=True) if file.exists() else ():
       if line.endswith(b'\n'):
-        yield json.loads(line)
+        yield json.loads(line.decode('utf-8', errors='surrogateescape'))
 
   def add(self, row: Row) -> None:
     if self.folder is not None:
-      with open(self.folder / 'done.jsonl', 'a', encoding='utf-8') as file:
+      with open(
+        self.folder / 'done.jsonl', 'a', encoding='utf-8', errors='surrogateescape'
+      ) as file:
         file.write(_line(row))
 
   def finish(self, rows: list[Row]) -> None:

@@ -15,7 +15,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from research import models, objectives
-from research.audio import pipeline, sources, text, unit_rows
+from research.audio import pipeline, sources, text, transcripts, unit_rows
 from research.audio.bad_files import BadFiles
 from research.errors import InputError, unknown
 from research.features import augment
@@ -157,7 +157,8 @@ def complete(config: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
   if full['data']['batch_seconds'] is not None:
     _number(full['data']['batch_seconds'], 'config.data.batch_seconds')
   _positive(full['optim']['accumulate'], 'config.optim.accumulate')
-  _positive(full['checkpoint']['every'], 'config.checkpoint.every')
+  for key in ('every', 'keep'):
+    _positive(full['checkpoint'][key], f'config.checkpoint.{key}')
   _positive(full['data']['sample_rate'], 'config.data.sample_rate')
   for name in ('lr', 'weight_decay', 'eps'):
     _number(full['optim'][name], f'config.optim.{name}')
@@ -339,7 +340,7 @@ def train_batches(
     'num_workers', 'prefetch',
   )  # fmt: skip
   noise = data['noise']
-  return pipeline.train_batches(
+  batches = pipeline.train_batches(
     clips,
     noise=None if noise is None else sources.open_source(noise, root=data['root']),
     process_index=process_index,
@@ -349,6 +350,13 @@ def train_batches(
     moments=normalises(model),
     **{name: data[name] for name in names},
   )
+  tokens, symbols = batches.loader.tokens, getattr(model, 'vocabulary', ())
+  if tokens is not None and symbols:
+    transcripts.demand_letters(transcripts.texts(clips, data['transcript']), symbols)
+    frontend = getattr(model, 'frontend', None)
+    if isinstance(frontend, Waveform):
+      tokens.demand_room(lambda seconds: frontend.frames(round(seconds * data['sample_rate'])))
+  return batches
 
 
 def normalises(model: Any) -> bool:

@@ -139,8 +139,9 @@ def make_schedule(optim: Mapping[str, Any], total_steps: int, epoch_steps: float
   warmup = sum(value * unit[k] for k, value in given.items())
   if warmup >= total_steps > 0:
     raise InputError(
-      f'optim.schedule warms up for {warmup:g} steps, but the run has {total_steps}: '
-      'shorten the warm-up or raise total_steps.'
+      f'optim.schedule warms up for {warmup:g} steps, but the run has {total_steps}: shorten the '
+      f'warm-up ({" or ".join(f"--config.optim.schedule.{k}=…" for k in given)}) or raise '
+      'total_steps.'
     )
   return SCHEDULES[args['name']](optim['lr'], total_steps, warmup, args)
 

@@ -9,17 +9,26 @@ from typing import Any
 import jax
 
 from research.errors import InputError
+from research.evals import jobs
 from research.train import build
+from research.train.checkpoint import ASIDE
 
 
 def make_workdir(workdir: str | os.PathLike, config: Mapping[str, Any]) -> Path:
-  """Makes the folder and its config.json, or checks that a run that is there had the same
-  config."""
+  """Makes the folder and its config.json, or checks that a run that is there had the same config.
+
+  The folder is this process's until it ends. A run that has saved nothing has no config to keep.
+
+  Raises:
+    InputError: a run with another config, in use by another process, or no folder to write to.
+  """
   path = Path(workdir)
   file = path / 'config.json'
   try:
     path.mkdir(parents=True, exist_ok=True)
-    if file.exists():
+    if jax.process_index() == 0:
+      jobs.claim(path)
+    if file.exists() and _has_begun(path):
       different = build.changed(json.loads(file.read_text()), config)
       if different:
         raise InputError(
@@ -33,3 +42,8 @@ def make_workdir(workdir: str | os.PathLike, config: Mapping[str, Any]) -> Path:
   except OSError as error:
     raise InputError(f'Cannot use --workdir={path}: {error.strerror or error}.') from error
   return path
+
+
+def _has_begun(path: Path) -> bool:
+  """Whether there is a checkpoint, one that could not be read, or one being written."""
+  return any(p for name in ('checkpoints', ASIDE) for p in (path / name).glob('*'))

@@ -62,6 +62,9 @@ def infer(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> tuple[s
   return 'audio_mae', vit.settle(found, given)
 
 
+lacks = vit.lacks
+
+
 def rules(model: nn.Module) -> list[Rule]:
   """The key table of a pre-training or fine-tuning model."""
   if hasattr(model, 'classes'):

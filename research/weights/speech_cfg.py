@@ -190,7 +190,9 @@ def lacks(model: Any) -> str:
   }
   named = [f'{k}={ours} (it has {theirs})' for k, (ours, theirs) in own.items() if ours != theirs]
   if model.channels == model.width:
-    named.append('the projection between equal widths (its loader refuses the file)')
+    named.append(
+      "the projection between equal widths (it is in the file, but fairseq's loader refuses that)"
+    )
   return ', '.join(named)
 
 

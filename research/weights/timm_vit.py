@@ -6,8 +6,8 @@ huggingface.co/gaunernst/vit_base_patch16_1024_128.audiomae_as2m_ft_as20k. timm 
 table; here it is a fixed buffer.
 """
 
-from research.weights.vit import infer, rules
+from research.weights.vit import infer, lacks, rules
 
 IGNORED: tuple[str, ...] = ()
 
-__all__ = ['IGNORED', 'infer', 'rules']
+__all__ = ['IGNORED', 'infer', 'lacks', 'rules']

@@ -1,6 +1,8 @@
 """Key table and sizes of a spectrogram ViT under timm's names, shared by every release built on
 it."""
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +30,26 @@ def rules(model: nn.Module) -> list[Rule]:
   if model.pooling == 'cls':
     norm = vector('norm', 'params/encoder/norm')
   return [*ENCODER, *norm, *(linear('head', 'params/head') if model.classes else [])]
+
+
+# What the arrays do not show, beside the front-end.
+_UNSEEN = ('padding', 'positions', 'contextual_depth')
+
+
+def lacks(model: nn.Module) -> str:
+  """What does not show in the arrays and is not as published, as arguments for the way back."""
+  fields = {f.name: f.default for f in dataclasses.fields(model)}
+  unlike = {k: getattr(model, k) for k in _UNSEEN if k in fields and getattr(model, k) != fields[k]}
+  frontend, usual = model.frontend.to_dict(), Frontend.from_dict({}).to_dict()
+  different = {k: v for k, v in frontend.items() if v != usual[k]}
+  if different:
+    unlike['frontend'] = different
+  if not unlike:
+    return ''
+  args = ' '.join(
+    f"--args='{k}={json.dumps(v) if isinstance(v, dict) else v}'" for k, v in unlike.items()
+  )
+  return f'{", ".join(unlike)} (on the way back: {args})'
 
 
 def infer(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -61,6 +61,16 @@ def test_shards_hold_what_the_source_holds(folder, tmp_path, encoding):
   assert packed.split('test').classes('label') == ('a', 'b')
 
 
+def test_names_of_files_may_be_any_bytes(tmp_path, write):
+  write(tmp_path / 'clips' / 'plain.wav', 0.2)
+  (tmp_path / 'clips' / 'plain.wav').rename(tmp_path / 'clips' / os.fsdecode(b'caf\xe9.wav'))
+  source = open_source(tmp_path / 'clips')
+  prepare.prepare(source, tmp_path / 'out', count=1, settings=pcm())
+  packed = open_source(tmp_path / 'out')
+  assert [os.fsencode(e.id) for e in packed] == [b'caf\xe9.wav']
+  assert packed.fingerprint() == source.fingerprint()
+
+
 def test_batches_from_shards_are_those_from_files(folder, tmp_path):
   source = open_source(folder)
   prepare.prepare(source, tmp_path / 'out', count=2, settings=pcm())

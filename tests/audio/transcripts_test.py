@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from research.audio import pipeline, sources, text
+from research.audio import pipeline, sources, text, transcripts
 from research.errors import InputError
 from research.train import build, selection
+from tests.experiments_test import ROOT, load
 
 
 def spoken():
@@ -59,6 +60,41 @@ def test_what_cannot_be_said_is_refused():
   events = sources.open_source('builtin').where(dict(kind='event'))
   with pytest.raises(InputError, match='CTC needs transcripts'):
     pipeline.train_batches(events, batch_size=8, transcript='transcript')
+
+
+def test_letters_that_a_vocabulary_lacks_are_named(caplog):
+  transcripts.demand_letters(['no tea', "it's ON"], text.LETTERS)
+  assert not caplog.records
+  transcripts.demand_letters(['no tea', 'für 3|4 €'], text.LETTERS)
+  assert "42 % of the transcripts' characters are not in the vocabulary" in caplog.text
+  assert all(c in caplog.text for c in 'Ü34€|') and '<unk>' in caplog.text
+  with pytest.raises(InputError, match=r'no character of the transcripts .*日.*it has .* E T A'):
+    transcripts.demand_letters(['日本語', '語'], text.LETTERS)
+
+
+def test_clips_with_fewer_frames_than_letters_are_counted(caplog):
+  ids = [text.encode(t) for t in ('a', 'book', 'book')]
+  # "BOOK|" is five symbols and a blank between the two of them that are alike.
+  tokens = transcripts.Tokens(ids, np.array([0.04, 0.12, 0.10]))
+  tokens.demand_room(lambda seconds: round(seconds / 0.02))
+  assert '1 of 3 clips have fewer frames' in caplog.text
+  caplog.clear()
+  tokens.demand_room(lambda seconds: 6)
+  assert not caplog.records
+  with pytest.raises(InputError, match='Every transcript is longer'):
+    tokens.demand_room(lambda seconds: 1)
+
+
+def test_runs_look_at_their_transcripts(caplog):
+  config = load(ROOT / 'experiments/wav2vec2/finetune_librispeech_subset.py').get_config('debug')
+  config.model.args.vocabulary = ('<pad>', '<unk>', '|', 'E', 'T')
+  config = build.complete(config)
+  clips = selection.usable(selection.source(config['data']), config['data'])
+  build.train_batches(
+    config['data'], clips, process_index=0, process_count=1, bad_files=None,
+    model=build.model(config),
+  )  # fmt: skip
+  assert 'are not in the vocabulary' in caplog.text
 
 
 def test_clips_without_a_transcript_are_left_out_of_training():

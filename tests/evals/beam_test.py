@@ -223,11 +223,14 @@ def test_the_same_decoder_takes_clip_after_clip(tmp_path):
 def test_files_that_are_no_n_gram(tmp_path, capfd):
   missing, noise, broken = (tmp_path / n for n in ('absent.arpa', 'lm.bin', 'broken.arpa'))
   noise.write_bytes(bytes(range(200)))
+  binary = tmp_path / 'kenlm.bin'
+  binary.write_bytes(b'mmap lm http://kheafield.com/code format version 5\n')
   whole = arpa(tmp_path / 'lm.arpa', WORDS).read_text()
   broken.write_text(whole[: whole.index('-0.5\tBAT')])
   for path, lexicon, sentence in (
     (missing, None, 'absent.arpa cannot be read: No such file'),
-    (noise, None, 'is no ARPA text, .* give a lexicon'),
+    (noise, None, 'lm.bin is no n-gram: neither ARPA text nor a binary of KenLM'),
+    (binary, None, 'words of a KenLM binary cannot be listed: give a lexicon'),
     (broken, None, 'ends in the middle of its list of words'),
     (noise, tmp_path / 'lm.arpa', 'cannot be read as an n-gram'),
     (tmp_path / 'lm.arpa', missing, 'absent.arpa cannot be read: No such file'),

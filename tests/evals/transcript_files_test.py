@@ -1,6 +1,7 @@
 """Files of transcripts: their formats, going on after a kill, and what is refused."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import soundfile
 
 from research.audio.clips import Files, Source, Table
 from research.errors import InputError
-from research.evals import transcript_files
+from research.evals import jobs, transcript_files
 from research.evals.asr import Errors, Word
 from research.evals.transcribing import Transcriber
 from tests.evals.toy_ctc import RATE, ToyCTC, speak, variables
@@ -175,3 +176,21 @@ def test_what_is_refused(transcriber, source, tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(InputError, match=r'Cannot write .*t\.txt'):
     transcript_files.transcribe_source(transcriber, source, tmp_path / 'file' / 't.txt')
+
+
+def test_names_of_files_may_be_any_bytes(transcriber, tmp_path):
+  name = os.fsdecode(b'caf\xe9.wav')
+  soundfile.write(tmp_path / 'plain.wav', speak('NO TEA'), RATE)
+  (tmp_path / 'plain.wav').rename(tmp_path / name)
+  source = Source(Table('clips', [name], {}, Files(str(tmp_path), [name])))
+  for out in ('t.jsonl', 't.txt'):
+    transcript_files.transcribe_source(transcriber, source, tmp_path / out)
+    assert b'NO TEA' in (tmp_path / out).read_bytes()
+  (tmp_path / 't.txt').unlink()
+  # What a killed job has written is read again.
+  (row,) = transcript_files.transcribe_source(transcriber, source)
+  folder = jobs.parts_folder(tmp_path / 't.txt')
+  job = transcript_files._Job(tmp_path / 't.txt')
+  assert job.open({}) == []
+  job.add(row)
+  assert job.open({}) == [row] and row['id'] == name and folder.is_dir()

@@ -1,0 +1,41 @@
+"""The folder of a run: one config, one process."""
+
+import json
+
+import pytest
+
+from research.errors import InputError
+from research.train import build
+from research.train.workdir import make_workdir
+from tests.evals.jobs_test import claim
+from tests.experiments_test import ROOT, load
+
+
+def config(**settings):
+  full = load(ROOT / 'experiments/audio_mae/builtin_tiny.py').get_config('debug').to_dict()
+  return build.complete({**full, **settings})
+
+
+def test_a_run_that_saved_nothing_has_no_config_to_keep(tmp_path):
+  one, other = config(seed=1), config(seed=2)
+  make_workdir(tmp_path, one)
+  # It stopped before the first checkpoint, because of the mistake that is corrected now.
+  (tmp_path / 'checkpoints').mkdir()
+  make_workdir(tmp_path, other)
+  assert json.loads((tmp_path / 'config.json').read_text())['seed'] == 2
+  for place in ('checkpoints/5', 'unreadable/5'):
+    (tmp_path / place).mkdir(parents=True)
+    with pytest.raises(InputError, match=r'another config .*seed: 2 -> 1'):
+      make_workdir(tmp_path, one)
+    (tmp_path / place).rmdir()
+  make_workdir(tmp_path, one)
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+  other = claim(tmp_path / 'run')
+  assert other.stdout.readline() == 'mine\n'
+  with pytest.raises(InputError, match=f'in use by process {other.pid}'):
+    make_workdir(tmp_path / 'run', config())
+  other.kill()
+  other.communicate()
+  assert make_workdir(tmp_path / 'run', config()) == tmp_path / 'run'
