@@ -260,12 +260,13 @@ def main(argv):
 
 
 def _begin(out, job):
+  from research.audio import claims
   from research.errors import InputError
   from research.evals import jobs
 
   try:
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    names -= {jobs.LOCK}
+    names -= {claims.LOCK}
     if names and 'job.json' not in names:
       raise InputError(f'{out} holds other files: give a new folder as --out.')
     # A command that came to nothing leaves nothing that another must not replace.

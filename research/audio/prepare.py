@@ -22,7 +22,7 @@ import numpy as np
 import soundfile
 from array_record.python import array_record_module
 
-from research.audio import decode, shards
+from research.audio import claims, decode, shards
 from research.audio.bad_files import BadFiles
 from research.audio.clips import Example, Source
 from research.errors import InputError, unknown
@@ -87,11 +87,13 @@ def prepare(
     progress: called with the number of clips done since the last call.
 
   Raises:
-    InputError: `out` holds something else, too many bad files, or a full disk.
+    InputError: `out` holds something else or is in use by another process, too many bad files, or a
+      full disk.
   """
   folder = pathlib.Path(out)
   with _disk_errors(folder):
     folder.mkdir(parents=True, exist_ok=True)
+    claims.claim(folder)
   count = min(count, len(source))
   plan = _plan(source, count, settings)
   _check_folder(folder, plan)
@@ -115,6 +117,7 @@ def prepare(
     shards.write_json(folder / shards.INDEX, index)
     for k in range(count):
       _describes(folder, k, count).unlink(missing_ok=True)
+  claims.release(folder)
   return index
 
 

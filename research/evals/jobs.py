@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import json
 import os
-import platform
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,9 +12,8 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from research.audio import claims
 from research.errors import InputError
-
-LOCK = '.lock'
 
 
 def writable(out: str | os.PathLike, suffixes: Sequence[str], overwrite: bool) -> Path:
@@ -63,7 +61,7 @@ def lock(path: Path) -> Iterator[None]:
   """
   try:
     path.mkdir(parents=True, exist_ok=True)
-    file = open(path / LOCK, 'w')  # noqa: SIM115
+    file = open(path / claims.LOCK, 'w')  # noqa: SIM115
   except OSError as error:
     raise InputError(f'{path} cannot be written to: {error.strerror}.') from None
   with file:
@@ -74,40 +72,6 @@ def lock(path: Path) -> Iterator[None]:
         '%s is on a disk without locks (%s): no two runs may use it at once.', path, error
       )
     yield
-
-
-_CLAIMED: dict[Path, int] = {}
-
-
-def claim(folder: Path) -> None:
-  """Makes a folder this process's own until it ends: two would lose each other's work.
-
-  Raises:
-    InputError: another process has it.
-    OSError: it cannot be written to.
-  """
-  folder.mkdir(parents=True, exist_ok=True)
-  for path in [p for p in _CLAIMED if not p.exists()]:
-    os.close(_CLAIMED.pop(path))
-  path = folder.resolve() / LOCK
-  if path in _CLAIMED and os.path.samestat(os.fstat(_CLAIMED[path]), path.stat()):
-    return
-  lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-  try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    who = os.read(lock, 200).decode(errors='replace').strip() or 'another process'
-    os.close(lock)
-    raise InputError(
-      f'{folder} is in use by {who}: wait for its end, or write somewhere else.'
-    ) from None
-  except OSError as error:
-    logging.warning(
-      '%s is on a disk without locks (%s): no two runs may use it at once.', folder, error
-    )
-  os.ftruncate(lock, 0)
-  os.write(lock, f'process {os.getpid()} on {platform.node()}\n'.encode())
-  _CLAIMED[path] = lock
 
 
 def parts_folder(out: Path) -> Path:
@@ -139,7 +103,7 @@ def begin(
     InputError: the folder holds a job with other settings, or another process is at it.
   """
   settings = json.loads(json.dumps(settings))
-  claim(folder)
+  claims.claim(folder)
   file = folder / 'job.json'
   if not file.exists():
     replace_text(file, json.dumps(settings))

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
+from research.audio import claims
 from research.errors import InputError
-from research.evals import jobs
 from research.train import build
 from research.train.checkpoint import ASIDE
 
@@ -27,7 +27,7 @@ def make_workdir(workdir: str | os.PathLike, config: Mapping[str, Any]) -> Path:
   try:
     path.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
-      jobs.claim(path)
+      claims.claim(path)
     if file.exists() and _has_begun(path):
       different = build.changed(json.loads(file.read_text()), config)
       if different:

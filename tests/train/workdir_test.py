@@ -7,7 +7,7 @@ import pytest
 from research.errors import InputError
 from research.train import build
 from research.train.workdir import make_workdir
-from tests.evals.jobs_test import claim
+from tests.audio.claims_test import claim
 from tests.experiments_test import ROOT, load
 
 

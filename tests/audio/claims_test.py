@@ -1,0 +1,77 @@
+"""Folders that belong to one process at a time."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from research.audio import claims
+from research.errors import InputError
+
+CLAIM = """
+import pathlib, sys
+from research.errors import InputError
+from research.audio import claims
+try:
+  claims.claim(pathlib.Path(sys.argv[1]))
+except InputError as error:
+  sys.exit(f'SAID {error}')
+print('mine', flush=True)
+sys.stdin.read()
+"""
+
+
+def claim(folder):
+  return subprocess.Popen(
+    [sys.executable, '-c', CLAIM, str(folder)],
+    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+  )  # fmt: skip
+
+
+def test_a_folder_is_one_process_s_until_it_ends(tmp_path):
+  folder = tmp_path / 'run'
+  other = claim(folder)
+  assert other.stdout.readline() == 'mine\n'
+  for _ in range(2):
+    with pytest.raises(InputError, match=rf'run is in use by process {other.pid} on .*: wait for'):
+      claims.claim(folder)
+  other.kill()
+  other.communicate()
+  # Whatever ended it, the folder is free; whoever has it may ask again.
+  claims.claim(folder)
+  claims.claim(folder)
+  said = claim(folder).communicate()[1]
+  assert f'in use by process {os.getpid()} on' in said
+  # A folder that was removed and made again is another one.
+  (folder / claims.LOCK).unlink()
+  folder.rmdir()
+  claims.claim(folder)
+  assert 'SAID' in claim(folder).communicate()[1]
+  claims.release(folder)
+  assert list(folder.iterdir()) == []
+  other = claim(folder)
+  assert other.stdout.readline() == 'mine\n'
+  other.kill()
+  other.communicate()
+
+
+FORK = """
+import os, pathlib, signal, sys, time
+from research.audio import claims
+claims.claim(pathlib.Path(sys.argv[1]))
+if os.fork() == 0:
+  time.sleep(60)
+  os._exit(0)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_that_outlive_a_killed_process_do_not_keep_its_folder(tmp_path):
+  other = subprocess.Popen([sys.executable, '-c', FORK, str(tmp_path)], start_new_session=True)
+  assert other.wait() == -signal.SIGKILL
+  try:
+    claims.claim(tmp_path)
+  finally:
+    os.killpg(other.pid, signal.SIGKILL)
