@@ -1,6 +1,7 @@
 """How every command starts: flags are parsed, and a person's mistake becomes one sentence and exit
 code 2."""
 
+import contextlib
 import multiprocessing
 import os
 import re
@@ -39,7 +40,8 @@ def _leave() -> None:
   for child in multiprocessing.active_children():
     child.terminate()
   print('error: Interrupted.', file=sys.stderr, flush=True)
-  sys.stdout.flush()
+  with contextlib.suppress(OSError, ValueError):
+    sys.stdout.flush()
   os._exit(2)
 
 

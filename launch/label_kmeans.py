@@ -179,6 +179,7 @@ def main(argv):
   command.start_jax()
   import jax
 
+  from research.audio import claims
   from research.audio.units import Units
   from research.errors import InputError
   from research.evals import blocks, cluster_quality, jobs, labelling, unit_files
@@ -257,6 +258,7 @@ def main(argv):
     f'{out}: {found["clips"]} clips{left}, {found["frames"]} units, {found["in_use"]} of '
     f'{found["clusters"]} clusters in use'
   )
+  claims.release(out)
 
 
 def _begin(out, job):
@@ -269,6 +271,7 @@ def _begin(out, job):
     names -= {claims.LOCK}
     if names and 'job.json' not in names:
       raise InputError(f'{out} holds other files: give a new folder as --out.')
+    claims.claim(out)
     # A command that came to nothing leaves nothing that another must not replace.
     if names <= {'job.json', 'bad_files.jsonl'}:
       for name in names:

@@ -130,7 +130,7 @@ class BadFiles:
     raise InputError(
       f'Too many bad audio files: {counted} could not be used, more than the allowed fraction '
       f'max_bad_fraction={self.max_fraction:g} (--config.data.max_bad_fraction in training, '
-      f'--max_bad_fraction elsewhere){listed}.{last}'
+      f'--max_bad_fraction of commands that have it){listed}.{last}'
     )
 
   def _catch_up(self, file) -> None:

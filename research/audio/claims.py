@@ -40,6 +40,10 @@ def claim(folder: Path) -> None:
     logging.warning(
       '%s is on a disk without locks (%s): no two runs may use it at once.', folder, error
     )
+  if not path.exists() or not os.path.samestat(os.fstat(lock), path.stat()):
+    # Whoever had it gave it back in between, and the file with it.
+    os.close(lock)
+    return claim(folder)
   os.ftruncate(lock, 0)
   os.write(lock, f'process {os.getpid()} on {platform.node()}\n'.encode())
   _CLAIMED[path] = lock

@@ -43,7 +43,7 @@ def demand_letters(said: Sequence[str], symbols: Sequence[str]) -> None:
       f'The vocabulary has no character of the transcripts ({most}); it has {" ".join(symbols)}.'
     )
   logging.warning(
-    "%.2g %% of the transcripts' characters are not in the vocabulary and become %s: %s",
+    "%.3g %% of the transcripts' characters are not in the vocabulary and become %s: %s",
     100 * share, text.UNKNOWN, most,
   )  # fmt: skip
 
@@ -94,9 +94,11 @@ class Tokens:
   def demand_room(self, frames: Callable[[float], int]) -> None:
     """Warns of clips with fewer frames (of so many seconds) than their transcripts need, which CTC
     learns nothing from; raises InputError if there are no others."""
-    need = [len(x) + int((x[1:] == x[:-1]).sum()) for x in self.ids]
-    short = sum(n > frames(s) for n, s in zip(need, self.durations.tolist(), strict=True))
-    if short == len(need):
+    # Files that cannot be opened have no duration: that is another mistake, told elsewhere.
+    heard = [(x, s) for x, s in zip(self.ids, self.durations.tolist(), strict=True) if s > 0]
+    need = [len(x) + int((x[1:] == x[:-1]).sum()) for x, _ in heard]
+    short = sum(n > frames(s) for n, (_, s) in zip(need, heard, strict=True))
+    if short and short == len(need):
       raise InputError(
         'Every transcript is longer than its clip has frames: are they of these clips?'
       )

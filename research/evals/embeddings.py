@@ -178,7 +178,10 @@ def from_model(
     weights: hash of the weights and of the arguments that matter; made here if None.
   """
   # The arguments count: the same tensors read with other settings are other embeddings.
-  weights = weights or digest(repr(model), weights_hash(variables))
+  version = getattr(model, 'embeds', None)
+  weights = weights or digest(
+    repr(model), weights_hash(variables), *([] if version is None else [version])
+  )
   longest = getattr(model, 'MAX_SECONDS', None)
   return Embedder(
     name,

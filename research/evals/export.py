@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.audio import claims
 from research.audio.bad_files import BadFiles
 from research.errors import InputError
 from research.evals import jobs
@@ -190,6 +191,7 @@ class _Job:
     writer = _write_npz if self.out.suffix == '.npz' else _write_parquet
     writer(partial, joined, self.source.select(rows), about, skipped)
     os.replace(partial, self.out)
+    claims.release(self.folder)
     shutil.rmtree(self.folder)
     return {'clips': len(rows), 'skipped': len(skipped)}
 

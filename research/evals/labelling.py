@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from research.audio import units
+from research.audio import claims, units
 from research.audio.bad_files import BadFiles
 from research.errors import InputError
 from research.evals import jobs
@@ -260,6 +260,7 @@ class _Job:
             writer.put(int(position[row]), codes)
       ids = [self.source.id(int(clip)) for clip in clips]
       writer.finish(ids, np.add.reduceat(counts, first[:-1])[clips], about)
+    claims.release(self.folder)
     shutil.rmtree(self.folder)
     return {'clips': len(clips), 'frames': about['frames'], 'skipped': skipped}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from research.audio import text
+from research.audio import claims, text
 from research.audio.bad_files import BadFiles
 from research.errors import InputError
 from research.evals import asr, jobs
@@ -173,11 +173,13 @@ class _Job:
       return
     self.out.parent.mkdir(parents=True, exist_ok=True)
     jobs.replace_text(self.out, ''.join(WRITERS[self.out.suffix](rows)))
+    claims.release(self.folder)
     shutil.rmtree(self.folder)
 
   def close(self, rows: list[Row]) -> None:
     """Leaves nothing behind where there is nothing to go on from."""
     if self.folder is not None and all('error' in row for row in rows):
+      claims.release(self.folder)
       shutil.rmtree(self.folder, ignore_errors=True)
 
 

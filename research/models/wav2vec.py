@@ -366,6 +366,11 @@ class Wav2Vec(nn.Module):
 
   # -- Other views -----------------------------------------------------------------------------
 
+  @property
+  def embeds(self) -> int | None:
+    """Version of what `embed` gives, for caches: vq-wav2vec's first state was once quantised."""
+    return None if self.vq_type == 'none' else 2
+
   def encode(
     self, audio: Float[AnyArray, 'b t'], audio_mask: Bool[AnyArray, 'b t']
   ) -> tuple[Int[Array, 'b n g'], Bool[Array, 'b n']]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 from flax import linen as nn
 from ml_collections import ConfigDict
 
@@ -191,7 +192,21 @@ def complete(config: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
       f'config.checkpoint.best is {best!r}; it must be a metric of an evaluation, as in '
       f"'valid/loss'. config.evals has: {', '.join(full['evals']) or 'none'}."
     )
+  elif best is not None:
+    _judged(full['checkpoint']['every'], full['evals'][str(best).split('/')[0]]['every'])
   return _plain(full)
+
+
+def _judged(saved: int, evaluated: int | None) -> None:
+  """Warns where few checkpoints are saved at a step of the evaluation that judges them."""
+  if evaluated and (saved % evaluated == 0 or evaluated % saved == 0):
+    return
+  meet = f'every {math.lcm(saved, evaluated)} steps and ' if evaluated else ''
+  logging.warning(
+    'config.checkpoint.best: checkpoints are saved every %d steps and the evaluation that judges '
+    'them runs %s, so that they are judged %sat the end only.',
+    saved, f'every {evaluated}' if evaluated else 'at the end', meet,
+  )  # fmt: skip
 
 
 def _same_blank(full: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ folder.
 checkpoint that cannot be read is set aside, never deleted, and the one before it is used.
 """
 
+import contextlib
 import json
 import logging as python_logging
 import math
@@ -70,6 +71,8 @@ class Checkpointer:
   def _open(self) -> ocp.CheckpointManager:
     try:
       self.directory.mkdir(parents=True, exist_ok=True)
+      for file in self.directory.glob('*/metrics/metrics'):
+        _without_damage(file)
       return ocp.CheckpointManager(
         self.directory, item_names=('state', 'data'), options=self._options
       )
@@ -197,6 +200,17 @@ def _score(best: str, mode: str) -> Callable[[Any], float]:
     return value if value is not None and math.isfinite(value) else worst
 
   return score
+
+
+def _without_damage(file: Path) -> None:
+  """Sets scores aside that cannot be read: the checkpoint counts as one without."""
+  try:
+    json.loads(file.read_text())
+  except ValueError:
+    with contextlib.suppress(FileNotFoundError):  # another process was faster
+      file.rename(file.with_name('damaged'))
+  except FileNotFoundError:
+    pass
 
 
 class _DiskErrors:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from research.audio import claims
 from research.audio.bad_files import BadFiles
 from research.audio.sources import Source
 from research.errors import InputError
@@ -193,11 +194,15 @@ class _Run:
       if self.step >= self.total:
         self.evaluate(state, at_end=True)
       self.checkpoints.wait(self.step)
+    except KeyboardInterrupt:
+      self.checkpoints.wait(self.step)
+      raise
     finally:
       self.feed.close()
       self.writer.close()
       self.console.close()
     self.checkpoints.close()
+    claims.release(self.workdir)
     return Result(state, {**metrics, **self.scores}, self.step >= self.total)
 
   def run_steps(self, state: State, stop: Stop) -> tuple[State, dict[str, float]]:
@@ -253,13 +258,23 @@ class _Run:
       self.writer.scalars(self.step, {'warning': warning})
 
   def evaluate(self, state: State, at_end: bool = False) -> None:
-    """Runs the evaluators that are due; at the end, those that the last step did not run."""
+    """Runs the evaluators that are due; at the end, those that the last step did not run.
+
+    What judges checkpoints is due at the last step too, before that is saved.
+    """
+    best = self.config['checkpoint']['best'] or ''
     for name, (every, evaluator) in self.evaluators.items():
-      due = bool(every and self.step % every == 0)
+      judge = name == best.split('/')[0]
+      due = bool(every and self.step % every == 0) or (judge and self.step == self.total)
       if due == at_end:
         continue
       start = time.perf_counter()
       found = evaluator(self.step, state)
+      if judge and best not in found:
+        self.console.say(
+          f'warning: config.checkpoint.best is {best!r}, which is not among what was found '
+          f'({", ".join(found)}): no checkpoint is the best.'
+        )
       self.scores.update(found)
       before = self.scored[1] if self.scored[0] == self.step else {}
       self.scored = self.step, {**before, **found}

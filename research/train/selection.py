@@ -1,6 +1,7 @@
 """Which clips a training takes: a split, columns, lengths, transcripts and units."""
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -116,7 +117,7 @@ def hold_out(clips: sources.Source, split: str) -> sources.Source:
   names = np.array([re.sub(r'@[\d.]+$', '', clips.id(i)) for i in range(len(clips))])
   if len(set(names)) == 1:
     names = np.array([clips.id(i) for i in range(len(clips))])
-  order = sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+  order = sorted(set(names), key=lambda name: hashlib.sha256(os.fsencode(name)).hexdigest())
   held = np.flatnonzero(np.isin(names, order[: max(len(order) // HELD_OUT, 1)]))
   if split == 'valid':
     return clips.select(held)

@@ -10,6 +10,7 @@ import jax
 
 from research.audio import claims
 from research.errors import InputError
+from research.evals import blocks
 from research.train import build
 from research.train.checkpoint import ASIDE
 
@@ -26,8 +27,7 @@ def make_workdir(workdir: str | os.PathLike, config: Mapping[str, Any]) -> Path:
   file = path / 'config.json'
   try:
     path.mkdir(parents=True, exist_ok=True)
-    if jax.process_index() == 0:
-      claims.claim(path)
+    _claim(path)
     if file.exists() and _has_begun(path):
       different = build.changed(json.loads(file.read_text()), config)
       if different:
@@ -47,3 +47,16 @@ def make_workdir(workdir: str | os.PathLike, config: Mapping[str, Any]) -> Path:
 def _has_begun(path: Path) -> bool:
   """Whether there is a checkpoint, one that could not be read, or one being written."""
   return any(p for name in ('checkpoints', ASIDE) for p in (path / name).glob('*'))
+
+
+def _claim(path: Path) -> None:
+  """Takes the folder on the first process, and stops all of them where that cannot be."""
+  refused = ''
+  if jax.process_index() == 0:
+    try:
+      claims.claim(path)
+    except (InputError, OSError) as error:
+      refused = str(error)
+  refused = blocks.broadcast(refused.encode()).decode()
+  if refused:
+    raise InputError(refused)

@@ -52,7 +52,9 @@ class Pretrained(Embedder):
     digest = hashlib.sha256()
     left_out = (*HOW, *getattr(self.model, 'TRAINING', ()))
     about = {k: v for k, v in model_args(self.model, defaults=True).items() if k not in left_out}
-    digest.update(json.dumps([self.name, about], sort_keys=True).encode())
+    version = getattr(self.model, 'embeds', None)
+    named = [self.name, about] if version is None else [self.name, about, version]
+    digest.update(json.dumps(named, sort_keys=True).encode())
     for key, value in sorted(tables.flatten(unstack_blocks(self.variables)).items()):
       digest.update(key.encode() + np.ascontiguousarray(value).tobytes())
     return digest.hexdigest()

@@ -270,7 +270,9 @@ def read_run(workdir: Path, teacher: bool) -> tuple[dict[str, Any], str]:
   tries = [(p, f'step {p.name}') for p in sorted(folders, key=lambda p: -int(p.name))]
   best = _best(workdir, [p for p, _ in tries])
   broken = []
-  for folder, which in ([best] if best else []) + tries:
+  if best:
+    tries = [best, *((p, which) for p, which in tries if p != best[0])]
+  for folder, which in tries:
     try:
       return read_checkpoint(folder, teacher), which
     except NoTeacherError:
@@ -295,11 +297,12 @@ def _best(workdir: Path, folders: Sequence[Path]) -> tuple[Path, str] | None:
     except (OSError, ValueError):
       continue  # saved where nothing was evaluated, or by an older version
     if score is not None and math.isfinite(score):
-      scores.append((score if wanted.get('best_mode', 'min') == 'min' else -score, folder))
+      worse = score if wanted.get('best_mode', 'min') == 'min' else -score
+      scores.append((worse, score, folder))
   if not scores:
     return None
-  score, folder = min(scores, key=lambda pair: pair[0])
-  return folder, f'step {folder.name} (best {name}, {abs(score):.4g})'
+  _, score, folder = min(scores, key=lambda each: each[0])
+  return folder, f'step {folder.name} (best {name}, {score:.4g})'
 
 
 def read_checkpoint(folder: Path, teacher: bool) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def lacks(model: nn.Module) -> str:
   fields = {f.name: f.default for f in dataclasses.fields(model)}
   unlike = {k: getattr(model, k) for k in _UNSEEN if k in fields and getattr(model, k) != fields[k]}
   frontend, usual = model.frontend.to_dict(), Frontend.from_dict({}).to_dict()
-  different = {k: v for k, v in frontend.items() if v != usual[k]}
+  different = {k: v for k, v in frontend.items() if k not in usual or v != usual[k]}
   if different:
     unlike['frontend'] = different
   if not unlike:

@@ -57,6 +57,20 @@ def test_a_folder_is_one_process_s_until_it_ends(tmp_path):
   other.communicate()
 
 
+def test_a_folder_given_back_while_another_process_asks(tmp_path, monkeypatch):
+  """The file that it has opened is gone by the time it has locked it."""
+  lock = claims.fcntl.lockf
+
+  def late(descriptor, how):
+    monkeypatch.setattr(claims.fcntl, 'lockf', lock)
+    (tmp_path / claims.LOCK).unlink()
+    lock(descriptor, how)
+
+  monkeypatch.setattr(claims.fcntl, 'lockf', late)
+  claims.claim(tmp_path)
+  assert 'SAID' in claim(tmp_path).communicate()[1]
+
+
 FORK = """
 import os, pathlib, signal, sys, time
 from research.audio import claims

@@ -12,6 +12,7 @@ import pytest
 
 from research.audio.units import Units
 from research.evals.codebook import Codebook
+from tests.audio.claims_test import claim
 from tests.evals import toy
 from tests.launch import runner
 
@@ -158,6 +159,18 @@ def test_two_processes_fit_and_label_together(folder, whole, tmp_path):
   assert [p.returncode for p in pair] == [0, 0], outputs
   quality = json.loads((out / 'quality.json').read_text())
   assert quality['clips'] == 34 and quality['references']['label']['pnmi'] > 0.9
+
+
+def test_a_folder_in_use_is_left_as_it_is(folder, tmp_path):
+  other = claim(tmp_path)
+  assert other.stdout.readline() == 'mine\n'
+  (tmp_path / 'job.json').write_text('{}')
+  done = label(folder, tmp_path, *SMALL)
+  assert done.returncode == 2 and f'is in use by process {other.pid}' in done.stderr
+  assert (tmp_path / 'job.json').read_text() == '{}'
+  other.kill()
+  other.communicate()
+  assert label(folder, tmp_path, *SMALL).returncode == 0
 
 
 def test_every_mistake_gets_one_sentence(folder, whole, tmp_path):

@@ -136,6 +136,11 @@ def check_outputs(case: Case, model, batch, out):
     assert codes == int(want['num_vars'])
 
 
+def quantised(model, audio, mask):
+  features, real = model._frames(audio, mask)
+  return features, model._quantise(features, real).vectors
+
+
 def check_quiet(case: Case, model, variables):
   """Codes and vectors of evaluation, and the layers that `embed` gives."""
   audio = case.inputs['waveform']
@@ -150,7 +155,13 @@ def check_quiet(case: Case, model, variables):
   encode = jax.jit(lambda v, a, m: model.apply(v, a, m, method='encode'))
   codes, _ = encode(variables, audio, mask)
   np.testing.assert_array_equal(codes, case.outputs['forward_idx_codes'])
-  assert_close(channels_first(tokens[0]), case.outputs['forward_idx_quantized'], what='vectors')
+  hidden = jax.jit(lambda v, a, m: model.apply(v, a, m, method=quantised))
+  features, vectors = hidden(variables, audio, mask)
+  assert_close(channels_first(vectors), case.outputs['forward_idx_quantized'], what='vectors')
+  # s3prl's first state is what the quantiser takes.
+  np.testing.assert_allclose(tokens[0], features, atol=1e-6)
+  if 'encoder_z' in case.outputs:
+    assert_close(channels_first(tokens[0]), case.outputs['encoder_z'], what='z')
 
 
 @each_case('wav2vec', 'vq_wav2vec', where=lambda case: case.info['kind'] == 'wav2vec')

@@ -137,6 +137,35 @@ def test_a_run_that_goes_on_still_knows_its_best(tmp_path):
     assert saver.steps() == ([1], [2], [2, 3], [2, 4], [2, 5], [2, 6])[step - 1]
 
 
+def test_scores_that_cannot_be_read_are_none(tmp_path):
+  for step in (1, 2):
+    saver = Checkpointer(tmp_path / 'checkpoints', keep=2, best='valid/loss')
+    saver.save(step, state_of(step), {'next_index': step}, {'valid/loss': 1.0})
+    saver.close()
+  (tmp_path / 'checkpoints' / '2' / 'metrics' / 'metrics').write_text('')
+  reader = Checkpointer(tmp_path / 'checkpoints', keep=2, best='valid/loss')
+  assert reader.restore_newest(target_of(state_of()))[1] == {'next_index': 2}
+  reader.close()
+
+
+def test_the_last_checkpoint_is_judged_whenever_it_comes(tmp_path):
+  config = load(ROOT / 'experiments/audio_mae/builtin_tiny.py').get_config('debug')
+  config.total_steps = 3
+  for every in (2, None):
+    config.evals = dict(
+      valid=dict(name='validation', every=every, batches=1, data=dict(split='valid')),
+      late=dict(name='validation', batches=1, data=dict(split='valid')),
+    )
+    config.checkpoint = dict(every=2, keep=4, best='valid/loss')
+    run = tmp_path / f'run-{every}'
+    result = loop.train(config, run, quiet=True)
+    lines = [json.loads(line) for line in (run / 'metrics.jsonl').open()]
+    assert [row['step'] for row in lines if 'valid/loss' in row] == ([2, 3] if every else [3])
+    assert [row['step'] for row in lines if 'late/loss' in row] == [3]
+    scores = json.loads((run / 'checkpoints' / '3' / 'metrics' / 'metrics').read_text())
+    assert scores['valid/loss'] == result.metrics['valid/loss']
+
+
 def test_a_checkpoint_between_evaluations_has_no_score(tmp_path):
   config = load(ROOT / 'experiments/audio_mae/builtin_tiny.py').get_config('debug')
   config.total_steps = 4

@@ -176,12 +176,12 @@ def test_a_run_that_says_what_counts_gives_its_best_checkpoint(tmp_path):
   ours = write_run(tmp_path / 'run', steps=(2, 4, 6, 8))
   file = tmp_path / 'run' / 'config.json'
   config = json.loads(file.read_text())
-  for step, score in {2: 70.0, 4: 61.5, 6: 61.5}.items():
+  for step, score in {2: -70.0, 4: -81.5, 6: -81.5}.items():
     place = tmp_path / 'run' / 'checkpoints' / str(step) / 'metrics'
     place.mkdir()
     (place / 'metrics').write_text(json.dumps({'valid/cer': score}))
   assert load(tmp_path / 'run').origin == 'run run, step 8'
-  for mode, step, score in (('min', 6, '61.5'), ('max', 2, '70')):
+  for mode, step, score in (('min', 6, '-81.5'), ('max', 2, '-70')):
     file.write_text(json.dumps({**config, 'checkpoint': {'best': 'valid/cer', 'best_mode': mode}}))
     best = load(tmp_path / 'run')
     assert best.origin == f'run run, step {step} (best valid/cer, {score})'
@@ -251,6 +251,9 @@ def test_what_official_arrays_do_not_show_is_said_and_can_be_given_back():
   assert args == unlike
   found, _ = convert('audio_mae', arrays, heads=2, **args)
   assert releases.revert_files('audio_mae', found, filled(found))[2] == left
+  for name in ('log_mel', 'whisper'):
+    other = AudioMAE(**SIZES, **DECODER, frontend=dict(name=name))
+    assert name in releases.revert_files('audio_mae', other, filled(other))[2]
 
 
 @pytest.mark.parametrize('release', ['audio_mae', 'timm_vit'])
