@@ -176,11 +176,8 @@ class _Run:
     run = validate.Run(
       self.config, self.model, self.objective, self.mesh, self.workdir, self.writer
     )
-    self.evaluators = validate.make_evaluators(run)
+    self.evaluations = validate.Evaluations(run, self.total, self.console.say)
     self.watch = Watch(self.config['watch'])
-    self.scores: dict[str, float] = {}
-    # Those found at one step: what a checkpoint of it is judged by.
-    self.scored: tuple[int, dict[str, float]] = (0, {})
     verb = f'goes on from step {self.step}' if self.step else 'starts'
     self.console.say(
       f'{self.config["model"]["name"]}: {count(state.params):,} parameters, {self.total} steps of '
@@ -192,7 +189,7 @@ class _Run:
       with Stop() as stop:
         state, metrics = self.run_steps(state, stop)
       if self.step >= self.total:
-        self.evaluate(state, at_end=True)
+        self.evaluations(self.step, state, at_end=True)
       self.checkpoints.wait(self.step)
     except KeyboardInterrupt:
       self.checkpoints.wait(self.step)
@@ -203,7 +200,7 @@ class _Run:
       self.console.close()
     self.checkpoints.close()
     claims.release(self.workdir)
-    return Result(state, {**metrics, **self.scores}, self.step >= self.total)
+    return Result(state, {**metrics, **self.evaluations.scores}, self.step >= self.total)
 
   def run_steps(self, state: State, stop: Stop) -> tuple[State, dict[str, float]]:
     config, last = self.config, {}
@@ -234,10 +231,10 @@ class _Run:
         self._log(last, seconds / len(window))
         window, waited, flops = [], self.feed.wait_seconds, self.steps.flops
       self.bad_files.check()
-      self.evaluate(state)
+      self.evaluations(self.step, state)
       leave = stop.agreed(self.step)
       if save or leave:
-        found = self.scored[1] if self.scored[0] == self.step else None
+        found = self.evaluations.of(self.step)
         self.checkpoints.save(self.step, state, self.feed.position, found)
         saved = self.step
       if log:
@@ -256,32 +253,6 @@ class _Run:
     for warning in self.watch.check(self.step, metrics):
       self.console.say(warning)
       self.writer.scalars(self.step, {'warning': warning})
-
-  def evaluate(self, state: State, at_end: bool = False) -> None:
-    """Runs the evaluators that are due; at the end, those that the last step did not run.
-
-    What judges checkpoints is due at the last step too, before that is saved.
-    """
-    best = self.config['checkpoint']['best'] or ''
-    for name, (every, evaluator) in self.evaluators.items():
-      judge = name == best.split('/')[0]
-      due = bool(every and self.step % every == 0) or (judge and self.step == self.total)
-      if due == at_end:
-        continue
-      start = time.perf_counter()
-      found = evaluator(self.step, state)
-      if judge and best not in found:
-        self.console.say(
-          f'warning: config.checkpoint.best is {best!r}, which is not among what was found '
-          f'({", ".join(found)}): no checkpoint is the best.'
-        )
-      self.scores.update(found)
-      before = self.scored[1] if self.scored[0] == self.step else {}
-      self.scored = self.step, {**before, **found}
-      if found:
-        self.writer.scalars(self.step, {**found, f'{name}/seconds': time.perf_counter() - start})
-        shown = ' '.join(f'{k}={v:.4g}' for k, v in found.items())
-        self.console.say(f'step {self.step}: {shown}')
 
   def _not_finite(self, state: State, rewinds: int, saved: int | None) -> tuple[State, int]:
     """Stops, or goes back to the newest checkpoint while the input goes on past the bad batch."""

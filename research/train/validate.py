@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -226,3 +227,48 @@ def make_evaluators(run: Run) -> dict[str, tuple[int | None, Evaluator]]:
       raise unknown('evaluation', kind, EVALUATORS)
     made[name] = (spec['every'], EVALUATORS[kind](run, name, spec))
   return made
+
+
+class Evaluations:
+  """The evaluations of a run, each when it is due, and what they found.
+
+  Args:
+    run: what they look at.
+    total: the last step.
+    say: prints a line.
+  """
+
+  def __init__(self, run: Run, total: int, say: Callable[[str], None]):
+    self.run, self.total, self.say = run, total, say
+    self.evaluators = make_evaluators(run)
+    self.best = run.config['checkpoint']['best'] or ''
+    self.scores: dict[str, float] = {}
+    self._newest: tuple[int, dict[str, float]] = (0, {})
+
+  def of(self, step: int) -> dict[str, float] | None:
+    """What was found at this very step: by that a checkpoint of it is judged."""
+    return self._newest[1] if self._newest[0] == step else None
+
+  def __call__(self, step: int, state: State, at_end: bool = False) -> None:
+    """Runs the evaluators that are due; at the end, those that the last step did not run.
+
+    What judges checkpoints is due at the last step too, before that is saved.
+    """
+    for name, (every, evaluator) in self.evaluators.items():
+      judge = name == self.best.split('/')[0]
+      due = bool(every and step % every == 0) or (judge and step == self.total)
+      if due == at_end:
+        continue
+      start = time.perf_counter()
+      found = evaluator(step, state)
+      if judge and self.best not in found:
+        self.say(
+          f'warning: config.checkpoint.best is {self.best!r}, which is not among what was found '
+          f'({", ".join(found)}): no checkpoint is the best.'
+        )
+      self.scores.update(found)
+      self._newest = step, {**(self.of(step) or {}), **found}
+      if found:
+        seconds = {f'{name}/seconds': time.perf_counter() - start}
+        self.run.writer.scalars(step, {**found, **seconds})
+        self.say(f'step {step}: ' + ' '.join(f'{k}={v:.4g}' for k, v in found.items()))
