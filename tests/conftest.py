@@ -18,8 +18,6 @@ os.environ['XLA_FLAGS'] = ' '.join(
     '--xla_cpu_collective_call_terminate_timeout_seconds=600',
   )
 )
-# Most of the time goes into compiling small programs that run once: LLVM leaves them as they are.
-os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
@@ -42,21 +40,6 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
 # grain's worker processes read absl flags, which nobody parses under pytest.
 if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()
-
-
-PLAIN = 'jax_disable_most_optimizations'
-USUALLY_PLAIN = jax.config.read(PLAIN)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item):
-  """Comparisons with a reference (tests/parity) and slow tests run as fast as programs of users."""
-  as_users = item.path.parent.name == 'parity' or item.get_closest_marker('slow') is not None
-  plain = USUALLY_PLAIN and not as_users
-  if jax.config.read(PLAIN) != plain:
-    jax.config.update(PLAIN, plain)
-    os.environ[PLAIN.upper()] = str(int(plain))  # for processes that tests start
-    jax.clear_caches()
 
 
 # Every compiled program takes memory maps, of which Linux lets a process have 65,530: a thousand

@@ -207,6 +207,7 @@ def _without_damage(file: Path) -> None:
   try:
     json.loads(file.read_text())
   except ValueError:
+    logging.warning('%s cannot be read: that checkpoint counts as one without a score', file)
     with contextlib.suppress(FileNotFoundError):  # another process was faster
       file.rename(file.with_name('damaged'))
   except FileNotFoundError:

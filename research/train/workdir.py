@@ -55,8 +55,10 @@ def _claim(path: Path) -> None:
   if jax.process_index() == 0:
     try:
       claims.claim(path)
-    except (InputError, OSError) as error:
+    except InputError as error:
       refused = str(error)
+    except OSError as error:
+      refused = f'Cannot use --workdir={path}: {error.strerror or error}.'
   refused = blocks.broadcast(refused.encode()).decode()
   if refused:
     raise InputError(refused)

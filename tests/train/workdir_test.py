@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from research.audio import claims
 from research.errors import InputError
 from research.train import build
 from research.train.workdir import make_workdir
@@ -39,3 +40,12 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
   other.kill()
   other.communicate()
   assert make_workdir(tmp_path / 'run', config()) == tmp_path / 'run'
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
+  def refuse(folder):
+    raise PermissionError(13, 'Permission denied', str(folder / claims.LOCK))
+
+  monkeypatch.setattr(claims, 'claim', refuse)
+  with pytest.raises(InputError, match=r'Cannot use --workdir=.*run: Permission denied\.'):
+    make_workdir(tmp_path / 'run', config())
