@@ -58,12 +58,12 @@ def convert() -> Path:
 def reverse() -> Path:
   """--source of ours -> a file or folder in the original layout."""
   from research import weights
-  from research.weights import releases, write
+  from research.weights import conversion, write
 
   pretrained = weights.load(str(SOURCE.value), **parse_args(ARGS.value))
   model, variables = pretrained.model, pretrained.variables
   out = Path(str(OUT.value))
-  arrays, files, left = releases.revert_files(str(RELEASE.value), model, variables, out.suffix)
+  arrays, files, left = conversion.revert_files(str(RELEASE.value), model, variables, out.suffix)
   file = write.write_release(out, str(RELEASE.value), arrays, files)
   if left:
     print(f'left out: {left}; there is no place for it in {RELEASE.value}')

@@ -5,19 +5,19 @@ python -m launch.embed --model=runs/tiny --input=list.txt --layers=all --pool=no
 
 --input is a folder, an audio file, a list of files (.txt: a path a line; .csv: a column `path`;
 relative paths start at the list), or the name of a data set. Killed, the same command goes on where
-it was. What the file holds: `research/evals/export.py`. Long files: --window=30 embeds pieces of
-30 s, named FILE@START.
+it was. What the file holds: `research/inference/embedding_files.py`. Long files: --window=30 embeds
+pieces of 30 s, named FILE@START.
 
 python -m launch.embed --model=runs/hubert --units=units/layer6 --durations --input=my/folder \
   --out=units.tsv
 
 --units is a codebook of the model's frames (see launch.label_kmeans), or of MFCC with --model=mfcc:
---out holds the units of every clip, .tsv, .jsonl or .npz, see `research/evals/unit_files.py`.
+--out holds the units of every clip, .tsv, .jsonl or .npz, see `research/units/files.py`.
 
 python -m launch.embed --model=runs/vq_wav2vec --codes --input=my/folder --out=codes.tsv
 
 --codes writes the codes of a vq-wav2vec, a line a clip, "g0-g1" a frame, see
-`research/evals/code_files.py`.
+`research/units/code_files.py`.
 """
 
 from pathlib import Path
@@ -77,15 +77,18 @@ def main(argv):
   from research import weights
   from research.audio import clips
   from research.errors import InputError
-  from research.evals import code_files, embeddings, export, jobs, unit_files
+  from research.inference import embedding_files
+  from research.inference.embedder import from_model, layer_indices
+  from research.jobs import folders
+  from research.units import code_files, files
 
   if CODES.value:
-    jobs.writable(str(OUT.value), code_files.SUFFIXES, OVERWRITE.value)
+    folders.writable(str(OUT.value), code_files.SUFFIXES, OVERWRITE.value)
     for name in ('pool', 'seconds', 'layers', 'units', 'dtype', 'deduplicate', 'durations'):
       if flags.FLAGS[name].present:
         raise InputError(f'--{name} does not go with --codes, which are of every frame.')
   elif UNITS.value:
-    jobs.writable(str(OUT.value), unit_files.SUFFIXES, OVERWRITE.value)
+    folders.writable(str(OUT.value), files.SUFFIXES, OVERWRITE.value)
     for name in ('pool', 'seconds'):
       if flags.FLAGS[name].present:
         raise InputError(f'--{name} is for embeddings: --units are of every frame.')
@@ -96,13 +99,13 @@ def main(argv):
   elif MODEL.value == 'mfcc':
     raise InputError('--model=mfcc is for units: give --units, a codebook.')
   else:
-    export.check_out(str(OUT.value), OVERWRITE.value)
+    embedding_files.check_out(str(OUT.value), OVERWRITE.value)
   source = open_input(INPUT.value, split=SPLIT.value, root=DATA_ROOT.value)
   if WINDOW.value:
     source = clips.windows(source, WINDOW.value)
   first = jax.process_index() == 0
   if first:
-    jobs.folder(Path(str(OUT.value)).parent, 'out')
+    folders.folder(Path(str(OUT.value)).parent, 'out')
   if UNITS.value:
     _write_units(source, first)
     return
@@ -110,12 +113,12 @@ def main(argv):
   if CODES.value:
     _write_codes(loaded, source)
     return
-  embedder = embeddings.from_model(loaded.model, loaded.variables, loaded.name, loaded.fingerprint)
-  done = export.export(
+  embedder = from_model(loaded.model, loaded.variables, loaded.name, loaded.fingerprint)
+  done = embedding_files.export(
     embedder,
     source,
     str(OUT.value),
-    layers=embeddings.layer_indices(LAYERS.value, embedder.num_layers()),
+    layers=layer_indices(LAYERS.value, embedder.num_layers()),
     pool=POOL.value,
     seconds=SECONDS.value,
     about={'model': loaded.name, 'origin': loaded.origin},
@@ -133,10 +136,11 @@ def _write_units(source, first):
   """Units of every clip into the file; they lie in a folder beside it until all are there."""
   import shutil
 
+  from research import distributed
   from research.audio.units import Units
   from research.errors import InputError
-  from research.evals import blocks, labelling, unit_files
-  from research.evals.codebook import Codebook
+  from research.units import files, labelling
+  from research.units.codebook import Codebook
 
   codebook = Codebook.open(str(UNITS.value))
   layer, dtype = (f.value if flags.FLAGS[f.name].present else None for f in (LAYERS, DTYPE))
@@ -145,8 +149,8 @@ def _write_units(source, first):
   )
   out = Path(str(OUT.value))
   folder = out.with_name(f'{out.name}.units')
-  unit_files.demand_names(source, out.suffix)
-  if not blocks.agree(folder.is_dir()):
+  files.demand_names(source, out.suffix)
+  if not distributed.agree(folder.is_dir()):
     labelling.label(
       grid, codebook, source, folder,
       max_bad_fraction=MAX_BAD.value, part_seconds=PART_SECONDS.value,
@@ -159,7 +163,7 @@ def _write_units(source, first):
   if not own:
     raise InputError(f'{folder} is of another job that was not finished: delete it.')
   form = dict(deduplicate=DEDUPLICATE.value, durations=DURATIONS.value)
-  done = unit_files.write(units, out, **form)
+  done = files.write(units, out, **form)
   left = len(units.about['skipped'])
   shutil.rmtree(folder)
   more = f', {left} left out' if left else ''
@@ -168,7 +172,7 @@ def _write_units(source, first):
 
 def _write_codes(loaded, source):
   """Codes of every clip into the file."""
-  from research.evals import code_files
+  from research.units import code_files
 
   done = code_files.write_codes(
     loaded.model,

@@ -79,7 +79,7 @@ def systems(paths, release, baselines, random_seeds):
   """Embedders of the models and of the baselines that go with the first one; paths by weights."""
   from research import weights
   from research.errors import unknown
-  from research.evals import embeddings
+  from research.inference import embedder
 
   made, seen = [], set()
   paths = list(dict.fromkeys(paths))
@@ -88,14 +88,14 @@ def systems(paths, release, baselines, random_seeds):
     name = f'{loaded.name}, {loaded.origin}'
     name = name if name not in seen else f'{name} ({path})'
     seen.add(name)
-    made.append(embeddings.from_model(loaded.model, loaded.variables, name, loaded.fingerprint))
+    made.append(embedder.from_model(loaded.model, loaded.variables, name, loaded.fingerprint))
   for baseline in filter(None, baselines):
     if baseline == 'random':
-      made += [embeddings.random_init(models[0].model, seed) for seed in range(random_seeds)]
+      made += [embedder.random_init(models[0].model, seed) for seed in range(random_seeds)]
     elif baseline == 'logmel':
-      made.append(embeddings.log_mel(models[0].frontend))
+      made.append(embedder.log_mel(models[0].frontend))
     elif baseline == 'mfcc':
-      made.append(embeddings.mfcc())
+      made.append(embedder.mfcc())
     else:
       raise unknown('baseline', baseline, ('random', 'logmel', 'mfcc'))
   return made, {loaded.fingerprint: path for path, loaded in zip(paths, models)}
@@ -124,9 +124,9 @@ def prepare(names):
   import os
 
   from research.errors import InputError
-  from research.evals import pins, tasks
+  from research.evals import clip_lists, tasks
 
-  listed = pins.read(PIN.value) if PIN.value else None
+  listed = clip_lists.read(PIN.value) if PIN.value else None
   asked = set(tasks.names(TASKS.value)) if TASKS.value else set()
   prepared: list[tasks.Prepared] = []
   absent: dict[str, str] = {}
@@ -137,7 +137,7 @@ def prepare(names):
         above = os.path.basename(os.path.dirname(os.path.abspath(name.partition(':')[0])))
         task = dataclasses.replace(task, name=f'{above}_{task.name}')
       prepared.append(
-        tasks.prepare(task, DATA_ROOT.value, pins.of(listed, str(PIN.value), task.name))
+        tasks.prepare(task, DATA_ROOT.value, clip_lists.of(listed, str(PIN.value), task.name))
       )
     except InputError as error:
       # A suite is scored on what is there; a task that was asked for by name has to be.
@@ -157,15 +157,17 @@ def main(argv):
   import jax
 
   from research.errors import unknown
-  from research.evals import harness, jobs, pins, probe, protocols, published, report, tables
+  from research.evals import clip_lists, harness, probe, protocols
   from research.evals import tasks as task_list
+  from research.jobs import folders
+  from research.report import published, run, tables
 
   # Before the weights are read, which takes a while.
   for name in PROTOCOL.value:
     if name not in (*protocols.PROTOCOLS, 'finetune'):
       raise unknown('protocol', name, (*protocols.PROTOCOLS, 'finetune'))
   if jax.process_index() == 0:
-    jobs.folder(str(OUT.value), 'out')
+    folders.folder(str(OUT.value), 'out')
   options = protocols.Options(
     layers=LAYERS.value,
     pool=POOL.value,
@@ -188,8 +190,8 @@ def main(argv):
     optional=set(names) - asked,
     maps=MAPS.value,
   )
-  if PIN.value and jax.process_index() == 0 and pins.read(PIN.value) is None:
-    pins.write(PIN.value, prepared)
+  if PIN.value and jax.process_index() == 0 and clip_lists.read(PIN.value) is None:
+    clip_lists.write(PIN.value, prepared)
     print(f'pinned the clips of this run in {PIN.value}')
   if jax.process_index() == 0:
     print()
@@ -198,7 +200,7 @@ def main(argv):
       print(table.markdown() if table else '', end='\n' if table else '')
     for note in tables.notes(rows):
       print(f'- {note}')
-    print(f'report: {report.write_report(str(OUT.value))}', flush=True)
+    print(f'report: {run.write_report(str(OUT.value))}', flush=True)
 
 
 if __name__ == '__main__':

@@ -20,7 +20,8 @@ def open_frames(name, codebook, *, release, layer, dtype, layer_flag):
 
   from research import weights
   from research.errors import InputError
-  from research.evals import embeddings, frames
+  from research.inference.embedder import from_model
+  from research.units import frames
 
   about = codebook.about if codebook else {}
   if name == 'mfcc':
@@ -31,7 +32,7 @@ def open_frames(name, codebook, *, release, layer, dtype, layer_flag):
   # Whatever they were trained in, the weights are float32.
   model = loaded.model.clone(dtype=dtype or about.get('dtype') or 'float32')
   loaded = dataclasses.replace(loaded, model=model)
-  embedder = embeddings.from_model(model, loaded.variables, loaded.name, loaded.fingerprint)
+  embedder = from_model(model, loaded.variables, loaded.name, loaded.fingerprint)
   layer = about.get('layer') if layer is None else layer
   if layer is None:
     if codebook:

@@ -149,9 +149,9 @@ def stages(
 
 def _numbers(setup: Mapping[str, Any], overrides: Sequence[str]) -> list[Any]:
   """The settings of a training without those that a run may change and go on."""
-  from research.train import build
+  from research.train.config import FREE, FREE_DATA
 
-  free = {*build.FREE, *(f'data.{name}' for name in build.FREE_DATA)}
+  free = {*FREE, *(f'data.{name}' for name in FREE_DATA)}
   data = {k: v for k, v in setup['data'].items() if f'data.{k}' not in free}
   rest = {k: v for k, v in setup.items() if k not in free}
   given = []
@@ -165,7 +165,7 @@ def _numbers(setup: Mapping[str, Any], overrides: Sequence[str]) -> list[Any]:
 def _clustered(data: Mapping[str, Any]) -> str:
   """--input for the clips of a data config: a name, or JSON where there is more to say."""
   from research.errors import InputError
-  from research.train import build
+  from research.train.config import DATA
 
   def only(spec: Any) -> Any:
     if isinstance(spec, Sequence) and not isinstance(spec, str):
@@ -177,7 +177,7 @@ def _clustered(data: Mapping[str, Any]) -> str:
       raise InputError(f'{", ".join(both)}: both data.where and the data source choose by it.')
     return {**spec, 'args': {**args, 'where': {**own, **data['where']}}}
 
-  spec = data.get('source', build.DATA['source'])
+  spec = data.get('source', DATA['source'])
   spec = only(spec) if data.get('where') else spec
   return spec if isinstance(spec, str) else json.dumps(spec)
 
@@ -209,7 +209,7 @@ def _check(i: int, each: Mapping[str, Any], model: Path | None, depth: int, last
 def _training(name: str, overrides: Sequence[str]) -> dict[str, Any]:
   """The config of a training, with settings of the command line where they name its data."""
   from research.errors import InputError, unknown
-  from research.train import build
+  from research.train.config import complete
 
   if not isinstance(name, str):
     raise InputError(
@@ -227,7 +227,7 @@ def _training(name: str, overrides: Sequence[str]) -> dict[str, Any]:
   except Exception as error:  # whatever the file of another does
     reason = str(error).strip() or type(error).__name__
     raise InputError(f'The config {name} to train cannot be read: {reason}') from error
-  known = build.complete(setup)
+  known = complete(setup)
   for override in overrides:
     key, equals, value = override.partition('=')
     if not equals:
@@ -260,8 +260,9 @@ def _names(tree: Mapping[str, Any], prefix: str = '') -> list[str]:
 def _depth(setup: Mapping[str, Any]) -> int:
   """Layers of the model of a training; 0 where it does not say."""
   from research.train import build
+  from research.train.config import complete
 
-  return int(getattr(build.model(build.complete(setup)), 'depth', 0))
+  return int(getattr(build.model(complete(setup)), 'depth', 0))
 
 
 def run(stage: Stage, flags_of_hosts: Sequence[str]) -> int:
@@ -358,14 +359,14 @@ def main(argv):
 
 def _summarise(todo: Sequence[Stage]) -> None:
   """What every stage came to, in one table."""
-  from research.evals import cluster_quality
+  from research.units import quality
 
   print(f'{"stage":<40} result')
   for stage in todo:
     if stage.module == 'launch.label_kmeans':
       found = json.loads((stage.folder / 'quality.json').read_text())
       parts = [
-        f'{name} {cluster_quality.sentence(row)}'
+        f'{name} {quality.sentence(row)}'
         for name, row in found['references'].items()
         if row['pnmi'] is not None
       ]

@@ -105,7 +105,7 @@ def _source(split):
 
 
 def _settings():
-  from research.evals.clustering import Settings
+  from research.units.clustering import Settings
 
   return Settings(
     clusters=CLUSTERS.value,
@@ -139,8 +139,8 @@ def _fitted(frames, source, settings, out):
   import dataclasses
 
   from research.audio.bad_files import BadFiles
-  from research.evals.clustering import fit
-  from research.evals.codebook import Codebook
+  from research.units.clustering import fit
+  from research.units.codebook import Codebook
 
   started = time.monotonic()
   found = fit(
@@ -165,13 +165,13 @@ def _fitted(frames, source, settings, out):
 
 
 def _references(source):
-  from research.evals import cluster_quality
+  from research.units import quality
 
   names = REFERENCES.value
   if names is None:
-    names = cluster_quality.usual_columns(source)
-  found = [cluster_quality.of_column(source, n) for n in names if n != 'none']
-  return found + ([cluster_quality.of_alignments(ALIGNMENTS.value)] if ALIGNMENTS.value else [])
+    names = quality.usual_columns(source)
+  found = [quality.of_column(source, n) for n in names if n != 'none']
+  return found + ([quality.of_alignments(ALIGNMENTS.value)] if ALIGNMENTS.value else [])
 
 
 def main(argv):
@@ -179,11 +179,13 @@ def main(argv):
   command.start_jax()
   import jax
 
-  from research.audio import claims
+  from research import distributed
   from research.audio.units import Units
   from research.errors import InputError
-  from research.evals import blocks, cluster_quality, jobs, labelling, unit_files
-  from research.evals.codebook import Codebook
+  from research.jobs import folders, locks
+  from research.report.units import write_page
+  from research.units import files, labelling, quality
+  from research.units.codebook import Codebook
 
   # -- What is asked for, before anything is written.
   first = jax.process_index() == 0
@@ -198,7 +200,7 @@ def main(argv):
   source = _source(None if everything else '+'.join(LABEL_SPLITS.value))
   to_fit = source if given else _source(SPLIT.value)
   references = _references(source)
-  unit_files.demand_names(source, '')
+  files.demand_names(source, '')
   out = Path(str(OUT.value)).expanduser()
   job = {'features': frames.fingerprint(), 'clips': source.fingerprint()}
   if given:
@@ -211,7 +213,7 @@ def main(argv):
   # -- The codebook.
   if given:
     codebook = Codebook(given.centroids, {**frames.about(), **given.about})
-  elif blocks.agree((out / 'codebook').is_dir()):
+  elif distributed.agree((out / 'codebook').is_dir()):
     codebook = Codebook.open(out / 'codebook')
   else:
     codebook = _fitted(frames, to_fit, settings, out)
@@ -220,7 +222,7 @@ def main(argv):
     shutil.rmtree(out / 'fit', ignore_errors=True)
 
   # -- Units.
-  if not blocks.agree((out / 'units').is_dir()):
+  if not distributed.agree((out / 'units').is_dir()):
     started = time.monotonic()
     done = labelling.label(
       frames,
@@ -241,42 +243,41 @@ def main(argv):
 
   # -- How good they are.
   units = Units.open(out / 'units')
-  found = cluster_quality.quality(units, references, cluster_quality.speakers_of(source))
-  jobs.replace_text(out / 'quality.json', json.dumps(found, indent=1))
+  found = quality.quality(units, references, quality.speakers_of(source))
+  folders.replace_text(out / 'quality.json', json.dumps(found, indent=1))
   facts = {
     'input': f'{INPUT.value}, {"all splits" if everything else ", ".join(LABEL_SPLITS.value)}',
     'features': f'{frames.embedder.name}: {origin}',
     'codebook': CODEBOOK.value or f'fitted to {SPLIT.value or "everything"}, seed {SEED.value}',
   }
   history = codebook.about.get('history') or []
-  cluster_quality.write_page(out / 'report.html', units, found, history=history, facts=facts)
+  write_page(out / 'report.html', units, found, history=history, facts=facts)
   for name, row in found['references'].items():
-    _say(f'{name}: {cluster_quality.sentence(row)}')
+    _say(f'{name}: {quality.sentence(row)}')
   skipped = len(units.about['skipped'])
   left = f', {skipped} left out (named in report.html)' if skipped else ''
   _say(
     f'{out}: {found["clips"]} clips{left}, {found["frames"]} units, {found["in_use"]} of '
     f'{found["clusters"]} clusters in use'
   )
-  claims.release(out)
+  locks.release(out)
 
 
 def _begin(out, job):
-  from research.audio import claims
   from research.errors import InputError
-  from research.evals import jobs
+  from research.jobs import folders, locks
 
   try:
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    names -= {claims.LOCK}
+    names -= {locks.LOCK}
     if names and 'job.json' not in names:
       raise InputError(f'{out} holds other files: give a new folder as --out.')
-    claims.claim(out)
+    locks.claim(out)
     # A command that came to nothing leaves nothing that another must not replace.
     if names <= {'job.json', 'bad_files.jsonl'}:
       for name in names:
         (out / name).unlink()
-    jobs.begin(out, job, 'units, finished or not, with another')
+    folders.begin(out, job, 'units, finished or not, with another')
   except (FileExistsError, NotADirectoryError):
     raise InputError(f'--out={out} is or lies below a file; a folder was expected.') from None
   except OSError as error:

@@ -15,7 +15,7 @@ from absl import flags
 from rich import progress as rich_progress
 
 from launch import command
-from research.audio import catalogue, prepare
+from research.audio import prepare, tfds
 from research.audio.sources import Source, open_source
 from research.errors import InputError
 
@@ -71,7 +71,7 @@ def _open() -> Source:
     args['cut_seconds'] = _CUT_SECONDS.value
   name = _SOURCE.value
   if name.startswith('tfds:'):
-    catalogue.prepare(name.removeprefix('tfds:'), _DATA_ROOT.value)
+    tfds.prepare(name.removeprefix('tfds:'), _DATA_ROOT.value)
     args['data_dir'] = _DATA_ROOT.value
   out, here = pathlib.Path(_OUT.value).resolve(), pathlib.Path(name).resolve()
   if here.is_dir() and (out == here or here in out.parents):

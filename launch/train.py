@@ -25,9 +25,9 @@ def main(argv):
 
   result = loop.train(CONFIG.value, str(WORKDIR.value))
   if result.finished:
-    from research.evals import report
+    from research.report import run
 
-    print(f'report: {report.write_report(str(WORKDIR.value))}', flush=True)
+    print(f'report: {run.write_report(str(WORKDIR.value))}', flush=True)
 
 
 if __name__ == '__main__':

@@ -73,14 +73,14 @@ def references(source, column):
   """
   if column is None and 'transcript' not in source.column_names:
     return None
-  from research.audio import transcripts
+  from research.audio.fields import transcripts
 
   return transcripts.texts(source, column or 'transcript')
 
 
 def decoder(model):
   """The decoder that the flags ask for; None is greedy."""
-  from research.evals import beam
+  from research.inference import beam
 
   if LM.value is None and BEAM.value is None:
     return None
@@ -100,7 +100,7 @@ def decoder(model):
 
 def summary(rows, symbols):
   """Lines that say what is done: files that were left out, and error rates if there are any."""
-  from research.evals import transcript_files
+  from research.inference import transcript_files
 
   left = [row for row in rows if 'error' in row]
   yield f'{len(rows) - len(left)} clips' + (f', {len(left)} left out:' if left else '')
@@ -124,7 +124,7 @@ def main(argv):
 
   from research import weights
   from research.errors import InputError
-  from research.evals import asr, transcribing, transcript_files
+  from research.inference import ctc, transcribe, transcript_files
 
   if jax.process_count() > 1:
     raise InputError('Transcribing runs on one host: divide the input among several commands.')
@@ -136,9 +136,9 @@ def main(argv):
     transcript_files.check_out(OUT.value, len(source), OVERWRITE.value)
   said = references(source, REFERENCE.value)
   loaded = weights.load(str(MODEL.value), release=RELEASE.value)
-  asr.demand_ctc(loaded.model)
+  ctc.demand_ctc(loaded.model)
   search = decoder(loaded.model)
-  transcriber = transcribing.Transcriber(
+  transcriber = transcribe.Transcriber(
     loaded.model,
     loaded.variables,
     decoder=search,

@@ -15,6 +15,7 @@ import soundfile
 from research.audio import sources, units
 from research.errors import InputError
 from research.train import build, health, optim, selection, sharding
+from research.train.config import DATA, changed, complete
 from research.train.state import STREAMS, init_state
 from tests.evals import toy
 from tests.launch import runner
@@ -136,7 +137,7 @@ def units_of(path, args):
 @pytest.mark.parametrize(('file', 'variant'), list(different()))
 def test_builds_at_full_size(file, variant):
   own = load(file).get_config(*[variant] * bool(variant))
-  config = build.complete(own)
+  config = complete(own)
   total, epoch = build.length(config, 100_000)
   schedule = optim.make_schedule(config['optim'], total, epoch)
   model = build.model(config)
@@ -171,7 +172,7 @@ def test_builds_at_full_size(file, variant):
 def test_every_variant_is_complete(file):
   """Names, arguments and schedules; `test_builds_at_full_size` builds those that differ."""
   for variant in variants(file):
-    config = build.complete(load(file).get_config(*[variant] * bool(variant)))
+    config = complete(load(file).get_config(*[variant] * bool(variant)))
     build.model(config)
     build.objective(config)
     total, epoch = build.length(config, 100_000)
@@ -244,32 +245,32 @@ def test_debug_trains(file, tmp_path):
 
 
 def test_changes_that_alter_the_numbers_are_named():
-  config = build.complete(load(ROOT / 'experiments/audio_mae/builtin_tiny.py').get_config())
+  config = complete(load(ROOT / 'experiments/audio_mae/builtin_tiny.py').get_config())
   other = json.loads(json.dumps(config))
-  assert build.changed(config, other) == []
+  assert changed(config, other) == []
   other['log_every'] = 3
   other['data']['num_threads'] = 9
   other['mesh']['tensor'] = 2
-  assert build.changed(config, other) == []
+  assert changed(config, other) == []
   other['optim']['lr'] = 1.0
-  assert build.changed(config, other) == ['optim.lr: 0.0005 -> 1.0']
+  assert changed(config, other) == ['optim.lr: 0.0005 -> 1.0']
 
 
 def test_a_run_that_is_older_than_a_setting_goes_on():
   config = load(ROOT / 'experiments/wav2vec2/finetune_librispeech.py').get_config()
-  config = build.complete(config)
+  config = complete(config)
   older = json.loads(json.dumps(config))
   del older['data']['batch_multiple'], older['optim']['accumulate'], older['max_rewinds']
   del older['init']['statistics']
   config['data']['batch_multiple'] = 1
-  assert build.changed(older, config) == []
+  assert changed(older, config) == []
   config['data']['batch_multiple'] = 8
-  assert build.changed(older, config) == ['data.batch_multiple: 1 -> 8']
+  assert changed(older, config) == ['data.batch_multiple: 1 -> 8']
 
 
 @pytest.mark.parametrize(('clips', 'rows', 'steps'), [(396, 396 / 45, 45), (47, 2, 23), (3, 8, 1)])
 def test_steps_of_an_epoch(clips, rows, steps):
-  config = build.complete(load(ROOT / 'experiments/audio_mae/finetune_esc50.py').get_config())
+  config = complete(load(ROOT / 'experiments/audio_mae/finetune_esc50.py').get_config())
   config.update(total_steps=None, epochs=3)
   assert build.length(config, clips, rows) == (3 * steps, steps)
 
@@ -288,20 +289,20 @@ def test_steps_of_an_epoch(clips, rows, steps):
 def test_wrong_configs_are_refused(change, words):
   config = load(ROOT / 'experiments/audio_mae/builtin_tiny.py').get_config().to_dict()
   with pytest.raises(InputError, match=words):
-    build.complete({**config, **change})
+    complete({**config, **change})
 
 
 def test_clips_that_nobody_split_are_held_out_all_the_same(tmp_path):
   toy.tones(tmp_path / 'a', per_class=12)
   toy.tones(tmp_path / 'one', per_class=1, classes=(300,))
-  data = dict(build.DATA, source=str(tmp_path / 'a'))
+  data = dict(DATA, source=str(tmp_path / 'a'))
   train, valid = (
     [clip.id for clip in selection.source({**data, 'split': split})] for split in ('train', 'valid')
   )
   assert len(valid) == 36 // 20 and len(train) == 36 - len(valid)
   assert not set(train) & set(valid)
   # As a person writes it on the command line.
-  whole = build.complete(dict(total_steps=1, data=dict(split='None'), model=MODEL, objective=MSE))
+  whole = complete(dict(total_steps=1, data=dict(split='None'), model=MODEL, objective=MSE))
   assert len(selection.source({**whole['data'], 'source': str(tmp_path / 'a')})) == 36
   with pytest.raises(InputError, match='has one clip'):
     selection.source({**data, 'source': str(tmp_path / 'one'), 'split': 'train'})
@@ -316,7 +317,7 @@ def test_clips_that_nobody_split_are_held_out_all_the_same(tmp_path):
   ],
 )
 def test_lengths_that_no_clip_has(limits, says):
-  data = {**build.DATA, 'where': dict(kind='word'), **limits}
+  data = {**DATA, 'where': dict(kind='word'), **limits}
   with pytest.raises(InputError, match=says):
     selection.usable(selection.source(data), data)
 
@@ -329,7 +330,7 @@ def test_libri_light_is_cut_at_pauses_and_held_out_from(name, tmp_path):
     soundfile.write(book / 'ch.flac', toy.tone(300, 4.0, i), toy.RATE)
     voices = [[0.25, 1.0], [3.0, 3.5]] if i else [[0.25, 60.0], [61.0, 100.0]]
     (book / 'ch.json').write_text(json.dumps({'speaker': str(i), 'voice_activity': voices}))
-  config = build.complete(load(ROOT / f'experiments/{name}.py').get_config())
+  config = complete(load(ROOT / f'experiments/{name}.py').get_config())
   data = {**config['data'], 'root': tmp_path}
   valid = {**data, **config['evals']['valid']['data']}
   train, valid = ([clip.id for clip in selection.source(d)] for d in (data, valid))
@@ -344,10 +345,7 @@ def test_windows_of_one_recording_are_held_out_together(tmp_path):
     soundfile.write(tmp_path / f'long/{hertz}.flac', toy.tone(hertz, 3.0, hertz), toy.RATE)
   cut = dict(name=str(tmp_path / 'long'), args=dict(cut_seconds=1.0))
   parts = [
-    {
-      clip.id.split('@')[0]
-      for clip in selection.source({**build.DATA, 'source': cut, 'split': split})
-    }
+    {clip.id.split('@')[0] for clip in selection.source({**DATA, 'source': cut, 'split': split})}
     for split in ('train', 'valid')
   ]
   assert len(parts[1]) == 1 and not parts[0] & parts[1]

@@ -59,7 +59,7 @@ def _estimator(seed: int, clusters: int, max_epochs: int, init: str, tries: int)
 
 
 def _settings(seed: int, clusters: int, max_epochs: int, init: str, tries: int) -> Any:
-  from research.evals.clustering import Settings
+  from research.units.clustering import Settings
 
   return Settings(
     clusters=clusters, batch_size=BATCH, init=init, n_init=tries, max_epochs=max_epochs, seed=seed
@@ -71,7 +71,7 @@ def _settings(seed: int, clusters: int, max_epochs: int, init: str, tries: int) 
 
 def make_our_fit(path: str, **how: Any) -> tuple[Callable[[], dict[str, float]], None]:
   """() -> {inertia, steps} of a fit to the rows of an .npy file; another seed every time."""
-  from research.evals.clustering import fit_arrays
+  from research.units.clustering import fit_arrays
 
   x, seeds = np.load(path), iter(range(1000))
 
@@ -96,8 +96,8 @@ def make_their_fit(path: str, **how: Any) -> tuple[Callable[[], dict[str, float]
 def _rows_like_mfcc(frames: int) -> np.ndarray:
   """MFCC of the built-in corpus, as many as asked for: again and again, with a little noise."""
   from research.audio.sources import open_source
-  from research.evals import blocks
-  from research.evals.frames import mfcc
+  from research.units import blocks
+  from research.units.frames import mfcc
 
   stream = blocks.ClipBlocks(
     mfcc(), open_source('builtin'), seed=0, max_epochs=1, batch_seconds=320, bad_files=None
@@ -170,8 +170,8 @@ def peak_bytes() -> int:
 
 def make_our_recipe(folder: str, times: int) -> tuple[Callable[[], int], float]:
   """() -> peak bytes after one epoch over a folder `times` over; hours of audio."""
-  from research.evals.clustering import fit
-  from research.evals.frames import mfcc
+  from research.units.clustering import fit
+  from research.units.frames import mfcc
 
   source = _source(folder, times)
 
@@ -184,8 +184,8 @@ def make_our_recipe(folder: str, times: int) -> tuple[Callable[[], int], float]:
 
 def make_their_recipe(folder: str, times: int) -> tuple[Callable[[], int], float]:
   """As `make_our_recipe`: features to disk, all of them read again, scikit-learn's fit."""
-  from research.evals import blocks
-  from research.evals.frames import mfcc
+  from research.units import blocks
+  from research.units.frames import mfcc
 
   source = _source(folder, times)
   frames = mfcc()

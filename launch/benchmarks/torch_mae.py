@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from research.models.audio_mae import SIZES
-from research.models.positions import spectrogram_positions
 from research.models.window_decoder import relative_features, shift_bias
+from research.nn.positions import spectrogram_positions
 
 
 class Attention(nn.Module):

@@ -14,7 +14,7 @@ import soundfile
 import soxr
 from jaxtyping import Float, Shaped
 
-from research.audio.clips import Example
+from research.audio.example import Example
 from research.errors import InputError
 
 # Input samples read on both sides of a crop, so that the resampler's filter sees what it would

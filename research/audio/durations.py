@@ -4,57 +4,64 @@ import concurrent.futures
 import hashlib
 import os
 import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from research.audio import decode
-from research.audio.clips import Example, Table
+from research.audio.example import Example
+from research.jobs.cache import cache_folder
 
 # Headers of fewer files than this are read faster than a cache is looked after.
 CACHE_FROM = 1000
 THREADS = 8
 
 
-def measure(table: Table, rows: Int[np.ndarray, 'clips']) -> Float[np.ndarray, 'clips']:
-  """Seconds of the clips in `rows`; 0 for a file that cannot be opened (decoding it says why)."""
+def measure(
+  ids: Sequence[str], locate: Callable[[int], Mapping[str, Any]], rows: Int[np.ndarray, 'clips']
+) -> Float[np.ndarray, 'clips']:
+  """Seconds of the clips in `rows`; 0 for a file that cannot be opened (decoding it says why).
+
+  Args:
+    ids: of all clips.
+    locate: row -> where its audio is, as `Table.locate`.
+    rows: which clips.
+  """
   numbers = rows.tolist()
   with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
     if len(rows) < CACHE_FROM:
-      return np.fromiter(pool.map(lambda r: _seconds(table, r), numbers), np.float64, len(rows))
+      return np.fromiter(
+        pool.map(lambda r: _seconds(ids[r], locate(r)), numbers), np.float64, len(rows)
+      )
     # The key holds size and time of every file: a changed file is measured again.
     digest = hashlib.sha256()
-    for state in pool.map(lambda r: _state(table, r), numbers, chunksize=256):
+    for state in pool.map(lambda r: _state(ids[r], locate(r)), numbers, chunksize=256):
       digest.update(repr(state).encode())
     path = cache_folder() / f'durations-{digest.hexdigest()[:24]}.npy'
     if path.exists():
       known = np.load(path)
       if known.shape == rows.shape:
         return known
-    found = pool.map(lambda r: _seconds(table, r), numbers, chunksize=64)
+    found = pool.map(lambda r: _seconds(ids[r], locate(r)), numbers, chunksize=64)
     seconds = np.fromiter(found, np.float64, len(rows))
   _save(path, seconds)
   return seconds
 
 
-def cache_folder() -> pathlib.Path:
-  """Where results that can be computed again are kept: $OIDO_CACHE, else ~/.cache/oido."""
-  home = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
-  return pathlib.Path(os.environ.get('OIDO_CACHE') or os.path.join(home, 'oido'))
-
-
-def _seconds(table: Table, row: int) -> float:
+def _seconds(clip: str, where: Mapping[str, Any]) -> float:
   try:
-    return decode.duration(Example(id=table.ids[row], columns={}, **table.locate(row)))
+    return decode.duration(Example(id=clip, columns={}, **where))
   except decode.AudioError:
     return 0.0
 
 
-def _state(table: Table, row: int) -> tuple:
-  where = dict(table.locate(row))
+def _state(clip: str, where: Mapping[str, Any]) -> tuple:
+  where = dict(where)
   path = where.pop('path', None)
   if path is None:
-    return (table.ids[row],)
+    return (clip,)
   try:
     stat = os.stat(path)
   except OSError:

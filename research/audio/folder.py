@@ -6,7 +6,8 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from research.audio.clips import Files, Source, Table, Value
+from research.audio.clips import Files, Source, Table
+from research.audio.example import Value
 from research.errors import InputError
 
 EXTENSIONS = (

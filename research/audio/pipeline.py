@@ -11,13 +11,14 @@ import grain
 import numpy as np
 from absl import logging
 
-from research.audio import decode, plan, settings, text
+from research.audio import batching, decode, settings
 from research.audio.bad_files import BadFiles
 from research.audio.clips import Source
-from research.audio.labels import Labels
-from research.audio.transcripts import Tokens
-from research.audio.unit_rows import OtherAudio, Spec, UnitRows
+from research.audio.fields.labels import Labels
+from research.audio.fields.transcripts import Tokens
+from research.audio.fields.units import OtherAudio, Spec, UnitRows
 from research.errors import InputError, unknown
+from research.text import characters
 
 CROPS = ('random', 'start', 'center')
 FILLS = ('pad', 'crop')
@@ -39,7 +40,7 @@ def train_batches(
   fill: str = 'pad',
   label: str | None = None,
   transcript: str | None = None,
-  symbols: Sequence[str] = text.LETTERS,
+  symbols: Sequence[str] = characters.LETTERS,
   units: Spec = None,
   noise: Source | None = None,
   moments: bool = False,
@@ -83,7 +84,7 @@ def train_batches(
     label: column to give as `label`; multi-hot if its values are lists.
     transcript: column to give as `tokens`; no clip may then be longer than the batches, because
       a cropped clip does not say its transcript.
-    symbols: the vocabulary of `tokens`, see `audio/text.py`.
+    symbols: the vocabulary of `tokens`, see `text/characters.py`.
     units: a folder of units (`audio/units.py`), or a list of such; crops then start at a multiple
       of their hop, so that unit j of a crop is unit start / hop + j of its clip.
     noise: clips of which a random one, cropped at random, comes with every 8 rows: few rows
@@ -132,12 +133,14 @@ def train_batches(
     if batch_seconds is not None:
       raise InputError('batch_seconds is for clips of several lengths: give buckets= with it.')
     samples = round(settings.batch_seconds(source, seconds) * sample_rate)
-    batches: plan.Stream | plan.Bucketed = plan.Stream(len(source), samples=samples, **order)
+    batches: batching.Stream | batching.Bucketed = batching.Stream(
+      len(source), samples=samples, **order
+    )
   else:
     durations = source.durations()
     lengths = settings.bucket_seconds(durations, buckets, seconds, fill)
     clips = settings.bucket_rows(lengths, batch_size, batch_seconds, batch_multiple, process_count)
-    batches = plan.Bucketed(
+    batches = batching.Bucketed(
       durations, lengths, sample_rate=sample_rate, fill=fill, rows=clips, **order
     )
   bad_files = bad_files if bad_files is not None else BadFiles(None)
@@ -172,7 +175,7 @@ def eval_batches(
   max_seconds: float | None = None,
   label: str | None = None,
   transcript: str | None = None,
-  symbols: Sequence[str] = text.LETTERS,
+  symbols: Sequence[str] = characters.LETTERS,
   units: Spec = None,
   moments: bool = False,
   process_index: int = 0,
@@ -208,7 +211,7 @@ def eval_batches(
   """
   settings.check(source, batch_size, process_index, process_count)
   durations = np.minimum(source.durations(), np.inf if max_seconds is None else max_seconds)
-  groups = plan.by_length(durations, batch_size, sample_rate, lengths, max_seconds)
+  groups = batching.by_length(durations, batch_size, sample_rate, lengths, max_seconds)
   loader = _Loader(
     source=source,
     batches=groups,
@@ -383,7 +386,7 @@ class _Loader:
       out['noise'], out['noise_mask'] = shared['audio'][mine], shared['audio_mask'][mine]
     return out
 
-  def read(self, batch: plan.Batch) -> dict[str, np.ndarray]:
+  def read(self, batch: batching.Batch) -> dict[str, np.ndarray]:
     slots = self.slots(len(batch.rows))
     audio = np.zeros((len(slots), batch.samples), np.float32)
     lengths, starts = np.zeros((2, len(slots)), np.int64)
@@ -416,7 +419,7 @@ class _Loader:
     return out
 
   def _fill(
-    self, out: np.ndarray, batch: plan.Batch, slot: int, row: int
+    self, out: np.ndarray, batch: batching.Batch, slot: int, row: int
   ) -> tuple[int, decode.Crop | None]:
     """Decodes `row`, or a substitute, into `out`; returns the row taken and its crop, if there is
     one."""
@@ -445,10 +448,10 @@ class _Loader:
       f'{ATTEMPTS} clips in a row of {self.source.name!r} could not be read; the last one: {reason}'
     )
 
-  def _decode(self, row: int, batch: plan.Batch, slot: int, samples: int) -> decode.Crop:
+  def _decode(self, row: int, batch: batching.Batch, slot: int, samples: int) -> decode.Crop:
     place = {'start': 0.0, 'center': 0.5}.get(self.crop)
     if place is None:
-      place = plan.uniform(self.batches.seed, batch.position + slot, 'crop')
+      place = batching.uniform(self.batches.seed, batch.position + slot, 'crop')
     example = self.source[row]
     step = 1 if self.units is None else self.units.hop
     crop = decode.crop(
@@ -465,10 +468,12 @@ def _noise(source: Source, loader: _Loader) -> _Loader:
   """A loader of noise for the batches of another one, in an order of its own."""
   bad = loader.bad_files
   listed = None if bad.path is None else bad.path.with_name('bad_noise.jsonl')
-  seed = int(2**32 * plan.uniform(loader.batches.seed, 0, 'noise'))
+  seed = int(2**32 * batching.uniform(loader.batches.seed, 0, 'noise'))
   return _Loader(
     source=source,
-    batches=plan.Stream(len(source), batch_size=loader.batches.batch_size, samples=0, seed=seed),
+    batches=batching.Stream(
+      len(source), batch_size=loader.batches.batch_size, samples=0, seed=seed
+    ),
     sample_rate=loader.sample_rate,
     crop='random',
     process=loader.process,

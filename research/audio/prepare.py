@@ -22,10 +22,12 @@ import numpy as np
 import soundfile
 from array_record.python import array_record_module
 
-from research.audio import claims, decode, shards
+from research.audio import decode, shards
 from research.audio.bad_files import BadFiles
-from research.audio.clips import Example, Source
+from research.audio.clips import Source
+from research.audio.example import Example
 from research.errors import InputError, unknown
+from research.jobs import locks
 
 ENCODINGS = ('pcm16', 'flac', 'copy')
 MIB = 2**20
@@ -93,7 +95,7 @@ def prepare(
   folder = pathlib.Path(out)
   with _disk_errors(folder):
     folder.mkdir(parents=True, exist_ok=True)
-    claims.claim(folder)
+    locks.claim(folder)
   count = min(count, len(source))
   plan = _plan(source, count, settings)
   _check_folder(folder, plan)
@@ -117,7 +119,7 @@ def prepare(
     shards.write_json(folder / shards.INDEX, index)
     for k in range(count):
       _describes(folder, k, count).unlink(missing_ok=True)
-  claims.release(folder)
+  locks.release(folder)
   return index
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from research.audio import plan
+from research.audio import batching
 from research.audio.clips import Source
 from research.errors import InputError, unknown
 
@@ -67,7 +67,7 @@ def bucket_seconds(
     InputError: they do not ascend from above 0, or `seconds` is given with them.
   """
   if isinstance(buckets, int):
-    best = plan.best_crops if fill == 'crop' else plan.best_buckets
+    best = batching.best_crops if fill == 'crop' else batching.best_buckets
     return best(durations, buckets, longest=seconds)
   lengths = [float(b) for b in buckets]
   if not lengths or lengths[0] <= 0 or any(a >= b for a, b in itertools.pairwise(lengths)):
@@ -119,7 +119,7 @@ def sampling_weights(
   if isinstance(weights, str):
     if weights != 'balanced':
       raise unknown('sampling weights', weights, ['balanced'])
-    return plan.label_weights(source, label or 'label')
+    return batching.label_weights(source, label or 'label')
   weights = np.asarray(weights, np.float64)
   good = weights.shape == (len(source),) and np.isfinite(weights).all() and (weights >= 0).all()
   if not good or not weights.sum() > 0:

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from array_record.python import array_record_module
 
-from research.audio.clips import Example, Source, Table, Value
+from research.audio.clips import Source, Table
 from research.audio.decode import AudioError
+from research.audio.example import Example, Value
 from research.errors import InputError
 
 FORMAT = 'oido-audio-1'

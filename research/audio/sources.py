@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from research.audio import clips, datasets
-from research.audio.clips import Example, Source, Value, pool, windows
+from research.audio.clips import Source, pool, windows
+from research.audio.example import Example, Value
 from research.audio.folder import folder
 from research.errors import InputError, unknown
 
@@ -142,9 +143,9 @@ def _reader(kind: str) -> Callable[..., Source]:
 
     return shards.array_record
   if kind == 'tfds':
-    from research.audio import catalogue
+    from research.audio import tfds
 
-    return catalogue.tfds
+    return tfds.tfds
   if kind == 'hear':
     from research.audio.datasets import hear
 

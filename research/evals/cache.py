@@ -16,9 +16,9 @@ from absl import logging
 
 from research.audio.bad_files import BadFiles
 from research.errors import InputError
-from research.evals import jobs
-from research.evals.embeddings import Embedder, digest
-from research.evals.streaming import stream
+from research.inference.embedder import Embedder, digest
+from research.inference.stream import stream
+from research.jobs import folders
 
 
 class Features(NamedTuple):
@@ -67,7 +67,7 @@ def embed_source(
   first = jax.process_index() == 0
   wanted = _wanted(folder, layers, len(source), say=lambda *text: None) if first else list(layers)
   # Another run may be making the same embeddings: it is waited for, and then they are there.
-  with jobs.lock(folder) if first and wanted else contextlib.nullcontext():
+  with folders.lock(folder) if first and wanted else contextlib.nullcontext():
     if first and wanted:
       wanted = _wanted(folder, layers, len(source), say=logging.warning)
     if wanted := _agree(wanted):

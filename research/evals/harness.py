@@ -11,12 +11,14 @@ import jax
 import numpy as np
 
 from research.errors import InputError, unknown
-from research.evals import jobs, protocols, published, report, svg, tables
-from research.evals import maps as planes
-from research.evals.embeddings import Embedder, layer_indices
-from research.evals.progress import bar
+from research.evals import protocols
 from research.evals.protocols import Options, Protocol, System
 from research.evals.tasks import Prepared
+from research.inference.embedder import Embedder, layer_indices
+from research.jobs import folders
+from research.jobs.progress import bar
+from research.report import charts, published, run, tables
+from research.report import maps as planes
 
 FORMAT = 1
 # Statistics have no weights to train.
@@ -191,19 +193,19 @@ def write(
   shown = [table for table in made if table is not None]
   remarks = tables.notes(rows)
   text = '\n'.join(t.markdown() for t in shown) + ''.join(f'\n- {n}' for n in remarks) + '\n'
-  jobs.replace_text(out / 'scores.md', text)
-  jobs.replace_text(out / 'scores.html', report.page('Scores', [report.score_section(content)]))
+  folders.replace_text(out / 'scores.md', text)
+  folders.replace_text(out / 'scores.html', run.page('Scores', [run.score_section(content)]))
   for old in out.glob('confusion_*.svg'):
     old.unlink()
   drawn: dict[str, int] = {}
   for row in rows:
     if 'confusion' in row and row['kind'] == 'model':
       title = f'{row["task"]}: {row["system"]}, {row["protocol"]}'
-      picture = svg.confusion(np.array(row['confusion']), row['classes'], title=title)
+      picture = charts.confusion(np.array(row['confusion']), row['classes'], title=title)
       name = f'confusion_{row["task"]}_{row["protocol"]}_{_slug(row["system"])}'
       drawn[name] = drawn.get(name, 0) + 1
       name += f'_{drawn[name]}' if drawn[name] > 1 else ''  # names are cut, and may be alike
-      jobs.replace_text(out / f'{name}.svg', picture)
+      folders.replace_text(out / f'{name}.svg', picture)
   for old in (out / 'map.npz', *out.glob('map_*.svg')):
     old.unlink(missing_ok=True)
   if not arrays:
@@ -213,10 +215,10 @@ def write(
   os.replace(partial, out / 'map.npz')
   for task in dict.fromkeys(key.split('/')[0] for key in arrays):
     names = [str(n) for n in arrays[f'{task}/names']]
-    picture = svg.scatter(
+    picture = charts.scatter(
       arrays[f'{task}/points'], arrays[f'{task}/groups'].tolist(), names, title=task
     )
-    jobs.replace_text(out / f'map_{task}.svg', picture)
+    folders.replace_text(out / f'map_{task}.svg', picture)
 
 
 def _write_scores(
@@ -227,7 +229,7 @@ def _write_scores(
   # Of other clips under the same name nothing is published.
   others = published.rows(list(dict.fromkeys(r['task'] for r in rows if r.get('as_published'))))
   content = {'format': FORMAT, 'rows': rows, 'published': others, 'absent': dict(absent)}
-  jobs.replace_text(out / 'scores.json', json.dumps(content, indent=1))
+  folders.replace_text(out / 'scores.json', json.dumps(content, indent=1))
   return content
 
 

@@ -18,11 +18,11 @@ import numpy as np
 from jaxtyping import Array
 
 from research.errors import InputError
-from research.evals import jobs
 from research.evals.cache import files_hash
-from research.evals.embeddings import Embedder, digest
-from research.evals.streaming import stream
 from research.evals.tasks import Prepared
+from research.inference.embedder import Embedder, digest
+from research.inference.stream import stream
+from research.jobs import folders
 
 MOST_CLIPS = 10_000
 SEED = 0
@@ -105,7 +105,7 @@ def of_task(
   if kept is not None and jax.process_index() == 0:
     with contextlib.suppress(OSError):  # a shared cache that is read only
       kept.parent.mkdir(parents=True, exist_ok=True)
-      jobs.replace_text(kept, json.dumps(measured._asdict()))
+      folders.replace_text(kept, json.dumps(measured._asdict()))
   return measured
 
 

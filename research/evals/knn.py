@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from research.evals import scores
 from research.evals.probe import standardise
+from research.metrics import classification
 
 NEIGHBOURS = (1, 5, 10, 20)
 TEMPERATURE = 0.07
@@ -60,7 +60,7 @@ def fit(
     ask(train, np.concatenate([validation, test]), counts), [len(validation)], axis=1
   )
 
-  score = scores.METRICS[metric]
+  score = classification.METRICS[metric]
   by_validation = [score(v, labels[validation]) for v in first]
   winner = int(np.argmax(np.nan_to_num(by_validation, nan=-np.inf)))
   said = second[winner]

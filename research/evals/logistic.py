@@ -18,8 +18,8 @@ import optax
 from jaxtyping import Array, Float
 from scipy import special
 
-from research.evals import scores
 from research.evals.probe import standardise
+from research.metrics import classification
 
 # Times half the squared norm of the kernel, against the mean loss of a clip.
 PENALTIES = tuple(float(p) for p in 10.0 ** np.arange(0.5, -3.1, -0.5))
@@ -67,7 +67,7 @@ def fit(
   logits, steps = solve(train, np.concatenate([validation, test]), penalties)
   first, second = np.split(logits, [len(validation)], axis=1)
 
-  score = scores.METRICS[metric]
+  score = classification.METRICS[metric]
   by_validation = np.array([score(v, labels[validation]) for v in first])
   loss = [_loss(v, targets[validation], multi_label) for v in first]
   winner = int(np.lexsort((loss, -np.nan_to_num(by_validation, nan=-np.inf)))[0])

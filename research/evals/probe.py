@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from research.evals import scores
+from research.metrics import classification
 
 MIN_BATCH = 32
 
@@ -124,7 +124,7 @@ def fit(
     config=config,
   )
   logits = np.asarray(_logits(best, jnp.asarray(x[np.concatenate([validation, test])])))
-  score = scores.METRICS[metric]
+  score = classification.METRICS[metric]
   tables = [
     np.array([[score(s[:, g], labels[r]) for g in range(len(rates))] for s in part])  # [k, g]
     for part, r in (

@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from research.errors import InputError, unknown
-from research.evals import input_statistics, knn, logistic, probe, scores, splits
+from research.evals import input_statistics, knn, logistic, probe, splits
 from research.evals.cache import Features, embed_source
-from research.evals.embeddings import Embedder, layer_indices
 from research.evals.input_statistics import Statistics
 from research.evals.probe import ProbeConfig
 from research.evals.splits import Split
 from research.evals.tasks import Prepared
-from research.models import pooling
+from research.inference.embedder import Embedder, layer_indices
+from research.metrics import classification
+from research.nn import pooling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -340,7 +341,7 @@ def _step_off(grid, chosen, key: str, keys: list[str]) -> float | None:
 
 
 def _values(task: Prepared, folds: list[Fold], tests: list[np.ndarray]) -> list[list[float]]:
-  score = scores.METRICS[task.metric]
+  score = classification.METRICS[task.metric]
   return [[score(s, task.labels[rows]) for s in f.test_scores] for f, rows in zip(folds, tests)]
 
 
@@ -354,9 +355,11 @@ def _result(task: Prepared, folds: list[Fold], tests: list[np.ndarray]) -> dict[
       f'Task {task.task.name}: {task.metric} is not defined on the test clips: no class has both '
       'clips with it and clips without it there.'
     )
-  mean, half = scores.mean_ci(np.array(per_fold if over == 'folds' else values[0]))
+  mean, half = classification.mean_ci(np.array(per_fold if over == 'folds' else values[0]))
   others = [
-    scores.all_scores(s, task.labels[rows]) for f, rows in zip(folds, tests) for s in f.test_scores
+    classification.all_scores(s, task.labels[rows])
+    for f, rows in zip(folds, tests)
+    for s in f.test_scores
   ]
   logits = np.concatenate([f.test_scores[0] for f in folds])
   labels = task.labels[np.concatenate(tests)]
@@ -370,12 +373,12 @@ def _result(task: Prepared, folds: list[Fold], tests: list[np.ndarray]) -> dict[
     'classes': list(task.classes),
   }
   # All test clips of all folds together, first seed: each clip is counted once.
-  each = scores.per_class(logits, labels)
+  each = classification.per_class(logits, labels)
   result['per_class'] = {
     name: None if np.isnan(v) else float(v) for name, v in zip(task.classes, each)
   }
   if labels.ndim == 1:
-    matrix = scores.confusion_matrix(logits.argmax(axis=1), labels, len(task.classes))
+    matrix = classification.confusion_matrix(logits.argmax(axis=1), labels, len(task.classes))
     result['confusion'] = matrix.tolist()
     # Seeds agree on an easy task of fifty clips; how far another fifty would differ is this one.
     right = float(np.mean(logits.argmax(axis=1) == labels))
@@ -458,7 +461,7 @@ def merge_inits(rows: list[dict[str, Any]]) -> dict[str, Any]:
   if len(rows) == 1:
     return rows[0]
   each = [row['score'] for row in rows]
-  mean, half = scores.mean_ci(np.array(each))
+  mean, half = classification.mean_ci(np.array(each))
   names = rows[0]['scores']
   return rows[0] | {
     'score': mean,

@@ -12,7 +12,8 @@ import numpy as np
 from research.audio import datasets, sources
 from research.audio.datasets import hear
 from research.errors import InputError, unknown
-from research.evals import scores, splits
+from research.evals import splits
+from research.metrics import classification
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,11 +274,11 @@ def prepare(
       "be named 'labels'; a class must not have ';' in its name."
     )
   metric = task.metric or ('mAP' if several else 'accuracy')
-  if several and metric not in scores.MULTI_LABEL:
+  if several and metric not in classification.MULTI_LABEL:
     raise InputError(
       f'Task {task.name}: {metric} needs one label a clip; {column!r} holds several.'
     )
-  several = several or metric in scores.MULTI_LABEL
+  several = several or metric in classification.MULTI_LABEL
   labels, classes = _labels(source, column, several)
   strata = np.argmax(labels, axis=1) if several else labels
   if pinned is None:

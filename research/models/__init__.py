@@ -7,7 +7,7 @@ from research.errors import unknown
 # name -> 'module:class'; a model is imported when it is asked for.
 MODELS = {
   'audio_mae': 'research.models.audio_mae:AudioMAE',
-  'audio_mae_classifier': 'research.models.audio_mae_classifier:AudioMAEClassifier',
+  'audio_mae_classifier': 'research.models.heads.classify:AudioMAEClassifier',
   'byol_a': 'research.models.byol_a:ByolA',
   'code_bert': 'research.models.code_bert:CodeBert',
   'hubert': 'research.models.hubert:Hubert',

@@ -16,10 +16,11 @@ from jaxtyping import Array, Bool, Float
 from research.errors import InputError, unknown
 from research.features.frontend import Frontend
 from research.features.spectral import Array as AnyArray
-from research.models import layers, token_masks
 from research.models import spectrogram as trunk
-from research.models.positions import spectrogram_positions
+from research.models import token_masks
 from research.models.window_decoder import WindowDecoder
+from research.nn import kernels, layers
+from research.nn.positions import spectrogram_positions
 
 
 class Size(NamedTuple):
@@ -404,7 +405,7 @@ class GlobalDecoder(nn.Module):
   heads: int
   pixels: int
   mlp_ratio: float = 4.0
-  dtype: layers.Dtype = jnp.float32
+  dtype: kernels.Dtype = jnp.float32
   scan_layers: bool = False
   remat: bool = False
   attention: str | None = None

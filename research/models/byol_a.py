@@ -17,9 +17,9 @@ from research.errors import InputError, unknown
 from research.features import views
 from research.features.frontend import Frontend
 from research.features.spectral import Array as AnyArray
-from research.models import layers
-from research.models.batch_norm import BatchNorm
-from research.models.convolutions import conv3x3, max_pool2
+from research.nn import layers
+from research.nn.batch_norm import BatchNorm
+from research.nn.convolutions import conv3x3, max_pool2
 
 
 class Size(NamedTuple):

@@ -25,8 +25,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from research.errors import InputError, unknown
 from research.features.span_masks import span_mask
-from research.models import layers, quantizers, waveform
+from research.models import waveform
 from research.models.wav2vec import Wav2Vec
+from research.nn import kernels, layers, quantizers
 
 AnyArray = jax.Array | np.ndarray
 FROZEN = 'frozen/vq_wav2vec'
@@ -206,7 +207,7 @@ class CodeBert(nn.Module):
     states = self._encode(x, real, train)
 
     # RoBERTa's head; its outputs are the embeddings.
-    hidden = self.head_norm(layers.gelu(self.head(states[-1])))
+    hidden = self.head_norm(kernels.gelu(self.head(states[-1])))
     logits = jnp.einsum('bnd,gkd->bngk', hidden, self.embedding.astype(hidden.dtype))
     weight = real.astype(jnp.float32) / jnp.maximum(real.sum().astype(jnp.float32), 1.0)
     usage = jnp.einsum('bngk,bn->gk', jax.nn.one_hot(codes, self.embedding.shape[1]), weight)

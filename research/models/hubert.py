@@ -6,9 +6,9 @@ Figures are those of fairseq's models/hubert/hubert.py and examples/hubert/confi
 from collections.abc import Mapping
 from typing import ClassVar
 
+from research.models.heads.ctc import SpeechCTC
 from research.models.masked_units import MaskedUnits
 from research.models.speech import Size
-from research.models.speech_ctc import SpeechCTC
 
 # fairseq's hubert_base_librispeech, hubert_large_librivox and hubert_xlarge_librivox.
 SIZES = {

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from research.errors import InputError
-from research.models import layers, speech, waveform
+from research.models import speech, waveform
+from research.nn import layers
 
 EPSILON = 1e-8  # torch.cosine_similarity
 

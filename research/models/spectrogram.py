@@ -11,9 +11,9 @@ from jaxtyping import Array, Bool, Float, Int
 from research.errors import InputError
 from research.features.frontend import Frontend, fit_frames
 from research.features.spectral import Array as AnyArray
-from research.models import layers
-from research.models.layers import Dtype
-from research.models.positions import spectrogram_positions
+from research.nn import layers
+from research.nn.kernels import Dtype
+from research.nn.positions import spectrogram_positions
 
 # -- Patches -----------------------------------------------------------------------------------
 

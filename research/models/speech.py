@@ -17,8 +17,9 @@ from jaxtyping import Array, Bool, Float, Int
 from research.errors import InputError, unknown
 from research.features.span_masks import most_masked, span_mask
 from research.features.waveform import Waveform
-from research.models import layers, waveform
-from research.models.convolutions import receptive_field
+from research.models import waveform
+from research.nn import layers
+from research.nn.convolutions import receptive_field
 
 AnyArray = jax.Array | np.ndarray
 

@@ -18,8 +18,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from research.errors import InputError, unknown
 from research.features.waveform import Waveform
-from research.models import layers, quantizers, waveform
-from research.models.convolutions import receptive_field
+from research.models import waveform
+from research.nn import layers, quantizers
+from research.nn.convolutions import receptive_field
+from research.nn.kernels import contract
 
 AnyArray = jax.Array | np.ndarray
 
@@ -108,7 +110,7 @@ class Predictor(nn.Module):
     start = waveform.torch_linear(channels * self.steps)
     kernel = self.param('kernel', start, (channels, self.steps, channels))
     bias = self.param('bias', start, (channels,))
-    return layers.contract(context, kernel, 1, self.dtype) + bias.astype(self.dtype)
+    return contract(context, kernel, 1, self.dtype) + bias.astype(self.dtype)
 
 
 class Wav2Vec(nn.Module):

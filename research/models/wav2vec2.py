@@ -13,8 +13,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from research.errors import InputError
-from research.models import layers, quantizers, speech, speech_ctc, waveform
+from research.models import speech, waveform
+from research.models.heads import ctc
 from research.models.speech import Size
+from research.nn import layers, quantizers
 
 AnyArray = jax.Array | np.ndarray
 
@@ -189,7 +191,7 @@ class Wav2Vec2(speech.SpeechEncoder):
     return jax.random.randint(waveform.draw_key(self, 'mask'), shape, 0, self.codes)
 
 
-class Wav2Vec2CTC(speech_ctc.SpeechCTC):
+class Wav2Vec2CTC(ctc.SpeechCTC):
   """wav2vec 2.0 for transcripts."""
 
   SIZES: ClassVar[Mapping[str, Size]] = SIZES

@@ -19,16 +19,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from research.errors import InputError
-from research.models import layers
-from research.models.attention import GatedBias, attend, full_bias, products
-from research.models.convolutions import (
-  conv1d,
-  frames_after,
-  grouped_conv1d,
-  scale_gradient,
-  time_norm,
-)
-from research.models.relative_bias import Gate, RelativeBias
+from research.nn import kernels, layers
+from research.nn.attention import GatedBias, attend, full_bias, products
+from research.nn.convolutions import conv1d, frames_after, grouped_conv1d, scale_gradient, time_norm
+from research.nn.relative_bias import Gate, RelativeBias
 
 Dtype = Any
 Stem = tuple[tuple[int, int, int], ...]  # (channels, kernel, stride) of every layer
@@ -41,7 +35,7 @@ PADDINGS = ('masked', 'published')
 # PyTorch's kaiming_normal_: variance 2 / fan_in.
 kaiming = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
 bert = nn.initializers.normal(0.02)
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {'gelu': layers.gelu, 'relu': nn.relu}
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {'gelu': kernels.gelu, 'relu': nn.relu}
 
 
 def stem_layers(channels: int = 512) -> Stem:
@@ -218,7 +212,7 @@ class PositionalConv(nn.Module):
     kernel = direction * (scale / norm)[:, None, None]
     edges = (self.taps // 2, self.taps - 1 - self.taps // 2)
     y = grouped_conv1d(x.astype(self.dtype), kernel.astype(self.dtype), self.groups, edges)
-    return layers.gelu(y + bias.astype(self.dtype))
+    return kernels.gelu(y + bias.astype(self.dtype))
 
 
 # -- Transformer -------------------------------------------------------------------------------
@@ -284,7 +278,7 @@ class TransformerLayer(nn.Module):
     fc2 = layers.Dense(x.shape[-1], self.dtype, bert, name='fc2')
 
     def mlp(y):
-      y = drop(self, layers.gelu(fc1(y)), rates.activation, train)
+      y = drop(self, kernels.gelu(fc1(y)), rates.activation, train)
       return drop(self, fc2(y), rates.residual, train)
 
     def attended(y):

@@ -7,9 +7,9 @@ Figures are those of unilm's wavlm and of the paper's section 4.
 from collections.abc import Mapping
 from typing import ClassVar
 
+from research.models.heads.ctc import SpeechCTC
 from research.models.masked_units import MaskedUnits
 from research.models.speech import Size
-from research.models.speech_ctc import SpeechCTC
 
 _BASE = Size(768, 12, 12, 3072, 'group', False, False, False, 256, 0.1, 0.05, 0.1)
 # base_plus is base on more data.

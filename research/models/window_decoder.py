@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
-from research.models import layers
-from research.models.attention import products
-from research.models.layers import Dtype
+from research.nn import layers
+from research.nn.attention import products
+from research.nn.kernels import Dtype
 
 SHIFTED_OUT = -100.0  # added to logits between tokens that only the roll made neighbours
 

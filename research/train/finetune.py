@@ -16,8 +16,9 @@ from research import models, weights
 from research.audio import pipeline
 from research.audio.sources import Source
 from research.errors import InputError
-from research.evals import protocols, scores
+from research.evals import protocols
 from research.evals.tasks import Prepared
+from research.metrics import classification
 from research.train import loop
 from research.train.state import State
 
@@ -167,7 +168,7 @@ def make_protocol(
       )
       logits = predict(model, result.state, task.source.select(test), **given)
       held = predict(model, result.state, task.source.select(validation), **given)
-      value = scores.METRICS[task.metric](held, task.labels[validation])
+      value = classification.METRICS[task.metric](held, task.labels[validation])
       chosen: dict[str, Any] = dict(steps=settings.steps, lr=settings.lr)
       chosen['train_loss'] = result.metrics.get('loss')
       return protocols.Fold(logits[None], float(value), chosen, [{**chosen, 'validation': value}])

@@ -12,13 +12,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from research.audio import claims
 from research.audio.bad_files import BadFiles
 from research.audio.sources import Source
 from research.errors import InputError
+from research.jobs import locks
 from research.train import build, hardware, optim, selection, sharding, validate
 from research.train import step as step_lib
 from research.train.checkpoint import Checkpointer
+from research.train.config import complete
 from research.train.console import Console
 from research.train.feed import Feed
 from research.train.health import Watch
@@ -76,7 +77,7 @@ def train(
     InputError: for every mistake that can be known before the first step, and when the run must
       stop (bad files above the limit, a loss that is not finite, a full disk).
   """
-  config = build.complete(config)
+  config = complete(config)
   mesh = sharding.make_mesh(config['mesh'])
   parts = sharding.batch_devices(mesh) * config['optim']['accumulate']
   key = 'batch_size' if config['data']['batch_seconds'] is None else 'batch_multiple'
@@ -199,7 +200,7 @@ class _Run:
       self.writer.close()
       self.console.close()
     self.checkpoints.close()
-    claims.release(self.workdir)
+    locks.release(self.workdir)
     return Result(state, {**metrics, **self.evaluations.scores}, self.step >= self.total)
 
   def run_steps(self, state: State, stop: Stop) -> tuple[State, dict[str, float]]:

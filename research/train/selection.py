@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from research.audio import sources, transcripts, unit_rows
+from research.audio import sources
+from research.audio.fields import transcripts, units
 from research.errors import InputError
 
 # Of clips that nobody has split: one in so many is held out as 'valid'.
@@ -79,8 +80,8 @@ def known(clips: sources.Source, data: Mapping[str, Any]) -> sources.Source:
   clips = spoken(clips, data)
   if data['units'] is None:
     return clips
-  sets = unit_rows.open_sets(data['units'])
-  found = (unit_rows.find(clips, sets) >= 0).all(axis=1)
+  sets = units.open_sets(data['units'])
+  found = (units.find(clips, sets) >= 0).all(axis=1)
   if not found.all():
     logging.warning(
       '%d of %d clips of %r have no units and are left out.',

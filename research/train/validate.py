@@ -12,10 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from research.audio import pipeline, text, transcripts
+from research.audio import pipeline
+from research.audio.fields import transcripts
 from research.errors import InputError, unknown
-from research.evals import asr, scores
+from research.inference import ctc
+from research.metrics import asr, classification
+from research.text import characters
 from research.train import build, selection, sharding
+from research.train.config import DATA
 from research.train.state import State, streams
 
 
@@ -36,7 +40,7 @@ Evaluator = Callable[[int, State], dict[str, float]]
 
 def _data(run: Run, spec: Mapping[str, Any]) -> dict[str, Any]:
   """The training data config with the evaluator's own settings over it."""
-  known = set(build.DATA)
+  known = set(DATA)
   for key in spec['data']:
     if key not in known:
       raise unknown('setting of an evaluation', f'data.{key}', known)
@@ -75,7 +79,7 @@ def _batches(run: Run, data: Mapping[str, Any], rows: Any, shard: bool = True) -
     label=data['label'],
     transcript=data['transcript'],
     units=data['units'],
-    symbols=getattr(run.model, 'vocabulary', text.LETTERS),
+    symbols=getattr(run.model, 'vocabulary', characters.LETTERS),
     moments=build.normalises(run.model),
     process_index=jax.process_index() if shard else 0,
     process_count=jax.process_count() if shard else 1,
@@ -128,9 +132,9 @@ def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
     if logits_all:
       logits, labels = np.concatenate(logits_all), np.concatenate(labels_all)
       if labels.ndim == 1:
-        result[f'{name}/accuracy'] = scores.accuracy(logits, labels)
+        result[f'{name}/accuracy'] = classification.accuracy(logits, labels)
       else:
-        result[f'{name}/mAP'] = scores.mean_average_precision(logits, labels)
+        result[f'{name}/mAP'] = classification.mean_average_precision(logits, labels)
     return result
 
   return run_once
@@ -164,8 +168,8 @@ def transcription(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
       found = jax.device_get(jitted(state, sharding.to_devices(batch, run.mesh)))
       for codes, index, valid in zip(*found):
         if valid:
-          heard.append(text.spell(asr.collapse(codes, blank).ids, symbols))
-          said.append(text.in_case(texts[index], symbols))
+          heard.append(characters.spell(ctc.collapse(codes, blank).ids, symbols))
+          said.append(characters.in_case(texts[index], symbols))
     words, letters = asr.word_errors(said, heard), asr.character_errors(said, heard)
     return {f'{name}/wer': 100 * words.rate, f'{name}/cer': 100 * letters.rate}
 

@@ -12,7 +12,7 @@ from absl import logging
 
 from research import weights
 from research.errors import InputError
-from research.models.layers import stack_blocks, unstack_blocks
+from research.nn.layers import stack_blocks, unstack_blocks
 from research.train.state import State, path_name, teachers
 
 

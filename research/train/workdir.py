@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 
-from research.audio import claims
+from research import distributed
 from research.errors import InputError
-from research.evals import blocks
-from research.train import build
+from research.jobs import locks
 from research.train.checkpoint import ASIDE
+from research.train.config import changed
 
 
 def make_workdir(workdir: str | os.PathLike, config: Mapping[str, Any]) -> Path:
@@ -29,7 +29,7 @@ def make_workdir(workdir: str | os.PathLike, config: Mapping[str, Any]) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     _claim(path)
     if file.exists() and _has_begun(path):
-      different = build.changed(json.loads(file.read_text()), config)
+      different = changed(json.loads(file.read_text()), config)
       if different:
         raise InputError(
           f'{path} holds a run with another config ({"; ".join(different[:4])}). Give another '
@@ -54,11 +54,11 @@ def _claim(path: Path) -> None:
   refused = ''
   if jax.process_index() == 0:
     try:
-      claims.claim(path)
+      locks.claim(path)
     except InputError as error:
       refused = str(error)
     except OSError as error:
       refused = f'Cannot use --workdir={path}: {error.strerror or error}.'
-  refused = blocks.broadcast(refused.encode()).decode()
+  refused = distributed.broadcast(refused.encode()).decode()
   if refused:
     raise InputError(refused)

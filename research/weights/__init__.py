@@ -1,6 +1,6 @@
 """Weights in and out: `load` anything, `convert` a release's arrays to ours and `revert` them."""
 
+from research.weights.conversion import RELEASES, convert, revert
 from research.weights.pretrained import Pretrained, load, model_args, save
-from research.weights.releases import RELEASES, convert, revert
 
 __all__ = ['RELEASES', 'Pretrained', 'convert', 'load', 'model_args', 'revert', 'save']

@@ -15,9 +15,9 @@ from safetensors.numpy import save_file
 from research.errors import InputError, unknown
 from research.features.frontend import Frontend
 from research.features.waveform import Waveform
-from research.models.layers import unstack_blocks
-from research.weights import read, releases, tables
-from research.weights.embedding import Embedder
+from research.inference.inputs import Embedder
+from research.nn.layers import unstack_blocks
+from research.weights import conversion, read, tables
 
 FILE = 'model.safetensors'
 FORMAT = 1
@@ -156,8 +156,8 @@ def load(
 
 
 def _load_release(path: Path, release: str, args: dict[str, Any]) -> Pretrained:
-  arrays, files = releases.read_files(release, path)
-  model, variables = releases.convert_files(release, arrays, files, args)
+  arrays, files = conversion.read_files(release, path)
+  model, variables = conversion.convert_files(release, arrays, files, args)
   return Pretrained(_name(model), model, variables, f'{release} weights from {path.name}')
 
 
@@ -174,7 +174,7 @@ def _load_saved(file: Path, args: dict[str, Any]) -> Pretrained:
   if 'oido' not in metadata:
     raise InputError(
       f'{str(file)!r} does not say which model it is for: name its release, one of '
-      f'{", ".join(releases.RELEASES)}.'
+      f'{", ".join(conversion.RELEASES)}.'
     )
   about = json.loads(metadata['oido'])
   if about['format'] != FORMAT:
@@ -189,7 +189,7 @@ def _assemble(
 ) -> Pretrained:
   """Model and checked variables from saved arguments and the caller's changes."""
   known = {k: v for k, v in spec['args'].items() if k not in RETIRED}
-  saved = releases.build(spec['name'], known)
+  saved = conversion.build(spec['name'], known)
   changes = dict(args)
   given = changes.pop('frontend', None)
   if given is not None:
@@ -200,7 +200,7 @@ def _assemble(
         Waveform.from_dict({**own.to_dict(), **given}) if waveform else Frontend.from_dict(given)
       )
     demand_frontend(own, given)
-  model = releases.build(spec['name'], {**known, **changes})
+  model = conversion.build(spec['name'], {**known, **changes})
   try:
     variables = tables.nest(flat, model)
   except InputError as error:

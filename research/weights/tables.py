@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.errors import InputError
-from research.models.layers import stack_blocks, unstack_blocks
+from research.nn.layers import stack_blocks, unstack_blocks
 
 Arrays = dict[str, np.ndarray]
 

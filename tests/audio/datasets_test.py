@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from research.audio import datasets
+from research.audio.batching import label_weights
 from research.audio.decode import decode
 from research.audio.pipeline import train_batches
-from research.audio.plan import label_weights
 from research.audio.sources import open_source
 from research.errors import InputError
 

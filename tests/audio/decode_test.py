@@ -7,8 +7,8 @@ import pytest
 import soundfile
 import soxr
 
-from research.audio.clips import Example
 from research.audio.decode import AudioError, crop, decode, duration
+from research.audio.example import Example
 
 
 def example(path, **fields):

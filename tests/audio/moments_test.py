@@ -12,7 +12,7 @@ from research.audio.pipeline import eval_batches, train_batches
 from research.features.augment import AUGMENTATIONS
 from research.features.waveform import Waveform
 from research.models.hubert import Hubert
-from research.train import build
+from research.train import build, config
 from research.train.state import init_state
 from research.train.step import make_train_step
 from tests.train.toy import Toy, batch_of, squared
@@ -73,7 +73,7 @@ def test_what_the_model_sees_is_a_part_of_the_normalised_clip(make_source, evalu
 
 def test_training_asks_for_moments_where_the_model_normalises(make_source):
   source = make_source(LENGTHS)
-  data = {**build.DATA, 'batch_size': 2, 'seconds': 0.25, 'units': None}
+  data = {**config.DATA, 'batch_size': 2, 'seconds': 0.25, 'units': None}
   args = dict(process_index=0, process_count=1, bad_files=None)
   for normalise in (False, True):
     model = Toy()

@@ -5,8 +5,9 @@ import pytest
 import soundfile
 
 from research.audio.bad_files import BadFiles
-from research.audio.clips import Example, Source, Table
+from research.audio.clips import Source, Table
 from research.audio.decode import decode
+from research.audio.example import Example
 from research.audio.pipeline import eval_batches, train_batches
 from research.errors import InputError
 

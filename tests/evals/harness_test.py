@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from research.errors import InputError
-from research.evals import embeddings, harness, probe, protocols, scores, tables, tasks
+from research.evals import harness, probe, protocols, tasks
 from research.evals.probe import ProbeConfig
+from research.inference import embedder
+from research.metrics import classification
+from research.report import tables
 from tests.evals import toy
 
 QUICK = ProbeConfig(
@@ -33,8 +36,8 @@ def folder(tmp_path_factory):
 def found(folder, tmp_path_factory):
   """Rows and folder of one evaluation of three systems on two tasks with two protocols."""
   out = tmp_path_factory.mktemp('out')
-  systems = [toy.embedder(), *(embeddings.random_init(toy.Toy(), seed) for seed in (1, 2))]
-  systems.append(embeddings.log_mel(toy.FRONTEND))
+  systems = [toy.embedder(), *(embedder.random_init(toy.Toy(), seed) for seed in (1, 2))]
+  systems.append(embedder.log_mel(toy.FRONTEND))
   made = [tasks.prepare(str(folder)), tasks.prepare(f'{folder}:noise')]
   said = []
   rows = harness.evaluate(
@@ -75,14 +78,14 @@ def test_a_row_says_everything_about_a_score(found):
 def test_the_interval_is_over_folds(found):
   row = pick(found[0], 'tones_noise', 'model')
   assert np.shape(row['values']) == (3, 2) and row['ci_over'] == 'folds'
-  mean, half = scores.mean_ci(np.mean(row['values'], axis=1))
+  mean, half = classification.mean_ci(np.mean(row['values'], axis=1))
   assert (row['score'], row['ci']) == (pytest.approx(mean), pytest.approx(half))
 
 
 def test_random_models_are_one_row_with_their_spread(found):
   row = pick(found[0], 'tones', 'random')
   assert row['ci_over'] == 'inits' and len(row['values']) == len(row['weights']) == 2
-  mean, half = scores.mean_ci(np.ravel(row['values']))
+  mean, half = classification.mean_ci(np.ravel(row['values']))
   assert (row['score'], row['ci']) == (pytest.approx(mean), pytest.approx(half))
 
 
@@ -133,7 +136,7 @@ def test_missing_clips_are_left_out_and_counted(tmp_path):
   )
   (folder / '300_02.flac').write_bytes(b'broken')
   rows = harness.evaluate(
-    [embeddings.log_mel(toy.FRONTEND)],
+    [embedder.log_mel(toy.FRONTEND)],
     [tasks.prepare(str(folder))],
     out=tmp_path / 'out',
     options=OPTIONS,
@@ -155,7 +158,7 @@ def test_several_labels_a_clip(tmp_path):
   (folder / 'labels.csv').unlink()
   (folder / 'labels.jsonl').write_text('\n'.join(lines))
   task = tasks.prepare(str(folder))
-  system = protocols.System(embeddings.log_mel(toy.FRONTEND), OPTIONS, tmp_path / 'cache')
+  system = protocols.System(embedder.log_mel(toy.FRONTEND), OPTIONS, tmp_path / 'cache')
   for protocol in (protocols.linear_probe, protocols.nearest_neighbours):
     row = protocol(system, task, OPTIONS)
     assert row['metric'] == 'mAP' and row['score'] > 0.95
@@ -175,7 +178,7 @@ def test_a_protocol_of_ones_own(folder, tmp_path):
     return protocols.row('majority', system, task, fit)
 
   rows = harness.evaluate(
-    [toy.embedder(), embeddings.random_init(toy.Toy())],
+    [toy.embedder(), embedder.random_init(toy.Toy())],
     [tasks.prepare(str(folder))],
     out=tmp_path,
     use=('majority',),
@@ -199,7 +202,7 @@ def test_unknown_names_are_refused_before_the_work(folder, tmp_path):
     protocols.Options(pool='men')
   with pytest.raises(InputError, match='layers=7: this model has layers 0'):
     options = protocols.Options(layers=7)
-    harness.evaluate([embeddings.mfcc()], task, out=tmp_path, options=options)
+    harness.evaluate([embedder.mfcc()], task, out=tmp_path, options=options)
 
 
 def test_score_text_is_in_percent_but_for_d_prime():

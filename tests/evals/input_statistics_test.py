@@ -7,7 +7,8 @@ import pytest
 import soundfile
 
 from research.errors import InputError
-from research.evals import embeddings, input_statistics, protocols, tasks
+from research.evals import input_statistics, protocols, tasks
+from research.inference.embedder import from_model
 from research.models.byol_a import ByolA
 from tests.evals import toy
 
@@ -18,7 +19,7 @@ MODEL = ByolA(size='v1_d512', hidden=16, width=16, channels=4, projection=0, nor
 def byol():
   samples = jnp.zeros((1, toy.RATE)), jnp.ones((1, toy.RATE), bool)
   variables = MODEL.init(jax.random.key(0), *samples, method='embed')
-  return embeddings.from_model(MODEL, variables, 'byol')
+  return from_model(MODEL, variables, 'byol')
 
 
 def folder(root, columns, row):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from research.evals import logistic, probe, scores
+from research.evals import logistic, probe
+from research.metrics import classification
 from tests.evals.probe_test import blobs, thirds
 
 
@@ -53,7 +54,7 @@ def test_features_that_differ_in_scale_and_correlate_are_still_solved():
   x = np.concatenate([loud + small, loud - small], axis=1).astype(np.float32)
   rows = thirds(600)
   found = logistic.fit(x, labels, rows, num_classes=2, metric='accuracy', penalties=(1e-7,))
-  assert scores.accuracy(found.test_scores, labels[rows[2]]) > 0.98
+  assert classification.accuracy(found.test_scores, labels[rows[2]]) > 0.98
 
 
 def test_multi_label_classes_are_solved_as_if_alone():

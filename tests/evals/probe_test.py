@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.evals import knn, probe, scores
+from research.evals import knn, probe
+from research.metrics import classification
 
 SMALL = probe.ProbeConfig(
   learning_rates=(1e-3, 1e-2), weight_decays=(0.0, 1e-2), seeds=2, max_rounds=30
@@ -29,7 +30,7 @@ def test_separable_classes_are_found():
   rows = thirds(len(x))
   result = probe.fit(x, labels, rows, num_classes=5, metric='accuracy', config=SMALL)
   assert result.test_scores.shape == (2, 75, 5)
-  assert all(scores.accuracy(s, labels[rows[2]]) == 1.0 for s in result.test_scores)
+  assert all(classification.accuracy(s, labels[rows[2]]) == 1.0 for s in result.test_scores)
   assert result.validation == 1.0
   assert len(result.grid) == 4
 
@@ -39,9 +40,11 @@ def test_random_labels_stay_at_chance():
   labels = np.random.default_rng(1).integers(0, 5, 1200)
   rows = thirds(len(x))
   result = probe.fit(x, labels, rows, num_classes=5, metric='accuracy', config=SMALL)
-  assert abs(scores.accuracy(result.test_scores[0], labels[rows[2]]) - 0.2) < 0.09  # 4 sigma
+  assert (
+    abs(classification.accuracy(result.test_scores[0], labels[rows[2]]) - 0.2) < 0.09
+  )  # 4 sigma
   nearest = knn.fit(x, labels, rows, num_classes=5, metric='accuracy')
-  assert abs(scores.accuracy(nearest.test_scores, labels[rows[2]]) - 0.2) < 0.09
+  assert abs(classification.accuracy(nearest.test_scores, labels[rows[2]]) - 0.2) < 0.09
 
 
 def test_probe_reaches_the_optimum_of_scikit_learn():
@@ -90,7 +93,7 @@ def test_padding_rows_keeps_the_quality():
   )
   plain, padded = fit((0, 0)), fit((200, 100))
   assert abs(plain.validation - padded.validation) <= 0.02
-  assert scores.accuracy(padded.test_scores[0], labels[rows[2]]) >= 0.95
+  assert classification.accuracy(padded.test_scores[0], labels[rows[2]]) >= 0.95
 
 
 def test_the_seed_changes_minibatches_and_not_the_answer():
@@ -110,9 +113,9 @@ def test_multi_label_probe_and_neighbours():
   x = x.astype(np.float32)
   rows = thirds(400)
   result = probe.fit(x, targets, rows, num_classes=4, metric='mAP', config=SMALL)
-  assert scores.mean_average_precision(result.test_scores[0], targets[rows[2]]) > 0.99
+  assert classification.mean_average_precision(result.test_scores[0], targets[rows[2]]) > 0.99
   nearest = knn.fit(x, targets, rows, num_classes=4, metric='mAP')
-  assert scores.mean_average_precision(nearest.test_scores, targets[rows[2]]) > 0.95
+  assert classification.mean_average_precision(nearest.test_scores, targets[rows[2]]) > 0.95
 
 
 def test_validation_average_precision_in_the_loop_is_the_real_one():
@@ -124,7 +127,7 @@ def test_validation_average_precision_in_the_loop_is_the_real_one():
   quick = np.asarray(probe._quick_average_precision(*map(jnp.asarray, (logits, targets, valid))))
   for k in range(2):
     for g in range(4):
-      expected = scores.mean_average_precision(logits[k, :40, g], targets[:40])
+      expected = classification.mean_average_precision(logits[k, :40, g], targets[:40])
       np.testing.assert_allclose(quick[k, g], expected, atol=1e-6)
 
 

@@ -7,11 +7,13 @@ from scipy import stats
 from sklearn import metrics
 
 from research.errors import InputError
-from research.evals import embeddings, harness, knn, maps, protocols, tasks
+from research.evals import harness, knn, protocols, tasks
 from research.features.frontend import Frontend
+from research.inference import embedder
+from research.report import maps
 from tests.evals import published
 
-LOG_MEL = embeddings.log_mel(Frontend.create('kaldi_fbank'))
+LOG_MEL = embedder.log_mel(Frontend.create('kaldi_fbank'))
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,8 @@ from research.audio import datasets, prepare
 from research.audio.datasets.speech_commands import NOISE
 from research.audio.sources import open_source
 from research.errors import InputError
-from research.evals import scores, tasks
+from research.evals import tasks
+from research.metrics import classification
 
 
 @pytest.fixture(autouse=True)
@@ -29,11 +30,11 @@ def test_every_entry_is_sound(name):
   task = tasks.TASKS[name]
   assert task.name == name
   assert task.source in datasets.DATASETS if task.source else task.folders
-  assert task.metric is None or task.metric in scores.METRICS
+  assert task.metric is None or task.metric in classification.METRICS
   assert task.kind in ('auto', 'fold', 'split', 'seeded')
   assert task.seconds is None or 0 < task.seconds <= 30
   if task.source and datasets.DATASETS[task.source].multilabel:
-    assert task.metric in scores.MULTI_LABEL
+    assert task.metric in classification.MULTI_LABEL
 
 
 def test_suites_and_other_names_are_of_tasks():

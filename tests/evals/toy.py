@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import soundfile
 
-from research.evals import embeddings
 from research.features.frontend import Frontend
+from research.inference.embedder import from_model
 
 RATE = 16000
 FRONTEND = Frontend.create('log_mel', num_mel_bins=16, mean=-4.0, std=4.0)
@@ -44,7 +44,7 @@ def embedder(seed=0, **args):
   model = Toy(**args)
   samples = jnp.zeros((1, RATE)), jnp.ones((1, RATE), bool)
   variables = model.init(jax.random.key(seed), *samples, method='embed')
-  return embeddings.from_model(model, variables, 'toy')
+  return from_model(model, variables, 'toy')
 
 
 def alone(system, audio):

@@ -211,8 +211,8 @@ def test_units_are_the_nearest_centroids_of_a_layer(tmp_path, folder):
 def test_units_of_mfcc(tmp_path, folder):
   from research.audio.sources import open_source
   from research.audio.units import Units
-  from research.evals import frames, labelling
-  from research.evals.codebook import Codebook
+  from research.units import frames, labelling
+  from research.units.codebook import Codebook
 
   centroids = 10 * np.random.default_rng(0).normal(size=(7, 39)).astype(np.float32)
   np.save(tmp_path / 'codebook.npy', centroids)

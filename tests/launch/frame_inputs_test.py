@@ -7,7 +7,7 @@ import pytest
 from launch.frame_inputs import open_frames
 from research import models
 from research.errors import InputError
-from research.evals.codebook import Codebook
+from research.units.codebook import Codebook
 from research.weights import Pretrained, save
 from tests.evals import toy
 

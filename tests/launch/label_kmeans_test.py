@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from research.audio.units import Units
-from research.evals.codebook import Codebook
-from tests.audio.claims_test import claim
+from research.units.codebook import Codebook
 from tests.evals import toy
+from tests.jobs.locks_test import claim
 from tests.launch import runner
 
 SMALL = ('--clusters=8', '--batch_frames=300', '--n_init=2', '--max_epochs=6')
@@ -242,6 +242,6 @@ def test_every_mistake_gets_one_sentence(folder, whole, tmp_path):
     ),
   }  # fmt: skip
   cases = {name: (common + argv, [words]) for name, (argv, words) in sentences.items()}
-  imports = ('research.weights', 'research.evals.labelling', 'research.evals.cluster_quality')
+  imports = ('research.weights', 'research.units.labelling', 'research.units.quality')
   runner.check_mistakes('launch.label_kmeans', cases, *imports)
   assert not (runner.ROOT / 'ran').exists()

@@ -11,10 +11,11 @@ import pytest
 import soundfile
 
 from research import models, weights
-from research.audio import text
-from research.evals import asr
-from tests.evals import beam_test, toy
-from tests.evals.toy_ctc import RATE, ToyCTC, speak, variables
+from research.inference import ctc
+from research.text import characters
+from tests.evals import toy
+from tests.inference import beam_test
+from tests.inference.toy_ctc import RATE, ToyCTC, speak, variables
 from tests.launch import runner
 
 SAID = {
@@ -141,8 +142,8 @@ def test_the_real_model(tmp_path):
   assert done.returncode == 0, done.stderr
   batch = {'audio': jnp.asarray(clip)[None], 'audio_mask': jnp.ones((1, len(clip)), bool)}
   out = module.apply(jax.tree.map(jnp.asarray, fresh), batch)
-  path = asr.Greedy()(np.asarray(out['logits'][0]))
-  expected = text.spell(asr.collapse(path).ids)
+  path = ctc.Greedy()(np.asarray(out['logits'][0]))
+  expected = characters.spell(ctc.collapse(path).ids)
   assert done.stdout.splitlines()[0] == f'noise.wav: {expected}' and len(expected) > 3
 
 

@@ -9,7 +9,8 @@ from experiments.byol_a import laptop
 from research.errors import InputError
 from research.models.byol_a import ByolA
 from research.objectives.bootstrap import bootstrap
-from research.train import build, health, optim, sharding
+from research.train import health, optim, sharding
+from research.train.config import complete
 from research.train.optim import make_optimizer
 from research.train.state import init_state, streams
 from research.train.step import make_train_step
@@ -178,7 +179,7 @@ def test_an_average_that_would_diverge_is_refused(name):
   config = laptop.get_config('debug')
   config.teacher[name] = 1.5
   with pytest.raises(InputError, match=f'config.teacher.{name} is 1.5; it must be 1 at most'):
-    build.complete(config)
+    complete(config)
 
 
 def test_views_need_draws():

@@ -8,9 +8,9 @@ import pytest
 from research import models
 from research.errors import InputError
 from research.models.hubert import Hubert
-from research.models.relative_bias import Gate
 from research.models.speech import block_frames
 from research.models.wavlm import WavLM
+from research.nn.relative_bias import Gate
 from research.objectives.prediction import masked_units
 
 TINY = dict(

@@ -64,7 +64,7 @@ def loss_and_gradients(model, variables, patches, **kwargs):
 )
 @pytest.mark.parametrize('train', [False, True])
 def test_scan_and_remat_change_nothing(change, train):
-  from research.models.layers import stack_blocks, unstack_blocks
+  from research.nn.layers import stack_blocks, unstack_blocks
 
   patches = jax.random.normal(jax.random.key(0), (2, 32, 256))
   plain, other = encoder(drop_path=0.5), encoder(drop_path=0.5, **change)
@@ -81,7 +81,7 @@ def test_scan_and_remat_change_nothing(change, train):
 
 
 def test_collected_layers_are_the_same_scanned_and_not():
-  from research.models.layers import stack_blocks
+  from research.nn.layers import stack_blocks
 
   patches = jax.random.normal(jax.random.key(0), (2, 32, 256))
   variables = encoder().init(jax.random.key(1), patches)

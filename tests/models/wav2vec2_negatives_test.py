@@ -9,7 +9,7 @@ import pytest
 
 from research import models
 from research.errors import InputError
-from research.models import quantizers
+from research.nn import quantizers
 from research.objectives.contrastive import wav2vec2_contrastive
 from research.train import optim
 from research.train.state import init_state

@@ -8,10 +8,10 @@ import pytest
 from research import models
 from research.errors import InputError
 from research.features.span_masks import span_mask
-from research.models import quantizers
-from research.models.convolutions import frames_after, receptive_field, time_norm
 from research.models.wav2vec import stem_layers
-from research.weights import convert, releases, revert, tables
+from research.nn import quantizers
+from research.nn.convolutions import frames_after, receptive_field, time_norm
+from research.weights import conversion, convert, revert, tables
 from tests.contract import wave
 
 TINY = dict(size='tiny', channels=24, kernels=(2, 3, 4), codes=12)
@@ -474,7 +474,7 @@ def test_the_configuration_in_a_checkpoint_says_what_arrays_do_not_show():
 
   def read(changes, **args):
     files = {'cfg': {'model': {'aggregator': 'cnn', 'offset': 'auto', **changes}}}
-    return releases.convert_files('wav2vec', arrays, files, args)[0]
+    return conversion.convert_files('wav2vec', arrays, files, args)[0]
 
   said = {'skip_connections_agg': False, 'log_compression': True, 'activation': 'relu'}
   found = read({**said, 'residual_scale': 0.3, 'offset': 2})

@@ -7,14 +7,9 @@ import pytest
 
 from research import models
 from research.errors import InputError
-from research.models import quantizers, waveform
-from research.models.convolutions import (
-  conv1d,
-  frames_after,
-  grouped_conv1d,
-  scale_gradient,
-  time_norm,
-)
+from research.models import waveform
+from research.nn import quantizers
+from research.nn.convolutions import conv1d, frames_after, grouped_conv1d, scale_gradient, time_norm
 from tests.contract import wave
 
 TINY = dict(

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.models.layers import stack_blocks, unstack_blocks
 from research.models.window_decoder import (
   WindowBlock,
   WindowDecoder,
@@ -14,6 +13,7 @@ from research.models.window_decoder import (
   shift_bias,
   to_strips,
 )
+from research.nn.layers import stack_blocks, unstack_blocks
 
 GRID, WINDOW = (12, 8), (4, 4)
 

@@ -13,8 +13,8 @@ import pytest
 
 from research.features.frontend import Frontend, fit_frames
 from research.models.audio_mae import AudioMAE
-from research.models.audio_mae_classifier import AudioMAEClassifier
-from research.models.positions import spectrogram_positions
+from research.models.heads.classify import AudioMAEClassifier
+from research.nn.positions import spectrogram_positions
 from research.objectives.reconstruction import masked_patch_mse, normalise_patches
 from research.weights import convert, revert, tables
 

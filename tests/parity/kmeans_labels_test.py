@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.features.kmeans import assign
+from research.units.kmeans import assign
 from tests.parity.golden import Case, each_case
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.weights import releases
+from research.weights import conversion
 from tests.parity.golden import Case, assert_close
 
 SYSTEMS = ('wav2vec2', 'hubert', 'wavlm')
@@ -34,7 +34,7 @@ def build(case: Case, config=None, **args):
     **args,
   )
   # Heads, the order of norms, positions and the shapes of convolutions come from the configuration.
-  model, variables = releases.convert_files(case.system, case.weights, {'cfg': config}, args)
+  model, variables = conversion.convert_files(case.system, case.weights, {'cfg': config}, args)
   assert (model.heads, model.pre_norm) == (
     config['encoder_attention_heads'],
     config['layer_norm_first'],

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.features.waveform import Waveform
-from research.models.relative_bias import RelativeBias, bucket, by_distance
+from research.nn.relative_bias import RelativeBias, bucket, by_distance
 from research.weights import revert
 from tests.parity.golden import Case, assert_close, each_case
 from tests.parity.speech_cases import SYSTEMS, batch_of, build, kind

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from research import models
 from research.objectives.contrastive import wav2vec2_contrastive
-from research.weights import convert, load, releases, revert, tables
+from research.weights import conversion, convert, load, revert, tables
 from tests.parity.golden import Case, assert_close, each_case
 from tests.parity.speech_cases import SYSTEMS, batch_of
 from tests.weights.toy import check_identical
@@ -51,7 +51,7 @@ def test_twins(case: Case):
   # Its padding goes by the length of the convolutions' output, whatever the official code does.
   padding = 'published' if case.system == 'wav2vec2' else 'transformers'
   args = dict(padding=padding, frontend={'normalise': False})
-  model, variables = releases.convert_files(release, twin.weights, files, args)
+  model, variables = conversion.convert_files(release, twin.weights, files, args)
   assert isinstance(model, models.get(f'{case.system}_ctc')) and model.vocabulary == ()
   check_identical(revert(release, model, variables), twin.weights)
 
@@ -139,7 +139,7 @@ def compare(folder, model, samples=9000):
   with torch.no_grad():
     want = encoder(heard, output_hidden_states=True)
   # And it opens the folder that we write.
-  back, files, left = releases.revert_files(f'{family}_hf', ours.model, ours.variables)
+  back, files, left = conversion.revert_files(f'{family}_hf', ours.model, ours.variables)
   assert not left
   there = folder / 'back'
   there.mkdir()
@@ -253,7 +253,7 @@ def test_training_there_goes_on_as_here(name):
   model = models.get(name)(size='tiny', **OURS, **own)
   want = {**TRAINING, 'ctc_zero_infinity': True}
   want |= dict(final_dropout=0.21) if ctc else dict(num_negatives=9, feat_quantizer_dropout=0.14)
-  content = releases.get(f'{family}_hf').compose(model)['config.json']
+  content = conversion.get(f'{family}_hf').compose(model)['config.json']
   known = set(kind().to_dict())
   if 'mask_feature_min_masks' not in known:
     del want['mask_feature_min_masks']

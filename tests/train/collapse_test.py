@@ -10,6 +10,7 @@ import pytest
 
 from research.errors import InputError
 from research.train import build, optim
+from research.train.config import complete
 from research.train.health import Watch
 from research.train.state import init_state
 from research.train.step import make_train_step
@@ -29,7 +30,7 @@ def metrics_of(seed, diversity):
   """Metrics of every step of wav2vec 2.0's smallest experiment on tones, as the loop logs them."""
   config = load(ROOT / 'experiments/wav2vec2/librispeech_base.py').get_config('debug')
   config.objective.args.diversity = diversity
-  config = build.complete(config)
+  config = complete(config)
   optimizer = optim.make_optimizer({**config['optim'], 'lr': 1e-2}, optax.constant_schedule(1e-2))
   model = build.model(config)
   step = jax.jit(

@@ -8,6 +8,7 @@ import pytest
 from research.audio import decode, sources, units
 from research.errors import InputError
 from research.train import build, loop
+from research.train.config import complete
 from tests.experiments_test import ROOT, load
 
 ABOUT = dict(clusters=500, sample_rate=16_000, hop=320, window=400, fingerprint='x')
@@ -63,11 +64,11 @@ def test_a_run_has_units_beside_mixed_clips(tmp_path, monkeypatch):
 
 def test_noise_and_what_mixes_it_go_together():
   full = config('units')
-  build.complete(full)
+  complete(full)
   without = {**full, 'data': {**full['data'], 'noise': None}}
   with pytest.raises(InputError, match=r'there is no noise: set config\.data\.noise'):
-    build.complete(without)
+    complete(without)
   with pytest.raises(InputError, match='no augmentation mixes it in'):
-    build.complete({**full, 'augment': [dict(name='mix_utterances')]})
+    complete({**full, 'augment': [dict(name='mix_utterances')]})
   with pytest.raises(InputError, match="Did you mean 'noise_prob'"):
-    build.complete({**full, 'augment': [dict(name='mix_utterances', args=dict(noise_pro=1))]})
+    complete({**full, 'augment': [dict(name='mix_utterances', args=dict(noise_pro=1))]})

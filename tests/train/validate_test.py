@@ -9,6 +9,7 @@ import pytest
 from research.audio import sources
 from research.models.audio_mae import AudioMAE
 from research.train import build, loop, sharding, validate
+from research.train.config import complete
 from research.train.state import State
 from tests.experiments_test import ROOT, load
 
@@ -40,7 +41,7 @@ def test_pictures_know_what_the_predictions_are(tmp_path, monkeypatch, norm_pix)
 )
 def test_evaluations_have_as_many_clips_as_fit_of_the_longest(tmp_path, own, rows):
   config = load(ROOT / 'experiments/hubert/finetune_librispeech.py').get_config()
-  config = build.complete(config)
+  config = complete(config)
   mesh = sharding.make_mesh(config['mesh'])
   run = validate.Run(config, None, build.objective(config), mesh, tmp_path, None)
   assert validate._data(run, {'data': own})['batch_size'] == rows
@@ -65,7 +66,7 @@ def test_losses_are_weighted_by_what_they_are_means_of(tmp_path, monkeypatch, ba
   config = load(ROOT / 'experiments/audio_mae/builtin_tiny.py').get_config('debug')
   where = dict(kind=['word', 'sentence'])
   config.data.update(where=where, seconds=None)
-  config = build.complete(config)
+  config = complete(config)
   mesh = sharding.make_mesh(config['mesh'])
   run = validate.Run(config, Counting(), squares, mesh, tmp_path, None)
   seen = []

@@ -4,17 +4,17 @@ import json
 
 import pytest
 
-from research.audio import claims
 from research.errors import InputError
-from research.train import build
+from research.jobs import locks
+from research.train.config import complete
 from research.train.workdir import make_workdir
-from tests.audio.claims_test import claim
 from tests.experiments_test import ROOT, load
+from tests.jobs.locks_test import claim
 
 
 def config(**settings):
   full = load(ROOT / 'experiments/audio_mae/builtin_tiny.py').get_config('debug').to_dict()
-  return build.complete({**full, **settings})
+  return complete({**full, **settings})
 
 
 def test_a_run_that_saved_nothing_has_no_config_to_keep(tmp_path):
@@ -44,8 +44,8 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
   def refuse(folder):
-    raise PermissionError(13, 'Permission denied', str(folder / claims.LOCK))
+    raise PermissionError(13, 'Permission denied', str(folder / locks.LOCK))
 
-  monkeypatch.setattr(claims, 'claim', refuse)
+  monkeypatch.setattr(locks, 'claim', refuse)
   with pytest.raises(InputError, match=r'Cannot use --workdir=.*run: Permission denied\.'):
     make_workdir(tmp_path / 'run', config())

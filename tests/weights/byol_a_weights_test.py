@@ -9,7 +9,7 @@ from launch.convert import parse_args
 from research.errors import InputError
 from research.features import views
 from research.models.byol_a import ByolA
-from research.weights import releases
+from research.weights import conversion
 from tests.models.byol_a_test import SMALL, clips, started
 
 
@@ -20,7 +20,7 @@ def test_a_pretrained_model_becomes_the_official_encoder():
   for _ in range(2):
     state, _ = step(state, batch)
   model, variables = ByolA(**SMALL), {'params': state.params, **state.variables}
-  arrays, files, left = releases.revert_files('byol_a', model, variables)
+  arrays, files, left = conversion.revert_files('byol_a', model, variables)
   assert not files
   assert {key.partition('.')[0] for key in arrays} == {'features', 'fc'}
   assert left.startswith('the heads of pre-training; the statistics of the input (mean ')
@@ -28,7 +28,7 @@ def test_a_pretrained_model_becomes_the_official_encoder():
   kept = variables['memory']['statistics']
   mean, std = float(kept['mean']), max(float(kept['square']) ** 0.5, views.EPS)
   assert f'mean {mean:.7g}, std {std:.7g}' in left
-  there, again = releases.convert(
+  there, again = conversion.convert(
     'byol_a', arrays, frontend=dict(mean=mean, std=std), size='v1_d512'
   )
   wanted = model.apply(variables, **batch, method='embed')[0]
@@ -36,7 +36,7 @@ def test_a_pretrained_model_becomes_the_official_encoder():
   np.testing.assert_allclose(found, wanted, atol=1e-5)
   assert np.abs(wanted).max() > 0.1
 
-  back, _, left = releases.revert_files('byol_a', there, again)
+  back, _, left = conversion.revert_files('byol_a', there, again)
   assert left.startswith('the statistics of the input')
   for key, array in arrays.items():
     np.testing.assert_array_equal(back[key], array)
@@ -46,7 +46,7 @@ def test_another_model_has_no_such_layout():
   with pytest.raises(InputError, match='Toy is not BYOL-A'):
     from tests.evals.toy import Toy
 
-    releases.revert_files('byol_a', Toy(), {})
+    conversion.revert_files('byol_a', Toy(), {})
 
 
 def test_arguments_that_look_like_json_have_to_be_json():

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from research import models
 from research.errors import InputError
-from research.weights import Pretrained, load, model_args, releases, save
+from research.weights import Pretrained, conversion, load, model_args, save
 from research.weights.write import write_release
 from tests.launch import runner
 from tests.weights.toy import check_identical, filled
@@ -67,7 +67,7 @@ def settings(model):
 
 
 def check_there_and_back(release, made, path):
-  arrays, files, left = releases.revert_files(release, made.model, made.variables, path.suffix)
+  arrays, files, left = conversion.revert_files(release, made.model, made.variables, path.suffix)
   # unilm's loader of checkpoints takes the encoder alone.
   alone = path.suffix == '.pt' and type(made.model) is models.get('wavlm')
   assert left == ('the heads of pre-training' if alone else '')
@@ -78,7 +78,7 @@ def check_there_and_back(release, made, path):
   if alone:
     own, found = ({k: d[k] for k in own.keys() & found.keys()} for d in (own, found))
   assert found == own
-  check_identical(releases.revert(release, back.model, back.variables), arrays)
+  check_identical(conversion.revert(release, back.model, back.variables), arrays)
   return file
 
 
@@ -91,7 +91,7 @@ def test_nothing_is_lost(tmp_path, kind, norms):
 def test_sections_are_those_of_the_original_code():
   def cfg(kind):
     release, made = unusual(kind)
-    return releases.get(release).compose(made.model)
+    return conversion.get(release).compose(made.model)
 
   letters = cfg('hubert with letters')
   assert letters['cfg']['model']['_name'] == 'hubert_ctc'
@@ -135,7 +135,7 @@ def test_sections_are_those_of_the_original_code():
 )
 def test_what_the_original_code_has_no_setting_for_is_said(change, says):
   model = models.get('hubert_ctc')(**{**SIZES, **change})
-  _, _, left = releases.revert_files('hubert', model, filled(model))
+  _, _, left = conversion.revert_files('hubert', model, filled(model))
   assert left and re.search(says, left)
 
 
@@ -177,7 +177,7 @@ def test_torch_is_asked_for_by_name(tmp_path, monkeypatch):
     importlib.util, 'find_spec', lambda name, *args: None if name == 'torch' else find(name, *args)
   )
   release, made = unusual('hubert')
-  arrays, files, _ = releases.revert_files(release, made.model, made.variables)
+  arrays, files, _ = conversion.revert_files(release, made.model, made.variables)
   with pytest.raises(InputError, match=r'torch is not installed: .*\.safetensors'):
     write_release(tmp_path / 'a.pt', release, arrays, files)
   assert not (tmp_path / 'a.pt').exists()

@@ -8,8 +8,8 @@ from safetensors.numpy import save_file
 
 from research import models
 from research.errors import InputError
-from research.models.layers import unstack_blocks
-from research.weights import convert, load, releases, revert, tables
+from research.nn.layers import unstack_blocks
+from research.weights import conversion, convert, load, revert, tables
 from tests.weights.toy import check_identical, filled
 from tests.weights.wav2vec2_toy import LAYERED, SIZES
 
@@ -44,9 +44,9 @@ def test_there_and_back(family, names, layered, kind):
     with pytest.raises(InputError, match=r'transformers has no .* take the encoder alone'):
       revert(release, made, variables)
     # What transformers has a model for is the encoder.
-    arrays, files, left = releases.revert_files(release, made, variables)
+    arrays, files, left = conversion.revert_files(release, made, variables)
     assert left == 'the heads of pre-training' and files['config.json']['model_type'] == family
-    model, back = releases.convert_files(release, arrays, files, {})
+    model, back = conversion.convert_files(release, arrays, files, {})
     assert type(model) is models.get(f'{family}_ctc') and not model.vocabulary
     assert model.frontend.normalise == made.frontend.normalise
     own = tables.flatten(unstack_blocks(variables))
@@ -76,7 +76,7 @@ def test_the_configuration_of_a_checkpoint_counts(family):
   cfg |= dict(encoder_layers=2, encoder_embed_dim=16, final_dim=12, mask_prob=0.65)
   if family == 'wavlm':
     cfg |= dict(relative_position_embedding=True, num_buckets=8, max_distance=30, gru_rel_pos=True)
-  model, _ = releases.convert_files(family, arrays, {'cfg': cfg}, {})
+  model, _ = conversion.convert_files(family, arrays, {'cfg': cfg}, {})
   assert (model.heads, model.pre_norm, model.frontend.normalise) == (2, True, True)
   assert (model.label_rate, model.mask_prob, model.codes, model.specials) == (100.0, 0.65, 5, 4)
   if family == 'wavlm':
@@ -94,10 +94,10 @@ def test_the_configuration_of_a_checkpoint_counts(family):
   }.items():  # fmt: skip
     given = dict(heads=2) if change == 'heads' else {}
     with pytest.raises(InputError, match=says[1]):
-      releases.convert_files(family, arrays, {'cfg': {**cfg, **says[0]}}, given)
+      conversion.convert_files(family, arrays, {'cfg': {**cfg, **says[0]}}, given)
   with pytest.raises(InputError, match='normalise=False'):
     args = dict(frontend={'normalise': False})
-    releases.convert_files(family, arrays, {'cfg': cfg}, args)
+    conversion.convert_files(family, arrays, {'cfg': cfg}, args)
 
 
 def test_hubert_is_no_wavlm(tmp_path):
@@ -141,7 +141,7 @@ def test_sets_of_units_that_do_not_fit_the_vectors():
 def test_arrays_say_whether_convolutions_of_hubert_have_biases(tmp_path, has):
   """Folders of HuBERT large declare some that are not there."""
   _, made = make('hubert', 'encoder', **{**LAYERED, 'conv_bias': has})
-  arrays, files, _ = releases.revert_files('hubert_hf', made, filled(made))
+  arrays, files, _ = conversion.revert_files('hubert_hf', made, filled(made))
   files['config.json']['conv_bias'] = not has
   save_file(arrays, tmp_path / 'model.safetensors')
   for name, content in files.items():

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from research.audio.text import LETTERS
 from research.errors import InputError
 from research.features.waveform import Waveform
+from research.text.characters import LETTERS
 from research.weights import convert, load, revert
 from tests.weights.toy import check_identical, same
 from tests.weights.wav2vec2_toy import CTC, ENCODER, LAYERED, OTHER, PRETRAINING, SYMBOLS, original

@@ -10,11 +10,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from research import models
-from research.audio.text import LETTERS
 from research.errors import InputError
 from research.features.waveform import Waveform
 from research.models.wav2vec2 import Wav2Vec2, Wav2Vec2CTC
-from research.weights import convert, load, releases, revert, save
+from research.text.characters import LETTERS
+from research.weights import conversion, convert, load, revert, save
 from tests.launch import runner
 from tests.weights.toy import check_identical, filled, same
 from tests.weights.wav2vec2_toy import (
@@ -281,7 +281,7 @@ TRAINED = dict(
 
 
 def from_cfg(arrays, cfg, **args):
-  return releases.convert_files('wav2vec2', arrays, {'cfg': cfg}, args)[0]
+  return conversion.convert_files('wav2vec2', arrays, {'cfg': cfg}, args)[0]
 
 
 def quantised():

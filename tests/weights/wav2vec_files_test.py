@@ -4,8 +4,8 @@ import pytest
 
 from research import models
 from research.errors import InputError
-from research.weights import Pretrained, releases
-from research.weights.wav2vec import describe
+from research.weights import Pretrained, conversion
+from research.weights.releases.wav2vec import describe
 from tests.weights.fairseq_files_test import check_there_and_back
 from tests.weights.toy import filled
 
@@ -38,7 +38,7 @@ def test_nothing_is_lost(tmp_path, kind):
 
 def test_the_section_is_that_of_the_original_code():
   model = unusual('k-means')[1].model
-  cfg = releases.get('vq_wav2vec').compose(model)['cfg']
+  cfg = conversion.get('vq_wav2vec').compose(model)['cfg']
   section = cfg['model']
   assert section['_name'] == 'wav2vec' and cfg['task']['_name'] == 'audio_pretraining'
   frames = '[(12, 10, 5), (12, 8, 4), (12, 4, 2), (12, 4, 2), (12, 4, 2), (12, 1, 1)]'
@@ -46,7 +46,7 @@ def test_the_section_is_that_of_the_original_code():
   assert section['conv_aggregator_layers'] == '[(12, 3, 1), (12, 2, 1)]'
   # fairseq's offset is a text.
   assert section['offset'] == '2' and describe({'cfg': cfg}).facts['offset'].value == 2
-  auto = releases.get('wav2vec').compose(models.get('wav2vec')(size='base'))['cfg']
+  auto = conversion.get('wav2vec').compose(models.get('wav2vec')(size='base'))['cfg']
   assert auto['model']['offset'] == 'auto' and 'offset' not in describe({'cfg': auto}).facts
 
 

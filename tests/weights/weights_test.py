@@ -15,10 +15,10 @@ from launch.convert import parse_args
 from research import models
 from research.errors import InputError
 from research.models.audio_mae import AudioMAE
-from research.models.audio_mae_classifier import AudioMAEClassifier
-from research.models.layers import stack_blocks
+from research.models.heads.classify import AudioMAEClassifier
 from research.models.wav2vec2 import Wav2Vec2CTC
-from research.weights import Pretrained, convert, load, releases, revert, save, tables
+from research.nn.layers import stack_blocks
+from research.weights import Pretrained, conversion, convert, load, revert, save, tables
 from tests.weights.toy import filled, same
 
 SIZES = dict(size='tiny', width=32, depth=2, heads=2, frames=64)
@@ -241,19 +241,19 @@ def test_pretraining_weights_there_and_back(args):
 
 def test_what_official_arrays_do_not_show_is_said_and_can_be_given_back():
   usual = AudioMAE(**SIZES, **DECODER)
-  assert releases.revert_files('audio_mae', usual, filled(usual))[2] == ''
+  assert conversion.revert_files('audio_mae', usual, filled(usual))[2] == ''
   unlike = dict(padding='masked', positions='time_frequency', frontend=dict(mean=-3.0))
   model = AudioMAE(**SIZES, **DECODER, **unlike)
-  arrays, _, left = releases.revert_files('audio_mae', model, filled(model))
+  arrays, _, left = conversion.revert_files('audio_mae', model, filled(model))
   assert left.startswith('padding, positions, frontend (on the way back: ')
   flags = shlex.split(left[left.index('--args') : -1])
   args = parse_args([flag.removeprefix('--args=') for flag in flags])
   assert args == unlike
   found, _ = convert('audio_mae', arrays, heads=2, **args)
-  assert releases.revert_files('audio_mae', found, filled(found))[2] == left
+  assert conversion.revert_files('audio_mae', found, filled(found))[2] == left
   for name in ('log_mel', 'whisper'):
     other = AudioMAE(**SIZES, **DECODER, frontend=dict(name=name))
-    assert name in releases.revert_files('audio_mae', other, filled(other))[2]
+    assert name in conversion.revert_files('audio_mae', other, filled(other))[2]
 
 
 @pytest.mark.parametrize('release', ['audio_mae', 'timm_vit'])

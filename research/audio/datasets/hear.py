@@ -9,8 +9,9 @@ import json
 import pathlib
 from typing import Any
 
-from research.audio.clips import Source, Value
+from research.audio.clips import Source
 from research.audio.datasets.tables import need, read_rows, source
+from research.audio.example import Value
 from research.errors import InputError
 
 METADATA = 'task_metadata.json'

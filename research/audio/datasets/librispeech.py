@@ -4,7 +4,8 @@ import json
 import os
 import pathlib
 
-from research.audio.clips import Files, Source, Table, Value
+from research.audio.clips import Files, Source, Table
+from research.audio.example import Value
 from research.audio.folder import find_audio
 from research.errors import InputError
 

@@ -3,8 +3,9 @@
 import pathlib
 import re
 
-from research.audio.clips import Source, Value
+from research.audio.clips import Source
 from research.audio.datasets.tables import need, read_rows, source
+from research.audio.example import Value
 from research.audio.folder import find_audio
 from research.errors import InputError
 

@@ -4,8 +4,9 @@ import dataclasses
 import hashlib
 import pathlib
 
-from research.audio.clips import Example, Files, Source, Table, Value
+from research.audio.clips import Files, Source, Table
 from research.audio.decode import duration
+from research.audio.example import Example, Value
 from research.audio.folder import find_audio
 from research.errors import InputError
 

@@ -4,7 +4,8 @@ import csv
 import pathlib
 from collections.abc import Iterable
 
-from research.audio.clips import Files, Source, Table, Value
+from research.audio.clips import Files, Source, Table
+from research.audio.example import Value
 from research.audio.folder import Inside
 from research.errors import InputError
 

@@ -1,0 +1,297 @@
+"""Prepared TensorFlow Datasets, read without TensorFlow.
+
+Only data sets prepared in the `array_record` format can be read so. TFDS's `Audio` feature needs
+TensorFlow even to be described, so it is read as the tensor that it is stored as. Preparing
+(download and conversion) does need TensorFlow: `python -m launch.prepare_data --source=tfds:NAME
+--out=…` does it once.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from research.audio.clips import Source, Table
+from research.audio.decode import AudioError
+from research.audio.example import Value
+from research.errors import InputError
+from research.jobs.cache import cache_folder
+
+INSTALL = "pip install 'oido[tfds]'"
+
+
+def tfds(
+  name: str = '',
+  data_dir: str | None = None,
+  path: str | None = None,
+  config: str | None = None,
+  audio: str | None = None,
+) -> Source:
+  """The clips of a prepared data set: all its splits, told apart by the column `split`.
+
+  All other features that are text, classes or numbers become columns. All records are read once for
+  that, and the columns kept on disk; convert the data with `launch/prepare_data.py` to read them
+  fast.
+
+  Args:
+    name: e.g. 'speech_commands', or 'librispeech/default' with a config.
+    data_dir: where TFDS keeps prepared data; $TFDS_DATA_DIR or ~/tensorflow_datasets by default.
+    path: the folder of one prepared version, instead of `name`.
+    config: the builder config, if not part of `name`.
+    audio: the feature that holds the audio; None takes the one that is audio.
+
+  Raises:
+    InputError: it is not prepared, or prepared in a format that needs TensorFlow.
+  """
+  folder = pathlib.Path(path) if path else find(name, data_dir, config)
+  info = _json(folder / 'dataset_info.json')
+  if info.get('fileFormat') not in ('array_record', 'ARRAY_RECORD'):
+    raise InputError(
+      f'{folder} is prepared as {info.get("fileFormat", "tfrecord")}, which only TensorFlow reads; '
+      f'prepare it again: `python -m launch.prepare_data --source=tfds:{name or info["name"]} …`.'
+    )
+  records = TfdsRecords(str(folder), audio)
+  rows = _kept(folder, records)
+  table = Table(
+    name=f'tfds:{info.get("name", name)}',
+    ids=[row['id'] for row in rows],
+    columns={n: [row['columns'].get(n, '') for row in rows] for n in _names(rows)},
+    locate=records,
+    label_sets=records.classes,
+    seconds=np.array([row['seconds'] for row in rows]),
+  )
+  return Source(table)
+
+
+def find(name: str, data_dir: str | None, config: str | None) -> pathlib.Path:
+  """The folder of the newest prepared version of a data set."""
+  base = data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
+  root = pathlib.Path(os.path.expanduser(base)) / name
+  root = root / config if config else root
+  found = [p.parent for p in sorted(root.glob('*/features.json'))]
+  found += [p.parent for p in sorted(root.glob('*/*/features.json'))]
+  if not name or not found:
+    raise InputError(
+      f'No prepared TFDS data set in {root}: prepare it with `python -m launch.prepare_data '
+      f'--source=tfds:{name or "NAME"} --out=…` (needs {INSTALL}), or give data_dir=.'
+    )
+  configs = {p.parent for p in found}
+  if len(configs) > 1:
+    names = ', '.join(sorted(str(p.relative_to(root)) for p in configs))
+    raise InputError(f'{root} holds several configs ({names}); name one with config=.')
+  return max(found, key=lambda p: _version(p.name))
+
+
+def prepare(name: str, data_dir: str | None = None) -> None:
+  """Downloads a TFDS data set and converts it to array_record, unless that was done.
+
+  Raises:
+    InputError: TensorFlow is not installed, or TFDS does not know the name.
+  """
+  try:
+    find(name, data_dir, None)
+    return
+  except InputError:
+    pass  # Not prepared: that is what follows.
+  try:
+    import tensorflow  # noqa: F401
+    import tensorflow_datasets as tfds_module
+  except ImportError:
+    raise InputError(
+      f'Preparing the TFDS data set {name!r} needs TensorFlow, which is not installed: {INSTALL}. '
+      'Data that are prepared already (in array_record) are read without it.'
+    ) from None
+  try:
+    builder = tfds_module.builder(name, data_dir=data_dir, file_format='array_record')
+  except tfds_module.core.DatasetNotFoundError:
+    raise InputError(f'TFDS knows no data set {name!r}.') from None
+  builder.download_and_prepare()
+
+
+def retype(feature: Mapping[str, Any]) -> dict[str, Any]:
+  """A features.json with every Audio described as the Tensor that it is stored as."""
+  feature = {k: retype(v) if isinstance(v, Mapping) else v for k, v in feature.items()}
+  if str(feature.get('pythonClassName', '')).endswith('audio_feature.Audio'):
+    audio = feature.pop('audio', {})
+    feature['pythonClassName'] = 'tensorflow_datasets.core.features.tensor_feature.Tensor'
+    if str(audio.get('lazyDecode', '')).lower() == 'true':
+      feature['pythonClassName'] = 'tensorflow_datasets.core.features.text_feature.Text'
+      feature['text'] = {}
+    else:
+      feature['tensor'] = {k: audio[k] for k in ('shape', 'dtype') if k in audio}
+      feature['tensor']['encoding'] = str(audio.get('encoding') or 'none').lower()
+  return feature
+
+
+def _kept(folder: pathlib.Path, records: 'TfdsRecords') -> list[dict[str, Any]]:
+  """The scanned rows, from the cache if the same preparation was scanned before."""
+  stat = (folder / 'dataset_info.json').stat()
+  key = repr((str(folder.resolve()), records.audio, stat.st_size, stat.st_mtime_ns))
+  path = cache_folder() / f'tfds-{hashlib.sha256(key.encode()).hexdigest()[:24]}.json'
+  if path.is_file():
+    return json.loads(path.read_text())
+  rows = records.scan()
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f'.{os.getpid()}.tmp')
+    temporary.write_text(json.dumps(rows))
+    temporary.replace(path)
+  except OSError:  # A cache that cannot be written costs time later, nothing else.
+    pass
+  return rows
+
+
+class TfdsRecords:
+  """Locates row i of a prepared TFDS data set; safe in threads, opened anew in processes."""
+
+  def __init__(self, folder: str, audio: str | None):
+    self.folder = folder
+    self._lock = threading.Lock()
+    self._opened: dict[str, Any] | None = None
+    described = _json(pathlib.Path(folder) / 'features.json')
+    features = described.get('featuresDict', {}).get('features', {})
+    self.audio = audio or _audio_feature(folder, features)
+    if self.audio not in features:
+      raise InputError(
+        f'{folder} has no feature {audio!r} (it has: {", ".join(features)}); name it with audio=.'
+      )
+    held = features[self.audio].get('audio', {})
+    self.sample_rate = int(held.get('sampleRate', 0) or _known_rate(pathlib.Path(folder)))
+    self.classes = {n: v for n in features if (v := _class_names(folder, n)) is not None}
+    splits = _json(pathlib.Path(folder) / 'dataset_info.json')['splits']
+    self.splits = [(s['name'], sum(int(n) for n in s['shardLengths'])) for s in splits]
+    self._starts = np.cumsum([0] + [n for _, n in self.splits])
+
+  def __getstate__(self):
+    return {k: v for k, v in self.__dict__.items() if k not in ('_lock', '_opened')}
+
+  def __setstate__(self, state):
+    self.__dict__.update(state, _lock=threading.Lock(), _opened=None)
+
+  def __call__(self, row: int) -> dict[str, Any]:
+    return self._audio(self.example(row)[self.audio])
+
+  def example(self, row: int) -> dict[str, Any]:
+    """All features of row `row`, decoded by TFDS."""
+    split = int(np.searchsorted(self._starts, row, side='right')) - 1
+    try:
+      return self._source(self.splits[split][0])[row - int(self._starts[split])]
+    except (ValueError, IndexError, RuntimeError, OSError) as error:
+      raise AudioError(f'{self.folder}#{row}', f'The record cannot be read ({error}).') from None
+
+  def scan(self) -> list[dict[str, Any]]:
+    """id, columns and seconds of every row."""
+    rows = []
+    for s, (split, count) in enumerate(self.splits):
+      for i in range(count):
+        example = self.example(int(self._starts[s]) + i)
+        audio = self._audio(example.pop(self.audio))
+        columns = {n: v for n, f in example.items() if (v := self._column(n, f)) is not None}
+        seconds = len(audio['array']) / audio['sample_rate'] if 'array' in audio else np.nan
+        row = {'id': f'{split}/{i:08d}', 'columns': {'split': split, **columns}}
+        rows.append(row | {'seconds': seconds})
+    return rows
+
+  def _audio(self, value: Any) -> dict[str, Any]:
+    if isinstance(value, bytes | np.bytes_):
+      return {'data': bytes(value)}
+    array = np.asarray(value)
+    if array.dtype in (np.int64, np.int32):  # PCM of 16 bits in a wider type.
+      if len(array) and np.abs(array).max() > 32768:
+        raise AudioError(self.folder, 'Its PCM has more than 16 bits.')
+      array = array.astype(np.int16)
+    return {'array': array, 'sample_rate': self.sample_rate}
+
+  def _column(self, name: str, value: Any) -> Value | None:
+    if isinstance(value, bytes):
+      return value.decode('utf-8', 'replace')
+    array = np.asarray(value)
+    names = self.classes.get(name)
+    if array.ndim == 0 and array.dtype.kind in 'iub':
+      return names[int(array)] if names and int(array) >= 0 else str(array.item())
+    if array.ndim == 0 and array.dtype.kind in 'fUS':
+      return str(array.item())
+    if array.ndim == 1 and names and array.dtype.kind in 'iu':
+      return [names[int(i)] for i in array]
+    return None
+
+  def _source(self, split: str):
+    """TFDS's own reader of a split, over a description without Audio."""
+    with self._lock:
+      if self._opened is None:
+        self._opened = _open(pathlib.Path(self.folder))
+      return self._opened[split]
+
+
+def _open(folder: pathlib.Path) -> dict[str, Any]:
+  try:
+    import tensorflow_datasets as tfds_module
+  except ImportError:
+    raise InputError(
+      f'Reading TFDS data needs `{INSTALL}` (without TensorFlow: tensorflow-datasets).'
+    ) from None
+  # TFDS describes a data set by the files of its folder: here links to them, but features.json.
+  temporary = tempfile.TemporaryDirectory(prefix='oido-tfds-')
+  view = pathlib.Path(temporary.name, *folder.resolve().parts[-3:])
+  view.mkdir(parents=True)
+  for file in folder.resolve().iterdir():
+    if file.name != 'features.json':
+      (view / file.name).symlink_to(file)
+  described = retype(_json(folder / 'features.json'))
+  (view / 'features.json').write_text(json.dumps(described))
+  opened = dict(tfds_module.builder_from_directory(view).as_data_source())
+  return opened | {'': temporary}  # The links go when the readers do.
+
+
+def _audio_feature(folder: str, features: Mapping[str, Any]) -> str:
+  """The one feature that is audio, or is called so."""
+  typed = [n for n, f in features.items() if str(f.get('pythonClassName', '')).endswith('.Audio')]
+  named = [n for n in ('audio', 'speech') if n in features]
+  found = typed or named[:1]
+  if len(found) != 1:
+    raise InputError(
+      f'{folder} has {len(found)} features of audio ({", ".join(found) or "none"}; all features: '
+      f'{", ".join(features)}); name one with audio=.'
+    )
+  return found[0]
+
+
+def _class_names(folder: str, feature: str) -> tuple[str, ...] | None:
+  path = pathlib.Path(folder) / f'{feature}.labels.txt'
+  return tuple(path.read_text(encoding='utf-8').split('\n')[:-1]) if path.is_file() else None
+
+
+def _known_rate(folder: pathlib.Path) -> int:
+  """The sample rate of old preparations, whose description lacks it."""
+  rates = {
+    'librispeech': 16000, 'speech_commands': 16000, 'voxceleb': 16000, 'nsynth': 16000,
+    'gtzan': 22050, 'crema_d': 16000, 'spoken_digit': 8000, 'gtzan_music_speech': 22050,
+    'libritts': 24000, 'ljspeech': 22050, 'vctk': 48000, 'savee': 44100, 'common_voice': 48000,
+  }  # fmt: skip
+  name = _json(folder / 'dataset_info.json').get('name', '')
+  if name not in rates:
+    raise InputError(f'{folder} does not say the sample rate of its audio; prepare it again.')
+  return rates[name]
+
+
+def _version(name: str) -> tuple[int, ...]:
+  return tuple(int(n) if n.isdecimal() else 0 for n in name.split('.'))
+
+
+def _names(rows: list[dict[str, Any]]) -> list[str]:
+  return list(dict.fromkeys(n for row in rows for n in row['columns']))
+
+
+def _json(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    return json.loads(path.read_text(encoding='utf-8'))
+  except OSError:
+    raise InputError(f'{path} is missing: its folder is no prepared TFDS data set.') from None
+  except ValueError:
+    raise InputError(f'{path} is not JSON; prepare the data set again.') from None

@@ -1,0 +1,50 @@
+"""What several processes do together: agree on a flag, share bytes, hold one global array."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+
+def agree(flag: bool) -> bool:
+  """What the first process says, on every process: their disks may differ."""
+  return bool(broadcast(b'1' if flag else b''))
+
+
+def broadcast(data: bytes) -> bytes:
+  """The first process's bytes, on every process."""
+  if jax.process_count() == 1:
+    return data
+  from jax.experimental import multihost_utils
+
+  length = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
+  sent = np.zeros(length, np.uint8)
+  if not jax.process_index():
+    sent[:] = np.frombuffer(data, np.uint8)
+  return np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes() if length else b''
+
+
+class Devices:
+  """All devices of all processes."""
+
+  def __init__(self):
+    mesh = Mesh(np.array(jax.devices()), ('data',))
+    self.rows = NamedSharding(mesh, PartitionSpec('data'))
+    self.whole = NamedSharding(mesh, PartitionSpec())
+    self.count = mesh.size
+    self.one_cpu = mesh.size == 1 and jax.default_backend() == 'cpu'
+
+  def put_rows(self, local: np.ndarray) -> Array:
+    """A global array of which this process has some rows."""
+    return jax.make_array_from_process_local_data(self.rows, local)
+
+  def share(self, value: np.ndarray) -> Array:
+    """Rows shared out of an array that every process has."""
+    return jax.make_array_from_callback(value.shape, self.rows, lambda index: value[index])
+
+  def put_whole(self, value: Any) -> Array:
+    """The same array on every device."""
+    value = np.asarray(value)
+    return jax.make_array_from_callback(value.shape, self.whole, lambda index: value[index])

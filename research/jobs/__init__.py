@@ -1,0 +1,1 @@
+"""Work over many files that can be killed and goes on."""

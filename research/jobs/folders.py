@@ -1,0 +1,137 @@
+"""A long job that writes one file: killed, the same command goes on with the parts it has."""
+
+import contextlib
+import fcntl
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from research.errors import InputError
+from research.jobs import locks
+
+
+def writable(out: str | os.PathLike, suffixes: Sequence[str], overwrite: bool) -> Path:
+  """The path of the file to be written.
+
+  Raises:
+    InputError: its ending is not one of `suffixes`, it is a folder, or it exists.
+  """
+  out = Path(out)
+  if out.suffix not in suffixes:
+    known = f'{", ".join(suffixes[:-1])} or {suffixes[-1]}'
+    raise InputError(f'--out={out}: the file has to end in {known}.')
+  if out.is_dir():
+    raise InputError(f'{out} is a folder; a file to write was expected.')
+  if out.exists() and not overwrite:
+    raise InputError(f'{out} is there already: give another --out, or --overwrite.')
+  return out
+
+
+def folder(path: str | os.PathLike, flag: str) -> Path:
+  """The folder of that flag, made and tried out.
+
+  Raises:
+    InputError: it is a file, or cannot be written to.
+  """
+  made = Path(path)
+  trial = made / f'.{os.getpid()}.trial'
+  try:
+    made.mkdir(parents=True, exist_ok=True)
+    trial.touch()
+    trial.unlink()
+  except OSError as error:
+    raise InputError(
+      f'--{flag}={path} is no folder that can be written to: {error.strerror}.'
+    ) from None
+  return made
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+  """The folder, made, for one process at a time; others wait. It ends with the process.
+
+  Raises:
+    InputError: it cannot be written to.
+  """
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    file = open(path / locks.LOCK, 'w')  # noqa: SIM115
+  except OSError as error:
+    raise InputError(f'{path} cannot be written to: {error.strerror}.') from None
+  with file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+      logging.warning(
+        '%s is on a disk without locks (%s): no two runs may use it at once.', path, error
+      )
+    yield
+
+
+def parts_folder(out: Path) -> Path:
+  """Where the parts of an unfinished file lie."""
+  return out.with_name(f'{out.name}.parts')
+
+
+def read_arrays(file: Any, name: str = '') -> dict[str, Any]:
+  """The arrays of an .npz that a job has written; `name` where `file` is no path.
+
+  Raises:
+    InputError: it is damaged.
+  """
+  try:
+    with np.load(file, allow_pickle=False) as arrays:
+      return {key: arrays[key] for key in arrays.files}
+  except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    raise InputError(
+      f'{name or file} is damaged ({error}): delete it, and what it held is computed again.'
+    ) from None
+
+
+def begin(
+  folder: Path, settings: Mapping[str, Any], what: str = 'an unfinished job with another'
+) -> None:
+  """Begins the job of a folder, or goes on with it; `what` is said of the job of another.
+
+  Raises:
+    InputError: the folder holds a job with other settings, or another process is at it.
+  """
+  settings = json.loads(json.dumps(settings))
+  locks.claim(folder)
+  file = folder / 'job.json'
+  if not file.exists():
+    replace_text(file, json.dumps(settings))
+  try:
+    found = json.loads(file.read_text(encoding='utf-8'))
+  except ValueError as error:
+    raise InputError(
+      f'{file} is damaged ({error}): delete {folder}, and what it held is computed again.'
+    ) from None
+  different = [
+    f'{k} ({_short(found.get(k))} -> {_short(settings.get(k))})'
+    for k in {**found, **settings}
+    if found.get(k) != settings.get(k)
+  ]
+  if different:
+    raise InputError(
+      f'{folder} holds {what} {", ".join(different[:4])}: give another --out, or delete that '
+      'folder.'
+    )
+
+
+def _short(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= 60 else f'{text[:57]}...'
+
+
+def replace_text(path: Path, text: str) -> None:
+  """Writes a file that is there whole or not at all."""
+  partial = path.with_name(f'{path.name}.partial')
+  partial.write_text(text, encoding='utf-8', errors='surrogateescape')
+  os.replace(partial, path)

@@ -1,0 +1,1 @@
+"""Heads that are put on any encoder."""

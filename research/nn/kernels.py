@@ -1,0 +1,166 @@
+"""Hand-written derivatives and other answers to a compiler, for blocks that can be read without.
+
+The functions are the plain ones of their names; how they are computed, forward and backward, was
+chosen by measurement.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from research.nn import products
+
+Dtype = Any
+
+
+@jax.custom_jvp
+def gelu(x: Float[Array, '*axes']) -> Float[Array, '*axes']:
+  """Exact (erf) GELU, computed in float32; its derivative keeps only x for the backward pass."""
+  y = x.astype(jnp.float32)
+  return (y * _normal_cdf(y)).astype(x.dtype)
+
+
+def _normal_cdf(x):
+  return 0.5 + 0.5 * jax.lax.erf(x * np.float32(np.sqrt(0.5)))
+
+
+@gelu.defjvp
+def _gelu_jvp(primals, tangents):
+  (x,), (t,) = primals, tangents
+  y = x.astype(jnp.float32)
+  cdf = _normal_cdf(y)
+  density = jnp.exp(-0.5 * y * y) * np.float32(1 / np.sqrt(2 * np.pi))
+  return (y * cdf).astype(x.dtype), (t.astype(jnp.float32) * (cdf + y * density)).astype(x.dtype)
+
+
+def settled(x: Array) -> Array:
+  """x, computed once on CPUs, and so its gradient.
+
+  XLA's CPU compiler copies sums and products into every operation that uses them: along a row of
+  layers each would derive the gradients of all later layers anew. It keeps this barrier in programs
+  compiled with `hardware.compiler_options()`.
+  """
+  return jax.lax.platform_dependent(x, cpu=jax.lax.optimization_barrier, default=lambda x: x)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def layer_norm(
+  x: Float[Array, '*batch d'],
+  scale: Float[Array, ' d'],
+  bias: Float[Array, ' d'],
+  epsilon: float,
+  dtype: Dtype,
+) -> Float[Array, '*batch d']:
+  """The last axis to zero mean and unit variance, scaled and shifted, computed in float32.
+
+  In the derivative every sum is a product with ones on CPUs: XLA's library sums over rows five to
+  ten times slower there.
+  """
+  return _layer_norm(x, scale, bias, epsilon, dtype)[0]
+
+
+def _layer_norm(x, scale, bias, epsilon, dtype):
+  y = x.astype(jnp.float32)
+  mean = y.mean(-1, keepdims=True)
+  y = y - mean
+  inverse = jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + epsilon)
+  return (y * inverse * scale + bias).astype(dtype), (x, mean, inverse, scale)
+
+
+def _layer_norm_backward(epsilon, dtype, kept, g):
+  del epsilon, dtype
+  x, mean, inverse, scale = kept
+  normed = (x.astype(jnp.float32) - mean) * inverse
+  g = settled(g.astype(jnp.float32))
+
+  # Elsewhere plain sums become part of what is around them.
+  def row_mean(y):
+    ones = jnp.full(y.shape[-1:], 1 / y.shape[-1], jnp.float32)
+    return jax.lax.platform_dependent(
+      y,
+      cpu=lambda y: jnp.einsum('...d,d->...', y, ones, precision='highest')[..., None],
+      default=lambda y: y.mean(-1, keepdims=True),
+    )
+
+  def total(y):
+    rows = y.reshape(-1, y.shape[-1])
+    ones = jnp.ones(rows.shape[:1], jnp.float32)
+    return jax.lax.platform_dependent(
+      rows,
+      cpu=lambda rows: jnp.einsum('nd,n->d', rows, ones, precision='highest'),
+      default=lambda rows: rows.sum(0),
+    )
+
+  scaled = g * scale
+  dx = settled(inverse * (scaled - row_mean(scaled) - normed * row_mean(scaled * normed)))
+  return dx.astype(x.dtype), total(g * normed), total(g)
+
+
+layer_norm.defvjp(_layer_norm, _layer_norm_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def contract(
+  x: Float[Array, '*batch_and_inputs'],
+  kernel: Float[Array, '*inputs_and_outputs'],
+  n: int,
+  dtype: Dtype,
+) -> Float[Array, '*batch_and_outputs']:
+  """Product over the last n axes of x and the first n of the kernel, in `dtype`.
+
+  The derivative is written out so that both its products are plain matrix products of all tokens at
+  once (XLA on CPUs otherwise transposes the activations in memory first), and so that the kernel's
+  gradient is summed and returned in the kernel's float32.
+  """
+  batch = x.shape[: x.ndim - n]
+  x = x.astype(dtype).reshape(-1, *x.shape[x.ndim - n :])
+  y = _product(x, kernel.astype(dtype), tuple(range(n)))
+  return y.reshape(*batch, *y.shape[1:])
+
+
+def _product(x, kernel, axes):
+  """Product over all axes of x but its first and over `axes`, the first or last, of the kernel."""
+
+  def grouped(x, kernel):
+    return jax.lax.dot_general(x, kernel, ((tuple(range(1, x.ndim)), axes), ((), ())))
+
+  def flat(x, kernel):
+    # XLA on CPUs copies a kernel with several axes to sum over into another order first.
+    kept = [n for i, n in enumerate(kernel.shape) if i not in axes]
+    x = x.reshape(len(x), -1)
+    side = 0 if axes[0] == 0 else 1
+    shape = (x.shape[1], math.prod(kept))
+    matrix = kernel.reshape(shape if side == 0 else shape[::-1])
+    return products.dot(x, matrix, side).astype(x.dtype).reshape(-1, *kept)
+
+  return jax.lax.platform_dependent(x, kernel, cpu=flat, default=grouped)
+
+
+def _contract_forward(x, kernel, n, dtype):
+  # A zero-sized array remembers the dtype that x came in.
+  return contract(x, kernel, n, dtype), (x.astype(dtype), kernel, jnp.zeros((0,), x.dtype))
+
+
+def _contract_backward(n, dtype, kept, g):
+  x, kernel, like = kept
+  outputs = kernel.ndim - n
+  flat = x.reshape(-1, *x.shape[x.ndim - n :])
+  g = g.astype(dtype).reshape(-1, *g.shape[g.ndim - outputs :])
+  dx = _product(g, kernel.astype(dtype), tuple(range(n, kernel.ndim)))
+  rows = (((0,), (0,)), ((), ()))
+  if dtype == kernel.dtype:
+    return dx.reshape(x.shape).astype(like.dtype), jax.lax.dot_general(flat, g, rows)
+
+  def half(flat, g):
+    return jax.lax.dot_general(flat, g, rows, preferred_element_type=kernel.dtype)
+
+  dkernel = jax.lax.platform_dependent(flat, g, cpu=products.dot_rows, default=half)
+  return dx.reshape(x.shape).astype(like.dtype), dkernel.astype(kernel.dtype)
+
+
+contract.defvjp(_contract_forward, _contract_backward)

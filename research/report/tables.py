@@ -1,0 +1,249 @@
+"""Score tables as Markdown and HTML from the same cells."""
+
+import dataclasses
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from research.report.charts import number
+from research.report.published import PROTOCOLS as PUBLISHED_NAMES
+
+KINDS = {'model': 0, 'published': 1, 'random': 2, 'logmel': 3}
+PROTOCOL_NAMES = {
+  'probe': 'Linear probe',
+  'evar': 'Linear probe as in EVAR',
+  'logistic': 'Linear probe at its optimum (logistic regression)',
+  'knn': 'Nearest neighbours',
+  'finetune': 'Fine-tuning',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """A table: the first column names its row; `best` holds the (row, column) cells to stress."""
+
+  title: str
+  header: Sequence[str]
+  rows: Sequence[Sequence[str]]
+  best: frozenset[tuple[int, int]] = frozenset()
+
+  def markdown(self) -> str:
+    """GitHub's table syntax under a heading."""
+    rule = ['---', *['---:'] * (len(self.header) - 1)]
+    lines = [f'### {self.title}', '', _line(self.header), _line(rule)]
+    for r, row in enumerate(self.rows):
+      lines.append(_line([f'**{c}**' if (r, i) in self.best else c for i, c in enumerate(row)]))
+    return '\n'.join(lines) + '\n'
+
+  def html(self) -> str:
+    """A table that scrolls sideways where it is too wide."""
+    head = ''.join(f'<th scope="col">{html.escape(c)}</th>' for c in self.header)
+    body = []
+    for r, row in enumerate(self.rows):
+      cells = [f'<th scope="row">{html.escape(row[0])}</th>']
+      for i, cell in enumerate(row[1:], start=1):
+        text = html.escape(cell)
+        cells.append(f'<td>{f"<b>{text}</b>" if (r, i) in self.best else text}</td>')
+      body.append(f'<tr>{"".join(cells)}</tr>')
+    return (
+      f'<h3>{html.escape(self.title)}</h3>\n<div class="scroll"><table>'
+      f'<thead><tr>{head}</tr></thead>\n<tbody>{"".join(body)}</tbody></table></div>'
+    )
+
+
+def _line(cells: Sequence[str]) -> str:
+  return '| ' + ' | '.join(c.replace('|', '\\|') for c in cells) + ' |'
+
+
+def score_text(row: Mapping[str, Any]) -> str:
+  """'87.3 ± 1.2' in percent, or plain for metrics that are no share."""
+  scale, digits = (1.0, 3) if row['metric'] == 'd_prime' else (100.0, 1)
+  text = f'{row["score"] * scale:.{digits}f}'
+  return text if row.get('ci') is None else f'{text} ± {row["ci"] * scale:.{digits}f}'
+
+
+# Which published figures stand beside which of ours.
+BESIDE = {'finetune': ('finetune',)}
+LINEAR = ('evar', 'hear')
+
+
+def comparison(
+  rows: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]] = ()
+) -> list[Table]:
+  """One table a protocol: systems down, tasks across, the best of each task stressed.
+
+  Published scores come last, labelled so, with what the system learned from; none is stressed.
+  """
+  tables = []
+  for protocol in dict.fromkeys(row['protocol'] for row in rows):
+    mine = [row for row in rows if row['protocol'] == protocol]
+    task_names = list(dict.fromkeys(row['task'] for row in mine))
+    systems = dict.fromkeys((KINDS.get(row['kind'], 9), row['system']) for row in mine)
+    cells = {(row['system'], row['task']): row for row in mine}
+    body, best = [], set()
+    order = [name for _, name in sorted(systems, key=lambda s: s[0])]
+    for name in order:
+      found = [cells.get((name, task)) for task in task_names]
+      body.append([name, *('' if row is None else score_text(row) for row in found)])
+    others = [p for p in published if p['protocol'] in BESIDE.get(protocol, LINEAR)]
+    for name in dict.fromkeys(p['system'] for p in others):
+      each = {p['task']: p for p in others if p['system'] == name}
+      about = next(iter(each.values()))
+      label = f'{name} (published: {PUBLISHED_NAMES[about["protocol"]]}; {about["supervision"]})'
+      cells_of = [f'{100 * each[t]["score"]:.1f}' if t in each else '' for t in task_names]
+      if any(cells_of):
+        body.append([label, *cells_of])
+    for column, task in enumerate(task_names, start=1):
+      scored = [cells[name, task]['score'] if (name, task) in cells else -1.0 for name in order]
+      best |= {(r, column) for r, s in enumerate(scored) if s == max(scored)}
+    metric = {row['task']: row['metric'] for row in mine}
+    header = ['', *(f'{task} ({metric[task].replace("_", " ")})' for task in task_names)]
+    tables.append(Table(PROTOCOL_NAMES.get(protocol, protocol), header, body, frozenset(best)))
+  return tables
+
+
+def sensitivity(rows: Sequence[Mapping[str, Any]]) -> Table | None:
+  """How much the settings matter: test scores over the grid that validation chose from; None where
+  no grid was scored on test."""
+  header = [
+    'task', 'system', 'protocol', 'settings', 'chosen', 'best of the grid', 'median', 'worst',
+    'lr a step off', 'wd a step off', 'penalty a step off', 'k a step off',
+  ]  # fmt: skip
+  body = []
+  for row in rows:
+    if (found := row.get('sensitivity')) is None:
+      continue
+    scale = 1.0 if row['metric'] == 'd_prime' else 100.0
+    off = found['step_off']
+    names = ('learning_rate', 'weight_decay', 'penalty', 'neighbours')
+    values = [found[k] for k in ('chosen', 'best', 'median', 'worst')] + [off.get(k) for k in names]
+    body.append(
+      [
+        row['task'],
+        row['system'],
+        row['protocol'],
+        str(found['settings']),
+        *('' if v is None else f'{scale * v:.1f}' for v in values),
+      ]
+    )
+  return Table('How much the settings matter (test scores)', header, body) if body else None
+
+
+def absent(reasons: Mapping[str, str]) -> Table | None:
+  """The tasks of a suite that were not scored, and why; None where all were."""
+  body = [[name, reason] for name, reason in reasons.items()]
+  return Table('Not scored', ['task', 'why, and what prepares it'], body) if body else None
+
+
+def details(rows: Sequence[Mapping[str, Any]]) -> Table:
+  """What each score was made of."""
+  header = [
+    'task', 'system', 'protocol', 'score', '95 % CI over', '± by clips', 'chosen', 'layer',
+    'pooling', 'clips', 'missing', 'split', 'split hash', 'weights', 'seconds',
+  ]  # fmt: skip
+  body = []
+  for row in rows:
+    weights = row['weights'] if isinstance(row['weights'], str) else ' '.join(row['weights'])
+    body.append(
+      [
+        row['task'],
+        row['system'],
+        row['protocol'],
+        score_text(row),
+        f'{_count(row)} {row["ci_over"]}' if row.get('ci') is not None else '',
+        f'{100 * row["accuracy_ci_clips"]:.1f}' if 'accuracy_ci_clips' in row else '',
+        _chosen(row),
+        _several(row['layers']),
+        row['pool'].replace('_', ' + '),
+        str(row['clips']),
+        str(row['clips_missing']),
+        row['split']['origin'],
+        row['split']['hash'],
+        weights[:12],
+        f'{row["wall_seconds"]:.1f} + {row["embed_seconds"]:.1f}',
+      ]
+    )
+  return Table('How each score was made', header, body)
+
+
+def _count(row: Mapping[str, Any]) -> int:
+  return len(row['values']) if row['ci_over'] in ('folds', 'inits') else len(row['values'][0])
+
+
+def _chosen(row: Mapping[str, Any]) -> str:
+  """Settings chosen on validation; several folds may have chosen differently."""
+  names = {
+    'learning_rate': 'lr', 'lr': 'lr', 'weight_decay': 'wd', 'penalty': 'penalty',
+    'neighbours': 'k', 'steps': 'steps',
+  }  # fmt: skip
+  parts = []
+  for key, short in names.items():
+    values = [number(c[key]) for c in row['chosen'] if key in c]
+    if values:
+      parts.append(f'{short} {_several(values)}')
+  return ', '.join(parts)
+
+
+def _several(values: Sequence[str]) -> str:
+  return '/'.join(dict.fromkeys(values))
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+  return ', '.join(names[:most]) + (' …' if len(names) > most else '')
+
+
+def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+  """What a reader has to know before comparing: splits of ours, missing clips, a grid too short.
+
+  What is true of several scores is said once, after all of their names.
+  """
+  found: dict[str, dict[str, None]] = {}
+
+  def say(of: str, what: str) -> None:
+    found.setdefault(what, {})[of] = None
+
+  for row in rows:
+    where = f'{row["task"]}, {row["system"]} ({row["protocol"]})'
+    if row['split']['origin'].startswith('ours'):
+      say(row['task'], f'the split is {row["split"]["origin"]}.')
+    if (statistics := row.get('statistics')) and row['kind'] == 'model':
+      say(
+        f'{row["task"]}, {row["system"]}',
+        f'normalised by the statistics of {statistics["clips"]:,} {statistics["of"]}.',
+      )
+    if (dropped := row.get('clips_dropped')) and not row.get('as_published'):
+      say(row['task'], f'{dropped:,} clips without a label or a part of the split are left out.')
+    for lack, what in (
+      ('untrained', 'tested without a training clip, and cannot be told'),
+      ('untested', 'without a test clip'),
+    ):
+      if classes := row.get('classes_unheard', {}).get(lack):
+        say(
+          row['task'], f'{len(classes)} of {len(row["classes"])} classes {what}: {_some(classes)}.'
+        )
+    lost = row.get('attrition', {})
+    if lost.get('absent'):
+      parts = ', '.join(f'{n:,} of {part}' for part, n in lost['absent'].items())
+      share = 100 * sum(lost['absent'].values()) / lost['listed']
+      say(
+        row['task'],
+        f'{parts} in the published lists have no audio file here ({share:.1f} % of all): scores on '
+        'what is left are not those on the whole.',
+      )
+    if (pinned := lost.get('pinned')) is not None:
+      say(
+        where,
+        f'on the pinned list {pinned["hash"]} of {pinned["clips"]:,} clips, '
+        f'{pinned["absent"] + row["clips_missing"]:,} of them absent here.',
+      )
+    if row['clips_missing']:
+      say(where, f'{row["clips_missing"]} of {row["clips"]} clips could not be used.')
+    edges = sorted({e for c in row['chosen'] for e in c.get('at_edge', ())})
+    if edges and row['kind'] == 'model':
+      names = ' and '.join(e.replace('_', ' ') for e in edges)
+      say(
+        where,
+        f'the {names} at the end of the grid won by over a point in a fold; a wider grid may score '
+        'higher.',
+      )
+  return [f'{"; ".join(of)}: {what}' for what, of in found.items()]

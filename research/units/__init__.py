@@ -1,0 +1,1 @@
+"""Discrete units: clustering, codebooks, labelling and their quality."""

@@ -1,0 +1,1 @@
+"""Key tables of published weights, one file a release."""

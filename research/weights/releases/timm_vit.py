@@ -1,0 +1,13 @@
+"""timm VisionTransformer weights over one-channel spectrograms (1024 x 128), classifier or
+features only.
+
+Class token and average pooling (`fc_norm`) or token pooling (`norm`), LayerNorm epsilon 1e-6, as
+huggingface.co/gaunernst/vit_base_patch16_1024_128.audiomae_as2m_ft_as20k. timm trains the position
+table; here it is a fixed buffer.
+"""
+
+from research.weights.releases.vit import infer, lacks, rules
+
+IGNORED: tuple[str, ...] = ()
+
+__all__ = ['IGNORED', 'infer', 'lacks', 'rules']

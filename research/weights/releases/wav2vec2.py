@@ -1,0 +1,58 @@
+"""wav2vec 2.0 under fairseq's names, see `speech`."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from research.errors import InputError
+from research.models.wav2vec2 import SIZES
+from research.weights.releases import fairseq_config, speech
+from research.weights.releases.fairseq_config import describe, lacks
+from research.weights.stated import Stated
+from research.weights.tables import Rule, linear
+
+__all__ = ['FAMILY', 'IGNORED', 'compose', 'describe', 'infer', 'lacks', 'rules']
+
+IGNORED: Sequence[str] = ()
+
+
+def head_rules(model: nn.Module) -> list[Rule]:
+  """The key table of quantiser and projections."""
+  quantizer = [
+    Rule('quantizer.vars', 'params/quantizer/codebook', 'codebook', heads='groups'),
+    *linear('quantizer.weight_proj', 'params/quantizer/logits'),
+  ]
+  return [
+    *(quantizer if model.quantise else []),
+    *linear('project_q', 'params/project_targets'),
+    *linear('final_proj', 'params/project_context'),
+  ]
+
+
+def head_args(
+  arrays: Mapping[str, np.ndarray], given: Mapping[str, Any], stated: Stated
+) -> dict[str, Any]:
+  """Arguments of quantiser and projections."""
+  found: dict[str, Any] = {'quantise': 'quantizer.vars' in arrays}
+  if 'final_proj.weight' in arrays:
+    found['final_width'] = arrays['final_proj.weight'].shape[0]
+  if found['quantise']:
+    # Groups do not show in the arrays; all published models have two.
+    said = stated.facts.get('groups')
+    groups = given.get('groups', said.value if said else 2)
+    _, rows, part = arrays['quantizer.vars'].shape
+    if not isinstance(groups, int) or groups < 1 or rows % groups:
+      raise InputError(f'The codebook has {rows} rows, which are not groups={groups!r} alike.')
+    found |= dict(codes=rows // groups, code_width=part * groups)
+  return found
+
+
+FAMILY = speech.Family(
+  'wav2vec 2.0', 'wav2vec2', SIZES, ('final_proj', 'project_q'), head_rules, head_args
+)
+compose = functools.partial(fairseq_config.compose, family=FAMILY.name)
+rules = functools.partial(speech.rules, family=FAMILY)
+infer = functools.partial(speech.infer, family=FAMILY)
