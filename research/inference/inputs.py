@@ -29,7 +29,7 @@ Audio = np.ndarray | str | os.PathLike
 class Embedder:
   """`embed` for what has a `model` (with `embed` and `frontend`) and `variables`."""
 
-  model: nn.Module
+  model: Any
   variables: dict[str, Any]
 
   def embed(
@@ -60,7 +60,7 @@ class Embedder:
       InputError: a clip is too short for one frame (with both numbers), not finite, not readable,
         or an array comes without its sample rate.
     """
-    pool = pool or pooling.usual(self.model)
+    pool = pool or self.model.EMBEDDING.pool
     if pool not in (*pooling.POOLS, 'none'):
       raise unknown('pool', pool, (*pooling.POOLS, 'none'))
     single, clips = self._clips(audio, sample_rate)
@@ -92,7 +92,7 @@ class Embedder:
       samples = at_rate(audio, sample_rate, frontend.sample_rate, where)
     if len(samples) < frontend.min_samples:
       raise InputError(f'{where} {too_short(len(samples), frontend)}.')
-    most = getattr(self.model, 'MAX_SECONDS', None)
+    most = self.model.EMBEDDING.max_seconds
     if most is not None and len(samples) > most * frontend.sample_rate:
       raise InputError(
         f'{where} has {len(samples) / frontend.sample_rate:.0f} s, more than the {most:.0f} s that '

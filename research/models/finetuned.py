@@ -235,6 +235,27 @@ def _built(get: Callable[[str], type], what: str, spec: Any, under: Mapping[str,
     raise InputError(f'{what} {spec["name"]}: {error}.') from error
 
 
+def encoder_of(model: Any) -> Any:
+  """The encoder of a model with a head, unbound; any other model itself."""
+  return model.upstream if isinstance(model, Finetuned) else model
+
+
+def encoder_place(model: Any) -> str:
+  """Where a config has the arguments of a model, or of the encoder of one with a head."""
+  return 'model.args.encoder.args' if isinstance(model, Finetuned) else 'model.args'
+
+
+def flat_arguments(model: Any) -> dict[str, Any]:
+  """Arguments of a model and of its parts in one dict, as `route` takes them."""
+  args = settings.arguments(model)
+  if not isinstance(model, Finetuned):
+    return args
+  parts = {name: dict((args.pop(name) or {}).get('args', {})) for name in Finetuned.PARTS}
+  both = set(parts['encoder']) & set(parts['head'])
+  head = {HEAD + k if k in both else k: v for k, v in parts['head'].items()}
+  return {**parts['encoder'], **head, **args}
+
+
 def route(args: Mapping[str, Any], flat: Mapping[str, Any]) -> dict[str, Any]:
   """Arguments of `Finetuned` with flat ones put in the place that has them.
 

@@ -61,7 +61,7 @@ def argument_names(cls: type) -> set[str]:
   return {f.name for f in dataclasses.fields(cls) if f.init and f.name not in LINEN}
 
 
-def arguments(module: nn.Module, defaults: bool = True) -> dict[str, Any]:
+def arguments(module: Any, defaults: bool = True) -> dict[str, Any]:
   """A module's arguments, JSON-able: all, or those that differ from its defaults; always the
   front-end, where it has one."""
   own = argument_names(type(module))

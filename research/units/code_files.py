@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from research.audio.bad_files import BadFiles
+from research.capabilities import EncodesToCodes
 from research.errors import InputError
 from research.inference.embedder import from_model
 from research.inference.embedding_files import TOO_SHORT
@@ -121,7 +122,7 @@ def write_codes(
 
 def demand_codes(model: Any) -> None:
   """Raises InputError where a model has no codes to write."""
-  if not hasattr(model, 'encode') or getattr(model, 'vq_type', '') == 'none':
+  if not isinstance(model, EncodesToCodes) or not model.code_sizes:
     raise InputError(
       f'{type(model).__name__} has no codebook of its own whose codes could be written: give a '
       'vq-wav2vec, or the units of a codebook (--units, see launch.label_kmeans).'

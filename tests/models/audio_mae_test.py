@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from research.models.heads.classify import AudioMAEClassifier
 
 from research import models
 from research.errors import InputError
 from research.models import audio_mae, token_masks
 from research.models.audio_mae import SIZES, AudioMAE
-from research.models.heads.classify import AudioMAEClassifier
 from tests.contract import wave
 
 SMALL = dict(size='tiny', width=32, depth=2, heads=2, frames=64)

@@ -10,10 +10,10 @@ import zlib
 import jax
 import numpy as np
 import pytest
+from research.models.heads.classify import AudioMAEClassifier
 
 from research.features.frontend import Frontend, fit_frames
 from research.models.audio_mae import AudioMAE
-from research.models.heads.classify import AudioMAEClassifier
 from research.nn.positions import spectrogram_positions
 from research.objectives.reconstruction import masked_patch_mse, normalise_patches
 from research.weights import convert, revert, tables

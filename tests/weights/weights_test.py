@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from research.models.heads.classify import AudioMAEClassifier
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -15,7 +16,6 @@ from launch.convert import parse_args
 from research import models
 from research.errors import InputError
 from research.models.audio_mae import AudioMAE
-from research.models.heads.classify import AudioMAEClassifier
 from research.models.wav2vec2 import Wav2Vec2CTC
 from research.nn.layers import stack_blocks
 from research.weights import Pretrained, conversion, convert, load, revert, save, tables
