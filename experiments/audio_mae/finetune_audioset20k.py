@@ -11,6 +11,9 @@ main_finetune_as.py of that commit; the learning rate is blr x batch / 256 = 1e-
 
 import ml_collections
 
+# Published numbers of parameters, by variant.
+PARAMETERS = {'': 85_659_407}
+
 
 def get_config(arg=''):
   if arg not in ('', 'debug'):

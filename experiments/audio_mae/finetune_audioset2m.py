@@ -13,6 +13,9 @@ corpus.
 
 import ml_collections
 
+# Published numbers of parameters, by variant.
+PARAMETERS = {'': 85_659_407}
+
 
 def get_config(arg=''):
   if arg not in ('', 'debug'):

@@ -20,6 +20,9 @@ temperature from 2 to 0.5. The model that was released does not share it
 
 import ml_collections
 
+# Published numbers of parameters, by variant.
+PARAMETERS = {'': 34_063_488, 'kmeans': 33_014_272}
+
 
 def get_config(arg='gumbel'):
   variant = arg or 'gumbel'

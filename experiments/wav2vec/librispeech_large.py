@@ -20,6 +20,9 @@ batch to its shortest clip.
 
 import ml_collections
 
+# Published numbers of parameters, by variant.
+PARAMETERS = {'': 32_537_088}
+
 
 def get_config(arg='large'):
   size = arg or 'large'

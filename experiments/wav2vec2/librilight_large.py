@@ -22,6 +22,9 @@ are the paper's, 3e-4 and 600,000, which the released model has; that file says 
 
 import ml_collections
 
+# Published numbers of parameters, by variant.
+PARAMETERS = {'': 317_390_592}
+
 
 def get_config(arg=''):
   if arg not in ('', 'debug'):

@@ -18,7 +18,7 @@ import numpy as np
 
 from research.errors import InputError
 from research.models import settings
-from research.models.finetuned import Finetuned
+from research.models.finetuned import Finetuned, encoder_of
 from research.nn.layers import unstack_blocks
 from research.weights import tables
 from research.weights.families import speech, transformers_config
@@ -97,7 +97,7 @@ def rules(model: nn.Module, family: Family) -> list[Rule]:
   return [
     *(
       rule._replace(theirs=prefix + _rename(rule.theirs, _ENCODER))
-      for rule in speech.encoder_rules(model)
+      for rule in speech.encoder_rules(encoder_of(model))
     ),
     *(rule._replace(theirs=_rename(rule.theirs, _HEADS)) for rule in head),
   ]

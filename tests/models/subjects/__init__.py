@@ -1,5 +1,5 @@
-"""Subjects of the contract, one file a model: `SUBJECTS` {what it is: Subject}, the first one of the
-model as it usually is; and the draws that several models take.
+"""Subjects of the contract, one file a model: `SUBJECTS` {what it is: Subject}, one of them under
+the name of the model; and the draws that several models take.
 """
 
 import importlib
