@@ -319,12 +319,12 @@ def test_a_fine_tuned_configuration_holds_that_of_its_pretraining():
     heads=2, pre_norm=False, vocabulary=LETTERS, gradient_scale=0.0, mask_prob=0.5, mask_length=10,
     mask_overlap=True, mask_space=2, channel_prob=0.1, channel_length=64, dropout=0.0,
     attention_dropout=0.0, activation_dropout=0.1, input_dropout=0.0, layer_drop=0.05,
-    head_dropout=0.2, freeze_updates=10_000, frontend=Waveform(normalise=True),
+    head_dropout=0.2, freeze_updates=10_000, frontend=Waveform(normalise=True).to_dict(),
   )  # fmt: skip
-  assert {k: getattr(model, k) for k in want} == want
+  assert {k: flat_arguments(model)[k] for k in want} == want
   cfg['model']['apply_mask'] = False
   model = from_cfg(arrays, cfg)
-  assert (model.mask_prob, model.channel_prob) == (0.0, 0.0)
+  assert (encoder_of(model).mask_prob, encoder_of(model).channel_prob) == (0.0, 0.0)
   before['task']['normalize'] = False
   with pytest.raises(
     InputError, match=r'cfg.task \(normalize\) says normalise=True, but cfg.model'
