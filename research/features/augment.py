@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from research.errors import InputError
 from research.features import spectral
-from research.features.mixing import mix_utterances
+from research.features.mixing import mix_utterances, mix_utterances_needs
 from research.features.spectral import Array
 
 Batch = Mapping[str, Any]
@@ -291,3 +291,10 @@ AUGMENTATIONS: dict[str, Callable[..., dict[str, Any]]] = {
   'mixup': mixup,
   'mix_utterances': mix_utterances,
 }
+# Fields of a batch that they read: (args) -> {field: what to do where it is absent}.
+NEEDS = {'mix_utterances': mix_utterances_needs}
+
+
+def needs(name: str, args: Mapping[str, Any]) -> dict[str, str]:
+  """The fields that an augmentation reads with these arguments, with what to do without them."""
+  return NEEDS[name](args) if name in NEEDS else {}
