@@ -28,7 +28,7 @@ PALETTE = (
 # Shades of a confusion matrix, alike in light and dark, and the ink on them.
 RIGHT, WRONG, WHITE = '#0071b1', '#d55e00', '#ffffff'
 MAX_POINTS, MAX_BARS = 500, 320
-# Of confusion matrices: so many classes have their counts, or their names, written.
+# Confusion matrices of more classes are drawn without the counts, or without the names.
 MAX_COUNTED, MAX_NAMED = 15, 25
 
 
@@ -70,11 +70,12 @@ def number(value: float) -> str:
   return f'{value:.4g}'
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-  """Round numbers (1, 2 or 5 times a power of ten apart) inside a range."""
+def ticks(low: float, high: float, count: int = 5, *, integer: bool = False) -> list[float]:
+  """About `count` round numbers (1, 2 or 5 times a power of ten apart) inside a range."""
   from matplotlib.ticker import MaxNLocator
 
-  found = MaxNLocator(count, steps=[1, 2, 5, 10], min_n_ticks=1).tick_values(low, high)
+  locator = MaxNLocator(count, steps=[1, 2, 5, 10], min_n_ticks=1, integer=integer)
+  found = locator.tick_values(low, high)
   margin = 1e-9 * (high - low)
   return [float(v) for v in found if low - margin <= v <= high + margin]
 
@@ -101,11 +102,12 @@ def lines(
     name: _thin(np.asarray(x, float), np.asarray(y, float), MAX_POINTS)
     for name, (x, y) in series.items()
   }
+  names = [_short(svg.label(name), 48) for name in drawn]
   xs = np.concatenate([x for x, _ in drawn.values()])
   x_range = float(xs.min()), float(xs.max())
   y_range = _bounds(np.concatenate([y for _, y in drawn.values()]))
   # Names stand above the plot, which does not shrink for more than one row of them.
-  columns, rows = _legend_grid([_short(name, 48) for name in drawn]) if len(drawn) > 1 else (0, 0)
+  columns, rows = _legend_grid(names) if len(names) > 1 else (0, 0)
   height += 18 * max(rows - 1, 0)
   with svg.style():
     figure = _plot(
@@ -113,9 +115,9 @@ def lines(
       top=14 + 18 * rows, x_label=x_label,
     )  # fmt: skip
     (axes,) = figure.axes
-    for i, (name, (x, y)) in enumerate(drawn.items()):
+    for i, (name, (x, y)) in enumerate(zip(names, drawn.values())):
       axes.plot(
-        x, y, color=color_of(i), linewidth=2.0 if i == 0 else 1.6, label=_short(name, 48),
+        x, y, color=color_of(i), linewidth=2.0 if i == 0 else 1.6, label=name,
         marker='o', markersize=6, markeredgewidth=0, markevery=_lone(y), clip_on=False,
       )  # fmt: skip
     if rows:
@@ -181,7 +183,7 @@ def scatter(
     )
     axes.scatter(
       *points.T, s=(2 * radius) ** 2, c=[color_of(g) for g in groups], alpha=0.75, linewidths=0,
-      clip_on=False, urls=[names[g] for g in groups],
+      clip_on=False, urls=[svg.label(names[g]) for g in groups],
     )  # fmt: skip
   return figure
 
@@ -192,6 +194,7 @@ def confusion(matrix: Int[np.ndarray, 'c c'], classes: Sequence[str]) -> 'matplo
   Counts are written for up to MAX_COUNTED classes, names for up to MAX_NAMED.
   """
   matrix = np.asarray(matrix)
+  classes = [svg.label(name) for name in classes]
   count = len(classes)
   names = [_short(name, 14) for name in classes] if count <= MAX_NAMED else []
   size = 11 if count <= MAX_COUNTED else 9
@@ -228,7 +231,7 @@ def confusion(matrix: Int[np.ndarray, 'c c'], classes: Sequence[str]) -> 'matplo
           j + 0.5, i + 0.5, str(matrix[i, j]), ha='center', va='center_baseline', color=ink,
           fontsize=min(11, cell * 0.45),
         )  # fmt: skip
-    edges = np.arange(count + 1)
+    edges = np.arange(count + 1) if cell >= 3 else np.array([0, count])
     rules: dict[str, Any] = dict(colors=svg.THEME['grid'], linewidth=0.5, clip_on=False)
     axes.hlines(edges, 0, count, **rules)
     axes.vlines(edges, 0, count, **rules)
@@ -267,7 +270,7 @@ def _plot(
 ) -> 'matplotlib.figure.Figure':
   """A figure of one plot with round ticks; the space at the left is that of their labels."""
   figure = _figure(height)
-  y_ticks, x_ticks = ticks(*y_range), ticks(*x_range, 4)
+  y_ticks, x_ticks = ticks(*y_range), ticks(*x_range, 4, integer=True)
   y_names = [number(v) for v in y_ticks]
   left, right, bottom = 14 + max((_width(n, 12) for n in y_names), default=30.0), 18.0, 38.0
   axes = figure.add_axes(

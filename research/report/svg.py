@@ -54,6 +54,7 @@ STYLE = {
   'svg.hashsalt': 'oido',
 }
 _LOCK = threading.RLock()
+_UNWRITABLE = re.compile(r'[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')
 
 
 @contextlib.contextmanager
@@ -71,6 +72,11 @@ def css(color: str) -> str:
   return next((f'var(--{name}, {c})' for name, c in THEME.items() if c == color), color)
 
 
+def label(name: str) -> str:
+  """A name as it can be drawn: on one line, without what XML cannot hold."""
+  return ' '.join(_UNWRITABLE.sub('\N{REPLACEMENT CHARACTER}', name).split())
+
+
 def text(figure: 'matplotlib.figure.Figure', title: str) -> str:
   """The figure as an SVG element.
 
@@ -86,9 +92,6 @@ def text(figure: 'matplotlib.figure.Figure', title: str) -> str:
       file, format='svg', metadata=dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
     )
   found = file.getvalue()
-  for color in THEME.values():
-    found = found.replace(color, css(color))
-  found = re.sub(rf"font-family: '{FONT}'(; )?", '', found)
   drawing = ElementTree.fromstring(found)
   # Names of parts are only good for references, and several charts share a page.
   used = dict.fromkeys(re.findall(r'(?:href="|url\()#([^")]+)', found))
@@ -100,7 +103,7 @@ def text(figure: 'matplotlib.figure.Figure', title: str) -> str:
       'xmlns': 'http://www.w3.org/2000/svg',
       'viewBox': drawing.attrib['viewBox'],
       'role': 'img',
-      'aria-label': title,
+      'aria-label': label(title),
       'font-family': 'system-ui, sans-serif',
       'stroke-linejoin': 'round',
     },
@@ -127,6 +130,9 @@ def _cleaned(part: ElementTree.Element, names: dict[str, str]) -> list[ElementTr
       value = re.sub(r'#([^)]+)', lambda match: f'#{names[match[1]]}', value)
     elif key == 'transform' and value.startswith('rotate(-0 '):
       continue
+    elif key == 'style':
+      value = re.sub(rf"font-family: '{FONT}'(; )?", '', value)
+      value = re.sub('#[0-9a-f]{6}', lambda match: css(match[0]), value)
     elif key in ('d', 'x', 'y', 'transform'):
       value = re.sub(r'\d+\.\d+', _rounded, ' '.join(value.split()))
     attributes[key] = value

@@ -199,3 +199,30 @@ def test_names_in_any_script_are_written_as_they_are():
     warnings.simplefilter('error')
     text = svg.text(charts.confusion(np.eye(2, dtype=int), ['鋼琴', '$x_1$ & <b>']), 'a')
   assert '鋼琴</text>' in text and '$x_1$ &amp; &lt;b&gt;</text>' in text
+
+
+def test_names_that_xml_cannot_hold_are_no_end_of_a_report():
+  names = ['a\x0bb\udce9', 'two\nlines', '#dcdfe4']
+  matrix = np.arange(9).reshape(3, 3) + 1
+  figures = [
+    charts.confusion(matrix, names),
+    charts.scatter(np.eye(2), [0, 1], names),
+    charts.lines({name: ([0, 1], [0, 1]) for name in names}),
+  ]
+  for figure in figures:
+    text = svg.text(figure, 'a\x0b')
+    xml.etree.ElementTree.fromstring(text)
+    assert 'a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}' in text and 'two lines' in text
+  assert '>#dcdfe4</text>' in svg.text(figures[0], 'a')
+
+
+def test_bars_and_steps_are_numbered_in_whole_numbers():
+  for count in (1, 2, 3, 10):
+    figure = charts.bars(np.ones(count), x_label='cluster')
+    assert all(float(t.get_text()).is_integer() for t in figure.axes[0].get_xticklabels())
+    assert figure.axes[0].get_xticks()[-1] == count
+
+
+def test_series_with_names_cut_alike_are_all_drawn():
+  series = {f'{"x" * 60}{i}': ([0, 1], [i, 1]) for i in range(3)}
+  assert len(charts.lines(series).axes[0].lines) == 3
