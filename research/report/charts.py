@@ -178,6 +178,8 @@ def scatter(
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis('off')
     axes.set(
+      xticks=[],
+      yticks=[],
       xlim=(low[0] - margin[0], low[0] + span[0] + margin[0]),
       ylim=(low[1] - margin[1], low[1] + span[1] + margin[1]),
     )
@@ -215,7 +217,7 @@ def confusion(matrix: Int[np.ndarray, 'c c'], classes: Sequence[str]) -> 'matplo
       (left / WIDTH, 1 - (top + cell * count) / height, cell * count / WIDTH, cell * count / height)
     )
     axes.axis('off')
-    axes.set(xlim=(0, count), ylim=(count, 0))
+    axes.set(xticks=[], yticks=[], xlim=(0, count), ylim=(count, 0))
     for i, j in zip(*np.nonzero(matrix)):
       axes.add_patch(
         Rectangle(

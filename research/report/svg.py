@@ -28,7 +28,7 @@ THEME = {
 }
 # Comes with matplotlib, so that a figure is laid out alike everywhere; wider than the fonts that
 # browsers put in its place, so that no label grows out of its space.
-FONT = 'DejaVu Sans'
+FONT, PAGE_FONT = 'DejaVu Sans', 'system-ui, sans-serif'
 STYLE = {
   'font.family': [FONT],
   'font.size': 12,
@@ -104,7 +104,7 @@ def text(figure: 'matplotlib.figure.Figure', title: str) -> str:
       'viewBox': drawing.attrib['viewBox'],
       'role': 'img',
       'aria-label': label(title),
-      'font-family': 'system-ui, sans-serif',
+      'font-family': PAGE_FONT,
       'stroke-linejoin': 'round',
     },
   )
@@ -131,7 +131,9 @@ def _cleaned(part: ElementTree.Element, names: dict[str, str]) -> list[ElementTr
     elif key == 'transform' and value.startswith('rotate(-0 '):
       continue
     elif key == 'style':
+      # The page's font, however this release of matplotlib names its own.
       value = re.sub(rf"font-family: '{FONT}'(; )?", '', value)
+      value = value.replace(f"'{FONT}'", PAGE_FONT)
       value = re.sub('#[0-9a-f]{6}', lambda match: css(match[0]), value)
     elif key in ('d', 'x', 'y', 'transform'):
       value = re.sub(r'\d+\.\d+', _rounded, ' '.join(value.split()))
