@@ -1,5 +1,6 @@
 """Folders that one process at a time may write."""
 
+import contextlib
 import os
 import platform
 from pathlib import Path
@@ -35,7 +36,9 @@ def claim(folder: Path) -> None:
   try:
     lock.acquire(timeout=PATIENCE)
   except filelock.Timeout:
-    who = path.read_text(errors='replace').strip() or 'another process'
+    who = 'another process'
+    with contextlib.suppress(FileNotFoundError):  # given back just now
+      who = path.read_text(errors='replace').strip() or who
     raise InputError(
       f'{folder} is in use by {who}: wait for its end, or write somewhere else.'
     ) from None

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 if TYPE_CHECKING:
   import matplotlib.figure
 
-# CSS variables of the page. Not quite white, so that white ink stays white in the dark.
+# CSS variables of the page. The card is not quite white, so that white ink stays white in the dark.
 THEME = {
   'ink': '#1c1e21',
   'muted': '#5f6670',
@@ -117,6 +117,12 @@ def _cleaned(part: ElementTree.Element, names: dict[str, str]) -> list[ElementTr
   no names that nothing refers to, no groups of nothing, links as tooltips."""
   tag = part.tag.rpartition('}')[2]
   inside = [new for child in part for new in _cleaned(child, names)]
+  if tag == 'a':
+    for new in inside:
+      tip = ElementTree.Element('title')
+      tip.text = part.attrib['{http://www.w3.org/1999/xlink}href']
+      new.insert(0, tip)
+    return inside
   attributes = {}
   for key, value in part.attrib.items():
     key = key.rpartition('}')[2]
@@ -138,12 +144,6 @@ def _cleaned(part: ElementTree.Element, names: dict[str, str]) -> list[ElementTr
     elif key in ('d', 'x', 'y', 'transform'):
       value = re.sub(r'\d+\.\d+', _rounded, ' '.join(value.split()))
     attributes[key] = value
-  if tag == 'a':
-    for new in inside:
-      tip = ElementTree.Element('title')
-      tip.text = part.attrib['{http://www.w3.org/1999/xlink}href']
-      new.insert(0, tip)
-    return inside
   if tag in ('metadata', 'style') or (tag in ('defs', 'g') and not inside):
     return []
   if tag == 'g' and not attributes:

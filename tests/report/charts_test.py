@@ -202,7 +202,7 @@ def test_names_in_any_script_are_written_as_they_are():
 
 
 def test_names_that_xml_cannot_hold_are_no_end_of_a_report():
-  names = ['a\x0bb\udce9', 'two\nlines', '#dcdfe4']
+  names = ['a\x0bb\udce9', 'two\nlines', '#dcdfe4 ("a")']
   matrix = np.arange(9).reshape(3, 3) + 1
   figures = [
     charts.confusion(matrix, names),
@@ -213,7 +213,7 @@ def test_names_that_xml_cannot_hold_are_no_end_of_a_report():
     text = svg.text(figure, 'a\x0b')
     xml.etree.ElementTree.fromstring(text)
     assert 'a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}' in text and 'two lines' in text
-  assert '>#dcdfe4</text>' in svg.text(figures[0], 'a')
+  assert '>#dcdfe4 ("a")</text>' in svg.text(figures[0], 'a')
 
 
 def test_bars_and_steps_are_numbered_in_whole_numbers():
