@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from research.nn import attention
+from research.nn.kernels import attention as kernel
 
 
 def plain(q, k, v, mask, bias=None):
@@ -20,15 +21,15 @@ def plain(q, k, v, mask, bias=None):
 @pytest.mark.parametrize('biased, masked', [(False, False), (False, True), (True, True)])
 @pytest.mark.parametrize(
   'implementation, limit',
-  [('xla', 0), (None, attention.CPU_LOGITS), (None, 200), (None, 50), (None, 0)],
+  [('xla', 0), (None, kernel.CPU_LOGITS), (None, 200), (None, 50), (None, 0)],
   ids=['xla', 'at once', 'two clips', 'two heads', 'head by head'],
 )
 def test_values_and_gradients(monkeypatch, dtype, implementation, masked, limit, biased):
-  monkeypatch.setattr(attention, 'CPU_LOGITS', limit)
+  monkeypatch.setattr(kernel, 'CPU_LOGITS', limit)
   q, k, v, g = (jax.random.normal(jax.random.key(i), (4, 5, 4, 8)).astype(dtype) for i in range(4))
   mask = jnp.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]] * 2, bool)
   gate, table = (jax.random.normal(jax.random.key(i), (4, 5, 5)) for i in (4, 5))
-  bias = attention.GatedBias(gate[:, :, :4], table) if biased else None
+  bias = attention.Bias(gate[:, :, :4], table) if biased else None
   floats = [x.astype(jnp.float32) for x in (q, k, v, g)]
   everything = mask if masked else jnp.ones_like(mask)
   want, pull = jax.vjp(lambda q, k, v, bias: plain(q, k, v, everything, bias), *floats[:3], bias)
@@ -61,7 +62,7 @@ def test_accelerators_get_the_library_function():
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_a_bias_lowers_for_accelerators_with_its_derivative(dtype):
   x = jnp.zeros((2, 4, 2, 8), dtype)
-  bias = attention.GatedBias(jnp.zeros((2, 4, 2)), jnp.zeros((2, 4, 4)))
+  bias = attention.Bias(jnp.zeros((2, 4, 2)), jnp.zeros((2, 4, 4)))
 
   def loss(x, bias):
     return attention.attend(x, x, x, bias=bias).astype(jnp.float32).sum()
