@@ -360,7 +360,7 @@ def run_transformer(
   kept = jnp.ones((module.depth,), bool)
   if train and module.dropout.layer > 0.0:
     kept = jax.random.uniform(module.make_rng('dropout'), (module.depth,)) > module.dropout.layer
-  _, outputs = layers.run_blocks(
+  _, outputs, _ = layers.run_blocks(
     make, call, x, kept, scan=module.scan_layers, remat=module.remat, collect=True
   )
   assert outputs is not None

@@ -216,7 +216,7 @@ class WindowDecoder(nn.Module):
     def call(block: nn.Module, x: Array, layer: Array) -> Array:
       return block(x, key_mask, layer % 2 == 1 if self.scan_layers else None, train)
 
-    x, _ = layers.run_blocks(
+    x, _, _ = layers.run_blocks(
       make, call, x, jnp.arange(self.depth), scan=self.scan_layers, remat=self.remat
     )
     x = layers.LayerNorm(dtype=self.dtype, name='norm')(from_strips(x, self.grid, self.window))
