@@ -76,7 +76,7 @@ class MultiHeadAttention(nn.Module):
   def setup(self):
     size = self.head_dim or self.width // self.heads
     groups = self.kv_heads or self.heads
-    use, start = UseBias(*self.use_bias), self.kernel_init
+    use, start = self.use_bias, self.kernel_init
     self.query = HeadProjection(self.heads, size, use.query, self.dtype, start)
     self.key = HeadProjection(groups, size, use.key, self.dtype, start)
     self.value = HeadProjection(groups, size, use.value, self.dtype, start)
