@@ -14,11 +14,14 @@ from research.errors import InputError
 from research.nn.kernels.attention import (
   Bias,
   Mask,
+  fold,
+  fold_pairs,
   full_bias,
   full_mask,
   library,
   pair_products,
   softmax_attention,
+  unfold,
 )
 
 Offset = int | Int[Array, ''] | Int[Array, ' b']
@@ -44,7 +47,7 @@ def attend(
   A query that no key is left for gets the mean of the values, behind `key_mask` too.
 
   Args:
-    q, k, v: queries, keys, values; query heads i r to (i + 1) r - 1 share key head i, r = h / g.
+    q, k, v: queries, keys, values; h / g query heads in a row share a key head.
     key_mask: True where a key may be attended to.
     implementation: None takes the form that suits the platform; 'xla' and 'cudnn' are those of
       `jax.nn.dot_product_attention` ('cudnn': 16-bit floats on an NVIDIA GPU, with its own
@@ -76,42 +79,20 @@ def attend(
     allowed = key_mask if known else allowed
     return library(q, k, v, allowed, bias, scale, 'cudnn', is_causal=known)
 
-  # The query heads of one key head are queries of one head, side by side.
-  shape, repeats = q.shape, heads // groups
-  if repeats > 1:
-    q, allowed, bias = _fold(q, allowed, bias, groups)
   if drop is None:
-    y = softmax_attention(q, k, v, allowed, bias, scale, implementation)
-  else:
-    scale = float(q.shape[-1] ** -0.5) if scale is None else scale
-    logits = pair_products(q * np.asarray(scale, q.dtype), k)
-    if bias is not None:
-      logits = logits + full_bias(bias)
-    if allowed is not None:
-      logits = jnp.where(full_mask(allowed), logits, -1e30)
-    weights = drop(jax.nn.softmax(logits)).astype(v.dtype)
-    y = jnp.einsum('bhts,bshk->bthk', weights, v)
-  if repeats > 1:
-    y = y.reshape(shape[0], shape[1], repeats, groups, -1).swapaxes(2, 3).reshape(shape)
-  return y
-
-
-def _fold(q, mask, bias, groups):
-  """Queries [b, t, h, k] -> [b, t r, g, k], and mask and bias with them."""
-  b, t, heads, _ = q.shape
-  repeats = heads // groups
-
-  def together(x):
-    x = x.reshape(b, t, groups, repeats, *x.shape[3:]).swapaxes(2, 3)
-    return x.reshape(b, t * repeats, groups, *x.shape[4:])
-
-  if mask is not None and mask.ndim == 4 and mask.shape[2] > 1:
-    mask = jnp.repeat(mask, repeats, axis=2)
+    return softmax_attention(q, k, v, allowed, bias, scale, implementation)
+  if heads > groups:
+    q = fold(q, groups)
+    allowed, bias = fold_pairs(allowed, bias, heads, groups)
+  scale = float(q.shape[-1] ** -0.5) if scale is None else scale
+  logits = pair_products(q * np.asarray(scale, q.dtype), k)
   if bias is not None:
-    table = bias.table.reshape(groups, repeats, t, -1).swapaxes(1, 2)
-    gate = None if bias.gate is None else together(bias.gate)
-    bias = Bias(gate, table.reshape(groups, t * repeats, -1))
-  return together(q), mask, bias
+    logits = logits + full_bias(bias)
+  if allowed is not None:
+    logits = jnp.where(full_mask(allowed), logits, -1e30)
+  weights = drop(jax.nn.softmax(logits)).astype(v.dtype)
+  y = jnp.einsum('bhts,bshk->bthk', weights, v)
+  return unfold(y, heads) if heads > groups else y
 
 
 # -- Masks -------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ the weights, not every weight. The derivative is written out for both: it recomp
 from queries and keys instead of keeping them, and products of 16-bit floats stay products of 16-bit
 floats (the derivative that JAX writes mixes them with float32, which strict dtype promotion refuses
 to compile).
-Letters: b batch, t queries, s keys, h heads, k size of a head.
+Letters: b batch, t queries, s keys, h query heads, g key and value heads, k size of a head.
 """
 
 import functools
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 # Logits that a CPU's caches hold: as many heads are computed at a time.
 CPU_LOGITS = 1_500_000
@@ -51,8 +51,8 @@ def full_mask(mask: Mask) -> Bool[Array, '#b 1 #t s']:
 
 def softmax_attention(
   q: Float[Array, 'b t h k'],
-  k: Float[Array, 'b s h k'],
-  v: Float[Array, 'b s h k'],
+  k: Float[Array, 'b s g k'],
+  v: Float[Array, 'b s g k'],
   mask: Mask | None = None,
   bias: Bias | None = None,
   scale: float | None = None,
@@ -61,7 +61,7 @@ def softmax_attention(
   """softmax(scale q.k + bias) v over the keys that `mask` allows, softmax in float32.
 
   Args:
-    q, k, v: queries, keys and values.
+    q, k, v: queries, keys and values; g divides h, see `fold`.
     mask: True where a key may be attended to: [b, s], or [b or 1, 1, t or 1, s]. A query
       without any key gets the mean of all values, and no gradient for itself and the keys.
     bias: see `Bias`.
@@ -96,8 +96,10 @@ def _attend(q, k, v, mask, bias, scale, implementation):
     def weighted(*parts):
       return (_weighted(scale, *parts),), ()
 
-    (y,), _ = _by_heads(weighted, mask, bias, (), q, k, v)
-    return y.astype(q.dtype)
+    shared = _Shared(q, k)
+    arrays = shared.queries(q), shared.keys(k), shared.keys(v)
+    (y,), _ = _by_heads(weighted, shared.mask(mask), shared.bias(bias), (), *arrays)
+    return shared.queries_back(y).astype(q.dtype)
 
   return jax.lax.platform_dependent(q, k, v, bias, cpu=cached, default=general)
 
@@ -111,21 +113,32 @@ def _attend_backward(scale, implementation, kept, g):
   q, k, v, mask, bias, y = kept
   pullback = functools.partial(_pullback, scale)
 
-  def gradients_of(found, summed):
+  def share(shared, bias, q, k, v, y, g):
+    """Arrays as the forms below take them."""
+    arrays = shared.queries(q), shared.keys(k), shared.keys(v), shared.queries(y), shared.queries(g)
+    return shared.mask(mask), shared.bias(bias), arrays
+
+  def gradients_of(shared, found, summed):
+    d = shared.queries_back(found[0]), shared.keys_back(found[1]), shared.keys_back(found[2])
     if bias is None:
-      return found[:3], None
-    gate = None if bias.gate is None else found[3][..., 0]
-    return found[:3], Bias(gate, *summed)
+      return d, None
+    gate = None if bias.gate is None else shared.queries_back(found[3])[..., 0]
+    return d, Bias(gate, shared.table_back(*summed))
 
   def cached(bias, *arrays):
+    shared = _Shared(q, k)
+    mask, bias, arrays = share(shared, bias, *arrays)
     zero = () if bias is None else (jnp.zeros_like(bias.table),)
     found, summed = _by_heads(pullback, mask, bias, zero, *map(_single, arrays))
-    return gradients_of([*(d.astype(q.dtype) for d in found[:3]), *found[3:]], summed)
+    found = [*(d.astype(q.dtype) for d in found[:3]), *found[3:]]
+    return gradients_of(shared, found, summed)
 
   def at_once(bias, *arrays):
+    shared = _Shared(q, k, folded=True)
+    mask, bias, arrays = share(shared, bias, *arrays)
     parts = [_heads_first(x) for x in arrays]
     found, summed = pullback(None if mask is None else full_mask(mask), _per_head(bias), *parts)
-    return gradients_of([_heads_first(d) for d in found], summed)
+    return gradients_of(shared, [_heads_first(d) for d in found], summed)
 
   args = bias, q, k, v, y, g
   gradients, d_bias = jax.lax.platform_dependent(*args, cpu=cached, default=at_once)
@@ -138,6 +151,76 @@ _attend.defvjp(_attend_forward, _attend_backward)
 def _single(x):
   """float32: in 16 bits these products are no faster on CPUs."""
   return x.astype(jnp.float32)
+
+
+# -- Groups of query heads that share a key head -------------------------------------------------
+
+
+def fold(x: Shaped[Array, 'b t h *k'], groups: int) -> Shaped[Array, 'b tr g *k']:
+  """What r = h / g query heads ask of one key head as queries of one head, side by side.
+
+  Query heads i r to (i + 1) r - 1 share key head i.
+  """
+  b, t, heads = x.shape[:3]
+  x = x.reshape(b, t, groups, heads // groups, *x.shape[3:]).swapaxes(2, 3)
+  return x.reshape(b, -1, groups, *x.shape[4:])
+
+
+def unfold(x: Shaped[Array, 'b tr g *k'], heads: int) -> Shaped[Array, 'b t h *k']:
+  """The inverse of `fold`."""
+  b, _, groups = x.shape[:3]
+  x = x.reshape(b, -1, heads // groups, groups, *x.shape[3:]).swapaxes(2, 3)
+  return x.reshape(b, -1, heads, *x.shape[4:])
+
+
+def fold_pairs(
+  mask: Mask | None, bias: Bias | None, heads: int, groups: int
+) -> tuple[Bool[Array, '*shape'] | None, Bias | None]:
+  """Mask [b, s] or [b or 1, 1, t r or 1, s] and bias of queries that are folded."""
+  if mask is not None and mask.ndim == 4 and mask.shape[2] > 1:
+    mask = jnp.repeat(mask, heads // groups, axis=2)
+  if bias is not None:
+    gate = None if bias.gate is None else fold(bias.gate, groups)
+    table = fold(bias.table.swapaxes(0, 1)[None], groups)[0].swapaxes(0, 1)
+    bias = Bias(gate, table)
+  return mask, bias
+
+
+class _Shared:
+  """Groups as one head each: queries folded while the logits of a group fit the caches; else keys
+  repeated for every query head. Nothing where there are as many key heads."""
+
+  def __init__(self, q, k, folded=False):
+    self.heads, self.groups = q.shape[2], k.shape[2]
+    self.repeats = self.heads // self.groups
+    fits = q.shape[1] * k.shape[1] * self.repeats <= CPU_LOGITS
+    self.folded = self.repeats > 1 and (folded or fits)
+    self.repeated = self.repeats > 1 and not self.folded
+
+  def queries(self, x):
+    return fold(x, self.groups) if self.folded else x
+
+  def queries_back(self, x):
+    return unfold(x, self.heads) if self.folded else x
+
+  def keys(self, x):
+    return jnp.repeat(x, self.repeats, axis=2) if self.repeated else x
+
+  def keys_back(self, x):
+    if not self.repeated:
+      return x
+    return x.reshape(*x.shape[:2], self.groups, self.repeats, x.shape[-1]).sum(axis=3)
+
+  def mask(self, mask):
+    return fold_pairs(mask, None, self.heads, self.groups)[0] if self.folded else mask
+
+  def bias(self, bias):
+    return fold_pairs(None, bias, self.heads, self.groups)[1] if self.folded else bias
+
+  def table_back(self, table):
+    if not self.folded:
+      return table
+    return unfold(table.swapaxes(0, 1)[None], self.heads)[0].swapaxes(0, 1)
 
 
 # -- One or more heads: arrays [..., h, t or s, k], gate [..., h, t, 1], table [h, t, s] ---------
