@@ -314,7 +314,7 @@ class Traced:
 
 
 def run_steps(stepper: Stepper, state: Any, tokens: np.ndarray, step: Traced) -> tuple[Any, Any]:
-  """(logits [b, n, c] of tokens given one by one, the state behind them)."""
+  """(logits [b, n, c] of tokens given one by one, the state after them)."""
   found = []
   for i in range(tokens.shape[1]):
     logits, state = step.call(stepper.variables, state, tokens[:, i : i + 1], None)

@@ -44,7 +44,7 @@ def attend(
 ) -> Float[Array, 'b t h k']:
   """softmax(scale q.k + bias) v over the keys that all masks allow, softmax in float32.
 
-  A query that no key is left for gets the mean of the values, behind `key_mask` too.
+  A query without any allowed key gets the mean of all values, which must be finite.
 
   Args:
     q, k, v: queries, keys, values; h / g query heads in a row share a key head.
@@ -74,8 +74,9 @@ def attend(
       allowed = both(allowed, visible(at, jnp.arange(k.shape[1])[None], causal, window))
     allowed = both(allowed, key_mask)
   if implementation == 'cudnn' and drop is None:
-    # It has fast programs for a triangle that it knows of.
-    known = causal and window is None and mask is None and isinstance(offset, int) and offset == 0
+    # cuDNN skips what lies above the diagonal where it is told of the order, not by a mask.
+    whole = isinstance(offset, int) and offset == 0 and q.shape[1] == k.shape[1]
+    known = causal and whole and window is None and mask is None
     allowed = key_mask if known else allowed
     return library(q, k, v, allowed, bias, scale, 'cudnn', is_causal=known)
 
@@ -105,8 +106,8 @@ def visible(
 
   Args:
     query, key: positions.
-    causal: keys behind the query are not seen.
-    window: keys at this distance or farther are not seen; None for no limit.
+    causal: keys at later positions than the query are hidden.
+    window: keys at this distance or farther are hidden; None for no limit.
   """
   distance = query[:, :, None] - key[:, None, :]
   seen = distance >= 0 if causal else jnp.ones_like(distance, bool)

@@ -7,7 +7,7 @@ that order (8 x 20 heads of 1024 x 64: 50 ms, here 1.2 ms).
 
 A cache is `aligned` or not. Aligned, all rows write the same slots, so padding takes slots too, and
 is on the left where prompts differ in length (or anywhere: it is never attended to). Otherwise each
-row writes behind its own tokens, and padding, wherever it is, takes none; such writes are scatters,
+row writes after its own tokens, and padding, wherever it is, takes none; such writes are scatters,
 slower on accelerators.
 Letters: b rows, t new tokens, m slots, g key heads, k size of a head, l layers.
 """
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from research.errors import InputError
@@ -139,6 +140,21 @@ def token_positions(
   return new if cache is None else new + cache.length[:, None]
 
 
+def first_cache(state: Any) -> Cache:
+  """The cache of the first layer in the state of a decoder: how many tokens there are, and where.
+
+  Args:
+    state: a tree with a cache a layer, or with one cache of all layers.
+  """
+  leaves = jax.tree.leaves(state, is_leaf=_is_cache)
+  cache = next(leaf for leaf in leaves if _is_cache(leaf))
+  return cache if cache.keys.ndim == 4 else jax.tree.map(lambda x: x[0], cache)
+
+
+def _is_cache(x: Any) -> bool:
+  return isinstance(x, Cache)
+
+
 def append(
   cache: Cache,
   keys: Float[Array, 'b t g k'],
@@ -147,8 +163,8 @@ def append(
 ) -> tuple[Cache, Seen]:
   """Writes t tokens: (the cache with them, what their queries attend to).
 
-  A full cache takes no more: the caller counts, see `check_room`. Under `jit` tokens that do not
-  fit overwrite the last slots of an aligned cache, and are lost to one that is not.
+  The caller sees to it that there is room (`check_room`). Under `jit`, which cannot raise, tokens
+  without room overwrite the last slots of aligned rows, and are not stored in other rows.
 
   Args:
     cache: of one layer.
@@ -156,13 +172,13 @@ def append(
     mask: True for real tokens; None for all.
 
   Raises:
-    InputError: more tokens than slots, outside `jit` also than are left.
+    InputError: more tokens than slots; outside `jit`, more than slots that are left.
   """
   b, t = keys.shape[:2]
   m = cache.max_length
-  if not cache.ring:
-    check_room(cache, t)
   real = jnp.ones((b, t), bool) if mask is None else mask
+  if not cache.ring:
+    check_room(cache, t if cache.slots is not None or mask is None else real.sum(axis=1))
   positions = jnp.where(real, token_positions(cache, t, mask), EMPTY)
   length = cache.length + real.sum(axis=1, dtype=jnp.int32)
   new = keys.swapaxes(1, 2), values.swapaxes(1, 2)
@@ -205,23 +221,33 @@ def append(
   return after, Seen(both[0].swapaxes(1, 2), both[1].swapaxes(1, 2), at)
 
 
-def check_room(cache: Cache, tokens: int) -> None:
-  """Raises InputError if `tokens` more do not fit, as far as that is known (not under `jit`)."""
+def check_room(cache: Cache, tokens: int | Int[Array, ' b'] = 0) -> None:
+  """Raises InputError if `tokens` more (of each row) do not fit.
+
+  Under `jit` only `tokens` itself is known. After compiled steps, a call with 0 tokens tells
+  whether they had room.
+  """
   used: Any = cache.length if cache.slots is None else cache.slots
-  used = 0 if isinstance(used, jax.core.Tracer) else int(used.max())
-  if used + tokens > cache.max_length:
+  used, more = (np.zeros((), int) if _traced(x) else np.asarray(x) for x in (used, tokens))
+  if (used + more).max() > cache.max_length:
     raise InputError(
-      f'A cache of {cache.max_length} slots, {used} of them in use, cannot take {tokens} more '
-      'tokens: create it with a larger max_length.'
+      f'A cache of {cache.max_length} slots, {used.max()} of them in use, cannot take '
+      f'{more.max()} more tokens: create it with a larger max_length.'
     )
+
+
+def _traced(x: Any) -> bool:
+  return isinstance(x, jax.core.Tracer)
 
 
 # -- Rows --------------------------------------------------------------------------------------
 
 
 def reorder(state: Any, rows: Int[Array, ' r']) -> Any:
-  """The state of a decoder whose row i goes on from row `rows[i]`: of a beam search, or each row
-  several times.
+  """The state of a decoder whose row i continues from row `rows[i]`: in a beam search, or to decode
+  each row several times.
+
+  Memories are copied too: a beam search whose rows stay with their clip reorders caches alone.
 
   Args:
     state: a tree of caches, memories, and arrays [b, …] (streaming states).

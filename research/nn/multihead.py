@@ -41,7 +41,7 @@ class MultiHeadAttention(nn.Module):
     kv_heads: g, which divides h; None for h.
     head_dim: k; None for d / h.
     use_bias: see `UseBias`.
-    causal: tokens attend to none behind them.
+    causal: tokens do not attend to later ones.
     window: tokens attend to those at a distance below it, see `attention.attend`.
     rotary: turns queries and keys by their positions; None for no turn.
     scale: of the queries before the product; None for k^-0.5.
@@ -86,10 +86,15 @@ class MultiHeadAttention(nn.Module):
       self.frequencies = rotary_frequencies(self.rotary, size)
 
   def remember(
-    self, context: Float[Array, 'b s d'], mask: Bool[Array, 'b s'] | None = None
+    self,
+    context: Float[Array, 'b s d'],
+    mask: Bool[Array, 'b s'] | None = None,
+    dtype: Dtype | None = None,
   ) -> Memory:
-    """Keys and values of the other sequence, for as many calls as one likes."""
-    return Memory(self.key(context).swapaxes(1, 2), self.value(context).swapaxes(1, 2), mask)
+    """Keys and values of the other sequence, computed once for all calls; kept in `dtype`, the
+    layer's own where None."""
+    k, v = (f(context).swapaxes(1, 2) for f in (self.key, self.value))
+    return Memory(k.astype(dtype or k.dtype), v.astype(dtype or v.dtype), mask)
 
   def __call__(
     self,
@@ -103,16 +108,17 @@ class MultiHeadAttention(nn.Module):
     bias: Bias | None = None,
     train: bool = False,
   ) -> tuple[Float[Array, 'b t d'], Cache | None]:
-    """What the tokens x attend to: each other, and those in the cache, or those of `memory`.
+    """The tokens x attend to each other and to those in the cache, or to those of `memory`.
 
     Args:
-      x: tokens; with a cache the ones behind it.
+      x: tokens; with a cache, those that come after it.
       real: True for real tokens of x, others are not attended to; None for all.
       cache: of this layer.
       memory: attends to another sequence, see `remember`; then there is no cache, and neither
         `causal` nor `window`.
-      mask: True where a token may attend to a key, besides; keys are the slots of a cache.
-      positions: of rotary positions; by default real tokens are counted from 0.
+      mask: True where a token may attend to a key, on top of the other masks; with a cache the keys
+        are its slots.
+      positions: for the rotary turn; None counts the real tokens of a row from 0.
       bias: added to the scaled products.
       train: whether dropout acts.
 
@@ -120,7 +126,7 @@ class MultiHeadAttention(nn.Module):
       y, and the cache with the new tokens (None without one).
 
     Raises:
-      InputError: what does not go with a memory.
+      InputError: a cache or an order together with a memory; a ring shorter than the window.
     """
     t, rotary = x.shape[1], self.rotary
     q = self.query(x)
@@ -146,6 +152,11 @@ class MultiHeadAttention(nn.Module):
       common |= dict(causal=self.causal, window=self.window)
       return self.out(attend(q, k, v, real, *how, mask=mask, **common)), None
 
+    if cache.ring and (self.window is None or self.window > cache.max_length):
+      raise InputError(
+        f'A ring of {cache.max_length} slots forgets tokens that a window of {self.window} sees: '
+        'give the layer a window of at most as many slots.'
+      )
     cache, seen = append(cache, k, v, real)
     allowed = both(visible(order, seen.positions, self.causal, self.window), mask)
     taken = seen.positions != EMPTY

@@ -70,6 +70,15 @@ def test_a_full_cache_is_refused_where_it_is_known():
     write(cache, 3, 4)
   with pytest.raises(InputError, match=r'3 slots.*cannot take 4 more'):
     jax.jit(lambda cache: write(cache, 1, 2, 3, 4))(cache)
+  step = jax.jit(lambda cache: write(cache, 1)[0])
+  cache = step(cache)
+  caches.check_room(cache)
+  with pytest.raises(InputError, match='3 slots, 4 of them'):
+    caches.check_room(step(cache))
+  own = caches.create(2, 3, 1, 1, aligned=False)
+  own, _ = write(own, 1, 2, 3, 4, mask=[[1, 1, 0, 0], [0, 0, 0, 1]])  # padding takes no slots
+  with pytest.raises(InputError, match='3 slots, 2 of them in use, cannot take 2'):
+    write(own, 3, 4)
   with pytest.raises(InputError, match='max_length=0'):
     caches.create(2, 0, 1, 1)
 
@@ -163,6 +172,11 @@ def test_what_the_layer_refuses():
     variables = layer.init(jax.random.key(0), x)
     with pytest.raises(InputError, match='another sequence'):
       layer.apply(variables, x, memory=memory)
+  for window in (None, 5):
+    layer = MultiHeadAttention(8, 2, causal=True, window=window)
+    variables = layer.init(jax.random.key(0), x)
+    with pytest.raises(InputError, match=f'ring of 4 slots forgets .* window of {window}'):
+      layer.apply(variables, x, cache=caches.create(1, 4, 2, 4, ring=True))
 
 
 def test_gradients_of_a_decoder_reach_every_parameter():

@@ -87,11 +87,11 @@ class Decoder(nn.Module):
     context_mask: Bool[Array, 'b s'] | None = None,
     train: bool = False,
   ) -> tuple[Float[Array, 'b t c'], Any]:
-    """(logits, the state behind these tokens); with a state, only the first call has a context."""
+    """(logits, the state after these tokens); with a state, only the first call has a context."""
     normal = nn.initializers.normal(0.5)
     embedding = self.param('embedding', normal, (self.vocabulary, self.width))
     x = embedding[tokens].astype(self.dtype)
-    cache = None if state is None else self._first(state)
+    cache = None if state is None else caches.first_cache(state)
     order = caches.token_positions(cache, tokens.shape[1], real)
     bias = None
     if self.positions == 'learned':
@@ -126,13 +126,6 @@ class Decoder(nn.Module):
     )
     x = layers.LayerNorm(1e-5, self.dtype, name='norm')(x)
     return jnp.einsum('btd,cd->btc', x.astype(jnp.float32), embedding), state
-
-  def _first(self, state):
-    cache = state[0] if self.scan_layers else state[0][0]
-    if not self.scan_layers:
-      return cache
-    layer = [None if x is None else x[0] for x in (cache.positions, cache.length, cache.slots)]
-    return caches.Cache(cache.keys[0], cache.values[0], *layer, cache.ring)
 
   def start(self, batch: int, dtype: Any = jnp.float32, max_length: int | None = None) -> Any:
     """The state before the first token."""

@@ -5,9 +5,12 @@ import functools
 import jax
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from research.nn import cache as caches
 from research.nn.positions import Rotary
+from research.train import sharding
+from research.train.state import path_name
 from tests import contract
 from tests.nn.decoder import Decoder
 
@@ -87,3 +90,14 @@ def test_bfloat16(form):
 @pytest.mark.parametrize('mesh', (contract.MESHES[0], contract.MESHES[-1]), ids=str)
 def test_meshes(form, mesh):
   contract.check_steps_on_mesh(stepper(form), mesh)
+
+
+def test_projections_are_spread_by_their_heads():
+  mesh = sharding.make_mesh(contract.MESHES[-1])
+  specs = jax.tree_util.tree_map_with_path(
+    lambda path, x: sharding.leaf_spec(path_name(path), x.shape, mesh), stepper('window').variables
+  )
+  attention = specs['params']['blocks_0']['attn']
+  assert attention['query'] == {'kernel': P('fsdp', 'tensor', None), 'bias': P('tensor', None)}
+  assert attention['key'] == {'kernel': P('fsdp', 'tensor', None)}
+  assert attention['out']['kernel'] == P('tensor', None, 'fsdp')
