@@ -3,7 +3,8 @@
 (1) samples behind the mask may be NaN and change nothing; (2) the same result with and without jit,
 and models with equal arguments, JSON's too, are equal and have a hash;
 (3) gradients reach every trainable parameter; (4) bf16 compute with float32 parameters; (5) the
-same loss and gradients on meshes of eight devices; (6) `embed` on any length down to one frame.
+same loss and gradients on meshes of eight devices; (6) `embed` on any length down to one frame;
+(7) where there is a cache, step by step equals all at once.
 """
 
 import dataclasses
@@ -264,3 +265,149 @@ def check_embed_lengths(subject: Subject) -> None:
   audio = wave(0, least - 1)[None]
   with pytest.raises(InputError, match=rf'{least - 1}\b.*\b{least}\b'):
     model.apply(variables, audio, np.ones(audio.shape, bool), method='embed')
+
+
+# -- (7) ---------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stepper:
+  """What takes tokens one by one or all at once, small.
+
+  Attributes:
+    variables: of the model.
+    tokens: int32 [b, n], at least 3 rows of 12; 8 rows for `check_steps_on_mesh`.
+    inputs: {name: array [b, …]}: what a row has besides, such as what an encoder made of audio.
+    full: (variables, tokens [b, n], real [b, n] or None, inputs) -> logits [b, n, c].
+    start: (batch, dtype of the cache) -> state before the first token.
+    prefill: (variables, state, tokens [b, t], real [b, t] or None, inputs) -> (logits, state).
+    step: (variables, state, tokens [b, t], real [b, t] or None) -> (logits, state).
+    padding: sides on which prompts may be padded.
+  """
+
+  variables: Any
+  tokens: np.ndarray
+  inputs: Mapping[str, np.ndarray]
+  full: Callable[..., Any]
+  start: Callable[..., Any]
+  prefill: Callable[..., Any]
+  step: Callable[..., Any]
+  padding: tuple[str, ...] = ('left', 'right')
+
+  def rows(self, rows: Any) -> dict[str, np.ndarray]:
+    return {name: value[rows] for name, value in self.inputs.items()}
+
+
+@dataclasses.dataclass
+class Traced:
+  """A compiled step that counts how often it is traced."""
+
+  function: Callable[..., Any]
+  count: int = 0
+
+  def __post_init__(self):
+    def counted(*args):
+      self.count += 1
+      return self.function(*args)
+
+    self.call = jax.jit(counted)
+
+
+def run_steps(stepper: Stepper, state: Any, tokens: np.ndarray, step: Traced) -> tuple[Any, Any]:
+  """(logits [b, n, c] of tokens given one by one, the state after them)."""
+  found = []
+  for i in range(tokens.shape[1]):
+    logits, state = step.call(stepper.variables, state, tokens[:, i : i + 1], None)
+    found.append(logits)
+  return np.concatenate(found, axis=1), state
+
+
+def check_steps(stepper: Stepper) -> None:
+  """Token by token, a prompt and then tokens, and chunks: the logits of all tokens at once. All
+  steps of one size are one program."""
+  tokens, inputs = stepper.tokens[:3], stepper.rows(slice(3))
+  want = stepper.full(stepper.variables, tokens, None, inputs)
+  n, step, chunk = tokens.shape[1], Traced(stepper.step), Traced(stepper.step)
+  for prompt, chunks in ((1, 0), (5, 0), (5, 2)):
+    state = stepper.start(3, 'float32')
+    first = tokens[:, :prompt]
+    logits, state = jax.jit(stepper.prefill)(stepper.variables, state, first, None, inputs)
+    found, end = [logits], prompt
+    for _ in range(chunks):
+      part = tokens[:, end : end + 2]
+      logits, state = chunk.call(stepper.variables, state, part, None)
+      found.append(logits)
+      end += 2
+    logits, state = run_steps(stepper, state, tokens[:, end:], step)
+    got = np.concatenate([*found, logits], axis=1)
+    close(got, want, f'logits behind a prompt of {prompt} and {chunks} chunks of {n} tokens')
+  assert (step.count, chunk.count) == (1, 1), 'a step was compiled more than once'
+
+
+def check_padded_steps(stepper: Stepper) -> None:
+  """Prompts of several lengths in one batch: each row as if it were alone, without padding."""
+  lengths, width, n = (6, 3, 1), 6, stepper.tokens.shape[1]
+  for side in stepper.padding:
+    tokens, real = np.zeros((3, width), np.int32), np.zeros((3, width), bool)
+    for i, length in enumerate(lengths):
+      places = slice(width - length, width) if side == 'left' else slice(length)
+      tokens[i, places], real[i, places] = stepper.tokens[i, :length], True
+    rest = np.stack([x[k : k + n - width] for x, k in zip(stepper.tokens, lengths, strict=False)])
+    inputs, step = stepper.rows(slice(3)), Traced(stepper.step)
+    at_once = stepper.full(stepper.variables, tokens, real, inputs)
+    state = stepper.start(3, 'float32')
+    prompt, state = jax.jit(stepper.prefill)(stepper.variables, state, tokens, real, inputs)
+    behind, _ = run_steps(stepper, state, rest, step)
+    assert step.count == 1
+    for i, length in enumerate(lengths):
+      alone = stepper.tokens[i : i + 1, : length + n - width]
+      want = stepper.full(stepper.variables, alone, None, stepper.rows(slice(i, i + 1)))[0]
+      what = f'padding on the {side}, row {i}'
+      close(np.asarray(at_once)[i, real[i]], want[:length], f'{what}, all at once')
+      close(np.asarray(prompt)[i, real[i]], want[:length], f'{what}, prompt')
+      close(behind[i], want[length:], f'{what}, steps')
+
+
+def check_reordered_steps(stepper: Stepper, reorder: Callable[[Any, Any], Any]) -> None:
+  """Rows that go on from other rows, some twice, some not at all, as in a beam search."""
+  rows, step = np.asarray([2, 0, 2, 1]), Traced(stepper.step)
+  tokens = stepper.tokens[:3]
+  state = stepper.start(3, 'float32')
+  inputs = stepper.rows(slice(3))
+  _, state = jax.jit(stepper.prefill)(stepper.variables, state, tokens[:, :4], None, inputs)
+  _, state = run_steps(stepper, state, tokens[:, 4:7], step)
+  others = np.roll(tokens[rows, 7:], 1, axis=0)
+  got, _ = run_steps(stepper, jax.jit(reorder)(state, rows), others, Traced(stepper.step))
+  whole = np.concatenate([tokens[rows, :7], others], axis=1)
+  want = stepper.full(stepper.variables, whole, None, stepper.rows(rows))
+  close(got, np.asarray(want)[:, 7:], 'logits of reordered rows')
+
+
+def check_bfloat16_steps(stepper: Stepper) -> None:
+  """A cache in bf16: about the same logits, and not the same."""
+  found = []
+  for dtype in ('float32', 'bfloat16'):
+    state = stepper.start(3, dtype)
+    assert {str(x.dtype) for x in jax.tree.leaves(state)} <= {dtype, 'int32'}
+    prompt, inputs = stepper.tokens[:3, :4], stepper.rows(slice(3))
+    _, state = jax.jit(stepper.prefill)(stepper.variables, state, prompt, None, inputs)
+    found.append(run_steps(stepper, state, stepper.tokens[:3, 4:], Traced(stepper.step))[0])
+  assert np.any(found[0] != found[1])
+  close(found[1], found[0], 'logits by a cache in bf16', tolerance=0.02)
+
+
+def check_steps_on_mesh(stepper: Stepper, mesh_shape: Mapping[str, int]) -> None:
+  """Parameters and rows spread over eight devices: the logits of one."""
+  tokens, inputs = stepper.tokens[:8], stepper.rows(slice(8))
+  want = stepper.full(stepper.variables, tokens, None, inputs)
+  mesh = sharding.make_mesh(mesh_shape)
+  variables = jax.device_put(stepper.variables, sharding.shardings(stepper.variables, mesh))
+  spread = sharding.batch_sharding(mesh)
+  here = dataclasses.replace(stepper, variables=variables)
+  with jax.set_mesh(mesh):
+    tokens, inputs = jax.device_put((tokens, inputs), spread)
+    state = jax.jit(stepper.start, static_argnums=(0, 1))(8, 'float32')
+    prompt = tokens[:, :4]
+    logits, state = jax.jit(stepper.prefill)(variables, state, prompt, None, inputs)
+    behind, _ = run_steps(here, state, tokens[:, 4:], Traced(stepper.step))
+  close(np.concatenate([logits, behind], axis=1), want, f'logits on a mesh of {mesh_shape}')

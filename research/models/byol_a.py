@@ -19,7 +19,7 @@ from research.features.frontend import Frontend
 from research.features.spectral import Array as AnyArray
 from research.nn import layers
 from research.nn.batch_norm import BatchNorm
-from research.nn.convolutions import conv3x3, max_pool2
+from research.nn.kernels.convolutions import conv3x3, max_pool2
 
 
 class Size(NamedTuple):

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from research.errors import InputError
 from research.nn import kernels, layers
-from research.nn.convolutions import time_norm
+from research.nn.kernels.convolutions import time_norm
 
 EPSILON = 1e-5
 

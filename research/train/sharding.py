@@ -23,9 +23,11 @@ AXES = ('data', 'fsdp', 'tensor')
 
 # Leading dimensions that a rule does not name (scanned layers) are replicated.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-  # Attention: split the heads; [d, 3, h, k] and [h, k, d].
-  (r'(qkv|query|key|value)/kernel$', ('fsdp', None, 'tensor', None)),
+  # Attention: split the heads; [d, 3, h, k], [d, h, k] and [h, k, d].
+  (r'qkv/kernel$', ('fsdp', None, 'tensor', None)),
   (r'qkv/bias$', (None, 'tensor', None)),
+  (r'(query|key|value)/kernel$', ('fsdp', 'tensor', None)),
+  (r'(query|key|value)/bias$', ('tensor', None)),
   (r'attn/(proj|out)/kernel$', ('tensor', None, 'fsdp')),
   # MLP: split the hidden width.
   (r'fc1/kernel$', ('fsdp', 'tensor')),
