@@ -187,21 +187,14 @@ def eval_batches(
   """Every clip exactly once, sorted by length into batches of at most `lengths` static lengths.
 
   The batches are those of `train_batches`, but `valid` is False in rows that fill the last batch of
-  a length up and in rows of bad files; such rows are silent and masked. Clips longer than
-  `max_seconds` give their beginning. There is no noise.
+  a length up and in rows of bad files; such rows are silent and masked. There is no noise.
 
   Args:
     source: the clips.
     batch_size: global; all processes have the same number of batches of the same lengths.
     sample_rate: Hz.
-    max_seconds: None takes clips whole.
-    label: as in `train_batches`.
-    transcript: as in `train_batches`.
-    symbols: as in `train_batches`.
-    units: as in `train_batches`.
-    moments: as in `train_batches`.
-    process_index: this process of the `process_count` of a run.
-    process_count: how many processes share a global batch.
+    max_seconds: longer clips give their beginning; None takes clips whole.
+    label … moments, process_index, process_count: as in `train_batches`.
     bad_files: counts and lists bad files; None never stops.
     num_threads: that decode.
     lengths: how many different lengths the batches may have.
@@ -211,10 +204,10 @@ def eval_batches(
   """
   settings.check(source, batch_size, process_index, process_count)
   durations = np.minimum(source.durations(), np.inf if max_seconds is None else max_seconds)
-  groups = batching.by_length(durations, batch_size, sample_rate, lengths, max_seconds)
+  samples, place = batching.eval_lengths(durations, lengths, sample_rate, max_seconds)
   loader = _Loader(
     source=source,
-    batches=groups,
+    batches=batching.by_length(durations, place, samples, lambda length, clips: batch_size),
     sample_rate=sample_rate,
     crop='start',
     labels=Labels.of(source, label),
@@ -222,11 +215,27 @@ def eval_batches(
     units=UnitRows.of(source, units, sample_rate),
     moments=moments,
     process=(process_index, process_count),
-    bad_files=bad_files if bad_files is not None else BadFiles(None, 1.0),
+    bad_files=BadFiles(None, 1.0) if bad_files is None else bad_files,
     substitute=False,
   )
-  options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=4 if num_threads else 0)
-  return grain.MapDataset.source(_Random(loader)).to_iter_dataset(options)
+  return _in_order(loader, num_threads)
+
+
+def read_batches(
+  source: Source,
+  batches: Sequence[batching.Batch],
+  *,
+  sample_rate: int,
+  bad_files: BadFiles,
+) -> grain.IterDataset:
+  """The audio of given batches, as `eval_batches`; each clip from its start."""
+  loader = _Loader(source, batches, sample_rate, 'start', (0, 1), bad_files, substitute=False)
+  return _in_order(loader, num_threads=2)
+
+
+def _in_order(loader: '_Loader', num_threads: int) -> grain.IterDataset:
+  data = grain.MapDataset.source(_Random(loader))
+  return data.to_iter_dataset(grain.ReadOptions(num_threads, 4 if num_threads else 0))
 
 
 class Batches(grain.IterDataset):

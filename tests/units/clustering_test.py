@@ -167,7 +167,7 @@ def test_what_is_held_does_not_grow_with_the_data(source, monkeypatch):
     return samples[-1]
 
   monkeypatch.setattr(blocks.ClipBlocks, '_block', counted)
-  monkeypatch.setattr(fit, '_sample', sampled)
+  monkeypatch.setattr(clustering, '_sample', sampled)
   held, shapes = [], []
   append = mini_batches.append
 
@@ -237,10 +237,10 @@ def test_long_clips_are_cut_without_a_seam(tmp_path, monkeypatch):
     )
 
 
-def test_a_share_of_the_clips(source, monkeypatch):
+def test_a_fraction_of_the_clips(source, monkeypatch):
   taken = []
   monkeypatch.setattr(
-    fit, 'ClipBlocks', lambda frames, source, **more: taken.append(source) or 1 / 0
+    clustering, 'ClipBlocks', lambda frames, source, **more: taken.append(source) or 1 / 0
   )
   for seed in (0, 0, 1):
     with pytest.raises(ZeroDivisionError):
