@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import time
 
 import jax
@@ -124,6 +125,23 @@ def test_killed_it_goes_on(model, tmp_path):
   assert {row['id']: row['text'] for row in rows_of(out)} == said
   again = runner.run(*args)
   assert again.returncode == 2 and 'is there already' in again.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_file(model, folder, tmp_path):
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  args = (f'--model={model}', f'--input={folder}')
+  more = (f'--out={tmp_path / "two.ctm"}', f'--coordinator=localhost:{port}', '--num_processes=2')
+  pair = [
+    runner.start('tests.launch.toy_transcribe', *args, *more, f'--process_id={i}') for i in range(2)
+  ]
+  outputs = [p.communicate(timeout=300) for p in pair]
+  assert [p.returncode for p in pair] == [0, 0], outputs
+  assert '4 clips, 2 left out' in outputs[0][0] and 'left out' not in outputs[1][0]
+  assert transcribe(model, folder, f'--out={tmp_path / "one.ctm"}').returncode == 0
+  assert (tmp_path / 'two.ctm').read_bytes() == (tmp_path / 'one.ctm').read_bytes()
 
 
 def test_the_real_model(tmp_path):
