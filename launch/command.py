@@ -14,6 +14,7 @@ from absl import app, flags, logging
 
 from launch.memory import keep_freed_memory
 from research.errors import InputError
+from research.jobs.cache import cache_folder
 
 # What Python says of a value of the wrong kind, and what a person is told.
 _PLAIN = (
@@ -183,7 +184,7 @@ def distributed_flags() -> None:
   flags.DEFINE_integer('process_id', None, 'Several hosts: the number of this one.', lower_bound=0)
   flags.DEFINE_string(
     'compilation_cache',
-    os.environ.get('JAX_COMPILATION_CACHE_DIR', str(Path.home() / '.cache' / 'oido' / 'xla')),
+    os.environ.get('JAX_COMPILATION_CACHE_DIR', str(cache_folder() / 'xla')),
     'Folder where compiled programs are kept between runs (empty: none).',
   )
   _SHARED.extend(('distributed', 'coordinator', 'num_processes', 'process_id', 'compilation_cache'))

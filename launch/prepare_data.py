@@ -47,7 +47,9 @@ def main(argv):
   count = _SHARDS.value or prepare.shard_count(source, settings, _SHARD_MIB.value)
   out = pathlib.Path(_OUT.value).expanduser()
   with rich_progress.Progress(
-    *rich_progress.Progress.get_default_columns(), rich_progress.MofNCompleteColumn()
+    *rich_progress.Progress.get_default_columns(),
+    rich_progress.MofNCompleteColumn(),
+    disable=bool(process[0]),
   ) as bar:
     task = bar.add_task(f'{source.name}: {min(count, len(source))} shards', total=len(source))
     index = prepare.prepare(

@@ -74,9 +74,9 @@ def references(source, column):
   """
   if column is None and 'transcript' not in source.column_names:
     return None
-  from research.audio.fields import transcripts
+  from research.audio.fields import transcript
 
-  return transcripts.texts(source, column or 'transcript')
+  return transcript.texts(source, column or 'transcript')
 
 
 def decoder(model):

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EVERY = sorted((ROOT / 'experiments').glob('*/*.py'))
 # Some describe a row of trainings (launch.hubert_iterations), each by the file of its own.
 FILES = [f for f in EVERY if not f.stem.endswith('_iterations')]
+SPOKEN = dict(transcript='transcript')
 MODEL, MSE = dict(name='audio_mae', args={}), dict(name='masked_patch_mse', args={})
 # Published numbers of parameters, by experiment and variant: specification and upstream logs.
 PARAMETERS = {
@@ -89,7 +90,12 @@ def different():
       config = load(file).get_config(*[variant] * bool(variant)).to_dict()
       args = config['model']['args'].items()
       shape = {k: v for k, v in args if not isinstance(v, float) and k not in FREE}
-      program = [shape, config['model']['name'], config['objective'], config['data'].get('label')]
+      program = [
+        shape,
+        config['model']['name'],
+        config['objective'],
+        'label' in config['data'].get('fields', {}),
+      ]
       if program in seen:
         continue
       seen.append(program)
@@ -108,7 +114,7 @@ def example(config):
     'index': jnp.zeros(2, jnp.int32),
     'valid': jnp.ones(2, bool),
   }
-  if data['label']:
+  if data['fields'].get('label'):
     classes = config['model']['args']['classes']
     multi = config['objective']['name'] == 'binary_cross_entropy'
     batch['label'] = jnp.zeros((2, classes)) if multi else jnp.zeros(2, jnp.int32)
@@ -117,7 +123,7 @@ def example(config):
     sets = 1 if isinstance(codes, int) else len(codes)
     rate = config['model']['args'].get('label_rate', 50.0)
     batch['units'] = jnp.zeros((2, int(samples / data['sample_rate'] * rate) - 2, sets), jnp.int32)
-  if data['transcript']:
+  if data['fields'].get('transcript'):
     batch['tokens'] = jnp.ones((2, 30), jnp.int32)
   return batch
 
@@ -225,7 +231,7 @@ def test_debug_trains(file, tmp_path):
   name = f'experiments/{name_of(file)}.py:debug'
   own = []
   if config.objective.name == 'masked_units':
-    own.append(f'--config.data.units={units_of(tmp_path / "units", config.model.args)}')
+    own.append(f'--config.data.fields.units={units_of(tmp_path / "units", config.model.args)}')
   done = runner.train(tmp_path / 'run', *own, config=name)
   assert done.returncode == 0, done.stderr[-3000:]
   assert (tmp_path / 'run' / 'report.html').exists()
@@ -312,8 +318,8 @@ def test_clips_that_nobody_split_are_held_out_all_the_same(tmp_path):
   ('limits', 'says'),
   [
     (dict(min_seconds=50.0), 'has at least 50 s: change'),
-    (dict(seconds=0.01, transcript='transcript'), 'has at most 0.01 s: change'),
-    (dict(min_seconds=9.0, seconds=0.5, transcript='transcript'), 'at least 9 s and at most 0.5 s'),
+    (dict(seconds=0.01, fields=SPOKEN), 'has at most 0.01 s: change'),
+    (dict(min_seconds=9.0, seconds=0.5, fields=SPOKEN), 'at least 9 s and at most 0.5 s'),
   ],
 )
 def test_lengths_that_no_clip_has(limits, says):

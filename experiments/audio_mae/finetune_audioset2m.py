@@ -24,7 +24,7 @@ def get_config(arg=''):
   config.data = dict(
     source='audioset',
     split='train',
-    label='label',
+    fields=dict(label='label'),
     sample_rate=16_000,
     seconds=10.0,
     crop='start',

@@ -25,7 +25,7 @@ def get_config(arg=''):
     source='esc50',
     split=None,
     where=dict(fold=('2', '3', '4', '5')),
-    label='label',
+    fields=dict(label='label'),
     sample_rate=16_000,
     seconds=5.0,
     crop='start',

@@ -23,7 +23,7 @@ def get_config(arg=''):
   config.data = dict(
     source='speech_commands',
     split='train',
-    label='label',
+    fields=dict(label='label'),
     sample_rate=16_000,
     seconds=1.0,
     crop='start',

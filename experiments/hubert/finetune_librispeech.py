@@ -39,7 +39,7 @@ def get_config(arg='base_10h'):
   config.data = dict(
     source='librispeech_finetuning',
     split='10h',
-    transcript='transcript',
+    fields=dict(transcript='transcript'),
     sample_rate=16_000,
     # The longest clip of LibriSpeech has 35 s.
     seconds=36.0,

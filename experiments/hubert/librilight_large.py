@@ -6,7 +6,7 @@ python -m launch.label_kmeans --features=BASE_IT2 --layer=9 --clusters=500 --per
 python -m launch.label_kmeans --codebook=DIR/layer9/codebook --features=BASE_IT2 --layer=9 \
   --input='{"name": "libri_light", "args": {"voice_seconds": 60}}' --data_root=/data --out=DIR/light
 python -m launch.train --config=experiments/hubert/librilight_large.py:large --workdir=DIR/large \
-  --config.data.units=DIR/light/units --config.data.root=/data
+  --config.data.fields.units=DIR/light/units --config.data.root=/data
 
 Variants: `:large` (default), `:xlarge`; `:debug` is a few steps of a narrow model on the built-in
 corpus. Units are those of the ninth layer of the base model's second iteration, 500 clusters.
@@ -39,7 +39,7 @@ def get_config(arg='large'):
   config.data = dict(
     source=dict(name='libri_light', args=dict(voice_seconds=60)),
     split='train',
-    units=None,
+    fields=dict(units=None),
     sample_rate=16_000,
     seconds=15.625,
     min_seconds=2.0,

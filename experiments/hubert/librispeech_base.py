@@ -4,12 +4,12 @@
 python -m launch.label_kmeans --features=mfcc --clusters=100 --input=librispeech \
   --split=train --label_splits=train,valid --data_root=/data --out=DIR/mfcc
 python -m launch.train --config=experiments/hubert/librispeech_base.py:it1 --workdir=DIR/it1 \
-  --config.data.units=DIR/mfcc/units --config.data.root=/data
+  --config.data.fields.units=DIR/mfcc/units --config.data.root=/data
 
 python -m launch.label_kmeans --features=DIR/it1 --layer=6 --clusters=500 --percent=0.1 \
   --input=librispeech --split=train --label_splits=train,valid --data_root=/data --out=DIR/layer6
 python -m launch.train --config=experiments/hubert/librispeech_base.py:it2 --workdir=DIR/it2 \
-  --config.data.units=DIR/layer6/units --config.data.root=/data
+  --config.data.fields.units=DIR/layer6/units --config.data.root=/data
 
 All of it with one command: launch.hubert_iterations with librispeech_iterations.py. `:it1`
 (default) learns the 100 clusters of MFCC, 100 a second; `:it2` the 500 of the first model's sixth
@@ -43,7 +43,7 @@ def get_config(arg='it1'):
   config.data = dict(
     source='librispeech',
     split='train',
-    units=None,
+    fields=dict(units=None),
     sample_rate=16_000,
     seconds=15.625,
     min_seconds=2.0,

@@ -9,7 +9,7 @@ does all of it. One iteration by hand:
 python -m launch.label_kmeans --features=mfcc --clusters=100 \
   --input=$OIDO_DATA/librispeech_test_clean_sub --split=train --out=runs/mfcc
 python -m launch.train --config=experiments/hubert/librispeech_subset.py:it1 --workdir=runs/it1 \
-  --config.data.units=runs/mfcc/units
+  --config.data.fields.units=runs/mfcc/units
 
 $OIDO_DATA holds the folder librispeech_test_clean_sub with its labels.csv (path, split,
 transcript). No transcript is read. `:it1` (default) learns the 100 clusters of MFCC, `:it2` 100
@@ -39,7 +39,7 @@ def get_config(arg='it1'):
   config.data = dict(
     source=f'{root}/librispeech_test_clean_sub',
     split='train',
-    units=None,
+    fields=dict(units=None),
     sample_rate=16_000,
     seconds=4.0,
     crop='random',

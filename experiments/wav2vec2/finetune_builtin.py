@@ -23,7 +23,7 @@ def get_config(arg=''):
     source='builtin',
     split='train',
     where=dict(kind=['digit', 'word', 'sentence']),
-    transcript='transcript',
+    fields=dict(transcript='transcript'),
     sample_rate=16_000,
     seconds=None,
     buckets=[0.5, 0.75, 2.2],

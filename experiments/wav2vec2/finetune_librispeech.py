@@ -69,7 +69,7 @@ def get_config(arg='base_100h'):
   config.data = dict(
     source=source,
     split=split,
-    transcript='transcript',
+    fields=dict(transcript='transcript'),
     sample_rate=16_000,
     # The longest clip of LibriSpeech has 35 s.
     seconds=36.0,

@@ -30,7 +30,7 @@ def get_config(arg=''):
   config.data = dict(
     source=f'{root}/librispeech_test_clean_sub',
     split='train',
-    transcript='transcript',
+    fields=dict(transcript='transcript'),
     sample_rate=16_000,
     seconds=10.0,
     buckets=10,

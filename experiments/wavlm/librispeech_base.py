@@ -4,7 +4,7 @@
 python -m launch.label_kmeans --features=HUBERT_BASE_IT1 --layer=6 --clusters=500 --percent=0.1 \
   --input=librispeech --split=train --label_splits=train,valid --data_root=/data --out=DIR/layer6
 python -m launch.train --config=experiments/wavlm/librispeech_base.py --workdir=DIR/base \
-  --config.data.units=DIR/layer6/units --config.data.root=/data
+  --config.data.fields.units=DIR/layer6/units --config.data.root=/data
 
 `:base` (default); `:debug` is a few steps of a narrow model on the built-in corpus, of 20 clusters
 of MFCC. Units are those of the sixth layer of HuBERT base's first iteration, 500 clusters. A clip
@@ -36,7 +36,7 @@ def get_config(arg='base'):
   config.data = dict(
     source='librispeech',
     split='train',
-    units=None,
+    fields=dict(units=None),
     sample_rate=16_000,
     seconds=15.625,
     min_seconds=2.0,

@@ -4,8 +4,8 @@ published recipe (arXiv 2110.13900).
 python -m launch.label_kmeans --features=HUBERT_BASE --layer=9 --clusters=500 \
   --input=/data/mix94k --codebook=hubert_base_ls960_L9_km500.bin --out=DIR/layer9
 python -m launch.train --config=experiments/wavlm/mix94k.py:base_plus --workdir=DIR/base_plus \
-  --config.data.source=/data/mix94k --config.data.units=DIR/layer9/units \
-  --config.data.noise=/data/dns/noise
+  --config.data.source=/data/mix94k --config.data.fields.units=DIR/layer9/units \
+  --config.data.fields.noise=/data/dns/noise
 
 Variants: `:base_plus` (default), `:large`; `:debug` is a few steps of a narrow model on the
 built-in corpus. /data/mix94k is any folder of clips, or of ArrayRecord shards
@@ -40,8 +40,7 @@ def get_config(arg='base_plus'):
   config.data = dict(
     source='/data/mix94k',
     split='train',
-    units=None,
-    noise='/data/dns/noise',
+    fields=dict(units=None, noise='/data/dns/noise'),
     sample_rate=16_000,
     seconds=15.625,
     min_seconds=2.0,
@@ -96,7 +95,12 @@ def get_config(arg='base_plus'):
     config.total_steps = 4
     config.data.update(batch_seconds=None, batch_multiple=1)
     config.data.update(
-      source='builtin', noise='builtin', seconds=2.0, min_seconds=0.0, batch_size=4, num_threads=2
+      source='builtin',
+      fields=dict(noise='builtin'),
+      seconds=2.0,
+      min_seconds=0.0,
+      batch_size=4,
+      num_threads=2,
     )
     config.model.args.update(
       size='tiny',

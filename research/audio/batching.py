@@ -114,18 +114,6 @@ def best_crops(
   return sorted({longest if longest and longest - 0.02 < edge else edge for edge in found})
 
 
-def padding_efficiency(
-  durations: Float[np.ndarray, 'clips'], plan: 'Bucketed', epoch: int = 0
-) -> float:
-  """Real seconds over padded seconds of one epoch of a plan with buckets."""
-  real = padded = 0.0
-  for batch in plan.epoch(epoch):
-    seconds = plan.samples[batch.bucket] / plan.sample_rate
-    real += np.minimum(durations[batch.rows], seconds).sum()
-    padded += seconds * len(batch.rows)
-  return float(real / padded)
-
-
 def bucket_of(
   durations: Float[np.ndarray, 'clips'], buckets: Sequence[float], fill: str = 'pad'
 ) -> Int[np.ndarray, 'clips']:

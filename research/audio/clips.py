@@ -66,6 +66,14 @@ class Table:
     if not len(self.seconds):
       self.seconds = np.full(len(self.ids), np.nan)
 
+  @property
+  def root(self) -> str:
+    """The folder that relative paths start at; '' where the data set has none of its own."""
+    locate: Any = self.locate
+    while isinstance(locate, _Windows):
+      locate = locate.source.table.locate
+    return locate.root if isinstance(locate, Files) else ''
+
 
 class Source:
   """A selection of the rows of a table; `len`, indexing and iteration give examples."""

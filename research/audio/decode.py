@@ -37,6 +37,10 @@ class AudioError(InputError):
     return f'{self.where}: {self.reason}'
 
 
+class OtherAudio(AudioError):
+  """A clip that is not the one that what belongs to it was made from."""
+
+
 def decode(
   example: Example,
   *,

@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from research.audio import batching
 from research.audio.clips import Source
+from research.audio.fields import Field
 from research.errors import InputError, unknown
 
 # Without a length, clips are padded to the longest: beyond this many seconds that is a mistake.
@@ -107,9 +108,10 @@ def bucket_rows(
 
 
 def sampling_weights(
-  source: Source, weights: str | Sequence[float] | np.ndarray | None, label: str | None
+  source: Source, weights: str | Sequence[float] | np.ndarray | None, fields: Sequence[Field]
 ) -> np.ndarray | None:
-  """One weight a clip, None for all alike; 'balanced' goes by the column `label`.
+  """One weight a clip, None for all alike; 'balanced' goes by the first field that holds classes,
+  or else by the column "label".
 
   Raises:
     InputError: other words, or weights that do not fit the clips.
@@ -119,7 +121,9 @@ def sampling_weights(
   if isinstance(weights, str):
     if weights != 'balanced':
       raise unknown('sampling weights', weights, ['balanced'])
-    return batching.label_weights(source, label or 'label')
+    found = (field.weights(source) for field in fields)
+    balanced = next((each for each in found if each is not None), None)
+    return batching.label_weights(source) if balanced is None else balanced
   weights = np.asarray(weights, np.float64)
   good = weights.shape == (len(source),) and np.isfinite(weights).all() and (weights >= 0).all()
   if not good or not weights.sum() > 0:

@@ -17,7 +17,7 @@ from research.evals.tasks import Prepared
 from research.inference.embedder import Embedder, layer_indices
 from research.jobs import folders
 from research.jobs.progress import bar
-from research.report import charts, published, run, tables
+from research.report import charts, published, run, svg, tables
 from research.report import maps as planes
 
 FORMAT = 1
@@ -194,18 +194,18 @@ def write(
   remarks = tables.notes(rows)
   text = '\n'.join(t.markdown() for t in shown) + ''.join(f'\n- {n}' for n in remarks) + '\n'
   folders.replace_text(out / 'scores.md', text)
-  folders.replace_text(out / 'scores.html', run.page('Scores', [run.score_section(content)]))
+  folders.replace_text(out / 'scores.html', run.score_page(content))
   for old in out.glob('confusion_*.svg'):
     old.unlink()
   drawn: dict[str, int] = {}
   for row in rows:
     if 'confusion' in row and row['kind'] == 'model':
       title = f'{row["task"]}: {row["system"]}, {row["protocol"]}'
-      picture = charts.confusion(np.array(row['confusion']), row['classes'], title=title)
+      figure = charts.confusion(np.array(row['confusion']), row['classes'])
       name = f'confusion_{row["task"]}_{row["protocol"]}_{_slug(row["system"])}'
       drawn[name] = drawn.get(name, 0) + 1
       name += f'_{drawn[name]}' if drawn[name] > 1 else ''  # names are cut, and may be alike
-      folders.replace_text(out / f'{name}.svg', picture)
+      folders.replace_text(out / f'{name}.svg', svg.text(figure, title))
   for old in (out / 'map.npz', *out.glob('map_*.svg')):
     old.unlink(missing_ok=True)
   if not arrays:
@@ -215,10 +215,8 @@ def write(
   os.replace(partial, out / 'map.npz')
   for task in dict.fromkeys(key.split('/')[0] for key in arrays):
     names = [str(n) for n in arrays[f'{task}/names']]
-    picture = charts.scatter(
-      arrays[f'{task}/points'], arrays[f'{task}/groups'].tolist(), names, title=task
-    )
-    folders.replace_text(out / f'map_{task}.svg', picture)
+    figure = charts.scatter(arrays[f'{task}/points'], arrays[f'{task}/groups'].tolist(), names)
+    folders.replace_text(out / f'map_{task}.svg', svg.text(figure, task))
 
 
 def _write_scores(

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from research.errors import InputError
 from research.features import spectral
-from research.features.mixing import mix_utterances
+from research.features.mixing import mix_utterances, mix_utterances_needs
 from research.features.spectral import Array
 
 Batch = Mapping[str, Any]
@@ -267,23 +267,6 @@ def random_spec_augment(
   return spec_augment(spectrogram, draws, freq=freq, time=time)
 
 
-def random_noise_and_roll(
-  key: PRNGKeyArray, spectrogram: Float[Array, 'b s f'], *, max_shift: int = 10
-) -> Float[jax.Array, 'b s f']:
-  """`noise_and_roll` with draws of its own for each clip.
-
-  Noise and scale are U[0, 1), the shift is -max_shift to max_shift - 1 frames.
-  """
-  noise_key, scale_key, shift_key = jax.random.split(key, 3)
-  rows = spectrogram.shape[0]
-  return noise_and_roll(
-    spectrogram,
-    jax.random.uniform(noise_key, spectrogram.shape, spectrogram.dtype),
-    jax.random.uniform(scale_key, (rows,), spectrogram.dtype),
-    jax.random.randint(shift_key, (rows,), -max_shift, max_shift),
-  )
-
-
 # What a training config may name: (key, batch, **args) -> batch.
 AUGMENTATIONS: dict[str, Callable[..., dict[str, Any]]] = {
   'gain': gain,
@@ -291,3 +274,10 @@ AUGMENTATIONS: dict[str, Callable[..., dict[str, Any]]] = {
   'mixup': mixup,
   'mix_utterances': mix_utterances,
 }
+# Fields of a batch that they read: (args) -> {field: what to do where it is absent}.
+NEEDS = {'mix_utterances': mix_utterances_needs}
+
+
+def needs(name: str, args: Mapping[str, Any]) -> dict[str, str]:
+  """The fields that an augmentation reads with these arguments, with what to do without them."""
+  return NEEDS[name](args) if name in NEEDS else {}

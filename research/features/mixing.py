@@ -163,7 +163,7 @@ def mix_utterances(
   Args:
     key: random key.
     batch: with `audio`, `audio_mask`, and with noise_prob also `noise`, `noise_mask` (of
-      `config.data.noise`). Everything but `audio` stays as it is, labels and units too
+      `config.data.fields.noise`). Everything but `audio` stays as it is, labels and units too
       (`audio_moments` are forgotten where a clip is mixed).
     prob: that a clip is mixed. 0.2 in the paper, 0.5 by default in the published task.
     noise_prob: that a mixed clip is mixed with noise. 0 for WavLM Base, 0.1 for Base+ and Large.
@@ -186,7 +186,7 @@ def mix_utterances(
   if noise_prob and 'noise' not in batch:
     raise InputError(
       f'mix_utterances has noise_prob {noise_prob}, but the batch holds no noise: set '
-      'config.data.noise to a data set or a folder of audio.'
+      'config.data.fields.noise to a data set or a folder of audio.'
     )
   noise = noise_mask = noise_size = None
   if noise_prob:
@@ -208,3 +208,13 @@ def mix_utterances(
     # As published, a mixed crop is normalised anew, by itself.
     out['audio_moments'] = jnp.where(draws.mixed[:, None], jnp.nan, batch['audio_moments'])
   return out
+
+
+def mix_utterances_needs(args: Mapping[str, Any]) -> dict[str, str]:
+  """Fields that `mix_utterances` reads with these arguments, and what to do where one is absent."""
+  if not args.get('noise_prob'):
+    return {}
+  return {
+    'noise': 'An augmentation has a noise_prob, but there is no noise: set '
+    'config.data.fields.noise to a data set or a folder of audio, or noise_prob to 0.'
+  }

@@ -249,30 +249,6 @@ def clip_peak(
   return jnp.max(jnp.where(real, values, low), axis=(1, 2), keepdims=True)
 
 
-def to_db(
-  energy: Float[Array, 'b s f'],
-  frame_mask: Bool[Array, 'b s'],
-  *,
-  ref: float = 1.0,
-  amin: float = 1e-10,
-  top_db: float | None = None,
-) -> Float[jax.Array, 'b s f']:
-  """10 log10(max(energy, amin) / max(ref, amin)), 0 behind the mask (librosa.power_to_db).
-
-  Args:
-    energy: squared magnitudes.
-    frame_mask: True for real frames.
-    ref: energy that is 0 dB.
-    amin: floor of the energy.
-    top_db: raises what is lower than the clip's own maximum, over its real frames, by more than
-      this; None leaves it.
-  """
-  db = compress(energy, 'db', amin) - 10.0 * float(np.log10(max(ref, amin)))
-  if top_db is not None:
-    db = jnp.maximum(db, clip_peak(db, frame_mask) - top_db)
-  return jnp.where(jnp.asarray(frame_mask)[..., None], db, 0.0)
-
-
 # ---------------------------------------------------------------------------------------------
 # Spectrograms.
 

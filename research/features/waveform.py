@@ -40,6 +40,11 @@ class Waveform:
   name = kind = 'waveform'
 
   @property
+  def fields(self) -> tuple[str, ...]:
+    """Fields of a batch that it reads: statistics of whole clips where it normalises."""
+    return ('moments',) if self.normalise else ()
+
+  @property
   def hop_samples(self) -> int:
     """Samples from one frame to the next."""
     return self.hop

@@ -36,6 +36,10 @@ class MaskedUnits(speech.SpeechEncoder):
 
   BLOCKS: ClassVar[bool] = True
   TRAINING: ClassVar[tuple[str, ...]] = (*speech.SpeechEncoder.TRAINING, 'predict_unmasked')
+  NEEDS: ClassVar[Mapping[str, str]] = {
+    'units': 'The model learns from units: set config.data.fields.units to a folder of them, which '
+    'python -m launch.label_kmeans makes.'
+  }
 
   mask_prob: float = 0.8
   final_width: int = None  # type: ignore[assignment]
@@ -134,7 +138,7 @@ class MaskedUnits(speech.SpeechEncoder):
       if units.shape[2] != len(self.sets):
         raise InputError(
           f'{self.TITLE} has {len(self.sets)} sets of units (codes={self.codes}), but the batch '
-          f'has {units.shape[2]}: set model.args.codes and data.units alike.'
+          f'has {units.shape[2]}: set model.args.codes and data.fields.units alike.'
         )
       return units
     if self.is_initializing():
@@ -142,7 +146,7 @@ class MaskedUnits(speech.SpeechEncoder):
       return jnp.zeros((len(batch['audio']), n * int(self.ratio), len(self.sets)), jnp.int32)
     raise InputError(
       f'{self.TITLE} learns from units, and the batch has none: make some with '
-      'launch.label_kmeans and set data.units to their folder.'
+      'launch.label_kmeans and set data.fields.units to their folder.'
     )
 
   def _compare(self, x: Float[Array, 'b m d']) -> tuple[Float[Array, 'b m k'], ...]:

@@ -248,8 +248,3 @@ def _is_damage(error: BaseException) -> bool:
   text = str(error).lower()
   mismatch = ('structure mismatch', 'not compatible with the stored shape', 'dict key mismatch')
   return not any(sign in text for sign in mismatch)
-
-
-def read_position(path: str | os.PathLike) -> Any:
-  """The input position stored in a checkpoint folder."""
-  return json.loads((Path(path) / 'data' / 'metadata').read_text())['position']

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from research.audio import sources
-from research.audio.fields import transcripts, units
+from research.audio import fields, sources
+from research.audio.fields.transcript import GRACE
 from research.errors import InputError
 
 # Of clips that nobody has split: one in so many is held out as 'valid'.
@@ -49,62 +49,44 @@ def part(clips: sources.Source, split: str) -> sources.Source:
 
 
 def usable(clips: sources.Source, data: Mapping[str, Any]) -> sources.Source:
-  """The clips that training can use: those that are `known`, of at least `min_seconds`, and with
-  transcripts, which a cropped clip does not say, of at most `seconds`."""
-  least, most = data['min_seconds'], data['seconds'] if data['transcript'] else None
+  """The clips that training can use: those that are `known`, of at least `min_seconds`, and with a
+  field that a cropped clip does not have (transcripts), of at most `seconds`."""
+  whole = any(field.WHOLE for field in fields.make(data['fields']))
+  shortest, longest = data['min_seconds'], data['seconds'] if whole else None
   clips = known(clips, data)
-  if least is None and most is None:
+  if shortest is None and longest is None:
     return clips
   durations = clips.durations()
-  keep = (durations >= (least or 0.0)) & (durations <= (most or np.inf) + transcripts.GRACE)
+  keep = (durations >= (shortest or 0.0)) & (durations <= (longest or np.inf) + GRACE)
   if not keep.any():
     raise InputError(
-      f'None of the {len(clips)} clips of {clips.name!r} has {_between(least, most)}: change '
+      f'None of the {len(clips)} clips of {clips.name!r} has {_between(shortest, longest)}: change '
       'config.data.min_seconds or config.data.seconds.'
     )
   if not keep.all():
     logging.warning(
       '%d of %d clips of %r are left out: they do not have %s.',
-      (~keep).sum(), len(clips), clips.name, _between(least, most),
+      (~keep).sum(), len(clips), clips.name, _between(shortest, longest),
     )  # fmt: skip
   return clips.select(np.flatnonzero(keep))
 
 
-def _between(least: float | None, most: float | None) -> str:
-  limits = {'at least': least, 'at most': most}
+def _between(shortest: float | None, longest: float | None) -> str:
+  limits = {'at least': shortest, 'at most': longest}
   return ' and '.join(f'{word} {limit:g} s' for word, limit in limits.items() if limit)
 
 
 def known(clips: sources.Source, data: Mapping[str, Any]) -> sources.Source:
-  """The clips that have what is asked for of them: a transcript, units."""
-  clips = spoken(clips, data)
-  if data['units'] is None:
-    return clips
-  sets = units.open_sets(data['units'])
-  found = (units.find(clips, sets) >= 0).all(axis=1)
-  if not found.all():
-    logging.warning(
-      '%d of %d clips of %r have no units and are left out.',
-      (~found).sum(), len(clips), clips.name,
-    )  # fmt: skip
-  return clips.select(np.flatnonzero(found))
-
-
-def spoken(clips: sources.Source, data: Mapping[str, Any]) -> sources.Source:
-  """Where transcripts are asked for, the clips that have one; an empty one says nothing."""
-  if not data['transcript']:
-    return clips
-  known = np.array([bool(t) for t in transcripts.texts(clips, data['transcript'])])
-  if not known.any():
-    raise InputError(
-      f'No clip of {clips.name!r} has a {data["transcript"]!r}; CTC needs transcripts.'
-    )
-  if not known.all():
-    logging.warning(
-      '%d of %d clips of %r have no %s and are left out.',
-      (~known).sum(), len(clips), clips.name, data['transcript'],
-    )  # fmt: skip
-  return clips.select(np.flatnonzero(known))
+  """The clips that have what every field needs: a transcript, units."""
+  for field in fields.make(data['fields']):
+    found = field.known(clips)
+    if not found.all():
+      logging.warning(
+        '%d of %d clips of %r have no %s and are left out.',
+        (~found).sum(), len(clips), clips.name, field.key,
+      )  # fmt: skip
+      clips = clips.select(np.flatnonzero(found))
+  return clips
 
 
 def hold_out(clips: sources.Source, split: str) -> sources.Source:

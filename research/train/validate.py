@@ -13,7 +13,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from research.audio import pipeline
-from research.audio.fields import transcripts
+from research.audio.fields import transcript
+from research.audio.fields.transcript import Transcript
+from research.capabilities import Draws, spells
 from research.errors import InputError, unknown
 from research.inference import ctc
 from research.metrics import asr, classification
@@ -45,6 +47,7 @@ def _data(run: Run, spec: Mapping[str, Any]) -> dict[str, Any]:
     if key not in known:
       raise unknown('setting of an evaluation', f'data.{key}', known)
   data = {**run.config['data'], **spec['data']}
+  data['fields'] = {**run.config['data']['fields'], **(spec['data'].get('fields') or {})}
   if data['batch_seconds'] is not None and 'batch_size' not in spec['data']:
     # Clips of any length come here: as many as a training batch has of the longest.
     lengths = data['buckets'] if isinstance(data['buckets'], list | tuple) else ()
@@ -70,17 +73,16 @@ def _some(rows: Any, run: Run, data: Mapping[str, Any], batches: int | None) -> 
 
 
 def _batches(run: Run, data: Mapping[str, Any], rows: Any, shard: bool = True) -> Any:
+  chosen = build.fields_for(data, run.model)
   return pipeline.eval_batches(
     rows,
     batch_size=_size(run, data, rows),
     sample_rate=data['sample_rate'],
     # A clip that is cut does not say its transcript.
-    max_seconds=None if data['transcript'] else data['seconds'],
-    label=data['label'],
-    transcript=data['transcript'],
-    units=data['units'],
-    symbols=getattr(run.model, 'vocabulary', characters.LETTERS),
-    moments=build.normalises(run.model),
+    max_seconds=None if any(field.WHOLE for field in chosen) else data['seconds'],
+    fields=chosen,
+    model=run.model,
+    root=data['root'],
     process_index=jax.process_index() if shard else 0,
     process_count=jax.process_count() if shard else 1,
     num_threads=data['num_threads'],
@@ -121,7 +123,7 @@ def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
       weight_sum += float(weight)
       for k, v in metrics.items():
         totals[k] = totals.get(k, 0.0) + float(v) * float(weight)
-      if logits is not None and data['label']:
+      if logits is not None and 'label' in batch:
         gather = jax.jit(lambda b: (b['label'], b['valid']), out_shardings=replicated)
         labels, valid = jax.device_get(gather(on_devices))
         logits_all.append(logits[valid])
@@ -143,13 +145,14 @@ def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
 def transcription(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
   """Word and character error rates, per cent, of greedy decoding on held-out clips."""
   data = _data(run, spec)
-  if not data['transcript'] or not getattr(run.model, 'vocabulary', ()):
+  spoken = next((f for f in build.fields_for(data, run.model) if isinstance(f, Transcript)), None)
+  if spoken is None or not spells(run.model):
     raise InputError(
-      f'config.evals.{name} asks for transcription: it needs config.data.transcript, the column '
-      'that holds the transcripts, and a model with a vocabulary.'
+      f'config.evals.{name} asks for transcription: it needs config.data.fields.transcript, the '
+      'column that holds the transcripts, and a model with a vocabulary.'
     )
   rows = _some(selection.known(selection.source(data), data), run, data, spec['batches'])
-  texts = transcripts.texts(rows, data['transcript'])
+  texts = transcript.texts(rows, spoken.column)
   symbols, blank = run.model.vocabulary, run.model.blank
   replicated = NamedSharding(run.mesh, PartitionSpec())
 
@@ -178,7 +181,7 @@ def transcription(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
 
 def pictures(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
   """The model's own `picture` of a few clips, in pictures.npz (for the report) and TensorBoard."""
-  if not hasattr(run.model, 'picture'):
+  if not isinstance(run.model, Draws):
     raise InputError(
       f'config.evals.{name} asks for pictures, but model {run.config["model"]["name"]} makes none.'
     )

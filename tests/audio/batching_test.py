@@ -11,10 +11,10 @@ from research.audio.batching import (
   best_crops,
   bucket_of,
   label_weights,
-  padding_efficiency,
   uniform,
 )
 from research.audio.clips import Source, Table
+from tests.audio.padding import padding_efficiency
 
 
 def stream(size, batch_size=4, **options):

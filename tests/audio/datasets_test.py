@@ -8,6 +8,7 @@ import pytest
 from research.audio import datasets
 from research.audio.batching import label_weights
 from research.audio.decode import decode
+from research.audio.fields import make
 from research.audio.pipeline import train_batches
 from research.audio.sources import open_source
 from research.errors import InputError
@@ -253,7 +254,12 @@ def test_audioset_batches_and_weights(audioset):
   np.testing.assert_allclose(label_weights(train), expected)
   entry = datasets.DATASETS['audioset']
   batches = train_batches(
-    train, batch_size=64, label=entry.label, weights=entry.weights, seconds=0.1, num_threads=0
+    train,
+    batch_size=64,
+    fields=make(dict(label=entry.label)),
+    weights=entry.weights,
+    seconds=0.1,
+    num_threads=0,
   )
   iterator = iter(batches)
   found = [next(iterator) for _ in range(8)]

@@ -8,7 +8,9 @@ import pytest
 
 from research import models
 from research.audio import decode
+from research.audio.fields import make
 from research.audio.pipeline import eval_batches, train_batches
+from research.errors import InputError
 from research.features.augment import AUGMENTATIONS
 from research.features.waveform import Waveform
 from research.models.hubert import Hubert
@@ -38,7 +40,9 @@ def test_a_clip_is_read_whole_once(make_source, monkeypatch):
   source, read = make_source(LENGTHS), []
   whole = decode.moments
   monkeypatch.setattr(decode, 'moments', lambda e, **args: read.append(e.id) or whole(e, **args))
-  batches = train_batches(source, batch_size=3, seconds=0.25, moments=True, num_threads=0)
+  batches = train_batches(
+    source, batch_size=3, seconds=0.25, fields=make(dict(moments={})), num_threads=0
+  )
   iterator = iter(batches)
   several = [next(iterator) for _ in range(4)]
   assert sorted(read) == ['000.flac', '002.flac']
@@ -50,7 +54,7 @@ def test_a_clip_is_read_whole_once(make_source, monkeypatch):
 @pytest.mark.parametrize('evaluation', [False, True])
 def test_what_the_model_sees_is_a_part_of_the_normalised_clip(make_source, evaluation):
   source = make_source(LENGTHS)
-  args = dict(batch_size=3, moments=True)
+  args = dict(batch_size=3, fields=make(dict(moments={})))
   if evaluation:
     batches = eval_batches(source, max_seconds=0.25, lengths=1, **args)
   else:
@@ -73,15 +77,22 @@ def test_what_the_model_sees_is_a_part_of_the_normalised_clip(make_source, evalu
 
 def test_training_asks_for_moments_where_the_model_normalises(make_source):
   source = make_source(LENGTHS)
-  data = {**config.DATA, 'batch_size': 2, 'seconds': 0.25, 'units': None}
+  data = {**config.DATA, 'batch_size': 2, 'seconds': 0.25}
   args = dict(process_index=0, process_count=1, bad_files=None)
   for normalise in (False, True):
     model = Toy()
     object.__setattr__(model, 'frontend', Waveform(normalise=normalise))
     batch = next(iter(build.train_batches(data, source, model=model, **args)))
     assert ('audio_moments' in batch) == normalise
-  assert build.normalises(Hubert(size='large')) and not build.normalises(Hubert())
-  assert not build.normalises(models.get('audio_mae')())
+
+  def asked(model):
+    data = {**config.DATA, 'fields': dict(units='units')}
+    return [field.key for field in build.fields_for(data, model)]
+
+  assert asked(Hubert(size='large')) == ['units', 'moments'] and asked(Hubert()) == ['units']
+  assert asked(models.get('audio_mae')()) == ['units']
+  with pytest.raises(InputError, match=r'learns from units: set config\.data\.fields\.units'):
+    build.fields_for(config.DATA, Hubert())
 
 
 def test_moments_do_not_outlive_the_audio_that_they_are_of():

@@ -8,6 +8,7 @@ from research.audio.bad_files import BadFiles
 from research.audio.clips import Source, Table
 from research.audio.decode import decode
 from research.audio.example import Example
+from research.audio.fields import make
 from research.audio.pipeline import eval_batches, train_batches
 from research.errors import InputError
 
@@ -36,7 +37,9 @@ def concatenated(parts):
 
 def test_what_a_batch_is(make_source):
   source = make_source(LENGTHS)
-  for batch in take(train_batches(source, batch_size=4, seconds=0.25, label='label'), 6):
+  for batch in take(
+    train_batches(source, batch_size=4, seconds=0.25, fields=make(dict(label='label'))), 6
+  ):
     assert {k: (v.shape, v.dtype.name) for k, v in batch.items()} == {
       'audio': ((4, 4000), 'float32'),
       'audio_mask': ((4, 4000), 'bool'),
@@ -82,7 +85,7 @@ def test_without_seconds_the_longest_clip_decides(make_source):
 @pytest.mark.parametrize('options', [{'seconds': 0.2}, {'buckets': [0.1, 0.2, 0.4]}])
 def test_resuming_anywhere_gives_the_same_batches_to_the_bit(make_source, options):
   source = make_source(LENGTHS)
-  settings = {'batch_size': 4, 'label': 'label', 'seed': 7, **options}
+  settings = {'batch_size': 4, 'fields': make(dict(label='label')), 'seed': 7, **options}
   whole = take(train_batches(source, **settings), 12)
   for stop in (0, 1, 5, 11):
     iterator = iter(train_batches(source, **settings, num_threads=2))
@@ -106,7 +109,7 @@ def test_resuming_anywhere_gives_the_same_batches_to_the_bit(make_source, option
 @pytest.mark.parametrize('options', [{'seconds': 0.2}, {'buckets': [0.1, 0.2, 0.4]}])
 def test_processes_share_the_batch_of_one(make_source, options):
   source = make_source(LENGTHS)
-  settings = {'batch_size': 4, 'label': 'label', **options}
+  settings = {'batch_size': 4, 'fields': make(dict(label='label')), **options}
   whole = take(train_batches(source, **settings), 8)
   for count in (2, 4):
     parts = [
@@ -140,7 +143,7 @@ def test_the_state_of_one_process_count_continues_on_another(make_source):
 
 def test_worker_processes_give_the_same_batches_and_a_portable_state(make_source):
   source = make_source(LENGTHS)
-  settings = {'batch_size': 4, 'seconds': 0.2, 'label': 'label'}
+  settings = {'batch_size': 4, 'seconds': 0.2, 'fields': make(dict(label='label'))}
   whole = take(train_batches(source, **settings, num_threads=0), 6)
   iterator = iter(train_batches(source, **settings, num_workers=2, num_threads=1, prefetch=2))
   for batch in whole[:3]:
@@ -226,7 +229,9 @@ def test_multi_label(tmp_path, make_source):
   base = make_source([0.1] * 3)
   labels = [['x', 'z'], [], ['y']]
   source = Source(Table('m', base.table.ids, {'label': labels}, base.table.locate))
-  (batch,) = take(train_batches(source, batch_size=3, label='label', shuffle=False), 1)
+  (batch,) = take(
+    train_batches(source, batch_size=3, fields=make(dict(label='label')), shuffle=False), 1
+  )
   assert batch['label'].dtype == np.float32
   assert batch['label'].tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
 
@@ -234,7 +239,10 @@ def test_multi_label(tmp_path, make_source):
 def test_weights(make_source):
   source = make_source([0.05] * 4, labels=('a', 'a', 'a', 'b'))
   batches = take(
-    train_batches(source, batch_size=20, label='label', weights='balanced', num_threads=0), 20
+    train_batches(
+      source, batch_size=20, fields=make(dict(label='label')), weights='balanced', num_threads=0
+    ),
+    20,
   )
   rows = np.concatenate([b['index'] for b in batches])
   share = np.bincount(rows, minlength=4) / len(rows)
@@ -253,7 +261,7 @@ def spoil(source, *rows):
 @pytest.mark.parametrize('options', [{'seconds': 0.2}, {'buckets': [0.1, 0.2, 0.4]}])
 def test_bad_files_are_replaced_and_listed(make_source, tmp_path, options):
   source = make_source([*LENGTHS, 0.2])
-  settings = {'batch_size': 4, 'label': 'label', **options}
+  settings = {'batch_size': 4, 'fields': make(dict(label='label')), **options}
   clean = take(train_batches(source, **settings), 9)
   spoil(source, 3, 11)
   bad = BadFiles(tmp_path / 'bad.jsonl', 0.5)
@@ -349,7 +357,10 @@ def test_nothing_readable(make_source):
     ),
     ({'batch_size': 4, 'fill': 'crop', 'seconds': 1.0}, 'give buckets='),
     ({'batch_size': 4, 'buckets': [1.0], 'seconds': 1.0}, 'not both'),
-    ({'batch_size': 4, 'label': 'lable'}, "Unknown column .* Did you mean 'label'"),
+    (
+      {'batch_size': 4, 'fields': make(dict(label='lable'))},
+      "Unknown column .* Did you mean 'label'",
+    ),
     ({'batch_size': 4, 'weights': 'balance'}, "Did you mean 'balanced'"),
     ({'batch_size': 4, 'weights': [1.0, 2.0]}, 'do not fit the 11 clips'),
     ({'batch_size': 4, 'weights': [0.0] * 11}, 'do not fit'),
@@ -363,7 +374,7 @@ def test_mistakes_get_one_sentence(make_source, options, message):
 def test_a_clip_without_a_label(make_source):
   source = make_source([0.1] * 3, labels=('a', '', 'b'))
   with pytest.raises(InputError, match=r"Clip '001.flac' .* has no 'label'"):
-    train_batches(source, batch_size=1, label='label')
+    train_batches(source, batch_size=1, fields=make(dict(label='label')))
   assert source.classes('label') == ('a', 'b')
 
 
@@ -392,7 +403,7 @@ def test_evaluation_sees_every_clip_once(make_source, tmp_path, count):
       eval_batches(
         source,
         batch_size=4,
-        label='label',
+        fields=make(dict(label='label')),
         process_index=i,
         process_count=count,
         bad_files=bad,

@@ -13,6 +13,7 @@ import pytest
 from research.audio import prepare, shards
 from research.audio.clips import Source, Table
 from research.audio.decode import AudioError, decode
+from research.audio.fields import make
 from research.audio.pipeline import train_batches
 from research.audio.sources import open_source
 from research.errors import InputError
@@ -76,7 +77,7 @@ def test_batches_from_shards_are_those_from_files(folder, tmp_path):
   source = open_source(folder)
   prepare.prepare(source, tmp_path / 'out', count=2, settings=pcm())
   packed = pickle.loads(pickle.dumps(open_source(tmp_path / 'out')))
-  settings = {'batch_size': 4, 'buckets': [0.15, 0.3], 'label': 'label'}
+  settings = {'batch_size': 4, 'buckets': [0.15, 0.3], 'fields': make(dict(label='label'))}
   a, b = iter(train_batches(source, **settings)), iter(train_batches(packed, **settings))
   for _ in range(6):
     x, y = next(a), next(b)

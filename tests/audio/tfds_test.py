@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from research.audio.decode import AudioError, decode
+from research.audio.fields import make
 from research.audio.pipeline import train_batches
 from research.audio.sources import open_source
 from research.audio.tfds import TfdsRecords, find, prepare, retype
@@ -89,7 +90,9 @@ def test_a_prepared_data_set(prepared, tmp_path):
 
 def test_batches(prepared):
   source = open_source(prepared, split='train')
-  iterator = iter(train_batches(source, batch_size=3, seconds=0.1, label='label'))
+  iterator = iter(
+    train_batches(source, batch_size=3, seconds=0.1, fields=make(dict(label='label')))
+  )
   for _ in range(3):
     batch = next(iterator)
     assert batch['audio'].shape == (3, 1600)

@@ -208,7 +208,7 @@ def test_half_precision_stays():
   [
     ({'prob': 20.0}, 'has prob 20'),
     ({'noise_prob': -0.1}, 'has noise_prob -0.1'),
-    ({'noise_prob': 0.1}, r'holds no noise: set config\.data\.noise'),
+    ({'noise_prob': 0.1}, r'holds no noise: set config\.data\.fields\.noise'),
     ({'snr': [5.0, -5.0]}, 'two numbers in dB'),
     ({'noise_snr': [5.0]}, 'two numbers in dB'),
     ({'divisor': 0}, 'has divisor 0'),

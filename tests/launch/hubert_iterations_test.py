@@ -37,7 +37,7 @@ def test_every_stage_takes_what_the_one_before_made():
   wanted = '--features=mfcc --clusters=8 --input=builtin --split=train --data_root=/data'
   for words in (*wanted.split(), '--label_splits=train,valid', f'--out={mfcc.folder}'):
     assert words in mfcc.args
-  assert f'--config.data.units={mfcc.folder}/units' in model.args
+  assert f'--config.data.fields.units={mfcc.folder}/units' in model.args
   assert '--config.model.args.codes=8' in model.args
   assert '--config.optim.lr=1e-3' in model.args and '--config.data.root=/data' in model.args
   for words in (f'--features={model.folder}', '--layer=1', '--percent=0.5', '--input=builtin'):

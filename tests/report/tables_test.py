@@ -32,7 +32,7 @@ def test_published_figures_are_labelled_and_never_win():
   # Fine-tuned figures stand beside fine-tuned ones.
   assert 'AudioMAE' not in text
   tuned = tables.comparison([row(task='esc50', protocol='finetune')], published.rows(['esc50']))
-  assert 'AudioMAE, ViT-B (published: fine-tuning;' in tuned[0].html()
+  assert 'AudioMAE, ViT-B (published: fine-tuning;' in tuned[0].markdown()
   assert 'ImageNet labels' in tuned[0].markdown()
 
 
@@ -71,14 +71,14 @@ def test_what_is_absent_is_said():
   lost |= {'pinned': dict(clips=180, hash='cafe', absent=3, first=[])}
   notes = '\n'.join(tables.notes([row(attrition=lost)]))
   assert '20 of eval in the published lists have no audio file here (10.0 % of all)' in notes
-  assert 'the pinned list cafe of 180 clips, 3 of them absent here' in notes
-  page = run.score_section({'rows': [row()], 'absent': {'gtzan': 'Not there: prepare it.'}})
+  assert 'the clip list cafe of 180 clips, 3 of them absent here' in notes
+  page = run.score_page({'rows': [row()], 'absent': {'gtzan': 'Not there: prepare it.'}})
   assert 'Not scored' in page and 'Not there: prepare it.' in page
 
 
 def test_scores_of_each_class_name_their_model():
   rows = [row(system=name, per_class={'dog': 0.5}) for name in ('mine', 'yours')]
-  page = run.score_section({'rows': rows})
+  page = run.score_page({'rows': rows})
   assert all(f'average precision of each class, {r["system"]}<' in page for r in rows)
 
 

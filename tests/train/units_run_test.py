@@ -24,8 +24,10 @@ def config(path):
   full = load(ROOT / 'experiments/audio_mae/builtin_tiny.py').get_config('debug').to_dict()
   full['data'].update(
     where=dict(kind=['word', 'sentence']),
-    units=path,
-    noise=dict(name='builtin', args=dict(where=dict(kind='event'))),
+    fields=dict(
+      units=path,
+      noise=dict(args=dict(source=dict(name='builtin', args=dict(where=dict(kind='event'))))),
+    ),
     batch_size=16,
     seconds=0.5,
   )
@@ -65,8 +67,9 @@ def test_a_run_has_units_beside_mixed_clips(tmp_path, monkeypatch):
 def test_noise_and_what_mixes_it_go_together():
   full = config('units')
   complete(full)
-  without = {**full, 'data': {**full['data'], 'noise': None}}
-  with pytest.raises(InputError, match=r'there is no noise: set config\.data\.noise'):
+  fields = {**full['data']['fields'], 'noise': None}
+  without = {**full, 'data': {**full['data'], 'fields': fields}}
+  with pytest.raises(InputError, match=r'there is no noise: set config\.data\.fields\.noise'):
     complete(without)
   with pytest.raises(InputError, match='no augmentation mixes it in'):
     complete({**full, 'augment': [dict(name='mix_utterances')]})

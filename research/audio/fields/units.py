@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from research.audio.clips import Source
-from research.audio.decode import AudioError
+from research.audio.decode import Crop, OtherAudio
+from research.audio.example import Example
+from research.audio.fields import Context, Crops, Field, Rows
 from research.audio.units import Units
+from research.capabilities import PredictsUnits
 from research.errors import InputError
 
 # A path to a folder of units, units that are open, or a list of such: `open_sets` looks.
@@ -21,10 +24,6 @@ Spec = Any
 TOLERANCE = 0.1
 # What label sets have to share for unit j of each to stand for the same samples.
 ALIKE = ('sample_rate', 'hop', 'window')
-
-
-class OtherAudio(AudioError):
-  """A clip that is not the one its units were made from."""
 
 
 def open_sets(spec: Spec) -> tuple[Units, ...]:
@@ -69,8 +68,67 @@ def find(source: Source, sets: Sequence[Units]) -> Int[np.ndarray, 'clips g']:
   return rows
 
 
+@dataclasses.dataclass(frozen=True)
+class UnitLabels(Field):
+  """Gives 'units' i32 [b, u, g], one to each of the g label sets for every unit of the batch's
+  samples, -1 where there is none (behind a clip's end too). Crops start at multiples of the units'
+  hop, so that unit j of a crop is unit start / hop + j of its clip.
+
+  Attributes:
+    path: a folder of units (`audio/units.py`), or a list of such.
+  """
+
+  path: Spec
+
+  def known(self, source: Source) -> Bool[np.ndarray, 'clips']:
+    """Which clips have units in all sets; raises InputError where none has."""
+    return np.all(find(source, open_sets(self.path)) >= 0, axis=1)
+
+  def open(self, source: Source, context: Context) -> 'UnitRows':
+    """The units of the clips.
+
+    Raises:
+      InputError: units of another sample rate, clips without units, or units that are not those
+        that the model learns from.
+    """
+    sets = open_sets(self.path)
+    if isinstance(context.model, PredictsUnits):
+      check_model(sets, context.model)
+    if sets[0].about['sample_rate'] != context.sample_rate:
+      raise InputError(
+        f'{sets[0].path} holds units of audio at {sets[0].about["sample_rate"]} Hz, and the data '
+        f'are read at {context.sample_rate} Hz: set both alike.'
+      )
+    rows = find(source, sets)
+    found = (rows >= 0).all(axis=1)
+    if not found.all():
+      first = source.id(int(np.argmin(found)))
+      raise InputError(
+        f'{(~found).sum()} of {len(source)} clips of {source.name!r} have no units in '
+        f'{_paths(sets)} ({first!r} is the first): leave such clips out, or label them.'
+      )
+    return UnitRows(sets, rows)
+
+
+def check_model(sets: Sequence[Units], model: PredictsUnits) -> None:
+  """Raises InputError where units are not those that a model expects."""
+  counts = tuple(units.clusters for units in sets)
+  if counts != model.sets:
+    codes = counts[0] if len(counts) == 1 else list(counts)
+    raise InputError(
+      f'config.model.args.codes is {model.codes}, but the units of config.data.fields.units have '
+      f'{" and ".join(map(str, counts))} clusters: set --config.model.args.codes={codes}.'
+    )
+  if sets[0].rate != model.label_rate:
+    raise InputError(
+      f'config.model.args.label_rate is {model.label_rate:g}, but there are {sets[0].rate:g} units '
+      'a second in config.data.fields.units: set '
+      f'--config.model.args.label_rate={sets[0].rate:g}.'
+    )
+
+
 @dataclasses.dataclass
-class UnitRows:
+class UnitRows(Rows):
   """The units of the clips of a source.
 
   Attributes:
@@ -81,33 +139,8 @@ class UnitRows:
   sets: tuple[Units, ...]
   rows: Int[np.ndarray, 'clips g']
 
-  @classmethod
-  def of(cls, source: Source, spec: Spec, sample_rate: int) -> 'UnitRows | None':
-    """Of a source; None without units.
-
-    Raises:
-      InputError: units of another sample rate, or clips without units.
-    """
-    if spec is None:
-      return None
-    sets = open_sets(spec)
-    if sets[0].about['sample_rate'] != sample_rate:
-      raise InputError(
-        f'{sets[0].path} holds units of audio at {sets[0].about["sample_rate"]} Hz, and the data '
-        f'are read at {sample_rate} Hz: set both alike.'
-      )
-    rows = find(source, sets)
-    found = (rows >= 0).all(axis=1)
-    if not found.all():
-      first = source.id(int(np.argmin(found)))
-      raise InputError(
-        f'{(~found).sum()} of {len(source)} clips of {source.name!r} have no units in '
-        f'{_paths(sets)} ({first!r} is the first): leave such clips out, or label them.'
-      )
-    return cls(sets, rows)
-
   @property
-  def hop(self) -> int:
+  def step(self) -> int:
     """Samples from unit to unit: crops start at its multiples."""
     return int(self.sets[0].about['hop'])
 
@@ -116,49 +149,36 @@ class UnitRows:
     """What made the units, of all sets."""
     return '+'.join(str(units.about['fingerprint']) for units in self.sets)
 
-  def demand_fit(self, samples: int) -> None:
-    """Raises InputError where batches of so many samples have no unit."""
-    if not self.sets[0].frames(samples):
+  def check_lengths(self, shortest: int, longest: int) -> None:
+    """Raises InputError where the shortest batches have no unit."""
+    if not self.sets[0].frames(shortest):
       raise InputError(
         f'A unit of {self.sets[0].path} stands for {self.sets[0].about["window"]} samples, and '
-        f'there are batches of {samples}: make them longer, or leave shorter clips out.'
+        f'there are batches of {shortest}: make them longer, or leave shorter clips out.'
       )
 
-  def demand_same(self, row: int, samples: int, where: str) -> None:
-    """Raises OtherAudio where a clip of so many samples is not what its units were made from."""
+  def read(self, row: int, example: Example, crop: Crop) -> None:
+    """Raises OtherAudio where a clip is not what its units were made from."""
     for units, at in zip(self.sets, self.rows[row]):
-      needed, stored = units.frames(samples), units.count(at)
+      needed, stored = units.frames(crop.total), units.count(at)
       if abs(needed - stored) > TOLERANCE * units.rate:
         raise OtherAudio(
-          where,
-          f'It has {samples} samples, which are {needed} units, but {units.path} holds {stored}: '
-          'they were made from other audio; label it again.',
+          example.where,
+          f'It has {crop.total} samples, which are {needed} units, but {units.path} holds '
+          f'{stored}: they were made from other audio; label it again.',
         )
 
-  def cropped(
-    self,
-    rows: Int[np.ndarray, 'b'],
-    starts: Int[np.ndarray, 'b'],
-    lengths: Int[np.ndarray, 'b'],
-    samples: int,
-  ) -> Int[np.ndarray, 'b u g']:
-    """Units of crops, int32: u units of `samples` samples, g label sets.
-
-    Args:
-      rows: which clips.
-      starts: the sample of its clip that a crop starts with, a multiple of the hop.
-      lengths: real samples of a crop. Units whose window reaches beyond are -1, and so are those
-        that a set lacks.
-      samples: static length of the crops.
-    """
+  def arrays(self, crops: Crops) -> dict[str, np.ndarray]:
+    """Units of crops; units whose window reaches beyond a clip are -1, and so are those that a set
+    lacks."""
     units = self.sets[0]
-    out = np.full((len(rows), units.frames(samples), len(self.sets)), -1, np.int32)
-    for i, row in enumerate(rows):
-      whole, first = units.frames(int(lengths[i])), int(starts[i]) // self.hop
+    out = np.full((len(crops.index), units.frames(crops.samples), len(self.sets)), -1, np.int32)
+    for i, row in enumerate(crops.index):
+      whole, first = units.frames(int(crops.lengths[i])), int(crops.starts[i]) // self.step
       for g, labels in enumerate(self.sets):
         part = labels.part(int(self.rows[row, g]), first, whole)
         out[i, : len(part), g] = part
-    return out
+    return {'units': out}
 
 
 def _paths(sets: Sequence[Units]) -> str:

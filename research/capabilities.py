@@ -1,0 +1,181 @@
+"""What a model can do, declared: small protocols that the rest of the house asks for.
+
+A model is a Flax module that is called with a batch and returns named outputs. Everything beyond
+that is a capability. Commands, evaluations and fields ask `isinstance(model, Embeds)`, and never
+for single attributes. A model that has no audio (a text model) has no front-end and declares less.
+
+| capability | who asks for it |
+|---|---|
+| `Model` | every model: its abstract example batch makes weights without data |
+| `Hears` | the input pipeline: sample rate and front-end |
+| `Embeds` | evaluation, clustering, embedding files |
+| `Encodes` | `models.finetuned`: an encoder under a head, in training |
+| `Spells` | transcripts: fields, decoders, evaluations |
+| `PredictsUnits` | the field of units |
+| `EncodesToCodes` | files of codes |
+| `Draws` | pictures of a run |
+| `TakesStatistics` | protocols that normalise by the data of a task |
+| `Borrows` | warm starts: settings that the weights of a part need |
+| `HasTraining` | fingerprints: arguments that only training depends on |
+| `NeedsFields` | the input pipeline: fields without which the model cannot learn |
+
+Letters: b batch, t samples, n tokens, d width, l layers, g groups of codes.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+
+Example = dict[str, jax.ShapeDtypeStruct]
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding:
+  """How the embeddings of a model are used.
+
+  Attributes:
+    pool: from tokens to one vector a clip where nothing else is asked, a key of `pooling.POOLS`.
+    max_seconds: the longest clip that is embedded in one piece; None for any.
+  """
+
+  pool: str = 'mean'
+  max_seconds: float | None = None
+
+
+@runtime_checkable
+class Model(Protocol):
+  """Every model."""
+
+  def example(self) -> Example:
+    """Shapes and types of the smallest batch from which all parameters can be made."""
+    ...
+
+
+@runtime_checkable
+class Hears(Protocol):
+  """Takes audio."""
+
+  frontend: Any  # features.frontend.Frontend or features.waveform.Waveform
+
+
+@runtime_checkable
+class Embeds(Hears, Protocol):
+  """Gives tokens of every layer for audio of any length."""
+
+  EMBEDDING: Embedding
+
+  def embed(self, audio: Any, audio_mask: Any) -> tuple[Any, Any]:
+    """Audio [b, t] and its mask -> tokens [l, b, n, d] float32 and their mask [b, n]."""
+    ...
+
+
+@runtime_checkable
+class Encodes(Hears, Protocol):
+  """Can stand under a head.
+
+  FINETUNING holds the arguments that differ from those of pre-training where a head learns: their
+  defaults in `models.finetuned`.
+  """
+
+  FINETUNING: Mapping[str, Any]
+  width: int
+
+  def hidden_states(self, batch: Mapping[str, Any], train: bool, layers: bool) -> dict[str, Any]:
+    """'tokens' [b, n, d], 'frame_mask' [b, n] of the real ones, named intermediates; with `layers`
+    'layers' [l, b, n, d]. In training its masks and dropout act."""
+    ...
+
+
+@runtime_checkable
+class Spells(Hears, Protocol):
+  """Gives logits [b, n, v] over the symbols of a vocabulary, for CTC."""
+
+  vocabulary: Sequence[str]
+  blank: int
+
+
+@runtime_checkable
+class PredictsUnits(Protocol):
+  """Learns from discrete units."""
+
+  TITLE: str
+  codes: int | Sequence[int]
+  label_rate: float  # units a second
+
+  @property
+  def sets(self) -> tuple[int, ...]:
+    """Number of units of every label set."""
+    ...
+
+
+@runtime_checkable
+class EncodesToCodes(Hears, Protocol):
+  """Has a codebook of its own."""
+
+  @property
+  def code_sizes(self) -> tuple[int, ...]:
+    """Size of the codebook of every group; empty where the arguments left the codebook out."""
+    ...
+
+  def encode(self, audio: Any, audio_mask: Any) -> tuple[Any, Any]:
+    """Audio [b, t] and its mask -> codes int32 [b, n, g] and their mask [b, n]."""
+    ...
+
+
+@runtime_checkable
+class Draws(Protocol):
+  """Draws what it does."""
+
+  def picture(self, batch: Mapping[str, Any], **args: Any) -> dict[str, Any]:
+    """Panels [b, s, f] by name."""
+    ...
+
+
+@runtime_checkable
+class TakesStatistics(Protocol):
+  """Is normalised by the mean and standard deviation of what it is used on."""
+
+  def with_statistics(self, mean: float, std: float) -> Any:
+    """The same model normalised by these."""
+    ...
+
+
+@runtime_checkable
+class Borrows(Protocol):
+  """Has parts whose weights compute something else under other settings."""
+
+  @property
+  def borrowed(self) -> Mapping[str, Mapping[str, Any]]:
+    """{path of a part: {argument: value}}."""
+    ...
+
+
+@runtime_checkable
+class HasTraining(Protocol):
+  """Has arguments that only training depends on."""
+
+  TRAINING: Sequence[str]
+
+
+@runtime_checkable
+class NeedsFields(Protocol):
+  """Reads more from a batch than audio."""
+
+  NEEDS: Mapping[str, str]  # key of the field -> what to do where a config lacks it
+
+
+def audio_example(frontend: Any) -> Example:
+  """The example batch of a model of audio: one clip of one frame."""
+  shape = (1, frontend.min_samples)
+  return {
+    'audio': jax.ShapeDtypeStruct(shape, jnp.float32),
+    'audio_mask': jax.ShapeDtypeStruct(shape, jnp.bool_),
+  }
+
+
+def spells(model: Any) -> bool:
+  """Whether a model gives symbols."""
+  return isinstance(model, Spells) and bool(model.vocabulary)
