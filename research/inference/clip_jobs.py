@@ -48,7 +48,6 @@ class ClipJob:
     bad_files: str | os.PathLike | None = None,
     max_bad_fraction: float = 0.5,
     part_seconds: float = PART_SECONDS,
-    part_bytes: int | None = None,
   ):
     """
     Args:
@@ -59,9 +58,9 @@ class ClipJob:
       layers, pool, seconds, batch_seconds: as in `stream`.
       bad_files: the list of clips that could not be used; in the folder of parts if None.
       max_bad_fraction: fraction of unreadable clips above which it stops.
-      part_seconds, part_bytes: as in `parts.Job`.
+      part_seconds: age at which a part is written.
     """
-    self.embedder, self.source, self.out = embedder, source, Path(out)
+    self.embedder, self.source = embedder, source
     self.how: dict[str, Any] = dict(layers=layers, pool=pool, seconds=seconds)
     self.batches = plan(embedder, source, seconds=seconds, batch_seconds=batch_seconds)
     self.parts = Parts(out, dict(settings, source=source.fingerprint()))
@@ -74,7 +73,6 @@ class ClipJob:
       out=out,
       process=distributed.process(),
       part_seconds=part_seconds,
-      part_bytes=part_bytes,
     )
     self.counts = np.full(len(source), -1, np.int64)
     self.reasons: dict[int, str] = {}

@@ -70,7 +70,7 @@ class Transcriber:
       model: a Flax module with `vocabulary`, `blank`, `frontend` and the output 'logits'.
       variables: its weights.
       decoder: logits of a clip to its path, as `beam.BeamSearch`; None is greedy.
-      window: clips longer than so many seconds are cut into chunks of that length.
+      window: seconds of a chunk; longer clips are cut into chunks.
       overlap: seconds that neighbouring chunks share.
       batch_seconds: audio in a batch, the padding included.
 

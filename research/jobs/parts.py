@@ -178,9 +178,18 @@ class Job:
     Raises:
       InputError: the store, `work` or `finish` raises it; the disk is full; another process failed.
     """
-    self.done, self.begun = self._begin(), True
+    left = self._begin()
+    self.done, self.begun = np.array([k not in left for k in self.keys], bool), True
     todo = np.flatnonzero(~self.done).tolist()[self.index :: self.count]
-    self._together(lambda: self._take(work(todo), todo, text))
+
+    def own() -> None:
+      if left - set(self.keys):
+        raise InputError(
+          f'Process {self.index} of {self.count} finds other clips or lengths of clips than the '
+          'first: all have to read the same files, and have as many devices.'
+        )
+      self._take(work(todo), todo, text)
+
     found: list[T] = []
 
     def last() -> None:
@@ -188,25 +197,22 @@ class Job:
         self._check_all_there()
         found.append(finish())
 
+    self._together(own)
     self._together(last)
     return found[0] if found else None
 
-  def _begin(self) -> np.ndarray:
-    """Which batches are done; the first process says it to all."""
+  def _begin(self) -> set[str]:
+    """The keys that are left; the first process says it to all."""
 
     def look() -> bytes:
       with self._sentences():
         self.store.open()
-        known = self.store.done(self.keys)
-      return np.array([k in known for k in self.keys], np.uint8).tobytes()
+        return json.dumps(sorted(set(self.keys) - self.store.done(self.keys))).encode()
 
-    data = look() if self.count == 1 else distributed.first(look)
-    return np.frombuffer(data, np.uint8).astype(bool)
+    return set(json.loads(look() if self.count == 1 else distributed.first(look)))
 
   def _check_all_there(self) -> None:
-    if self.count == 1:
-      return
-    missing = len(set(self.keys) - self.store.done(self.keys))
+    missing = len(set(self.keys) - self.store.done(self.keys)) if self.count > 1 else 0
     if missing:
       raise InputError(
         f'{missing} of the {len(self.keys)} batches are not in {self.store.folder}: all '

@@ -1,10 +1,12 @@
 """Batches in parts: shared by processes, gone on with after a kill, never mixed."""
 
 import errno
+import json
 
 import numpy as np
 import pytest
 
+from research import distributed
 from research.errors import InputError
 from research.jobs.parts import Job, Parts, key
 from tests.jobs.kills import killed
@@ -84,6 +86,12 @@ def test_processes_share_what_is_left(tmp_path):
   assert seen == [[0, 1], [3, 5], [2, 4, 6]]
   del parts.done
   assert job(parts).run(work, lambda: joined(parts)) == EVERYTHING and seen[3] == []
+
+
+def test_processes_that_see_other_clips_stop(tmp_path, monkeypatch):
+  monkeypatch.setattr(distributed, 'first', lambda make: json.dumps([*KEYS[:6], 'other']).encode())
+  with pytest.raises(InputError, match='Process 1 of 2 finds other clips or lengths of'):
+    job(Parts(tmp_path / 'x.npz', {}), process=(1, 2)).run(squares, lambda: 1 / 0)
 
 
 def test_parts_of_other_batches_are_not_mixed_in(tmp_path):
