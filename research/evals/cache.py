@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +52,7 @@ def embed_source(
   Args:
     embedder: the system; its own pooling, if it has one, takes the place of `pool`.
     source: clips.
-    cache: folder for `<key>/layer_XX.npy`.
+    cache: folder for `<key>/layer_XX.npy`; several processes see the same.
     layers: which layers.
     pool: one of `pooling.NAMES`; None for the system's usual one.
     seconds: the first N seconds of each clip; None for all of it.
@@ -94,7 +95,7 @@ def _embed(
   job = ClipJob(
     embedder,
     source,
-    folder / ('layers_' + '_'.join(map(str, wanted))),
+    folder / f'layers_{digest(wanted)}',
     about,
     layers=wanted,
     pool=about['pool'],
@@ -186,6 +187,9 @@ def _finish(job: ClipJob, folder: Path, wanted: list[int], meta: Mapping[str, An
   said = json.dumps({**meta, 'missing': job.skipped(), 'checksums': sums}, indent=1)
   folders.replace_text(folder / 'meta.json', said)
   job.remove()
+  # Nobody goes on with what killed runs have left of other layers: these may be among them.
+  for left in folder.glob('layers_*.parts'):
+    shutil.rmtree(left, ignore_errors=True)
 
 
 def _checksums(folder: Path) -> dict[str, int]:

@@ -216,7 +216,7 @@ class Job:
     if missing:
       raise InputError(
         f'{missing} of the {len(self.keys)} batches are not in {self.store.folder}: all '
-        f'{self.count} processes have to write to the same disk.'
+        f'{self.count} processes have to see the same disk there.'
       )
 
   def _together(self, step: Callable[[], Any]) -> None:

@@ -140,9 +140,10 @@ def test_a_killed_embedding_leaves_no_half_cache(system, source, tmp_path):
 
   with pytest.raises(KeyboardInterrupt):
     cache_lib.embed_source(system, source, cache=tmp_path / 'cache', layers=(2,), progress=die)
-  found = cache_lib.embed_source(system, source, cache=tmp_path / 'cache', layers=(2,))
+  assert list(tmp_path.glob('cache/*/layers_*.parts'))
+  found = cache_lib.embed_source(system, source, cache=tmp_path / 'cache', layers=(1, 2))
   assert not found.cached and found.valid.all()
-  # Nor does a part stay.
+  # Nor does a part of either run stay.
   assert {p.suffix for p in tmp_path.glob('cache/*/*') if p.name != '.lock'} == {'.npy', '.json'}
 
 
