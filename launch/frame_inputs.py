@@ -20,7 +20,6 @@ def open_frames(name, codebook, *, release, layer, dtype, layer_flag):
 
   from research import weights
   from research.errors import InputError
-  from research.inference.embedder import from_model
   from research.units import frames
 
   about = codebook.about if codebook else {}
@@ -32,7 +31,7 @@ def open_frames(name, codebook, *, release, layer, dtype, layer_flag):
   # Whatever they were trained in, the weights are float32.
   model = loaded.model.clone(dtype=dtype or about.get('dtype') or 'float32')
   loaded = dataclasses.replace(loaded, model=model)
-  embedder = from_model(model, loaded.variables, loaded.name, loaded.fingerprint)
+  embedder = loaded.embedder
   layer = about.get('layer') if layer is None else layer
   if layer is None:
     if codebook:

@@ -1,11 +1,14 @@
 """What several processes do together: agree on a flag, share bytes, hold one global array."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
+
+from research.errors import InputError
 
 
 def agree(flag: bool) -> bool:
@@ -24,6 +27,58 @@ def broadcast(data: bytes) -> bytes:
   if not jax.process_index():
     sent[:] = np.frombuffer(data, np.uint8)
   return np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes() if length else b''
+
+
+def process() -> tuple[int, int]:
+  """(index of this process, how many there are)."""
+  return jax.process_index(), jax.process_count()
+
+
+def first(make: Callable[[], bytes]) -> bytes:
+  """What `make` gives on the first process, on every process.
+
+  Raises:
+    InputError: on every process, if `make` raises it on the first one.
+  """
+  if jax.process_count() == 1:
+    return make()
+  error: InputError | None = None
+  data = b''
+  if not jax.process_index():
+    try:
+      data = make()
+    except InputError as raised:
+      error = raised
+  if agree(error is not None):
+    raise error or InputError('The first process has stopped: see its message.')
+  return broadcast(data)
+
+
+def check_all(error: Exception | None = None) -> None:
+  """Waits until every process is here.
+
+  Raises:
+    error: this process's own, if it has one.
+    InputError: another process came with an error.
+  """
+  failed = error is not None
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+
+    failed = bool(np.any(multihost_utils.process_allgather(np.bool_(failed))))
+  if error is not None:
+    raise error
+  if failed:
+    raise InputError('Another process has stopped: see its message.')
+
+
+def total(value: np.ndarray) -> np.ndarray:
+  """The sum over all processes of arrays of one shape, on every process."""
+  if jax.process_count() == 1:
+    return value
+  from jax.experimental import multihost_utils
+
+  return np.asarray(multihost_utils.process_allgather(value)).sum(axis=0)
 
 
 class Devices:

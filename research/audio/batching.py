@@ -10,7 +10,7 @@ import hashlib
 import math
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import grain
 import numpy as np
@@ -21,7 +21,7 @@ from research.errors import InputError
 
 # No clip cuts the others of its batch below this many seconds.
 SHORTEST_CROP = 1.0
-# Lengths of evaluation batches are rounded up to this many seconds.
+# Lengths of batches that are not trained on are rounded up to this many seconds.
 EVAL_STEP = 0.1
 
 
@@ -127,33 +127,58 @@ def bucket_of(
   return np.minimum(found, len(buckets) - 1)
 
 
+def static_samples(
+  seconds: Sequence[float] | np.ndarray, sample_rate: int, max_seconds: float | None = None
+) -> Int[np.ndarray, 'n']:
+  """Samples of static lengths that hold clips of these lengths.
+
+  Seconds are rounded up to EVAL_STEP: a header may say a little less than there is.
+  """
+  samples = np.round(np.ceil(np.asarray(seconds) / EVAL_STEP - 1e-6) * EVAL_STEP * sample_rate)
+  most = np.inf if max_seconds is None else round(max_seconds * sample_rate)
+  return np.minimum(samples, most).astype(np.int64)
+
+
+def eval_lengths(
+  durations: Float[np.ndarray, 'clips'],
+  count: int,
+  sample_rate: int,
+  max_seconds: float | None = None,
+) -> tuple[list[int], Int[np.ndarray, 'clips']]:
+  """The `count` lengths that waste least on padding, in samples, ascending, and which of them each
+  clip is padded to."""
+  edges = best_buckets(durations, count) if durations.max() > 0 else [EVAL_STEP]
+  return static_samples(edges, sample_rate, max_seconds).tolist(), bucket_of(durations, edges)
+
+
 def by_length(
   durations: Float[np.ndarray, 'clips'],
-  batch_size: int,
-  sample_rate: int,
-  lengths: int,
-  max_seconds: float | None,
+  place: Int[np.ndarray, 'clips'],
+  samples: Sequence[int],
+  rows: Callable[[int, int], int],
+  last: Callable[[int, int], int] = lambda clips, size: size,
 ) -> list[Batch]:
-  """Batches for evaluation: rows sorted by length; -1 fills the last batch of a length up.
+  """Every clip once, in batches of one static length, shorter ones first.
 
-  Args and lengths are those of `research.audio.pipeline.eval_batches`; `durations` in seconds.
+  Args:
+    durations: of the clips, in any unit; the clips of a length are in their order.
+    place: which length each clip is padded to.
+    samples: the static lengths, ascending.
+    rows: (length in samples, clips of it) -> slots of a batch.
+    last: (clips of a batch, slots) -> slots of that batch, `clips` at least.
+
+  Returns:
+    batches; -1 fills up those with fewer clips than slots.
   """
-  if durations.max() <= 0:
-    edges = [EVAL_STEP]
-  else:
-    edges = best_buckets(durations, lengths)
-  bucket = bucket_of(durations, edges)
   batches = []
-  for b, edge in enumerate(edges):
-    rows = np.flatnonzero(bucket == b)
-    rows = rows[np.argsort(durations[rows], kind='stable')]
-    samples = round(np.ceil(edge / EVAL_STEP - 1e-6) * EVAL_STEP * sample_rate)
-    if max_seconds is not None:
-      samples = min(samples, round(max_seconds * sample_rate))
-    for at in range(0, len(rows), batch_size):
-      part = rows[at : at + batch_size]
-      part = np.pad(part, (0, batch_size - len(part)), constant_values=-1)
-      batches.append(Batch(part, int(samples), 0, b))
+  for number, length in enumerate(samples):
+    found = np.flatnonzero(place == number)
+    found = found[np.argsort(durations[found], kind='stable')]
+    size = rows(int(length), len(found)) if len(found) else 1
+    for at in range(0, len(found), size):
+      part = found[at : at + size]
+      part = np.pad(part, (0, last(len(part), size) - len(part)), constant_values=-1)
+      batches.append(Batch(part, int(length), 0, number))
   return batches
 
 

@@ -175,12 +175,31 @@ def eval_batches(
   """
   settings.check(source, batch_size, process_index, process_count)
   durations = np.minimum(source.durations(), np.inf if max_seconds is None else max_seconds)
-  groups = batching.by_length(durations, batch_size, sample_rate, lengths, max_seconds)
+  samples, place = batching.eval_lengths(durations, lengths, sample_rate, max_seconds)
+  groups = batching.by_length(durations, place, samples, lambda length, clips: batch_size)
   process = (process_index, process_count)
   bad_files = bad_files if bad_files is not None else BadFiles(None, 1.0)
   context = Context(sample_rate, model, root, False, 0, batch_size, process, bad_files)
   opened = _open(fields, source, context)
   loader = Loader(source, groups, sample_rate, 'start', process, bad_files, opened, False)
+  return _in_order(loader, num_threads)
+
+
+def read_batches(
+  source: Source,
+  batches: Sequence[batching.Batch],
+  *,
+  sample_rate: int,
+  bad_files: BadFiles,
+  num_threads: int = 2,
+) -> grain.IterDataset:
+  """The audio of given batches, as `eval_batches`, whole on this process; each clip from its start,
+  as much of it as the length of its batch holds."""
+  loader = Loader(source, batches, sample_rate, 'start', (0, 1), bad_files, substitute=False)
+  return _in_order(loader, num_threads)
+
+
+def _in_order(loader: Loader, num_threads: int) -> grain.IterDataset:
   options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=4 if num_threads else 0)
   return grain.MapDataset.source(_Random(loader)).to_iter_dataset(options)
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from research import distributed
 from research.errors import InputError
 from research.evals.cache import files_hash
 from research.evals.tasks import Prepared
@@ -92,10 +93,15 @@ def of_task(
     embedder, apply=_Moments(embedder.frontend), variables={}, max_seconds=None
   )
   chunks = stream(probe, source, layers=(0,), pool='mean', seconds=task.task.seconds)
-  moments = [np.asarray(chunk.values[0], np.float64) for chunk in chunks if len(chunk.rows)]
-  if not moments:
+  moments = np.zeros((len(source), 3), np.float32)
+  for chunk in chunks:
+    moments[chunk.rows] = chunk.values[0]
+  # Every process has some of the clips. What cannot be read has no frames.
+  moments = distributed.total(moments).astype(np.float64)
+  moments = moments[moments[:, 2] > 0]
+  if not len(moments):
     raise InputError(f'Task {task.task.name}: no training clip could be read.')
-  mean, within, frames = np.concatenate(moments).T
+  mean, within, frames = moments.T
   average = np.average(mean, weights=frames)
   variance = np.average(within + np.square(mean - average), weights=frames)
   if not variance > 1e-6:

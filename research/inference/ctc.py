@@ -75,7 +75,7 @@ class Greedy:
     return {'decoder': 'greedy'}
 
 
-def demand_ctc(model: Any) -> None:
+def check_ctc(model: Any) -> None:
   """Raises InputError unless a model gives letters: `vocabulary`, `blank` and a `frontend`."""
   has_all = all(hasattr(model, name) for name in ('vocabulary', 'blank', 'frontend'))
   if not has_all or not model.vocabulary:

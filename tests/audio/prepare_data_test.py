@@ -2,6 +2,7 @@ import json
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -186,6 +187,32 @@ def test_a_kill_of_the_command_loses_nothing(tmp_path, write):
   assert run(*flags, f'--out={out}').returncode == 0
   assert run(*flags, f'--out={tmp_path / "whole"}').returncode == 0
   assert contents(out) == contents(tmp_path / 'whole')
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_shards(folder, tmp_path):
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  (folder / '3.flac').write_text('not audio')
+  flags = (f'--source={folder}', '--shards=5', '--max_bad_fraction=0.5')
+  pair = [
+    subprocess.Popen(
+      [
+        sys.executable, '-m', 'launch.prepare_data', *flags, f'--out={tmp_path / "two"}',
+        f'--coordinator=localhost:{port}', '--num_processes=2', f'--process_id={i}',
+      ],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for i in range(2)
+  ]  # fmt: skip
+  outputs = [p.communicate(timeout=120) for p in pair]
+  assert [p.returncode for p in pair] == [0, 0], outputs
+  assert '9 clips, ' in outputs[0][0] and 'clips' not in outputs[1][0]
+  assert run(*flags, f'--out={tmp_path / "one"}').returncode == 0
+  assert contents(tmp_path / 'two') == contents(tmp_path / 'one')
 
 
 def test_another_preparation_in_the_same_folder_is_refused(folder, tmp_path):

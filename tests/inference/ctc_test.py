@@ -94,4 +94,4 @@ def test_a_model_without_letters_is_refused():
   from tests.evals import toy
 
   with pytest.raises(InputError, match='Toy gives no letters'):
-    ctc.demand_ctc(toy.Toy())
+    ctc.check_ctc(toy.Toy())

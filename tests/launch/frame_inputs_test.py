@@ -51,17 +51,17 @@ def test_units_of_one_dtype_are_not_those_of_another(paths):
   book = Codebook(centroids, half.about())
   assert book.fingerprint(half) != book.fingerprint(own)
   with pytest.raises(InputError, match="its dtype is 'bfloat16', not 'float32'"):
-    book.demand(own, 16)
+    book.check(own, 16)
   # What the codebook says is taken where no flag says otherwise.
   taken = open_frames(paths['float32'], book, **FLAGS)[0]
   assert taken.fingerprint() == half.fingerprint() and taken.layer == half.layer == 2
-  book.demand(taken, 16)
+  book.check(taken, 16)
   given = open_frames(paths['float32'], book, **{**FLAGS, 'dtype': 'float32'})[0]
   assert given.fingerprint() == own.fingerprint()
   # One that does not say so has its fingerprint all the same.
   silent = {k: v for k, v in half.about().items() if k != 'dtype'}
   with pytest.raises(InputError, match='its weights or dtype is'):
-    Codebook(centroids, silent).demand(own, 16)
+    Codebook(centroids, silent).check(own, 16)
 
 
 def test_layers(paths):
