@@ -63,7 +63,9 @@ def get_config(arg='large'):
       remat=True,
     ),
   )
-  config.objective = dict(name='masked_units', args=dict(tau=0.1, masked=1.0, penalty=10.0))
+  config.objective = dict(
+    name='masked_units', args=dict(logit_temp=0.1, pred_masked_weight=1.0, penalty=10.0)
+  )
   # Weight decay on every parameter, norms and biases too, as fairseq's Adam has it.
   config.optim = dict(
     name='adamw',

@@ -64,7 +64,9 @@ def get_config(arg='it1'):
       mask_seconds=32.0,
     ),
   )
-  config.objective = dict(name='masked_units', args=dict(tau=0.1, unmasked=1.0, penalty=0.0))
+  config.objective = dict(
+    name='masked_units', args=dict(logit_temp=0.1, pred_nomask_weight=1.0, penalty=0.0)
+  )
   config.optim = dict(
     name='adamw',
     lr=2e-3,

@@ -65,7 +65,7 @@ def get_config(arg='kmeans'):
   # thousands of words (both groups' codes) the commonest is not one frame in fifty.
   config.watch = dict(
     representation_std=dict(min=1e-3, after=50),
-    least_code_perplexity=dict(min=10.0, after=0),
+    min_code_perplexity=dict(min=10.0, after=0),
     accuracy=dict(min=0.02, after=20_000, patience=3),
     grad_norm=dict(max=100.0, after=1000, patience=3),
   )
@@ -76,7 +76,7 @@ def get_config(arg='kmeans'):
     config.total_steps = 4
     config.data.update(batch_seconds=None, batch_multiple=1)
     config.init = None
-    config.watch.least_code_perplexity.min = 1.0
+    config.watch.min_code_perplexity.min = 1.0
     config.data.update(source='builtin', seconds=2.0, batch_size=4, num_threads=2)
     config.model.args.update(
       size='tiny',

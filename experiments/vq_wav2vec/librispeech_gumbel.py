@@ -64,12 +64,12 @@ def get_config(arg='gumbel'):
   # a collapse, and chance gives 9 % right answers among ten distractors.
   config.watch = dict(
     representation_std=dict(min=1e-3, after=50),
-    least_code_perplexity=dict(min=10.0, after=20_000, patience=3),
+    min_code_perplexity=dict(min=10.0, after=20_000, patience=3),
     accuracy=dict(min=0.15, after=50_000, patience=3),
     grad_norm=dict(max=100.0, after=1000, patience=3),
   )
   if kind == 'gumbel':
-    config.watch.least_prob_perplexity = dict(min=10.0, after=20_000, patience=3)
+    config.watch.min_prob_perplexity = dict(min=10.0, after=20_000, patience=3)
   config.log_every = 100
   config.checkpoint = dict(every=5000, keep=2)
 

@@ -49,7 +49,7 @@ def get_config(arg=''):
     args=dict(size='large_lv60', mask_seconds=75.0, dtype='bfloat16', scan_layers=True, remat=True),
   )
   config.objective = dict(
-    name='wav2vec2_contrastive', args=dict(kappa=0.1, diversity=0.1, penalty=0.0)
+    name='wav2vec2_contrastive', args=dict(logit_temp=0.1, diversity=0.1, penalty=0.0)
   )
   # Weight decay on every parameter, norms and biases too, as fairseq's Adam has it.
   config.optim = dict(
@@ -69,8 +69,8 @@ def get_config(arg=''):
   # a collapse, and 3 % is thrice the right answers that chance gives among 100 distractors.
   config.watch = dict(
     representation_std=dict(min=1e-3, after=50),
-    least_code_perplexity=dict(min=10.0, after=20_000, patience=3),
-    least_prob_perplexity=dict(min=10.0, after=20_000, patience=3),
+    min_code_perplexity=dict(min=10.0, after=20_000, patience=3),
+    min_prob_perplexity=dict(min=10.0, after=20_000, patience=3),
     accuracy=dict(min=0.03, after=20_000, patience=3),
     grad_norm=dict(max=100.0, after=1000, patience=3),
   )

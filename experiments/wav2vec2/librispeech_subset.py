@@ -65,7 +65,7 @@ def get_config(arg=''):
     ),
   )
   config.objective = dict(
-    name='wav2vec2_contrastive', args=dict(kappa=0.1, diversity=1.0, penalty=0.0)
+    name='wav2vec2_contrastive', args=dict(logit_temp=0.1, diversity=1.0, penalty=0.0)
   )
   config.optim = dict(
     name='adamw',

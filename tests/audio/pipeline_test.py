@@ -336,7 +336,7 @@ def test_nothing_readable(make_source):
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'batch_size': 5, 'process_count': 2}, 'cannot be shared by 2 processes'),
+    ({'batch_size': 5, 'process_count': 2}, 'cannot be split over 2 processes'),
     ({'batch_size': 0}, 'batch of 0'),
     ({'batch_size': 4, 'process_count': 2, 'process_index': 2}, 'not one of 2'),
     ({'batch_size': 64, 'epochs': 2, 'seconds': 0.1}, '11 clips x 2 epochs .* do not fill'),
@@ -347,7 +347,7 @@ def test_nothing_readable(make_source):
     ({'batch_size': 4, 'batch_seconds': 2.0}, 'give buckets= with it'),
     (
       {'batch_size': 4, 'batch_seconds': 1.0, 'buckets': [1.0], 'batch_multiple': 2},
-      'no room for 2',
+      'cannot hold 2 clips',
     ),
     ({'batch_size': 4, 'batch_seconds': float('nan'), 'buckets': [1.0]}, 'no room'),
     ({'batch_size': 4, 'batch_multiple': 3}, 'batch_size is 4, .* batch_multiple, 3'),

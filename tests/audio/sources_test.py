@@ -164,9 +164,9 @@ def test_arguments(tmp_path, write):
     open_source({'name': 'folder', 'args': {'path': str(tmp_path), 'pth': 1}})
   with pytest.raises(InputError, match="Unknown key of a data source 'arg'"):
     open_source({'name': 'folder', 'arg': {}})
-  with pytest.raises(InputError, match='needs args with a path'):
+  with pytest.raises(InputError, match='needs a path in its args'):
     open_source({'name': 'folder'})
-  with pytest.raises(InputError, match='names no data'):
+  with pytest.raises(InputError, match='is not a data source'):
     open_source({'path': 'x'})
   with pytest.raises(InputError, match='list of data sources is empty'):
     open_source([])

@@ -105,7 +105,7 @@ def test_the_audio_feature_may_have_another_name(prepared):
   inner = features['featuresDict']['features']
   inner['label'] = inner['audio']
   (prepared / 'features.json').write_text(json.dumps(features))
-  with pytest.raises(InputError, match=r'2 features of audio .*name one with audio='):
+  with pytest.raises(InputError, match=r'2 audio features .*name one with audio='):
     open_source(prepared)
   with pytest.raises(InputError, match="no feature 'sound'"):
     open_source({'name': 'tfds', 'args': {'path': str(prepared), 'audio': 'sound'}})
@@ -140,7 +140,7 @@ def test_what_is_not_prepared(tmp_path, prepared):
     open_source(spec)
   info = json.loads((prepared / 'dataset_info.json').read_text())
   (prepared / 'dataset_info.json').write_text(json.dumps(info | {'fileFormat': 'tfrecord'}))
-  with pytest.raises(InputError, match='prepared as tfrecord, which only TensorFlow reads'):
+  with pytest.raises(InputError, match='prepared as tfrecord, which needs TensorFlow'):
     open_source(prepared)
   (prepared / 'dataset_info.json').write_text('{')
   with pytest.raises(InputError, match='is not JSON'):

@@ -52,8 +52,8 @@ def test_parts_of_clips(tmp_path):
 @pytest.mark.parametrize(
   'ids, codes, says',
   [
-    (['a', 'a'], [[0], [1]], 'all different'),
-    (['a'], [[0], [1]], '1 ids .* 2 clips'),
+    (['a', 'a'], [[0], [1]], 'unique clip ids'),
+    (['a'], [[0], [1]], '1 ids, .* 2 clips'),
     (['a'], [[300]], 'but there are 300'),
     (['a'], [[-1]], 'from -1'),
   ],
@@ -99,7 +99,7 @@ def test_an_unfinished_folder_is_none(tmp_path):
   with pytest.raises(KeyboardInterrupt), Writer(tmp_path / 'units', 300) as writer:
     writer.put(0, np.array([1]))
     raise KeyboardInterrupt
-  promise = pytest.raises(ValueError, match='3 units were promised, 2 were written')
+  promise = pytest.raises(ValueError, match='counts add up to 3 units, but 2 were written')
   with promise, Writer(tmp_path / 'units', 300) as writer:
     writer.put(0, np.array([1, 2]))
     writer.finish(['a'], np.array([3]), ABOUT)
@@ -110,7 +110,7 @@ def test_mistakes_of_reading(tmp_path):
   with pytest.raises(InputError, match=r'about\.json, codes.npy'):
     Units.open(tmp_path)
   save(tmp_path / 'units', ['clip_a'], [np.array([1, 2])], ABOUT)
-  with pytest.raises(InputError, match='is there already'):
+  with pytest.raises(InputError, match='exists already'):
     save(tmp_path / 'units', ['clip_a'], [np.array([1, 2])], ABOUT)
   with pytest.raises(InputError, match=r'clip_b.*clip_a'):
     Units.open(tmp_path / 'units')['clip_b']
@@ -124,17 +124,19 @@ def test_mistakes_of_reading(tmp_path):
     with pytest.raises(InputError, match='expected a whole number above 0'):
       Units.open(tmp_path / 'units')
   about.write_text('3')
-  with pytest.raises(InputError, match='does not say clusters'):
+  with pytest.raises(InputError, match='lacks clusters'):
     Units.open(tmp_path / 'units')
   about.write_text(json.dumps(ABOUT))
   for name in ('codes', 'offsets'):
     good = np.load(tmp_path / f'units/{name}.npy')
     np.save(tmp_path / f'units/{name}.npy', good.astype(np.float32))
-    with pytest.raises(InputError, match=rf'{name}.npy holds float32 of shape \({len(good)},\)'):
+    with pytest.raises(
+      InputError, match=rf'{name}.npy has dtype float32 and shape \({len(good)},\)'
+    ):
       Units.open(tmp_path / 'units')
     np.save(tmp_path / f'units/{name}.npy', good)
   np.save(tmp_path / 'units' / 'offsets.npy', np.array([0, 3]))
-  with pytest.raises(InputError, match='do not belong together'):
+  with pytest.raises(InputError, match='codes, which do not match'):
     Units.open(tmp_path / 'units')
 
 
@@ -143,5 +145,6 @@ def test_codes_of_no_cluster(tmp_path):
   np.save(tmp_path / 'units' / 'codes.npy', np.array([1, 2, 0, ABOUT['clusters']], np.uint16))
   units = Units.open(tmp_path / 'units')
   np.testing.assert_array_equal(units['a'], [1, 2])
-  with pytest.raises(InputError, match=rf"'b' has unit {ABOUT['clusters']} of {ABOUT['clusters']}"):
+  clusters = ABOUT['clusters']
+  with pytest.raises(InputError, match=rf"'b' of .* has unit {clusters}, .* {clusters} clusters"):
     units['b']

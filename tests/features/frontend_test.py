@@ -219,7 +219,7 @@ def test_differences_name_both_values():
     ({'num_mel_bins': 'many'}, 'expected a whole number'),
     ({'num_mel_bins': 64.5}, 'expected a whole number'),
     ({'num_mel_bins': 0}, 'expected a number above 0'),
-    ({'sample_rate': True}, 'expected no truth value'),
+    ({'sample_rate': True}, 'expected a value that is not a bool'),
     ({'std': 0.0}, 'expected a number above 0'),
     ({'mean': 'zero'}, 'expected a number'),
     ({'window': 3}, "expected a name, such as 'hanning'"),
@@ -229,8 +229,8 @@ def test_differences_name_both_values():
     ({'name': 'byol_a_v2', 'sample_rate': 8000}, 'do not fit audio of 8000 Hz'),
     ({'name': 'mfcc', 'num_ceps': 30}, 'expected 1 to the number of mel bins, 23'),
     ({'statistics': 'esc-50'}, "Did you mean 'esc50'"),
-    ({'statistics': 'esc50', 'num_mel_bins': 64}, 'with 128 bins at 16000 Hz, not of kaldi_fbank'),
-    ({'name': 'whisper', 'statistics': 'audioset'}, 'not of whisper with 80 bins'),
+    ({'statistics': 'esc50', 'num_mel_bins': 64}, 'with 128 bins at 16000 Hz, not for kaldi_fbank'),
+    ({'name': 'whisper', 'statistics': 'audioset'}, 'not for whisper with 80 bins'),
   ],
 )
 def test_mistakes_get_a_sentence(values, said):

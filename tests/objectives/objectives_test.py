@@ -108,7 +108,7 @@ def test_wav2vec_contrastive():
   np.testing.assert_allclose(loss, softplus.sum() / 2, rtol=1e-6)
   # Frame 1 loses to its second distractor; a tie in which nothing differs is no success either.
   assert float(metrics['sample_size']) == 2 and float(metrics['accuracy']) == 0
-  loss, _ = both(wav2vec_contrastive, frames_to_come(), {}, balanced=True)
+  loss, _ = both(wav2vec_contrastive, frames_to_come(), {}, balanced_classes=True)
   np.testing.assert_allclose(loss, (softplus * [1, 0.5, 0.5]).sum() / 2, rtol=1e-6)
   loss, _ = both(wav2vec_contrastive, frames_to_come(), {}, infonce=True)
   log_p = SCORES[:, 0] - np.log(np.exp(SCORES).sum(axis=1))

@@ -8,13 +8,13 @@ from research.text import characters
 
 
 def test_the_vocabulary_is_that_of_the_published_models():
-  assert len(characters.LETTERS) == 32
-  assert characters.LETTERS[:5] == ('<s>', '<pad>', '</s>', '<unk>', '|')
-  assert ''.join(characters.LETTERS[5:]) == "ETAONIHSRDLUMWCFGYPBVK'XJQZ"
+  assert len(characters.CHARACTERS) == 32
+  assert characters.CHARACTERS[:5] == ('<s>', '<pad>', '</s>', '<unk>', '|')
+  assert ''.join(characters.CHARACTERS[5:]) == "ETAONIHSRDLUMWCFGYPBVK'XJQZ"
 
 
 def test_every_word_ends_in_a_boundary():
-  ids = characters.encode(" It's\tat \n", characters.LETTERS)
+  ids = characters.encode(" It's\tat \n", characters.CHARACTERS)
   assert ids.dtype == np.int32
   # I T ' S | A T |, counted in the list above.
   assert ids.tolist() == [10, 6, 27, 12, 4, 7, 6, 4]

@@ -8,7 +8,7 @@ import soundfile
 
 from research.audio import sources
 from research.audio.bad_files import BadFiles
-from research.audio.decode import OtherAudio
+from research.audio.decode import AudioMismatch
 from research.audio.fields import make
 from research.audio.pipeline import eval_batches, train_batches
 from research.errors import InputError
@@ -87,7 +87,7 @@ def test_a_target_of_another_length_is_not_one(folder, clips):
   batches = iter(train_batches(clips, batch_size=6, seconds=0.2, fields=fields, bad_files=bad))
   seen = np.concatenate([next(batches)['index'] for _ in range(4)])
   assert set(seen) == {0, 2}
-  with pytest.raises(OtherAudio, match=r'It has 0.80 s, but its target, .*1.flac, has 1.00 s'):
+  with pytest.raises(AudioMismatch, match=r'It has 0.80 s, but its target, .*1.flac, has 1.00 s'):
     list(eval_batches(clips, batch_size=3, fields=fields))
 
 
@@ -100,7 +100,7 @@ def test_mistakes_get_a_sentence(folder, clips):
     build(column='targt')
   with pytest.raises(InputError, match='seconds is -1'):
     build(column='target', seconds=-1)
-  with pytest.raises(InputError, match=r"1 of 3 files that the column 'target' .*clean/2\.flac"):
+  with pytest.raises(InputError, match=r"1 of 3 files in the column 'target' .*clean/2\.flac"):
     (folder / 'clean/2.flac').unlink()
     build(column='target')
   for path, said in (('../x.wav', 'goes up'), ('/etc/passwd', 'is absolute'), ('', "no 'target'")):

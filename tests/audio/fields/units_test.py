@@ -211,10 +211,8 @@ def test_units_of_other_audio_are_refused(make_source, tmp_path, write):
   for batch in take(train_batches(source, **settings, bad_files=bad), 9):
     assert 4 not in batch['index']
   (row,) = map(json.loads, (tmp_path / 'bad.jsonl').read_text().splitlines())
-  assert (
-    row['id'] == '004.flac' and '53 units, but' in row['reason'] and 'holds 28' in row['reason']
-  )
-  # An evaluation goes on over bad files, so it would measure nothing without a word.
+  assert row['id'] == '004.flac' and '53 units, but' in row['reason'] and 'has 28' in row['reason']
+  # Evaluation skips bad files, so it would silently measure nothing.
   source.table.seconds[:] = np.nan
   with pytest.raises(InputError, match=r'004.flac: It has 8800 samples.*made from other audio'):
     list(eval_batches(source, batch_size=4, fields=make(dict(units=units))))
@@ -230,7 +228,7 @@ def test_windows_have_units_of_their_own(make_source, tmp_path):
     train_batches(cut, batch_size=4, seconds=0.15, fields=make(dict(units=parts))), 4
   ):
     check(batch)
-  with pytest.raises(InputError, match=r"a clip is '000.flac@0', units are those of '000.flac'"):
+  with pytest.raises(InputError, match=r"'000.flac@0', the first id of the units is '000.flac'"):
     train_batches(cut, batch_size=4, fields=make(dict(units=whole)))
 
 
@@ -238,7 +236,7 @@ def test_clips_without_units_are_left_out_of_training(make_source, tmp_path, cap
   source = make_source(LENGTHS)
   units = label(tmp_path / 'units', source.select([0, 2, 4, 6]))
   data = dict(config.DATA, fields=dict(units=units))
-  with pytest.raises(InputError, match=r"7 of 11 clips .* no units .*'001.flac' is the first"):
+  with pytest.raises(InputError, match=r"7 of 11 clips .* no units .* the first is '001.flac'"):
     train_batches(source, batch_size=4, fields=make(dict(units=units)))
   kept = selection.usable(source, data)
   assert [clip.id for clip in kept] == ['000.flac', '002.flac', '004.flac', '006.flac']
@@ -247,9 +245,9 @@ def test_clips_without_units_are_left_out_of_training(make_source, tmp_path, cap
     check(batch)
   with pytest.raises(InputError, match='No clip of'):
     selection.usable(source.select([1, 3]), data)
-  # Each of two sets knows some, but none is known to both.
+  # Each of two label sets has some of the clips, but no clip is in both.
   other = label(tmp_path / 'other', source.select([1, 3]))
-  with pytest.raises(InputError, match=r"No clip of .*other.* units are those of '001.flac'"):
+  with pytest.raises(InputError, match=r"No clip of .*other.* first id of the units is '001.flac'"):
     selection.usable(source, {**data, 'fields': dict(units=[units, other])})
 
 
@@ -273,13 +271,13 @@ def test_sets_and_data_have_to_fit(make_source, tmp_path):
   units = label(tmp_path / 'units', source)
   for name, value in (('rate', 8_000), ('hop', 320), ('window', 320)):
     other = label(tmp_path / name, source, **{name: value})
-    with pytest.raises(InputError, match=f'{name}.* {value}: label sets of one batch'):
+    with pytest.raises(InputError, match=f'{name}.* {value}: label sets of one run'):
       train_batches(source, batch_size=4, fields=make(dict(units=[units, other])))
-  with pytest.raises(InputError, match='8000 Hz, and the data are read at 16000 Hz'):
+  with pytest.raises(InputError, match='8000 Hz, but the data are read at 16000 Hz'):
     train_batches(source, batch_size=4, fields=make(dict(units=str(tmp_path / 'rate'))))
-  with pytest.raises(InputError, match=r'stands for 400 samples, .* batches of 320'):
+  with pytest.raises(InputError, match=r'covers 400 samples, .* batches have 320'):
     train_batches(source, batch_size=4, seconds=0.02, fields=make(dict(units=units)))
-  with pytest.raises(InputError, match='is no folder of units'):
+  with pytest.raises(InputError, match='is not a folder of units'):
     train_batches(source, batch_size=4, fields=make(dict(units=str(tmp_path / 'nothing'))))
 
 
