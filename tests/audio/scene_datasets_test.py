@@ -1,4 +1,4 @@
-"""Data sets of scenes, emotions, languages, genres and notes, on small trees as downloaded."""
+"""Data sets of scenes, emotions, languages, genres and notes, on small folders as downloaded."""
 
 import json
 
@@ -124,7 +124,7 @@ def test_gtzan(gtzan):
   assert source.column('split') == ['train', 'valid', 'test', ''] * 2
   assert source.id(0) == 'genres/blues/blues.00000.wav'
   readable(source)
-  # The lists may lie among the genres, which copies call otherwise, or have at the top.
+  # The lists may be next to the genre folders, which have other parents in some copies.
   for part in ('train', 'valid', 'test'):
     (gtzan / f'{part}_filtered.txt').rename(gtzan / 'genres' / f'{part}_filtered.txt')
   (gtzan / 'genres').rename(gtzan / 'genres_original')
@@ -142,7 +142,7 @@ def test_gtzan_without_its_lists(gtzan):
   assert len(source) == 8 and source.column_names == ('label',)
 
 
-def test_gtzan_lists_that_cannot_be_right(gtzan, write):
+def test_inconsistent_gtzan_lists(gtzan, write):
   lists = gtzan / 'test_filtered.txt'
   lists.write_text('blues/blues.00000.wav\n')
   with pytest.raises(InputError, match=r'blues.00000.wav is also in train_filtered.txt'):
@@ -150,7 +150,7 @@ def test_gtzan_lists_that_cannot_be_right(gtzan, write):
   lists.write_text('../../blues.00000.wav\n')
   with pytest.raises(InputError, match=r"'../../blues.00000.wav' is not GENRE/GENRE.NNNNN.wav"):
     open_source('gtzan', root=gtzan)
-  lists.write_text('rock/rock.00099.wav\n')  # Listed, and not there: a row, counted as missing.
+  lists.write_text('rock/rock.00099.wav\n')  # Listed without a file: a row, counted as bad.
   source = open_source('gtzan', root=gtzan)
   assert source.split('test').id(0) == 'genres/rock/rock.00099.wav'
   with pytest.raises(AudioError, match=r'rock\.00099'):

@@ -1,4 +1,4 @@
-"""Letter vocabularies: ids of fairseq's dict.ltr.txt, cases, unknown characters, the way back."""
+"""Character vocabularies: ids of fairseq's dict.ltr.txt, case, unknown characters, decoding."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_text_takes_the_case_of_the_vocabulary():
   assert characters.encode('aB', both).tolist() == [1, 2, 0]
   with pytest.raises(InputError, match="'A'"):
     characters.encode('AB', both)
-  # The specials are no letters: '<unk>' does not make this a lower-case vocabulary.
+  # Special symbols are not characters: '<unk>' does not make this a lower-case vocabulary.
   assert characters.encode('ab', ('<unk>', '|', 'A', 'B')).tolist() == [2, 3, 1]
 
 
@@ -56,6 +56,6 @@ def test_spelling_drops_specials_and_superfluous_boundaries():
       characters.spell([5, wrong])
 
 
-def test_what_was_encoded_is_spelt_again():
+def test_spelling_inverts_encoding():
   for line in ("THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG'S BACK", 'A', 'Z Z Z'):
     assert characters.spell(characters.encode(line)) == line

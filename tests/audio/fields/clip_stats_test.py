@@ -1,4 +1,4 @@
-"""Crops are normalised by the whole clip, as fairseq does: from disk to the convolutions."""
+"""Crops are normalised by statistics of the whole clip, as in fairseq."""
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ def test_a_clip_is_read_whole_once(make_source, monkeypatch):
 
 
 @pytest.mark.parametrize('evaluation', [False, True])
-def test_what_the_model_sees_is_a_part_of_the_normalised_clip(make_source, evaluation):
+def test_the_model_input_is_a_crop_of_the_normalised_clip(make_source, evaluation):
   source = make_source(LENGTHS)
   args = dict(batch_size=3, fields=make(dict(clip_stats={})))
   if evaluation:
@@ -75,7 +75,7 @@ def test_what_the_model_sees_is_a_part_of_the_normalised_clip(make_source, evalu
   assert 'clip_stats' not in next(iter(train_batches(source, batch_size=3, seconds=0.25)))
 
 
-def test_training_asks_for_statistics_where_the_model_normalises(make_source):
+def test_training_reads_statistics_if_the_model_normalises(make_source):
   source = make_source(LENGTHS)
   data = {**config.DATA, 'batch_size': 2, 'seconds': 0.25}
   args = dict(process_index=0, process_count=1, bad_files=None)

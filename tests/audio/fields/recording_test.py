@@ -19,7 +19,7 @@ SECONDS = (0.5, 0.8, 0.3)
 
 @pytest.fixture
 def folder(tmp_path):
-  """Clips, twice as loud targets of the same length, and voices of another one."""
+  """Clips, targets of the same length and twice the amplitude, and voices of another length."""
   rng = np.random.default_rng(0)
   (tmp_path / 'clean').mkdir()
   with open(tmp_path / 'labels.csv', 'w', newline='') as file:
@@ -59,13 +59,13 @@ def check(batch):
     np.testing.assert_allclose(batch['voice'][row], loud, atol=1 / 2**15)
 
 
-def test_targets_are_of_the_same_crop_and_voices_of_their_own(clips):
+def test_targets_have_the_same_crop_and_voices_a_separate_one(clips):
   settings = dict(batch_size=6, seconds=0.2, fields=make(FIELDS), num_threads=0)
   batches = iter(train_batches(clips, **settings))
   whole = [next(batches) for _ in range(4)]
   for batch in whole:
     check(batch)
-  # Shared by processes.
+  # Split over processes.
   parts = []
   for i in range(2):
     own = iter(train_batches(clips, **settings, process_index=i, process_count=2))
@@ -80,7 +80,7 @@ def test_evaluation_has_whole_targets(clips):
   assert sorted(batch['target_mask'].sum(axis=1)) == sorted(int(16_000 * s) for s in SECONDS)
 
 
-def test_a_target_of_another_length_is_not_one(folder, clips):
+def test_a_target_of_another_length_is_refused(folder, clips):
   soundfile.write(folder / 'clean/1.flac', np.zeros(16_000), 16_000)
   fields = make(dict(target=FIELDS['target']))
   bad = BadFiles(None, 1.0)
@@ -103,7 +103,11 @@ def test_mistakes_get_a_sentence(folder, clips):
   with pytest.raises(InputError, match=r"1 of 3 files in the column 'target' .*clean/2\.flac"):
     (folder / 'clean/2.flac').unlink()
     build(column='target')
-  for path, said in (('../x.wav', 'goes up'), ('/etc/passwd', 'is absolute'), ('', "no 'target'")):
+  for path, message in (
+    ('../x.wav', 'goes up'),
+    ('/etc/passwd', 'is absolute'),
+    ('', "no 'target'"),
+  ):
     clips.table.columns['target'][int(clips.rows[0])] = path
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
       build(column='target')

@@ -1,4 +1,4 @@
-"""Transcripts in batches: the right symbols beside the right clip, whatever its length."""
+"""Transcripts in batches: the tokens match the clips, whatever their length."""
 
 import dataclasses
 from collections.abc import Callable
@@ -104,13 +104,13 @@ def test_clips_with_fewer_frames_than_characters_are_counted(caplog):
 
 @dataclasses.dataclass
 class Frames:
-  """A front-end of raw waveforms with frames of its own."""
+  """A raw-waveform front-end with a given number of frames."""
 
   frames: Callable[[int], int]
   name: str = 'waveform'
 
 
-def test_runs_look_at_their_transcripts(caplog):
+def test_runs_check_their_transcripts(caplog):
   config = load(ROOT / 'experiments/wav2vec2/finetune_librispeech_subset.py').get_config('debug')
   config.model.args.vocabulary = ('<pad>', '<unk>', '|', 'E', 'T')
   config = complete(config)
@@ -149,7 +149,7 @@ def test_a_bad_clip_is_replaced_together_with_its_transcript(tmp_path):
   (tmp_path / 'a').mkdir()
   rows = []
   for i in range(12):
-    # Half of the clips are short; a short one is broken, and long ones do not fit in its place.
+    # Half of the clips are short; a short one is bad, and long ones do not fit in its slot.
     seconds = 0.5 if i % 2 else 2.0
     path = tmp_path / f'a/{i}.wav'
     soundfile.write(path, 0.1 * rng.normal(size=int(16_000 * seconds)), 16_000)
