@@ -21,7 +21,7 @@ import os
 
 import ml_collections
 
-# Metrics of the healthy run, and what share of them a run may lose before it is warned.
+# Metrics of a healthy run, and limits relative to them.
 TRACE = os.path.join(os.path.dirname(__file__), 'librispeech_subset_trace.jsonl')
 WATCH = dict(
   code_perplexity=dict(least=0.5),

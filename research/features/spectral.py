@@ -263,11 +263,11 @@ def stft_frame_count(
 
 def stft_min_samples(n_fft: int, hop: int, *, center: bool, pad_mode: str, drop_last: bool) -> int:
   """Minimum samples for one frame (reflection needs one sample more than it mirrors)."""
-  least = 1
+  minimum = 1
   if center and pad_mode != 'constant':
-    least = n_fft // 2 + (pad_mode == 'reflect')
+    minimum = n_fft // 2 + (pad_mode == 'reflect')
   edge = n_fft // 2 if center else 0
-  return max(least, n_fft - 2 * edge + (hop if drop_last else 0))
+  return max(minimum, n_fft - 2 * edge + (hop if drop_last else 0))
 
 
 def stft_power(
