@@ -40,7 +40,7 @@ def _listed(path):
   if path.endswith('.csv'):
     rows = tables.read_rows(pathlib.Path(path))
     if rows:
-      tables.need(pathlib.Path(path), rows[0], 'path')
+      tables.check_columns(pathlib.Path(path), rows[0], 'path')
     paths = [row['path'] for row in rows]
     names = [n for n in (rows[0] if rows else {}) if n != 'path']
     columns = {n: [row[n] for row in rows] for n in names}

@@ -1,7 +1,7 @@
-"""What every model promises, as checks that take any model.
+"""Contracts of every model, as checks that take any model.
 
 (1) samples behind the mask may be NaN and change nothing; (2) the same result with and without jit,
-and models with equal arguments, JSON's too, are equal and have a hash;
+and models with equal arguments, also from JSON, are equal and hashable;
 (3) gradients reach every trainable parameter; (4) bf16 compute with float32 parameters; (5) the
 same loss and gradients on meshes of eight devices; (6) `embed` on any length down to one frame;
 (7) where there is a cache, step by step equals all at once.
@@ -29,9 +29,9 @@ from research.weights.pretrained import model_args
 Arrays = dict[str, np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)  # each is itself alone: a key of caches
+@dataclasses.dataclass(frozen=True, eq=False)  # compared by identity: a cache key
 class Subject:
-  """A model under test, small.
+  """A small model under test.
 
   Attributes:
     name: key of models.MODELS.
@@ -40,8 +40,8 @@ class Subject:
     draws: (model, batch size) -> explicit draws, the same for clip i whatever the batch.
     extra: batch size -> labels and other inputs.
     outputs: names of per-clip outputs that padding must not change.
-    framed: {name of an output a frame: name of the mask of the frames that count}; padding must not
-      change these either.
+    framed: {name of a per-frame output: name of its frame mask}; padding must not change these
+      either.
     untrained: {pattern of a parameter path: why no gradient reaches it}.
   """
 
@@ -57,7 +57,7 @@ class Subject:
   def model(self, **changes: Any) -> Any:
     return models.get(self.name)(**{**self.args, **changes})
 
-  # There are few subjects, and they last as long as the tests.
+  # There are few subjects, which live as long as the tests.
   @functools.cache  # noqa: B019
   def variables(self, model: Any) -> dict[str, Any]:
     batch = self.batch(model, [model.frontend.min_samples + 3000])
@@ -115,7 +115,7 @@ def check_padding(subject: Subject) -> None:
   for i, length in enumerate(lengths):
     padded = rows(batch, i)
     kinds = {'padded': padded}
-    if i == 0:  # Every other length is one more compilation.
+    if i == 0:  # Every length costs a compilation.
       names = ('audio', 'audio_mask')
       kinds['alone'] = padded | {name: padded[name][:, :length] for name in names}
     for kind, one in kinds.items():
@@ -139,7 +139,7 @@ def check_padding(subject: Subject) -> None:
 
 
 def check_jit(subject: Subject) -> None:
-  """Compiled and op by op: the same outputs; equal models are one to the caches of programs."""
+  """Compiled and op by op: the same outputs; equal models share compiled programs."""
   model = subject.model()
   again = models.get(subject.name)(**json.loads(json.dumps(model_args(model, defaults=True))))
   assert again == model and hash(again) == hash(model)
@@ -178,7 +178,7 @@ def _trained(subject: Subject) -> tuple[Any, Any]:
 
 
 def check_gradients(subject: Subject) -> None:
-  """A gradient that is finite and not zero for every parameter, listed exceptions apart."""
+  """A finite, non-zero gradient for every parameter, except those listed."""
   loss, gradients = _trained(subject)
   assert np.isfinite(loss)
   dead = set()
@@ -194,8 +194,7 @@ def check_gradients(subject: Subject) -> None:
 
 
 def check_bfloat16(subject: Subject) -> None:
-  """bf16 compute: float32 parameters and gradients, float32 outputs of losses, about the same
-  loss."""
+  """bf16 compute: float32 parameters, gradients and losses; about the same loss."""
   half = subject.model(dtype='bfloat16')
   params, rest = split(subject.variables(half))
   assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype('float32')}
@@ -230,7 +229,7 @@ def _on_one_device(subject: Subject) -> tuple[Any, ...]:
 
 
 def check_mesh(subject: Subject, mesh_shape: Mapping[str, int]) -> None:
-  """Parameters and batch spread over eight devices: the same loss and gradients as on one."""
+  """Parameters and batch sharded over eight devices: the same loss and gradients as on one."""
   function, params, rest, batch, want, wanted = _on_one_device(subject)
   mesh = sharding.make_mesh(mesh_shape)
   spread = jax.device_put((params, rest), sharding.shardings((params, rest), mesh))
@@ -248,7 +247,7 @@ def check_mesh(subject: Subject, mesh_shape: Mapping[str, int]) -> None:
 
 
 def check_embed_lengths(subject: Subject) -> None:
-  """One frame, less than one chunk, several chunks; and a clear refusal below one frame."""
+  """One frame, less than one chunk, several chunks; a clear error below one frame."""
   model = subject.model()
   variables = subject.variables(model)
   least = model.frontend.min_samples

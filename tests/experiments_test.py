@@ -22,7 +22,7 @@ from tests.launch import runner
 
 ROOT = Path(__file__).resolve().parents[1]
 EVERY = sorted((ROOT / 'experiments').glob('*/*.py'))
-# Some describe a row of trainings (launch.hubert_iterations), each by the file of its own.
+# Some describe a sequence of trainings (launch.hubert_iterations), each with its own file.
 FILES = [f for f in EVERY if not f.stem.endswith('_iterations')]
 SPOKEN = dict(transcript='transcript')
 MODEL, MSE = dict(name='audio_mae', args={}), dict(name='masked_patch_mse', args={})
@@ -42,8 +42,8 @@ PARAMETERS = {
   'wav2vec/librispeech_large': 32_537_088,
   'wav2vec2/librilight_large': 317_390_592,
   'wav2vec2/librispeech_base': 95_044_608,
-  # Not published. That of Libri-Light's model, which has biases in seven convolutions of 512 and
-  # norms after seven of them, where this one has no biases and a norm after the first.
+  # Not published. Derived from the Libri-Light model, which has biases and norms in seven
+  # convolutions of 512; this one has no biases and only the first norm.
   'wav2vec2/librispeech_base:large': 317_390_592 - 7 * 512 - 6 * 2 * 512,
   # Encoders of 94,381,936 and 315,453,120, and HuBERT's heads: a projection and 504 units.
   'wavlm/librispeech_base': 94_707_824,
@@ -52,9 +52,9 @@ PARAMETERS = {
 }
 # Variants that are put together, of which docstrings name the parts.
 COMBINED = {'audio_mae/audioset_base': ['base,global']}
-# What no shape depends on, beside rates.
+# Settings that no shape depends on, besides rates.
 FREE = ('freeze_updates', 'mask_seconds', 'mask_length')
-# What a step logs whatever the objective.
+# Metrics of a step with any objective.
 LOGGED = {'loss', 'grad_norm', 'learning_rate', 'finite', 'audio_samples'}
 
 
@@ -70,7 +70,7 @@ def load(file):
 
 
 def variants(file):
-  """The default one, '', and those that the docstring or a table of recipes names, but debug."""
+  """The default, '', and the variants in the docstring or a recipe table, except debug."""
   module = load(file)
   named = re.findall(r'(?:`|\.py):(\w+)|\b(\w+_\d+[mh])\b', module.__doc__)
   found = {a or b for a, b in named} | set(getattr(module, 'RECIPES', ()))
@@ -82,8 +82,8 @@ def labelled(file, variant):
 
 
 def different():
-  """(file, variant) of every experiment, those left out whose program another one has too; slow
-  where neither the default nor a published number asks for it."""
+  """(file, variant) of every experiment with a distinct program; marked slow unless it is a default
+  or has a published number."""
   for file in FILES:
     seen = []
     for variant in variants(file):
@@ -129,7 +129,7 @@ def example(config):
 
 
 def units_of(path, args):
-  """Units of the built-in corpus, drawn."""
+  """Random units of the built-in corpus."""
   hop = int(16_000 / args.label_rate)
   source = sources.open_source('builtin')
   frames = 1 + (np.round(source.durations() * 16_000).astype(int) - 400) // hop
@@ -164,10 +164,10 @@ def test_builds_at_full_size(file, variant):
   objective = build.objective(config)
   loss, metrics = jax.eval_shape(lambda *args: objective(*args), out, batch)
   assert loss.shape == () and loss.dtype == jnp.float32
-  # A limit of what is not logged would watch nothing.
+  # A limit on a metric that is not logged would have no effect.
   signals = jax.eval_shape(health.signals, out)
   assert set(own.get('watch', {})) <= LOGGED | set(metrics) | set(signals)
-  # The same file's rules place every parameter on a mesh.
+  # The sharding rules place every parameter on a mesh.
   mesh = sharding.make_mesh(dict(data=2, fsdp=2, tensor=2))
   layout = sharding.shardings(shapes.params, mesh)
   spread = [s for s in jax.tree.leaves(layout) if any(s.spec)]
@@ -207,7 +207,7 @@ def test_unknown_variants_are_refused(file):
     load(file).get_config('no such thing')
 
 
-# One experiment of each model in every run of the tests, the others when there is time.
+# One experiment per model in every test run; the others are slow.
 QUICK = (
   'audio_mae/builtin_tiny',
   'audio_mae/finetune_esc50',
@@ -262,7 +262,7 @@ def test_changes_that_alter_the_numbers_are_named():
   assert changed(config, other) == ['optim.lr: 0.0005 -> 1.0']
 
 
-def test_a_run_that_is_older_than_a_setting_goes_on():
+def test_a_run_older_than_a_setting_continues():
   config = load(ROOT / 'experiments/wav2vec2/finetune_librispeech.py').get_config()
   config = complete(config)
   older = json.loads(json.dumps(config))
@@ -298,7 +298,7 @@ def test_wrong_configs_are_refused(change, words):
     complete({**config, **change})
 
 
-def test_clips_that_nobody_split_are_held_out_all_the_same(tmp_path):
+def test_clips_without_a_split_are_held_out(tmp_path):
   toy.tones(tmp_path / 'a', per_class=12)
   toy.tones(tmp_path / 'one', per_class=1, classes=(300,))
   data = dict(DATA, source=str(tmp_path / 'a'))
@@ -307,7 +307,7 @@ def test_clips_that_nobody_split_are_held_out_all_the_same(tmp_path):
   )
   assert len(valid) == 36 // 20 and len(train) == 36 - len(valid)
   assert not set(train) & set(valid)
-  # As a person writes it on the command line.
+  # As written on the command line.
   whole = complete(dict(total_steps=1, data=dict(split='None'), model=MODEL, objective=MSE))
   assert len(selection.source({**whole['data'], 'source': str(tmp_path / 'a')})) == 36
   with pytest.raises(InputError, match='has one clip'):

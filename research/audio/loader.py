@@ -1,4 +1,4 @@
-"""Decodes the rows of a batch that one process has: crop, pad, mask, fields, substitutes."""
+"""Decodes the rows of a batch on one process: crop, pad, mask, fields, replacements."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -24,12 +24,12 @@ class Loader:
     source: the clips.
     batches: random access to `batching.Batch`.
     sample_rate: Hz.
-    crop: where a longer clip is cropped, one of CROPS.
-    process: index and count of the processes that share a global batch.
-    bad_files: where bad files are counted.
-    fields: what a batch holds besides audio, by the keys of the fields.
-    substitute: whether another clip stands in for a bad one.
-    shared: one row is read for N rows of a batch in a row, the first.
+    crop: position of crops in longer clips, one of CROPS.
+    process: index of this process and number of processes.
+    bad_files: counts bad files.
+    fields: open fields of a batch, by key.
+    substitute: whether a bad clip is replaced by another one.
+    stride: only the first of every N consecutive rows is read.
   """
 
   source: Source
@@ -40,7 +40,7 @@ class Loader:
   bad_files: BadFiles
   fields: Mapping[str, Rows] = dataclasses.field(default_factory=dict)
   substitute: bool = True
-  shared: int = 1
+  stride: int = 1
 
   def __len__(self) -> int:
     return len(self.batches)
@@ -49,17 +49,17 @@ class Loader:
     self._step = int(np.lcm.reduce([f.step for f in self.fields.values()] or [1]))
 
   def slots(self, size: int) -> np.ndarray:
-    """Which rows of a global batch of `size` this process reads."""
+    """Rows of a global batch of `size` that this process reads."""
     index, count = self.process
     mine = np.arange(index * size // count, (index + 1) * size // count)
-    return np.unique(mine // self.shared * self.shared)
+    return np.unique(mine // self.stride * self.stride)
 
   def load(self, g: int) -> dict[str, np.ndarray]:
-    """This process's rows of batch number g."""
+    """Rows of this process of batch number g."""
     return self.read(self.batches[g], g)
 
   def read(self, batch: batching.Batch, g: int) -> dict[str, np.ndarray]:
-    """The rows of a batch that is number g of the run."""
+    """Rows of this process of `batch`, which is batch number g of the run."""
     slots = self.slots(len(batch.rows))
     audio = np.zeros((len(slots), batch.samples), np.float32)
     lengths, starts, totals = np.zeros((3, len(slots)), np.int64)
@@ -79,15 +79,23 @@ class Loader:
       'valid': valid,
     }
     crops = Crops(
-      index, valid, starts, lengths, totals, batch.samples, g, len(batch.rows), slots,
-      batch.position,
-    )  # fmt: skip
+      index=index,
+      valid=valid,
+      starts=starts,
+      lengths=lengths,
+      totals=totals,
+      samples=batch.samples,
+      number=g,
+      size=len(batch.rows),
+      slots=slots,
+      position=batch.position,
+    )
     for key, rows in self.fields.items():
       found = rows.arrays(crops)
       if twice := set(found) & set(out):
         raise InputError(
-          f'Field {key!r} gives {sorted(twice)[0]!r}, which is in the batch already: leave one of '
-          'the two fields out, or give it another key.'
+          f'Field {key!r} gives {sorted(twice)[0]!r}, which is already in the batch; remove one of '
+          'the two fields, or give it another key.'
         )
       out |= found
     return out
@@ -95,8 +103,8 @@ class Loader:
   def _fill(
     self, out: np.ndarray, batch: batching.Batch, slot: int, row: int
   ) -> tuple[int, decode.Crop | None]:
-    """Decodes `row`, or a substitute, into `out`; returns the row taken and its crop, if there is
-    one."""
+    """Decodes `row`, or a replacement, into `out`; returns the row used and its crop, or None for a
+    bad clip without replacement."""
     reason = ''
     for attempt in range(ATTEMPTS):
       if attempt and not all(field.fits(row, len(out)) for field in self.fields.values()):
@@ -108,9 +116,8 @@ class Loader:
         out[: len(crop.audio)] = crop.audio
         return row, crop
       except decode.AudioError as error:
-        # An evaluation goes on whatever is bad: with what belongs to other audio it would measure
-        # nothing.
-        if not self.substitute and isinstance(error, decode.OtherAudio):
+        # Evaluation skips bad files, but labels of other audio would make it meaningless.
+        if not self.substitute and isinstance(error, decode.AudioMismatch):
           raise
         reason = str(error)
         self.bad_files.record(self.source.id(row), error.where, error.reason)

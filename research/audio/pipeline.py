@@ -1,4 +1,4 @@
-"""Sources to batches: decoding in threads or processes, crop, pad, mask; resumable to the bit."""
+"""Sources to batches: decodes in threads or processes, crops, pads, masks; exactly resumable."""
 
 import dataclasses
 import functools
@@ -46,45 +46,46 @@ def train_batches(
   process_count: int = 1,
   bad_files: BadFiles | None = None,
 ) -> 'Batches':
-  """Shuffled batches without end (or for `epochs`), whose position can be saved and restored.
+  """Shuffled batches, endless or for `epochs`; the position can be saved and restored.
 
   A batch is a dict: `audio` f32 [b, t]; `audio_mask` bool [b, t], True at real samples; `index` i32
-  [b], the clip's place in `source`; `valid` bool [b], always True; and what the fields give. All of
-  it depends on the seed and the number of the batch only. A clip that cannot be decoded, or that a
-  field refuses, is replaced by another one, chosen by the seed, and recorded in `bad_files`.
+  [b], index of the clip in `source`; `valid` bool [b], always True; and the arrays of the fields.
+  Batches depend only on the seed and the batch number. A clip that cannot be decoded, or that a
+  field rejects, is recorded in `bad_files` and replaced by another one drawn by the seed.
 
   Args:
     source: the clips.
-    batch_size: clips of the global batch; a process gets its rows of it.
-    batch_seconds: of buckets of short clips a batch then has more than of those of long ones: as
-      many as this many seconds hold, padding included, and `batch_size` at most.
-    batch_multiple: of which the number of clips is a multiple. In terms of fairseq this is the
-      number of GPUs times update_freq, and `batch_seconds` is so many times max_tokens; which has 8
-      and 16 clips a GPU, but none between.
+    batch_size: clips of the global batch, which is split over the processes.
+    batch_seconds: seconds of audio in a batch, including padding. Batches of short clips then have
+      more clips than those of long clips, `batch_size` at most.
+    batch_multiple: the number of clips in a batch is a multiple of it. For fairseq's recipes,
+      batch_multiple is the number of GPUs times update_freq, and `batch_seconds` is batch_multiple
+      times max_tokens; fairseq also rounds the clips per GPU above 8 down to a multiple of 8.
     sample_rate: Hz.
     seconds: static length; longer clips are cropped, shorter ones padded. None without buckets: the
-      longest clip.
-    crop: where from a longer clip: 'random', 'start' or 'center'.
-    buckets: lengths in seconds, or how many to choose; a batch holds clips of one bucket.
+      duration of the longest clip.
+    crop: position of crops in longer clips: 'random', 'start' or 'center'.
+    buckets: lengths in seconds, or the number of lengths to choose. A batch has clips of one
+      bucket.
     fill: 'pad' pads a clip to the next longer bucket, 'crop' crops it to the next shorter one.
-    fields: what a batch holds besides audio (`fields.make`). With a field that needs whole clips no
-      clip may be longer than the batches.
-    model: what learns from the batches; fields may ask it for its vocabulary and the like.
+    fields: what a batch holds besides audio (`fields.make`). If a field needs whole clips, no clip
+      may be longer than the batches.
+    model: the model to train; fields may use its vocabulary and the like.
     root: folder of named data sets, for fields that read one.
-    weights: draw clips with replacement by these weights, one a clip; 'balanced' for
-      those of the first field that holds classes, or else of the column "label".
-    seed: of order, crops, draws and substitutes.
-    shuffle: a new order every epoch; False goes through in order.
-    epochs: None never ends.
-    num_threads: that decode, in every process.
+    weights: sample clips with replacement by these weights, one per clip; 'balanced' uses those of
+      the first field with classes, or else of the column "label".
+    seed: seed of order, crops, draws and replacements.
+    shuffle: reshuffle every epoch; False keeps the order of the source.
+    epochs: number of epochs; None is endless.
+    num_threads: decoding threads per process.
     num_workers: worker processes, 0 for none; FLAC and ArrayRecord are faster with threads.
-    prefetch: batches decoded ahead.
-    process_index: this process of the `process_count` of a run.
-    process_count: how many processes share a global batch.
-    bad_files: where bad files are counted; None counts them in memory, at most a tenth may be bad.
+    prefetch: number of batches decoded ahead.
+    process_index: index of this process.
+    process_count: number of processes.
+    bad_files: counts bad files; None counts them in memory, with a maximum fraction of 0.1.
 
   Raises:
-    InputError: settings that cannot work, each with what to do.
+    InputError: settings that cannot work; says what to do.
   """
   settings.check(source, batch_size, process_index, process_count, batch_multiple)
   if crop not in CROPS:
@@ -93,8 +94,8 @@ def train_batches(
     raise unknown('fill', fill, FILLS)
   whole = [field.key for field in fields if field.WHOLE]
   if fill == 'crop' and (buckets is None or whole):
-    lacking = f', and no field {whole[0]!r}, which a cropped clip does not have' if whole else ''
-    raise InputError(f"fill='crop' crops clips to buckets: give buckets={lacking}.")
+    also = f', and no field {whole[0]!r}, which needs whole clips' if whole else ''
+    raise InputError(f"fill='crop' crops clips to buckets: give buckets={also}.")
   weights = settings.sampling_weights(source, weights, fields)
   if epochs is not None and len(source) * epochs < batch_size:
     raise InputError(
@@ -110,7 +111,7 @@ def train_batches(
   }
   if buckets is None:
     if batch_seconds is not None:
-      raise InputError('batch_seconds is for clips of several lengths: give buckets= with it.')
+      raise InputError('batch_seconds is for batches of several lengths: give buckets= with it.')
     samples = round(settings.batch_seconds(source, seconds) * sample_rate)
     batches: batching.Stream | batching.Bucketed = batching.Stream(
       len(source), samples=samples, **order
@@ -152,26 +153,26 @@ def eval_batches(
 ) -> grain.IterDataset:
   """Every clip exactly once, sorted by length into batches of at most `lengths` static lengths.
 
-  The batches are those of `train_batches`, but `valid` is False in rows that fill the last batch of
-  a length up and in rows of bad files; such rows are silent and masked. Clips longer than
-  `max_seconds` give their beginning.
+  Batches are as in `train_batches`, but `valid` is False for bad files and for rows that fill the
+  last batch of a length; such rows are zeros and masked. Clips longer than `max_seconds` are cut at
+  the end.
 
   Args:
     source: the clips.
-    batch_size: global; all processes have the same number of batches of the same lengths.
+    batch_size: clips of the global batch; all processes get the same number of batches and lengths.
     sample_rate: Hz.
-    max_seconds: None takes clips whole.
-    fields: as in `train_batches`; those that are for training alone are left out.
+    max_seconds: maximum length; None reads whole clips.
+    fields: as in `train_batches`; training-only fields are left out.
     model: as in `train_batches`.
     root: as in `train_batches`.
-    process_index: this process of the `process_count` of a run.
-    process_count: how many processes share a global batch.
+    process_index: index of this process.
+    process_count: number of processes.
     bad_files: counts and lists bad files; None never stops.
-    num_threads: that decode.
-    lengths: how many different lengths the batches may have.
+    num_threads: decoding threads.
+    lengths: maximum number of different batch lengths.
 
   Raises:
-    InputError: settings that cannot work; while reading, units that were made from other audio.
+    InputError: settings that cannot work; while reading, units made from other audio.
   """
   settings.check(source, batch_size, process_index, process_count)
   durations = np.minimum(source.durations(), np.inf if max_seconds is None else max_seconds)
@@ -201,7 +202,7 @@ def read_batches(
 
 def _in_order(loader: Loader, num_threads: int) -> grain.IterDataset:
   options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=4 if num_threads else 0)
-  return grain.MapDataset.source(_Random(loader)).to_iter_dataset(options)
+  return grain.MapDataset.source(_RandomAccess(loader)).to_iter_dataset(options)
 
 
 class Batches(grain.IterDataset):
@@ -220,13 +221,12 @@ class Batches(grain.IterDataset):
 
   @property
   def mean_rows(self) -> float:
-    """Clips of the data a global batch, on average over an epoch: those that fill its last batch
-    up do not count."""
+    """Mean number of clips per global batch over an epoch, not counting fillers."""
     return self.loader.batches.mean_rows
 
   @functools.cached_property
   def signature(self) -> str:
-    """A hash of what the order of the batches depends on, except the number of processes."""
+    """A hash of everything that determines the batches, except the number of processes."""
     order = self.loader.batches
     parts = [self.loader.source.fingerprint(), order.seed, order.batch_size, repr(order.samples)]
     rows = getattr(order, 'rows', ())
@@ -241,8 +241,8 @@ class Batches(grain.IterDataset):
     return BatchIterator(self)
 
   def start(self, first: int) -> grain.DatasetIterator:
-    """An iterator over the batches from number `first`."""
-    data = grain.MapDataset.source(_Random(self.loader))[first:]
+    """An iterator over the batches, starting at batch number `first`."""
+    data = grain.MapDataset.source(_RandomAccess(self.loader))[first:]
     options = grain.ReadOptions(
       num_threads=self._threads, prefetch_buffer_size=self._prefetch if self._threads else 0
     )
@@ -258,10 +258,10 @@ class Batches(grain.IterDataset):
 
 
 class BatchIterator(grain.DatasetIterator):
-  """Goes through `Batches`; its state is the number of the next batch, whatever reads ahead.
+  """Iterates over `Batches`; its state is the number of the next batch, regardless of prefetching.
 
-  That makes the state the same for every process, and good for any number of processes, threads
-  and workers.
+  So the state is the same on every process, and valid for any number of processes, threads and
+  workers.
   """
 
   def __init__(self, batches: Batches):
@@ -280,15 +280,15 @@ class BatchIterator(grain.DatasetIterator):
     return batch
 
   def get_state(self) -> dict[str, Any]:
-    """{'next_index': number of the next batch, 'order': signature of the data and the order}."""
+    """{'next_index': number of the next batch, 'order': signature of the batches}."""
     return {'next_index': self._next, 'order': self._batches.signature}
 
   def set_state(self, state: Mapping[str, Any]) -> None:
-    """Continues where `state` was taken; warns if the data or the order were others."""
+    """Continues from `state`; warns if the data or the order of batches differ."""
     if state.get('order', self._batches.signature) != self._batches.signature:
       logging.warning(
         'The data, batch size, lengths or seed differ from those of the saved position: training '
-        'goes on at batch %d of the new order, which is not the order of the saved run.',
+        'continues at batch %d of a different order than in the saved run.',
         state['next_index'],
       )
     self.close_inner()
@@ -306,8 +306,8 @@ class BatchIterator(grain.DatasetIterator):
 
 
 @dataclasses.dataclass
-class _Random:
-  """A loader as grain sees it: random access by the number of the batch."""
+class _RandomAccess:
+  """Adapts a loader to grain: random access by batch number."""
 
   loader: Loader
 
@@ -319,16 +319,16 @@ class _Random:
 
 
 def _open(fields: Sequence[Field], source: Source, context: Context) -> dict[str, Rows]:
-  """The fields of a pipeline, open, by their keys."""
+  """Opens the fields of a pipeline, by key."""
   keys = [field.key for field in fields]
   if len(set(keys)) != len(keys):
-    raise InputError(f'Two fields have one key: {", ".join(keys)}.')
+    raise InputError(f'Keys of fields must be unique, got {", ".join(keys)}.')
   chosen = (f for f in fields if context.train or not f.TRAIN_ONLY)
   return {field.key: field.open(source, context) for field in chosen}
 
 
 def _mark_flags_parsed() -> None:
-  """grain's worker processes read absl flags, which a program without absl.app never parses."""
+  """grain's worker processes read absl flags, which programs without absl.app do not parse."""
   from absl import flags
 
   if not flags.FLAGS.is_parsed():

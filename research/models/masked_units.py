@@ -101,7 +101,7 @@ class MaskedUnits(speech.SpeechEncoder):
     # As published, clips end with their units; else frames without one are no targets.
     most = units.shape[1] // int(self.ratio) if self.padding == 'published' else None
     features, real, normed = self._frames(
-      batch['audio'], batch['audio_mask'], most, batch.get('audio_moments')
+      batch['audio'], batch['audio_mask'], most, batch.get('clip_stats')
     )
     mask = self._spans(batch, real)
     encoded = self._encode(normed, real, mask, train, self._channels(batch, len(mask)))

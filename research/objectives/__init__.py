@@ -20,7 +20,7 @@ OBJECTIVES = {
 
 
 def get(name: str) -> Callable:
-  """The objective of that name; raises InputError with the nearest names for an unknown one."""
+  """The objective of that name; for an unknown name raises InputError with the nearest ones."""
   if name not in OBJECTIVES:
     raise unknown('objective', name, OBJECTIVES)
   module, attribute = OBJECTIVES[name].split(':')

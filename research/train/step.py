@@ -137,9 +137,9 @@ def make_train_step(
     for i, transform in enumerate(augment):
       changed = dict(transform(jax.random.fold_in(key, 1000 + i), batch))
       # What a clip was before says nothing of other audio.
-      kept = [changed.get(name) is batch.get(name) for name in ('audio', 'audio_moments')]
+      kept = [changed.get(name) is batch.get(name) for name in ('audio', 'clip_stats')]
       if kept == [False, True]:
-        changed.pop('audio_moments', None)
+        changed.pop('clip_stats', None)
       batch = changed
     grads, variables, seen_teacher, metrics = gradient(state, batch, key)
 

@@ -1,4 +1,4 @@
-"""How much of batches is padding."""
+"""Padding efficiency of batches."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from research.audio import batching
 
 
 def padding_efficiency(durations: np.ndarray, plan: batching.Bucketed, epoch: int = 0) -> float:
-  """Real seconds over padded seconds of one epoch of a plan with buckets."""
+  """Real seconds over padded seconds of one epoch of bucketed batches."""
   real = padded = 0.0
   for batch in plan.epoch(epoch):
     seconds = plan.samples[batch.bucket] / plan.sample_rate

@@ -77,7 +77,7 @@ def test_random_crops_change_every_epoch_and_cover_the_clip(make_source):
   assert min(starts) < 800 and max(starts) > 5600
 
 
-def test_without_seconds_the_longest_clip_decides(make_source):
+def test_without_seconds_the_longest_clip_sets_the_length(make_source):
   (batch,) = take(train_batches(make_source([0.1, 0.3, 0.2]), batch_size=2), 1)
   assert batch['audio'].shape == (2, 4800)
 
@@ -96,7 +96,7 @@ def test_resuming_anywhere_gives_the_same_batches_to_the_bit(make_source, option
     rest = take(train_batches(source, **settings, num_threads=stop % 3), 12 - stop, state)
     for a, b in zip(whole[stop:], rest, strict=True):
       assert_equal(a, b)
-  # Going back within one iterator.
+  # Backwards within one iterator.
   iterator = iter(train_batches(source, **settings))
   state = iterator.get_state()
   first = [next(iterator) for _ in range(3)]
@@ -201,7 +201,7 @@ def test_buckets_are_the_same_on_every_process_and_fit(make_source):
   assert len(set(shapes[0])) > 1
 
 
-def test_a_batch_holds_so_many_seconds(make_source):
+def test_a_batch_holds_n_seconds(make_source):
   source = make_source([0.1, 0.1, 0.05, 0.2, 0.2, 0.15, 0.4, 0.3] * 4)
   settings = {'batch_size': 12, 'buckets': [0.1, 0.2, 0.4], 'seed': 3}
   by_seconds = {**settings, 'batch_seconds': 1.6, 'batch_multiple': 2}
@@ -245,9 +245,9 @@ def test_weights(make_source):
     20,
   )
   rows = np.concatenate([b['index'] for b in batches])
-  share = np.bincount(rows, minlength=4) / len(rows)
+  fraction = np.bincount(rows, minlength=4) / len(rows)
   expected = np.array([1 / 3.01] * 3 + [1 / 1.01])
-  np.testing.assert_allclose(share, expected / expected.sum(), atol=0.08)
+  np.testing.assert_allclose(fraction, expected / expected.sum(), atol=0.08)
   only = take(train_batches(source, batch_size=4, weights=[0, 1, 0, 0]), 1)
   assert only[0]['index'].tolist() == [1] * 4
 
@@ -270,14 +270,14 @@ def test_bad_files_are_replaced_and_listed(make_source, tmp_path, options):
   again = take(train_batches(source, **settings, num_threads=0, bad_files=forgiving), 9)
   replaced = 0
   for a, b, c in zip(clean, found, again, strict=True):
-    assert_equal(b, c)  # The substitute depends on the seed alone.
+    assert_equal(b, c)  # The replacement depends only on the seed.
     assert b['valid'].all() and b['audio_mask'].any(axis=1).all()
     assert not set(b['index']) & {3, 11}
     for row in range(4):
       if a['index'][row] in (3, 11):
         replaced += 1
         assert b['label'][row] == b['index'][row] % 3
-      elif 'seconds' in options:  # The other rows stay as they were.
+      elif 'seconds' in options:  # The other rows do not change.
         np.testing.assert_array_equal(a['audio'][row], b['audio'][row])
   if 'seconds' in options:
     assert replaced == 6
@@ -336,7 +336,7 @@ def test_nothing_readable(make_source):
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'batch_size': 5, 'process_count': 2}, 'cannot be shared by 2 processes'),
+    ({'batch_size': 5, 'process_count': 2}, 'cannot be split over 2 processes'),
     ({'batch_size': 0}, 'batch of 0'),
     ({'batch_size': 4, 'process_count': 2, 'process_index': 2}, 'not one of 2'),
     ({'batch_size': 64, 'epochs': 2, 'seconds': 0.1}, '11 clips x 2 epochs .* do not fill'),
@@ -347,10 +347,10 @@ def test_nothing_readable(make_source):
     ({'batch_size': 4, 'batch_seconds': 2.0}, 'give buckets= with it'),
     (
       {'batch_size': 4, 'batch_seconds': 1.0, 'buckets': [1.0], 'batch_multiple': 2},
-      'no room for 2',
+      'cannot hold 2 clips',
     ),
-    ({'batch_size': 4, 'batch_seconds': float('nan'), 'buckets': [1.0]}, 'no room'),
-    ({'batch_size': 4, 'batch_multiple': 3}, 'batch_size is 4, .* batch_multiple, 3'),
+    ({'batch_size': 4, 'batch_seconds': float('nan'), 'buckets': [1.0]}, 'cannot hold'),
+    ({'batch_size': 4, 'batch_multiple': 3}, 'batch_size is 4, .* batch_multiple 3'),
     (
       {'batch_size': 4, 'batch_seconds': 9.0, 'buckets': [1.0], 'process_count': 2},
       'a batch_multiple that 2 divides',
@@ -381,7 +381,7 @@ def test_a_clip_without_a_label(make_source):
 def test_long_clips_need_a_length(tmp_path):
   soundfile.write(tmp_path / 'a.flac', np.zeros(8000 * 70), 8000)
   source = Source(Table('long', ['a'], {}, Locate(str(tmp_path / 'a.flac'))))
-  with pytest.raises(InputError, match=r'longest clip of .* has 70 s'):
+  with pytest.raises(InputError, match=r'longest clip of .* is 70 s long'):
     train_batches(source, batch_size=1)
 
 

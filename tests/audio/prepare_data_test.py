@@ -251,10 +251,10 @@ def test_changed_shards_are_noticed(folder, tmp_path):
   data[len(data) // 20] ^= 255
   path.write_bytes(data)
   spec = {'name': 'array_record', 'args': {'path': str(out), 'verify': True}}
-  with pytest.raises(InputError, match='has another checksum'):
+  with pytest.raises(InputError, match='does not match its checksum'):
     open_source(spec)
   path.write_bytes(bytes(data[:-100]))
-  with pytest.raises(InputError, match='bytes, not the'):
+  with pytest.raises(InputError, match='bytes, but the index says'):
     open_source(out)
   path.unlink()
   with pytest.raises(InputError, match='is missing'):

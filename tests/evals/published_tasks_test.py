@@ -194,7 +194,7 @@ def test_hear_tasks_that_are_not_scored_here(tmp_path):
     tasks.get(made(evaluation=('chroma_acc',)))
   with pytest.raises(InputError, match='scored by None'):
     tasks.get(made(evaluation=()))
-  with pytest.raises(InputError, match=r'is about timestamps .embedding_type .event.'):
+  with pytest.raises(InputError, match=r'is a timestamp task .embedding_type .event.'):
     tasks.get(made(embedding_type='event'))
   with pytest.raises(InputError, match='accuracy needs one label a clip'):
     tasks.prepare(made(several=True, evaluation=('top1_acc',)))

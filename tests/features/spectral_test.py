@@ -71,7 +71,7 @@ def test_filters_in_bands_equal_the_full_product():
   matrix = filters.mel_filterbank(
     sample_rate=16000, n_fft=512, num_mel_bins=30, f_min=20.0, scale='kaldi'
   )
-  matrix[:, 8:16] = 0  # one whole band without a weight
+  matrix[:, 8:16] = 0  # a whole band of zeros
   want = spectrum.astype(np.float64) @ matrix
   for bands in (1, 4, 30, 99):
     got = spectral.apply_filters(spectrum, matrix, bands=bands)
@@ -145,7 +145,7 @@ def test_the_dft_by_products_equals_the_fft(size, n_fft):
     np.testing.assert_allclose(energy(frames, n_fft), want, atol=1e-6 * want.max())
 
 
-def test_a_sharded_batch_stays_where_it_is(monkeypatch):
+def test_a_sharded_batch_is_not_moved(monkeypatch):
   mesh = jax.make_mesh((8,), ('data',), axis_types=(AxisType.Auto,))
   sharding = NamedSharding(mesh, PartitionSpec('data'))
   audio, mask = padded([tone(48000 - 1000 * i, seed=i) for i in range(8)], 48000)
@@ -155,7 +155,7 @@ def test_a_sharded_batch_stays_where_it_is(monkeypatch):
   np.testing.assert_allclose(got, want, atol=1e-4)
   assert got.sharding.is_equivalent_to(sharding, got.ndim)
 
-  # As accelerators do it: nothing is sent from device to device.
+  # As on accelerators: no communication between devices.
   monkeypatch.setattr(spectral, 'energy_by_fft', spectral.energy_by_product)
   compiled = jax.jit(lambda a, m: spectral.log_mel(a, m, **MEL)).lower(*placed).compile()
   np.testing.assert_allclose(compiled(*placed)[0], want, atol=1e-4)
@@ -189,7 +189,7 @@ def test_appended_zeros_follow_each_clip():
 
 
 @pytest.mark.parametrize(
-  'change, said',
+  'change, message',
   [
     ({'pad_mode': 'reflct'}, "Did you mean 'reflect'"),
     ({'win_length': 500}, 'expected 1 to n_fft, 400'),
@@ -197,9 +197,9 @@ def test_appended_zeros_follow_each_clip():
     ({'power': 3.0}, 'expected 2 .energy. or 1'),
   ],
 )
-def test_impossible_settings_are_refused(change, said):
+def test_impossible_settings_are_refused(change, message):
   settings = {'n_fft': 400, 'hop_length': 160} | change
-  with pytest.raises(InputError, match=said):
+  with pytest.raises(InputError, match=message):
     spectral.stft_power(*padded([tone(1000)], 1000), **settings)
 
 

@@ -71,7 +71,7 @@ def test_noise_and_what_mixes_it_go_together():
   without = {**full, 'data': {**full['data'], 'fields': fields}}
   with pytest.raises(InputError, match=r'there is no noise: set config\.data\.fields\.noise'):
     complete(without)
-  with pytest.raises(InputError, match='no augmentation mixes it in'):
+  with pytest.raises(InputError, match='no augmentation uses noise'):
     complete({**full, 'augment': [dict(name='mix_utterances')]})
   with pytest.raises(InputError, match="Did you mean 'noise_prob'"):
     complete({**full, 'augment': [dict(name='mix_utterances', args=dict(noise_pro=1))]})

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from research.errors import InputError
 from research.features.waveform import Waveform
-from research.text.characters import LETTERS
+from research.text.characters import CHARACTERS
 from research.weights import convert, load, revert
 from tests.weights.toy import check_identical, same
 from tests.weights.wav2vec2_toy import CTC, ENCODER, LAYERED, OTHER, PRETRAINING, SYMBOLS, original
@@ -94,7 +94,7 @@ def test_other_kinds_of_model(tmp_path, kind):
   write(tmp_path, theirs, config=config, vocab=None)
   ours = load(tmp_path, release='wav2vec2_hf')
   assert ours.name == kind[0]
-  assert getattr(ours.model, 'vocabulary', ()) == (LETTERS if kind is CTC else ())
+  assert getattr(ours.model, 'vocabulary', ()) == (CHARACTERS if kind is CTC else ())
   check_identical(revert('wav2vec2_hf', ours.model, ours.variables), theirs)
 
 

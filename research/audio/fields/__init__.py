@@ -1,8 +1,8 @@
-"""What a batch holds besides audio: one file a kind of field.
+"""Fields: what a batch holds besides audio. One file per kind of field.
 
-`config.data.fields` names the fields of a run, {key: setting}. The key is the module of the field
-in this folder, and a setting that is no dict is its first argument. Several fields of one kind have
-keys of their own:
+`config.data.fields` lists the fields of a run as {key: setting}. By default the key is the module
+name in this folder, and a setting that is not a dict is the first argument of the field. For
+several fields of one kind, give the kind as `name`:
 
     fields=dict(
       label='label',
@@ -10,11 +10,11 @@ keys of their own:
       reference=dict(name='recording', args=dict(column='reference', seconds=3.0)),
     )
 
-A module `fields/<name>.py` defines one subclass of `Field`; nothing else has to know it. A field
-says which clips it has something for (`known`), is opened over a source (`open`, which checks its
-rows) and then gives arrays for the clips of a batch or for crops of them (`Rows.arrays`).
+A module `fields/<name>.py` defines one subclass of `Field`; no other code names it. `Field.known`
+tells which clips have the field. `Field.open` checks the rows of a source. `Rows.arrays` gives the
+arrays of a batch of clips or crops.
 
-Letters: b batch, t samples.
+Dimensions: b batch, t samples.
 """
 
 import dataclasses
@@ -36,17 +36,17 @@ from research.errors import InputError, unknown
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-  """What a field may know of the batches it is opened for.
+  """What a field may use about the batches it is opened for.
 
   Attributes:
     sample_rate: Hz.
-    model: the model that learns from the batches; None where there is none.
+    model: the model to train; None if there is none.
     root: folder of named data sets, as `config.data.root`.
     train: whether the batches are for training.
-    seed: of the order of the batches.
-    batch_size: clips of a global batch, at most.
-    process: index and count of the processes that share a global batch.
-    bad_files: where bad files are counted.
+    seed: seed of the order of batches.
+    batch_size: maximum number of clips in a global batch.
+    process: index of this process and number of processes.
+    bad_files: counts bad files.
   """
 
   sample_rate: int
@@ -61,19 +61,19 @@ class Context:
 
 @dataclasses.dataclass(frozen=True)
 class Crops:
-  """The rows of a batch that one process has, decoded.
+  """The decoded rows of a batch on one process.
 
   Attributes:
-    index: clip of the source, a row.
-    valid: False where a row has no clip.
-    starts: sample of its clip that a crop starts with.
-    lengths: real samples of a crop.
-    totals: samples of the whole clip.
+    index: index of the clip in the source, per row.
+    valid: False for rows without a clip.
+    starts: offset of the crop in its clip, samples.
+    lengths: real samples of the crop.
+    totals: length of the whole clip, samples.
     samples: static length of the batch.
-    number: of the batch.
+    number: batch number.
     size: rows of the global batch.
-    slots: place of every row in the global batch.
-    position: of the first slot of the global batch; `position + slots` seeds what is drawn.
+    slots: index of every row in the global batch.
+    position: position of the first slot of the global batch; `position + slots` seeds draws.
   """
 
   index: Int[np.ndarray, 'b']
@@ -89,82 +89,82 @@ class Crops:
 
 
 class Rows:
-  """A field that is open over a source; picklable, and called from several threads."""
+  """A field opened over a source. Picklable; called from several threads."""
 
   @property
   def step(self) -> int:
-    """Crops start at multiples of this many samples."""
+    """Crops start at multiples of N samples."""
     return 1
 
   @property
   def fingerprint(self) -> str:
-    """Of what was read besides the source: part of the signature of the order of batches."""
+    """Hash of data read besides the source; part of the signature of the batch order."""
     return ''
 
   def check_lengths(self, shortest: int, longest: int) -> None:
-    """Raises InputError where batches of `shortest` to `longest` samples cannot work."""
+    """Raises InputError if batches of `shortest` to `longest` samples cannot work."""
 
   def fits(self, row: int, samples: int) -> bool:
-    """Whether a clip can stand in a batch of this many samples."""
+    """Whether a clip can be used in a batch of N samples."""
     del row, samples
     return True
 
   def read(self, row: int, example: Example, crop: Crop) -> None:
-    """Sees every clip that is decoded, with its crop.
+    """Called with every decoded clip and its crop.
 
     Raises:
-      AudioError: the clip cannot be used; another one takes its place.
+      AudioError: the clip cannot be used; it is replaced.
     """
 
   def arrays(self, crops: Crops) -> dict[str, np.ndarray]:
-    """What the field adds to a batch, [b, …] each."""
+    """The arrays that the field adds to a batch, [b, …] each."""
     raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-  """The settings of a field; subclasses are frozen dataclasses whose first own argument is the main
-  one.
+  """The settings of a field. Subclasses are frozen dataclasses; their first own argument is the one
+  that a config may give without a name.
 
   Attributes:
-    key: in `config.data.fields`; names the arrays where a kind can be there several times.
+    key: key in `config.data.fields`; names the arrays if a batch can hold several of one kind.
   """
 
   key: str
 
-  WHOLE: ClassVar[bool] = False  # whether a crop of a clip cannot have the field
-  TRAIN_ONLY: ClassVar[bool] = False  # whether evaluation goes without
+  WHOLE: ClassVar[bool] = False  # needs whole clips, not crops
+  TRAIN_ONLY: ClassVar[bool] = False  # not read in evaluation
 
   def known(self, source: Source) -> Bool[np.ndarray, 'clips']:
-    """Which clips of a source have what the field needs.
+    """Which clips of a source have the field.
 
     Raises:
-      InputError: none has, or the source lacks what the field reads.
+      InputError: no clip has it, or the source lacks a column that the field reads.
     """
     return np.ones(len(source), bool)
 
   def weights(self, source: Source) -> Float[np.ndarray, 'clips'] | None:
-    """Sampling weights that balance the classes of the field; None where it holds no classes."""
+    """Sampling weights that balance the classes of the field; None if it has no classes."""
     del source
     return None
 
   def open(self, source: Source, context: Context) -> Rows:
-    """The field of the clips of a source.
+    """Opens the field over a source.
 
     Raises:
-      InputError: rows that cannot be used, settings that cannot work, or another model's.
+      InputError: invalid rows or settings, or settings that contradict the model.
     """
     raise NotImplementedError
 
   def check_config(self, config: Mapping[str, Any]) -> None:
-    """Raises InputError where other settings of a whole config contradict the field."""
+    """Raises InputError if other settings of the config contradict the field."""
 
 
 # -- By name -----------------------------------------------------------------------------------
 
 
 def names() -> list[str]:
-  """The kinds of fields that there are."""
+  """All kinds of fields."""
   return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
@@ -172,7 +172,7 @@ def get(name: str) -> type[Field]:
   """The class of a kind of field.
 
   Raises:
-    InputError: unknown; names the nearest.
+    InputError: unknown name; suggests the nearest.
   """
   if name not in names():
     raise unknown('field', name, names())
@@ -184,7 +184,7 @@ def get(name: str) -> type[Field]:
 
 
 def arguments(name: str) -> dict[str, tuple[Any, Any]]:
-  """The arguments of a kind: {name: (annotation, default)}."""
+  """The arguments of a kind of field: {name: (annotation, default)}."""
   own = [f for f in dataclasses.fields(get(name)) if f.name != 'key']
   return {f.name: (f.type, f.default) for f in own}
 
@@ -203,10 +203,10 @@ def spec(key: str, setting: Any) -> dict[str, Any]:
 
 
 def make(settings: Mapping[str, Any] | None) -> tuple[Field, ...]:
-  """The fields that settings name, in their order; a setting that is None is left out.
+  """The fields of a config, in order; settings that are None are skipped.
 
   Raises:
-    InputError: an unknown kind or argument.
+    InputError: an unknown kind, an unknown argument or a missing argument.
   """
   made = []
   for key, setting in (settings or {}).items():

@@ -1,4 +1,4 @@
-"""Descriptions of clips in words, as padded token ids."""
+"""Captions of clips as padded token ids."""
 
 import dataclasses
 from typing import Any
@@ -16,13 +16,13 @@ TOKENIZERS = ('bytes',)
 
 @dataclasses.dataclass(frozen=True)
 class Captions(Field):
-  """Gives '<key>' i32 [b, u], the token ids of a caption, and '<key>_mask' bool [b, u]. Where a
-  clip has several captions (a column of lists) the seed draws one for every time it is read in
-  training; evaluation takes the first.
+  """Gives '<key>' i32 [b, u], the token ids of a caption, and '<key>_mask' bool [b, u]. For clips
+  with several captions (a column of lists), training draws one at every read; evaluation takes the
+  first.
 
   Attributes:
-    column: that holds a caption, or a list of captions.
-    max_tokens: u; longer captions are cut.
+    column: column of captions, or of lists of captions.
+    max_tokens: u; longer captions are truncated.
     tokenizer: 'bytes': UTF-8, ids 0 to 255.
   """
 
@@ -31,14 +31,14 @@ class Captions(Field):
   tokenizer: str = 'bytes'
 
   def known(self, source: Source) -> Bool[np.ndarray, 'clips']:
-    """Which clips have a caption; raises InputError where none has."""
+    """Which clips have a caption; raises InputError if none has."""
     found = np.array([bool(each) for each in _captions(source, self.column)])
     if not found.any():
       raise InputError(f'No clip of {source.name!r} has a {self.column!r}.')
     return found
 
   def open(self, source: Source, context: Context) -> 'CaptionRows':
-    """Token ids of all captions.
+    """Tokenizes all captions.
 
     Raises:
       InputError: an unknown tokenizer, or a clip without a caption.
@@ -53,8 +53,8 @@ class Captions(Field):
     for row, each in enumerate(given):
       if not each:
         raise InputError(
-          f'Clip {source.id(row)!r} of {source.name!r} has no {self.column!r}: leave such clips '
-          'out.'
+          f'Clip {source.id(row)!r} of {source.name!r} has no {self.column!r}: leave out clips '
+          'without one.'
         )
     encoded = [[np.frombuffer(c.encode(), np.uint8) for c in each] for each in given]
     seed = context.seed if context.train else None
@@ -63,7 +63,7 @@ class Captions(Field):
 
 @dataclasses.dataclass
 class CaptionRows(Rows):
-  """Token ids of the captions of every clip; `seed` None takes the first caption."""
+  """Token ids of the captions of every clip; with `seed` None the first caption is used."""
 
   key: str
   ids: list[list[np.ndarray]]
@@ -71,7 +71,7 @@ class CaptionRows(Rows):
   seed: int | None
 
   def arrays(self, crops: Crops) -> dict[str, np.ndarray]:
-    """A caption for every valid row; an empty one for the others."""
+    """A caption for every valid row; empty for the others."""
     out: Any = np.zeros((len(crops.index), self.max_tokens), np.int32)
     lengths = np.zeros(len(crops.index), np.int64)
     for i, row in enumerate(crops.index):
@@ -87,6 +87,6 @@ class CaptionRows(Rows):
 
 
 def _captions(source: Source, column: str) -> list[list[str]]:
-  """The captions of every clip that are not empty."""
+  """The non-empty captions of every clip."""
   values = [[v] if isinstance(v, str) else v for v in source.column(column)]
   return [[c for c in each if c.strip()] for each in values]

@@ -1,4 +1,4 @@
-"""A column of classes as class numbers."""
+"""A column of classes as class indices."""
 
 import dataclasses
 
@@ -13,11 +13,11 @@ from research.errors import InputError, unknown
 
 @dataclasses.dataclass(frozen=True)
 class Label(Field):
-  """Gives the class of every clip under the field's key: i32 [b]; for a column of lists f32 [b, c],
-  1 for the classes of a clip.
+  """Gives '<key>', the class index of every clip, i32 [b]; for a column of lists, multi-hot labels
+  f32 [b, c].
 
   Attributes:
-    column: that holds the class or classes.
+    column: column of classes, or of lists of classes.
   """
 
   column: str = 'label'
@@ -27,7 +27,7 @@ class Label(Field):
     return batching.label_weights(source, self.column)
 
   def open(self, source: Source, context: Context) -> 'Labels':
-    """Class numbers of all clips.
+    """Class indices of all clips.
 
     Raises:
       InputError: no such column, or a clip without a class.
@@ -38,7 +38,7 @@ class Label(Field):
 
 @dataclasses.dataclass
 class Labels(Rows):
-  """Class numbers of every clip: i32 [n], or a list of class numbers a clip for several labels."""
+  """Class indices of every clip: i32 [n], or for multi-label data a list of indices per clip."""
 
   key: str
   codes: np.ndarray | list[list[int]]
@@ -46,15 +46,15 @@ class Labels(Rows):
 
   @classmethod
   def of(cls, source: Source, column: str, key: str = 'label') -> 'Labels':
-    """Of a column of a source; see `Label.open`."""
+    """Class indices of a column; see `Label.open`."""
     classes = {name: i for i, name in enumerate(source.classes(column))}
     values = source.column(column)
     given = [[value] if isinstance(value, str) else value for value in values]
     for i, clip in enumerate(given):
       if clip == ['']:
         raise InputError(
-          f'Clip {source.id(i)!r} of {source.name!r} has no {column!r}; leave such clips out with '
-          'split= or where=, or choose another label column.'
+          f'Clip {source.id(i)!r} of {source.name!r} has no {column!r}; leave out clips without '
+          'one by split= or where=, or choose another label column.'
         )
       for name in clip:
         if name not in classes:
@@ -65,7 +65,7 @@ class Labels(Rows):
     return cls(key, np.array(codes, np.int32)[:, 0], len(classes))
 
   def arrays(self, crops: Crops) -> dict[str, np.ndarray]:
-    """Classes of the clips of a batch."""
+    """Labels of the clips of a batch."""
     if isinstance(self.codes, np.ndarray):
       return {self.key: self.codes[crops.index]}
     hot = np.zeros((len(crops.index), self.count), np.float32)

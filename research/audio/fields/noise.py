@@ -1,4 +1,4 @@
-"""Noise beside the clips, for augmentations that mix it in."""
+"""Noise clips for augmentations."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,20 +13,19 @@ from research.audio.fields import Context, Crops, Field, Rows
 from research.audio.loader import Loader
 from research.errors import InputError
 
-# N rows of a batch have the same noise beside them: few rows are mixed with noise, and decoding is
-# what input costs.
-SHARED = 8
+# N rows of a batch share a noise clip: few rows are mixed with noise, and decoding is expensive.
+ROWS_PER_CLIP = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Noise(Field):
-  """Gives 'noise' f32 [b, t] and 'noise_mask' bool [b, t]: a random clip of another data set,
-  cropped at random, for every 8 rows. Only in training.
+  """Gives 'noise' f32 [b, t] and 'noise_mask' bool [b, t]: random crops of random clips of another
+  data set, one for every 8 rows. Training only.
 
-  Bad clips are listed in bad_noise.jsonl beside the list of bad files.
+  Bad clips are listed in bad_noise.jsonl, next to the list of bad files.
 
   Attributes:
-    source: a data set as `config.data.source`, or a source.
+    source: a data spec, as `config.data.source`, or a source.
   """
 
   source: Any
@@ -34,15 +33,15 @@ class Noise(Field):
   TRAIN_ONLY: ClassVar[bool] = True
 
   def check_config(self, config: Mapping[str, Any]) -> None:
-    """Noise is read only where an augmentation mixes it in."""
+    """Raises InputError if no augmentation uses the noise."""
     if not any(item['args'].get('noise_prob') for item in config['augment']):
       raise InputError(
-        f'config.data.fields.{self.key} is {self.source!r}, but no augmentation mixes it in: give '
-        'mix_utterances a noise_prob.'
+        f'config.data.fields.{self.key} is {self.source!r}, but no augmentation uses noise: set '
+        'noise_prob of mix_utterances.'
       )
 
   def open(self, source: Source, context: Context) -> 'NoiseRows':
-    """Opens the data set."""
+    """Opens the noise data set."""
     noise = self.source
     if not isinstance(noise, Source):
       noise = sources.open_source(noise, root=context.root)
@@ -57,7 +56,7 @@ class Noise(Field):
         sample_rate=context.sample_rate,
         crop='random',
         process=context.process,
-        shared=SHARED,
+        stride=ROWS_PER_CLIP,
         bad_files=BadFiles(listed, bad.max_fraction, len(noise)),
       )
     )
@@ -65,19 +64,19 @@ class Noise(Field):
 
 @dataclasses.dataclass
 class NoiseRows(Rows):
-  """A loader of noise, in an order of its own."""
+  """A loader of noise clips in their own random order."""
 
   loader: Loader
 
   @property
   def fingerprint(self) -> str:
-    """That of the data set."""
+    """Fingerprint of the noise data set."""
     return self.loader.source.fingerprint()
 
   def arrays(self, crops: Crops) -> dict[str, np.ndarray]:
-    """Noise for the rows of a batch."""
-    beside = self.loader.batches[crops.number]
-    beside = dataclasses.replace(beside, rows=beside.rows[: crops.size], samples=crops.samples)
-    shared = self.loader.read(beside, crops.number)
+    """Noise clips for the rows of a batch."""
+    batch = self.loader.batches[crops.number]
+    batch = dataclasses.replace(batch, rows=batch.rows[: crops.size], samples=crops.samples)
+    noise = self.loader.read(batch, crops.number)
     mine = np.searchsorted(self.loader.slots(crops.size), crops.slots, side='right') - 1
-    return {'noise': shared['audio'][mine], 'noise_mask': shared['audio_mask'][mine]}
+    return {'noise': noise['audio'][mine], 'noise_mask': noise['audio_mask'][mine]}

@@ -1,4 +1,4 @@
-"""A second recording beside every clip: what a noisy clip should sound like, or a voice."""
+"""A second recording per clip: the clean target of a noisy clip, or a reference voice."""
 
 import dataclasses
 import os
@@ -14,11 +14,11 @@ from research.audio.fields import Context, Crops, Field, Rows
 from research.audio.folder import Inside
 from research.errors import InputError
 
-# Lengths of an aligned recording and of its clip may differ by this many seconds: resampling and
-# lossy formats add or drop a few samples.
+# Maximum difference in length between a target and its clip, seconds: resampling and lossy formats
+# add or drop a few samples.
 TOLERANCE = 0.05
-# Files that are looked for before training; of more rows one in N is. The others are bad files.
-LOOKS = 10_000
+# Number of files checked before training. Others that are missing count as bad files later.
+MAX_CHECKED = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Recording(Field):
   """Gives '<key>' f32 [b, t], the samples of another file, and '<key>_mask' bool [b, t].
 
   Attributes:
-    column: that holds the path of the other recording, below `root`.
-    root: a folder; None: the folder of the data set.
-    seconds: None takes the same crop as of the clip (a target, which has to be as long as the
-      clip); a number takes a crop of this length of its own (a reference voice), drawn by the seed
-      in training and from the beginning in evaluation.
+    column: column of paths of the other recording, relative to `root`.
+    root: a folder; None is the folder of the data set.
+    seconds: None gives the same crop as that of the clip: a target, of the same length as the clip.
+      A number gives a separate crop of this length (a reference voice): random in training, from
+      the beginning in evaluation.
   """
 
   column: str
@@ -38,7 +38,7 @@ class Recording(Field):
   seconds: float | None = None
 
   def known(self, source: Source) -> Bool[np.ndarray, 'clips']:
-    """Which clips name another recording; raises InputError where none does."""
+    """Which clips have another recording; raises InputError if none has."""
     found = np.array([bool(value) for value in source.column(self.column)])
     if not found.any():
       raise InputError(f'No clip of {source.name!r} has a {self.column!r}.')
@@ -48,7 +48,7 @@ class Recording(Field):
     """The paths of all recordings.
 
     Raises:
-      InputError: a clip without one, a path outside of the folder, or a file that is not there.
+      InputError: a clip without a path, a path outside of the folder, or a missing file.
     """
     if self.seconds is not None and not self.seconds > 0:
       raise InputError(
@@ -57,22 +57,22 @@ class Recording(Field):
     root = os.path.expanduser(self.root or source.table.root)
     if not root:
       raise InputError(
-        f'Data set {source.name!r} has no folder of its own: set '
-        f'config.data.fields.{self.key}.args.root to where {self.column!r} starts.'
+        f'Data set {source.name!r} has no folder: set config.data.fields.{self.key}.args.root to '
+        f'the folder that the paths of {self.column!r} are relative to.'
       )
     inside, paths = Inside(pathlib.Path(root)), []
     for row, value in enumerate(source.column(self.column)):
       where = f'Clip {source.id(row)!r} of {source.name!r}'
       if not isinstance(value, str) or not value:
-        raise InputError(f'{where} has no {self.column!r}: leave such clips out.')
+        raise InputError(f'{where} has no {self.column!r}: leave out clips without one.')
       paths.append(os.path.join(root, inside(value, where)))
-    looked = paths[:: -(-len(paths) // LOOKS)]
-    absent = [path for path in looked if not os.path.exists(path)]
+    checked = paths[:: -(-len(paths) // MAX_CHECKED)]
+    absent = [path for path in checked if not os.path.exists(path)]
     if absent:
       raise InputError(
-        f'{len(absent)} of {len(looked)} files that the column {self.column!r} of {source.name!r} '
-        f'names are not there; the first is {absent[0]!r}. Where they start at another folder, set '
-        f'config.data.fields.{self.key}.args.root.'
+        f'{len(absent)} of {len(checked)} files in the column {self.column!r} of {source.name!r} '
+        f'do not exist; the first is {absent[0]!r}. If the paths are relative to another folder, '
+        f'set config.data.fields.{self.key}.args.root.'
       )
     seed = context.seed if context.train else None
     return Recordings(self.key, paths, context.sample_rate, self.seconds, seed)
@@ -80,7 +80,7 @@ class Recording(Field):
 
 @dataclasses.dataclass
 class Recordings(Rows):
-  """The second recording of every clip; `seed` None takes crops from the beginning."""
+  """The second recording of every clip; with `seed` None crops are from the beginning."""
 
   key: str
   paths: list[str]
@@ -89,18 +89,18 @@ class Recordings(Rows):
   seed: int | None
 
   def read(self, row: int, example: Example, crop: decode.Crop) -> None:
-    """Raises OtherAudio where a target is not as long as its clip, AudioError where it cannot be
-    read."""
+    """Raises AudioMismatch if the length of a target differs from its clip, AudioError if it cannot
+    be read."""
     seconds = decode.duration(self._example(row))
     own = crop.total / self.sample_rate
     if self.seconds is None and abs(seconds - own) > TOLERANCE:
-      raise decode.OtherAudio(
+      raise decode.AudioMismatch(
         example.where,
         f'It has {own:.2f} s, but its {self.key}, {self.paths[row]}, has {seconds:.2f} s.',
       )
 
   def arrays(self, crops: Crops) -> dict[str, np.ndarray]:
-    """The crops of the other recordings; silent and masked in rows that are not valid."""
+    """Crops of the second recordings; zeros and masked in invalid rows."""
     samples = crops.samples
     if self.seconds is not None:
       samples = round(self.seconds * self.sample_rate)

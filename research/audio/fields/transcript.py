@@ -1,4 +1,4 @@
-"""Transcripts of clips as padded arrays of symbols."""
+"""Transcripts of clips as padded token ids."""
 
 import collections
 import dataclasses
@@ -16,19 +16,19 @@ from research.capabilities import Hears, spells
 from research.errors import InputError, unknown
 from research.text import characters
 
-# A header of 10.0001 s is ten seconds.
+# Headers of 10.0001 s mean 10 s.
 GRACE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
 class Transcript(Field):
-  """Gives 'tokens' i32 [b, u], the symbols of what was said, -1 behind the end; the symbols are
-  those of the model's vocabulary, or of English letters.
+  """Gives 'tokens' i32 [b, u], the token ids of transcripts, padded with -1. The vocabulary is that
+  of the model, or English characters.
 
-  No clip may be longer than the batches, since a crop does not say the transcript of its clip.
+  Clips must not be longer than the batches: the transcript of a crop is unknown.
 
   Attributes:
-    column: that holds the transcripts.
+    column: column of transcripts.
   """
 
   column: str = 'transcript'
@@ -36,10 +36,10 @@ class Transcript(Field):
   WHOLE: ClassVar[bool] = True
 
   def known(self, source: Source) -> Bool[np.ndarray, 'clips']:
-    """Which clips have a transcript; an empty one says nothing.
+    """Which clips have a transcript that is not empty.
 
     Raises:
-      InputError: none has one, or there is no such column.
+      InputError: no clip has one, or there is no such column.
     """
     found = np.array([bool(t) for t in texts(source, self.column)])
     if not found.any():
@@ -47,31 +47,33 @@ class Transcript(Field):
     return found
 
   def open(self, source: Source, context: Context) -> 'Tokens':
-    """Symbols of all clips.
+    """Encodes all transcripts.
 
     Raises:
-      InputError: a clip without a transcript (silence would be learned from it); in training also
-        transcripts of other characters than the vocabulary's, or of other clips.
+      InputError: a clip without a transcript (the model would learn silence from it). In training
+        also if no character of the transcripts is in the vocabulary, or every transcript is too
+        long for its clip.
     """
-    said = texts(source, self.column)
-    if not all(said):
+    transcripts = texts(source, self.column)
+    if not all(transcripts):
       raise InputError(
-        f'{sum(not t for t in said)} of {len(said)} clips of {source.name!r} have no '
-        f'{self.column!r}; CTC needs transcripts: leave such clips out.'
+        f'{sum(not t for t in transcripts)} of {len(transcripts)} clips of {source.name!r} have no '
+        f'{self.column!r}; CTC needs transcripts: leave out clips without one.'
       )
     own = spells(context.model)
-    symbols = context.model.vocabulary if own else characters.LETTERS
+    symbols = context.model.vocabulary if own else characters.CHARACTERS
     encode = functools.partial(characters.encode, symbols=symbols)
-    tokens = Tokens(list(map(encode, said)), np.asarray(source.durations()), context.sample_rate)
+    ids = list(map(encode, transcripts))
+    tokens = Tokens(ids, np.asarray(source.durations()), context.sample_rate)
     if own and context.train:
-      check_characters(said, symbols)
+      check_characters(transcripts, symbols)
       if isinstance(context.model, Hears):
         tokens.check_frames(context.model.frontend)
     return tokens
 
 
 def texts(source: Source, column: str) -> list[str]:
-  """What was said in each clip: a text, or the words of a list; '' where that is not known.
+  """The transcript of each clip, a string or a list of words joined; '' if unknown.
 
   Raises:
     InputError: there is no such column.
@@ -81,29 +83,31 @@ def texts(source: Source, column: str) -> list[str]:
   return [v if isinstance(v, str) else ' '.join(map(str, v)) for v in source.column(column)]
 
 
-def check_characters(said: Sequence[str], symbols: Sequence[str]) -> None:
-  """Warns of characters that a vocabulary has no symbol for; raises InputError if it has none."""
+def check_characters(transcripts: Sequence[str], symbols: Sequence[str]) -> None:
+  """Warns of characters that are not in the vocabulary; raises InputError if none of them is."""
   counts = collections.Counter(
-    c for one in said for c in characters.in_case(one, symbols) if not c.isspace()
+    c for text in transcripts for c in characters.in_case(text, symbols) if not c.isspace()
   )
   lacking = {c: n for c, n in counts.items() if c not in symbols or c == characters.BOUNDARY}
   if not lacking:
     return
-  share = sum(lacking.values()) / counts.total()
-  most = ' '.join(sorted(lacking, key=lambda c: -lacking[c])[:20])
-  if share == 1:
+  fraction = sum(lacking.values()) / counts.total()
+  commonest = ' '.join(sorted(lacking, key=lambda c: -lacking[c])[:20])
+  if fraction == 1:
     raise InputError(
-      f'The vocabulary has no character of the transcripts ({most}); it has {" ".join(symbols)}.'
+      f'No character of the transcripts ({commonest}) is in the vocabulary: {" ".join(symbols)}.'
     )
   logging.warning(
     "%.3g %% of the transcripts' characters are not in the vocabulary and become %s: %s",
-    100 * share, characters.UNKNOWN, most,
-  )  # fmt: skip
+    100 * fraction,
+    characters.UNKNOWN,
+    commonest,
+  )
 
 
 @dataclasses.dataclass
 class Tokens(Rows):
-  """Symbols of every clip's transcript, how long the clips are (seconds), and their rate (Hz)."""
+  """Token ids of every transcript, durations of the clips (seconds), and the sample rate (Hz)."""
 
   ids: list[np.ndarray]
   durations: Float[np.ndarray, 'clips']
@@ -115,43 +119,43 @@ class Tokens(Rows):
     self._sorted, self._longest = self.durations[order], np.maximum.accumulate(counts)
 
   def fits(self, row: int, samples: int) -> bool:
-    """Whether a clip is whole in a batch of N samples."""
+    """Whether a whole clip fits in a batch of N samples."""
     return bool(self.durations[row] <= samples / self.sample_rate + GRACE)
 
   def check_lengths(self, shortest: int, longest: int) -> None:
-    """Raises InputError where a clip is longer than the longest batch."""
+    """Raises InputError if a clip is longer than the longest batch."""
     seconds = longest / self.sample_rate
     long = int((self.durations > seconds + GRACE).sum())
     if long:
       raise InputError(
-        f'{long} clips are longer than {seconds:g} s, and a cropped clip does not say its '
-        'transcript: raise seconds, or leave such clips out.'
+        f'{long} clips are longer than {seconds:g} s, and the transcript of a crop is unknown: '
+        'raise seconds, or leave out longer clips.'
       )
 
   def check_frames(self, frontend: Any) -> None:
-    """Warns of clips with fewer frames than their transcripts need, which CTC learns nothing from;
-    raises InputError if there are no others."""
-    if frontend.name != 'waveform':  # Patches of spectrograms are not one to a frame.
+    """Warns of clips with fewer frames than CTC needs for their transcripts, which give no loss;
+    raises InputError if all clips are such."""
+    if frontend.name != 'waveform':  # Patches of spectrograms are not frames.
       return
-    # Files that cannot be opened have no duration: that is another mistake, told elsewhere.
-    heard = [(x, s) for x, s in zip(self.ids, self.durations.tolist(), strict=True) if s > 0]
-    need = [len(x) + int((x[1:] == x[:-1]).sum()) for x, _ in heard]
-    frames = [frontend.frames(round(s * self.sample_rate)) for _, s in heard]
+    # Files that cannot be opened have duration 0; they are reported as bad files.
+    opened = [(x, s) for x, s in zip(self.ids, self.durations.tolist(), strict=True) if s > 0]
+    need = [len(x) + int((x[1:] == x[:-1]).sum()) for x, _ in opened]
+    frames = [frontend.frames(round(s * self.sample_rate)) for _, s in opened]
     short = sum(n > have for n, have in zip(need, frames, strict=True))
     if short and short == len(need):
       raise InputError(
-        'Every transcript is longer than its clip has frames: are they of these clips?'
+        'Every transcript needs more frames than its clip has: do the transcripts match the clips?'
       )
     if short:
       logging.warning(
-        '%d of %d clips have fewer frames than their transcripts need: nothing is learned of them.',
+        '%d of %d clips have fewer frames than their transcripts need, so CTC ignores them.',
         short,
         len(need),
       )
 
   def arrays(self, crops: Crops) -> dict[str, np.ndarray]:
-    """Symbols of clips, -1 behind their ends; rows that are not valid are empty. u is that of the
-    longest transcript of all clips that fit, so that batches of one length have one shape."""
+    """Token ids of clips, padded with -1; invalid rows are empty. u is the maximum over all clips
+    that fit in the batch, so that batches of one length have one shape."""
     seconds = crops.samples / self.sample_rate
     fitting = int(np.searchsorted(self._sorted, seconds + GRACE, side='right'))
     width = max(1, int(self._longest[fitting - 1]) if fitting else 1)

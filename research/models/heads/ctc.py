@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from research.errors import InputError
 from research.models import speech, waveform
 from research.nn import layers
-from research.text.characters import LETTERS
+from research.text.characters import CHARACTERS
 
 # What fine-tuning has instead of a size's own rates, but for activation and layer drop below.
 NO_DROPOUT = dict(dropout=0.0, attention_dropout=0.0, input_dropout=0.0)
@@ -38,7 +38,7 @@ class SpeechCTC(speech.SpeechEncoder):
     *speech.SpeechEncoder.TRAINING, 'head_dropout', 'freeze_feature_encoder', 'freeze_updates',
   )  # fmt: skip
 
-  vocabulary: Sequence[str] = LETTERS  # a list from a file becomes a tuple
+  vocabulary: Sequence[str] = CHARACTERS  # a list from a file becomes a tuple
   blank: int = 0
   head_dropout: float = 0.0
   freeze_feature_encoder: bool | None = None
@@ -87,7 +87,7 @@ class SpeechCTC(speech.SpeechEncoder):
     """
     batch = jax.tree.map(jnp.asarray, dict(batch))
     _, real, normed = self._frames(
-      batch['audio'], batch['audio_mask'], moments=batch.get('audio_moments')
+      batch['audio'], batch['audio_mask'], clip_stats=batch.get('clip_stats')
     )
     mask = channels = None
     if train:

@@ -1,4 +1,4 @@
-"""Captions as a field: found by its place, named in a config."""
+"""Captions as a field: found by its file name, named in a config."""
 
 import csv
 
@@ -58,21 +58,21 @@ def test_one_of_several_captions_is_drawn_by_the_seed(folder):
   clips.table.columns['caption'][:2] = several
   fields = make(dict(captions='caption'))
 
-  def heard(seed):
+  def drawn(seed):
     batches = iter(train_batches(clips, batch_size=2, seed=seed, fields=fields, num_threads=0))
     found = []
     for _ in range(12):
       batch = next(batches)
-      said = texts(batch['captions'], batch['captions_mask'])
-      assert all(t in several[i] for t, i in zip(said, batch['index']))
-      found += said
+      captions = texts(batch['captions'], batch['captions_mask'])
+      assert all(t in several[i] for t, i in zip(captions, batch['index']))
+      found += captions
     return found
 
-  assert heard(0) == heard(0) != heard(1)
-  assert set(heard(0)) == {'one', 'two', 'three', 'uno'}
+  assert drawn(0) == drawn(0) != drawn(1)
+  assert set(drawn(0)) == {'one', 'two', 'three', 'uno'}
   (batch,) = eval_batches(clips, batch_size=2, fields=fields, lengths=1)
-  said = texts(batch['captions'], batch['captions_mask'])
-  assert [said[list(batch['index']).index(i)] for i in (0, 1)] == ['one', 'uno']
+  captions = texts(batch['captions'], batch['captions_mask'])
+  assert [captions[list(batch['index']).index(i)] for i in (0, 1)] == ['one', 'uno']
 
 
 def test_long_captions_are_cut(folder):
@@ -94,11 +94,11 @@ def test_mistakes_get_a_sentence(folder):
     train_batches(clips.select([0]), batch_size=1, fields=make(dict(captions=spec)))
   model = dict(name='audio_mae', args={})
   objective = dict(name='masked_patch_mse', args={})
-  for fields, said in (
+  for fields, message in (
     (dict(caption='caption'), "Did you mean 'captions'"),
     (dict(captions=dict(args=dict(colum='x'))), "Did you mean 'column'"),
     (dict(captions=dict(column='x')), 'config.data.fields.captions.column'),
     (dict(x=dict(name='recording')), 'config.data.fields.x lacks column'),
   ):
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
       complete(dict(total_steps=1, model=model, objective=objective, data=dict(fields=fields)))

@@ -8,7 +8,7 @@ import soundfile
 
 from research.audio import sources
 from research.audio.bad_files import BadFiles
-from research.audio.decode import OtherAudio
+from research.audio.decode import AudioMismatch
 from research.audio.fields import make
 from research.audio.pipeline import eval_batches, train_batches
 from research.errors import InputError
@@ -19,7 +19,7 @@ SECONDS = (0.5, 0.8, 0.3)
 
 @pytest.fixture
 def folder(tmp_path):
-  """Clips, twice as loud targets of the same length, and voices of another one."""
+  """Clips, targets of the same length and twice the amplitude, and voices of another length."""
   rng = np.random.default_rng(0)
   (tmp_path / 'clean').mkdir()
   with open(tmp_path / 'labels.csv', 'w', newline='') as file:
@@ -59,13 +59,13 @@ def check(batch):
     np.testing.assert_allclose(batch['voice'][row], loud, atol=1 / 2**15)
 
 
-def test_targets_are_of_the_same_crop_and_voices_of_their_own(clips):
+def test_targets_have_the_same_crop_and_voices_a_separate_one(clips):
   settings = dict(batch_size=6, seconds=0.2, fields=make(FIELDS), num_threads=0)
   batches = iter(train_batches(clips, **settings))
   whole = [next(batches) for _ in range(4)]
   for batch in whole:
     check(batch)
-  # Shared by processes.
+  # Split over processes.
   parts = []
   for i in range(2):
     own = iter(train_batches(clips, **settings, process_index=i, process_count=2))
@@ -80,14 +80,14 @@ def test_evaluation_has_whole_targets(clips):
   assert sorted(batch['target_mask'].sum(axis=1)) == sorted(int(16_000 * s) for s in SECONDS)
 
 
-def test_a_target_of_another_length_is_not_one(folder, clips):
+def test_a_target_of_another_length_is_refused(folder, clips):
   soundfile.write(folder / 'clean/1.flac', np.zeros(16_000), 16_000)
   fields = make(dict(target=FIELDS['target']))
   bad = BadFiles(None, 1.0)
   batches = iter(train_batches(clips, batch_size=6, seconds=0.2, fields=fields, bad_files=bad))
   seen = np.concatenate([next(batches)['index'] for _ in range(4)])
   assert set(seen) == {0, 2}
-  with pytest.raises(OtherAudio, match=r'It has 0.80 s, but its target, .*1.flac, has 1.00 s'):
+  with pytest.raises(AudioMismatch, match=r'It has 0.80 s, but its target, .*1.flac, has 1.00 s'):
     list(eval_batches(clips, batch_size=3, fields=fields))
 
 
@@ -100,10 +100,14 @@ def test_mistakes_get_a_sentence(folder, clips):
     build(column='targt')
   with pytest.raises(InputError, match='seconds is -1'):
     build(column='target', seconds=-1)
-  with pytest.raises(InputError, match=r"1 of 3 files that the column 'target' .*clean/2\.flac"):
+  with pytest.raises(InputError, match=r"1 of 3 files in the column 'target' .*clean/2\.flac"):
     (folder / 'clean/2.flac').unlink()
     build(column='target')
-  for path, said in (('../x.wav', 'goes up'), ('/etc/passwd', 'is absolute'), ('', "no 'target'")):
+  for path, message in (
+    ('../x.wav', 'goes up'),
+    ('/etc/passwd', 'is absolute'),
+    ('', "no 'target'"),
+  ):
     clips.table.columns['target'][int(clips.rows[0])] = path
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
       build(column='target')

@@ -1,4 +1,4 @@
-"""Transcripts in batches: the right symbols beside the right clip, whatever its length."""
+"""Transcripts in batches: the tokens match the clips, whatever their length."""
 
 import dataclasses
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def test_evaluation_batches_have_every_transcript_once():
   assert sorted(seen) == list(range(len(source)))
 
 
-def test_what_cannot_be_said_is_refused():
+def test_unusable_transcripts_are_refused():
   source = spoken()
   with pytest.raises(InputError, match='longer than 1 s'):
     pipeline.train_batches(
@@ -74,26 +74,28 @@ def test_what_cannot_be_said_is_refused():
     pipeline.train_batches(events, batch_size=8, fields=make(dict(transcript='transcript')))
 
 
-def test_letters_that_a_vocabulary_lacks_are_named(caplog):
-  transcript.check_characters(['no tea', "it's ON"], characters.LETTERS)
+def test_characters_that_a_vocabulary_lacks_are_named(caplog):
+  transcript.check_characters(['no tea', "it's ON"], characters.CHARACTERS)
   assert not caplog.records
-  transcript.check_characters(['no tea', 'für 3|4 €'], characters.LETTERS)
+  transcript.check_characters(['no tea', 'für 3|4 €'], characters.CHARACTERS)
   assert "41.7 % of the transcripts' characters are not in the vocabulary" in caplog.text
   assert all(c in caplog.text for c in 'Ü34€|') and '<unk>' in caplog.text
-  with pytest.raises(InputError, match=r'no character of the transcripts .*日.*it has .* E T A'):
-    transcript.check_characters(['日本語', '語'], characters.LETTERS)
+  with pytest.raises(
+    InputError, match=r'No character of the transcripts .*日.*vocabulary: .* E T A'
+  ):
+    transcript.check_characters(['日本語', '語'], characters.CHARACTERS)
 
 
-def test_clips_with_fewer_frames_than_letters_are_counted(caplog):
+def test_clips_with_fewer_frames_than_characters_are_counted(caplog):
   ids = [characters.encode(t) for t in ('a', 'book', 'book')]
-  # "BOOK|" is five symbols and a blank between the two of them that are alike.
+  # "BOOK|" is five symbols, plus a blank between the two equal ones.
   tokens = transcript.Tokens(ids, np.array([0.04, 0.12, 0.10]), 16_000)
   tokens.check_frames(Frames(lambda samples: round(samples / 320)))
   assert '1 of 3 clips have fewer frames' in caplog.text
   caplog.clear()
   tokens.check_frames(Frames(lambda samples: 6))
   assert not caplog.records
-  with pytest.raises(InputError, match='Every transcript is longer'):
+  with pytest.raises(InputError, match='Every transcript needs more frames'):
     tokens.check_frames(Frames(lambda samples: 1))
   # Files that cannot be opened are bad files, not bad transcripts.
   transcript.Tokens(ids, np.zeros(3), 16_000).check_frames(Frames(lambda samples: 0))
@@ -102,13 +104,13 @@ def test_clips_with_fewer_frames_than_letters_are_counted(caplog):
 
 @dataclasses.dataclass
 class Frames:
-  """A front-end of raw waveforms with frames of its own."""
+  """A raw-waveform front-end with a given number of frames."""
 
   frames: Callable[[int], int]
   name: str = 'waveform'
 
 
-def test_runs_look_at_their_transcripts(caplog):
+def test_runs_check_their_transcripts(caplog):
   config = load(ROOT / 'experiments/wav2vec2/finetune_librispeech_subset.py').get_config('debug')
   config.model.args.vocabulary = ('<pad>', '<unk>', '|', 'E', 'T')
   config = complete(config)
@@ -147,7 +149,7 @@ def test_a_bad_clip_is_replaced_together_with_its_transcript(tmp_path):
   (tmp_path / 'a').mkdir()
   rows = []
   for i in range(12):
-    # Half of the clips are short; a short one is broken, and long ones do not fit in its place.
+    # Half of the clips are short; a short one is bad, and long ones do not fit in its slot.
     seconds = 0.5 if i % 2 else 2.0
     path = tmp_path / f'a/{i}.wav'
     soundfile.write(path, 0.1 * rng.normal(size=int(16_000 * seconds)), 16_000)
