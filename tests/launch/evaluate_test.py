@@ -65,7 +65,7 @@ def test_fine_tuning_against_training_from_scratch(model, tmp_path):
   ]
   for row in rows:
     assert row['split']['sizes'] == [[18, 6, 12]]
-    # Three classes of tones, all heard in training: far above the third that chance gives.
+    # Three classes of tones, all seen in training: far above chance, one third.
     assert row['score'] > 0.6
     assert row['chosen'][0]['steps'] == 60
   runs = sorted((tmp_path / 'out/finetune/tones').glob('*/fold0/metrics.jsonl'))
@@ -116,7 +116,7 @@ def test_two_processes_score_the_same(model, folder, tmp_path):
     (('--tasks=builtin_digits', f'--out={__file__}'), 'is no folder that can be'),
     (('--tasks=builtin_digits', '--out=/proc/scores'), 'is no folder that can be written to'),
     (('--tasks=builtin_digits', '--pool=none'), "Unknown pooling 'none'"),
-    (('--suite=audioset',), 'what each of them lacks is said above'),
+    (('--suite=audioset',), 'The reasons are listed above'),
     (('--tasks=builtin_digits', '--layers=7'), 'layers 0 (stem) to 2'),
     (('--tasks=builtin_digits', '--baselines=random,lpc'), "Unknown baseline 'lpc'"),
   ],
@@ -143,7 +143,7 @@ def test_a_suite_says_what_is_absent_and_a_list_pins_the_clips(model, tmp_path):
   (root / 'meta' / 'esc50.csv').write_text('\n'.join(lines) + '\n')
   args = (
     f'--model={model}', '--suite=audioset', f'--data_root={tmp_path / "data"}', '--protocol=knn',
-    f'--pin={tmp_path / "pins.json"}', '--baselines=logmel',
+    f'--clip_list={tmp_path / "clips.json"}', '--baselines=logmel',
   )  # fmt: skip
   done = runner.run('launch.evaluate', *args, f'--out={tmp_path / "out"}')
   assert done.returncode == 0, done.stderr
@@ -151,8 +151,8 @@ def test_a_suite_says_what_is_absent_and_a_list_pins_the_clips(model, tmp_path):
   assert {r['task'] for r in content['rows']} == {'esc50'}
   assert {'audioset20k', 'fsd50k', 'speech_commands_35'} <= set(content['absent'])
   assert '### Not scored' in done.stdout and 'launch.prepare_data' in done.stdout
-  assert 'pinned the clips' in done.stdout
-  listed = json.loads((tmp_path / 'pins.json').read_text())
+  assert 'wrote the clips of this run' in done.stdout
+  listed = json.loads((tmp_path / 'clips.json').read_text())
   assert len(listed['esc50']['ids']) == 20 and len(listed['esc50']['parts']) == 5
 
   (root / 'audio' / '3.wav').unlink()
