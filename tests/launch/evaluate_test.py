@@ -1,4 +1,4 @@
-"""`python -m launch.evaluate`, as a person starts it."""
+"""`python -m launch.evaluate`, as a user runs it."""
 
 import json
 import socket
@@ -20,7 +20,7 @@ def folder(tmp_path_factory):
   return toy.tones(root, per_class=8, columns=('fold',), row=lambda i, c: (str(i % 4),))
 
 
-def test_a_folder_of_ones_own(model, folder, tmp_path):
+def test_a_folder_of_the_user(model, folder, tmp_path):
   args = (
     f'--model={model}', f'--tasks={folder}', f'--out={tmp_path}', '--protocol=probe,knn',
     '--seeds=2', '--layers=all', '--random_seeds=2', '--pool=mean_bands',
@@ -39,7 +39,7 @@ def test_a_folder_of_ones_own(model, folder, tmp_path):
   assert set(model_row['by_layer']) == {'0', '1', '2'}
   assert 'tones (accuracy)' in (tmp_path / 'report.html').read_text()
 
-  # The second time nothing is embedded.
+  # The second run embeds nothing.
   again = runner.run('launch.evaluate', *args)
   assert again.returncode == 0 and 'embedded' not in again.stdout
   assert 'embedded' in done.stdout
@@ -70,13 +70,13 @@ def test_fine_tuning_against_training_from_scratch(model, tmp_path):
     assert row['chosen'][0]['steps'] == 60
   runs = sorted((tmp_path / 'out/finetune/tones').glob('*/fold0/metrics.jsonl'))
   assert len(runs) == 3
-  # One starts from the weights, the two others from draws of their own.
+  # One run starts from the weights, the two others from random initialisations.
   configs = [json.loads((run.parent / 'config.json').read_text()) for run in runs]
   assert len({c['seed'] for c in configs}) == 3
   assert sorted(c['init'] is None for c in configs) == [False, True, True]
   before = [run.read_text() for run in runs]
 
-  # What is there is not trained again, and gives the same scores.
+  # Finished runs are not trained again, and give the same scores.
   again = runner.run('launch.evaluate', *args)
   assert again.returncode == 0, again.stderr
   found = json.loads((tmp_path / 'out/scores.json').read_text())['rows']
@@ -130,8 +130,8 @@ def test_mistakes_are_one_sentence(model, tmp_path, args, sentence):
   assert 'Traceback' not in done.stderr
 
 
-def test_a_suite_says_what_is_absent_and_a_list_pins_the_clips(model, tmp_path):
-  """ESC-50 alone is there of AudioSet-style tasks: it is scored, the others are named."""
+def test_a_suite_lists_absent_tasks_and_writes_a_clip_list(model, tmp_path):
+  """Only ESC-50 of the suite is present: it is scored, the other tasks are listed."""
   root = tmp_path / 'data' / 'ESC-50'
   (root / 'meta').mkdir(parents=True)
   lines = ['filename,fold,target,category,esc10,src_file,take']

@@ -205,7 +205,7 @@ def test_every_mistake_gets_one_sentence(folder, whole, tmp_path):
     'no layer': ([f'--features={model}', '--layer=7'], 'layers 0 (stem) to 2'),
     'all layers': ([f'--features={model}', '--layer=all'], 'one layer is clustered'),
     'a layer of mfcc': (['--layer=3'], 'mfcc has none'),
-    'a dtype of mfcc': (['--dtype=bfloat16'], 'are of models; mfcc has none'),
+    'a dtype of mfcc': (['--dtype=bfloat16'], 'apply to models only; remove them for mfcc'),
     'no dtype': (['--dtype=float16'], 'float32|bfloat16'),
     'more clusters than frames': (['--clusters=60000'], '60000 clusters need at least as many'),
     'no clusters': (['--clusters=0'], '0 clusters: expected 1'),
@@ -218,7 +218,7 @@ def test_every_mistake_gets_one_sentence(folder, whole, tmp_path):
     'codebook': (['--codebook=/no/such.bin'], "no codebook at '/no/such.bin'"),
     'codebook without one': ([f'--codebook={tmp_path}'], 'codebook.npy is missing'),
     'layer of a codebook': (
-      [f'--features={speech}', f'--codebook={bare}'], 'does not say of which layer it is',
+      [f'--features={speech}', f'--codebook={bare}'], 'does not specify its layer',
     ),
     'seed': (['--seed=-1'], 'seed is -1'),
     'line break': ([f'--input={broken}'], "'a\\nb.wav' has a tab or a line break"),
