@@ -3,7 +3,7 @@
 python -m launch.benchmark --what=features,training,speech,input,startup --out=runs/benchmark.json
 
 A ratio above 1 means that oido is faster. `features`, `training` and `speech` compare with torch
-and transformers, `input` with torch's DataLoader, `byol` with torch (README's figures: --batch=64);
+and transformers, `input` with torch's DataLoader, `byol` with torch (published figures: --batch=64);
 these need the [parity] extra. `clustering` compares with scikit-learn and needs the [test] extra.
 """
 
