@@ -3,8 +3,9 @@
 python -m launch.benchmark --what=features,training,speech,input,startup --out=runs/benchmark.json
 
 A ratio above 1 means that oido is faster. `features`, `training` and `speech` compare with torch
-and transformers, `input` with torch's DataLoader, `byol` with torch (published figures: --batch=64);
-these need the [parity] extra. `clustering` compares with scikit-learn and needs the [test] extra.
+and transformers, `input` with torch's DataLoader, `byol` with torch (use --batch=64, as in
+experiments/README.md); these need the [parity] extra. `clustering` compares with scikit-learn and
+needs the [test] extra.
 """
 
 import json

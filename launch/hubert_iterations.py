@@ -110,15 +110,15 @@ def stages(
   made, model, depth = hashlib.sha256(), None, 0
   data: dict[str, Any] = {}
   for i, each in enumerate(iterations, 1):
-    _check(i, each, model, depth, last=i == len(iterations))
-    setup = _training(each['train'], overrides) if 'train' in each else None
+    _check_iteration(i, each, model, depth, last=i == len(iterations))
+    setup = _training_config(each['train'], overrides) if 'train' in each else None
     if setup:
       held_out = ((setup.get('evals') or {}).get('valid') or {}).get('data') or {}
       data = {**setup['data'], 'held_out': held_out.get('split')}
     root = [r for r in (data_root or data.get('root'),) if r]
     split = data.get('split')
     splits = [s for s in (split, data.get('held_out')) if s]
-    source = _clustered(data)
+    source = _input_flag(data)
 
     args = [] if model is None else [f'--layer={each["layer"]}']
     args += [f'--clusters={each["clusters"]}', f'--percent={each.get("percent", 1.0)}']
@@ -136,7 +136,7 @@ def stages(
 
     if setup:
       # The number of units is set by the iteration, not by the config of the training.
-      settings = _numbers(setup, overrides)
+      settings = _result_settings(setup, overrides)
       made.update(json.dumps(settings, sort_keys=True, default=str).encode())
       depth = _depth(setup)
       model = workdir / f'{i}-{setup["model"]["name"]}-{made.hexdigest()[:8]}'
@@ -147,7 +147,7 @@ def stages(
   return found
 
 
-def _numbers(setup: Mapping[str, Any], overrides: Sequence[str]) -> list[Any]:
+def _result_settings(setup: Mapping[str, Any], overrides: Sequence[str]) -> list[Any]:
   """The settings of a training, without those that may change when it is resumed."""
   from research.train.config import FREE, FREE_DATA
 
@@ -162,7 +162,7 @@ def _numbers(setup: Mapping[str, Any], overrides: Sequence[str]) -> list[Any]:
   return [{**rest, 'data': data}, given]
 
 
-def _clustered(data: Mapping[str, Any]) -> str:
+def _input_flag(data: Mapping[str, Any]) -> str:
   """--input for the clips of a data config: a name, or JSON if it has more settings."""
   from research.errors import InputError
   from research.train.config import DATA
@@ -184,7 +184,9 @@ def _clustered(data: Mapping[str, Any]) -> str:
   return spec if isinstance(spec, str) else json.dumps(spec)
 
 
-def _check(i: int, each: Mapping[str, Any], model: Path | None, depth: int, last: bool) -> None:
+def _check_iteration(
+  i: int, each: Mapping[str, Any], model: Path | None, depth: int, last: bool
+) -> None:
   """Checks the settings of iteration `i`.
 
   Args:
@@ -224,7 +226,7 @@ def _check(i: int, each: Mapping[str, Any], model: Path | None, depth: int, last
     )
 
 
-def _training(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+def _training_config(name: str, overrides: Sequence[str]) -> dict[str, Any]:
   """The config of a training, with the command-line overrides of its data."""
   from research.errors import InputError, unknown
   from research.train.config import complete

@@ -38,7 +38,7 @@ class Result:
   finished: bool
 
 
-def _window(
+def _window_metrics(
   window: list[Any], seconds: float, waited: float, flops: float, rate: int
 ) -> dict[str, float]:
   """Metrics of the steps since the last log line: means, throughput, current learning rate."""
@@ -86,7 +86,7 @@ def train(
       'split a batch x optim.accumulate).'
     )
   with jax.set_mesh(mesh):
-    return _Run(config, workdir, mesh, quiet, clips).go()
+    return _Run(config, workdir, mesh, quiet, clips).run()
 
 
 def _batch_text(data: Mapping[str, Any]) -> str:
@@ -168,7 +168,7 @@ class _Run:
       state = warm_start(state, self.config['init'], *known)
     return state, self.start_position
 
-  def go(self) -> Result:
+  def run(self) -> Result:
     state, position = self.start()
     self.step = int(state.step)
     self.writer = Writer(self.workdir, self.step, active=self.first)
@@ -227,7 +227,7 @@ class _Run:
       if log:
         seconds = time.perf_counter() - begin - (self.steps.compile_seconds - compiled)
         waits, flop = self.feed.wait_seconds - waited, self.steps.flops - flops
-        last = _window(window, seconds, waits, flop, config['data']['sample_rate'])
+        last = _window_metrics(window, seconds, waits, flop, config['data']['sample_rate'])
         self._log(last, seconds / len(window))
         window, waited, flops = [], self.feed.wait_seconds, self.steps.flops
       self.bad_files.check()

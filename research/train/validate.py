@@ -57,14 +57,14 @@ def _data(run: Run, spec: Mapping[str, Any]) -> dict[str, Any]:
   return data
 
 
-def _size(run: Run, data: Mapping[str, Any], rows: Any) -> int:
+def _batch_size(run: Run, data: Mapping[str, Any], rows: Any) -> int:
   parts = sharding.batch_devices(run.mesh)
   return -(-min(data['batch_size'], len(rows)) // parts) * parts
 
 
-def _some(rows: Any, run: Run, data: Mapping[str, Any], batches: int | None) -> Any:
+def _subset(rows: Any, run: Run, data: Mapping[str, Any], batches: int | None) -> Any:
   """Clips for N = `batches` batches, spread evenly over durations (None or 0: all clips)."""
-  count = (batches or 0) * _size(run, data, rows)
+  count = (batches or 0) * _batch_size(run, data, rows)
   if not 0 < count < len(rows):
     return rows
   by_length = np.argsort(rows.durations(), kind='stable')
@@ -76,7 +76,7 @@ def _batches(run: Run, data: Mapping[str, Any], rows: Any, shard: bool = True) -
   chosen = build.fields_for(data, run.model)
   return pipeline.eval_batches(
     rows,
-    batch_size=_size(run, data, rows),
+    batch_size=_batch_size(run, data, rows),
     sample_rate=data['sample_rate'],
     # A cropped clip does not match its transcript.
     max_seconds=None if any(field.WHOLE for field in chosen) else data['seconds'],
@@ -93,7 +93,7 @@ def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
   """The objective on validation clips with fixed random keys; also accuracy or mAP if the model
   returns logits."""
   data = _data(run, spec)
-  rows = _some(selection.known(selection.source(data), data), run, data, spec['batches'])
+  rows = _subset(selection.known(selection.source(data), data), run, data, spec['batches'])
   teacher_forward = bool((run.config['teacher'] or {}).get('forward'))
   replicated = NamedSharding(run.mesh, PartitionSpec())
 
@@ -152,7 +152,7 @@ def transcription(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
       f'config.evals.{name} is a transcription: it needs config.data.fields.transcript, the '
       'column of the transcripts, and a model with a vocabulary.'
     )
-  rows = _some(selection.known(selection.source(data), data), run, data, spec['batches'])
+  rows = _subset(selection.known(selection.source(data), data), run, data, spec['batches'])
   texts = transcript.texts(rows, field.column)
   symbols, blank = run.model.vocabulary, run.model.blank
   replicated = NamedSharding(run.mesh, PartitionSpec())

@@ -62,8 +62,8 @@ def get_config(arg=''):
 """
     file = Path(TRAIN.partition(':')[0])
     (tmp_path / 'train.py').write_text(file.read_text() + text)
-    found = hubert_iterations._training(str(tmp_path / 'train.py'), overrides)
-    return hubert_iterations._clustered(found['data'])
+    found = hubert_iterations._training_config(str(tmp_path / 'train.py'), overrides)
+    return hubert_iterations._input_flag(found['data'])
 
   cut = dict(name='builtin', args=dict(cut_seconds=1.0))
   assert inputs('builtin') == 'builtin' and json.loads(inputs(cut)) == cut
@@ -215,7 +215,7 @@ CONFIG = """
 """
 
 
-def begin(folder, clips):
+def start(folder, clips):
   args = ['--config', str(folder.parent / 'stages.py'), f'--workdir={folder}']
   # Short clips, few steps, a checkpoint after the first.
   settings = (f'data.source={clips}', 'data.seconds=0.8', 'checkpoint.every=1', 'total_steps=3')
@@ -249,7 +249,7 @@ def test_killed_in_any_stage_and_started_again_the_bits_are_the_same(tmp_path):
   toy.tones(clips, per_class=14)
   (tmp_path / 'stages.py').write_text(textwrap.dedent(CONFIG))
 
-  whole = begin(tmp_path / 'whole', clips)
+  whole = start(tmp_path / 'whole', clips)
   text, _ = whole.communicate(timeout=600)
   assert whole.returncode == 0, text
   assert text.count('PNMI') + text.count('clusters in use') > 2
@@ -258,7 +258,7 @@ def test_killed_in_any_stage_and_started_again_the_bits_are_the_same(tmp_path):
 
   # Killed in each of its stages, once the stage has started its work; its subprocess dies with it.
   for mark in ('[1/3]', '[2/3]', '[3/3]'):
-    process = begin(tmp_path / 'parts', clips)
+    process = start(tmp_path / 'parts', clips)
     begun = itertools.dropwhile(lambda line, mark=mark: not line.startswith(mark), process.stdout)
     stage = Path(next(begun).split()[1])
     assert next(begun).startswith('$ ')
@@ -270,7 +270,7 @@ def test_killed_in_any_stage_and_started_again_the_bits_are_the_same(tmp_path):
     process.stdout.read()  # returns when the subprocess has ended too
     assert process.wait() == -signal.SIGKILL
     assert (stage / sign).exists() and not (stage / 'report.html').exists()
-  process = begin(tmp_path / 'parts', clips)
+  process = start(tmp_path / 'parts', clips)
   text, _ = process.communicate(timeout=600)
   assert process.returncode == 0, text
   got = results(tmp_path / 'parts')
@@ -281,6 +281,6 @@ def test_killed_in_any_stage_and_started_again_the_bits_are_the_same(tmp_path):
 
   # Other clips under the same name: neither the units nor the training are reused.
   toy.tones(clips, per_class=15)
-  process = begin(tmp_path / 'parts', clips)
+  process = start(tmp_path / 'parts', clips)
   text, _ = process.communicate(timeout=600)
-  assert process.returncode == 2 and 'is finished, but of other clips' in text
+  assert process.returncode == 2 and 'is finished, but was made from other clips' in text

@@ -48,7 +48,7 @@ def test_tri_stage_polynomial_and_constant():
   [
     (dict(name='cosin'), "Did you mean 'cosine'"),
     (dict(name='cosine', warmup_steps=50), 'warms up for 50 steps, but the run has 20'),
-    (dict(name='cosine', warmup_steps=1, warmup_epochs=1), 'give one of them'),
+    (dict(name='cosine', warmup_steps=1, warmup_epochs=1), 'give only one of them'),
   ],
 )
 def test_invalid_schedules_are_refused(schedule, words):
