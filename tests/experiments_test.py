@@ -310,7 +310,7 @@ def test_clips_that_nobody_split_are_held_out_all_the_same(tmp_path):
   # As a person writes it on the command line.
   whole = complete(dict(total_steps=1, data=dict(split='None'), model=MODEL, objective=MSE))
   assert len(selection.source({**whole['data'], 'source': str(tmp_path / 'a')})) == 36
-  with pytest.raises(InputError, match='has one clip'):
+  with pytest.raises(InputError, match='has a single clip'):
     selection.source({**data, 'source': str(tmp_path / 'one'), 'split': 'train'})
 
 

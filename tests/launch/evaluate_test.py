@@ -111,7 +111,7 @@ def test_two_processes_score_the_same(model, folder, tmp_path):
   [
     (('--tasks=esc_50',), "Unknown task 'esc_50'. Did you mean 'esc50'"),
     (('--tasks=esc50',), "Data set 'esc50'"),
-    ((), 'No task is named'),
+    ((), 'No task given'),
     (('--tasks=builtin_digits', '--protocol=lda'), "Unknown protocol 'lda'"),
     (('--tasks=builtin_digits', f'--out={__file__}'), 'is no folder that can be'),
     (('--tasks=builtin_digits', '--out=/proc/scores'), 'is no folder that can be written to'),
