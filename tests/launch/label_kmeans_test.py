@@ -204,7 +204,7 @@ def test_every_mistake_gets_one_sentence(folder, whole, tmp_path):
     'patches': ([f'--features={model}'], 'models of spectrogram patches'),
     'no layer': ([f'--features={model}', '--layer=7'], 'layers 0 (stem) to 2'),
     'all layers': ([f'--features={model}', '--layer=all'], 'one layer is clustered'),
-    'a layer of mfcc': (['--layer=3'], 'mfcc has none'),
+    'a layer of mfcc': (['--layer=3'], 'remove them for mfcc'),
     'a dtype of mfcc': (['--dtype=bfloat16'], 'apply to models only; remove them for mfcc'),
     'no dtype': (['--dtype=float16'], 'float32|bfloat16'),
     'more clusters than frames': (['--clusters=60000'], '60000 clusters need at least as many'),
