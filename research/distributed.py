@@ -1,4 +1,4 @@
-"""What several processes do together: agree on a flag, share bytes, hold one global array."""
+"""Multi-process helpers: agree on a flag, broadcast bytes, hold a global array."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,12 +12,12 @@ from research.errors import InputError
 
 
 def agree(flag: bool) -> bool:
-  """What the first process says, on every process: their disks may differ."""
+  """The flag of process 0, on every process (their disks may differ)."""
   return bool(broadcast(b'1' if flag else b''))
 
 
 def broadcast(data: bytes) -> bytes:
-  """The first process's bytes, on every process."""
+  """The bytes of process 0, on every process."""
   if jax.process_count() == 1:
     return data
   from jax.experimental import multihost_utils
@@ -82,7 +82,7 @@ def total(value: np.ndarray) -> np.ndarray:
 
 
 class Devices:
-  """All devices of all processes."""
+  """All devices of all processes, as a one-dimensional mesh."""
 
   def __init__(self):
     mesh = Mesh(np.array(jax.devices()), ('data',))
@@ -92,14 +92,14 @@ class Devices:
     self.one_cpu = mesh.size == 1 and jax.default_backend() == 'cpu'
 
   def put_rows(self, local: np.ndarray) -> Array:
-    """A global array of which this process has some rows."""
+    """A global array from the rows that this process holds."""
     return jax.make_array_from_process_local_data(self.rows, local)
 
-  def share(self, value: np.ndarray) -> Array:
-    """Rows shared out of an array that every process has."""
+  def split_rows(self, value: np.ndarray) -> Array:
+    """A row-sharded global array from an array that every process holds in full."""
     return jax.make_array_from_callback(value.shape, self.rows, lambda index: value[index])
 
   def put_whole(self, value: Any) -> Array:
-    """The same array on every device."""
+    """The array replicated on every device."""
     value = np.asarray(value)
     return jax.make_array_from_callback(value.shape, self.whole, lambda index: value[index])

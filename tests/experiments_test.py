@@ -310,7 +310,7 @@ def test_clips_without_a_split_are_held_out(tmp_path):
   # As written on the command line.
   whole = complete(dict(total_steps=1, data=dict(split='None'), model=MODEL, objective=MSE))
   assert len(selection.source({**whole['data'], 'source': str(tmp_path / 'a')})) == 36
-  with pytest.raises(InputError, match='has one clip'):
+  with pytest.raises(InputError, match='has a single clip'):
     selection.source({**data, 'source': str(tmp_path / 'one'), 'split': 'train'})
 
 

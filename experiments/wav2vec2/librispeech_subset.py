@@ -24,10 +24,10 @@ import ml_collections
 # Metrics of a healthy run, and limits relative to them.
 TRACE = os.path.join(os.path.dirname(__file__), 'librispeech_subset_trace.jsonl')
 WATCH = dict(
-  code_perplexity=dict(least=0.5),
-  prob_perplexity=dict(least=0.5),
-  accuracy=dict(least=0.4),
-  grad_norm=dict(most=10.0),
+  code_perplexity=dict(min_fraction=0.5),
+  prob_perplexity=dict(min_fraction=0.5),
+  accuracy=dict(min_fraction=0.4),
+  grad_norm=dict(max_fraction=10.0),
 )
 
 

@@ -98,7 +98,7 @@ def sensitivity(rows: Sequence[Mapping[str, Any]]) -> Table | None:
     if (found := row.get('sensitivity')) is None:
       continue
     scale = 1.0 if row['metric'] == 'd_prime' else 100.0
-    off = found['step_off']
+    off = found['adjacent']
     names = ('learning_rate', 'weight_decay', 'penalty', 'neighbours')
     values = [found[k] for k in ('chosen', 'best', 'median', 'worst')] + [off.get(k) for k in names]
     body.append(
@@ -203,7 +203,7 @@ def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
   for row in rows:
     where = f'{row["task"]}, {row["system"]} ({row["protocol"]})'
-    if row['split']['origin'].startswith('ours'):
+    if row['split']['origin'].startswith('seeded'):
       say(row['task'], f'the split is {row["split"]["origin"]}.')
     if (statistics := row.get('statistics')) and row['kind'] == 'model':
       say(
@@ -216,7 +216,7 @@ def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
       ('untrained', 'tested without a training clip, and cannot be told'),
       ('untested', 'without a test clip'),
     ):
-      if classes := row.get('classes_unheard', {}).get(lack):
+      if classes := row.get('classes_without_clips', {}).get(lack):
         say(
           row['task'], f'{len(classes)} of {len(row["classes"])} classes {what}: {_some(classes)}.'
         )
@@ -229,11 +229,11 @@ def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         f'{parts} in the published lists have no audio file here ({percent:.1f} % of all): scores '
         'on what is left are not those on the whole.',
       )
-    if (pinned := lost.get('pinned')) is not None:
+    if (listed := lost.get('clip_list')) is not None:
       say(
         where,
-        f'on the clip list {pinned["hash"]} of {pinned["clips"]:,} clips, '
-        f'{pinned["absent"] + row["clips_missing"]:,} of them absent here.',
+        f'on the clip list {listed["hash"]} of {listed["clips"]:,} clips, '
+        f'{listed["absent"] + row["clips_missing"]:,} of them absent here.',
       )
     if row['clips_missing']:
       say(where, f'{row["clips_missing"]} of {row["clips"]} clips could not be used.')

@@ -13,7 +13,7 @@ from absl import logging
 from research import weights
 from research.errors import InputError
 from research.nn.layers import stack_blocks, unstack_blocks
-from research.train.state import State, path_name, teachers
+from research.train.state import State, path_name, teacher_collections
 
 
 def _check_frontend(theirs: Any, ours: Any, spec: Mapping[str, Any]) -> None:
@@ -166,5 +166,5 @@ def warm_start(
   params = merged.pop('params')
   teacher = state.teacher
   if teacher is not None:
-    teacher = jax.tree.map(jnp.copy, {'params': params, 'variables': teachers(merged)})
+    teacher = jax.tree.map(jnp.copy, {'params': params, 'variables': teacher_collections(merged)})
   return state.replace(params=params, variables=merged, teacher=teacher)  # type: ignore[attr-defined]

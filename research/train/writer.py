@@ -1,4 +1,4 @@
-"""metrics.jsonl and TensorBoard events, written once (by process 0), consistent after a resume."""
+"""metrics.jsonl and TensorBoard events; written by process 0, consistent after a resume."""
 
 import json
 import math
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
-  """The lines of a metrics.jsonl; a last line that a kill left half-written is dropped."""
+  """The rows of a metrics.jsonl; a line left incomplete by a kill is dropped."""
   rows: list[dict[str, Any]] = []
   try:
     lines = Path(path).read_text().splitlines()
@@ -26,12 +26,12 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 class Writer:
-  """Writes named scalars and pictures of a step.
+  """Writes named scalars and images.
 
   Args:
-    workdir: where metrics.jsonl and the event files go.
-    start_step: the step the run goes on from: later lines of an earlier attempt are removed.
-    active: False on every process but the first: then nothing is written.
+    workdir: folder of metrics.jsonl and the event files.
+    start_step: step that the run resumes from; later lines of an earlier attempt are removed.
+    active: write anything at all; False on every process but the first.
   """
 
   def __init__(self, workdir: str | os.PathLike, start_step: int = 0, active: bool = True):
@@ -50,7 +50,7 @@ class Writer:
     self._events = SummaryWriter(str(Path(workdir) / 'tensorboard'), purge_step=purge)
 
   def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-    """One line {step, name: value …}; a value that is not finite is written as null."""
+    """Writes one line {step, name: value, …}; a non-finite value is written as null."""
     if not self._active:
       return
     row: dict[str, Any] = {'step': step}
@@ -66,7 +66,7 @@ class Writer:
     self._file.flush()
 
   def picture(self, step: int, name: str, image: np.ndarray) -> None:
-    """A grey image [rows, columns], scaled to its own range."""
+    """Writes a greyscale image [rows, columns], scaled to its own range."""
     if not self._active:
       return
     low, high = float(np.min(image)), float(np.max(image))

@@ -216,9 +216,9 @@ def test_units_are_the_nearest_centroids_of_a_layer(tmp_path, folder):
   assert again.returncode == 2 and 'is there already' in again.stderr
   wrong = embed(path, folder, tmp_path / 'v.tsv', *wanted, '--pool=mean')
   assert wrong.returncode == 2 and '--units are of every frame' in wrong.stderr
-  # Of which layer a bare codebook is, nobody guesses.
+  # A bare codebook does not name its layer, and it is not guessed.
   guess = embed(path, folder, tmp_path / 'v.tsv', wanted[0])
-  assert guess.returncode == 2 and 'does not say of which layer it is' in guess.stderr
+  assert guess.returncode == 2 and 'does not specify its layer' in guess.stderr
 
 
 def test_units_of_mfcc(tmp_path, folder):

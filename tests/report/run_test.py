@@ -191,7 +191,7 @@ def test_the_best_of_a_column_is_stressed_and_gaps_stay_empty():
 
 
 def test_notes_say_what_a_reader_has_to_know():
-  split = {'origin': 'ours, stratified 70%/15%/15%, seed 0', 'hash': 'h', 'sizes': []}
+  split = {'origin': 'seeded, stratified 70%/15%/15%, seed 0', 'hash': 'h', 'sizes': []}
   edge = [{'at_edge': ['learning_rate']}]
   notes = tables.notes([score_row(split=split, clips_missing=3, chosen=edge)])
   assert len(notes) == 3
