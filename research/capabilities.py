@@ -10,6 +10,8 @@ for single attributes. A model that has no audio (a text model) has no front-end
 | `Hears` | the input pipeline: sample rate and front-end |
 | `Embeds` | evaluation, clustering, embedding files |
 | `Encodes` | `models.finetuned`: an encoder under a head, in training |
+| `Composed` | configs and weights: arguments that describe modules |
+| `Freezes` | the optimiser: parameters that never learn |
 | `Spells` | transcripts: fields, decoders, evaluations |
 | `PredictsUnits` | the field of units |
 | `EncodesToCodes` | files of codes |
@@ -23,7 +25,7 @@ Letters: b batch, t samples, n tokens, d width, l layers, g groups of codes.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -73,7 +75,18 @@ class Embeds(Hears, Protocol):
 
 
 @runtime_checkable
-class Encodes(Hears, Protocol):
+class GivesHiddenStates(Protocol):
+  """The method of `Encodes`, which classes can be asked for too."""
+
+  def hidden_states(self, batch: Mapping[str, Any], train: bool, layers: bool) -> dict[str, Any]:
+    """'tokens' [b, n, d], 'frame_mask' [b, n] of the real ones, named intermediates; with `layers`
+    'layers' [l, b, n, d], those of `embed`. 'cls' [b, d] where there is a class token. In training
+    its masks and dropout act."""
+    ...
+
+
+@runtime_checkable
+class Encodes(Hears, GivesHiddenStates, Protocol):
   """Can stand under a head.
 
   FINETUNING holds the arguments that differ from those of pre-training where a head learns: their
@@ -81,11 +94,25 @@ class Encodes(Hears, Protocol):
   """
 
   FINETUNING: Mapping[str, Any]
-  width: int
 
-  def hidden_states(self, batch: Mapping[str, Any], train: bool, layers: bool) -> dict[str, Any]:
-    """'tokens' [b, n, d], 'frame_mask' [b, n] of the real ones, named intermediates; with `layers`
-    'layers' [l, b, n, d]. In training its masks and dropout act."""
+
+@runtime_checkable
+class Composed(Protocol):
+  """Has arguments that describe modules, dict(name=…, args={…}).
+
+  PARTS holds, for each of these arguments, the function from a name to a class of modules.
+  """
+
+  PARTS: Mapping[str, Callable[[str], type]]
+
+
+@runtime_checkable
+class Freezes(Protocol):
+  """Has parameters that never learn: no gradient, no weight decay, no state of the optimiser."""
+
+  @property
+  def frozen(self) -> Sequence[str]:
+    """Patterns of their paths, without the collection."""
     ...
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.traverse_util
@@ -24,6 +24,7 @@ from research import models
 from research.errors import InputError
 from research.train import sharding
 from research.train.state import STREAMS
+from research.weights.conversion import changed
 from research.weights.pretrained import model_args
 
 Arrays = dict[str, np.ndarray]
@@ -34,7 +35,7 @@ class Subject:
   """A small model under test.
 
   Attributes:
-    name: key of models.MODELS.
+    name: of the model.
     args: model arguments.
     objective: (out, batch) -> (loss, metrics).
     draws: (model, batch size) -> explicit draws, the same for clip i whatever the batch.
@@ -43,6 +44,7 @@ class Subject:
     framed: {name of a per-frame output: name of its frame mask}; padding must not change these
       either.
     untrained: {pattern of a parameter path: why no gradient reaches it}.
+    meshes: of MESHES, those on which loss and gradients are compared.
   """
 
   name: str
@@ -53,9 +55,10 @@ class Subject:
   extra: Callable[[int], Arrays] = lambda b: {}
   framed: Mapping[str, str] = dataclasses.field(default_factory=dict)
   untrained: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  meshes: Sequence[Mapping[str, int]] = ()
 
   def model(self, **changes: Any) -> Any:
-    return models.get(self.name)(**{**self.args, **changes})
+    return models.get(self.name)(**changed(self.name, self.args, changes))
 
   # There are few subjects, which live as long as the tests.
   @functools.cache  # noqa: B019
@@ -141,13 +144,18 @@ def check_padding(subject: Subject) -> None:
 def check_jit(subject: Subject) -> None:
   """Compiled and op by op: the same outputs; equal models share compiled programs."""
   model = subject.model()
-  again = models.get(subject.name)(**json.loads(json.dumps(model_args(model, defaults=True))))
-  assert again == model and hash(again) == hash(model)
   variables = subject.variables(model)
   batch = subject.batch(model, [model.frontend.samples(60), model.frontend.samples(40)])
   eager, compiled = model.apply(variables, batch), jax.jit(model.apply)(variables, batch)
   for name in subject.outputs:
     close(compiled[name], eager[name], name)
+
+
+def check_equality(subject: Subject) -> None:
+  """Models of equal arguments, JSON's too, are one to the caches of programs."""
+  model = subject.model()
+  again = models.get(subject.name)(**json.loads(json.dumps(model_args(model, defaults=True))))
+  assert again == model and hash(again) == hash(model)
 
 
 # -- (3) ---------------------------------------------------------------------------------------

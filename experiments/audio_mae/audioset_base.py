@@ -17,6 +17,9 @@ parser's default is 0.05).
 
 import ml_collections
 
+# Published numbers of parameters, by variant.
+PARAMETERS = {'': 136_336_128}
+
 
 def get_config(arg='base'):
   words = set((arg or 'base').split(','))

@@ -11,6 +11,9 @@ main_finetune_as.py of that commit; the learning rate is blr x batch / 256 = 1e-
 
 import ml_collections
 
+# Published numbers of parameters, by variant.
+PARAMETERS = {'': 85_659_407}
+
 
 def get_config(arg=''):
   if arg not in ('', 'debug'):
@@ -33,19 +36,23 @@ def get_config(arg=''):
   config.augment = (dict(name='gain'), dict(name='mixup', args=dict(rate=0.5, num_classes=527)))
 
   config.model = dict(
-    name='audio_mae_classifier',
+    name='finetuned',
     args=dict(
-      size='base',
-      classes=527,
-      frontend=dict(name='kaldi_fbank', mean=-4.2677393, std=4.5689974),
-      frames=1024,
-      pooling='mean',
-      mask_t_prob=0.2,
-      mask_f_prob=0.2,
-      drop_path=0.1,
-      freq_mask=48,
-      time_mask=192,
-      dtype='bfloat16',
+      encoder=dict(
+        name='audio_mae',
+        args=dict(
+          size='base',
+          frontend=dict(name='kaldi_fbank', mean=-4.2677393, std=4.5689974),
+          frames=1024,
+          mask_t_prob=0.2,
+          mask_f_prob=0.2,
+          drop_path=0.1,
+          freq_mask=48,
+          time_mask=192,
+          dtype='bfloat16',
+        ),
+      ),
+      head=dict(name='classifier', args=dict(classes=527, pooling='mean')),
     ),
   )
   # The encoder is pre-trained; fc_norm and head are initialised.
@@ -60,7 +67,7 @@ def get_config(arg=''):
     eps=1e-8,
     weight_decay=5e-4,
     no_decay=r'(^|/)(bias|scale|cls_token|pos_embed)$',
-    layer_decay=dict(rate=0.75, depth=12),
+    layer_decay=dict(rate=0.75),
     schedule=dict(name='cosine', warmup_epochs=4, final_lr=1e-6),
   )
   config.evals = dict(
@@ -76,8 +83,8 @@ def get_config(arg=''):
     config.data.update(dict(where=dict(kind='digit')))
     config.init = None
     config.augment[1]['args']['num_classes'] = 10
-    config.model.args.update(frames=112, width=32, depth=2, heads=2, classes=10, time_mask=16)
-    config.optim.layer_decay.depth = 2
+    config.model.args.encoder.args.update(frames=112, width=32, depth=2, heads=2, time_mask=16)
+    config.model.args.head.args.classes = 10
     config.optim.schedule = dict(name='cosine', warmup_steps=1, final_lr=1e-6)
     config.evals.valid.update(every=2, batches=1)
     config.evals.valid.data.update(split='valid')

@@ -36,19 +36,23 @@ def get_config(arg=''):
   config.augment = (dict(name='gain'),)
 
   config.model = dict(
-    name='audio_mae_classifier',
+    name='finetuned',
     args=dict(
-      size='base',
-      classes=50,
-      frontend=dict(name='kaldi_fbank', mean=-6.6268077, std=5.358466),
-      frames=512,
-      pooling='mean',
-      mask_t_prob=0.2,
-      mask_f_prob=0.2,
-      drop_path=0.1,
-      freq_mask=24,
-      time_mask=96,
-      dtype='bfloat16',
+      encoder=dict(
+        name='audio_mae',
+        args=dict(
+          size='base',
+          frontend=dict(name='kaldi_fbank', mean=-6.6268077, std=5.358466),
+          frames=512,
+          mask_t_prob=0.2,
+          mask_f_prob=0.2,
+          drop_path=0.1,
+          freq_mask=24,
+          time_mask=96,
+          dtype='bfloat16',
+        ),
+      ),
+      head=dict(name='classifier', args=dict(classes=50, pooling='mean')),
     ),
   )
   # The encoder is pre-trained; fc_norm and head are initialised.
@@ -65,7 +69,7 @@ def get_config(arg=''):
     eps=1e-8,
     weight_decay=5e-4,
     no_decay=r'(^|/)(bias|scale|cls_token|pos_embed)$',
-    layer_decay=dict(rate=0.75, depth=12),
+    layer_decay=dict(rate=0.75),
     schedule=dict(name='cosine', warmup_epochs=4, final_lr=1e-6),
   )
   config.evals = dict(
@@ -80,8 +84,8 @@ def get_config(arg=''):
     config.data.update(source='builtin', split='train', batch_size=8, num_threads=2, seconds=1.0)
     config.data.update(dict(where=dict(kind='digit')))
     config.init = None
-    config.model.args.update(frames=112, width=32, depth=2, heads=2, classes=10, time_mask=16)
-    config.optim.layer_decay.depth = 2
+    config.model.args.encoder.args.update(frames=112, width=32, depth=2, heads=2, time_mask=16)
+    config.model.args.head.args.classes = 10
     config.optim.schedule = dict(name='cosine', warmup_steps=1, final_lr=1e-6)
     config.evals.valid.update(every=2, batches=1)
     config.evals.valid.data = dict(split='valid', where=dict(kind='digit'))

@@ -18,6 +18,9 @@ both persist.
 
 import ml_collections
 
+# Published: encoder 5,321,856; projector 9,449,728; predictor 2,109,696.
+PARAMETERS = {'': 16_881_280}
+
 
 def get_config(arg='d2048'):
   size = arg or 'd2048'

@@ -7,8 +7,8 @@ python -m launch.train --config=experiments/hubert/finetune_librispeech.py:base_
 Variants: base_10h, large_10h, xlarge_10h; `:debug` is a few steps of a narrow model on the built-in
 corpus. PRETRAINED is a workdir or a converted release (launch.convert); weights of another
 normalisation are rejected. For large_10h and xlarge_10h with a release of transformers (hubert_hf)
-also give --config.model.args.frontend.epsilon=1e-7, which it adds to the variance; fairseq adds
-1e-5. Checkpoints are selected by word errors on dev-other.
+also give --config.model.args.encoder.args.frontend.epsilon=1e-7, which it adds to the variance;
+fairseq adds 1e-5. Checkpoints are selected by word errors on dev-other.
 
 Expected word errors on test clean / other: base 10.9 / 17.8 without a language model, 4.4 / 9.5
 with a 4-gram (torchaudio's reproduction); large 2.4 / 4.6 with a 4-gram (the paper). Not reproduced
@@ -50,19 +50,25 @@ def get_config(arg='base_10h'):
     num_threads=16,
   )
   config.model = dict(
-    name='hubert_ctc',
+    name='finetuned',
     args=dict(
-      size=size,
-      mask_prob=0.75,
-      mask_length=10,
-      mask_seconds=200.0,
-      channel_prob=0.5,
-      channel_length=64,
-      activation_dropout=0.1,
-      layer_drop=0.1,
-      freeze_feature_encoder=True,
+      encoder=dict(
+        name='hubert',
+        args=dict(
+          size=size,
+          mask_prob=0.75,
+          mask_length=10,
+          mask_seconds=200.0,
+          channel_prob=0.5,
+          channel_length=64,
+          activation_dropout=0.1,
+          layer_drop=0.1,
+          gradient_scale=0.0,
+          dtype='bfloat16',
+        ),
+      ),
+      head=dict(name='ctc', args=dict(blank=0)),
       freeze_updates=10_000,
-      dtype='bfloat16',
     ),
   )
   config.init = dict(path='')
@@ -106,7 +112,7 @@ def get_config(arg='base_10h'):
       batch_size=4,
       num_threads=2,
     )
-    config.model.args.update(
+    config.model.args.encoder.args.update(
       size='tiny',
       channels=32,
       width=32,
@@ -114,9 +120,9 @@ def get_config(arg='base_10h'):
       heads=2,
       hidden=64,
       channel_length=8,
-      freeze_updates=2,
       dtype='float32',
     )
+    config.model.args.freeze_updates = 2
     config.evals.valid.every = 2
     config.evals.valid.batches = 2
     config.evals.valid.data = dict(split='valid', batch_size=4)

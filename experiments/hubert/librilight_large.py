@@ -25,6 +25,9 @@ consecutive clips as a GPU holds get equal numbers of masked frames.
 
 import ml_collections
 
+# Published numbers of parameters, by variant.
+PARAMETERS = {'': 316_609_408, 'xlarge': 964_321_664}
+
 
 def get_config(arg='large'):
   size = arg or 'large'

@@ -29,6 +29,9 @@ eight lengths that it fills.
 
 import ml_collections
 
+# Published numbers of parameters, by variant.
+PARAMETERS = {'': 94_595_200, 'it2': 94_697_600}
+
 
 def get_config(arg='it1'):
   size = arg or 'it1'

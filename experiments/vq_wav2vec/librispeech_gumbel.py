@@ -20,6 +20,9 @@ The k-means loss has weight 1.
 
 import ml_collections
 
+# Published numbers of parameters, by variant.
+PARAMETERS = {'': 34_063_488, 'kmeans': 33_014_272}
+
 
 def get_config(arg='gumbel'):
   variant = arg or 'gumbel'

@@ -19,6 +19,9 @@ s. Clips shorter than a crop are padded and masked here; fairseq crops a batch t
 
 import ml_collections
 
+# Published numbers of parameters, by variant.
+PARAMETERS = {'': 32_537_088}
+
 
 def get_config(arg='large'):
   size = arg or 'large'

@@ -30,27 +30,33 @@ def get_config(arg=''):
     batch_size=16,
   )
   config.model = dict(
-    name='wav2vec2_ctc',
+    name='finetuned',
     args=dict(
-      size='tiny',
-      channels=64,
-      width=128,
-      heads=4,
-      hidden=512,
-      frontend=dict(normalise=True),
-      norm='layer',
-      conv_bias=True,
-      pre_norm=True,
-      mask_prob=0.2,
-      dropout=0.1,
-      attention_dropout=0.1,
-      input_dropout=0.1,
-      mask_length=4,
-      mask_seconds=35.2,
-      min_masks=0,
-      activation_dropout=0.0,
-      layer_drop=0.0,
-      freeze_feature_encoder=False,
+      encoder=dict(
+        name='wav2vec2',
+        args=dict(
+          size='tiny',
+          channels=64,
+          width=128,
+          heads=4,
+          hidden=512,
+          frontend=dict(normalise=True),
+          norm='layer',
+          conv_bias=True,
+          pre_norm=True,
+          mask_prob=0.2,
+          dropout=0.1,
+          attention_dropout=0.1,
+          input_dropout=0.1,
+          mask_length=4,
+          mask_seconds=35.2,
+          min_masks=0,
+          activation_dropout=0.0,
+          layer_drop=0.0,
+          gradient_scale=1.0,
+        ),
+      ),
+      head=dict(name='ctc', args=dict(blank=0)),
     ),
   )
   config.augment = [dict(name='speed', args=dict(low=0.75, high=1.33))]
@@ -80,7 +86,7 @@ def get_config(arg=''):
   if arg == 'debug':
     config.total_steps = 4
     config.data.update(batch_size=4)
-    config.model.args.update(channels=32, width=32, depth=2, heads=2, hidden=64)
+    config.model.args.encoder.args.update(channels=32, width=32, depth=2, heads=2, hidden=64)
     config.evals.valid.every = 2
     config.evals.valid.batches = 1
     config.log_every = 1

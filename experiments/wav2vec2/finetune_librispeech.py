@@ -11,8 +11,8 @@ on the built-in corpus. For 100 h and 960 h, data.root is LibriSpeech itself.
 
 PRETRAINED is a workdir of librispeech_base.py or a converted release (launch.convert); weights of
 another normalisation are rejected. For vox_… with a release of transformers (wav2vec2_hf) also give
---config.model.args.frontend.epsilon=1e-7, which it adds to the variance; fairseq adds 1e-5.
-Checkpoints are selected by word errors on dev-other, as published.
+--config.model.args.encoder.args.frontend.epsilon=1e-7, which it adds to the variance; fairseq
+adds 1e-5. Checkpoints are selected by word errors on dev-other, as published.
 
 Expected word errors on test clean / other with a 4-gram language model: base 10 min 9.1 / 15.6,
 large 10 min 4.8 / 8.2, 1 h 2.9 / 5.8, 10 h 2.6 / 4.9, 100 h 2.0 / 4.0; 960 h: base 2.1 / 4.8, large
@@ -81,19 +81,25 @@ def get_config(arg='base_100h'):
     num_threads=16,
   )
   config.model = dict(
-    name='wav2vec2_ctc',
+    name='finetuned',
     args=dict(
-      size='large_lv60' if size == 'vox' else 'base',
-      mask_prob=mask_prob,
-      mask_length=10,
-      mask_seconds=80.0 if size == 'vox' else 200.0,
-      channel_prob=channel_prob,
-      channel_length=64,
-      activation_dropout=0.1,
-      layer_drop=layer_drop,
-      freeze_feature_encoder=True,
+      encoder=dict(
+        name='wav2vec2',
+        args=dict(
+          size='large_lv60' if size == 'vox' else 'base',
+          mask_prob=mask_prob,
+          mask_length=10,
+          mask_seconds=80.0 if size == 'vox' else 200.0,
+          channel_prob=channel_prob,
+          channel_length=64,
+          activation_dropout=0.1,
+          layer_drop=layer_drop,
+          gradient_scale=0.0,
+          dtype='bfloat16',
+        ),
+      ),
+      head=dict(name='ctc', args=dict(blank=0)),
       freeze_updates=freeze,
-      dtype='bfloat16',
     ),
   )
   config.init = dict(path='')
@@ -136,7 +142,7 @@ def get_config(arg='base_100h'):
       batch_size=4,
       num_threads=2,
     )
-    config.model.args.update(
+    config.model.args.encoder.args.update(
       size='tiny',
       channels=32,
       width=32,
@@ -144,9 +150,9 @@ def get_config(arg='base_100h'):
       heads=2,
       hidden=64,
       channel_length=8,
-      freeze_updates=2,
       dtype='float32',
     )
+    config.model.args.freeze_updates = 2
     config.evals.valid.every = 2
     config.evals.valid.batches = 2
     config.evals.valid.data = dict(split='valid', batch_size=4)

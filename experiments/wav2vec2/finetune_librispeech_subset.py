@@ -37,21 +37,27 @@ def get_config(arg=''):
     batch_size=8,
   )
   config.model = dict(
-    name='wav2vec2_ctc',
+    name='finetuned',
     args=dict(
-      size='tiny',
-      channels=64,
-      frontend=dict(normalise=True),
-      norm='layer',
-      conv_bias=True,
-      pre_norm=True,
-      mask_prob=0.2,
-      mask_length=10,
-      mask_seconds=80.0,
-      activation_dropout=0.0,
-      layer_drop=0.0,
-      # Not frozen: without pre-training, the convolutions are random.
-      freeze_feature_encoder=False,
+      encoder=dict(
+        name='wav2vec2',
+        args=dict(
+          size='tiny',
+          channels=64,
+          frontend=dict(normalise=True),
+          norm='layer',
+          conv_bias=True,
+          pre_norm=True,
+          mask_prob=0.2,
+          mask_length=10,
+          mask_seconds=80.0,
+          activation_dropout=0.0,
+          layer_drop=0.0,
+          # Not frozen: without pre-training, the convolutions are random.
+          gradient_scale=1.0,
+        ),
+      ),
+      head=dict(name='ctc', args=dict(blank=0)),
     ),
   )
   config.init = None if arg else dict(path='')
@@ -83,7 +89,7 @@ def get_config(arg=''):
     config.data.update(
       source='builtin', where=dict(kind='word'), seconds=2.0, buckets=2, batch_size=4
     )
-    config.model.args.update(channels=32, width=32, depth=2, heads=2, hidden=64)
+    config.model.args.encoder.args.update(channels=32, width=32, depth=2, heads=2, hidden=64)
     config.evals = dict(
       valid=dict(name='transcription', every=2, batches=2, data=dict(split='valid', batch_size=4)),
     )

@@ -22,6 +22,9 @@ and 600,000, as in the paper and the released model; that file has 5e-3 and a mi
 
 import ml_collections
 
+# Published numbers of parameters, by variant.
+PARAMETERS = {'': 317_390_592}
+
 
 def get_config(arg=''):
   if arg not in ('', 'debug'):

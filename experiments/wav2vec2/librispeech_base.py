@@ -24,6 +24,11 @@ are per GPU, and somewhat lower.
 
 import ml_collections
 
+# The number of the large variant is not published. It is that of Libri-Light's model, which has
+# biases in seven convolutions of 512 and norms after all of them, where this one has no biases and
+# one norm.
+PARAMETERS = {'': 95_044_608, 'large': 317_390_592 - 7 * 512 - 6 * 2 * 512}
+
 
 def get_config(arg='base'):
   size = arg or 'base'

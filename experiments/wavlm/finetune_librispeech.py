@@ -7,8 +7,8 @@ python -m launch.train --config=experiments/wavlm/finetune_librispeech.py:base_1
 Variants: base_10h, base_plus_10h, large_10h; `:debug` is a few steps of a narrow model on the
 built-in corpus. PRETRAINED is a workdir or a converted release (launch.convert); weights of another
 normalisation are rejected. For large_10h with a release of transformers (wavlm_hf) also give
---config.model.args.frontend.epsilon=1e-7, which it adds to the variance; unilm adds 1e-5.
-Checkpoints are selected by word errors on dev-other.
+--config.model.args.encoder.args.frontend.epsilon=1e-7, which it adds to the variance; unilm
+adds 1e-5. Checkpoints are selected by word errors on dev-other.
 
 Expected word errors on test clean / other: base 9.8 / 16.0 without a language model, 4.3 / 9.2 with
 a 4-gram; base+ 9.0 / 14.7 and 4.2 / 8.8; large 2.9 / 5.5 with a 4-gram (its authors' table, in
@@ -50,19 +50,25 @@ def get_config(arg='base_10h'):
     num_threads=16,
   )
   config.model = dict(
-    name='wavlm_ctc',
+    name='finetuned',
     args=dict(
-      size=size,
-      mask_prob=0.75,
-      mask_length=10,
-      mask_seconds=200.0,
-      channel_prob=0.5,
-      channel_length=64,
-      activation_dropout=0.1,
-      layer_drop=0.1,
-      freeze_feature_encoder=True,
+      encoder=dict(
+        name='wavlm',
+        args=dict(
+          size=size,
+          mask_prob=0.75,
+          mask_length=10,
+          mask_seconds=200.0,
+          channel_prob=0.5,
+          channel_length=64,
+          activation_dropout=0.1,
+          layer_drop=0.1,
+          gradient_scale=0.0,
+          dtype='bfloat16',
+        ),
+      ),
+      head=dict(name='ctc', args=dict(blank=0)),
       freeze_updates=10_000,
-      dtype='bfloat16',
     ),
   )
   config.init = dict(path='')
@@ -106,7 +112,7 @@ def get_config(arg='base_10h'):
       batch_size=4,
       num_threads=2,
     )
-    config.model.args.update(
+    config.model.args.encoder.args.update(
       size='tiny',
       channels=32,
       width=32,
@@ -114,9 +120,9 @@ def get_config(arg='base_10h'):
       heads=2,
       hidden=64,
       channel_length=8,
-      freeze_updates=2,
       dtype='float32',
     )
+    config.model.args.freeze_updates = 2
     config.evals.valid.every = 2
     config.evals.valid.batches = 2
     config.evals.valid.data = dict(split='valid', batch_size=4)

@@ -24,6 +24,9 @@ clips as a GPU holds get equal numbers of masked frames.
 
 import ml_collections
 
+# Published encoders of 94,381,936 (unilm), and HuBERT's heads: a projection and 504 units.
+PARAMETERS = {'': 94_707_824}
+
 
 def get_config(arg='base'):
   size = arg or 'base'

@@ -27,6 +27,10 @@ batch has two hours, as in HuBERT large, over 64 GPUs.
 
 import ml_collections
 
+# Published encoders of 94,381,936 and 315,453,120 (unilm), and HuBERT's heads: a projection and 504
+# units.
+PARAMETERS = {'': 94_707_824, 'large': 315_453_120 + 768 * (1024 + 1) + 768 * 504}
+
 
 def get_config(arg='base_plus'):
   size = arg or 'base_plus'

@@ -61,7 +61,7 @@ def _model(size: str, decoder: str) -> audio_mae.AudioMAE:
 
 def _batch(model: audio_mae.AudioMAE, size: int) -> dict[str, np.ndarray]:
   rng = np.random.default_rng(0)
-  rows, columns = audio_mae.grid(model)
+  rows, columns = model.grid
   spectrogram = rng.standard_normal((size, model.frames, 128), np.float32)
   return {
     'spectrogram': spectrogram,
@@ -82,7 +82,7 @@ def make_theirs(size: str, decoder: str, batch: int) -> tuple[Callable[[], float
 
   model = _model(size, decoder)
   given = _batch(model, batch)
-  grid, keep = audio_mae.grid(model), model.counts.patches
+  grid, keep = model.grid, model.counts.patches
   step = torch_mae.make_step(size, decoder, given['spectrogram'], given['mask_noise'], grid, keep)
   return step, None
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
+from research.capabilities import spells
 from research.errors import InputError
 from research.text import characters
 
@@ -77,11 +78,10 @@ class Greedy:
 
 def check_ctc(model: Any) -> None:
   """Raises InputError unless a model gives letters: `vocabulary`, `blank` and a `frontend`."""
-  has_all = all(hasattr(model, name) for name in ('vocabulary', 'blank', 'frontend'))
-  if not has_all or not model.vocabulary:
+  if not spells(model):
     raise InputError(
       f'{type(model).__name__} gives no letters: to transcribe, a model with a CTC head is needed '
-      '(one that was fine-tuned on transcripts, as wav2vec2_ctc).'
+      '(one that was fine-tuned on transcripts, as finetuned with the head ctc).'
     )
 
 

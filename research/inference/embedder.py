@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from research.capabilities import TakesStatistics
 from research.errors import InputError, unknown
 from research.features.frontend import Frontend
 from research.inference import inputs, lengths
@@ -57,11 +58,12 @@ class Embedder:
   @property
   def takes_statistics(self) -> bool:
     """Whether it is normalised by the statistics of what it is used on."""
-    return hasattr(getattr(self.apply, 'model', None), 'with_statistics')
+    return isinstance(self.apply, ModelApply) and isinstance(self.apply.model, TakesStatistics)
 
   def with_statistics(self, mean: float, std: float) -> 'Embedder':
     """The same system normalised by these; only where `takes_statistics`."""
-    model = self.apply.model.with_statistics(mean, std)  # type: ignore[attr-defined]
+    assert isinstance(self.apply, ModelApply)
+    model = self.apply.model.with_statistics(mean, std)
     return dataclasses.replace(self, apply=ModelApply(model), frontend=model.frontend)
 
   def pooling(self, asked: str | None) -> str:
@@ -264,7 +266,7 @@ def _count_tokens(apply: Embed, samples: int, variables: Any, lengths: Array) ->
 def from_model(
   model: Any, variables: Mapping[str, Any], name: str, weights: str | None = None
 ) -> Embedder:
-  """A Flax model with an `embed` method and a `frontend`.
+  """A Flax model that embeds (`capabilities.Embeds`).
 
   Args:
     model: the module.
@@ -273,18 +275,16 @@ def from_model(
     weights: hash of the weights and of the arguments that matter; made here if None.
   """
   # The arguments count: the same tensors read with other settings are other embeddings.
-  version = getattr(model, 'embeds', None)
   if weights is None:
-    weights = digest(repr(model), weights_hash(variables), *([] if version is None else [version]))
-  longest = getattr(model, 'MAX_SECONDS', None)
+    weights = digest(repr(model), weights_hash(variables))
   return Embedder(
     name,
     ModelApply(model),
     variables,
     model.frontend,
     weights,
-    usual_pool=pooling.usual(model),
-    max_seconds=longest,
+    usual_pool=model.EMBEDDING.pool,
+    max_seconds=model.EMBEDDING.max_seconds,
   )
 
 

@@ -1,29 +1,43 @@
-"""Models by name."""
+"""Models by name: `models/<name>.py` with the class of that name, as AudioMAE of audio_mae.py.
+
+A class is a model where it declares an example batch (`capabilities.Model`); the other files are
+trunks and parts that models share.
+"""
 
 import importlib
+import sys
 
+from research import capabilities
 from research.errors import unknown
+from research.models import settings
 
-# name -> 'module:class'; a model is imported when it is asked for.
-MODELS = {
-  'audio_mae': 'research.models.audio_mae:AudioMAE',
-  'audio_mae_classifier': 'research.models.heads.classify:AudioMAEClassifier',
-  'byol_a': 'research.models.byol_a:ByolA',
-  'code_bert': 'research.models.code_bert:CodeBert',
-  'hubert': 'research.models.hubert:Hubert',
-  'hubert_ctc': 'research.models.hubert:HubertCTC',
-  'wav2vec': 'research.models.wav2vec:Wav2Vec',
-  'wav2vec2': 'research.models.wav2vec2:Wav2Vec2',
-  'wav2vec2_ctc': 'research.models.wav2vec2:Wav2Vec2CTC',
-  'wavlm': 'research.models.wavlm:WavLM',
-  'wavlm_ctc': 'research.models.wavlm:WavLMCTC',
-}
+# Models of other packages, name -> 'module:class': a program adds its own before it needs them.
+ELSEWHERE: dict[str, str] = {}
 
 
 def get(name: str) -> type:
   """The Flax module class of a model; raises InputError with the nearest names for an unknown
   one."""
-  if name not in MODELS:
-    raise unknown('model', name, MODELS)
-  module, attribute = MODELS[name].split(':')
-  return getattr(importlib.import_module(module), attribute)
+  if name in ELSEWHERE:
+    module, attribute = ELSEWHERE[name].split(':')
+    return getattr(importlib.import_module(module), attribute)
+  found = settings.class_in(sys.modules[__name__], name, capabilities.Model)
+  if found is None:
+    raise unknown('model', name, names())
+  return found
+
+
+def names() -> list[str]:
+  """Names of all models."""
+  package = sys.modules[__name__]
+  stems = settings.stems(package)
+  own = [s for s in stems if settings.class_in(package, s, capabilities.Model)]
+  return sorted({*own, *ELSEWHERE})
+
+
+def name_of(cls: type) -> str:
+  """The name by which `get` finds a class of models."""
+  for name in names():
+    if get(name) is cls:
+      return name
+  raise unknown('model', cls.__name__, names())

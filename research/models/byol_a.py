@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from research.capabilities import Embedding, Example, audio_example
 from research.errors import InputError, unknown
 from research.features import views
 from research.features.frontend import Frontend
 from research.features.spectral import Array as AnyArray
+from research.models.settings import by_size, check_choices, fill
 from research.nn import layers
 from research.nn.batch_norm import BatchNorm
 from research.nn.kernels.convolutions import conv3x3, max_pool2
@@ -27,22 +29,30 @@ class Size(NamedTuple):
   convolutions' output stands before theirs in the embedding; and what the recipe of the version
   draws: largest share of the past, gain of the fader."""
 
-  blocks: int
   hidden: int
   width: int
-  stack: bool
-  mix_ratio: float
-  fade_gain: float
-  frontend: str
+  blocks: int = 3
+  stack: bool = False
+  mix_ratio: float = 0.4
+  fade_gain: float = 0.0
+  frontend: str = 'byol_a_v1_librosa'
 
 
 # byol_a/models.py and config.yaml; v2/byol_a2/models.py and config_v2.yaml; tiny is ours.
 SIZES = {
-  'tiny': Size(3, 128, 128, False, 0.4, 0.0, 'byol_a_v1_librosa'),
-  'v1_d512': Size(3, 512, 512, False, 0.4, 0.0, 'byol_a_v1_librosa'),
-  'v1_d1024': Size(3, 1024, 1024, False, 0.4, 0.0, 'byol_a_v1_librosa'),
-  'v1_d2048': Size(3, 2048, 2048, False, 0.4, 0.0, 'byol_a_v1_librosa'),
-  'v2': Size(2, 2048, 2048, True, 0.2, 1.0, 'byol_a_v2'),
+  'tiny': Size(hidden=128, width=128),
+  'v1_d512': Size(hidden=512, width=512),
+  'v1_d1024': Size(hidden=1024, width=1024),
+  'v1_d2048': Size(hidden=2048, width=2048),
+  'v2': Size(
+    hidden=2048,
+    width=2048,
+    blocks=2,
+    stack=True,
+    mix_ratio=0.2,
+    fade_gain=1.0,
+    frontend='byol_a_v2',
+  ),
 }
 NORMS = ('running', 'frontend')
 PADDINGS = ('both', 'end', 'repeat')
@@ -196,13 +206,12 @@ class ByolA(nn.Module):
   size: str = 'v1_d2048'
   frontend: Any = None
   frames: int = 96
-  # None takes the size's figure.
-  blocks: int = None  # type: ignore[assignment]
-  hidden: int = None  # type: ignore[assignment]
-  width: int = None  # type: ignore[assignment]
-  stack: bool = None  # type: ignore[assignment]
-  mix_ratio: float = None  # type: ignore[assignment]
-  fade_gain: float = None  # type: ignore[assignment]
+  blocks: int = by_size()
+  hidden: int = by_size()
+  width: int = by_size()
+  stack: bool = by_size()
+  mix_ratio: float = by_size()
+  fade_gain: float = by_size()
   channels: int = 64
   norm: str = 'running'
   norm_clips: int | None = None
@@ -217,24 +226,23 @@ class ByolA(nn.Module):
   predictor: bool = True
   dtype: str = 'float32'
 
-  # How its clips are pooled where nothing else is asked (`models.pooling`).
-  POOL: ClassVar[str] = 'mean+max'
+  EMBEDDING: ClassVar[Embedding] = Embedding(pool='mean+max')
+  FINETUNING: ClassVar[Mapping[str, Any]] = {}
 
   def __post_init__(self):
     if self.size not in SIZES:
       raise unknown('size of byol_a', self.size, SIZES)
     table = SIZES[self.size]
-    for name in ('blocks', 'hidden', 'width', 'stack', 'mix_ratio', 'fade_gain'):
-      if getattr(self, name) is None:
-        object.__setattr__(self, name, getattr(table, name))
+    figures = table._asdict()
+    del figures['frontend']
+    fill(self, figures)
     if not isinstance(self.frontend, Frontend):
       given = {'name': table.frontend, **(self.frontend or {})}
       object.__setattr__(self, 'frontend', Frontend.from_dict(given))
     for name in ('canvas', 'crop_freq', 'crop_time'):
       object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists
-    for name, known in dict(norm=NORMS, padding=PADDINGS, dtype=layers.DTYPES).items():
-      if getattr(self, name) not in known:
-        raise unknown(f'{name} of byol_a', getattr(self, name), known)
+    known = dict(norm=NORMS, padding=PADDINGS, dtype=layers.DTYPES)
+    check_choices('byol_a', self, known)
     self._check_ranges()
     least = 2**self.blocks
     if self.frames < least or self.frontend.num_features < least:
@@ -270,6 +278,10 @@ class ByolA(nn.Module):
         '1 or more.'
       )
 
+  def example(self) -> Example:
+    """A clip of one frame."""
+    return audio_example(self.frontend)
+
   def setup(self):
     dtype = jnp.dtype(self.dtype)
     self.encoder = AudioNTT(self.blocks, self.hidden, self.width, self.stack, self.channels, dtype)
@@ -278,13 +290,17 @@ class ByolA(nn.Module):
     self.projector = Mlp(self.projection_hidden, self.projection, dtype)
     if self.predictor:
       self.predict = Mlp(self.projection_hidden, self.projection, dtype, name='predictor')
-    # The teacher has no memory of its own: it sees the same views.
-    if not (self.has_variable('memory', 'bank') or self.is_mutable_collection('memory')):
-      return
-    bins = self.frontend.num_features
-    self.past = self.variable('memory', 'bank', jnp.zeros, (self.bank, self.frames, bins))
-    self.seen = self.variable('memory', 'seen', jnp.zeros, (), jnp.int32)
-    self.statistics = self.variable(
+    if self.norm == 'running' and self._remembers('statistics'):
+      self.statistics = self._statistics()
+
+  # -- Memory ----------------------------------------------------------------------------------
+
+  def _remembers(self, name: str) -> bool:
+    """Whether there is memory: the teacher has none of its own, it sees the same views."""
+    return self.has_variable('memory', name) or self.is_mutable_collection('memory')
+
+  def _statistics(self) -> nn.Variable:
+    return self.variable(
       'memory',
       'statistics',
       lambda: {'mean': jnp.zeros(()), 'square': jnp.ones(()), 'clips': jnp.zeros((), jnp.int32)},
@@ -292,6 +308,7 @@ class ByolA(nn.Module):
 
   # -- Pre-training ----------------------------------------------------------------------------
 
+  @nn.compact
   def __call__(self, batch: Mapping[str, Any], train: bool = False) -> dict[str, Any]:
     """Two views of every clip through encoder, projector and predictor.
 
@@ -312,10 +329,19 @@ class ByolA(nn.Module):
     x: Any = self._spectrogram(batch) if 'audio' in batch else None
     if not self.projection:
       return {'embedding': pooled(self.encoder(self._normalise(x), train=train)[0])}
+    # Memory is there whatever this batch needs of it.
+    bank = None
+    if self._remembers('bank'):
+      shape = (self.bank, self.frames, self.frontend.num_features)
+      past = self.variable('memory', 'bank', jnp.zeros, shape)
+      bank = past, self.variable('memory', 'seen', jnp.zeros, (), jnp.int32)
+      if self.norm != 'running':
+        self._statistics()
     if 'views' in batch:
       both = batch['views'].astype(jnp.float32)
     else:
-      both = self._views(x, batch, train)
+      assert bank is not None
+      both = self._views(x, batch, bank, train)
 
     # One view after the other: batch norm has the statistics of each by itself.
     keep = (None, None)
@@ -367,7 +393,11 @@ class ByolA(nn.Module):
     return (x - mean) / jnp.maximum(jnp.sqrt(square), views.EPS)
 
   def _views(
-    self, x: Float[Array, 'b s f'], batch: Mapping[str, Any], train: bool
+    self,
+    x: Float[Array, 'b s f'],
+    batch: Mapping[str, Any],
+    bank: tuple[nn.Variable, nn.Variable],
+    train: bool,
   ) -> Float[Array, '2 b s f']:
     """Both views, normalised once more over all of them; memory goes on in training."""
     b, frames, bins = x.shape
@@ -381,10 +411,11 @@ class ByolA(nn.Module):
 
     u = self._draws(batch, b)
     crop = views.CropSettings(*(tuple(x) for x in (self.canvas, self.crop_freq, self.crop_time)))  # type: ignore[arg-type]
-    memory = views.Bank(self.past.value, self.seen.value)
+    past, seen = bank
+    memory = views.Bank(past.value, seen.value)
     mixed, memory = views.mix_with_past(x, memory, u[..., 0], u[..., 1], ratio=self.mix_ratio)
     if goes_on:
-      self.past.value, self.seen.value = memory
+      past.value, seen.value = memory
     flat = mixed.reshape(2 * b, frames, bins)
     u = u.reshape(2 * b, 8)
     if self.noise_ratio:
@@ -426,11 +457,40 @@ class ByolA(nn.Module):
     Raises:
       InputError: the audio is too short for one frame.
     """
+    tokens, mask = self._tokens(audio, audio_mask, False)
+    return tokens[None], mask
+
+  def hidden_states(
+    self, batch: Mapping[str, Any], train: bool = False, layers: bool = False
+  ) -> dict[str, Array]:
+    """What a head sees, of clips of any length. Running statistics stay as pre-training left them.
+
+    Args:
+      batch: 'audio' [b, t], 'audio_mask' [b, t]; 'dropout_keep' [b, n, h] may be given.
+      train: batch norm takes the statistics of the batch, dropout acts.
+      layers: there is one.
+
+    Returns:
+      'tokens' [b, n, d], 'frame_mask' [b, n], and 'layers' [1, b, n, d].
+    """
+    keep = batch.get('dropout_keep') if train else None
+    tokens, mask = self._tokens(batch['audio'], batch['audio_mask'], train, keep)
+    out = {'tokens': tokens, 'frame_mask': mask}
+    return out | ({'layers': tokens[None]} if layers else {})
+
+  def _tokens(
+    self,
+    audio: Float[AnyArray, 'b t'],
+    audio_mask: Bool[AnyArray, 'b t'],
+    train: bool,
+    keep: Float[Array, 'b n h'] | None = None,
+  ) -> tuple[Float[Array, 'b n d'], Bool[Array, 'b n']]:
+    """Tokens, zero where they are not real, and which are."""
     raw, real = self.frontend.raw(jnp.asarray(audio), jnp.asarray(audio_mask))
     least = 2**self.blocks
     extra = max(0, least - raw.shape[1])
     x = jnp.pad(self._normalise(raw), ((0, 0), (0, extra), (0, 0)))
     real = jnp.pad(real, ((0, 0), (0, extra)))
-    tokens, mask = self.encoder(x, real)
+    tokens, mask = self.encoder(x, real, train, keep)
     assert mask is not None
-    return jnp.where(mask[:, :, None], tokens, 0.0)[None], mask
+    return jnp.where(mask[:, :, None], tokens, 0.0), mask

@@ -23,9 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from research.capabilities import Embedding, Example, audio_example
 from research.errors import InputError, unknown
 from research.features.span_masks import span_mask
 from research.models import waveform
+from research.models.settings import argument_names, by_size, check_choices, fill
 from research.models.wav2vec import Wav2Vec
 from research.nn import kernels, layers, quantizers
 
@@ -46,8 +48,12 @@ class Size(NamedTuple):
 
 
 SIZES = {
-  'tiny': Size(192, 4, 3, 768, dict(size='tiny', vq_type='kmeans', codes=64)),  # ours
-  'base': Size(768, 12, 12, 3072, dict(size='vq_kmeans')),  # BERT base
+  'tiny': Size(  # ours
+    width=192, depth=4, heads=3, hidden=768, tokenizer=dict(size='tiny', vq_type='kmeans', codes=64)
+  ),
+  'base': Size(  # BERT base
+    width=768, depth=12, heads=12, hidden=3072, tokenizer=dict(size='vq_kmeans')
+  ),
 }
 
 
@@ -100,16 +106,16 @@ class CodeBert(nn.Module):
     dropout, attention_dropout: RoBERTa's.
   """
 
-  MAX_SECONDS: ClassVar[float] = waveform.MAX_SECONDS
+  EMBEDDING: ClassVar[Embedding] = Embedding(max_seconds=waveform.MAX_SECONDS)
+  FINETUNING: ClassVar[Mapping[str, Any]] = {}
 
   size: str = 'base'
   frontend: Any = None
-  tokenizer: Any = None
-  # None takes the size's figure: `__post_init__` fills it in before anything reads it.
-  width: int = None  # type: ignore[assignment]
-  depth: int = None  # type: ignore[assignment]
-  heads: int = None  # type: ignore[assignment]
-  hidden: int = None  # type: ignore[assignment]
+  tokenizer: Any = by_size()
+  width: int = by_size()
+  depth: int = by_size()
+  heads: int = by_size()
+  hidden: int = by_size()
   frames: int = 2048
   mask_prob: float = 0.5
   mask_length: int = 10
@@ -125,14 +131,12 @@ class CodeBert(nn.Module):
   def __post_init__(self):
     if self.size not in SIZES:
       raise unknown('size of code_bert', self.size, SIZES)
-    for name, value in SIZES[self.size]._asdict().items():
-      if getattr(self, name) is None:
-        object.__setattr__(self, name, value)
+    fill(self, SIZES[self.size]._asdict())
     # Pairs, because a module's attributes are hashable; JSON has them as lists.
     given = sorted(dict(self.tokenizer).items())
     pairs = tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in given)
     object.__setattr__(self, 'tokenizer', pairs)
-    known = [f for f in Wav2Vec.__dataclass_fields__ if f not in ('parent', 'name', 'frontend')]
+    known = argument_names(Wav2Vec) - {'frontend'}
     for name, _ in pairs:
       if name not in known:
         raise unknown('argument of the tokenizer of code_bert', name, known)
@@ -143,8 +147,7 @@ class CodeBert(nn.Module):
         'kmeans, or the size vq_gumbel or vq_kmeans.'
       )
     object.__setattr__(self, 'frontend', vq.frontend)
-    if self.dtype not in layers.DTYPES:
-      raise unknown('dtype of code_bert', self.dtype, layers.DTYPES)
+    check_choices('code_bert', self, {'dtype': layers.DTYPES})
     if self.width % self.heads:
       raise InputError(
         f'code_bert got width={self.width} and heads={self.heads}; width must be a multiple of '
@@ -172,20 +175,20 @@ class CodeBert(nn.Module):
 
     collection, name = FROZEN.split('/')
     self.frozen = self.variable(collection, name, start)
-    shape = (vq.groups, vq.codes, self.width)
-    self.embedding = self.param('embedding', waveform.bert, shape)
-    self.mask_token = self.param('mask_token', waveform.bert, (self.width,))
+    self.embedding = self.param('embedding', waveform.bert, (vq.groups, vq.codes, self.width))
     rates = waveform.Dropout(self.dropout, self.attention_dropout)
     self.trunk = Trunk(
       self.frames, self.depth, self.heads, self.hidden, rates, dtype, self.scan_layers,
       self.remat, self.attention,
     )  # fmt: skip
-    self.head = layers.Dense(self.width, dtype, waveform.bert)
-    self.head_norm = layers.LayerNorm(waveform.EPSILON, dtype)
-    self.head_bias = self.param('head_bias', nn.initializers.zeros_init(), shape[:2])
+
+  def example(self) -> Example:
+    """A clip of one frame."""
+    return audio_example(self.frontend)
 
   # -- Pre-training ----------------------------------------------------------------------------
 
+  @nn.compact
   def __call__(self, batch: Mapping[str, Any], train: bool = False) -> dict[str, Any]:
     """Makes codes, masks spans, encodes, scores the codes.
 
@@ -203,17 +206,21 @@ class CodeBert(nn.Module):
     """
     batch = jax.tree.map(jnp.asarray, dict(batch))
     codes, real = self._codes(batch['audio'], batch['audio_mask'])
-    mask, x = self._masked(batch, codes, real)
+    token = self.param('mask_token', waveform.bert, (self.width,))
+    mask, x = self._masked(batch, codes, real, token)
     states = self._encode(x, real, train)
 
     # RoBERTa's head; its outputs are the embeddings.
-    hidden = self.head_norm(kernels.gelu(self.head(states[-1])))
+    dtype = jnp.dtype(self.dtype)
+    hidden = kernels.gelu(layers.Dense(self.width, dtype, waveform.bert, name='head')(states[-1]))
+    hidden = layers.LayerNorm(waveform.EPSILON, dtype, name='head_norm')(hidden)
+    bias = self.param('head_bias', nn.initializers.zeros_init(), self.embedding.shape[:2])
     logits = jnp.einsum('bnd,gkd->bngk', hidden, self.embedding.astype(hidden.dtype))
     weight = real.astype(jnp.float32) / jnp.maximum(real.sum().astype(jnp.float32), 1.0)
     usage = jnp.einsum('bngk,bn->gk', jax.nn.one_hot(codes, self.embedding.shape[1]), weight)
     each = quantizers.perplexities(usage)
     return {
-      'code_logits': logits.astype(jnp.float32) + self.head_bias,
+      'code_logits': logits.astype(jnp.float32) + bias,
       'codes': codes,
       'span_mask': mask,
       'code_perplexity': each.sum(),
@@ -235,7 +242,13 @@ class CodeBert(nn.Module):
     parts = [self.embedding[g][codes[..., g]] for g in range(codes.shape[-1])]
     return sum(parts[1:], parts[0]).astype(jnp.dtype(self.dtype))
 
-  def _masked(self, batch: Mapping[str, Any], codes: Int[Array, 'b n g'], real: Bool[Array, 'b n']):
+  def _masked(
+    self,
+    batch: Mapping[str, Any],
+    codes: Int[Array, 'b n g'],
+    real: Bool[Array, 'b n'],
+    token: Float[Array, 'd'],
+  ):
     """Which frames are to be predicted, and embeddings that hide most of them."""
     b, n, _ = codes.shape
     names = ('span_mask', 'replace_draws', 'random_codes')
@@ -256,7 +269,7 @@ class CodeBert(nn.Module):
     random = mask & ~shown & (u >= 1.0 - self.keep_prob - self.random_prob)
     x = self._embedded(jnp.where(random[:, :, None], draws['random_codes'], codes))
     hidden = (mask & ~shown & ~random)[:, :, None]
-    return mask, jnp.where(hidden, self.mask_token.astype(x.dtype), x)
+    return mask, jnp.where(hidden, token.astype(x.dtype), x)
 
   def _encode(
     self, x: Float[Array, 'b n d'], real: Bool[Array, 'b n'], train: bool
@@ -273,6 +286,19 @@ class CodeBert(nn.Module):
     return states.reshape(len(states), b, windows * self.frames, d)[:, :, :n]
 
   # -- Other views -----------------------------------------------------------------------------
+
+  def hidden_states(
+    self, batch: Mapping[str, Any], train: bool = False, layers: bool = True
+  ) -> dict[str, Array]:
+    """What a head sees: no frame is masked, dropout acts in training.
+
+    Returns:
+      'tokens' [b, n, d], 'frame_mask' [b, n], 'layers' [l, b, n, d].
+    """
+    del layers  # they come at no cost
+    codes, real = self._codes(batch['audio'], batch['audio_mask'])
+    states = self._encode(self._embedded(codes), real, train)
+    return {'tokens': states[-1], 'frame_mask': real, 'layers': states}
 
   def embed(
     self, audio: Float[AnyArray, 'b t'], audio_mask: Bool[AnyArray, 'b t']

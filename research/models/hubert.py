@@ -6,30 +6,20 @@ Figures are those of fairseq's models/hubert/hubert.py and examples/hubert/confi
 from collections.abc import Mapping
 from typing import ClassVar
 
-from research.models.heads.ctc import SpeechCTC
-from research.models.masked_units import MaskedUnits
-from research.models.speech import Size
+from research.models.speech import LAYERED, Size
+from research.models.unit_prediction import MaskedUnits
 
 # fairseq's hubert_base_librispeech, hubert_large_librivox and hubert_xlarge_librivox.
 SIZES = {
-  'tiny': Size(192, 4, 3, 768, 'group', False, False, False, 64, 0.1, 0.0, 0.1),  # ours
-  'base': Size(768, 12, 12, 3072, 'group', False, False, False, 256, 0.1, 0.05, 0.1),
-  'large': Size(1024, 24, 16, 4096, 'layer', False, True, True, 768, 0.0, 0.0, 1.0),
-  'xlarge': Size(1280, 48, 16, 5120, 'layer', False, True, True, 1024, 0.0, 0.0, 1.0),
+  'tiny': Size(width=192, depth=4, heads=3, hidden=768, final_width=64),  # ours
+  'base': Size(width=768, depth=12, heads=12, hidden=3072, final_width=256, layer_drop=0.05),
+  'large': Size(width=1024, depth=24, heads=16, hidden=4096, final_width=768, **LAYERED),
+  'xlarge': Size(width=1280, depth=48, heads=16, hidden=5120, final_width=1024, **LAYERED),
 }
-TITLE = 'HuBERT'
 
 
 class Hubert(MaskedUnits):
   """HuBERT in pre-training."""
 
   SIZES: ClassVar[Mapping[str, Size]] = SIZES
-  TITLE: ClassVar[str] = TITLE
-
-
-class HubertCTC(SpeechCTC):
-  """HuBERT for transcripts."""
-
-  SIZES: ClassVar[Mapping[str, Size]] = SIZES
-  TITLE: ClassVar[str] = TITLE
-  BLOCKS: ClassVar[bool] = True
+  TITLE: ClassVar[str] = 'HuBERT'

@@ -14,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from research.capabilities import Embedding, Example, audio_example
 from research.errors import InputError, unknown
 from research.features.span_masks import max_masked, span_mask
 from research.features.waveform import Waveform
 from research.models import waveform
+from research.models.settings import by_size, check_choices, fill
 from research.nn import layers
 from research.nn.convolutions import receptive_field
 
@@ -31,15 +33,21 @@ class Size(NamedTuple):
   depth: int
   heads: int
   hidden: int
-  norm: str
-  conv_bias: bool
-  pre_norm: bool
-  normalise: bool
   final_width: int
-  dropout: float  # of branches, attention weights and inputs
-  layer_drop: float
-  gradient_scale: float
+  norm: str = 'group'
+  conv_bias: bool = False
+  pre_norm: bool = False
+  normalise: bool = False
+  dropout: float = 0.1  # of branches, attention weights and inputs
+  layer_drop: float = 0.0
+  gradient_scale: float = 0.1
   temperature_end: float | None = None  # of models with a Gumbel quantiser
+
+
+# What the large models of Libri-Light have: layer norms everywhere, clips normalised, no dropout.
+LAYERED: dict[str, Any] = dict(
+  norm='layer', pre_norm=True, normalise=True, dropout=0.0, gradient_scale=1.0
+)
 
 
 def take(x: Float[Array, 'b n d'], places: Int[Array, 'b m']) -> Float[Array, 'b m d']:
@@ -86,7 +94,13 @@ class SpeechEncoder(nn.Module):
   SIZES: ClassVar[Mapping[str, Size]] = {}
   TITLE: ClassVar[str] = ''
   BLOCKS: ClassVar[bool] = False  # whether published padding goes by blocks
-  MAX_SECONDS: ClassVar[float] = waveform.MAX_SECONDS
+  EMBEDDING: ClassVar[Embedding] = Embedding(max_seconds=waveform.MAX_SECONDS)
+  # fairseq's configs for fine-tuning (examples/wav2vec/config/finetuning, hubert/config/finetune):
+  # masks and dropped layers, no other dropout but of activations, frozen convolutions.
+  FINETUNING: ClassVar[Mapping[str, Any]] = dict(
+    mask_prob=0.65, dropout=0.0, attention_dropout=0.0, input_dropout=0.0, activation_dropout=0.1,
+    layer_drop=0.1, gradient_scale=0.0,
+  )  # fmt: skip
   # What training alone depends on.
   TRAINING: ClassVar[tuple[str, ...]] = (
     'mask_prob', 'mask_length', 'min_masks', 'mask_overlap', 'mask_space', 'mask_seconds',
@@ -97,14 +111,13 @@ class SpeechEncoder(nn.Module):
   size: str = 'base'
   frontend: Any = None
   channels: int = 512
-  # None takes the size's figure: `__post_init__` fills it in before anything reads it.
-  width: int = None  # type: ignore[assignment]
-  depth: int = None  # type: ignore[assignment]
-  heads: int = None  # type: ignore[assignment]
-  hidden: int = None  # type: ignore[assignment]
-  norm: str = None  # type: ignore[assignment]
-  conv_bias: bool = None  # type: ignore[assignment]
-  pre_norm: bool = None  # type: ignore[assignment]
+  width: int = by_size()
+  depth: int = by_size()
+  heads: int = by_size()
+  hidden: int = by_size()
+  norm: str = by_size()
+  conv_bias: bool = by_size()
+  pre_norm: bool = by_size()
   taps: int = 128
   tap_groups: int = 16
   buckets: int = 0
@@ -118,12 +131,12 @@ class SpeechEncoder(nn.Module):
   mask_embedding: bool = True
   channel_prob: float = 0.0
   channel_length: int = 64
-  gradient_scale: float = None  # type: ignore[assignment]
-  dropout: float = None  # type: ignore[assignment]
-  attention_dropout: float = None  # type: ignore[assignment]
+  gradient_scale: float = by_size()
+  dropout: float = by_size()
+  attention_dropout: float = by_size()
   activation_dropout: float = 0.0
-  input_dropout: float = None  # type: ignore[assignment]
-  layer_drop: float = None  # type: ignore[assignment]
+  input_dropout: float = by_size()
+  layer_drop: float = by_size()
   padding: str = 'masked'
   dtype: str = 'float32'
   scan_layers: bool = False
@@ -137,17 +150,13 @@ class SpeechEncoder(nn.Module):
       raise unknown(f'size of {self.TITLE}', self.size, self.SIZES)
     table = self.SIZES[self.size]._asdict()
     normalise = table['normalise']
-    for name, value in self._figures(table).items():
-      if getattr(self, name, 0) is None:
-        object.__setattr__(self, name, value)
+    fill(self, self._figures(table))
     sees = receptive_field(waveform.stem_layers())
     frontend = Waveform.of_stem(self.frontend, *sees, normalise=normalise)
     object.__setattr__(self, 'frontend', frontend)
     paddings = (*waveform.PADDINGS, *(('transformers',) if self.BLOCKS else ()))
-    choices = dict(norm=waveform.NORMS, padding=paddings, dtype=layers.DTYPES)
-    for name, known in choices.items():
-      if getattr(self, name) not in known:
-        raise unknown(f'{name} of {self.TITLE}', getattr(self, name), known)
+    known = dict(norm=waveform.NORMS, padding=paddings, dtype=layers.DTYPES)
+    check_choices(self.TITLE, self, known)
     if self.mask_prob and not self.mask_embedding:
       raise InputError(
         f'{self.TITLE} got mask_prob={self.mask_prob} without mask_embedding: nothing can stand '
@@ -164,7 +173,12 @@ class SpeechEncoder(nn.Module):
         f'{self.TITLE} got buckets={self.buckets} and max_distance={self.max_distance}: a quarter '
         'of the buckets stands for single frames, so there must be four, and distances beyond.'
       )
+    self._check()
     super().__post_init__()
+
+  def _check(self) -> None:
+    """Checks of a subclass: its figures are all there, and it is in no scope yet, where the call of
+    a method would make its parts."""
 
   def _figures(self, table: dict[str, Any]) -> dict[str, Any]:
     """What attributes that are None take, by the size's row."""
@@ -187,6 +201,15 @@ class SpeechEncoder(nn.Module):
       for part, names in parts.items()
     }
 
+  @property
+  def frozen(self) -> tuple[str, ...]:
+    """Patterns of the parameters that never learn."""
+    return ('^extractor/',) if self.gradient_scale == 0.0 else ()
+
+  def example(self) -> Example:
+    """A clip of one frame."""
+    return audio_example(self.frontend)
+
   def setup(self):
     dtype = jnp.dtype(self.dtype)
     self.extractor = waveform.FeatureExtractor(
@@ -206,7 +229,6 @@ class SpeechEncoder(nn.Module):
       self.depth, self.heads, self.hidden, self.pre_norm, rates, self.taps, self.tap_groups,
       self.buckets, self.max_distance, dtype, self.scan_layers, self.remat, self.attention,
     )  # fmt: skip
-    self.updates = layers.count_updates(self)
 
   # -- Parts -----------------------------------------------------------------------------------
 
@@ -303,6 +325,32 @@ class SpeechEncoder(nn.Module):
 
   # -- Views -----------------------------------------------------------------------------------
 
+  def hidden_states(
+    self, batch: Mapping[str, Any], train: bool = False, layers: bool = True
+  ) -> dict[str, Array]:
+    """What a head sees.
+
+    Args:
+      batch: 'audio' [b, t], 'audio_mask' [b, t]. In training 'span_mask' [b, n] and 'channel_mask'
+        [b, d] may be given; else they come from rng 'mask'.
+      train: masks and dropout act.
+      layers: they come at no cost.
+
+    Returns:
+      'tokens' [b, n, d]; 'frame_mask' [b, n]; 'layers' [l, b, n, d] as `embed`'s; 'projected',
+      'positions' [b, n, d].
+    """
+    del layers
+    _, real, normed = self._frames(
+      batch['audio'], batch['audio_mask'], clip_stats=batch.get('clip_stats')
+    )
+    mask = channels = None
+    if train:
+      mask = self._spans(batch, real) if self.mask_prob or 'span_mask' in batch else None
+      channels = self._channels(batch, len(real))
+    encoded = self._encode(normed, real, mask, train, channels)
+    return {**encoded, 'layers': _states(encoded), 'frame_mask': real}
+
   def embed(
     self, audio: Float[AnyArray, 'b t'], audio_mask: Bool[AnyArray, 'b t']
   ) -> tuple[Float[Array, 'l b n d'], Bool[Array, 'b n']]:
@@ -310,5 +358,9 @@ class SpeechEncoder(nn.Module):
     what the encoder gives. Raises InputError below one frame."""
     _, real, normed = self._frames(audio, audio_mask)
     encoded = self._encode(normed, real, None, False)
-    tokens = jnp.concatenate([encoded['layers'][:-1], encoded['tokens'][None]])
-    return tokens.astype(jnp.float32), real
+    return _states(encoded).astype(jnp.float32), real
+
+
+def _states(encoded: Mapping[str, Array]) -> Float[Array, 'l b n d']:
+  """Input of the first layer, then every layer's output, the last one as the encoder gives it."""
+  return jnp.concatenate([encoded['layers'][:-1], encoded['tokens'][None]])

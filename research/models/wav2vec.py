@@ -16,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from research.capabilities import Embedding, Example, audio_example
 from research.errors import InputError, unknown
 from research.features.waveform import Waveform
 from research.models import waveform
+from research.models.settings import by_size, check_choices, fill
 from research.nn import layers, quantizers
 from research.nn.convolutions import receptive_field
 from research.nn.kernels import contract
@@ -32,20 +34,25 @@ class Size(NamedTuple):
   channels: int
   encoder_layers: int  # convolutions before the context
   kernels: tuple[int, ...]  # of the context's convolutions
-  negatives: int
-  skip: bool
-  log_compression: bool
-  activation: str
-  vq_type: str
+  negatives: int = 10
+  skip: bool = True
+  log_compression: bool = False
+  activation: str = 'relu'
+  vq_type: str = 'none'
 
 
 LARGE = tuple(range(2, 14))
 SIZES = {
-  'tiny': Size(128, 6, (2, 3, 4, 5), 10, True, True, 'relu', 'none'),  # ours
-  'base': Size(512, 5, (3,) * 9, 1, False, False, 'relu', 'none'),  # defaults of 2019
-  'large': Size(512, 7, LARGE, 10, True, True, 'relu', 'none'),
-  'vq_gumbel': Size(512, 8, LARGE, 10, True, False, 'gelu', 'gumbel'),
-  'vq_kmeans': Size(512, 8, LARGE, 10, True, False, 'gelu', 'kmeans'),
+  'tiny': Size(channels=128, encoder_layers=6, kernels=(2, 3, 4, 5), log_compression=True),  # ours
+  # Defaults of 2019.
+  'base': Size(channels=512, encoder_layers=5, kernels=(3,) * 9, negatives=1, skip=False),
+  'large': Size(channels=512, encoder_layers=7, kernels=LARGE, log_compression=True),
+  'vq_gumbel': Size(
+    channels=512, encoder_layers=8, kernels=LARGE, activation='gelu', vq_type='gumbel'
+  ),
+  'vq_kmeans': Size(
+    channels=512, encoder_layers=8, kernels=LARGE, activation='gelu', vq_type='kmeans'
+  ),
 }
 VQ_TYPES = ('none', 'gumbel', 'kmeans')
 
@@ -143,25 +150,25 @@ class Wav2Vec(nn.Module):
       over time, so a clip is padded as published only at a price.
   """
 
-  MAX_SECONDS: ClassVar[float] = waveform.MAX_SECONDS
+  EMBEDDING: ClassVar[Embedding] = Embedding(max_seconds=waveform.MAX_SECONDS)
+  FINETUNING: ClassVar[Mapping[str, Any]] = {}
 
   size: str = 'large'
   frontend: Any = None
-  # None takes the size's figure: `__post_init__` fills it in before anything reads it.
-  channels: int = None  # type: ignore[assignment]
-  encoder_layers: int = None  # type: ignore[assignment]
-  kernels: tuple | list = None  # type: ignore[assignment]
-  skip: bool = None  # type: ignore[assignment]
+  channels: int = by_size()
+  encoder_layers: int = by_size()
+  kernels: tuple | list = by_size()
+  skip: bool = by_size()
   residual_scale: float = 0.5
   conv_bias: bool = True
   zero_pad: bool = False
-  log_compression: bool = None  # type: ignore[assignment]
-  activation: str = None  # type: ignore[assignment]
+  log_compression: bool = by_size()
+  activation: str = by_size()
   steps: int = 12
   offset: int | None = None
-  negatives: int = None  # type: ignore[assignment]
+  negatives: int = by_size()
   published_negatives: bool = False
-  vq_type: str = None  # type: ignore[assignment]
+  vq_type: str = by_size()
   groups: int = 2
   codes: int = 320
   combine_groups: bool = False
@@ -179,9 +186,7 @@ class Wav2Vec(nn.Module):
   def __post_init__(self):
     if self.size not in SIZES:
       raise unknown('size of wav2vec', self.size, SIZES)
-    for name, value in SIZES[self.size]._asdict().items():
-      if getattr(self, name) is None:
-        object.__setattr__(self, name, value)
+    fill(self, SIZES[self.size]._asdict())
     kernels = self.kernels if isinstance(self.kernels, tuple | list) else ()
     if not kernels or any(type(k) is not int or k < 1 for k in kernels):
       raise InputError(
@@ -196,9 +201,7 @@ class Wav2Vec(nn.Module):
       padding=waveform.PADDINGS,
       dtype=layers.DTYPES,
     )
-    for name, known in choices.items():
-      if getattr(self, name) not in known:
-        raise unknown(f'{name} of wav2vec', getattr(self, name), known)
+    check_choices('wav2vec', self, choices)
     counts = dict(
       encoder_layers=(self.encoder_layers, 5), groups=(self.groups, 1), codes=(self.codes, 1),
       steps=(self.steps, 1), negatives=(self.negatives, 1), head_depth=(self.head_depth, 1),
@@ -238,6 +241,15 @@ class Wav2Vec(nn.Module):
     window, hop = receptive_field(self._stem)
     return -(-window // hop) if self.offset is None else self.offset
 
+  @property
+  def code_sizes(self) -> tuple[int, ...]:
+    """Codes of every group; none without a quantiser."""
+    return () if self.vq_type == 'none' else (self.codes,) * self.groups
+
+  def example(self) -> Example:
+    """A clip of one frame."""
+    return audio_example(self.frontend)
+
   def setup(self):
     dtype = jnp.dtype(self.dtype)
     self.extractor = waveform.FeatureExtractor(
@@ -248,7 +260,6 @@ class Wav2Vec(nn.Module):
         self.groups, self.codes, self.channels, jnp.float32, self.combine_groups, self.head_depth,
         waveform.ACTIVATIONS[self.activation],
       )  # fmt: skip
-      self.updates = layers.count_updates(self)
     elif self.vq_type == 'kmeans':
       self.quantizer = quantizers.KMeansQuantizer(
         self.groups, self.codes, self.gamma, self.combine_groups
@@ -261,6 +272,7 @@ class Wav2Vec(nn.Module):
 
   # -- Pre-training ----------------------------------------------------------------------------
 
+  @nn.compact
   def __call__(self, batch: Mapping[str, Any], train: bool = False) -> dict[str, Any]:
     """Frames, context and predictions.
 
@@ -288,7 +300,7 @@ class Wav2Vec(nn.Module):
     if self.vq_type != 'none':
       temperature = None
       if self.vq_type == 'gumbel':
-        updates = layers.next_update(self, self.updates, train)
+        updates = layers.next_update(self, layers.count_updates(self), train)
         falling = self.temperature_start, self.temperature_end, self.temperature_decay
         temperature = quantizers.falling_temperature(updates, *falling)
       found = self._quantise(features, real, temperature, batch.get('gumbel_noise'), train)
@@ -368,11 +380,6 @@ class Wav2Vec(nn.Module):
 
   # -- Other views -----------------------------------------------------------------------------
 
-  @property
-  def embeds(self) -> int | None:
-    """Version of what `embed` gives, for caches: vq-wav2vec's first state was once quantised."""
-    return None if self.vq_type == 'none' else 2
-
   def encode(
     self, audio: Float[AnyArray, 'b t'], audio_mask: Bool[AnyArray, 'b t']
   ) -> tuple[Int[Array, 'b n g'], Bool[Array, 'b n']]:
@@ -386,14 +393,33 @@ class Wav2Vec(nn.Module):
     features, real = self._frames(audio, audio_mask)
     return self._quantise(features, real).best, real
 
+  def hidden_states(
+    self, batch: Mapping[str, Any], train: bool = False, layers: bool = True
+  ) -> dict[str, Array]:
+    """What a head sees: the context; codes, where there are any, are the most probable ones.
+
+    Args:
+      batch: 'audio' [b, t], 'audio_mask' [b, t].
+      train: dropout acts.
+      layers: they come at no cost.
+
+    Returns:
+      'tokens' [b, n, d], 'frame_mask' [b, n], 'layers' [l, b, n, d] as `embed`'s.
+    """
+    del layers
+    features, real = self._frames(batch['audio'], batch['audio_mask'], batch.get('clip_stats'))
+    quantised = features if self.vq_type == 'none' else self._quantise(features, real).vectors
+    hidden = waveform.drop(self, quantised, self.input_dropout, train)
+    states = self.aggregator(hidden, self._counted(real), train)
+    tokens = jnp.concatenate([features[None].astype(jnp.float32), states.astype(jnp.float32)])
+    context = waveform.drop(self, states[-1], self.context_dropout, train)
+    return {'tokens': context, 'frame_mask': real, 'layers': tokens}
+
   def embed(
     self, audio: Float[AnyArray, 'b t'], audio_mask: Bool[AnyArray, 'b t']
   ) -> tuple[Float[Array, 'l b n d'], Bool[Array, 'b n']]:
     """Frames, 10 ms apart: l = 0 is z (of vq-wav2vec before it is quantised, as s3prl has it), then
     come the context's layers. The last one is c, which s3prl's users and SUPERB take. Raises
     InputError below one frame."""
-    features, real = self._frames(audio, audio_mask)
-    quantised = features if self.vq_type == 'none' else self._quantise(features, real).vectors
-    states = self.aggregator(quantised, self._counted(real))
-    tokens = jnp.concatenate([features[None].astype(jnp.float32), states.astype(jnp.float32)])
-    return tokens, real
+    out = self.hidden_states({'audio': audio, 'audio_mask': audio_mask})
+    return out['layers'], out['frame_mask']

@@ -7,6 +7,7 @@ Letters: b batch, t samples, n frames, m masked places, d width, f contrastive w
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,18 +15,45 @@ from jaxtyping import Array, Bool, Int
 
 from research.errors import InputError
 from research.models import speech, waveform
-from research.models.heads import ctc
-from research.models.speech import Size
+from research.models.settings import by_size
+from research.models.speech import LAYERED, Size
 from research.nn import layers, quantizers
 
 AnyArray = jax.Array | np.ndarray
 
 # fairseq's wav2vec2_base_librispeech and wav2vec2_large_librivox; torchaudio's WAV2VEC2_LARGE.
 SIZES = {
-  'tiny': Size(192, 4, 3, 768, 'group', False, False, False, 64, 0.1, 0.0, 0.1, 0.5),  # ours
-  'base': Size(768, 12, 12, 3072, 'group', False, False, False, 256, 0.1, 0.05, 0.1, 0.5),
-  'large': Size(1024, 24, 16, 4096, 'group', False, False, False, 768, 0.1, 0.2, 0.1, 0.1),
-  'large_lv60': Size(1024, 24, 16, 4096, 'layer', True, True, True, 768, 0.0, 0.0, 1.0, 0.1),
+  'tiny': Size(  # ours
+    width=192, depth=4, heads=3, hidden=768, final_width=64, temperature_end=0.5
+  ),
+  'base': Size(
+    width=768,
+    depth=12,
+    heads=12,
+    hidden=3072,
+    final_width=256,
+    layer_drop=0.05,
+    temperature_end=0.5,
+  ),
+  'large': Size(
+    width=1024,
+    depth=24,
+    heads=16,
+    hidden=4096,
+    final_width=768,
+    layer_drop=0.2,
+    temperature_end=0.1,
+  ),
+  'large_lv60': Size(
+    width=1024,
+    depth=24,
+    heads=16,
+    hidden=4096,
+    final_width=768,
+    conv_bias=True,
+    temperature_end=0.1,
+    **LAYERED,
+  ),
 }
 
 
@@ -52,21 +80,20 @@ class Wav2Vec2(speech.SpeechEncoder):
     'feature_dropout', 'temperature_start', 'temperature_end', 'temperature_decay',
   )  # fmt: skip
 
-  final_width: int = None  # type: ignore[assignment]
+  final_width: int = by_size()
   quantise: bool = True
   groups: int = 2
   codes: int = 320
-  code_width: int = None  # type: ignore[assignment]
+  code_width: int = by_size()  # `final_width`
   negatives: int = 100
   cross_sample_negatives: int = 0
   codebook_negatives: int = 0
-  feature_dropout: float = None  # type: ignore[assignment]
+  feature_dropout: float = by_size()
   temperature_start: float = 2.0
-  temperature_end: float = None  # type: ignore[assignment]
+  temperature_end: float = by_size()
   temperature_decay: float = 0.999995
 
-  def __post_init__(self):
-    super().__post_init__()
+  def _check(self) -> None:
     self._demand_multiple('code_width', 'groups')
     if self.feature_dropout is None:
       object.__setattr__(self, 'feature_dropout', self.input_dropout)
@@ -95,6 +122,7 @@ class Wav2Vec2(speech.SpeechEncoder):
     self.project_targets = layers.Dense(f, jnp.float32, torch(target_width), torch(target_width))
     self.project_context = layers.Dense(f, jnp.float32, torch(self.width), torch(self.width))
 
+  @nn.compact
   def __call__(self, batch: Mapping[str, Any], train: bool = False) -> dict[str, Any]:
     """Masks spans, encodes, quantises what was hidden and draws distractors.
 
@@ -123,7 +151,7 @@ class Wav2Vec2(speech.SpeechEncoder):
     hidden = waveform.drop(self, speech.take(normed, places), self.feature_dropout, train)
 
     out: dict[str, Any] = {}
-    updates = layers.next_update(self, self.updates, train)
+    updates = layers.next_update(self, layers.count_updates(self), train)
     falling = self.temperature_start, self.temperature_end, self.temperature_decay
     temperature = quantizers.falling_temperature(updates, *falling)
     if self.quantise:
@@ -189,10 +217,3 @@ class Wav2Vec2(speech.SpeechEncoder):
       return batch['codebook_draws'][:, :m]
     shape = (b, m, self.codebook_negatives, self.groups)
     return jax.random.randint(waveform.draw_key(self, 'mask'), shape, 0, self.codes)
-
-
-class Wav2Vec2CTC(ctc.SpeechCTC):
-  """wav2vec 2.0 for transcripts."""
-
-  SIZES: ClassVar[Mapping[str, Size]] = SIZES
-  TITLE: ClassVar[str] = 'wav2vec 2.0'

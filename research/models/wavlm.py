@@ -7,36 +7,23 @@ Figures are those of unilm's wavlm and of the paper's section 4.
 from collections.abc import Mapping
 from typing import ClassVar
 
-from research.models.heads.ctc import SpeechCTC
-from research.models.masked_units import MaskedUnits
-from research.models.speech import Size
+from research.models.speech import LAYERED, Size
+from research.models.unit_prediction import MaskedUnits
 
-_BASE = Size(768, 12, 12, 3072, 'group', False, False, False, 256, 0.1, 0.05, 0.1)
+_BASE = Size(width=768, depth=12, heads=12, hidden=3072, final_width=256, layer_drop=0.05)
 # base_plus is base on more data.
 SIZES = {
-  'tiny': Size(192, 4, 3, 768, 'group', False, False, False, 64, 0.1, 0.0, 0.1),  # ours
+  'tiny': Size(width=192, depth=4, heads=3, hidden=768, final_width=64),  # ours
   'base': _BASE,
   'base_plus': _BASE,
-  'large': Size(1024, 24, 16, 4096, 'layer', False, True, True, 768, 0.0, 0.0, 1.0),
+  'large': Size(width=1024, depth=24, heads=16, hidden=4096, final_width=768, **LAYERED),
 }
-TITLE = 'WavLM'
-BUCKETS = 320
 
 
 class WavLM(MaskedUnits):
   """WavLM in pre-training."""
 
   SIZES: ClassVar[Mapping[str, Size]] = SIZES
-  TITLE: ClassVar[str] = TITLE
+  TITLE: ClassVar[str] = 'WavLM'
 
-  buckets: int = BUCKETS
-
-
-class WavLMCTC(SpeechCTC):
-  """WavLM for transcripts."""
-
-  SIZES: ClassVar[Mapping[str, Size]] = SIZES
-  TITLE: ClassVar[str] = TITLE
-  BLOCKS: ClassVar[bool] = True
-
-  buckets: int = BUCKETS
+  buckets: int = 320

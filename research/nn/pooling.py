@@ -1,7 +1,6 @@
 """Tokens of a clip to one vector."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -69,8 +68,3 @@ POOLS: dict[str, Callable[..., Array]] = {
   'mean_std': _mean_std,
 }
 NAMES = (*POOLS, *BAND_POOLS)
-
-
-def usual(model: Any) -> str:
-  """How a model's clips are pooled where nothing else is asked: its POOL, or the mean."""
-  return getattr(model, 'POOL', 'mean')

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from research.errors import InputError
+
 Metrics = dict[str, Float[Array, '']]
 
 
@@ -122,3 +124,16 @@ def ctc(
     'impossible': _mean(1.0 - possible.astype(jnp.float32), batch),
     'sample_size': valid.astype(jnp.float32).sum(),
   }
+
+
+def check_ctc(config: Mapping[str, Any]) -> None:
+  """Raises InputError unless the blank of the loss is that of the model's vocabulary."""
+  args = config['model']['args']
+  head = args.get('head')
+  place, own = ('head.args.', dict(head.get('args') or {})) if head else ('', args)
+  blank, theirs = config['objective']['args'].get('blank', 0), own.get('blank', 0)
+  if blank != theirs:
+    raise InputError(
+      f'config.objective.args.blank is {blank} and config.model.args.{place}blank is {theirs}: set '
+      'both alike.'
+    )

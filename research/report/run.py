@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from research.capabilities import Hears
+from research.errors import InputError
 from research.jobs import folders
 from research.report import charts, tables
 from research.report.page import render
@@ -224,10 +226,13 @@ def _real_frames(spectrogram: Float[np.ndarray, 's f']) -> int:
 def _hop_seconds(config: Mapping[str, Any]) -> float | None:
   from research import models
 
-  name = config.get('model', {}).get('name')
-  if name not in models.MODELS:
+  try:
+    model = models.get(config['model']['name'])(**config['model'].get('args', {}))
+  except (InputError, KeyError):
+    return None  # of another version
+  if not isinstance(model, Hears):
     return None
-  frontend = models.get(name)(**config['model'].get('args', {})).frontend
+  frontend: Any = model.frontend
   return frontend.hop_samples / frontend.sample_rate
 
 

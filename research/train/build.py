@@ -4,28 +4,39 @@ data out."""
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import optax
 from flax import linen as nn
 
 from research import models, objectives
 from research.audio import fields, pipeline, sources
 from research.audio.bad_files import BadFiles
-from research.capabilities import Hears, NeedsFields
+from research.capabilities import Freezes, Hears, NeedsFields
 from research.errors import InputError
 from research.features import augment
 from research.features.waveform import Waveform
+from research.models.finetuned import encoder_place
+from research.train import optim
 
 
 def model(config: Mapping[str, Any]) -> nn.Module:
   """The model that `config['model']` describes."""
   spec = config['model']
   made = models.get(spec['name'])(**spec['args'])
-  rate = getattr(getattr(made, 'frontend', None), 'sample_rate', None)
+  rate = made.frontend.sample_rate if isinstance(made, Hears) else None
   if rate is not None and rate != config['data']['sample_rate']:
     raise InputError(
       f'config.data.sample_rate is {config["data"]["sample_rate"]} Hz and the front-end of the '
-      f'model takes {rate} Hz: set both alike (config.model.args.frontend.sample_rate).'
+      f'model takes {rate} Hz: set both alike (config.{encoder_place(made)}.frontend.sample_rate).'
     )
   return made
+
+
+def optimizer(
+  config: Mapping[str, Any], model: nn.Module, schedule: optim.Schedule
+) -> optax.GradientTransformation:
+  """The optimiser that `config['optim']` describes; what the model freezes stays as it is."""
+  frozen = (*config['optim']['frozen'], *(model.frozen if isinstance(model, Freezes) else ()))
+  return optim.make_optimizer({**config['optim'], 'frozen': frozen}, schedule)
 
 
 def objective(config: Mapping[str, Any]) -> Callable[..., Any]:

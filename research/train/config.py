@@ -15,8 +15,10 @@ from ml_collections import ConfigDict
 
 from research import models, objectives
 from research.audio import fields
+from research.capabilities import Composed
 from research.errors import InputError, unknown
 from research.features import augment
+from research.models import settings
 from research.train import optim
 
 DATA: dict[str, Any] = dict(
@@ -175,8 +177,9 @@ def complete(config: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
   for key in set(full['optim']['schedule']) - set(optim.SCHEDULE_DEFAULTS):
     raise unknown('setting', f'config.optim.schedule.{key}', optim.SCHEDULE_DEFAULTS)
   check_arguments('model', full['model'], model_arguments)
+  _check_parts(full['model'])
   check_arguments('objective', full['objective'], objective_arguments)
-  _same_blank(full)
+  objectives.check(full['objective']['name'], full)
   full['augment'] = [{'args': {}, **a} for a in full['augment']]
   for item in full['augment']:
     check_arguments('augmentation', item, augmentation_arguments)
@@ -205,19 +208,6 @@ def _judged(saved: int, evaluated: int | None) -> None:
     'them runs %s, so that they are judged %sat the end only.',
     saved, f'every {evaluated}' if evaluated else 'at the end', meet,
   )  # fmt: skip
-
-
-def _same_blank(full: Mapping[str, Any]) -> None:
-  """The blank of the loss is that of the model's vocabulary."""
-  if full['objective']['name'] != 'ctc':
-    return
-  ours = full['objective']['args'].get('blank', 0)
-  models_own = full['model']['args'].get('blank', 0)
-  if ours != models_own:
-    raise InputError(
-      f'config.objective.args.blank is {ours} and config.model.args.blank is {models_own}: set '
-      'both alike.'
-    )
 
 
 def _check_fields(full: Mapping[str, Any]) -> None:
@@ -269,15 +259,33 @@ def check_arguments(
     _check_kind(value, kinds, f'config.{kind}.args.{key}')
 
 
+def _check_parts(spec: Mapping[str, Any]) -> None:
+  """Checks the arguments of a model that describe modules, as an encoder and a head."""
+  cls = models.get(spec['name'])
+  for name, get in cls.PARTS.items() if isinstance(cls, Composed) else ():
+    part = spec['args'].get(name)
+    if part is None:
+      continue
+    if not isinstance(part, Mapping) or 'name' not in part or set(part) - {'name', 'args'}:
+      raise InputError(
+        f'config.model.args.{name} is {part!r}, but it is a group: set '
+        f'config.model.args.{name}.name and config.model.args.{name}.args.'
+      )
+    known = lambda name, get=get: _fields(get(name))  # noqa: E731
+    check_arguments(f'model.args.{name}', {'args': {}, **part}, known)
+
+
 Arguments = dict[str, tuple[Any, Any]]  # name -> annotation, default
 
 
 def model_arguments(name: str) -> Arguments:
   """Arguments that the model of this name takes."""
-  fields = dataclasses.fields(models.get(name))
-  return {
-    f.name: (f.type, f.default) for f in fields if f.init and f.name not in ('parent', 'name')
-  }
+  return _fields(models.get(name))
+
+
+def _fields(cls: Any) -> Arguments:
+  own = settings.argument_names(cls)
+  return {f.name: (f.type, f.default) for f in dataclasses.fields(cls) if f.name in own}
 
 
 def _parameters(function: Callable[..., Any]) -> Arguments:

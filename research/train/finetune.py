@@ -15,20 +15,15 @@ import numpy as np
 from research import models, weights
 from research.audio import pipeline
 from research.audio.sources import Source
+from research.capabilities import Encodes, HasTraining
 from research.errors import InputError
 from research.evals import protocols
 from research.evals.tasks import Prepared
 from research.metrics import classification
+from research.models.finetuned import encoder_of, flat_arguments
+from research.models.settings import arguments
 from research.train import loop
 from research.train.state import State
-
-# model -> the model that puts a head on its encoder, and what training it needs beyond sizes.
-CLASSIFIERS: dict[str, tuple[str, dict[str, Any]]] = {
-  'audio_mae': (
-    'audio_mae_classifier',
-    dict(drop_path=0.1, mask_t_prob=0.2, mask_f_prob=0.2),
-  ),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,17 +56,19 @@ def config_for(
   With `path` None the same model starts from a random initialisation.
 
   Raises:
-    InputError: for a model that no classifier is known for.
+    InputError: the model cannot stand under a head.
   """
-  if loaded.name not in CLASSIFIERS:
-    raise InputError(
-      f'Fine-tuning of {loaded.name!r} is not known; it is of: {", ".join(CLASSIFIERS)}.'
-    )
-  name, extra = CLASSIFIERS[loaded.name]
-  fields = {f.name for f in dataclasses.fields(models.get(name))} - {'parent', 'name'}
-  sizes = {k: v for k, v in weights.model_args(loaded.model).items() if k in fields}
+  encoder: Any = encoder_of(loaded.model)
+  if not isinstance(encoder, Encodes):
+    raise InputError(f'{loaded.name} cannot be fine-tuned: it gives no hidden states for a head.')
+  # Rates and masks are those of fine-tuning.
+  rates = encoder.TRAINING if isinstance(encoder, HasTraining) else ()
+  sizes = {k: v for k, v in arguments(encoder, defaults=False).items() if k not in rates}
+  parts = dict(
+    encoder=dict(name=models.name_of(type(encoder)), args=sizes),
+    head=dict(name='classifier', args=dict(classes=len(task.classes))),
+  )
   multi = task.labels.ndim == 2
-  depth = loaded.model.depth  # type: ignore[attr-defined]
   return dict(
     seed=settings.seed,
     total_steps=settings.steps,
@@ -84,20 +81,34 @@ def config_for(
       batch_size=settings.batch_size,
       seed=settings.seed,
     ),
-    model=dict(name=name, args={**sizes, **extra, 'classes': len(task.classes)}),
-    init=None if path is None else dict(path=str(path), include='^(params/)?encoder/'),
+    model=dict(name='finetuned', args=parts),
+    # A head of pre-training may have the name of ours.
+    init=None
+    if path is None
+    else dict(path=str(path), exclude='^params/(head|fc_norm)/', statistics='same'),
     objective=dict(name='binary_cross_entropy' if multi else 'cross_entropy'),
     optim=dict(
       name='adamw',
       lr=settings.lr,
       weight_decay=settings.weight_decay,
       no_decay=r'(^|/)(bias|scale|cls_token|pos_embed)$',
-      layer_decay=dict(rate=settings.layer_decay, depth=depth),
+      layer_decay=dict(rate=settings.layer_decay),
       schedule=dict(name='cosine', warmup_fraction=0.1, final_lr=1e-6),
     ),
     log_every=50,
     checkpoint=dict(every=max(settings.steps // 2, 1), keep=1),
   )
+
+
+def clip_seconds(loaded: weights.Pretrained, task: Prepared) -> float:
+  """Length that clips are cut to: the task's, what the model takes at once, or the longest clip."""
+  if task.task.seconds:
+    return float(task.task.seconds)
+  frames = flat_arguments(loaded.model).get('frames')
+  if frames is not None:
+    return float(loaded.frontend.samples(frames) / loaded.frontend.sample_rate)
+  longest = float(np.nanmax(task.source.durations()))
+  return min(longest, loaded.model.EMBEDDING.max_seconds or longest)  # type: ignore[attr-defined]
 
 
 def predict(
@@ -140,11 +151,8 @@ def make_protocol(
     if path is None and (system.embedder.kind != 'random' or not paths):
       raise InputError(f'{system.embedder.name} has no weights to fine-tune.')
     loaded = weights.load(path or next(iter(paths.values())))
-    seconds = (
-      task.task.seconds
-      or loaded.frontend.samples(loaded.model.frames) / loaded.frontend.sample_rate
-    )  # type: ignore[attr-defined]
-    config = config_for(loaded, path, task, settings, float(seconds))
+    seconds = clip_seconds(loaded, task)
+    config = config_for(loaded, path, task, settings, seconds)
     if path is None:
       # Several random systems are several draws.
       config['seed'] = settings.seed + zlib.crc32(str(system.embedder.weights).encode()) % 2**20

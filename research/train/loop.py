@@ -123,7 +123,7 @@ class _Run:
 
     self.total, epoch = build.length(config, len(rows), dataset.mean_rows)
     schedule = optim.make_schedule(config['optim'], self.total, epoch)
-    optimizer = optim.make_optimizer(config['optim'], schedule)
+    optimizer = build.optimizer(config, self.model, schedule)
     teacher = config['teacher']
     if teacher and teacher['decay_end'] is not None and not teacher['decay_steps']:
       teacher = {**teacher, 'decay_steps': self.total}
@@ -164,8 +164,7 @@ class _Run:
       return restored
     state = self.fresh()
     if self.config['init']:
-      known = (getattr(self.model, name, None) for name in ('frontend', 'borrowed'))
-      state = warm_start(state, self.config['init'], *known)
+      state = warm_start(state, self.config['init'], self.model)
     return state, self.start_position
 
   def run(self) -> Result:

@@ -153,12 +153,26 @@ def decay_mask(params: Any, no_decay: str) -> Any:
   )
 
 
-def layer_scales(params: Any, rate: float, depth: int) -> Any:
+def block_count(params: Any) -> int:
+  """Blocks in the longest row of them."""
+  count = 0
+  for path, x in jax.tree_util.tree_flatten_with_path(params)[0]:
+    name = path_name(path)
+    if block := re.search(BLOCK, name):
+      count = max(count, int(block.group(2)) + 1)
+    elif re.search(STACKED, name):
+      count = max(count, x.shape[0])
+  return count
+
+
+def layer_scales(params: Any, rate: float, depth: int | None = None) -> Any:
   """Layer-wise learning-rate factors: `rate ** (depth + 1 - layer)` (AudioMAE's util/lr_decay.py).
 
   The stem is layer 0, block i is layer i + 1, everything else is layer depth + 1 (factor 1).
-  Scanned blocks get one factor per entry of their leading axis.
+  Scanned blocks get one factor per entry of their leading axis. Without a depth it is the number of
+  blocks in `params`.
   """
+  depth = block_count(params) if depth is None else depth
 
   def scale(path, x):
     name = path_name(path)
@@ -243,7 +257,7 @@ def make_optimizer(optim: Mapping[str, Any], schedule: Schedule) -> optax.Gradie
   if optim['clip_norm']:
     parts.insert(0, optax.clip_by_global_norm(optim['clip_norm']))
   if optim['layer_decay']:
-    rate, depth = optim['layer_decay']['rate'], optim['layer_decay']['depth']
+    rate, depth = optim['layer_decay']['rate'], optim['layer_decay'].get('depth')
     parts.append(_scale_by_tree(lambda params: layer_scales(params, rate, depth)))
   chain = optax.chain(*parts)
   frozen = tuple(optim['frozen'])

@@ -11,20 +11,24 @@ import numpy as np
 from absl import logging
 
 from research import weights
+from research.capabilities import Borrows, Hears
 from research.errors import InputError
+from research.models.finetuned import encoder_place, flat_arguments
 from research.nn.layers import stack_blocks, unstack_blocks
 from research.train.state import State, path_name, teacher_collections
 
 
 def _check_frontend(theirs: Any, ours: Any, spec: Mapping[str, Any]) -> None:
-  """Refuses weights that were trained on other features, naming both values."""
-  if theirs is None or ours is None:
+  """Refuses weights that were trained on other features than our model's, naming both values."""
+  if not isinstance(theirs, Hears) or not isinstance(ours, Hears):
     return
   free = {'mean', 'std'} if spec['statistics'] == 'any' else set()
-  different = {k: v for k, v in theirs.differences(ours).items() if k not in free}
+  found = theirs.frontend.differences(ours.frontend)
+  different = {k: v for k, v in found.items() if k not in free}
   if different:
     named = '; '.join(f'{k} is {a!r} there and {b!r} here' for k, (a, b) in different.items())
-    mend = ' '.join(f'--config.model.args.frontend.{k}={a}' for k, (a, _) in different.items())
+    place = f'--config.{encoder_place(ours)}.frontend'
+    mend = ' '.join(f'{place}.{k}={a}' for k, (a, _) in different.items())
     other = '; or, where the new data has its own, --config.init.statistics=any'
     raise InputError(
       f'{spec["path"]} was trained with another front-end ({named}): give {mend}'
@@ -33,24 +37,22 @@ def _check_frontend(theirs: Any, ours: Any, spec: Mapping[str, Any]) -> None:
 
 
 def _check_settings(
-  loaded: weights.Pretrained,
-  borrowed: Mapping[str, Mapping[str, Any]],
-  spec: Mapping[str, Any],
-  taken: Sequence[str],
+  loaded: weights.Pretrained, model: Any, spec: Mapping[str, Any], taken: Sequence[str]
 ) -> None:
   """Refuses weights for a part that compute something else with the settings here."""
-  under = spec.get('under')
-  known = {} if under else getattr(loaded.model, 'borrowed', {})
-  for part, settings in borrowed.items():
+  theirs: Any = loaded.model
+  known = {} if spec.get('under') or not isinstance(theirs, Borrows) else theirs.borrowed
+  for part, settings in model.borrowed.items() if isinstance(model, Borrows) else ():
     if not any(name.startswith(f'{part}/') for name in taken):
       continue
     for name, value in settings.items():
-      own = known[part].get(name, value) if part in known else getattr(loaded.model, name, None)
+      own = known[part].get(name, value) if part in known else flat_arguments(theirs).get(name)
       if own != value:
         raise InputError(
           f'{spec["path"]} has {name}={own!r}, but {part} of this model has {name}={value!r}, '
-          f'where the same arrays compute something else: give --config.model.args.{name}={own} in '
-          'a new --workdir, or leave the part out with config.init.exclude.'
+          'where the same arrays compute something else: give '
+          f'--config.{encoder_place(model)}.{name}={own} in a new --workdir, or leave the part out '
+          'with config.init.exclude.'
         )
 
 
@@ -97,12 +99,7 @@ def _by_name(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
   return {path_name(path): np.asarray(x) for path, x in leaves}
 
 
-def warm_start(
-  state: State,
-  spec: Mapping[str, Any],
-  frontend: Any = None,
-  borrowed: Mapping[str, Mapping[str, Any]] | None = None,
-) -> State:
+def warm_start(state: State, spec: Mapping[str, Any], model: Any) -> State:
   """The state with every parameter and table that `spec['path']` has under the same name and shape.
 
   Weights of scanned layers fit a model of unrolled ones, and the other way round. Counters of
@@ -114,9 +111,8 @@ def warm_start(
       statistics='same' or 'any': whether the front-end's mean and std may differ, as when
       fine-tuning with the statistics of the new data; under=None, or the path of the part of this
       model that the weights are for, as 'frozen/vq_wav2vec', which they must fill).
-    frontend: the model's front-end, which the weights must have been trained with.
-    borrowed: {path of a part: {argument: value}} that weights for that part must have been trained
-      with, checked where arrays of the part are taken.
+    model: whose state it is. The weights must have been trained with its front-end, where both have
+      one, and where arrays are taken for a part that it borrows, with the part's settings.
 
   Raises:
     InputError: when nothing fits, when a shape differs that `exclude` does not name, when the
@@ -130,7 +126,7 @@ def warm_start(
   if spec['statistics'] not in ('same', 'any'):
     raise InputError(f"config.init.statistics is {spec['statistics']!r}; it is 'same' or 'any'.")
   loaded = weights.load(spec['path'])
-  _check_frontend(loaded.frontend, frontend, spec)
+  _check_frontend(loaded.model, model, spec)
   under = spec.get('under')
   have = _by_name(dict(loaded.variables))
   if under:
@@ -144,7 +140,7 @@ def warm_start(
       return x
     if have[name].shape != x.shape:
       # A setting says more than a shape.
-      _check_settings(loaded, borrowed or {}, spec, [name])
+      _check_settings(loaded, model, spec, [name])
       raise InputError(
         f'{spec["path"]} has {name} of shape {have[name].shape}, this model {x.shape}: give the '
         f'model the same sizes, or leave it out with config.init.exclude.'
@@ -156,7 +152,7 @@ def warm_start(
   merged = jax.tree_util.tree_map_with_path(take, own)
   if not taken:
     raise InputError(f'Nothing in {spec["path"]} has the name of a parameter of this model.')
-  _check_settings(loaded, borrowed or {}, spec, taken)
+  _check_settings(loaded, model, spec, taken)
   if under and any(name.startswith(f'{under}/') for name in fresh):
     lacking = [name for name in fresh if name.startswith(f'{under}/')]
     raise InputError(f'{spec["path"]} lacks {", ".join(lacking)}: it does not fill {under}.')

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from research.capabilities import EncodesToCodes
 from research.errors import InputError
 from research.inference.clip_jobs import ClipJob
 from research.inference.embedder import from_model
@@ -97,7 +98,7 @@ def write_codes(
 
 def check_codes(model: Any) -> None:
   """Raises InputError where a model has no codes to write."""
-  if not hasattr(model, 'encode') or getattr(model, 'vq_type', '') == 'none':
+  if not isinstance(model, EncodesToCodes) or not model.code_sizes:
     raise InputError(
       f'{type(model).__name__} has no codebook of its own whose codes could be written: give a '
       'vq-wav2vec, or the units of a codebook (--units, see launch.label_kmeans).'

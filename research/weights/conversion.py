@@ -1,10 +1,9 @@
-"""Releases by name: whose key table turns whose arrays into which of our models."""
+"""Releases by name (`weights/releases/<name>.py`): their arrays as models of ours, and back."""
 
-import dataclasses
 import importlib
+import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
@@ -12,34 +11,18 @@ import numpy as np
 
 from research import models
 from research.errors import unknown
-from research.weights import read, tables
+from research.models import finetuned, settings
+from research.weights import read, releases, tables
+from research.weights.release import Release
 
-# name -> module with IGNORED (patterns), infer(arrays, args) -> (model name, args), rules(model).
-# A module may have renew(arrays) -> arrays under the names of its table; and describe(files) ->
-# Stated, infer's third argument, for what lies beside the arrays: a checkpoint's 'cfg' and the
-# .json files that it names in FILES. compose(model) -> {name: content} of both for the way back,
-# encoder_alone(model, variables) where it has no model with heads of pre-training, and
-# lacks(model), what the way back does not say of a model.
-RELEASES = {
-  'audio_mae': 'research.weights.releases.audio_mae',
-  'byol_a': 'research.weights.releases.byol_a',
-  'hubert': 'research.weights.releases.hubert',
-  'hubert_hf': 'research.weights.releases.hubert_hf',
-  'timm_vit': 'research.weights.releases.timm_vit',
-  'wav2vec': 'research.weights.releases.wav2vec',
-  'vq_wav2vec': 'research.weights.releases.wav2vec',
-  'wav2vec2': 'research.weights.releases.wav2vec2',
-  'wav2vec2_hf': 'research.weights.releases.wav2vec2_hf',
-  'wavlm': 'research.weights.releases.wavlm',
-  'wavlm_hf': 'research.weights.releases.wavlm_hf',
-}
+RELEASES = tuple(sorted(m.name for m in pkgutil.iter_modules(releases.__path__)))
 
 
-def get(name: str) -> ModuleType:
-  """The module of a release; raises InputError with the nearest names for an unknown one."""
+def get(name: str) -> Release:
+  """What a release declares; raises InputError with the nearest names for an unknown one."""
   if name not in RELEASES:
     raise unknown('release', name, RELEASES)
-  return importlib.import_module(RELEASES[name])
+  return importlib.import_module(f'{releases.__name__}.{name}').RELEASE
 
 
 def convert(
@@ -48,7 +31,7 @@ def convert(
   """A release's weights as one of our models.
 
   Args:
-    release: a key of RELEASES.
+    release: one of RELEASES.
     arrays: {original key: array}, in the original layout.
     **args: model arguments that do not show in the arrays (heads of an unpublished size, frontend,
       decoder_shift, padding, dtype, …). What does show is inferred, and must not be contradicted.
@@ -74,13 +57,11 @@ def convert_files(
   What the files say of the model must not be contradicted by the arrays or by `args`; their rates
   of training are only where `args` has none.
   """
-  module = get(release)
-  if hasattr(module, 'renew'):
-    arrays = module.renew(arrays)
-  beside = (module.describe(files),) if hasattr(module, 'describe') else ()
-  name, found = module.infer(arrays, args, *beside)
+  made = get(release)
+  arrays = made.renew(arrays)
+  name, found = made.infer(arrays, args, made.describe(files))
   model = build(name, found)
-  return model, tables.to_ours(module.rules(model), model, arrays, module.IGNORED)
+  return model, tables.to_ours(made.rules(model), model, arrays, made.ignored)
 
 
 def revert(release: str, model: nn.Module, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -100,28 +81,34 @@ def revert_files(
   Heads of pre-training for which a release, or its loader of files with this suffix, has no model
   are left out; '' where nothing was.
   """
-  module, left = get(release), ''
-  alone = getattr(module, 'encoder_alone', getattr(module, 'ALONE', {}).get(suffix))
+  made, left = get(release), ''
+  alone = made.encoder_alone.get('', made.encoder_alone.get(suffix))
   if alone is not None:
     whole = model
     model, variables = alone(model, variables)
     left = '' if model is whole else 'the heads of pre-training'
-  if hasattr(module, 'lacks'):
-    left = '; '.join(filter(None, (left, module.lacks(model))))
-  files = module.compose(model) if hasattr(module, 'compose') else {}
+  left = '; '.join(filter(None, (left, made.lacks(model))))
+  files = {} if made.compose is None else made.compose(model)
   return revert(release, model, variables), files, left
 
 
 def read_files(release: str, path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   """(arrays, what lies beside them) of a file or folder of a release, see `read.read_release`."""
-  return read.read_release(path, getattr(get(release), 'FILES', ()))
+  return read.read_release(path, get(release).files)
 
 
 def build(name: str, args: Mapping[str, Any]) -> nn.Module:
   """The model of that name; raises InputError for an argument that it does not have."""
   cls = models.get(name)
-  known = [f.name for f in dataclasses.fields(cls) if f.name not in ('parent', 'name')]
+  known = settings.argument_names(cls)
   for key in args:
     if key not in known:
       raise unknown(f'argument of model {name}', key, known)
   return cls(**args)
+
+
+def changed(name: str, args: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+  """Arguments of the model of that name with changes, which may be those of its parts."""
+  if models.get(name) is finetuned.Finetuned:
+    return finetuned.route(args, changes)
+  return {**args, **changes}

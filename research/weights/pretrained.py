@@ -13,11 +13,14 @@ import flax.linen as nn
 import numpy as np
 from safetensors.numpy import save_file
 
-from research.errors import InputError, unknown
+from research import models
+from research.capabilities import Composed, HasTraining, Hears
+from research.errors import InputError
 from research.features.frontend import Frontend
 from research.features.waveform import Waveform
 from research.inference.embedder import Embedder, from_model
 from research.inference.inputs import Audio
+from research.models import finetuned, settings
 from research.nn.layers import unstack_blocks
 from research.weights import conversion, read, tables
 
@@ -31,7 +34,7 @@ class Pretrained:
   """A model and its weights, ready to use.
 
   Attributes:
-    name: of the model, a key of `research.models.MODELS`.
+    name: of the model, as `research.models.get` takes it.
     model: the Flax module.
     variables: its weights: 'params' and other collections.
     origin: where they came from: a sentence.
@@ -44,7 +47,13 @@ class Pretrained:
 
   @property
   def frontend(self) -> AnyFrontend:
-    """From audio to what the model takes, with the settings that the weights were trained with."""
+    """From audio to what the model takes, with the settings that the weights were trained with.
+
+    Raises:
+      InputError: the model takes no audio.
+    """
+    if not isinstance(self.model, Hears):
+      raise InputError(f'{self.name} takes no audio: it has no front-end.')
     return self.model.frontend
 
   @functools.cached_property
@@ -74,14 +83,22 @@ class Pretrained:
     """Hash of weights, sizes and front-end: equal for equal embeddings, whatever file they came
     from. Of models that name their settings of training (TRAINING) those are not in it."""
     digest = hashlib.sha256()
-    left_out = (*HOW, *getattr(self.model, 'TRAINING', ()))
-    about = {k: v for k, v in model_args(self.model, defaults=True).items() if k not in left_out}
-    version = getattr(self.model, 'embeds', None)
-    named = [self.name, about] if version is None else [self.name, about, version]
-    digest.update(json.dumps(named, sort_keys=True).encode())
+    digest.update(json.dumps([self.name, _lasting(self.model)], sort_keys=True).encode())
     for key, value in sorted(tables.flatten(unstack_blocks(self.variables)).items()):
       digest.update(key.encode() + np.ascontiguousarray(value).tobytes())
     return digest.hexdigest()
+
+
+def _lasting(model: Any) -> dict[str, Any]:
+  """Arguments on which outputs depend, those of parts by themselves."""
+  left_out = (*HOW, *(model.TRAINING if isinstance(model, HasTraining) else ()))
+  about = {k: v for k, v in model_args(model, defaults=True).items() if k not in left_out}
+  if isinstance(model, Composed):
+    for part, get in model.PARTS.items():
+      if about[part]:
+        module = get(about[part]['name'])(**about[part]['args'], parent=None)
+        about[part] = [about[part]['name'], _lasting(module)]
+  return about
 
 
 # Arguments that say how to compute, not what.
@@ -93,12 +110,7 @@ RETIRED = ('mask_rows',)
 def model_args(model: nn.Module, defaults: bool = False) -> dict[str, Any]:
   """A model's arguments, JSON-able: those that differ from its defaults, or all; always the
   front-end."""
-  args = {}
-  for field in dataclasses.fields(model):
-    value = getattr(model, field.name)
-    if field.name not in ('parent', 'name', 'frontend') and (defaults or value != field.default):
-      args[field.name] = value
-  return args | {'frontend': model.frontend.to_dict()}
+  return settings.arguments(model, defaults)
 
 
 # -- Saving ------------------------------------------------------------------------------------
@@ -182,7 +194,8 @@ def load(
 def _load_release(path: Path, release: str, args: dict[str, Any]) -> Pretrained:
   arrays, files = conversion.read_files(release, path)
   model, variables = conversion.convert_files(release, arrays, files, args)
-  return Pretrained(_name(model), model, variables, f'{release} weights from {path.name}')
+  name = models.name_of(type(model))
+  return Pretrained(name, model, variables, f'{release} weights from {path.name}')
 
 
 def _load_run(
@@ -213,10 +226,12 @@ def _assemble(
 ) -> Pretrained:
   """Model and checked variables from saved arguments and the caller's changes."""
   known = {k: v for k, v in spec['args'].items() if k not in RETIRED}
-  saved = conversion.build(spec['name'], known)
+  saved: Any = conversion.build(spec['name'], known)
   changes = dict(args)
   given = changes.pop('frontend', None)
   if given is not None:
+    if not isinstance(saved, Hears):
+      raise InputError(f'frontend={given!r} was given, but {spec["name"]} takes no audio.')
     own = saved.frontend
     if not isinstance(given, (Frontend, Waveform)):
       waveform = isinstance(own, Waveform)
@@ -224,15 +239,15 @@ def _assemble(
         Waveform.from_dict({**own.to_dict(), **given}) if waveform else Frontend.from_dict(given)
       )
     demand_frontend(own, given)
-  model = conversion.build(spec['name'], {**known, **changes})
+  model = conversion.build(spec['name'], conversion.changed(spec['name'], known, changes))
   try:
     variables = tables.nest(flat, model)
   except InputError as error:
+    own_args = finetuned.flat_arguments(saved)
     for name, value in changes.items():
-      if getattr(saved, name) != value:
+      if own_args[name] != value:
         raise InputError(
-          f'{name}={value!r} was given, but the weights were made with '
-          f'{name}={getattr(saved, name)!r}.'
+          f'{name}={value!r} was given, but the weights were made with {name}={own_args[name]!r}.'
         ) from error
     raise
   return Pretrained(spec['name'], model, variables, origin)
@@ -246,12 +261,3 @@ def demand_frontend(own: AnyFrontend, given: AnyFrontend) -> None:
       f'{k} is {a!r} in the weights, {b!r} was asked for' for k, (a, b) in different.items()
     )
     raise InputError(f'These weights belong to another front-end: {named}.')
-
-
-def _name(model: nn.Module) -> str:
-  from research import models
-
-  for name in models.MODELS:
-    if models.get(name) is type(model):
-      return name
-  raise unknown('model', type(model).__name__, models.MODELS)

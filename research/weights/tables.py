@@ -7,16 +7,17 @@ identical tensors.
 """
 
 import fnmatch
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import flax.traverse_util
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from research.errors import InputError
+from research.models.finetuned import encoder_of
 from research.nn.layers import stack_blocks, unstack_blocks
 
 Arrays = dict[str, np.ndarray]
@@ -139,10 +140,10 @@ def blocks(theirs: str, ours: str, layers: str, heads: str) -> list[Rule]:
 
 def expand(rules: Iterable[Rule], model: nn.Module) -> list[tuple[str, str, Layout, int]]:
   """(their key, our path, layout, heads) of every tensor of a model."""
-  rows = []
+  rows, encoder = [], encoder_of(model)
   for rule in rules:
-    heads = getattr(model, rule.heads) if rule.heads else 0
-    for i in range(getattr(model, rule.layers)) if rule.layers else (0,):
+    heads = getattr(encoder, rule.heads) if rule.heads else 0
+    for i in range(getattr(encoder, rule.layers)) if rule.layers else (0,):
       theirs, ours = rule.theirs.replace('{i}', str(i)), rule.ours.replace('{i}', str(i))
       rows.append((theirs, ours, LAYOUTS[rule.layout], heads))
   return rows
@@ -224,15 +225,17 @@ def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
   return flax.traverse_util.flatten_dict(dict(variables), sep='/')
 
 
+@functools.lru_cache(maxsize=64)
+def _variables(model: Any) -> Any:
+  """Shapes and types of the variables of a model, without computing anything."""
+  return jax.eval_shape(
+    lambda batch: nn.meta.unbox(model.init(jax.random.key(0), batch)), model.example()
+  )
+
+
 def expected(model: nn.Module) -> dict[str, jax.ShapeDtypeStruct]:
   """Every variable of a model, layers unrolled, without computing anything."""
-  plain = model.clone(scan_layers=False) if getattr(model, 'scan_layers', False) else model
-  samples = model.frontend.min_samples
-  audio = jax.ShapeDtypeStruct((1, samples), jnp.float32)
-  mask = jax.ShapeDtypeStruct((1, samples), jnp.bool_)
-  batch = {'audio': audio, 'audio_mask': mask}
-  tree = jax.eval_shape(plain.init, jax.random.key(0), batch)
-  return flatten(nn.meta.unbox(tree))
+  return flatten(jax.eval_shape(unstack_blocks, _variables(model)))
 
 
 def expected_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -260,7 +263,8 @@ def check_shapes(flat: Mapping[str, Any], model: nn.Module) -> dict[str, np.ndar
 
 def _as_layout(flat: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
   tree = flax.traverse_util.unflatten_dict(dict(flat), sep='/')
-  return stack_blocks(tree) if getattr(model, 'scan_layers', False) else tree
+  scanned = any('/blocks/' in name for name in flatten(_variables(model)))
+  return stack_blocks(tree) if scanned else tree
 
 
 def nest(flat: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:

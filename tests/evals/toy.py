@@ -1,6 +1,6 @@
 """A small model with everything evaluation needs, and folders of tones to embed."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import soundfile
 
+from research.capabilities import Embedding
 from research.features.frontend import Frontend
 from research.inference.embedder import from_model
 
@@ -22,6 +23,7 @@ class Toy(nn.Module):
   width: int = 12
   group: int = 4
   frontend: Any = FRONTEND
+  EMBEDDING: ClassVar[Embedding] = Embedding()
 
   @nn.compact
   def embed(self, audio, audio_mask):

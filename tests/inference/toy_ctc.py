@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from research.capabilities import audio_example
 from research.features.waveform import Waveform
 from research.text.characters import BOUNDARY, CHARACTERS, is_special
 
@@ -32,6 +33,9 @@ class ToyCTC(nn.Module):
     if isinstance(self.frontend, dict):
       object.__setattr__(self, 'frontend', Waveform.from_dict(self.frontend))
     super().__post_init__()
+
+  def example(self):
+    return audio_example(self.frontend)
 
   @nn.compact
   def __call__(self, batch, train=False):

@@ -12,6 +12,7 @@ import pytest
 from research.errors import InputError
 from tests.evals import toy
 from tests.launch import runner
+from tests.models.toy import make
 
 
 @pytest.fixture(scope='module')
@@ -189,14 +190,13 @@ def test_inputs_of_every_kind(folder, tmp_path):
 def test_units_are_the_nearest_centroids_of_a_layer(tmp_path, folder):
   import jax
 
-  from research import models
   from research.weights import Pretrained, load, save
 
   sizes = dict(size='tiny', channels=8, width=16, depth=2, heads=2, hidden=24, tap_groups=4)
-  model = models.get('hubert_ctc')(**sizes, vocabulary=())
+  model = make('hubert+', **sizes)
   batch = {'audio': np.zeros((1, 1000), np.float32), 'audio_mask': np.ones((1, 1000), bool)}
   variables = jax.jit(model.init)(jax.random.key(0), batch)
-  path = save(Pretrained('hubert_ctc', model, variables, 'random'), tmp_path / 'model')
+  path = save(Pretrained('finetuned', model, variables, 'random'), tmp_path / 'model')
   centroids = np.random.default_rng(0).normal(size=(7, 16)).astype(np.float32)
   np.save(tmp_path / 'codebook.npy', centroids)
   wanted = f'--units={tmp_path / "codebook.npy"}', '--layers=1'

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from launch.frame_inputs import open_frames
-from research import models
 from research.errors import InputError
 from research.units.codebook import Codebook
 from research.weights import Pretrained, save
 from tests.evals import toy
+from tests.models.toy import make
 
 FLAGS = dict(release=None, layer=None, dtype=None, layer_flag='layer')
 
@@ -20,11 +20,11 @@ def paths(tmp_path_factory):
   sizes = dict(size='tiny', channels=8, width=16, depth=2, heads=2, hidden=24, tap_groups=4)
   folder, variables, found = tmp_path_factory.mktemp('models'), None, {}
   for dtype in ('float32', 'bfloat16'):
-    model = models.get('hubert_ctc')(**sizes, vocabulary=(), dtype=dtype)
+    model = make('hubert+', **sizes, dtype=dtype)
     if variables is None:
       batch = {'audio': np.zeros((1, 1000), np.float32), 'audio_mask': np.ones((1, 1000), bool)}
       variables = jax.jit(model.init)(jax.random.key(0), batch)
-    found[dtype] = str(save(Pretrained('hubert_ctc', model, variables, 'random'), folder / dtype))
+    found[dtype] = str(save(Pretrained('finetuned', model, variables, 'random'), folder / dtype))
   return found
 
 

@@ -3,7 +3,7 @@
 from launch import command, transcribe
 from research import models
 
-models.MODELS['toy_ctc'] = 'tests.inference.toy_ctc:ToyCTC'
+models.ELSEWHERE['toy_ctc'] = 'tests.inference.toy_ctc:ToyCTC'
 
 if __name__ == '__main__':
   command.run(transcribe.main)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from research import models, weights
+from research import weights
 from research.inference import ctc, transcript_files
 from research.jobs import parts
 from research.text import characters
@@ -19,6 +19,7 @@ from tests.evals import toy
 from tests.inference import beam_test
 from tests.inference.toy_ctc import RATE, ToyCTC, speak, variables
 from tests.launch import runner
+from tests.models.toy import make
 
 SAID = {
   'one.wav': 'NO TEA',
@@ -147,12 +148,12 @@ def test_two_processes_write_one_file(model, folder, tmp_path):
 def test_the_real_model(tmp_path):
   """Random weights spell nonsense: the same that the model's logits say."""
   small = dict(size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, tap_groups=4)
-  module = models.get('wav2vec2_ctc')(**small)
+  module = make('wav2vec2+ctc', **small)
   batch = {'audio': jnp.zeros((1, 4000)), 'audio_mask': jnp.ones((1, 4000), bool)}
   fresh = jax.device_get(jax.jit(module.init)(jax.random.key(0), batch))
   # A blank that wins often, as it does in real models.
   fresh['params']['head']['bias'] = 0.5 * (np.arange(32) == 0).astype(np.float32)
-  loaded = weights.Pretrained('wav2vec2_ctc', module, fresh, 'random')
+  loaded = weights.Pretrained('finetuned', module, fresh, 'random')
   path = weights.save(loaded, tmp_path)
   rng = np.random.default_rng(0)
   clip = (0.1 * rng.standard_normal(3 * RATE)).astype(np.float32)

@@ -7,12 +7,13 @@ import pytest
 
 from research import models
 from research.errors import InputError
-from research.models import audio_mae, token_masks
+from research.models import token_masks
 from research.models.audio_mae import SIZES, AudioMAE
-from research.models.heads.classify import AudioMAEClassifier
+from research.models.finetuned import Finetuned, route
 from tests.contract import wave
 
 SMALL = dict(size='tiny', width=32, depth=2, heads=2, frames=64)
+PARTS = {'encoder': {'name': 'audio_mae'}, 'head': {'name': 'classifier'}}
 DECODER = dict(decoder_width=16, decoder_depth=2, decoder_heads=2)
 
 
@@ -43,7 +44,7 @@ def test_published_sizes():
   assert count(shapes['params']) == 136_336_128
   assert count([shapes['params']['encoder'], shapes['buffers']['encoder']]) == 85_648_128
   assert shapes['buffers']['encoder']['pos_embed'].shape == (513, 768)
-  assert parameters(AudioMAEClassifier(527)) == 85_659_407
+  assert parameters(Finetuned(**route(PARTS, dict(classes=527)))) == 85_659_407
   assert (AudioMAE().decoder_depth, AudioMAE(decoder='global').decoder_depth) == (16, 8)
   assert AudioMAE().counts.patches == 102
   assert SIZES['huge'].patch == 14
@@ -177,7 +178,8 @@ def test_wrong_batches():
 
 
 def classifier(**args):
-  return AudioMAEClassifier(5, **SMALL, **args)
+  unmasked = dict(mask_t_prob=0.0, mask_f_prob=0.0)
+  return Finetuned(**route(PARTS, {**SMALL, **unmasked, 'classes': 5, **args}))
 
 
 def test_classifier_trains_with_masks_and_evaluates_without():
@@ -185,8 +187,8 @@ def test_classifier_trains_with_masks_and_evaluates_without():
   variables = jax.jit(model.init)(jax.random.key(0), batch())
   rngs = {k: jax.random.key(i) for i, k in enumerate(('mask', 'dropout', 'augment'))}
   out = model.apply(variables, batch(), train=True, rngs=rngs)
-  assert out['tokens'].shape == (2, 1 + 3 * 6, 32)
-  assert model.apply(variables, batch())['tokens'].shape == (2, 33, 32)
+  assert out['latent'].shape == (2, 1 + 3 * 6, 32)
+  assert model.apply(variables, batch())['latent'].shape == (2, 33, 32)
   head = variables['params']['head']
   assert 0 < np.abs(head['kernel']).max() < 1e-4 and not np.any(head['bias'])
   assert 'norm' not in variables['params']['encoder']
@@ -208,12 +210,12 @@ def test_masked_padding_pools_real_patches():
   variables = jax.jit(model.init)(jax.random.key(0), batch())
   out = model.apply(variables, batch())
   scale = variables['params']['fc_norm']['scale']
-  mean = np.asarray(out['tokens'])[1, 1:17].mean(0)
+  mean = np.asarray(out['latent'])[1, 1:17].mean(0)
   want = (mean - mean.mean()) / np.sqrt(mean.var() + 1e-6) * scale
   np.testing.assert_allclose(out['pooled'][1], want, atol=1e-5)
 
 
 def test_grids_of_overlapping_patches():
   model = AudioMAE(stride=10)
-  assert audio_mae.grid(model) == (101, 12) and audio_mae.window(model) == (6, 6)
+  assert model.grid == (101, 12) and model.window == (6, 6)
   assert model.counts == token_masks.Counts(242, 0, 0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from research.errors import InputError
-from research.models.wav2vec2 import Wav2Vec2CTC
+from research.models.finetuned import Finetuned, route
 from research.objectives.supervised import ctc
 from tests.contract import wave
 
@@ -14,7 +14,12 @@ TINY = dict(
   size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, tap_groups=4,
   vocabulary=('_', *'abcd'), activation_dropout=0.0, layer_drop=0.0, channel_length=8,
 )  # fmt: skip
+PARTS = {'encoder': {'name': 'wav2vec2'}, 'head': {'name': 'ctc'}}
 RNGS = {name: jax.random.key(i) for i, name in enumerate(('mask', 'dropout'))}
+
+
+def make(**changes):
+  return Finetuned(**route(PARTS, {**TINY, **changes}))
 
 
 def clips(lengths=(9000, 6000)):
@@ -33,7 +38,7 @@ def start(model):
 
 
 def test_padded_frames_are_certainly_blank():
-  model = Wav2Vec2CTC(**TINY)
+  model = make()
   out = jax.jit(model.apply)(start(model), clips())
   padded = np.asarray(out['logits'])[~np.asarray(out['frame_mask'])]
   assert len(padded)
@@ -43,7 +48,7 @@ def test_padded_frames_are_certainly_blank():
 
 def test_logits_of_a_clip_are_the_same_alone_padded_and_in_a_batch():
   """Padded by one second, by ten, and as one of eight: at most 1e-5 apart."""
-  model = Wav2Vec2CTC(**TINY)
+  model = make()
   variables = start(model)
   call = jax.jit(model.apply)
   batch = clips((9000, 400, 720, 16_000, 12_345, 5000, 3000, 7777))
@@ -63,7 +68,7 @@ def test_logits_of_a_clip_are_the_same_alone_padded_and_in_a_batch():
 
 
 def test_masked_frames_are_the_token_and_masked_channels_are_zero():
-  model = Wav2Vec2CTC(**TINY, channel_prob=0.5, mask_length=3, mask_seconds=2 * 9000 / 16_000)
+  model = make(channel_prob=0.5, mask_length=3, mask_seconds=2 * 9000 / 16_000)
   variables = start(model)
   out = jax.jit(lambda v, b: model.apply(v, b, train=True, rngs=RNGS))(variables, clips())
   plain = jax.jit(model.apply)(variables, clips())
@@ -85,7 +90,7 @@ def test_clips_of_so_many_seconds_share_the_count_of_masked_frames():
   batch = clips((9000, 8000, 9000, 7000))
 
   def masked(**settings):
-    model = Wav2Vec2CTC(**TINY, mask_prob=0.5, mask_length=3, **settings)
+    model = make(mask_prob=0.5, mask_length=3, **settings)
     token = np.asarray(start(model)['params']['mask_token'])
     x = jax.jit(lambda v, b: model.apply(v, b, train=True, rngs=RNGS))(start(model), batch)
     return (np.asarray(x['projected']) == token).all(axis=-1).sum(axis=1)
@@ -95,7 +100,7 @@ def test_clips_of_so_many_seconds_share_the_count_of_masked_frames():
   assert pairs.tolist() == np.repeat([alone[:2].min(), alone[2:].min()], 2).tolist()
   assert every.tolist() == [alone.min()] * 4
   with pytest.raises(InputError, match='mask_seconds=0'):
-    Wav2Vec2CTC(**TINY, mask_seconds=0)
+    make(mask_seconds=0)
 
 
 def gradients(model, variables, updates):
@@ -109,7 +114,7 @@ def gradients(model, variables, updates):
 
 
 def test_only_the_head_learns_until_the_encoder_is_freed():
-  model = Wav2Vec2CTC(**TINY, freeze_updates=3, mask_prob=0.5, mask_length=2)
+  model = make(freeze_updates=3, mask_prob=0.5, mask_length=2)
   variables = start(model)
   early, late = gradients(model, variables, 2), gradients(model, variables, 3)
   assert {k for k, moved in early.items() if moved} == {'head'}
@@ -117,7 +122,7 @@ def test_only_the_head_learns_until_the_encoder_is_freed():
 
 
 def test_frozen_updates_are_counted_and_masks_act_all_the_same():
-  model = Wav2Vec2CTC(**TINY, freeze_updates=3, mask_length=3)
+  model = make(freeze_updates=3, mask_length=3)
   variables = start(model)
   out, counters = model.apply(variables, clips(), train=True, rngs=RNGS, mutable=['counters'])
   assert int(counters['counters']['updates']) == 1
@@ -126,18 +131,16 @@ def test_frozen_updates_are_counted_and_masks_act_all_the_same():
 
 
 def test_the_convolutions_learn_where_they_are_asked_to():
-  model = Wav2Vec2CTC(**TINY, freeze_feature_encoder=False, mask_prob=0.5, mask_length=2)
+  model = make(gradient_scale=1.0, mask_prob=0.5, mask_length=2)
   assert all(gradients(model, start(model), 0).values())
 
 
-def test_frozen_convolutions_have_two_names_that_agree():
-  assert Wav2Vec2CTC(**TINY).gradient_scale == 0.0
-  assert not Wav2Vec2CTC(**TINY, gradient_scale=0.3).freeze_feature_encoder
-  assert Wav2Vec2CTC(**TINY, freeze_feature_encoder=False).gradient_scale == 1.0
-  with pytest.raises(InputError, match='freeze_feature_encoder=True and '):
-    Wav2Vec2CTC(**TINY, gradient_scale=0.3, freeze_feature_encoder=True)
+def test_frozen_convolutions_are_the_usual():
+  assert make().upstream.gradient_scale == 0.0 and make().frozen == ('^extractor/',)
+  assert make(gradient_scale=0.3).upstream.gradient_scale == 0.3
+  assert make(gradient_scale=0.3).frozen == ()
 
 
 def test_impossible_settings_are_refused():
   with pytest.raises(InputError, match='blank=5'):
-    Wav2Vec2CTC(**TINY, blank=5)
+    make(blank=5)

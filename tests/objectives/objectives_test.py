@@ -155,8 +155,6 @@ def test_wrong_ranks_are_refused():
 
 
 def test_names():
-  assert {objectives.get(name).__name__ for name in objectives.OBJECTIVES} == set(
-    objectives.OBJECTIVES
-  )
+  assert {objectives.get(name).__name__ for name in objectives.names()} == set(objectives.names())
   with pytest.raises(InputError, match="Did you mean 'cross_entropy'"):
     objectives.get('crossentropy')

@@ -13,10 +13,10 @@ import pytest
 
 from research.features.frontend import Frontend, fit_frames
 from research.models.audio_mae import AudioMAE
-from research.models.heads.classify import AudioMAEClassifier
 from research.nn.positions import spectrogram_positions
 from research.objectives.reconstruction import masked_patch_mse, normalise_patches
 from research.weights import convert, revert, tables
+from tests.models.toy import make
 
 
 def fill(key: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -67,7 +67,7 @@ def test_the_published_state_dict():
   assert sum(int(np.prod(s)) for s in shapes.values()) == 136_992_768
   assert shapes['patch_embed.proj.weight'] == (768, 1, 16, 16)
   assert shapes['decoder_blocks.15.attn.meta_mlp.fc2.weight'] == (16, 384)
-  shapes = original_shapes(AudioMAEClassifier(527))
+  shapes = original_shapes(make('audio_mae+classifier', classes=527))
   assert sum(int(np.prod(s)) for k, s in shapes.items() if k != 'pos_embed') == 85_659_407
 
 
@@ -91,7 +91,7 @@ def test_pretraining(spectrogram):
 
 
 def test_fine_tuned_logits(spectrogram):
-  model, variables = convert('audio_mae', filled(AudioMAEClassifier(527)))
+  model, variables = convert('audio_mae', filled(make('audio_mae+classifier', classes=527)))
   logits = jax.jit(model.apply)(variables, {'spectrogram': spectrogram})['logits']
   check(logits, -0.0462439, 1.4251155, (1.288339, -2.245433, -1.141951, -0.980174))
   assert int(logits[0].argmax()) == 121

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.models import audio_mae
 from research.models.window_decoder import from_strips, padded_grid, to_strips
 from research.objectives.reconstruction import masked_patch_mse
 from research.objectives.supervised import binary_cross_entropy
@@ -125,7 +124,7 @@ def recorded_tokens(model, name: str, x):
   windows."""
   if model.decoder == 'global':
     return x
-  grid, window = audio_mae.grid(model), audio_mae.window(model)
+  grid, window = model.grid, model.window
   if name == 'decoder_in':
     x = to_strips(x, grid, window, mode='edge')
   return from_strips(x, padded_grid(grid, window), window)

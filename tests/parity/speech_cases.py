@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.weights import conversion
+from tests.models.toy import encoder_of
 from tests.parity.golden import Case, assert_close
 
 SYSTEMS = ('wav2vec2', 'hubert', 'wavlm')
@@ -35,7 +36,8 @@ def build(case: Case, config=None, **args):
   )
   # Heads, the order of norms, positions and the shapes of convolutions come from the configuration.
   model, variables = conversion.convert_files(case.system, case.weights, {'cfg': config}, args)
-  assert (model.heads, model.pre_norm) == (
+  encoder = encoder_of(model)
+  assert (encoder.heads, encoder.pre_norm) == (
     config['encoder_attention_heads'],
     config['layer_norm_first'],
   )

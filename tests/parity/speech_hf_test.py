@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from research import models
 from research.objectives.contrastive import wav2vec2_contrastive
 from research.weights import conversion, convert, load, revert, tables
+from tests.models.toy import encoder_of, kind_of, make
 from tests.parity.golden import Case, assert_close, each_case
 from tests.parity.speech_cases import SYSTEMS, batch_of
 from tests.weights.toy import check_identical
@@ -52,13 +52,14 @@ def test_twins(case: Case):
   padding = 'published' if case.system == 'wav2vec2' else 'transformers'
   args = dict(padding=padding, frontend={'normalise': False})
   model, variables = conversion.convert_files(release, twin.weights, files, args)
-  assert isinstance(model, models.get(f'{case.system}_ctc')) and model.vocabulary == ()
+  assert kind_of(model) == f'{case.system}+'
   check_identical(revert(release, model, variables), twin.weights)
 
   # The same weights as under fairseq's names, without the heads.
-  heads = dict(heads=model.heads, pre_norm=model.pre_norm)
-  if model.buckets:
-    heads['max_distance'] = model.max_distance
+  encoder = encoder_of(model)
+  heads = dict(heads=encoder.heads, pre_norm=encoder.pre_norm)
+  if encoder.buckets:
+    heads['max_distance'] = encoder.max_distance
   _, fairseq = convert(case.system, case.weights, **heads)
   ours = tables.flatten(variables['params'])
   theirs = tables.flatten(fairseq['params'])
@@ -221,11 +222,10 @@ def test_folders(tmp_path, kind, layered):
     **{**SMALL, **ctc, **(LAYERED if layered else {})},
   )
   ours, _ = compare(tmp_path, model)
-  ending = '' if kind.endswith('PreTraining') else '_ctc'
-  assert isinstance(ours.model, models.get(f'{family_of(kind)[1]}{ending}'))
-  assert (ours.model.norm, ours.model.pre_norm) == (
-    ('layer', True) if layered else ('group', False)
-  )
+  ending = '+ctc' if ctc else '' if kind.endswith('PreTraining') else '+'
+  assert kind_of(ours.model) == f'{family_of(kind)[1]}{ending}'
+  encoder = encoder_of(ours.model)
+  assert (encoder.norm, encoder.pre_norm) == (('layer', True) if layered else ('group', False))
   assert ours.frontend.normalise == (not layered)
   if ctc:
     assert (ours.model.vocabulary, ours.model.blank) == (symbols, 3)
@@ -242,15 +242,15 @@ OURS = dict(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize('name', ['wav2vec2', 'wav2vec2_ctc', 'hubert_ctc', 'wavlm_ctc'])
+@pytest.mark.parametrize('name', ['wav2vec2', 'wav2vec2+ctc', 'hubert+ctc', 'wavlm+ctc'])
 def test_training_there_goes_on_as_here(name):
   """No rate, mask or count that a model has is left to the defaults of transformers."""
   transformers = pytest.importorskip('transformers')
   start, family = next(pair for pair in FAMILIES.items() if name.startswith(pair[1]))
   kind = getattr(transformers, f'{start}Config')
-  ctc = name.endswith('_ctc')
+  ctc = name.endswith('+ctc')
   own = dict(head_dropout=0.21) if ctc else dict(negatives=9)
-  model = models.get(name)(size='tiny', **OURS, **own)
+  model = make(name, size='tiny', **OURS, **own)
   want = {**TRAINING, 'ctc_zero_infinity': True}
   want |= dict(final_dropout=0.21) if ctc else dict(num_negatives=9, feat_quantizer_dropout=0.14)
   content = conversion.get(f'{family}_hf').compose(model)['config.json']
@@ -291,7 +291,8 @@ def test_without_masks_there_is_no_mask_token(tmp_path):
   model = peer(tmp_path, 'Wav2Vec2ForCTC', **SMALL, mask_time_prob=0.0)
   assert 'wav2vec2.masked_spec_embed' not in model.state_dict()
   ours, _ = compare(tmp_path, model)
-  assert (ours.model.mask_prob, ours.model.mask_embedding) == (0.0, False)
+  encoder = encoder_of(ours.model)
+  assert (encoder.mask_prob, encoder.mask_embedding) == (0.0, False)
   assert 'mask_token' not in ours.variables['params']
 
 
@@ -318,7 +319,7 @@ def test_published_sizes(tmp_path, large, kind, record_property):
   start = time.perf_counter()
   ours, worst = compare(tmp_path, model, samples=24_000)
   big = 'large_lv60' if kind.startswith('Wav2Vec2') else 'large'
-  assert ours.model.size == (big if large else 'base')
+  assert encoder_of(ours.model).size == (big if large else 'base')
   if kind in COUNTS:
     arrays = tables.flatten(ours.variables['params'])
     count = sum(x.size for k, x in arrays.items() if not k.startswith('head/'))

@@ -98,8 +98,8 @@ def check(model, **args):
     want = model(torch.from_numpy(x)[:, None]).numpy()
     features = model.forward_features(torch.from_numpy(x)[:, None]).numpy()
   out = jax.jit(ours.apply)(variables, {'spectrogram': x})
-  assert np.abs(out['tokens'] - features).max() <= 1e-4 * np.abs(features).max()
-  name = 'logits' if ours.classes else 'pooled'
+  assert np.abs(out['latent'] - features).max() <= 1e-4 * np.abs(features).max()
+  name = 'logits' if ours.top.classes else 'pooled'
   assert np.abs(out[name] - want).max() <= 1e-4 * max(1.0, np.abs(want).max())
   back = revert('timm_vit', ours, variables)
   assert set(back) == set(arrays)

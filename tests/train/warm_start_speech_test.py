@@ -12,6 +12,7 @@ from research import models, weights
 from research.errors import InputError
 from research.train.state import init_state
 from research.train.warm_start import warm_start
+from tests.models.toy import make
 from tests.weights.toy import filled
 from tests.weights.wav2vec2_toy import SIZES
 
@@ -25,11 +26,11 @@ def start(tmp_path, theirs, ours, name='wavlm', **spec):
   path = tmp_path / 'model'
   weights.save(weights.Pretrained(name, made, filled(made), 'a test'), path)
   own.pop('final_width', None)
-  model = models.get(f'{name}_ctc')(**{**SIZES, **own, **ours})
+  model = make(f'{name}+ctc', **{**SIZES, **own, **ours})
   batch = dict(audio=jnp.zeros((1, 900)), audio_mask=jnp.ones((1, 900), bool))
   state = jax.jit(lambda: init_state(model, optax.sgd(0.1), batch, 0, False))()
   spec = {**SPEC, 'path': str(path), **spec}
-  return warm_start(state, spec, model.frontend, model.borrowed), weights.load(path)
+  return warm_start(state, spec, model), weights.load(path)
 
 
 @pytest.mark.parametrize('name', ['wavlm', 'hubert'])
@@ -50,15 +51,16 @@ def test_the_encoder_is_copied_and_missing_heads_are_accepted(tmp_path, name):
     (dict(norm='layer'), {}, "norm='layer', but params/extractor of this model has norm='group'"),
     (dict(conv_bias=True), {}, 'conv_bias=True, but params/extractor .* has conv_bias=False'),
     ({}, dict(conv_bias=True), 'conv_bias=False, but params/extractor .* has conv_bias=True'),
-    (dict(heads=4), {}, 'heads=4, but params/encoder of this model has heads=2.*args.heads=4'),
+    (dict(heads=4), {},
+     'heads=4, but params/encoder of this model has heads=2.*args.encoder.args.heads=4'),
     (dict(max_distance=30), {}, 'max_distance=30, but params/encoder .* max_distance=20'),
     (dict(buckets=0), {}, 'buckets=0, but params/encoder of this model has buckets=8'),
     ({}, dict(buckets=0), 'buckets=8, but params/encoder of this model has buckets=0'),
     (dict(buckets=16), {}, 'buckets=16, but params/encoder of this model has buckets=8'),
     (dict(frontend={'normalise': True}), {},
-     r'is True there and False here\): give --config\.model\.args\.frontend\.normalise=True'),
+     r'is True there and False here\): give .*\.args\.encoder\.args\.frontend\.normalise=True'),
     (dict(frontend={'normalise': True, 'epsilon': 1e-7}), dict(frontend={'normalise': True}),
-     r'give --config\.model\.args\.frontend\.epsilon=1e-07, in a new --workdir\.'),
+     r'give --config\.model\.args\.encoder\.args\.frontend\.epsilon=1e-07, in a new --workdir\.'),
   ],
   ids=str,
 )  # fmt: skip

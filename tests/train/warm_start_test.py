@@ -11,6 +11,7 @@ from research.errors import InputError
 from research.train.state import init_state
 from research.train.warm_start import warm_start
 from tests.evals import toy
+from tests.models.toy import make
 
 SPEC = dict(exclude=None, statistics='same')
 
@@ -22,7 +23,7 @@ def path(tmp_path_factory):
 
 def fresh(**changes):
   args = dict(size='tiny', width=32, depth=2, heads=2, frames=96, padding='masked', classes=3)
-  model = models.get('audio_mae_classifier')(**{**args, **changes})
+  model = make('audio_mae+classifier', **{**args, **changes})
   batch = dict(audio=jnp.zeros((1, 16000)), audio_mask=jnp.ones((1, 16000), bool))
   return model, init_state(model, optax.sgd(0.1), batch, 0, False)
 
@@ -30,7 +31,7 @@ def fresh(**changes):
 def start(path, include='^(params/)?encoder/', **changes):
   model, state = fresh(**changes)
   spec = dict(SPEC, path=str(path), include=include)
-  return warm_start(state, spec, model.frontend)
+  return warm_start(state, spec, model)
 
 
 @pytest.mark.parametrize('scan', [False, True])
@@ -73,7 +74,7 @@ def bert():
 def start_bert(bert, path):
   model, state = bert
   spec = dict(SPEC, path=str(path), include='.*', under='frozen/vq_wav2vec')
-  return warm_start(state, spec, model.frontend, model.borrowed)
+  return warm_start(state, spec, model)
 
 
 def test_weights_fill_the_given_subtree(bert, tmp_path):

@@ -11,9 +11,10 @@ from safetensors.numpy import save_file
 
 from research import models
 from research.errors import InputError
-from research.weights import Pretrained, conversion, load, model_args, save
+from research.weights import Pretrained, conversion, load, save
 from research.weights.write import write_release
 from tests.launch import runner
+from tests.models import toy
 from tests.weights.toy import check_identical, filled
 from tests.weights.wav2vec2_toy import SIZES
 
@@ -36,16 +37,16 @@ CODES = dict(
 KINDS = {
   'wav2vec2': ('wav2vec2', CODES),
   'wav2vec2 of continuous targets': ('wav2vec2', dict(final_width=12, quantise=False, negatives=9)),
-  'wav2vec2 with letters': ('wav2vec2_ctc', LETTERS),
+  'wav2vec2 with letters': ('wav2vec2+ctc', LETTERS),
   'hubert': ('hubert', UNITS),
   'hubert without special symbols': ('hubert', dict(final_width=12, codes=6, specials=0)),
   'hubert with six': ('hubert', dict(final_width=12, codes=6, specials=6)),
-  'hubert with letters': ('hubert_ctc', LETTERS),
-  'hubert alone': ('hubert_ctc', dict(vocabulary=())),
+  'hubert with letters': ('hubert+ctc', LETTERS),
+  'hubert alone': ('hubert+', {}),
   'wavlm': ('wavlm', {**UNITS, 'buckets': 8, 'max_distance': 23}),
   'wavlm without a bias': ('wavlm', {**UNITS, 'buckets': 0}),
-  'wavlm with letters': ('wavlm_ctc', {**LETTERS, 'buckets': 8, 'max_distance': 23}),
-  'wavlm alone': ('wavlm_ctc', dict(vocabulary=(), buckets=8, max_distance=23)),
+  'wavlm with letters': ('wavlm+ctc', {**LETTERS, 'buckets': 8, 'max_distance': 23}),
+  'wavlm alone': ('wavlm+', dict(buckets=8, max_distance=23)),
 }
 # Normalised, or norms first, where the arrays would suggest the other.
 NORMS = {
@@ -57,23 +58,23 @@ NORMS = {
 def unusual(kind, norms='group'):
   """(release, weights) of a model of that kind with settings of its own."""
   name, own = KINDS[kind]
-  model = models.get(name)(**{**COMMON, **own, **NORMS[norms]})
-  return kind.split()[0], Pretrained(name, model, filled(model), 'a test')
+  model = toy.make(name, **{**COMMON, **own, **NORMS[norms]})
+  return kind.split()[0], Pretrained(models.name_of(type(model)), model, filled(model), 'a test')
 
 
 def settings(model):
   """All but the name of the size, whose figures are all there."""
-  return {k: v for k, v in model_args(model, defaults=True).items() if k != 'size'}
+  return {k: v for k, v in toy.flat_arguments(model).items() if k != 'size'}
 
 
 def check_there_and_back(release, made, path):
   arrays, files, left = conversion.revert_files(release, made.model, made.variables, path.suffix)
   # unilm's loader of checkpoints takes the encoder alone.
-  alone = path.suffix == '.pt' and type(made.model) is models.get('wavlm')
+  alone = path.suffix == '.pt' and toy.kind_of(made.model) == 'wavlm'
   assert left == ('the heads of pre-training' if alone else '')
   file = write_release(path, release, arrays, files)
   back = load(file, release=release)
-  assert type(back.model) is (models.get('wavlm_ctc') if alone else type(made.model))
+  assert toy.kind_of(back.model) == ('wavlm+' if alone else toy.kind_of(made.model))
   own, found = settings(made.model), settings(back.model)
   if alone:
     own, found = ({k: d[k] for k in own.keys() & found.keys()} for d in (own, found))
@@ -134,7 +135,7 @@ def test_sections_are_those_of_the_original_code():
   ],
 )
 def test_what_the_original_code_has_no_setting_for_is_said(change, says):
-  model = models.get('hubert_ctc')(**{**SIZES, **change})
+  model = toy.make('hubert+ctc', **{**SIZES, **change})
   _, _, left = conversion.revert_files('hubert', model, filled(model))
   assert left and re.search(says, left)
 

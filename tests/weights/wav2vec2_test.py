@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from research import models
 from research.errors import InputError
 from research.features.waveform import Waveform
-from research.models.wav2vec2 import Wav2Vec2, Wav2Vec2CTC
+from research.models.wav2vec2 import Wav2Vec2
 from research.text.characters import CHARACTERS
 from research.weights import conversion, convert, load, revert, save
 from tests.launch import runner
+from tests.models.toy import encoder_of, flat_arguments, kind_of
 from tests.weights.toy import check_identical, filled, same
 from tests.weights.wav2vec2_toy import (
   CTC,
@@ -45,12 +45,11 @@ def test_there_and_back(release, layered, kind):
   given = {k: v for k, v in own.items() if k in ('vocabulary', 'blank') and v}
   scan = dict(scan_layers=layered)
   model, variables = convert(release, arrays, heads=2, **given, **scan)
-  assert type(model) is models.get(name)
-  got = {
-    k: getattr(model, k) for k in [*SIZES, *own, 'norm', 'conv_bias', 'pre_norm'] if k != 'size'
-  }
+  assert kind_of(model) == name
+  flat = flat_arguments(model)
+  got = {k: flat[k] for k in [*SIZES, *own, 'norm', 'conv_bias', 'pre_norm'] if k != 'size'}
   want = make(kind, **(LAYERED if layered else {}))
-  assert got == {k: getattr(want, k) for k in got}
+  assert got == {k: flat_arguments(want)[k] for k in got}
   assert model.frontend.normalise == layered
   assert ('blocks' in variables['params']['encoder']) == layered
 
@@ -131,7 +130,7 @@ def test_launch_convert_and_saved_files(tmp_path, release):
   )  # fmt: skip
   assert done.returncode == 0, done.stderr
   ours = load(tmp_path / 'ours')
-  assert ours.name == 'wav2vec2_ctc' and ours.model.vocabulary == SYMBOLS
+  assert kind_of(ours.model) == 'wav2vec2+ctc' and ours.model.vocabulary == SYMBOLS
   assert ours.frontend.normalise and ours.variables['counters']['updates'].dtype == np.int32
   saved = load_file(tmp_path / 'ours' / 'model.safetensors')
   assert saved['counters/updates'].dtype == np.int32
@@ -182,7 +181,7 @@ def test_frontends_of_both_libraries_differ_in_epsilon_alone():
 def test_without_a_mask_token_there_are_no_masks(release):
   arrays = original(CTC, release, mask_embedding=False, mask_prob=0.0)
   model, variables = convert(release, arrays, heads=2)
-  assert (model.mask_embedding, model.mask_prob) == (False, 0.0)
+  assert (encoder_of(model).mask_embedding, encoder_of(model).mask_prob) == (False, 0.0)
   assert 'mask_token' not in variables['params']
   check_identical(revert(release, model, variables), arrays)
   with pytest.raises(
@@ -190,7 +189,7 @@ def test_without_a_mask_token_there_are_no_masks(release):
   ):
     convert(release, arrays, heads=2, mask_prob=0.5)
   with pytest.raises(InputError, match=r'mask_prob=0\.65 without mask_embedding'):
-    Wav2Vec2CTC(**SIZES, mask_embedding=False)
+    make(CTC, mask_embedding=False)
   batch = {'audio': jnp.zeros((1, 900)), 'audio_mask': jnp.ones((1, 900), bool)}
   with pytest.raises(InputError, match='has no mask_embedding'):
     jax.jit(model.apply, static_argnames='train')(

@@ -1,7 +1,7 @@
 """Small wav2vec 2.0 models of every kind, and their weights under the original names."""
 
-from research import models
 from research.weights import revert
+from tests.models import toy
 from tests.weights.toy import filled
 
 SIZES = dict(size='tiny', channels=8, width=16, depth=2, heads=2, hidden=24, taps=6, tap_groups=4)
@@ -10,9 +10,9 @@ SYMBOLS = ('a', '|', '[UNK]', '[PAD]', 'b')
 
 PRETRAINING = ('wav2vec2', dict(final_width=12, code_width=8, codes=5))
 CONTINUOUS = ('wav2vec2', dict(final_width=12, quantise=False))
-ENCODER = ('wav2vec2_ctc', dict(vocabulary=()))
-CTC = ('wav2vec2_ctc', {})
-OTHER = ('wav2vec2_ctc', dict(vocabulary=SYMBOLS, blank=3))
+ENCODER = ('wav2vec2+', {})
+CTC = ('wav2vec2+ctc', {})
+OTHER = ('wav2vec2+ctc', dict(vocabulary=SYMBOLS, blank=3))
 KINDS = {
   'pretraining': PRETRAINING,
   'continuous targets': CONTINUOUS,
@@ -24,7 +24,7 @@ KINDS = {
 
 def make(kind, **args):
   name, own = kind
-  return models.get(name)(**{**SIZES, **own, **args})
+  return toy.make(name, **{**SIZES, **own, **args})
 
 
 def original(kind, release='wav2vec2', **args):

@@ -15,10 +15,9 @@ from launch.convert import parse_args
 from research import models
 from research.errors import InputError
 from research.models.audio_mae import AudioMAE
-from research.models.heads.classify import AudioMAEClassifier
-from research.models.wav2vec2 import Wav2Vec2CTC
 from research.nn.layers import stack_blocks
 from research.weights import Pretrained, conversion, convert, load, revert, save, tables
+from tests.models.toy import make
 from tests.weights.toy import filled, same
 
 SIZES = dict(size='tiny', width=32, depth=2, heads=2, frames=64)
@@ -47,14 +46,13 @@ def test_saved_weights_carry_everything(tmp_path):
 
 def test_a_scalar_stays_one(tmp_path):
   """Counters of updates have no axis, on disk neither."""
-  from research import models
 
   sizes = dict(size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, tap_groups=4)
-  model = models.get('wav2vec2_ctc')(**sizes)
+  model = make('wav2vec2+ctc', **sizes)
   batch = {'audio': np.zeros((1, 4000), np.float32), 'audio_mask': np.ones((1, 4000), bool)}
   variables = jax.device_get(jax.jit(model.init)(jax.random.key(0), batch))
   variables['counters']['updates'] = np.int32(7)
-  file = save(Pretrained('wav2vec2_ctc', model, variables, 'random'), tmp_path)
+  file = save(Pretrained('finetuned', model, variables, 'random'), tmp_path)
   assert load_file(file)['counters/updates'].shape == ()
   loaded = load(tmp_path).variables['counters']['updates']
   assert loaded.shape == () and loaded == 7
@@ -259,10 +257,10 @@ def test_what_official_arrays_do_not_show_is_said_and_can_be_given_back():
 @pytest.mark.parametrize('release', ['audio_mae', 'timm_vit'])
 @pytest.mark.parametrize('pooling, classes', [('mean', 5), ('cls', 5), ('mean', 0)])
 def test_classifier_weights_there_and_back(release, pooling, classes):
-  model = AudioMAEClassifier(classes, pooling=pooling, scan_layers=True, **SIZES)
+  model = make('audio_mae+classifier', classes=classes, pooling=pooling, scan_layers=True, **SIZES)
   arrays = original(model, release)
   found, variables = convert(release, arrays, heads=2, scan_layers=True)
-  assert found.pooling == pooling and found.classes == classes
+  assert found.top.pooling == pooling and found.top.classes == classes
   back = revert(release, found, variables)
   assert set(back) == set(arrays)
   assert all(back[k].tobytes() == arrays[k].tobytes() for k in arrays)
@@ -337,13 +335,13 @@ def test_a_release_file_loads_and_exports(tmp_path):
 
 def test_how_a_speech_model_is_trained_is_not_in_its_fingerprint(tmp_path):
   sizes = dict(size='tiny', channels=16, width=32, depth=1, heads=2, hidden=32, tap_groups=4)
-  model = Wav2Vec2CTC(**sizes, vocabulary=('_', 'a', 'b'))
+  model = make('wav2vec2+ctc', **sizes, vocabulary=('_', 'a', 'b'))
   batch = {'audio': np.zeros((1, 800), np.float32), 'audio_mask': np.ones((1, 800), bool)}
   variables = jax.tree.map(np.asarray, jax.jit(model.init)(jax.random.key(0), batch))
-  ours = Pretrained('wav2vec2_ctc', model, variables, 'a test')
+  ours = Pretrained('finetuned', model, variables, 'a test')
   save(ours, tmp_path)
   other = load(tmp_path, mask_seconds=3.0, mask_prob=0.2, dropout=0.3, freeze_updates=7)
-  assert other.model.mask_seconds == 3.0 and other.fingerprint == ours.fingerprint
+  assert other.model.upstream.mask_seconds == 3.0 and other.fingerprint == ours.fingerprint
   assert load(tmp_path, padding='published').fingerprint != ours.fingerprint
   # Files of older versions name what is gone.
   file = tmp_path / 'model.safetensors'

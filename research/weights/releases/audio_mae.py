@@ -10,12 +10,11 @@ import flax.linen as nn
 import numpy as np
 
 from research.errors import InputError
-from research.models.audio_mae import SIZES
-from research.weights.releases import vit
+from research.models.audio_mae import SIZES, AudioMAE
+from research.weights.families import vit
+from research.weights.release import Release
+from research.weights.stated import NOTHING, Stated
 from research.weights.tables import Rule, blocks, linear, vector
-
-# Unused heads of other experiments that older pre-training files still carry.
-IGNORED = ('decoder_emb_pixel.*', 'encoder_emb.*')
 
 _WINDOW = [
   Rule('decoder_blocks.{i}.attn.tau', 'params/decoder/blocks_{i}/attn/tau', layers='decoder_depth'),
@@ -40,10 +39,12 @@ DECODER = [
 ]
 
 
-def infer(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def infer(
+  arrays: Mapping[str, np.ndarray], given: Mapping[str, Any], stated: Stated = NOTHING
+) -> tuple[str, dict[str, Any]]:
   """(model name, arguments) that the arrays need; see `vit.settle` for what must be given."""
   if 'decoder_pred.weight' not in arrays:
-    return vit.infer(arrays, given)
+    return vit.infer(arrays, given, stated)
   found = vit.encoder_args(arrays, given)
   found['decoder_width'] = arrays['decoder_pos_embed'].shape[-1]
   found['decoder_depth'] = vit.count_layers(arrays, 'decoder_blocks')
@@ -62,12 +63,18 @@ def infer(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> tuple[s
   return 'audio_mae', vit.settle(found, given)
 
 
-lacks = vit.lacks
-
-
 def rules(model: nn.Module) -> list[Rule]:
   """The key table of a pre-training or fine-tuning model."""
-  if hasattr(model, 'classes'):
+  if not isinstance(model, AudioMAE):
     return vit.rules(model)
   window = _WINDOW if model.decoder == 'swin' else []
   return [*vit.ENCODER, *vector('norm', 'params/encoder/norm'), *DECODER, *window]
+
+
+RELEASE = Release(
+  rules=rules,
+  infer=infer,
+  # Unused heads of other experiments that older pre-training files still carry.
+  ignored=('decoder_emb_pixel.*', 'encoder_emb.*'),
+  lacks=vit.lacks,
+)

@@ -13,18 +13,21 @@ from research.errors import InputError
 from research.features import views
 from research.models.byol_a import SIZES, ByolA
 from research.weights import tables
-from research.weights.releases.vit import settle
+from research.weights.families.vit import settle
+from research.weights.release import Release
+from research.weights.stated import NOTHING, Stated
 from research.weights.tables import Rule, linear, vector
 
-IGNORED: tuple[str, ...] = ()
 
-
-def infer(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def infer(
+  arrays: Mapping[str, np.ndarray], given: Mapping[str, Any], stated: Stated = NOTHING
+) -> tuple[str, dict[str, Any]]:
   """(model name, arguments) that the arrays need.
 
   Raises:
     InputError: not such a state dict, or no statistics of the front-end.
   """
+  del stated
   need = ('features.0.weight', 'fc.0.weight', 'fc.3.weight')
   absent = [key for key in need if key not in arrays]
   if absent:
@@ -95,3 +98,6 @@ def lacks(model: nn.Module) -> str:
   """The statistics of the input, without which the arrays cannot be used."""
   mean, std = model.frontend.mean, model.frontend.std
   return f'the statistics of the input (mean {mean:.7g}, std {std:.7g})'
+
+
+RELEASE = Release(rules=rules, infer=infer, encoder_alone={'': encoder_alone}, lacks=lacks)

@@ -6,8 +6,7 @@ huggingface.co/gaunernst/vit_base_patch16_1024_128.audiomae_as2m_ft_as20k. timm 
 table; here it is a fixed buffer.
 """
 
-from research.weights.releases.vit import infer, lacks, rules
+from research.weights.families import vit
+from research.weights.release import Release
 
-IGNORED: tuple[str, ...] = ()
-
-__all__ = ['IGNORED', 'infer', 'lacks', 'rules']
+RELEASE = Release(rules=vit.rules, infer=vit.infer, lacks=vit.lacks)

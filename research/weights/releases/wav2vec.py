@@ -1,6 +1,6 @@
 """wav2vec and vq-wav2vec under fairseq's names: one model class there and here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -8,11 +8,11 @@ import numpy as np
 
 from research.errors import InputError
 from research.models.wav2vec import stem_layers
-from research.weights.releases.fairseq_config import cast, cfg_model, frontend, temperature
+from research.weights.families.fairseq_config import cast, cfg_model, frontend, temperature
+from research.weights.release import Release
 from research.weights.stated import NOTHING, Fact, Stated, settle
 from research.weights.tables import Rule, linear
 
-IGNORED: Sequence[str] = ()
 _ENCODER, _CONTEXT = 'feature_extractor.conv_layers', 'feature_aggregator.conv_layers'
 _STEPS, _QUANTIZER = 'wav2vec_predictions.project_to_steps', 'vector_quantizer'
 
@@ -195,3 +195,6 @@ def _codebook(arrays: Mapping[str, np.ndarray], channels: int) -> dict[str, Any]
     vq_type='gumbel', codes=codes, groups=groups, head_depth=depth,
     combine_groups=groups > 1 and rows == codes,
   )  # fmt: skip
+
+
+RELEASE = Release(rules=rules, infer=infer, describe=describe, compose=compose)

@@ -1,7 +1,7 @@
 """wav2vec 2.0 under fairseq's names, see `speech`."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -9,14 +9,10 @@ import numpy as np
 
 from research.errors import InputError
 from research.models.wav2vec2 import SIZES
-from research.weights.releases import fairseq_config, speech
-from research.weights.releases.fairseq_config import describe, lacks
+from research.weights.families import fairseq_config, speech
+from research.weights.release import Release
 from research.weights.stated import Stated
 from research.weights.tables import Rule, linear
-
-__all__ = ['FAMILY', 'IGNORED', 'compose', 'describe', 'infer', 'lacks', 'rules']
-
-IGNORED: Sequence[str] = ()
 
 
 def head_rules(model: nn.Module) -> list[Rule]:
@@ -53,6 +49,10 @@ def head_args(
 FAMILY = speech.Family(
   'wav2vec 2.0', 'wav2vec2', SIZES, ('final_proj', 'project_q'), head_rules, head_args
 )
-compose = functools.partial(fairseq_config.compose, family=FAMILY.name)
-rules = functools.partial(speech.rules, family=FAMILY)
-infer = functools.partial(speech.infer, family=FAMILY)
+RELEASE = Release(
+  rules=functools.partial(speech.rules, family=FAMILY),
+  infer=functools.partial(speech.infer, family=FAMILY),
+  describe=fairseq_config.describe,
+  compose=functools.partial(fairseq_config.compose, family=FAMILY.name),
+  lacks=fairseq_config.lacks,
+)

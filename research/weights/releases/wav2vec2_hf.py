@@ -1,27 +1,6 @@
-"""wav2vec 2.0 under transformers' names, see `speech_hf`."""
+"""wav2vec 2.0 under transformers' names, see `families.speech_hf`."""
 
-import functools
-from collections.abc import Sequence
-
-from research.weights.releases import speech_hf, transformers_config
-from research.weights.releases.transformers_config import FILES
+from research.weights.families import speech_hf
 from research.weights.releases.wav2vec2 import FAMILY
 
-__all__ = [
-  'FILES',
-  'IGNORED',
-  'compose',
-  'describe',
-  'encoder_alone',
-  'infer',
-  'renew',
-  'rules',
-]
-
-IGNORED: Sequence[str] = ()
-describe = functools.partial(transformers_config.describe, family=FAMILY.name)
-compose = functools.partial(transformers_config.compose, family=FAMILY.name)
-encoder_alone = functools.partial(speech_hf.encoder_alone, family=FAMILY)
-infer = functools.partial(speech_hf.infer, family=FAMILY)
-renew = functools.partial(speech_hf.renew, family=FAMILY)
-rules = functools.partial(speech_hf.rules, family=FAMILY)
+RELEASE = speech_hf.release(FAMILY)

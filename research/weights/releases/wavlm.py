@@ -5,15 +5,11 @@ takes nothing else.
 """
 
 import functools
-from collections.abc import Sequence
 
 from research.models.wavlm import SIZES
-from research.weights.releases import fairseq_config, speech, speech_hf, unit_heads
-from research.weights.releases.fairseq_config import describe, lacks
+from research.weights.families import fairseq_config, speech, speech_hf, unit_heads
+from research.weights.release import Release
 
-__all__ = ['ALONE', 'FAMILY', 'IGNORED', 'compose', 'describe', 'infer', 'lacks', 'rules']
-
-IGNORED: Sequence[str] = ()
 FAMILY = speech.Family(
   'WavLM',
   'wavlm',
@@ -23,7 +19,11 @@ FAMILY = speech.Family(
   unit_heads.head_args,
   relative=True,
 )
-compose = functools.partial(fairseq_config.compose, family=FAMILY.name)
-rules = functools.partial(speech.rules, family=FAMILY)
-infer = functools.partial(speech.infer, family=FAMILY)
-ALONE = {'.pt': functools.partial(speech_hf.encoder_alone, family=FAMILY)}
+RELEASE = Release(
+  rules=functools.partial(speech.rules, family=FAMILY),
+  infer=functools.partial(speech.infer, family=FAMILY),
+  describe=fairseq_config.describe,
+  compose=functools.partial(fairseq_config.compose, family=FAMILY.name),
+  encoder_alone={'.pt': functools.partial(speech_hf.encoder_alone, family=FAMILY)},
+  lacks=fairseq_config.lacks,
+)

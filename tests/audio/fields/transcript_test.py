@@ -112,7 +112,7 @@ class Frames:
 
 def test_runs_check_their_transcripts(caplog):
   config = load(ROOT / 'experiments/wav2vec2/finetune_librispeech_subset.py').get_config('debug')
-  config.model.args.vocabulary = ('<pad>', '<unk>', '|', 'E', 'T')
+  config.model.args.head.args.vocabulary = ('<pad>', '<unk>', '|', 'E', 'T')
   config = complete(config)
   clips = selection.usable(selection.source(config['data']), config['data'])
   build.train_batches(
@@ -132,7 +132,8 @@ def test_clips_without_a_transcript_are_left_out_of_training():
 
 
 def test_the_blank_of_the_loss_is_that_of_the_model():
-  model = dict(name='wav2vec2_ctc', args=dict(vocabulary=['a', '_', '|'], blank=1))
+  head = dict(name='ctc', args=dict(vocabulary=['a', '_', '|'], blank=1))
+  model = dict(name='finetuned', args=dict(encoder=dict(name='wav2vec2'), head=head))
   config = dict(total_steps=1, model=model, objective=dict(name='ctc', args={}))
   with pytest.raises(InputError, match='blank is 0 and '):
     complete(config)

@@ -4,10 +4,10 @@ Wav2Vec2ForCTC, HubertModel, HubertForCTC, WavLMModel, WavLMForCTC.
 Which kind a file holds is seen from its keys. Weight norm may have the names that older
 files have, and an encoder alone the prefix of the others; the way back gives today's names. Of a
 folder, what does not show in the arrays is taken from the files beside, see
-`speech_hf_files.describe`.
+`transformers_config.describe`.
 """
 
-import dataclasses
+import functools
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,13 +16,15 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from research import models
 from research.errors import InputError
+from research.models import settings
+from research.models.finetuned import Finetuned, encoder_of
 from research.nn.layers import unstack_blocks
 from research.weights import tables
-from research.weights.releases import speech
-from research.weights.releases.speech import Family
-from research.weights.releases.transformers_config import EPSILON
+from research.weights.families import speech, transformers_config
+from research.weights.families.speech import Family
+from research.weights.families.transformers_config import EPSILON
+from research.weights.release import Release
 from research.weights.stated import NOTHING, Stated
 from research.weights.tables import Rule
 
@@ -85,7 +87,7 @@ def rules(model: nn.Module, family: Family) -> list[Rule]:
   Raises:
     InputError: transformers has no such model.
   """
-  if not hasattr(model, 'vocabulary') and family.name != 'wav2vec2':
+  if not isinstance(model, Finetuned) and family.name != 'wav2vec2':
     raise InputError(
       f'transformers has no {family.title} with heads of pre-training: take the encoder alone '
       '(encoder_alone).'
@@ -95,7 +97,7 @@ def rules(model: nn.Module, family: Family) -> list[Rule]:
   return [
     *(
       rule._replace(theirs=prefix + _rename(rule.theirs, _ENCODER))
-      for rule in speech.encoder_rules(model)
+      for rule in speech.encoder_rules(encoder_of(model))
     ),
     *(rule._replace(theirs=_rename(rule.theirs, _HEADS)) for rule in head),
   ]
@@ -105,12 +107,10 @@ def encoder_alone(
   model: nn.Module, variables: Mapping[str, Any], family: Family
 ) -> tuple[nn.Module, dict[str, Any]]:
   """A model without the heads of its pre-training, and its variables; others as they are."""
-  if hasattr(model, 'vocabulary') or family.name == 'wav2vec2':
+  if isinstance(model, Finetuned) or family.name == 'wav2vec2':
     return model, dict(variables)
-  alone = models.get(f'{family.name}_ctc')
-  fields = {f.name for f in dataclasses.fields(alone) if f.name not in ('parent', 'name')}
-  kept = {name: getattr(model, name) for name in fields if hasattr(model, name)}
-  plain = alone(**{**kept, 'vocabulary': (), 'scan_layers': False})
+  args = {**settings.arguments(model), 'scan_layers': False}
+  plain = Finetuned(encoder={'name': family.name, 'args': args})
   flat = tables.flatten(unstack_blocks(nn.meta.unbox(variables)))
   return plain, tables.nest({key: flat[key] for key in tables.expected_shapes(plain)}, plain)
 
@@ -178,4 +178,17 @@ def infer(
     'transformers',
     lambda key: prefix + _rename(key, _ENCODER),
     EPSILON,
+  )
+
+
+def release(family: Family) -> Release:
+  """The release of a family."""
+  return Release(
+    rules=functools.partial(rules, family=family),
+    infer=functools.partial(infer, family=family),
+    files=transformers_config.FILES,
+    describe=functools.partial(transformers_config.describe, family=family.name),
+    renew=functools.partial(renew, family=family),
+    compose=functools.partial(transformers_config.compose, family=family.name),
+    encoder_alone={'': functools.partial(encoder_alone, family=family)},
   )

@@ -3,7 +3,7 @@ CTC.
 
 What wav2vec 2.0, HuBERT and WavLM share; a family says what differs. Which of the three a file
 holds is seen from its keys. Of a checkpoint with a configuration that is plain data, what does not
-show in the arrays is taken from there, see `speech_cfg.describe`.
+show in the arrays is taken from there, see `fairseq_config.describe`.
 """
 
 import dataclasses
@@ -15,6 +15,8 @@ import numpy as np
 
 from research import models
 from research.errors import InputError
+from research.models import settings
+from research.models.finetuned import Finetuned, encoder_of, route
 from research.models.speech import Size
 from research.text.characters import CHARACTERS
 from research.weights.stated import NOTHING, Stated, settle
@@ -33,7 +35,7 @@ class Family:
 
   Attributes:
     title: of the paper.
-    name: of our model in pre-training; with '_ctc', of the one for transcripts.
+    name: of our model in pre-training, which is the encoder under a head.
     sizes: the published ones.
     marks: how keys of heads of pre-training begin.
     head_rules: model in pre-training -> the key table of its heads.
@@ -111,15 +113,26 @@ def _bias_rules() -> list[Rule]:
 
 def head_rules(model: nn.Module, family: Family) -> list[Rule]:
   """The key table of what stands on the encoder: heads of pre-training, letters, or nothing."""
-  if hasattr(model, 'vocabulary'):
-    return linear('proj', 'params/head') if model.vocabulary else []
+  if isinstance(model, Finetuned):
+    _check_head(model)
+    return linear('proj', 'params/head') if model.head else []
   return family.head_rules(model)
+
+
+def _check_head(model: Finetuned) -> None:
+  """Raises InputError for what no release has a model for."""
+  if model.layer != 'output' or (model.head and model.head['name'] != 'ctc'):
+    raise InputError(
+      f'finetuned with head={model.head and model.head["name"]!r} and layer={model.layer!r} has no '
+      "original layout: models with the head 'ctc' on the encoder's output have one, and encoders "
+      'alone (head=None).'
+    )
 
 
 def rules(model: nn.Module, family: Family) -> list[Rule]:
   """The key table of a model."""
-  encoder, head = encoder_rules(model), head_rules(model, family)
-  if getattr(model, 'vocabulary', ()):
+  encoder, head = encoder_rules(encoder_of(model)), head_rules(model, family)
+  if isinstance(model, Finetuned) and model.head:
     encoder = [rule._replace(theirs=PREFIX + rule.theirs) for rule in encoder]
     head = [rule._replace(theirs=HEAD + rule.theirs) for rule in head]
   return encoder + head
@@ -176,7 +189,7 @@ def infer_plain(
   if family.relative:
     found['buckets'] = len(arrays[_BIAS]) if _BIAS in arrays else 0
   if 'proj.weight' in arrays or not any(k.startswith(family.marks) for k in arrays):
-    name = f'{family.name}_ctc'
+    name = 'finetuned'
     given = {**given}
     if isinstance(given.get('vocabulary'), list):
       given['vocabulary'] = tuple(given['vocabulary'])
@@ -192,7 +205,9 @@ def infer_plain(
     found |= family.head_args(arrays, given, stated)
 
   # Files speak of the parts of other models too.
-  own = models.get(name).__dataclass_fields__  # type: ignore[attr-defined]
+  own = settings.argument_names(models.get(family.name))
+  if name == 'finetuned':
+    own |= {'vocabulary', 'blank', 'head_dropout', 'freeze_updates'}
   stated = stated._replace(
     facts={k: v for k, v in stated.facts.items() if k in own},
     training={k: v for k, v in stated.training.items() if k in own},
@@ -209,7 +224,13 @@ def infer_plain(
         '(launch.convert: --args=heads=…).'
       )
     args['heads'] = heads.pop()
-  return name, {'size': _size(args, family.sizes), **args}
+  args = {'size': _size(args, family.sizes), **args}
+  if name != 'finetuned':
+    return name, args
+  head = {'name': 'ctc'} if args['vocabulary'] else None
+  if head is None:
+    args = {k: v for k, v in args.items() if k not in ('vocabulary', 'blank')}
+  return name, route({'encoder': {'name': family.name}, 'head': head}, args)
 
 
 def _size(args: Mapping[str, Any], sizes: Mapping[str, Size]) -> str:

@@ -10,7 +10,9 @@ are that library's own defaults as often as a recipe.
 from collections.abc import Mapping
 from typing import Any
 
+from research.capabilities import spells
 from research.errors import InputError
+from research.models.finetuned import Finetuned, encoder_of, flat_arguments
 from research.models.waveform import stem_layers
 from research.weights.stated import NOTHING, Fact, Stated
 
@@ -110,10 +112,11 @@ def compose(model: Any, family: str) -> dict[str, dict[str, Any]]:
   """What `describe` reads, of a model of ours: {name: content} of the .json files of a folder that
   transformers opens."""
   table = {**_FACTS, **_OWN_FACTS[family]}
-  # A model that is fine-tuned has no quantiser.
-  config = {key: getattr(model, ours) for key, (ours, _) in table.items() if hasattr(model, ours)}
-  symbols = getattr(model, 'vocabulary', None)
-  kind = 'ForPreTraining' if symbols is None else 'ForCTC' if symbols else 'Model'
+  args = flat_arguments(model)
+  config = {key: args[ours] for key, (ours, _) in table.items() if ours in args}
+  finetuned, symbols = isinstance(model, Finetuned), model.vocabulary if spells(model) else ()
+  kind = 'ForCTC' if symbols else 'Model' if finetuned else 'ForPreTraining'
+  blank, model = (model.blank if symbols else 0), encoder_of(model)
   titles = {'wav2vec2': 'Wav2Vec2', 'hubert': 'Hubert', 'wavlm': 'WavLM'}
   config |= {
     'model_type': family,
@@ -121,7 +124,7 @@ def compose(model: Any, family: str) -> dict[str, dict[str, Any]]:
     **{key: value for key, value in _ONLY.items() if value is not None},
     'conv_dim': [model.channels] * 7,
     'num_feat_extract_layers': 7,
-    **_training(model, family),
+    **_training(args, family),
   }
   files = {'config.json': config}
   files['preprocessor_config.json'] = {
@@ -135,36 +138,37 @@ def compose(model: Any, family: str) -> dict[str, dict[str, Any]]:
     'return_attention_mask': model.norm == 'layer',
   }
   if symbols:
-    config |= {'vocab_size': len(symbols), 'pad_token_id': model.blank}
+    config |= {'vocab_size': len(symbols), 'pad_token_id': blank}
     files['vocab.json'] = {symbol: i for i, symbol in enumerate(symbols)}
   return files
 
 
-def _training(model: Any, family: str) -> dict[str, Any]:
+def _training(args: Mapping[str, Any], family: str) -> dict[str, Any]:
   """Rates and masks of training there: none is left to that library's defaults, which are not
   those of the published recipes."""
   # Without either there is no vector for masked frames there.
-  masks = model.mask_embedding
+  masks = args['mask_embedding']
   said = {
-    'hidden_dropout': model.dropout,
-    'attention_dropout': model.attention_dropout,
-    'activation_dropout': model.activation_dropout,
-    'feat_proj_dropout': model.input_dropout,
-    'final_dropout': getattr(model, 'head_dropout', 0.0),
-    'layerdrop': model.layer_drop,
+    'hidden_dropout': args['dropout'],
+    'attention_dropout': args['attention_dropout'],
+    'activation_dropout': args['activation_dropout'],
+    'feat_proj_dropout': args['input_dropout'],
+    'final_dropout': args.get('head_dropout', 0.0),
+    'layerdrop': args['layer_drop'],
     'apply_spec_augment': bool(masks),
-    'mask_time_prob': model.mask_prob if masks else 0.0,
-    'mask_time_length': model.mask_length,
-    'mask_time_min_masks': model.min_masks,
-    'mask_feature_prob': model.channel_prob if masks else 0.0,
-    'mask_feature_length': model.channel_length,
+    'mask_time_prob': args['mask_prob'] if masks else 0.0,
+    'mask_time_length': args['mask_length'],
+    'mask_time_min_masks': args['min_masks'],
+    'mask_feature_prob': args['channel_prob'] if masks else 0.0,
+    'mask_feature_length': args['channel_length'],
     # Clips whose transcript does not fit count 0, as in `objectives.supervised` and in fairseq.
     'ctc_zero_infinity': True,
   }
   if family != 'wavlm':
     said['mask_feature_min_masks'] = 0
-  if hasattr(model, 'negatives'):
-    said |= {'num_negatives': model.negatives, 'feat_quantizer_dropout': model.feature_dropout}
+  if family == 'wav2vec2':
+    said['num_negatives'] = args['negatives']
+    said['feat_quantizer_dropout'] = args['feature_dropout']
   return said
 
 

@@ -12,6 +12,9 @@ import numpy as np
 from research.errors import InputError
 from research.features.frontend import Frontend
 from research.models.audio_mae import SIZES
+from research.models.finetuned import Finetuned, encoder_of, route
+from research.models.heads.classifier import Classifier
+from research.weights.stated import NOTHING, Stated
 from research.weights.tables import Rule, blocks, linear, vector
 
 ENCODER = [
@@ -26,10 +29,17 @@ ENCODER = [
 def rules(model: nn.Module) -> list[Rule]:
   """The key table of a classifier: `fc_norm` behind the mean, or `norm` on the cls token; no head
   if no classes."""
+  head = model.top if isinstance(model, Finetuned) else None
+  published = ('mean', True), ('cls', False)
+  if not isinstance(head, Classifier) or (head.pooling, head.norms) not in published:
+    raise InputError(
+      f'{type(model).__name__} has no layout of timm: an AudioMAE has one under the head '
+      "'classifier', with pooling='mean' and a norm behind it, or pooling='cls' and none."
+    )
   norm = vector('fc_norm', 'params/fc_norm')
-  if model.pooling == 'cls':
+  if head.pooling == 'cls':
     norm = vector('norm', 'params/encoder/norm')
-  return [*ENCODER, *norm, *(linear('head', 'params/head') if model.classes else [])]
+  return [*ENCODER, *norm, *(linear('head', 'params/head') if head.classes else [])]
 
 
 # What the arrays do not show, beside the front-end.
@@ -38,6 +48,7 @@ _UNSEEN = ('padding', 'positions', 'contextual_depth')
 
 def lacks(model: nn.Module) -> str:
   """What does not show in the arrays and is not as published, as arguments for the way back."""
+  model = encoder_of(model)
   fields = {f.name: f.default for f in dataclasses.fields(model)}
   unlike = {k: getattr(model, k) for k in _UNSEEN if k in fields and getattr(model, k) != fields[k]}
   frontend, usual = model.frontend.to_dict(), Frontend.from_dict({}).to_dict()
@@ -52,12 +63,16 @@ def lacks(model: nn.Module) -> str:
   return f'{", ".join(unlike)} (on the way back: {args})'
 
 
-def infer(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def infer(
+  arrays: Mapping[str, np.ndarray], given: Mapping[str, Any], stated: Stated = NOTHING
+) -> tuple[str, dict[str, Any]]:
   """(model name, arguments) of the classifier that the arrays need."""
+  del stated
   found = encoder_args(arrays, given)
   found['classes'] = arrays['head.weight'].shape[0] if 'head.weight' in arrays else 0
   found['pooling'] = 'mean' if 'fc_norm.weight' in arrays else 'cls'
-  return 'audio_mae_classifier', settle(found, given)
+  parts = {'encoder': {'name': 'audio_mae'}, 'head': {'name': 'classifier'}}
+  return 'finetuned', route(parts, settle(found, given))
 
 
 def encoder_args(arrays: Mapping[str, np.ndarray], given: Mapping[str, Any]) -> dict[str, Any]:

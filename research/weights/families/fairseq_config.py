@@ -13,7 +13,10 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from research.capabilities import PredictsUnits, spells
 from research.errors import InputError
+from research.models import settings
+from research.models.finetuned import encoder_of, flat_arguments
 from research.models.waveform import stem_layers
 from research.weights.stated import NOTHING, Fact, Stated
 
@@ -157,11 +160,14 @@ def compose(model: Any, family: str) -> dict[str, dict[str, Any]]:
     model: in pre-training, an encoder alone, or with letters.
     family: 'wav2vec2', 'hubert' or 'wavlm'.
   """
+  symbols = model.vocabulary if spells(model) else ()
+  units = isinstance(model, PredictsUnits)
+  head = _training(model, _FINETUNING)
+  model = encoder_of(model)
   encoder = _encoder(model, family)
   front = {'normalize': model.frontend.normalise, 'sample_rate': model.frontend.sample_rate}
-  symbols = getattr(model, 'vocabulary', ())
   state: dict[str, Any] = {}
-  if hasattr(model, 'codes') and family != 'wav2vec2':
+  if units:
     names = [*SPECIALS, *(f'<special{i}>' for i in range(len(SPECIALS), model.specials))]
     start = names[: model.specials]
     state['dictionaries'] = [[*start, *(str(k) for k in range(n))] for n in model.sets]
@@ -170,11 +176,11 @@ def compose(model: Any, family: str) -> dict[str, dict[str, Any]]:
     if family != 'wav2vec2':
       # fairseq builds the model of pre-training first, and would look for the file of its units.
       state.setdefault('dictionaries', [None])
-    return {'cfg': _finetuned(model, family, encoder, front), 'task_state': state}
+    return {'cfg': _finetuned(head, model, family, encoder, front), 'task_state': state}
   if family == 'wavlm':
     return {'cfg': {**encoder, **front}, 'task_state': state}
   task = _task(family, front)
-  if hasattr(model, 'label_rate'):
+  if units:
     task |= {'label_rate': model.label_rate}
     task['labels'] = ['km'] if len(model.sets) == 1 else [f'km{i}' for i in range(len(model.sets))]
   return {'cfg': {'model': {'_name': family, **encoder}, 'task': task}, 'task_state': state}
@@ -182,11 +188,12 @@ def compose(model: Any, family: str) -> dict[str, dict[str, Any]]:
 
 def lacks(model: Any) -> str:
   """What fairseq has no setting for and does in another way than this model."""
+  blank, model = (model.blank if spells(model) else 0), encoder_of(model)
   own = {
     'frontend.epsilon': (model.frontend.epsilon if model.frontend.normalise else EPSILON, EPSILON),
     'min_masks': (model.min_masks, 2),
-    'blank': (getattr(model, 'blank', 0), 0),
-    'predict_unmasked': (getattr(model, 'predict_unmasked', False), False),
+    'blank': (blank, 0),
+    'predict_unmasked': (settings.arguments(model).get('predict_unmasked', False), False),
   }
   named = [f'{k}={ours} (it has {theirs})' for k, (ours, theirs) in own.items() if ours != theirs]
   if model.channels == model.width:
@@ -198,7 +205,8 @@ def lacks(model: Any) -> str:
 
 def _encoder(model: Any, family: str) -> dict[str, Any]:
   """The section of a model in pre-training, or of an encoder alone."""
-  cfg = {key: getattr(model, ours) for key, ours in _FACTS.items() if hasattr(model, ours)}
+  args = settings.arguments(model)
+  cfg = {key: args[ours] for key, ours in _FACTS.items() if ours in args}
   c = model.channels
   cfg |= {
     'extractor_mode': {ours: key for key, ours in _NORMS.items()}[model.norm],
@@ -206,9 +214,8 @@ def _encoder(model: Any, family: str) -> dict[str, Any]:
     'activation_fn': 'gelu',
     **_training(model, _PRETRAINING),
   }
-  if hasattr(model, 'final_width'):
-    cfg['final_dim'] = model.final_width
-  if getattr(model, 'quantise', False):
+  cfg['final_dim'] = model.final_width
+  if family == 'wav2vec2' and model.quantise:
     cfg |= {'latent_vars': model.codes, 'latent_dim': model.code_width}
     falling = (model.temperature_start, model.temperature_end, model.temperature_decay)
     cfg['latent_temp'] = list(falling)
@@ -219,8 +226,9 @@ def _encoder(model: Any, family: str) -> dict[str, Any]:
 
 
 def _training(model: Any, names: Mapping[str, tuple[str, Any]]) -> dict[str, Any]:
-  section = {key: getattr(model, ours) for key, (ours, _) in names.items() if hasattr(model, ours)}
-  return {**section, 'no_mask_overlap': not model.mask_overlap}
+  args = flat_arguments(model)
+  section = {key: args[ours] for key, (ours, _) in names.items() if ours in args}
+  return {**section, 'no_mask_overlap': not args['mask_overlap']}
 
 
 def _task(family: str, front: Plain) -> dict[str, Any]:
@@ -228,7 +236,9 @@ def _task(family: str, front: Plain) -> dict[str, Any]:
   return {'_name': name, 'data': '', **front}
 
 
-def _finetuned(model: Any, family: str, encoder: Plain, front: Plain) -> dict[str, Any]:
+def _finetuned(
+  head: Plain, model: Any, family: str, encoder: Plain, front: Plain
+) -> dict[str, Any]:
   """A model with letters; the configuration of its encoder lies beneath."""
   letters: dict[str, Any] = {'_name': 'audio_finetuning', 'labels': 'ltr'}
   if family != 'wav2vec2':
@@ -242,7 +252,7 @@ def _finetuned(model: Any, family: str, encoder: Plain, front: Plain) -> dict[st
       'w2v_path': '',
       'normalize': front['normalize'],
       'apply_mask': True,
-      **_training(model, _FINETUNING),
+      **head,
       'w2v_args': before,
     },
     'task': {**_task(family, front), **letters},

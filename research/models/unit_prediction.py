@@ -9,12 +9,14 @@ g sets of units, k units of a set.
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from research.errors import InputError
 from research.models import speech, waveform
+from research.models.settings import by_size
 from research.nn import layers
 
 EPSILON = 1e-8  # torch.cosine_similarity
@@ -42,7 +44,7 @@ class MaskedUnits(speech.SpeechEncoder):
   }
 
   mask_prob: float = 0.8
-  final_width: int = None  # type: ignore[assignment]
+  final_width: int = by_size()
   codes: int | Sequence[int] = 500
   specials: int = 4
   label_rate: float = 50.0
@@ -55,6 +57,8 @@ class MaskedUnits(speech.SpeechEncoder):
     if not self.sets or min(self.sets) < 1:
       raise InputError(f'{self.TITLE} got codes={self.codes}: every set of units needs some.')
     super().__post_init__()
+
+  def _check(self) -> None:
     if self.ratio < 1 or self.ratio != int(self.ratio):
       raise InputError(
         f'{self.TITLE} got label_rate={self.label_rate:g}, but has '
@@ -73,12 +77,11 @@ class MaskedUnits(speech.SpeechEncoder):
 
   def setup(self):
     super().setup()
-    rows = sum(self.sets) + self.specials * len(self.sets)
-    self.unit_vectors = self.param('unit_vectors', layers.unit, (rows, self.final_width))
     torch = waveform.torch_linear(self.width)
     outputs = self.final_width * (len(self.sets) if self.untied else 1)
     self.project_context = layers.Dense(outputs, jnp.float32, torch, torch)
 
+  @nn.compact
   def __call__(self, batch: Mapping[str, Any], train: bool = False) -> dict[str, Any]:
     """Masks spans, encodes, and compares the frames with every unit.
 
@@ -97,6 +100,8 @@ class MaskedUnits(speech.SpeechEncoder):
       InputError: the batch has no units, or not as many sets as the model.
     """
     batch = jax.tree.map(jnp.asarray, dict(batch))
+    rows = sum(self.sets) + self.specials * len(self.sets)
+    vectors = self.param('unit_vectors', layers.unit, (rows, self.final_width))
     units = self._units(batch)
     # As published, clips end with their units; else frames without one are no targets.
     most = units.shape[1] // int(self.ratio) if self.padding == 'published' else None
@@ -105,7 +110,7 @@ class MaskedUnits(speech.SpeechEncoder):
     )
     mask = self._spans(batch, real)
     encoded = self._encode(normed, real, mask, train, self._channels(batch, len(mask)))
-    layers.next_update(self, self.updates, train)
+    layers.next_update(self, layers.count_updates(self), train)
 
     n = real.shape[1]
     units = units[:, :: int(self.ratio)][:, :n]
@@ -117,7 +122,7 @@ class MaskedUnits(speech.SpeechEncoder):
     else:
       places, _ = self._masked_places(batch, mask)
     out = {
-      'similarities': self._compare(speech.take(encoded['tokens'], places)),
+      'similarities': self._compare(speech.take(encoded['tokens'], places), vectors),
       'unit_targets': jnp.take_along_axis(units, places[:, :, None], axis=1) + self.specials,
       'masked': jnp.take_along_axis(hidden, places, axis=1),
     }
@@ -149,14 +154,16 @@ class MaskedUnits(speech.SpeechEncoder):
       'launch.label_kmeans and set data.fields.units to their folder.'
     )
 
-  def _compare(self, x: Float[Array, 'b m d']) -> tuple[Float[Array, 'b m k'], ...]:
+  def _compare(
+    self, x: Float[Array, 'b m d'], unit_vectors: Float[Array, 'r f']
+  ) -> tuple[Float[Array, 'b m k'], ...]:
     """Cosine of every frame and every unit, the specials first, for every set; float32."""
     x = self.project_context(x.astype(jnp.float32))
     parts = jnp.split(x, len(self.sets), axis=2) if self.untied else [x] * len(self.sets)
     found, start = [], 0
     for part, count in zip(parts, self.sets):
       stop = start + count + self.specials
-      vectors = self.unit_vectors[start:stop]
+      vectors = unit_vectors[start:stop]
       norms = jnp.linalg.norm(part, axis=-1)[:, :, None] * jnp.linalg.norm(vectors, axis=-1)
       products = jnp.einsum('bmf,kf->bmk', part, vectors, precision='highest')
       found.append(products / jnp.maximum(norms, EPSILON))

@@ -1,0 +1,1 @@
+"""What the key tables of several releases share."""

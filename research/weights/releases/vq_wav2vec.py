@@ -1,0 +1,5 @@
+"""vq-wav2vec under fairseq's names: the same class as wav2vec's there and here."""
+
+from research.weights.releases.wav2vec import RELEASE
+
+__all__ = ['RELEASE']
