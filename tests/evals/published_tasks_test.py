@@ -44,7 +44,7 @@ def evaluate(made, out, use=('knn',)):
     out=out,
     use=('watched', *use),
     known={'watched': watched, **protocols.PROTOCOLS},
-    say=lambda text: None,
+    log=lambda text: None,
   )
   return rows[1:], caught
 

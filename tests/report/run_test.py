@@ -195,7 +195,7 @@ def test_notes_say_what_a_reader_has_to_know():
   edge = [{'at_edge': ['learning_rate']}]
   notes = tables.notes([score_row(split=split, clips_missing=3, chosen=edge)])
   assert len(notes) == 3
-  assert 'the split is ours' in notes[0] and '3 of 8 clips' in notes[1]
+  assert 'the split is seeded' in notes[0] and '3 of 8 clips' in notes[1]
   assert 'the learning rate at the end of the grid' in notes[2]
   # What is true of two is said once, after both names.
   twice = [score_row(system='a', chosen=edge), score_row(system='b', chosen=edge)]
