@@ -53,3 +53,15 @@ def _few_programs():
   if MAPS.exists() and MAPS.read_bytes().count(b'\n') > MAX_MAPS:
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+  """Tests of one file run in one process, for they share fixtures and compiled programs; those of
+  the contract by subject, for it is the longest file."""
+  for item in items:
+    subject = getattr(item, 'callspec', None) and item.callspec.id
+    group = str(item.path)
+    if subject and item.path.name == 'contract_test.py':
+      group = f'{group} {subject.split("-")[0]}'
+    item.add_marker(pytest.mark.xdist_group(group))

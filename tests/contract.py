@@ -29,6 +29,10 @@ from research.weights.pretrained import model_args
 
 Arrays = dict[str, np.ndarray]
 
+# Most of the time is compiling, and without optimisations it takes 0.57 of that (hubert: padding,
+# gradients, bf16). `check_jit` compiles as users' programs do.
+jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
+
 
 @dataclasses.dataclass(frozen=True, eq=False)  # compared by identity: a cache key
 class Subject:
@@ -64,7 +68,7 @@ class Subject:
   @functools.cache  # noqa: B019
   def variables(self, model: Any) -> dict[str, Any]:
     batch = self.batch(model, [model.frontend.min_samples + 3000])
-    return jax.jit(model.init)(jax.random.key(0), batch)
+    return jit(model.init)(jax.random.key(0), batch)
 
   def batch(self, model: Any, lengths: list[int], pad: float = 0.0, width: int = 0) -> Arrays:
     """Clips of the given lengths; clip i is the same in every batch."""
@@ -108,8 +112,8 @@ def check_padding(subject: Subject) -> None:
   """Alone, behind NaN, and in a batch: the same outputs and the same embeddings."""
   model = subject.model()
   variables = subject.variables(model)
-  call = jax.jit(model.apply)
-  embed = jax.jit(lambda v, a, m: model.apply(v, a, m, method='embed'))
+  call = jit(model.apply)
+  embed = jit(lambda v, a, m: model.apply(v, a, m, method='embed'))
   lengths = [model.frontend.samples(30) + 5, model.frontend.samples(57)]
   width = max(lengths) + 1003
   batch = subject.batch(model, lengths, pad=np.nan, width=width)
@@ -182,7 +186,7 @@ def _trained(subject: Subject) -> tuple[Any, Any]:
   """(loss, gradients) of two clips."""
   model = subject.model()
   batch = subject.batch(model, [model.frontend.samples(90), model.frontend.samples(50)])
-  return jax.jit(loss_and_gradients(subject, model))(*split(subject.variables(model)), batch)
+  return jit(loss_and_gradients(subject, model))(*split(subject.variables(model)), batch)
 
 
 def check_gradients(subject: Subject) -> None:
@@ -208,7 +212,7 @@ def check_bfloat16(subject: Subject) -> None:
   assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype('float32')}
   batch = subject.batch(half, [half.frontend.samples(90), half.frontend.samples(50)])
   want, _ = _trained(subject)
-  got, gradients = jax.jit(loss_and_gradients(subject, half))(params, rest, batch)
+  got, gradients = jit(loss_and_gradients(subject, half))(params, rest, batch)
   assert got.dtype == jnp.float32 and abs(float(got) - float(want)) < 0.02 * float(want)
   for path, gradient in flat(gradients).items():
     assert gradient.dtype == jnp.float32 and np.isfinite(gradient).all(), path
@@ -232,7 +236,7 @@ def _on_one_device(subject: Subject) -> tuple[Any, ...]:
   model = subject.model()
   params, rest = split(subject.variables(model))
   batch = subject.batch(model, [model.frontend.samples(20 + 9 * i) for i in range(8)])
-  function = jax.jit(loss_and_gradients(subject, model))
+  function = jit(loss_and_gradients(subject, model))
   return function, params, rest, batch, *function(params, rest, batch)
 
 
@@ -260,7 +264,7 @@ def check_embed_lengths(subject: Subject) -> None:
   variables = subject.variables(model)
   least = model.frontend.min_samples
   widths = set()
-  embed = jax.jit(lambda v, a, m: model.apply(v, a, m, method='embed'))
+  embed = jit(lambda v, a, m: model.apply(v, a, m, method='embed'))
   for samples in (least, model.frontend.samples(250)):
     audio = wave(0, samples)[None]
     tokens, mask = embed(variables, audio, np.ones(audio.shape, bool))
