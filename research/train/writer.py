@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,20 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
   return rows
 
 
+def _summary_writer() -> Any:
+  """tensorboardX's SummaryWriter, imported without torch: it would load torch wherever that is
+  installed, which takes seconds, for tensors that do not occur here."""
+  absent = 'torch' not in sys.modules
+  if absent:
+    sys.modules['torch'] = None  # type: ignore[assignment]
+  try:
+    from tensorboardX import SummaryWriter
+  finally:
+    if absent:
+      del sys.modules['torch']
+  return SummaryWriter
+
+
 class Writer:
   """Writes named scalars and images.
 
@@ -38,8 +53,6 @@ class Writer:
     self._active = active
     if not active:
       return
-    from tensorboardX import SummaryWriter
-
     self._path = Path(workdir) / 'metrics.jsonl'
     kept = [row for row in read_metrics(self._path) if row.get('step', 0) <= start_step]
     partial = self._path.with_suffix('.jsonl.partial')
@@ -47,7 +60,7 @@ class Writer:
     os.replace(partial, self._path)
     self._file = self._path.open('a')
     purge = start_step + 1 if start_step else None
-    self._events = SummaryWriter(str(Path(workdir) / 'tensorboard'), purge_step=purge)
+    self._events = _summary_writer()(str(Path(workdir) / 'tensorboard'), purge_step=purge)
 
   def scalars(self, step: int, values: Mapping[str, Any]) -> None:
     """Writes one line {step, name: value, …}; a non-finite value is written as null."""
