@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 # Tests run in two processes: much of their time is compiling, which uses one core. Each grows to 7 GB.
-WORKERS ?= -n 2 --dist loadfile
+WORKERS ?= -n 2 --dist loadgroup
 PY := $(VENV)/bin/python
 STAMP = $(VENV)/.installed-$(1)
 

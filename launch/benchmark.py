@@ -1,10 +1,11 @@
-"""Times oido against its peers on this machine, both in one run, and prints medians and ratios.
+"""Times oido and its peers in one run on this machine, and prints medians and ratios.
 
 python -m launch.benchmark --what=features,training,speech,input,startup --out=runs/benchmark.json
 
-A ratio above 1 means that oido is the faster one. `features`, `training` and `speech` compare with
-torch and transformers, `input` with torch's DataLoader: they need the [parity] extra; `clustering`
-compares with scikit-learn: the [test] extra; `byol` (--batch=64 is what was measured) with torch.
+A ratio above 1 means that oido is faster. `features`, `training` and `speech` compare with torch
+and transformers, `input` with torch's DataLoader, `byol` with torch (use --batch=64, as in
+experiments/README.md); these need the [parity] extra. `clustering` compares with scikit-learn and
+needs the [test] extra.
 """
 
 import json
@@ -18,10 +19,10 @@ from launch import command
 from research.errors import InputError, unknown
 
 WHAT = flags.DEFINE_list(
-  'what', ['features', 'training', 'speech', 'input', 'startup'], 'What to time.'
+  'what', ['features', 'training', 'speech', 'input', 'startup'], 'Benchmarks to run.'
 )
-REPEATS = flags.DEFINE_integer('repeats', 7, 'Rounds; the median counts.', lower_bound=1)
-OUT = flags.DEFINE_string('out', None, 'JSON file for the rows (optional).')
+REPEATS = flags.DEFINE_integer('repeats', 7, 'Rounds; medians are reported.', lower_bound=1)
+OUT = flags.DEFINE_string('out', None, 'JSON file for the results (optional).')
 SIZE = flags.DEFINE_string('size', 'base', 'Model size of training and speech; v1_d512, … of byol.')
 MODEL = flags.DEFINE_enum('model', 'wav2vec2', ['wav2vec2', 'hubert', 'wavlm'], 'Model of speech.')
 DECODER = flags.DEFINE_enum('decoder', 'swin', ['swin', 'global'], 'Decoder of the training step.')
@@ -30,9 +31,9 @@ DTYPE = flags.DEFINE_enum(
   'dtype',
   None,
   ['float32', 'bfloat16'],
-  'Of speech; bfloat16 on a GPU, else float32, if not given.',
+  'Compute dtype of speech; default bfloat16 on a GPU, float32 elsewhere.',
 )
-SECONDS = flags.DEFINE_float('seconds', 10.0, 'Length of the clips of speech.', lower_bound=0.1)
+SECONDS = flags.DEFINE_float('seconds', 10.0, 'Clip length of speech, seconds.', lower_bound=0.1)
 
 
 def _features():
@@ -96,13 +97,13 @@ BENCHMARKS = dict(
   clustering=_clustering,
   byol=_byol,
 )
-# What is not in the [parity] extra.
+# Extras other than [parity].
 EXTRAS = {'clustering': 'test'}
 
 
 def main(argv):
   del argv
-  # The peer and our own workers need room beside this process.
+  # The worker processes need device memory beside this process.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   import jax
 

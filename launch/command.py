@@ -1,4 +1,4 @@
-"""How every command starts: flags are parsed, and a person's mistake becomes one sentence and exit
+"""Entry point of every command: parses flags, and turns bad input into one sentence and exit
 code 2."""
 
 import contextlib
@@ -14,9 +14,10 @@ from absl import app, flags, logging
 
 from launch.memory import keep_freed_memory
 from research.errors import InputError
+from research.jobs.cache import cache_folder
 
-# What Python says of a value of the wrong kind, and what a person is told.
-_PLAIN = (
+# Messages of Python and the flag library, and their plain replacements.
+_REPLACEMENTS = (
   (r'invalid literal for int\(\) with base 10: (.*)', r'\1 is not a whole number.'),
   (r'could not convert string to float: (.*)', r'\1 is not a number.'),
   (
@@ -34,9 +35,8 @@ def fail(message: object) -> None:
   sys.exit(2)
 
 
-def _leave() -> None:
-  """Ends the process here: threads that still read or compute crash when Python is taken down
-  around them."""
+def _exit_interrupted() -> None:
+  """Exits at once, without Python's shutdown, in which threads that still run would crash."""
   for child in multiprocessing.active_children():
     child.terminate()
   print('error: Interrupted.', file=sys.stderr, flush=True)
@@ -46,26 +46,26 @@ def _leave() -> None:
 
 
 def required(*names: str) -> None:
-  """Flags that must be given; checked with one sentence each, after parsing."""
+  """Registers required flags; a missing one is reported after parsing."""
   _REQUIRED.extend(names)
 
 
 def _cause(error: BaseException) -> str:
-  """The last line of what went wrong: flag libraries put whole tracebacks in their messages."""
+  """The message of an error in one line; flag libraries put whole tracebacks in theirs."""
   lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
   if not lines:
     return type(error).__name__
-  # Tracebacks end in 'ValueError: text'; the sentence is what follows the type.
+  # A traceback ends in 'ValueError: text'; keep the text.
   if len(lines) > 1 and 'Traceback' in str(error):
     return lines[-1].split(': ', 1)[-1]
   text = ' '.join(lines)
-  for pattern, plain in _PLAIN:
+  for pattern, plain in _REPLACEMENTS:
     text = re.sub(pattern, plain, text)
   return text
 
 
 def _check_config_file(argv: Sequence[str]) -> None:
-  """Says that a config file is missing before the flag library fails on it later."""
+  """Checks that the config file exists, before the flag library fails on it."""
   for i, arg in enumerate(argv):
     name, _, value = arg.lstrip('-').partition('=')
     if not arg.startswith('-') or name != 'config':
@@ -73,29 +73,29 @@ def _check_config_file(argv: Sequence[str]) -> None:
     value = value or (argv[i + 1] if i + 1 < len(argv) else '')
     path = Path(value.split(':', 1)[0])
     if path.is_file() and path.suffix != '.py':
-      raise InputError(f'--config={value}: a config is a Python file (experiments/….py).')
+      raise InputError(f'--config={value}: expected a Python file (experiments/….py).')
     if not path.is_file():
       near = sorted(str(p) for p in path.parent.glob('*.py')) if path.parent.is_dir() else []
       hint = f' In {path.parent}: {", ".join(near)}.' if near else ''
-      raise InputError(f'--config={value}: there is no file {str(path)!r}.{hint}')
+      raise InputError(f'--config={value}: file {str(path)!r} does not exist.{hint}')
 
 
 def _parse(argv: Sequence[str]) -> Sequence[str]:
   rest = flags.FLAGS(argv)
   if len(rest) > 1:
     raise InputError(
-      f'Unexpected argument {rest[1]!r}: this command takes flags only, as in --name=value.'
+      f'Unexpected argument {rest[1]!r}: this command takes only flags, --name=value.'
     )
   return rest
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
-  """Parses the flags and runs `main(argv)`; a mistake ends in one sentence.
+  """Parses the flags and runs `main(argv)`; bad input exits with one sentence.
 
-  Set OIDO_TRACEBACK=1 to see where it came from.
+  OIDO_TRACEBACK=1 shows the traceback instead.
   """
   show = os.environ.get('OIDO_TRACEBACK') == '1'
-  # --help shows the flags of the command's own module; those it got from here belong to it too.
+  # --help shows flags of the command's module only; add those defined here on its behalf.
   for name in _SHARED:
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
@@ -109,7 +109,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         if flags.FLAGS[name].value in (None, ''):
           raise InputError(f'Missing flag --{name}: {flags.FLAGS[name].help}')
       return rest
-    # A config file is a person's code: whatever it raises is about what they wrote.
+    # A config file is user code and may raise anything.
     except Exception as error:
       if show:
         raise
@@ -117,7 +117,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
       raise  # Not reached: fail() exits.
 
   def guarded(argv: Sequence[str]) -> None:
-    # Libraries log every file they write; --verbosity=0 shows that.
+    # Libraries log every file they write; --verbosity=0 shows these lines.
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.WARNING)
     try:
@@ -127,34 +127,37 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         raise
       fail(error)
     except KeyboardInterrupt:
-      _leave()
+      _exit_interrupted()
 
   app.run(guarded, flags_parser=parse)
 
 
 def config_flag() -> Any:
-  """--config=FILE.py[:ARG], with --config.path.to.value=… for single values."""
+  """The flag --config=FILE.py[:ARG], with --config.path.to.value=… to override single values."""
   from ml_collections import config_flags
 
-  # New attributes are accepted here so that `research.train.build` can name the nearest known one.
+  # Unknown settings are accepted here, so that `research.train.config` can suggest known ones.
   holder = config_flags.DEFINE_config_file(
-    'config', None, 'A config file: experiments/….py[:ARG].', lock_config=False,
+    'config', None, 'Config file: experiments/….py[:ARG].', lock_config=False,
     accept_new_attributes=True,
   )  # fmt: skip
   _SHARED.append('config')
-  parser = flags.FLAGS['config'].parser
+  parser: Any = flags.FLAGS['config'].parser
   read = parser.parse
 
   def parse(argument: str) -> Any:
     return _with_groups(read(argument), sys.argv[1:])
 
-  parser.parse = parse  # type: ignore[method-assign]
+  parser.parse = parse
   return holder
 
 
 def _with_groups(config: Any, argv: Sequence[str]) -> Any:
-  """Makes room for overrides on the command line: groups that the config file leaves out; lists,
-  None and descriptions of data, which a single value may replace; and what None replaces."""
+  """Prepares a config for command-line overrides that ml_collections would reject.
+
+  Missing groups are added. Values that may change their type are removed: lists, None and data
+  sources, and any value overridden by None.
+  """
   from ml_collections import ConfigDict
 
   for arg in argv:
@@ -176,21 +179,23 @@ def _with_groups(config: Any, argv: Sequence[str]) -> Any:
 
 
 def distributed_flags() -> None:
-  """Flags for runs on several hosts."""
-  flags.DEFINE_bool('distributed', False, 'Several hosts, found from the environment (TPU, Slurm).')
-  flags.DEFINE_string('coordinator', None, 'Several hosts: HOST:PORT of the first one.')
-  flags.DEFINE_integer('num_processes', None, 'Several hosts: how many.', lower_bound=1)
-  flags.DEFINE_integer('process_id', None, 'Several hosts: the number of this one.', lower_bound=0)
+  """Defines the flags for multi-host runs and the compilation cache."""
+  flags.DEFINE_bool(
+    'distributed', False, 'Multi-host run configured by the environment (TPU pod, Slurm).'
+  )
+  flags.DEFINE_string('coordinator', None, 'Multi-host run: HOST:PORT of process 0.')
+  flags.DEFINE_integer('num_processes', None, 'Multi-host run: number of processes.', lower_bound=1)
+  flags.DEFINE_integer('process_id', None, 'Multi-host run: index of this process.', lower_bound=0)
   flags.DEFINE_string(
     'compilation_cache',
-    os.environ.get('JAX_COMPILATION_CACHE_DIR', str(Path.home() / '.cache' / 'oido' / 'xla')),
-    'Folder where compiled programs are kept between runs (empty: none).',
+    os.environ.get('JAX_COMPILATION_CACHE_DIR', str(cache_folder() / 'xla')),
+    'Folder of the compilation cache (empty: no cache).',
   )
   _SHARED.extend(('distributed', 'coordinator', 'num_processes', 'process_id', 'compilation_cache'))
 
 
 def start_jax() -> None:
-  """Sets up memory, `jax.distributed` when the flags ask for it, and the compilation cache."""
+  """Configures malloc, the compilation cache and, if the flags say so, `jax.distributed`."""
   keep_freed_memory()
   import jax
 

@@ -1,13 +1,13 @@
-"""Original weights to ours, or ours back to the original layout.
+"""Converts original weights to oido's format, or back with --reverse.
 
 python -m launch.convert --release=audio_mae --source=pretrained.pth --out=weights/audio_mae
 python -m launch.convert --release=audio_mae --source=weights/audio_mae --out=original.safetensors
 --reverse
 
-Writes DIR/model.safetensors with the model's arguments, front-end and origin in its metadata; with
---reverse a safetensors file under the original keys, for transformers a folder that it opens.
-`--args` gives what does not show in the arrays, as name=value, values in JSON: --args=heads=4
---args='frontend={"statistics":"esc50"}'.
+Writes DIR/model.safetensors with the model's arguments, front-end and origin in its metadata. With
+--reverse it writes a safetensors file with the original keys, or for transformers a folder that it
+can load. `--args` sets model arguments that cannot be inferred from the arrays, as name=value with
+a JSON value: --args=heads=4 --args='frontend={"statistics":"esc50"}'.
 """
 
 import json
@@ -19,36 +19,38 @@ from absl import flags
 from launch import command
 from research.errors import InputError
 
-RELEASE = flags.DEFINE_string('release', None, 'Whose weights: a key of research.weights.RELEASES.')
-SOURCE = flags.DEFINE_string('source', None, 'File to convert; with --reverse, weights of ours.')
-OUT = flags.DEFINE_string(
-  'out', None, 'Folder to write to (--reverse: folder, .safetensors file or .pt file of fairseq).'
+RELEASE = flags.DEFINE_string(
+  'release', None, 'Release of the original weights: a key of research.weights.RELEASES.'
 )
-REVERSE = flags.DEFINE_bool('reverse', False, 'From ours to the original layout.')
+SOURCE = flags.DEFINE_string('source', None, 'File to convert; with --reverse, oido weights.')
+OUT = flags.DEFINE_string(
+  'out', None, 'Output folder (with --reverse: folder, .safetensors file or fairseq .pt file).'
+)
+REVERSE = flags.DEFINE_bool('reverse', False, "Convert oido's format to the original layout.")
 ARGS = flags.DEFINE_multi_string('args', [], 'A model argument, name=value (repeatable).')
 
 
 def parse_args(items: list[str]) -> dict[str, Any]:
-  """['heads=4', 'decoder=global'] -> {'heads': 4, 'decoder': 'global'}: JSON values, else
-  strings."""
+  """['heads=4', 'decoder=global'] -> {'heads': 4, 'decoder': 'global'}; values that are not JSON
+  stay strings."""
   args = {}
   for item in items:
     name, equals, value = item.partition('=')
     if not equals or not name.isidentifier():
-      raise InputError(f'--args={item!r} is not name=value, as in --args=heads=4.')
+      raise InputError(f'--args={item!r} is invalid: expected name=value, as in --args=heads=4.')
     try:
       args[name] = json.loads(value)
     except ValueError:
       if value[:1] in ('{', '['):
         raise InputError(
-          f'--args={item!r}: the value is no JSON, as in {{"mean": -5.5}}.'
+          f'--args={item!r}: the value is not valid JSON, as in {{"mean": -5.5}}.'
         ) from None
       args[name] = value
   return args
 
 
 def convert() -> Path:
-  """--source in the original layout -> a folder of ours."""
+  """Converts --source from the original layout; returns the file written."""
   from research import weights
 
   pretrained = weights.load(str(SOURCE.value), release=RELEASE.value, **parse_args(ARGS.value))
@@ -56,7 +58,7 @@ def convert() -> Path:
 
 
 def reverse() -> Path:
-  """--source of ours -> a file or folder in the original layout."""
+  """Converts --source to the original layout; returns the file written."""
   from research import weights
   from research.weights import conversion, write
 
@@ -66,7 +68,7 @@ def reverse() -> Path:
   arrays, files, left = conversion.revert_files(str(RELEASE.value), model, variables, out.suffix)
   file = write.write_release(out, str(RELEASE.value), arrays, files)
   if left:
-    print(f'left out: {left}; there is no place for it in {RELEASE.value}')
+    print(f'left out: {left}; {RELEASE.value} has no key for it')
   return file
 
 

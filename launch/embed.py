@@ -5,8 +5,9 @@ python -m launch.embed --model=runs/tiny --input=list.txt --layers=all --pool=no
 
 --input is a folder, an audio file, a list of files (.txt: a path a line; .csv: a column `path`;
 relative paths start at the list), or the name of a data set. Killed, the same command goes on where
-it was. What the file holds: `research/inference/embedding_files.py`. Long files: --window=30 embeds
-pieces of 30 s, named FILE@START.
+it was, and ends in the same bytes. Several processes (--num_processes) share the clips, and the
+disk that --out is on. What the file holds: `research/inference/embedding_files.py`. Long files:
+--window=30 embeds pieces of 30 s, named FILE@START.
 
 python -m launch.embed --model=runs/hubert --units=units/layer6 --durations --input=my/folder \
   --out=units.tsv
@@ -48,11 +49,9 @@ DATA_ROOT = flags.DEFINE_string(
   'data_root', None, 'Folder of named data sets ($OIDO_DATA if not given).'
 )
 SECONDS = flags.DEFINE_float(
-  'seconds', None, 'Only so much of each clip, from its start.', lower_bound=0
+  'seconds', None, 'Only the first N seconds of each clip.', lower_bound=0
 )
-WINDOW = flags.DEFINE_float(
-  'window', None, 'Cut clips into windows of so many seconds.', lower_bound=0
-)
+WINDOW = flags.DEFINE_float('window', None, 'Cut clips into windows of N seconds.', lower_bound=0)
 UNITS = flags.DEFINE_string('units', None, 'Write units of this codebook, not embeddings.')
 DTYPE = flags.DEFINE_enum(
   'dtype', 'float32', ('float32', 'bfloat16'), 'In which the model computes what --units label.'
@@ -62,7 +61,7 @@ DURATIONS = flags.DEFINE_bool('durations', False, 'Deduplicate, and say how long
 CODES = flags.DEFINE_bool('codes', False, "Write the codes of the model's own codebook instead.")
 OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace the file if it is there.')
 MAX_BAD = flags.DEFINE_float(
-  'max_bad_fraction', 0.5, 'Share of unreadable files that stops the run.'
+  'max_bad_fraction', 0.5, 'Fraction of unreadable files that stops the run.'
 )
 PART_SECONDS = flags.DEFINE_float('part_seconds', 20.0, 'How often finished embeddings are saved.')
 command.required('model', 'input', 'out')
@@ -78,7 +77,7 @@ def main(argv):
   from research.audio import clips
   from research.errors import InputError
   from research.inference import embedding_files
-  from research.inference.embedder import from_model, layer_indices
+  from research.inference.embedder import layer_indices
   from research.jobs import folders
   from research.units import code_files, files
 
@@ -113,7 +112,7 @@ def main(argv):
   if CODES.value:
     _write_codes(loaded, source)
     return
-  embedder = from_model(loaded.model, loaded.variables, loaded.name, loaded.fingerprint)
+  embedder = loaded.embedder
   done = embedding_files.export(
     embedder,
     source,
@@ -149,7 +148,7 @@ def _write_units(source, first):
   )
   out = Path(str(OUT.value))
   folder = out.with_name(f'{out.name}.units')
-  files.demand_names(source, out.suffix)
+  files.check_names(source, out.suffix)
   if not distributed.agree(folder.is_dir()):
     labelling.label(
       grid, codebook, source, folder,
@@ -179,8 +178,10 @@ def _write_codes(loaded, source):
     loaded.variables,
     source,
     str(OUT.value),
+    fingerprint=loaded.fingerprint,
     overwrite=OVERWRITE.value,
     max_bad_fraction=MAX_BAD.value,
+    part_seconds=PART_SECONDS.value,
   )
   if done:
     left = f', {len(done["skipped"])} left out' if done['skipped'] else ''

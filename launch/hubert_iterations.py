@@ -1,20 +1,20 @@
-r"""HuBERT's iterations with one command: cluster, train, cluster the model's frames, train again …
+r"""Runs all iterations of HuBERT: cluster MFCC, train, cluster a layer of the model, train again …
 
 python -m launch.hubert_iterations --config=experiments/hubert/librispeech_iterations.py \
   --workdir=DIR --data_root=/data
 
-Every stage is a command of its own (launch.label_kmeans, launch.train), is shown before it runs and
-can be run by hand. Folders below --workdir are named by what made them: number, kind, and a hash of
-the settings of this stage and of all before it that change its numbers. The same command again
-leaves finished stages as they are and goes on in the unfinished one; with changed settings it
-begins where they matter. Stages of other clips (another --data_root) are refused; the same clips
-may lie anywhere.
+Every stage is a separate command (launch.label_kmeans, launch.train) that is printed before it runs
+and can be run by hand. The name of a stage's folder below --workdir consists of its number, its
+kind, and a hash of all settings of this and earlier stages that affect its results. Running the
+same command again keeps finished stages and resumes the unfinished one. With changed settings it
+starts at the first stage they affect. A finished stage of other clips (another --data_root) is
+refused; the same clips may be in another place.
 
-The config has `seed`, and `iterations`, a list: `clusters`; `layer`, of the model of the iteration
-before (the first one clusters MFCC); `percent`, the share of the clips to fit to, and
-`max_epochs`, how often at most; and `train`, the config of the training that follows, whose data is
-what is clustered. The last iteration may end with its units. On several hosts start it once on
-each, with the flags of launch.train for that.
+The config has `seed` and `iterations`, a list of dicts: `clusters`; `layer`, a layer of the
+previous iteration's model (the first iteration clusters MFCC); `percent`, the fraction of the clips
+to fit to; `max_epochs`, the max number of passes over them; and `train`, the config of the training
+that follows. The clips of that training are the ones that are clustered. The last iteration may
+have no training. For a multi-host run start it once on each host, with the flags of launch.train.
 """
 
 import ctypes
@@ -37,12 +37,12 @@ from launch import command
 from launch.inputs import open_input
 
 CONFIG = command.config_flag()
-WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of all stages (made when missing).')
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of all stages (created if missing).')
 DATA_ROOT = flags.DEFINE_string(
-  'data_root', None, 'Folder of named data sets ($OIDO_DATA if not given).'
+  'data_root', None, 'Folder of named data sets (default $OIDO_DATA).'
 )
 TRAIN = flags.DEFINE_multi_string(
-  'train', [], 'NAME=VALUE for the config of every training, as in --train=optim.lr=1e-3.'
+  'train', [], 'NAME=VALUE override for the config of every training: --train=optim.lr=1e-3.'
 )
 command.required('config', 'workdir')
 command.distributed_flags()
@@ -53,7 +53,7 @@ HOSTS = ('distributed', 'coordinator', 'num_processes', 'process_id', 'compilati
 
 
 class Clips(NamedTuple):
-  """What is clustered and trained on: --input, --data_root, --split and --label_splits."""
+  """The clips of a stage: --input, --data_root, --split and --label_splits."""
 
   source: str
   root: str | None
@@ -61,7 +61,7 @@ class Clips(NamedTuple):
   splits: tuple[str, ...]
 
   def fingerprints(self) -> dict[str, str]:
-    """Hashes of the clips, as launch.label_kmeans writes them into its job.json."""
+    """Hashes of the clips, as in the job.json of launch.label_kmeans."""
     from research.train import selection
 
     clips = open_input(self.source, root=self.root)
@@ -71,7 +71,7 @@ class Clips(NamedTuple):
 
 
 class Stage(NamedTuple):
-  """One command: the folder that it fills, the module with its flags, and the clips."""
+  """One command: its output folder, module, flags and clips."""
 
   folder: Path
   module: str
@@ -80,12 +80,12 @@ class Stage(NamedTuple):
 
   @property
   def done(self) -> bool:
-    """Both commands write their report when all else is there."""
+    """Whether the stage is finished: both commands write their report last."""
     return (self.folder / 'report.html').is_file()
 
   @property
   def record(self) -> Path:
-    """The file that says of which clips the folder is."""
+    """The file with the hashes of the clips."""
     own = 'job.json' if self.module == 'launch.label_kmeans' else 'clips.json'
     return self.folder / own
 
@@ -93,10 +93,10 @@ class Stage(NamedTuple):
 def stages(
   config: Mapping[str, Any], workdir: Path, data_root: str | None, overrides: Sequence[str]
 ) -> list[Stage]:
-  """The commands of a config, in order; nothing is run or written.
+  """The stages of a config, in order; runs and writes nothing.
 
   Raises:
-    InputError: a config that cannot work.
+    InputError: an invalid config.
   """
   from research.errors import InputError, unknown
 
@@ -105,20 +105,20 @@ def stages(
       raise unknown('setting', f'config.{key}', ['config.seed', 'config.iterations'])
   iterations = config.get('iterations') or ()
   if not iterations or any(not isinstance(each, Mapping) for each in iterations):
-    raise InputError('The config needs iterations, a list of dicts: clusters, layer, train, …')
+    raise InputError('config.iterations must be a list of dicts with clusters, layer, train, …')
   found: list[Stage] = []
   made, model, depth = hashlib.sha256(), None, 0
   data: dict[str, Any] = {}
   for i, each in enumerate(iterations, 1):
-    _check(i, each, model, depth, last=i == len(iterations))
-    setup = _training(each['train'], overrides) if 'train' in each else None
+    _check_iteration(i, each, model, depth, last=i == len(iterations))
+    setup = _training_config(each['train'], overrides) if 'train' in each else None
     if setup:
       held_out = ((setup.get('evals') or {}).get('valid') or {}).get('data') or {}
       data = {**setup['data'], 'held_out': held_out.get('split')}
     root = [r for r in (data_root or data.get('root'),) if r]
     split = data.get('split')
     splits = [s for s in (split, data.get('held_out')) if s]
-    source = _clustered(data)
+    source = _input_flag(data)
 
     args = [] if model is None else [f'--layer={each["layer"]}']
     args += [f'--clusters={each["clusters"]}', f'--percent={each.get("percent", 1.0)}']
@@ -135,20 +135,20 @@ def stages(
     found.append(Stage(units, 'launch.label_kmeans', args, clips))
 
     if setup:
-      # How many units there are is said once, by the iteration.
-      settings = _numbers(setup, overrides)
+      # The number of units is set by the iteration, not by the config of the training.
+      settings = _result_settings(setup, overrides)
       made.update(json.dumps(settings, sort_keys=True, default=str).encode())
       depth = _depth(setup)
       model = workdir / f'{i}-{setup["model"]["name"]}-{made.hexdigest()[:8]}'
-      args = [f'--config={each["train"]}', f'--config.data.units={units / "units"}']
+      args = [f'--config={each["train"]}', f'--config.data.fields.units={units / "units"}']
       args += [f'--config.model.args.codes={each["clusters"]}']
       args += [f'--config.data.root={r}' for r in root] + [f'--config.{o}' for o in overrides]
       found.append(Stage(model, 'launch.train', [*args, f'--workdir={model}'], clips))
   return found
 
 
-def _numbers(setup: Mapping[str, Any], overrides: Sequence[str]) -> list[Any]:
-  """The settings of a training without those that a run may change and go on."""
+def _result_settings(setup: Mapping[str, Any], overrides: Sequence[str]) -> list[Any]:
+  """The settings of a training, without those that may change when it is resumed."""
   from research.train.config import FREE, FREE_DATA
 
   free = {*FREE, *(f'data.{name}' for name in FREE_DATA)}
@@ -162,8 +162,8 @@ def _numbers(setup: Mapping[str, Any], overrides: Sequence[str]) -> list[Any]:
   return [{**rest, 'data': data}, given]
 
 
-def _clustered(data: Mapping[str, Any]) -> str:
-  """--input for the clips of a data config: a name, or JSON where there is more to say."""
+def _input_flag(data: Mapping[str, Any]) -> str:
+  """--input for the clips of a data config: a name, or JSON if it has more settings."""
   from research.errors import InputError
   from research.train.config import DATA
 
@@ -174,7 +174,9 @@ def _clustered(data: Mapping[str, Any]) -> str:
     args = dict(spec.get('args') or {})
     own = args.get('where') or {}
     if both := sorted(set(own) & set(data['where'])):
-      raise InputError(f'{", ".join(both)}: both data.where and the data source choose by it.')
+      raise InputError(
+        f'{", ".join(both)}: set by both data.where and the data source; remove one of them.'
+      )
     return {**spec, 'args': {**args, 'where': {**own, **data['where']}}}
 
   spec = data.get('source', DATA['source'])
@@ -182,32 +184,50 @@ def _clustered(data: Mapping[str, Any]) -> str:
   return spec if isinstance(spec, str) else json.dumps(spec)
 
 
-def _check(i: int, each: Mapping[str, Any], model: Path | None, depth: int, last: bool) -> None:
+def _check_iteration(
+  i: int, each: Mapping[str, Any], model: Path | None, depth: int, last: bool
+) -> None:
+  """Checks the settings of iteration `i`.
+
+  Args:
+    i: number of the iteration, from 1.
+    each: its settings.
+    model: folder of the previous iteration's model; None in the first.
+    depth: number of layers of that model; 0 if unknown.
+    last: whether it is the last iteration.
+
+  Raises:
+    InputError: an unknown, missing or invalid setting.
+  """
   from research.errors import InputError, unknown
 
   for key in each:
     if key not in KEYS:
       raise unknown(f'setting of iteration {i}', key, KEYS)
   if 'clusters' not in each:
-    raise InputError(f'Iteration {i} does not say how many clusters.')
+    raise InputError(f'Iteration {i} lacks clusters: give the number of clusters.')
   for key in ('clusters', 'max_epochs'):
     if key in each and (type(each[key]) is not int or each[key] < 1):
-      raise InputError(f'Iteration {i} says {key}={each[key]!r}; give a whole number above 0.')
+      raise InputError(f'Iteration {i} has {key}={each[key]!r}; expected a whole number above 0.')
   if model is None and 'layer' in each:
-    raise InputError('Iteration 1 has a layer, but it clusters MFCC: there is no model yet.')
+    raise InputError('Iteration 1 clusters MFCC, so it cannot have a layer: remove it.')
   if model is not None and 'layer' not in each:
-    raise InputError(f'Iteration {i} does not say which layer of the model before it clusters.')
+    raise InputError(f'Iteration {i} lacks layer: give the layer of the previous model to cluster.')
   layer = each.get('layer')
   if depth and layer != 'last' and (type(layer) is not int or not -depth - 1 <= layer <= depth):
     raise InputError(
-      f'Iteration {i} clusters layer {layer!r}; the model before it has 0 (the stem) to {depth}.'
+      f'Iteration {i} clusters layer {layer!r}, but the previous model has layers 0 (the stem) to '
+      f'{depth}.'
     )
   if 'train' not in each and (model is None or not last):
-    raise InputError(f'Iteration {i} does not say what to train: only the last one may end there.')
+    raise InputError(
+      f'Iteration {i} lacks train: give the config of its training. Only the last iteration may '
+      'omit it.'
+    )
 
 
-def _training(name: str, overrides: Sequence[str]) -> dict[str, Any]:
-  """The config of a training, with settings of the command line where they name its data."""
+def _training_config(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+  """The config of a training, with the command-line overrides of its data."""
   from research.errors import InputError, unknown
   from research.train.config import complete
 
@@ -217,16 +237,16 @@ def _training(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     )
   path, _, variant = name.partition(':')
   if not Path(path).is_file():
-    raise InputError(f'There is no config file {path!r} to train.')
+    raise InputError(f'train={name!r}: config file {path!r} does not exist.')
   spec = importlib.util.spec_from_file_location('training', path)
   assert spec and spec.loader
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
     setup = (module.get_config(variant) if variant else module.get_config()).to_dict()
-  except Exception as error:  # whatever the file of another does
+  except Exception as error:  # a config file is user code and may raise anything
     reason = str(error).strip() or type(error).__name__
-    raise InputError(f'The config {name} to train cannot be read: {reason}') from error
+    raise InputError(f'train={name!r}: the config cannot be read: {reason}') from error
   known = complete(setup)
   for override in overrides:
     key, equals, value = override.partition('=')
@@ -239,7 +259,7 @@ def _training(name: str, overrides: Sequence[str]) -> dict[str, Any]:
       setup['data']['where'] = {**chosen, key.removeprefix('data.where.'): value}
     where: Any = known
     for step, part in enumerate(key.split('.')):
-      # Arguments of models and the like are checked with them.
+      # `args` are checked where the model, objective, … is built.
       if not isinstance(where, Mapping) or (step and key.split('.')[step - 1] == 'args'):
         break
       if part not in where:
@@ -258,7 +278,7 @@ def _names(tree: Mapping[str, Any], prefix: str = '') -> list[str]:
 
 
 def _depth(setup: Mapping[str, Any]) -> int:
-  """Layers of the model of a training; 0 where it does not say."""
+  """Number of layers of the model of a training; 0 if unknown."""
   from research.train import build
   from research.train.config import complete
 
@@ -266,18 +286,18 @@ def _depth(setup: Mapping[str, Any]) -> int:
 
 
 def run(stage: Stage, flags_of_hosts: Sequence[str]) -> int:
-  """Runs a command in a process of its own, which gets this one's signals; its exit status."""
+  """Runs a stage in a subprocess, passes SIGTERM on to it, and returns its exit status."""
   line = [sys.executable, '-m', stage.module, *stage.args, *flags_of_hosts]
   print(f'$ python {shlex.join(line[1:])}', flush=True)
   process = subprocess.Popen(line, preexec_fn=_die_together)
 
-  def pass_on(number, frame):
+  def forward(number, frame):
     del frame
     process.send_signal(number)
 
-  # Ctrl-C reaches both already; the command saves and leaves, and this waits for it.
+  # The terminal sends Ctrl-C to both processes: the stage saves and exits, and this one waits.
   old = {
-    signal.SIGTERM: signal.signal(signal.SIGTERM, pass_on),
+    signal.SIGTERM: signal.signal(signal.SIGTERM, forward),
     signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
   }
   try:
@@ -288,17 +308,16 @@ def run(stage: Stage, flags_of_hosts: Sequence[str]) -> int:
 
 
 def _die_together() -> None:
-  """Where this is killed, its command is too: two of them in one folder would be in each other's
-  way."""
+  """Kills the stage when this process is killed; a restart would conflict with it otherwise."""
   if sys.platform == 'linux':
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def demand_own(stage: Stage, fingerprints: Mapping[str, str]) -> None:
+def check_clips(stage: Stage, fingerprints: Mapping[str, str]) -> None:
   """Checks that a finished stage is of these clips.
 
   Raises:
-    InputError: it is of others, or does not say of which.
+    InputError: the stage is of other clips, or has no record of them.
   """
   from research.errors import InputError
 
@@ -310,18 +329,18 @@ def demand_own(stage: Stage, fingerprints: Mapping[str, str]) -> None:
     return
   where = f' below --data_root={stage.clips.root}' if stage.clips.root else ''
   raise InputError(
-    f'{stage.folder} is finished, but of other clips than {stage.clips.source}{where} has now: '
-    'give another --workdir, or delete that folder and those after it.'
+    f'{stage.folder} is finished, but was made from other clips than {stage.clips.source}{where} '
+    'has now. Give another --workdir, or delete that folder and the later ones.'
   )
 
 
 def _write_record(stage: Stage, fingerprints: Mapping[str, str]) -> None:
-  """Says beside a training of which clips it is, before it starts."""
+  """Writes the hashes of the clips into the folder of a training, before it starts."""
   from research.errors import InputError
 
   try:
     stage.folder.mkdir(parents=True, exist_ok=True)
-    # Several hosts may write the same at once.
+    # Several hosts may write the same content at once.
     with tempfile.NamedTemporaryFile('w', dir=stage.folder, delete=False) as file:
       json.dump(fingerprints, file)
     os.replace(file.name, stage.record)
@@ -333,7 +352,7 @@ def main(argv):
   del argv
   import jax
 
-  # The commands of the stages take the accelerators; this only looks at configs.
+  # Leave the accelerators to the stages; this process only reads configs.
   jax.config.update('jax_platforms', 'cpu')
   workdir = Path(str(WORKDIR.value)).expanduser()
   todo = stages(CONFIG.value.to_dict(), workdir, DATA_ROOT.value, TRAIN.value)
@@ -344,21 +363,21 @@ def main(argv):
     if stage.clips not in known:
       known[stage.clips] = stage.clips.fingerprints()
     if stage.done:
-      demand_own(stage, known[stage.clips])
-      print(f'[{number}/{len(todo)}] {stage.folder} is there', flush=True)
+      check_clips(stage, known[stage.clips])
+      print(f'[{number}/{len(todo)}] {stage.folder} is finished', flush=True)
       continue
     print(f'[{number}/{len(todo)}] {stage.folder}', flush=True)
     if stage.module == 'launch.train':
       _write_record(stage, known[stage.clips])
     status = run(stage, hosts)
     if status or not stage.done:
-      print(f'Stopped in {stage.folder}. The same command goes on from there.', flush=True)
+      print(f'Stopped in {stage.folder}. Run the same command to resume.', flush=True)
       sys.exit(status if status > 0 else 1)
   _summarise(todo)
 
 
 def _summarise(todo: Sequence[Stage]) -> None:
-  """What every stage came to, in one table."""
+  """Prints a table of the results of every stage."""
   from research.units import quality
 
   print(f'{"stage":<40} result')

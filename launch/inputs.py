@@ -1,14 +1,14 @@
-"""What --input names: a folder, an audio file, a list of files, or a data set."""
+"""Opens --input: a folder, an audio file, a list of files, or a data set."""
 
 import os
 import pathlib
 
 
 def open_input(spec, *, split=None, root=None):
-  """A source of what --input names.
+  """The source of clips that `spec` names.
 
   Raises:
-    InputError: nothing there, or a list without paths.
+    InputError: the input does not exist, or a list without paths.
   """
   from research.audio import sources
   from research.errors import InputError
@@ -32,7 +32,7 @@ def _files(name, root, paths, columns):
 
 
 def _listed(path):
-  """The files of a list; unlike a manifest's, they may lie anywhere: the person names them."""
+  """A source of the files of a list. Unlike those of a manifest, they may be in any folder."""
   from research.audio.datasets import tables
   from research.errors import InputError
 
@@ -40,7 +40,7 @@ def _listed(path):
   if path.endswith('.csv'):
     rows = tables.read_rows(pathlib.Path(path))
     if rows:
-      tables.need(pathlib.Path(path), rows[0], 'path')
+      tables.check_columns(pathlib.Path(path), rows[0], 'path')
     paths = [row['path'] for row in rows]
     names = [n for n in (rows[0] if rows else {}) if n != 'path']
     columns = {n: [row[n] for row in rows] for n in names}

@@ -48,7 +48,7 @@ SPLIT = flags.DEFINE_string('split', None, 'Fit to the clips of this split of th
 LABEL_SPLITS = flags.DEFINE_list(
   'label_splits', ['all'], 'Splits to label, or all (also where --split names one to fit to).'
 )
-PERCENT = flags.DEFINE_float('percent', 1.0, "Share of the clips to fit to (fairseq's 0.1).")
+PERCENT = flags.DEFINE_float('percent', 1.0, "Fraction of the clips to fit to (fairseq's 0.1).")
 SEED = flags.DEFINE_integer('seed', 0, 'Of everything that is drawn.')
 INIT = flags.DEFINE_string('init', 'k-means++', 'First centroids: k-means++ or random.')
 N_INIT = flags.DEFINE_integer('n_init', 20, 'Initialisations of which the best counts.')
@@ -58,7 +58,7 @@ PATIENCE = flags.DEFINE_integer(
   'max_no_improvement', 100, 'Mini-batches without a lower inertia that end the fit.'
 )
 REASSIGNMENT = flags.DEFINE_float(
-  'reassignment_ratio', 0.0, 'Move clusters with less than this share of the largest.', 0.0, 1.0
+  'reassignment_ratio', 0.0, 'Move clusters with less than this fraction of the largest.', 0.0, 1.0
 )
 REFERENCES = flags.DEFINE_list(
   'references', None, "Label columns to compare the units with, or 'none' (word, speaker … if any)."
@@ -70,7 +70,7 @@ DATA_ROOT = flags.DEFINE_string(
   'data_root', None, 'Folder of named data sets ($OIDO_DATA if not given).'
 )
 MAX_BAD = flags.DEFINE_float(
-  'max_bad_fraction', 0.5, 'Share of unreadable files that stops the run.'
+  'max_bad_fraction', 0.5, 'Fraction of unreadable files that stops the run.'
 )
 BATCH_SECONDS = flags.DEFINE_float(
   'batch_seconds', 320.0, 'Audio that goes through the model at once.', lower_bound=1.0
@@ -195,12 +195,12 @@ def main(argv):
     raise InputError(f'--clusters={CLUSTERS.value}, but the codebook has {given.clusters}.')
   frames, origin = _frames(given)
   if given:
-    given.demand(frames, frames.width())
+    given.check(frames, frames.width())
   everything = LABEL_SPLITS.value in (['all'], [])
   source = _source(None if everything else '+'.join(LABEL_SPLITS.value))
   to_fit = source if given else _source(SPLIT.value)
   references = _references(source)
-  files.demand_names(source, '')
+  files.check_names(source, '')
   out = Path(str(OUT.value)).expanduser()
   job = {'features': frames.fingerprint(), 'clips': source.fingerprint()}
   if given:

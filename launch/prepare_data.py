@@ -5,6 +5,7 @@
   python -m launch.prepare_data --source=tfds:speech_commands --out=/data/commands  # [tfds] extra
 
 A run that was interrupted goes on when it is started again: finished shards are verified and kept.
+Several processes (--num_processes) write shards of their own into one folder.
 Train on the result with `--config.data.source=/data/my_shards`.
 """
 
@@ -34,6 +35,7 @@ _NUM_WORKERS = flags.DEFINE_integer('num_workers', 2, 'threads that decode')
 
 def main(argv):
   del argv
+  process = _process()
   settings = prepare.Settings(
     encoding=_ENCODING.value,
     sample_rate=_SAMPLE_RATE.value or (None if _ENCODING.value == 'copy' else 16000),
@@ -45,7 +47,9 @@ def main(argv):
   count = _SHARDS.value or prepare.shard_count(source, settings, _SHARD_MIB.value)
   out = pathlib.Path(_OUT.value).expanduser()
   with rich_progress.Progress(
-    *rich_progress.Progress.get_default_columns(), rich_progress.MofNCompleteColumn()
+    *rich_progress.Progress.get_default_columns(),
+    rich_progress.MofNCompleteColumn(),
+    disable=bool(process[0]),
   ) as bar:
     task = bar.add_task(f'{source.name}: {min(count, len(source))} shards', total=len(source))
     index = prepare.prepare(
@@ -55,7 +59,10 @@ def main(argv):
       settings=settings,
       max_bad_fraction=_MAX_BAD.value,
       progress=lambda n: bar.advance(task, n),
+      process=process,
     )
+  if process[0]:
+    return
   left_out = len(source) - index['count']
   size = sum(s['bytes'] for s in index['shards']) / prepare.MIB
   print(
@@ -63,6 +70,16 @@ def main(argv):
     f'{size:.1f} MiB in {out}'
     + (f'; {left_out} bad files, listed in {out / "bad_files.jsonl"}' if left_out else '')
   )
+
+
+def _process() -> tuple[int, int]:
+  """(index, count) of the processes that share the shards; JAX is only started for several."""
+  if not (flags.FLAGS.distributed or flags.FLAGS.num_processes):
+    return 0, 1
+  command.start_jax()
+  from research import distributed
+
+  return distributed.process()
 
 
 def _open() -> Source:
@@ -80,6 +97,7 @@ def _open() -> Source:
 
 
 command.required('source', 'out')
+command.distributed_flags()
 
 if __name__ == '__main__':
   command.run(main)

@@ -1,11 +1,11 @@
-r"""Trains what a config file describes.
+r"""Trains the model of a config file.
 
 python -m launch.train --config=experiments/audio_mae/builtin_tiny.py --workdir=runs/tiny \
   --config.optim.lr=1e-3
 
-The same command again goes on from the newest checkpoint. On several hosts start it once on each,
-with --coordinator=HOST:PORT --num_processes=N --process_id=I (on TPU pods and under Slurm:
---distributed alone).
+Running the same command again resumes from the newest checkpoint. For a multi-host run start it
+once on each host, with --coordinator=HOST:PORT --num_processes=N --process_id=I (on TPU pods and
+under Slurm just --distributed).
 """
 
 from absl import flags
@@ -13,7 +13,7 @@ from absl import flags
 from launch import command
 
 CONFIG = command.config_flag()
-WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run (made when missing).')
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run (created if missing).')
 command.required('config', 'workdir')
 command.distributed_flags()
 

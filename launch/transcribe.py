@@ -6,7 +6,8 @@ python -m launch.transcribe --model=weights/mine --input=my/folder --out=t.jsonl
 --model is a model with a CTC head (fine-tuned on transcripts). --input is a folder, an audio file,
 a list of files (.txt: a path a line; .csv: a column `path`; relative paths start at the list), or
 the name of a data set. Texts are printed; --out keeps them with the times of their words: .jsonl,
-.txt, .ctm, and for one recording .srt and .vtt. Killed, the same command goes on where it was.
+.txt, .ctm, and for one recording .srt and .vtt. Killed, the same command goes on where it was;
+several processes (--num_processes) share the clips, and the disk.
 Where the input has transcripts (a column `transcript`), word and character error rates are printed
 in the end.
 """
@@ -29,13 +30,13 @@ DATA_ROOT = flags.DEFINE_string(
   'data_root', None, 'Folder of named data sets ($OIDO_DATA if not given).'
 )
 LM = flags.DEFINE_string(
-  'lm', None, 'N-gram of words or letters: an ARPA file (.gz too) or a KenLM binary.'
+  'lm', None, 'N-gram of words or characters: an ARPA file (.gz too) or a KenLM binary.'
 )
 LEXICON = flags.DEFINE_string(
   'lexicon', None, 'Words to search, one a line (those of the ARPA file if not given).'
 )
 BEAM = flags.DEFINE_integer(
-  'beam', None, 'Beam search with so many prefixes (50 with --lm; greedy without either).',
+  'beam', None, 'Beam search with N prefixes (50 with --lm; greedy without either).',
   lower_bound=1,
 )  # fmt: skip
 LM_WEIGHT = flags.DEFINE_float('lm_weight', None, 'Weight of the n-gram (2 if not given).')
@@ -43,7 +44,7 @@ WORD_SCORE = flags.DEFINE_float(
   'word_score', None, 'Added to the score for every word (-1 if not given).'
 )
 WINDOW = flags.DEFINE_float(
-  'window', 40.0, 'Longer audio is cut into chunks of so many seconds.', lower_bound=0
+  'window', 40.0, 'Longer audio is cut into chunks of N seconds.', lower_bound=0
 )
 OVERLAP = flags.DEFINE_float(
   'overlap', 5.0, 'Seconds that neighbouring chunks share.', lower_bound=0
@@ -56,7 +57,7 @@ REFERENCE = flags.DEFINE_string(
 )
 OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace the file if it is there.')
 MAX_BAD = flags.DEFINE_float(
-  'max_bad_fraction', 0.5, 'Share of unreadable files that stops the run.'
+  'max_bad_fraction', 0.5, 'Fraction of unreadable files that stops the run.'
 )
 command.required('model', 'input')
 command.distributed_flags()
@@ -73,9 +74,9 @@ def references(source, column):
   """
   if column is None and 'transcript' not in source.column_names:
     return None
-  from research.audio.fields import transcripts
+  from research.audio.fields import transcript
 
-  return transcripts.texts(source, column or 'transcript')
+  return transcript.texts(source, column or 'transcript')
 
 
 def decoder(model):
@@ -94,7 +95,9 @@ def decoder(model):
     **weights,
   )
   if search.left_out:
-    print(f'{search.left_out} words of the n-gram have letters that the model lacks.', flush=True)
+    print(
+      f'{search.left_out} words of the n-gram have characters that the model lacks.', flush=True
+    )
   return search
 
 
@@ -126,8 +129,6 @@ def main(argv):
   from research.errors import InputError
   from research.inference import ctc, transcribe, transcript_files
 
-  if jax.process_count() > 1:
-    raise InputError('Transcribing runs on one host: divide the input among several commands.')
   for flag in (LEXICON, LM_WEIGHT, WORD_SCORE):
     if flag.value is not None and LM.value is None:
       raise InputError(f'--{flag.name} is for the search with an n-gram: give --lm too.')
@@ -136,7 +137,7 @@ def main(argv):
     transcript_files.check_out(OUT.value, len(source), OVERWRITE.value)
   said = references(source, REFERENCE.value)
   loaded = weights.load(str(MODEL.value), release=RELEASE.value)
-  ctc.demand_ctc(loaded.model)
+  ctc.check_ctc(loaded.model)
   search = decoder(loaded.model)
   transcriber = transcribe.Transcriber(
     loaded.model,
@@ -161,6 +162,8 @@ def main(argv):
     max_bad_fraction=MAX_BAD.value,
     show=lambda id, text: print(f'{id}: {text}', flush=True),
   )
+  if jax.process_index():
+    return
   lines = list(summary(rows, loaded.model.vocabulary))
   lines[0] = f'{OUT.value}: {lines[0]}' if OUT.value else lines[0]
   print('\n'.join(lines), flush=True)

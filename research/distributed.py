@@ -1,5 +1,6 @@
-"""What several processes do together: agree on a flag, share bytes, hold one global array."""
+"""Multi-process helpers: agree on a flag, broadcast bytes, hold a global array."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,14 +8,16 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from research.errors import InputError
+
 
 def agree(flag: bool) -> bool:
-  """What the first process says, on every process: their disks may differ."""
+  """The flag of process 0, on every process (their disks may differ)."""
   return bool(broadcast(b'1' if flag else b''))
 
 
 def broadcast(data: bytes) -> bytes:
-  """The first process's bytes, on every process."""
+  """The bytes of process 0, on every process."""
   if jax.process_count() == 1:
     return data
   from jax.experimental import multihost_utils
@@ -26,8 +29,60 @@ def broadcast(data: bytes) -> bytes:
   return np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes() if length else b''
 
 
+def process() -> tuple[int, int]:
+  """(index of this process, how many there are)."""
+  return jax.process_index(), jax.process_count()
+
+
+def first(make: Callable[[], bytes]) -> bytes:
+  """What `make` gives on the first process, on every process.
+
+  Raises:
+    InputError: on every process, if `make` raises it on the first one.
+  """
+  if jax.process_count() == 1:
+    return make()
+  error: InputError | None = None
+  data = b''
+  if not jax.process_index():
+    try:
+      data = make()
+    except InputError as raised:
+      error = raised
+  if agree(error is not None):
+    raise error or InputError('The first process has stopped: see its message.')
+  return broadcast(data)
+
+
+def check_all(error: Exception | None = None) -> None:
+  """Waits until every process is here.
+
+  Raises:
+    error: this process's own, if it has one.
+    InputError: another process came with an error.
+  """
+  failed = error is not None
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+
+    failed = bool(np.any(multihost_utils.process_allgather(np.bool_(failed))))
+  if error is not None:
+    raise error
+  if failed:
+    raise InputError('Another process has stopped: see its message.')
+
+
+def total(value: np.ndarray) -> np.ndarray:
+  """The sum over all processes of arrays of one shape, on every process."""
+  if jax.process_count() == 1:
+    return value
+  from jax.experimental import multihost_utils
+
+  return np.asarray(multihost_utils.process_allgather(value)).sum(axis=0)
+
+
 class Devices:
-  """All devices of all processes."""
+  """All devices of all processes, as a one-dimensional mesh."""
 
   def __init__(self):
     mesh = Mesh(np.array(jax.devices()), ('data',))
@@ -37,14 +92,14 @@ class Devices:
     self.one_cpu = mesh.size == 1 and jax.default_backend() == 'cpu'
 
   def put_rows(self, local: np.ndarray) -> Array:
-    """A global array of which this process has some rows."""
+    """A global array from the rows that this process holds."""
     return jax.make_array_from_process_local_data(self.rows, local)
 
-  def share(self, value: np.ndarray) -> Array:
-    """Rows shared out of an array that every process has."""
+  def split_rows(self, value: np.ndarray) -> Array:
+    """A row-sharded global array from an array that every process holds in full."""
     return jax.make_array_from_callback(value.shape, self.rows, lambda index: value[index])
 
   def put_whole(self, value: Any) -> Array:
-    """The same array on every device."""
+    """The array replicated on every device."""
     value = np.asarray(value)
     return jax.make_array_from_callback(value.shape, self.whole, lambda index: value[index])

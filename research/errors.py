@@ -1,20 +1,20 @@
-"""What a person sees when they gave something that cannot work: one sentence, never a traceback."""
+"""Errors for bad input: the user sees one sentence, never a traceback."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
-  """A mistake in the input: the message says what was given, what was expected and what to do."""
+  """Bad input. The message states what was given, what was expected and what to do."""
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
-  """The error for a name that does not exist: says the nearest known names, then all of them.
+  """Error for an unknown name; lists the closest matches, then all known names.
 
   Args:
-    kind: what the name names, e.g. 'model' or 'argument of model audio_mae'.
+    kind: kind of thing that is named, e.g. 'model' or 'argument of model audio_mae'.
     name: the name that was given.
-    known: the names that exist.
+    known: all valid names.
   """
   names = sorted(str(k) for k in known)
   near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)

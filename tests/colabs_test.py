@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, as a person runs it (with fewer training steps)."""
+"""Every notebook runs from top to bottom, with fewer training steps."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tests.conftest import CACHE
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / 'colabs').glob('*.ipynb'))
-# What each prints somewhere, and how many pictures it shows at least.
+# Text that each notebook prints, and its minimum number of pictures.
 SHOWS = {
   'byol_a': (('largest difference', 'builtin_words'), 11),
   'hubert': (('train: 300 clips', 'iteration 2'), 7),
@@ -25,15 +25,15 @@ def test_notebook_runs(path, monkeypatch):
   monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', CACHE)
   # Pictures go into the notebook.
   monkeypatch.delenv('MPLBACKEND', raising=False)
-  # One device, as on a laptop: the eight of the tests take turns and take longer.
+  # One device, as on a laptop: the eight devices of the tests are slower.
   monkeypatch.setenv('XLA_FLAGS', '')
-  # The map of scores is small, and threads of scikit-learn that wait for a busy core spin.
+  # Few threads: on busy cores, waiting threads of scikit-learn spin.
   monkeypatch.setenv('OMP_NUM_THREADS', '1')
   notebook = nbformat.read(path, as_version=4)
   client = nbclient.NotebookClient(
     notebook,
     timeout=400,
-    # On a busy machine what a cell prints comes long after its end: the usual 4 s would drop it.
+    # On a busy machine output arrives long after a cell ends: the default of 4 s would drop it.
     iopub_timeout=120,
     kernel_name='python3',
     resources={'metadata': {'path': str(path.parent)}},
@@ -44,7 +44,7 @@ def test_notebook_runs(path, monkeypatch):
     for c in notebook.cells
     if c.cell_type == 'code'
     for o in c.outputs
-    # Warnings come between the words of one line.
+    # Warnings may interrupt a line.
     if o.get('name') == 'stdout'
   )
   pictures = [

@@ -6,10 +6,10 @@ import tempfile
 
 # Before jax is imported: a mesh of eight devices on any machine, no accelerator, no network.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-# XLA sizes its pool by this. Devices that wait for each other in a collective hold a thread each:
-# with only as many threads as a laptop has cores, they wait for ever.
+# XLA sizes its thread pool by this. In a collective every device holds a thread: with only as many
+# threads as a laptop has cores, they deadlock.
 os.environ.setdefault('NPROC', '32')
-# Eight devices on few cores take turns: a collective may wait for long before it is stuck.
+# Eight devices on few cores take turns: a long wait in a collective is not a deadlock.
 os.environ['XLA_FLAGS'] = ' '.join(
   (
     os.environ.get('XLA_FLAGS', ''),
@@ -30,26 +30,38 @@ from absl import flags
 
 CACHE = os.path.join(tempfile.gettempdir(), f'oido-test-cache-{os.getuid()}')
 
-# One program at a time: two programs with collectives can wait for each other's threads.
+# One program at a time: two programs with collectives can deadlock.
 jax.config.update('jax_cpu_enable_async_dispatch', False)
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_default_matmul_precision', 'highest')
 jax.config.update('jax_compilation_cache_dir', CACHE)
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
 
-# grain's worker processes read absl flags, which nobody parses under pytest.
+# grain's worker processes read absl flags, which pytest does not parse.
 if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()
 
 
-# Every compiled program takes memory maps, of which Linux lets a process have 65,530: a thousand
-# tests in one process took half of them, and six gigabytes.
-MAPS, MOST_MAPS = pathlib.Path('/proc/self/maps'), 15_000
+# Every compiled program uses memory maps, which Linux limits to 65,530 per process: a thousand
+# tests in one process used half of them, and 6 GB.
+MAPS, MAX_MAPS = pathlib.Path('/proc/self/maps'), 15_000
 
 
 @pytest.fixture(scope='module', autouse=True)
 def _few_programs():
   yield
-  if MAPS.exists() and MAPS.read_bytes().count(b'\n') > MOST_MAPS:
+  if MAPS.exists() and MAPS.read_bytes().count(b'\n') > MAX_MAPS:
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+  """Tests of one file run in one process, for they share fixtures and compiled programs; those of
+  the contract by subject, for it is the longest file."""
+  for item in items:
+    subject = getattr(item, 'callspec', None) and item.callspec.id
+    group = str(item.path)
+    if subject and item.path.name == 'contract_test.py':
+      group = f'{group} {subject.split("-")[0]}'
+    item.add_marker(pytest.mark.xdist_group(group))

@@ -1,9 +1,10 @@
-"""What every model promises, as checks that take any model.
+"""Contracts of every model, as checks that take any model.
 
 (1) samples behind the mask may be NaN and change nothing; (2) the same result with and without jit,
-and models with equal arguments, JSON's too, are equal and have a hash;
+and models with equal arguments, also from JSON, are equal and hashable;
 (3) gradients reach every trainable parameter; (4) bf16 compute with float32 parameters; (5) the
-same loss and gradients on meshes of eight devices; (6) `embed` on any length down to one frame.
+same loss and gradients on meshes of eight devices; (6) `embed` on any length down to one frame;
+(7) where there is a cache, step by step equals all at once.
 """
 
 import dataclasses
@@ -28,10 +29,14 @@ from research.weights.pretrained import model_args
 
 Arrays = dict[str, np.ndarray]
 
+# Most of the time is compiling, and without optimisations it takes 0.57 of that (hubert: padding,
+# gradients, bf16). `check_jit` compiles as users' programs do.
+jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
 
-@dataclasses.dataclass(frozen=True, eq=False)  # each is itself alone: a key of caches
+
+@dataclasses.dataclass(frozen=True, eq=False)  # compared by identity: a cache key
 class Subject:
-  """A model under test, small.
+  """A small model under test.
 
   Attributes:
     name: of the model.
@@ -40,8 +45,8 @@ class Subject:
     draws: (model, batch size) -> explicit draws, the same for clip i whatever the batch.
     extra: batch size -> labels and other inputs.
     outputs: names of per-clip outputs that padding must not change.
-    framed: {name of an output a frame: name of the mask of the frames that count}; padding must not
-      change these either.
+    framed: {name of a per-frame output: name of its frame mask}; padding must not change these
+      either.
     untrained: {pattern of a parameter path: why no gradient reaches it}.
     meshes: of MESHES, those on which loss and gradients are compared.
   """
@@ -59,11 +64,11 @@ class Subject:
   def model(self, **changes: Any) -> Any:
     return models.get(self.name)(**changed(self.name, self.args, changes))
 
-  # There are few subjects, and they last as long as the tests.
+  # There are few subjects, which live as long as the tests.
   @functools.cache  # noqa: B019
   def variables(self, model: Any) -> dict[str, Any]:
     batch = self.batch(model, [model.frontend.min_samples + 3000])
-    return jax.jit(model.init)(jax.random.key(0), batch)
+    return jit(model.init)(jax.random.key(0), batch)
 
   def batch(self, model: Any, lengths: list[int], pad: float = 0.0, width: int = 0) -> Arrays:
     """Clips of the given lengths; clip i is the same in every batch."""
@@ -107,8 +112,8 @@ def check_padding(subject: Subject) -> None:
   """Alone, behind NaN, and in a batch: the same outputs and the same embeddings."""
   model = subject.model()
   variables = subject.variables(model)
-  call = jax.jit(model.apply)
-  embed = jax.jit(lambda v, a, m: model.apply(v, a, m, method='embed'))
+  call = jit(model.apply)
+  embed = jit(lambda v, a, m: model.apply(v, a, m, method='embed'))
   lengths = [model.frontend.samples(30) + 5, model.frontend.samples(57)]
   width = max(lengths) + 1003
   batch = subject.batch(model, lengths, pad=np.nan, width=width)
@@ -117,7 +122,7 @@ def check_padding(subject: Subject) -> None:
   for i, length in enumerate(lengths):
     padded = rows(batch, i)
     kinds = {'padded': padded}
-    if i == 0:  # Every other length is one more compilation.
+    if i == 0:  # Every length costs a compilation.
       names = ('audio', 'audio_mask')
       kinds['alone'] = padded | {name: padded[name][:, :length] for name in names}
     for kind, one in kinds.items():
@@ -141,7 +146,7 @@ def check_padding(subject: Subject) -> None:
 
 
 def check_jit(subject: Subject) -> None:
-  """Compiled and op by op: the same outputs."""
+  """Compiled and op by op: the same outputs; equal models share compiled programs."""
   model = subject.model()
   variables = subject.variables(model)
   batch = subject.batch(model, [model.frontend.samples(60), model.frontend.samples(40)])
@@ -181,11 +186,11 @@ def _trained(subject: Subject) -> tuple[Any, Any]:
   """(loss, gradients) of two clips."""
   model = subject.model()
   batch = subject.batch(model, [model.frontend.samples(90), model.frontend.samples(50)])
-  return jax.jit(loss_and_gradients(subject, model))(*split(subject.variables(model)), batch)
+  return jit(loss_and_gradients(subject, model))(*split(subject.variables(model)), batch)
 
 
 def check_gradients(subject: Subject) -> None:
-  """A gradient that is finite and not zero for every parameter, listed exceptions apart."""
+  """A finite, non-zero gradient for every parameter, except those listed."""
   loss, gradients = _trained(subject)
   assert np.isfinite(loss)
   dead = set()
@@ -201,14 +206,13 @@ def check_gradients(subject: Subject) -> None:
 
 
 def check_bfloat16(subject: Subject) -> None:
-  """bf16 compute: float32 parameters and gradients, float32 outputs of losses, about the same
-  loss."""
+  """bf16 compute: float32 parameters, gradients and losses; about the same loss."""
   half = subject.model(dtype='bfloat16')
   params, rest = split(subject.variables(half))
   assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype('float32')}
   batch = subject.batch(half, [half.frontend.samples(90), half.frontend.samples(50)])
   want, _ = _trained(subject)
-  got, gradients = jax.jit(loss_and_gradients(subject, half))(params, rest, batch)
+  got, gradients = jit(loss_and_gradients(subject, half))(params, rest, batch)
   assert got.dtype == jnp.float32 and abs(float(got) - float(want)) < 0.02 * float(want)
   for path, gradient in flat(gradients).items():
     assert gradient.dtype == jnp.float32 and np.isfinite(gradient).all(), path
@@ -232,12 +236,12 @@ def _on_one_device(subject: Subject) -> tuple[Any, ...]:
   model = subject.model()
   params, rest = split(subject.variables(model))
   batch = subject.batch(model, [model.frontend.samples(20 + 9 * i) for i in range(8)])
-  function = jax.jit(loss_and_gradients(subject, model))
+  function = jit(loss_and_gradients(subject, model))
   return function, params, rest, batch, *function(params, rest, batch)
 
 
 def check_mesh(subject: Subject, mesh_shape: Mapping[str, int]) -> None:
-  """Parameters and batch spread over eight devices: the same loss and gradients as on one."""
+  """Parameters and batch sharded over eight devices: the same loss and gradients as on one."""
   function, params, rest, batch, want, wanted = _on_one_device(subject)
   mesh = sharding.make_mesh(mesh_shape)
   spread = jax.device_put((params, rest), sharding.shardings((params, rest), mesh))
@@ -255,12 +259,12 @@ def check_mesh(subject: Subject, mesh_shape: Mapping[str, int]) -> None:
 
 
 def check_embed_lengths(subject: Subject) -> None:
-  """One frame, less than one chunk, several chunks; and a clear refusal below one frame."""
+  """One frame, less than one chunk, several chunks; a clear error below one frame."""
   model = subject.model()
   variables = subject.variables(model)
   least = model.frontend.min_samples
   widths = set()
-  embed = jax.jit(lambda v, a, m: model.apply(v, a, m, method='embed'))
+  embed = jit(lambda v, a, m: model.apply(v, a, m, method='embed'))
   for samples in (least, model.frontend.samples(250)):
     audio = wave(0, samples)[None]
     tokens, mask = embed(variables, audio, np.ones(audio.shape, bool))
@@ -272,3 +276,149 @@ def check_embed_lengths(subject: Subject) -> None:
   audio = wave(0, least - 1)[None]
   with pytest.raises(InputError, match=rf'{least - 1}\b.*\b{least}\b'):
     model.apply(variables, audio, np.ones(audio.shape, bool), method='embed')
+
+
+# -- (7) ---------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stepper:
+  """What takes tokens one by one or all at once, small.
+
+  Attributes:
+    variables: of the model.
+    tokens: int32 [b, n], at least 3 rows of 12; 8 rows for `check_steps_on_mesh`.
+    inputs: {name: array [b, …]}: what a row has besides, such as what an encoder made of audio.
+    full: (variables, tokens [b, n], real [b, n] or None, inputs) -> logits [b, n, c].
+    start: (batch, dtype of the cache) -> state before the first token.
+    prefill: (variables, state, tokens [b, t], real [b, t] or None, inputs) -> (logits, state).
+    step: (variables, state, tokens [b, t], real [b, t] or None) -> (logits, state).
+    padding: sides on which prompts may be padded.
+  """
+
+  variables: Any
+  tokens: np.ndarray
+  inputs: Mapping[str, np.ndarray]
+  full: Callable[..., Any]
+  start: Callable[..., Any]
+  prefill: Callable[..., Any]
+  step: Callable[..., Any]
+  padding: tuple[str, ...] = ('left', 'right')
+
+  def rows(self, rows: Any) -> dict[str, np.ndarray]:
+    return {name: value[rows] for name, value in self.inputs.items()}
+
+
+@dataclasses.dataclass
+class Traced:
+  """A compiled step that counts how often it is traced."""
+
+  function: Callable[..., Any]
+  count: int = 0
+
+  def __post_init__(self):
+    def counted(*args):
+      self.count += 1
+      return self.function(*args)
+
+    self.call = jax.jit(counted)
+
+
+def run_steps(stepper: Stepper, state: Any, tokens: np.ndarray, step: Traced) -> tuple[Any, Any]:
+  """(logits [b, n, c] of tokens given one by one, the state after them)."""
+  found = []
+  for i in range(tokens.shape[1]):
+    logits, state = step.call(stepper.variables, state, tokens[:, i : i + 1], None)
+    found.append(logits)
+  return np.concatenate(found, axis=1), state
+
+
+def check_steps(stepper: Stepper) -> None:
+  """Token by token, a prompt and then tokens, and chunks: the logits of all tokens at once. All
+  steps of one size are one program."""
+  tokens, inputs = stepper.tokens[:3], stepper.rows(slice(3))
+  want = stepper.full(stepper.variables, tokens, None, inputs)
+  n, step, chunk = tokens.shape[1], Traced(stepper.step), Traced(stepper.step)
+  for prompt, chunks in ((1, 0), (5, 0), (5, 2)):
+    state = stepper.start(3, 'float32')
+    first = tokens[:, :prompt]
+    logits, state = jax.jit(stepper.prefill)(stepper.variables, state, first, None, inputs)
+    found, end = [logits], prompt
+    for _ in range(chunks):
+      part = tokens[:, end : end + 2]
+      logits, state = chunk.call(stepper.variables, state, part, None)
+      found.append(logits)
+      end += 2
+    logits, state = run_steps(stepper, state, tokens[:, end:], step)
+    got = np.concatenate([*found, logits], axis=1)
+    close(got, want, f'logits behind a prompt of {prompt} and {chunks} chunks of {n} tokens')
+  assert (step.count, chunk.count) == (1, 1), 'a step was compiled more than once'
+
+
+def check_padded_steps(stepper: Stepper) -> None:
+  """Prompts of several lengths in one batch: each row as if it were alone, without padding."""
+  lengths, width, n = (6, 3, 1), 6, stepper.tokens.shape[1]
+  for side in stepper.padding:
+    tokens, real = np.zeros((3, width), np.int32), np.zeros((3, width), bool)
+    for i, length in enumerate(lengths):
+      places = slice(width - length, width) if side == 'left' else slice(length)
+      tokens[i, places], real[i, places] = stepper.tokens[i, :length], True
+    rest = np.stack([x[k : k + n - width] for x, k in zip(stepper.tokens, lengths, strict=False)])
+    inputs, step = stepper.rows(slice(3)), Traced(stepper.step)
+    at_once = stepper.full(stepper.variables, tokens, real, inputs)
+    state = stepper.start(3, 'float32')
+    prompt, state = jax.jit(stepper.prefill)(stepper.variables, state, tokens, real, inputs)
+    behind, _ = run_steps(stepper, state, rest, step)
+    assert step.count == 1
+    for i, length in enumerate(lengths):
+      alone = stepper.tokens[i : i + 1, : length + n - width]
+      want = stepper.full(stepper.variables, alone, None, stepper.rows(slice(i, i + 1)))[0]
+      what = f'padding on the {side}, row {i}'
+      close(np.asarray(at_once)[i, real[i]], want[:length], f'{what}, all at once')
+      close(np.asarray(prompt)[i, real[i]], want[:length], f'{what}, prompt')
+      close(behind[i], want[length:], f'{what}, steps')
+
+
+def check_reordered_steps(stepper: Stepper, reorder: Callable[[Any, Any], Any]) -> None:
+  """Rows that go on from other rows, some twice, some not at all, as in a beam search."""
+  rows, step = np.asarray([2, 0, 2, 1]), Traced(stepper.step)
+  tokens = stepper.tokens[:3]
+  state = stepper.start(3, 'float32')
+  inputs = stepper.rows(slice(3))
+  _, state = jax.jit(stepper.prefill)(stepper.variables, state, tokens[:, :4], None, inputs)
+  _, state = run_steps(stepper, state, tokens[:, 4:7], step)
+  others = np.roll(tokens[rows, 7:], 1, axis=0)
+  got, _ = run_steps(stepper, jax.jit(reorder)(state, rows), others, Traced(stepper.step))
+  whole = np.concatenate([tokens[rows, :7], others], axis=1)
+  want = stepper.full(stepper.variables, whole, None, stepper.rows(rows))
+  close(got, np.asarray(want)[:, 7:], 'logits of reordered rows')
+
+
+def check_bfloat16_steps(stepper: Stepper) -> None:
+  """A cache in bf16: about the same logits, and not the same."""
+  found = []
+  for dtype in ('float32', 'bfloat16'):
+    state = stepper.start(3, dtype)
+    assert {str(x.dtype) for x in jax.tree.leaves(state)} <= {dtype, 'int32'}
+    prompt, inputs = stepper.tokens[:3, :4], stepper.rows(slice(3))
+    _, state = jax.jit(stepper.prefill)(stepper.variables, state, prompt, None, inputs)
+    found.append(run_steps(stepper, state, stepper.tokens[:3, 4:], Traced(stepper.step))[0])
+  assert np.any(found[0] != found[1])
+  close(found[1], found[0], 'logits by a cache in bf16', tolerance=0.02)
+
+
+def check_steps_on_mesh(stepper: Stepper, mesh_shape: Mapping[str, int]) -> None:
+  """Parameters and rows spread over eight devices: the logits of one."""
+  tokens, inputs = stepper.tokens[:8], stepper.rows(slice(8))
+  want = stepper.full(stepper.variables, tokens, None, inputs)
+  mesh = sharding.make_mesh(mesh_shape)
+  variables = jax.device_put(stepper.variables, sharding.shardings(stepper.variables, mesh))
+  spread = sharding.batch_sharding(mesh)
+  here = dataclasses.replace(stepper, variables=variables)
+  with jax.set_mesh(mesh):
+    tokens, inputs = jax.device_put((tokens, inputs), spread)
+    state = jax.jit(stepper.start, static_argnums=(0, 1))(8, 'float32')
+    prompt = tokens[:, :4]
+    logits, state = jax.jit(stepper.prefill)(variables, state, prompt, None, inputs)
+    behind, _ = run_steps(here, state, tokens[:, 4:], Traced(stepper.step))
+  close(np.concatenate([logits, behind], axis=1), want, f'logits on a mesh of {mesh_shape}')

@@ -22,14 +22,15 @@ from tests.launch import runner
 
 ROOT = Path(__file__).resolve().parents[1]
 EVERY = sorted((ROOT / 'experiments').glob('*/*.py'))
-# Some describe a row of trainings (launch.hubert_iterations), each by the file of its own.
+# Some describe a sequence of trainings (launch.hubert_iterations), each with its own file.
 FILES = [f for f in EVERY if not f.stem.endswith('_iterations')]
+SPOKEN = dict(transcript='transcript')
 MODEL, MSE = dict(name='audio_mae', args={}), dict(name='masked_patch_mse', args={})
 # Variants that are put together, of which docstrings name the parts.
 COMBINED = {'audio_mae/audioset_base': ['base,global']}
-# What no shape depends on, beside rates.
+# Settings that no shape depends on, besides rates.
 FREE = ('freeze_updates', 'mask_seconds', 'mask_length')
-# What a step logs whatever the objective.
+# Metrics of a step with any objective.
 LOGGED = {'loss', 'grad_norm', 'learning_rate', 'finite', 'audio_samples'}
 
 
@@ -45,7 +46,7 @@ def load(file):
 
 
 def variants(file):
-  """The default one, '', and those that the docstring or a table of recipes names, but debug."""
+  """The default, '', and the variants in the docstring or a recipe table, except debug."""
   module = load(file)
   named = re.findall(r'(?:`|\.py):(\w+)|\b(\w+_\d+[mh])\b', module.__doc__)
   found = {a or b for a, b in named} | set(getattr(module, 'RECIPES', ()))
@@ -77,15 +78,16 @@ def encoder_args(config):
 
 
 def different():
-  """(file, variant) of every experiment, those left out whose program another one has too; slow
-  where neither the default nor a published number asks for it."""
+  """(file, variant) of every experiment with a distinct program; marked slow unless it is a default
+  or has a published number."""
   for file in FILES:
     seen = []
     for variant in variants(file):
       config = load(file).get_config(*[variant] * bool(variant)).to_dict()
       args = plain(config['model']['args']).items()
       shape = {k: v for k, v in args if not isinstance(v, float) and k.split('.')[-1] not in FREE}
-      program = [shape, config['model']['name'], config['objective'], config['data'].get('label')]
+      label = 'label' in config['data'].get('fields', {})
+      program = [shape, config['model']['name'], config['objective'], label]
       if program in seen:
         continue
       seen.append(program)
@@ -104,7 +106,7 @@ def example(config):
     'index': jnp.zeros(2, jnp.int32),
     'valid': jnp.ones(2, bool),
   }
-  if data['label']:
+  if data['fields'].get('label'):
     classes = config['model']['args']['head']['args']['classes']
     multi = config['objective']['name'] == 'binary_cross_entropy'
     batch['label'] = jnp.zeros((2, classes)) if multi else jnp.zeros(2, jnp.int32)
@@ -113,13 +115,13 @@ def example(config):
     sets = 1 if isinstance(codes, int) else len(codes)
     rate = config['model']['args'].get('label_rate', 50.0)
     batch['units'] = jnp.zeros((2, int(samples / data['sample_rate'] * rate) - 2, sets), jnp.int32)
-  if data['transcript']:
+  if data['fields'].get('transcript'):
     batch['tokens'] = jnp.ones((2, 30), jnp.int32)
   return batch
 
 
 def units_of(path, args):
-  """Units of the built-in corpus, drawn."""
+  """Random units of the built-in corpus."""
   hop = int(16_000 / args.label_rate)
   source = sources.open_source('builtin')
   frames = 1 + (np.round(source.durations() * 16_000).astype(int) - 400) // hop
@@ -153,10 +155,10 @@ def test_builds_at_full_size(file, variant):
   objective = build.objective(config)
   loss, metrics = jax.eval_shape(lambda *args: objective(*args), out, batch)
   assert loss.shape == () and loss.dtype == jnp.float32
-  # A limit of what is not logged would watch nothing.
+  # A limit on a metric that is not logged would have no effect.
   signals = jax.eval_shape(health.signals, out)
   assert set(own.get('watch', {})) <= LOGGED | set(metrics) | set(signals)
-  # The same file's rules place every parameter on a mesh.
+  # The sharding rules place every parameter on a mesh.
   mesh = sharding.make_mesh(dict(data=2, fsdp=2, tensor=2))
   layout = sharding.shardings(shapes.params, mesh)
   spread = [s for s in jax.tree.leaves(layout) if any(s.spec)]
@@ -221,7 +223,7 @@ def test_debug_trains(file, tmp_path):
   name = f'experiments/{name_of(file)}.py:debug'
   own = []
   if config.objective.name == 'masked_units':
-    own.append(f'--config.data.units={units_of(tmp_path / "units", config.model.args)}')
+    own.append(f'--config.data.fields.units={units_of(tmp_path / "units", config.model.args)}')
   done = runner.train(tmp_path / 'run', *own, config=name)
   assert done.returncode == 0, done.stderr[-3000:]
   assert (tmp_path / 'run' / 'report.html').exists()
@@ -252,7 +254,7 @@ def test_changes_that_alter_the_numbers_are_named():
   assert changed(config, other) == ['optim.lr: 0.0005 -> 1.0']
 
 
-def test_a_run_that_is_older_than_a_setting_goes_on():
+def test_a_run_older_than_a_setting_continues():
   config = load(ROOT / 'experiments/wav2vec2/finetune_librispeech.py').get_config()
   config = complete(config)
   older = json.loads(json.dumps(config))
@@ -288,7 +290,7 @@ def test_wrong_configs_are_refused(change, words):
     complete({**config, **change})
 
 
-def test_clips_that_nobody_split_are_held_out_all_the_same(tmp_path):
+def test_clips_without_a_split_are_held_out(tmp_path):
   toy.tones(tmp_path / 'a', per_class=12)
   toy.tones(tmp_path / 'one', per_class=1, classes=(300,))
   data = dict(DATA, source=str(tmp_path / 'a'))
@@ -297,10 +299,10 @@ def test_clips_that_nobody_split_are_held_out_all_the_same(tmp_path):
   )
   assert len(valid) == 36 // 20 and len(train) == 36 - len(valid)
   assert not set(train) & set(valid)
-  # As a person writes it on the command line.
+  # As written on the command line.
   whole = complete(dict(total_steps=1, data=dict(split='None'), model=MODEL, objective=MSE))
   assert len(selection.source({**whole['data'], 'source': str(tmp_path / 'a')})) == 36
-  with pytest.raises(InputError, match='has one clip'):
+  with pytest.raises(InputError, match='has a single clip'):
     selection.source({**data, 'source': str(tmp_path / 'one'), 'split': 'train'})
 
 
@@ -308,8 +310,8 @@ def test_clips_that_nobody_split_are_held_out_all_the_same(tmp_path):
   ('limits', 'says'),
   [
     (dict(min_seconds=50.0), 'has at least 50 s: change'),
-    (dict(seconds=0.01, transcript='transcript'), 'has at most 0.01 s: change'),
-    (dict(min_seconds=9.0, seconds=0.5, transcript='transcript'), 'at least 9 s and at most 0.5 s'),
+    (dict(seconds=0.01, fields=SPOKEN), 'has at most 0.01 s: change'),
+    (dict(min_seconds=9.0, seconds=0.5, fields=SPOKEN), 'at least 9 s and at most 0.5 s'),
   ],
 )
 def test_lengths_that_no_clip_has(limits, says):

@@ -1,4 +1,4 @@
-"""The floors of the house: imports run downward only, and light things stay light."""
+"""Floors of the packages: imports run downward only, and importing stays cheap."""
 
 import ast
 import subprocess
@@ -29,7 +29,7 @@ FLOORS = (
   'evals',
   'train',
 )
-# Fewer floors than their place in the list would allow.
+# Packages that may import fewer floors than their position in the list allows.
 NARROWER = {
   'capabilities': {'errors'},
   'distributed': {'errors'},
@@ -44,7 +44,7 @@ NARROWER = {
 
 
 def imported(file):
-  """Names under `research` that a file imports, wherever in it."""
+  """Names under `research` that a file imports, anywhere in it."""
   tree = ast.parse(file.read_text())
   for node in ast.walk(tree):
     if isinstance(node, ast.Import):
@@ -90,12 +90,12 @@ def test_a_paper_does_not_import_another_paper():
       if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('research.models'):
         parts = [node.module.rpartition('.')[2], *(alias.name for alias in node.names)]
         other = {p for p in parts if p in papers and p != file.stem}
-        # One paper may have several files, named after it, and its own parts.
+        # One paper may have several files, named after it.
         assert all(related(file.stem, p) for p in other), f'{file.name} imports {other}'
 
 
 def related(a, b):
-  """Files of one paper: audio_mae, and the parts only it uses."""
+  """Whether files belong to one paper: audio_mae, and the parts only it uses."""
   parts = {'window_decoder': 'audio_mae', 'token_masks': 'audio_mae', 'code_bert': 'wav2vec'}
   a, b = parts.get(a, a), parts.get(b, b)
   return a.startswith(b) or b.startswith(a)
@@ -107,8 +107,7 @@ def test_experiments_import_nothing_of_ours():
 
 
 def test_light_imports():
-  """`research` and its floors need neither torch nor TensorFlow, nor what only some people
-  install."""
+  """`research` imports neither torch nor TensorFlow, nor optional dependencies."""
   code = (
     'import sys, pkgutil, importlib, research\n'
     'for m in pkgutil.walk_packages(research.__path__, "research."):\n'

@@ -7,9 +7,8 @@ Variants: `:small`, `:base` (default), `:large`; with `,global` the plain decode
 shifted windows (`:base,global`); `:debug` is a few steps of a narrow model on the built-in corpus.
 
 Hardware of the authors: 64 V100, about 36 hours. After fine-tuning (finetune_audioset2m.py,
-finetune_audioset20k.py) the authors report 47.3 mAP on AudioSet-2M and 37.0 on AudioSet-20K
-(README of facebookresearch/AudioMAE, commit bd60e29). Not reproduced here: the data is not ours to
-ship.
+finetune_audioset20k.py) the authors report 47.3 mAP on AudioSet-2M and 37.0 on AudioSet-20K (README
+of facebookresearch/AudioMAE, commit bd60e29). Not reproduced here: the data is not included.
 
 Numbers: submit_pretrain_audioset2M.sh, main_pretrain.py and util/lr_sched.py of that commit. The
 learning rate is blr x batch / 256 = 2e-4 x 2 = 4e-4; weight decay is the script's 1e-4 (the
@@ -35,8 +34,7 @@ def get_config(arg='base'):
   config.seed = 0
   config.epochs = 33
 
-  # The published pipeline keeps the first 1024 frames of each clip and pads 10 s (998 frames) to
-  # that.
+  # The published pipeline cuts or pads each clip to 1024 frames; 10 s are 998 frames.
   config.data = dict(
     source='audioset',
     split='train',
@@ -46,7 +44,7 @@ def get_config(arg='base'):
     batch_size=512,
     num_threads=16,
   )
-  # roll_mag_aug: its roll is always by 0, its gain is Beta(10, 10) + 0.5.
+  # roll_mag_aug: gain Beta(10, 10) + 0.5; its roll is always by 0.
   config.augment = (dict(name='gain'),)
 
   config.model = dict(

@@ -1,9 +1,9 @@
-"""AudioMAE, tiny, on the built-in corpus: sees the whole pipeline work on a laptop.
+"""AudioMAE, tiny, on the built-in corpus: the whole pipeline on a laptop.
 
 python -m launch.train --config=experiments/audio_mae/builtin_tiny.py --workdir=runs/tiny
 
-Two CPU cores: see experiments/README.md for the time it takes and what the probes reach. `:debug`
-is a few steps of a smaller model.
+For run time on two CPU cores and probe results, see experiments/README.md. `:debug` is a few steps
+of a smaller model.
 """
 
 import ml_collections
@@ -25,8 +25,7 @@ def get_config(arg=''):
     batch_size=16,
   )
 
-  # 1 s is 98 frames: 112 = 7 x 16. Most clips are shorter; padding is neither attended to nor in
-  # the loss.
+  # 1 s is 98 frames; 112 = 7 x 16. Most clips are shorter; padding is masked in attention and loss.
   config.model = dict(
     name='audio_mae',
     args=dict(
@@ -40,8 +39,8 @@ def get_config(arg=''):
   )
   config.objective = dict(name='masked_patch_mse', args=dict(norm_pix=True))
 
-  # Small batches: more steps in the same time. At 1e-3 one direction of the residual stream grows
-  # until it hides the others (see experiments/README.md).
+  # Small batches give more steps in the same time. At 1e-3, one direction of the residual stream
+  # grows until it dominates (see experiments/README.md).
   config.optim = dict(
     name='adamw',
     lr=5e-4,

@@ -3,7 +3,7 @@
 python -m launch.train --config=experiments/audio_mae/finetune_audioset20k.py --workdir=DIR \
   --config.data.root=/data/AudioSet --config.init.path=PRETRAINED
 
-Four GPUs of 2022 in a few hours. The authors report 37.0 mAP (README log of
+A few hours on four GPUs of 2022. The authors report 37.0 mAP (README log of
 facebookresearch/AudioMAE, commit bd60e29); not reproduced here. Numbers: ft_as.sh and
 main_finetune_as.py of that commit; the learning rate is blr x batch / 256 = 1e-3 / 8, SpecAug
 48/192 is hard-coded there. `:debug` runs on the built-in corpus.
@@ -25,14 +25,14 @@ def get_config(arg=''):
   config.data = dict(
     source='audioset',
     split='balanced',
-    label='label',
+    fields=dict(label='label'),
     sample_rate=16_000,
     seconds=10.0,
     crop='start',
     batch_size=32,
     num_threads=16,
   )
-  # Gain and, for half of the clips, waveform mixup with another clip: both from Beta(10, 10).
+  # Gain, and waveform mixup for half of the clips; both from Beta(10, 10).
   config.augment = (dict(name='gain'), dict(name='mixup', args=dict(rate=0.5, num_classes=527)))
 
   config.model = dict(
@@ -55,7 +55,7 @@ def get_config(arg=''):
       head=dict(name='classifier', args=dict(classes=527, pooling='mean')),
     ),
   )
-  # The encoder comes from pre-training; fc_norm and head start fresh.
+  # The encoder is pre-trained; fc_norm and head are initialised.
   config.init = dict(path=None, include='^(params/)?encoder/|pos_embed', exclude=None)
   config.objective = dict(name='binary_cross_entropy')
 

@@ -6,9 +6,9 @@ python -m launch.train --config=experiments/audio_mae/finetune_audioset2m.py --w
 
 The authors used 64 V100. They report 47.3 mAP (README log of facebookresearch/AudioMAE, commit
 bd60e29); not reproduced here. Numbers: submit_ft_mask_bal.sh and main_finetune_as.py of that
-commit. An epoch is 200 000 clips drawn with replacement (`--replacement False` is read as true
-there), each with weight sum of 1000 / (count of its labels + 0.01). `:debug` runs on the built-in
-corpus.
+commit. An epoch is 200,000 clips drawn with replacement (that code parses `--replacement False` as
+true); the weight of a clip is the sum of 1000 / (count + 0.01) over its labels. `:debug` runs on
+the built-in corpus.
 """
 
 import ml_collections
@@ -27,7 +27,7 @@ def get_config(arg=''):
   config.data = dict(
     source='audioset',
     split='train',
-    label='label',
+    fields=dict(label='label'),
     sample_rate=16_000,
     seconds=10.0,
     crop='start',
@@ -36,7 +36,7 @@ def get_config(arg=''):
     batch_size=256,
     num_threads=16,
   )
-  # Gain and, for half of the clips, waveform mixup with another clip: both from Beta(10, 10).
+  # Gain, and waveform mixup for half of the clips; both from Beta(10, 10).
   config.augment = (dict(name='gain'), dict(name='mixup', args=dict(rate=0.5, num_classes=527)))
 
   config.model = dict(
@@ -59,7 +59,7 @@ def get_config(arg=''):
       head=dict(name='classifier', args=dict(classes=527, pooling='mean')),
     ),
   )
-  # The encoder comes from pre-training; fc_norm and head start fresh.
+  # The encoder is pre-trained; fc_norm and head are initialised.
   config.init = dict(path=None, include='^(params/)?encoder/|pos_embed', exclude=None)
   config.objective = dict(name='binary_cross_entropy')
 

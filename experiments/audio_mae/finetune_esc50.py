@@ -5,8 +5,8 @@ python -m launch.train --config=experiments/audio_mae/finetune_esc50.py --workdi
   # folds 2-5: --config.data.where.fold='("1","3","4","5")'
   --config.evals.valid.data.where.fold='("2",)' …
 
-The paper reports 94.1 % over the five folds with audio-only pre-training. The released script for
-this set does not run (main_finetune_esc.py); statistics are its own, the rest is the AudioSet-20K
+The paper reports 94.1 % over the five folds with audio-only pre-training. The released script
+(main_finetune_esc.py) does not run; the statistics are taken from it, the rest is the AudioSet-20K
 recipe with cross-entropy and SpecAug 24/96 for 5 s. Not reproduced here. `launch.evaluate
 --protocol=finetune` runs all folds. `:debug` runs on the built-in corpus.
 """
@@ -25,7 +25,7 @@ def get_config(arg=''):
     source='esc50',
     split=None,
     where=dict(fold=('2', '3', '4', '5')),
-    label='label',
+    fields=dict(label='label'),
     sample_rate=16_000,
     seconds=5.0,
     crop='start',
@@ -55,7 +55,7 @@ def get_config(arg=''):
       head=dict(name='classifier', args=dict(classes=50, pooling='mean')),
     ),
   )
-  # The encoder comes from pre-training; fc_norm and head start fresh.
+  # The encoder is pre-trained; fc_norm and head are initialised.
   config.init = dict(
     path=None, include='^(params/)?encoder/|pos_embed', exclude='pos_embed', statistics='any'
   )

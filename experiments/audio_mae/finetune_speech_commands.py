@@ -3,9 +3,9 @@
 python -m launch.train --config=experiments/audio_mae/finetune_speech_commands.py --workdir=DIR \
   --config.data.root=/data/speech_commands_v0.02 --config.init.path=PRETRAINED
 
-The paper reports 98.3 %. No script for it was released: statistics are main_finetune_as.py's,
-SpecAug 48/48 is that of the 1 s inputs, the rest the AudioSet-20K recipe with batch 256. Not
-reproduced here. `:debug` runs on the built-in corpus.
+The paper reports 98.3 %. Its script is not released: the statistics are from main_finetune_as.py,
+SpecAug is 48/48 for 1 s inputs, the rest is the AudioSet-20K recipe with batch 256. Not reproduced
+here. `:debug` runs on the built-in corpus.
 """
 
 import ml_collections
@@ -23,14 +23,14 @@ def get_config(arg=''):
   config.data = dict(
     source='speech_commands',
     split='train',
-    label='label',
+    fields=dict(label='label'),
     sample_rate=16_000,
     seconds=1.0,
     crop='start',
     batch_size=256,
     num_threads=16,
   )
-  # Gain, and mixup for half of the clips: both from Beta(10, 10).
+  # Gain, and mixup for half of the clips; both from Beta(10, 10).
   config.augment = (dict(name='gain'), dict(name='mixup', args=dict(rate=0.5, num_classes=35)))
 
   config.model = dict(
@@ -53,7 +53,7 @@ def get_config(arg=''):
       head=dict(name='classifier', args=dict(classes=35, pooling='mean')),
     ),
   )
-  # The encoder comes from pre-training; fc_norm and head start fresh.
+  # The encoder is pre-trained; fc_norm and head are initialised.
   config.init = dict(
     path=None, include='^(params/)?encoder/|pos_embed', exclude='pos_embed', statistics='any'
   )

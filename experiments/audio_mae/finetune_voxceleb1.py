@@ -4,11 +4,9 @@
 python -m launch.train --config=experiments/audio_mae/finetune_voxceleb1.py --workdir=DIR \
   --config.data.root=/data/VoxCeleb1 --config.init.path=PRETRAINED
 
-The paper reports 94.8 % (window decoder in pre-training) and 94.1 % (global decoder). No script
-for it was released:
-the recipe is AudioSet-20K's with batch 64 and without mixup, on random 10 s crops, with AudioSet
-statistics. Not
-reproduced here. `:debug` runs on the built-in corpus.
+The paper reports 94.8 % (window decoder in pre-training) and 94.1 % (global decoder). Its script is
+not released: the recipe is AudioSet-20K's with batch 64 and without mixup, on random 10 s crops,
+with AudioSet statistics. Not reproduced here. `:debug` runs on the built-in corpus.
 """
 
 import ml_collections
@@ -24,7 +22,7 @@ def get_config(arg=''):
   config.data = dict(
     source='voxceleb1',
     split='train',
-    label='label',
+    fields=dict(label='label'),
     sample_rate=16_000,
     seconds=10.0,
     crop='random',
@@ -54,7 +52,7 @@ def get_config(arg=''):
       head=dict(name='classifier', args=dict(classes=1251, pooling='mean')),
     ),
   )
-  # The encoder comes from pre-training; fc_norm and head start fresh.
+  # The encoder is pre-trained; fc_norm and head are initialised.
   config.init = dict(path=None, include='^(params/)?encoder/|pos_embed', exclude=None)
   config.objective = dict(name='cross_entropy')
 

@@ -6,8 +6,8 @@ python -m launch.evaluate --model=runs/laptop --tasks=fsdd_folds,esc10,speech_co
   --protocol=logistic --pool=mean_bands --layers=all --out=runs/laptop-scores
 
 $OIDO_DATA holds the folders speech_commands_v2_test, esc10 and fsdd, each with a labels.csv (path,
-label, split or fold). No label is read in training. Tasks with folds have no training part: all
-their clips are heard, without labels; of FSDD only the training clips are. Figures are in
+label, split or fold). Training uses no labels. Tasks with folds have no training split: all their
+clips are used, without labels; of FSDD only the training clips are. Results are in
 experiments/README.md. `:debug` runs on the built-in corpus.
 """
 
@@ -25,7 +25,7 @@ def get_config(arg=''):
 
   root = os.environ.get('OIDO_DATA', 'data')
   config.data = dict(
-    # Pieces of a second: a clip of five then counts as five, not as one.
+    # Windows of one second, so that sampling is uniform over time.
     source=[
       dict(name=f'{root}/speech_commands_v2_test', args=dict(cut_seconds=1.0)),
       dict(name=f'{root}/esc10', args=dict(cut_seconds=1.0)),
@@ -48,12 +48,12 @@ def get_config(arg=''):
       positions='time_frequency',
     ),
   )
-  # The published recipe normalises each patch by itself; at this size the probes are better without
+  # The published recipe normalises each patch; at this size probes are better without
   # (experiments/README.md).
   config.objective = dict(name='masked_patch_mse', args=dict(norm_pix=False))
 
-  # At this width and batch 1e-3 makes one direction of the residual stream grow until it hides the
-  # others; see experiments/README.md.
+  # At this width and batch size, 1e-3 makes one direction of the residual stream grow until it
+  # dominates; see experiments/README.md.
   config.optim = dict(
     name='adamw',
     lr=5e-4,
@@ -68,7 +68,7 @@ def get_config(arg=''):
 
   if arg == 'debug':
     config.total_steps = 3
-    with config.ignore_type():  # a name in place of a list
+    with config.ignore_type():  # a name instead of a list
       config.data.source = 'builtin'
     config.data.batch_size = 8
     config.model.args.update(width=32, depth=2, heads=2)

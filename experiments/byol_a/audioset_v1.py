@@ -6,14 +6,14 @@ python -m launch.train --config=experiments/byol_a/audioset_v1.py --workdir=DIR 
 Variants: `:d2048` (default), `:d1024`, `:d512`; `:debug` is a few steps of a narrow model on the
 built-in corpus.
 
-100 epochs of 1.96 million clips at batch 256 are 767,200 updates (the released file has counted
-them). Linear evaluation of the authors, d2048: NSynth 74.1, UrbanSound8K 79.1, VoxCeleb1 40.1,
+100 epochs of 1.96 million clips at batch 256 are 767,200 updates (the counter in the released
+file). Linear evaluation of the authors, d2048: NSynth 74.1, UrbanSound8K 79.1, VoxCeleb1 40.1,
 VoxForge 90.2, Speech Commands 91.0 (12 words) and 92.2 (35), 77.8 on average; d512 73.3 (README of
-nttcslab/byol-a, commit 3e65c92). Not reproduced here: the data is not ours to ship.
+nttcslab/byol-a, commit 3e65c92). Not reproduced here: the data is not included.
 
-Numbers: config.yaml and train.py of that commit; the front-end is the one that the released weights
-have seen (librosa's). Upstream every worker forgets its statistics and its bank at the end of an
-epoch; here both go on.
+Numbers: config.yaml and train.py of that commit; the front-end is that of the released weights
+(librosa's). Upstream, every worker resets its statistics and its memory bank after each epoch; here
+both persist.
 """
 
 import ml_collections
@@ -44,13 +44,13 @@ def get_config(arg='d2048'):
     args=dict(
       size='v1_d512' if size == 'debug' else f'v1_{size}',
       padding='both',
-      # Ten times twice the number of files.
+      # 10 x 2 x number of files.
       norm_clips=39_280_000,
     ),
   )
   config.objective = dict(name='bootstrap', args=dict())
   config.teacher = dict(decay=0.99, forward=True)
-  # torch's Adam.
+  # Adam as in torch.
   config.optim = dict(name='adamw', lr=3e-4, weight_decay=0.0, schedule=dict(name='constant'))
   config.evals = dict()
   config.watch = dict(

@@ -5,11 +5,11 @@ python -m launch.train --config=experiments/byol_a/audioset_v2.py --workdir=DIR 
 
 `:debug` is a few steps of a narrow model on the built-in corpus. The authors report 72.4 as the
 mean of linear evaluations on ten tasks, 57.6 on VoxCeleb1 (abstract of the paper). Not reproduced
-here: the data is not ours to ship.
+here: the data is not included.
 
 Numbers: v2/config_v2.yaml and v2/train_v2.py of nttcslab/byol-a, commit 3e65c92. There the input is
-normalised by statistics of 10,000 crops that are drawn before training, here by those of the first
-10,000 crops of training, as they come. With statistics of your data:
+normalised by statistics of 10,000 crops drawn before training; here by running statistics of the
+first 10,000 training crops. To use statistics of your data:
 --config.model.args.norm=frontend --config.model.args.frontend.mean=… (and std)
 """
 
@@ -44,7 +44,7 @@ def get_config(arg=''):
   )
   config.objective = dict(name='bootstrap', args=dict())
   config.teacher = dict(decay=0.99, forward=True)
-  # torch's Adam.
+  # Adam as in torch.
   config.optim = dict(name='adamw', lr=1e-4, weight_decay=0.0, schedule=dict(name='constant'))
   config.evals = dict()
   config.watch = dict(

@@ -1,14 +1,14 @@
-"""BYOL-A pre-trained on FSD50K: the recipes of AudioSet on 36,796 to 40,966 clips.
+"""BYOL-A pre-trained on FSD50K: the AudioSet recipes on 36,796 to 40,966 clips.
 
 python -m launch.train --config=experiments/byol_a/fsd50k.py:v1_d512 --workdir=DIR \
   --config.data.root=/data/FSD50K
 
 Variants: `:v2` (default), `:v1_d512`, `:v1_d1024`, `:v1_d2048`; `:debug` is a few steps of a narrow
-model on the built-in corpus. Upstream trains on the development set (train_v2.py's example); no
-score of this is published in its README.
+model on the built-in corpus. Upstream trains on the development set (example of train_v2.py); its
+README has no scores for it.
 
 Numbers: config.yaml, v2/config_v2.yaml of nttcslab/byol-a, commit 3e65c92; see audioset_v1.py and
-audioset_v2.py for what differs.
+audioset_v2.py for differences.
 """
 
 import ml_collections
@@ -37,13 +37,13 @@ def get_config(arg='v2'):
     args=dict(
       size='v2' if size == 'debug' else size,
       padding='both' if first else 'end',
-      # Ten times twice the number of files in v1.
+      # v1: 10 x 2 x number of files.
       norm_clips=20 * 36_796 if first else 10_000,
     ),
   )
   config.objective = dict(name='bootstrap', args=dict())
   config.teacher = dict(decay=0.99, forward=True)
-  # torch's Adam.
+  # Adam as in torch.
   config.optim = dict(
     name='adamw', lr=3e-4 if first else 1e-4, weight_decay=0.0, schedule=dict(name='constant')
   )

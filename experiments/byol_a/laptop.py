@@ -6,13 +6,13 @@ python -m launch.evaluate --model=runs/byol --tasks=esc10,fsdd,fsdd_speaker,spee
   --protocol=probe,logistic,knn --out=runs/byol-scores
 
 $OIDO_DATA holds the folders speech_commands_v2_test, esc10 and fsdd, each with a labels.csv (path,
-label, split or fold). No label is read in training. Tasks with folds have no training part: all
-their clips are heard, without labels; of FSDD only the training clips are. Figures are in
+label, split or fold). Training uses no labels. Tasks with folds have no training split: all their
+clips are used, without labels; of FSDD only the training clips are. Results are in
 experiments/README.md. `:debug` runs on the built-in corpus.
 
-The model is v1's (arXiv 2103.06695) at its published width; the projector, the batch and the memory
-are smaller. Short clips are repeated, not padded, and the average moves more slowly than published:
-why is in experiments/README.md.
+The model is v1 (arXiv 2103.06695) at its published width, with a smaller projector, batch and
+memory bank. Short clips are repeated, not padded, and the EMA decay is larger than published; for
+the reasons see experiments/README.md.
 """
 
 import os
@@ -29,7 +29,7 @@ def get_config(arg=''):
 
   root = os.environ.get('OIDO_DATA', 'data')
   config.data = dict(
-    # Pieces of a second: a clip of five then counts as five, not as one.
+    # Windows of one second, so that sampling is uniform over time.
     source=[
       dict(name=f'{root}/speech_commands_v2_test', args=dict(cut_seconds=1.0)),
       dict(name=f'{root}/esc10', args=dict(cut_seconds=1.0)),
@@ -61,7 +61,7 @@ def get_config(arg=''):
 
   if arg == 'debug':
     config.total_steps = 3
-    with config.ignore_type():  # a name in place of a list
+    with config.ignore_type():  # a name instead of a list
       config.data.source = 'builtin'
     config.data.batch_size = 8
     config.model.args.update(

@@ -6,22 +6,21 @@ python -m launch.label_kmeans --features=BASE_IT2 --layer=9 --clusters=500 --per
 python -m launch.label_kmeans --codebook=DIR/layer9/codebook --features=BASE_IT2 --layer=9 \
   --input='{"name": "libri_light", "args": {"voice_seconds": 60}}' --data_root=/data --out=DIR/light
 python -m launch.train --config=experiments/hubert/librilight_large.py:large --workdir=DIR/large \
-  --config.data.units=DIR/light/units --config.data.root=/data
+  --config.data.fields.units=DIR/light/units --config.data.root=/data
 
 Variants: `:large` (default), `:xlarge`; `:debug` is a few steps of a narrow model on the built-in
-corpus. Units are those of the ninth layer of the base model's second iteration, 500 clusters.
-Libri-Light comes as chapters of many minutes, which are cut at pauses into clips of about a minute:
-for the units and for the training alike, or by launch.prepare_data for both. One clip in twenty is
-held out.
+corpus. Units are 500 clusters of the ninth layer of the base model's second iteration. Libri-Light
+has chapters of many minutes, which are cut at pauses into clips of about one minute: in the same
+way for units and training, or once by launch.prepare_data. One clip in twenty is held out.
 
 Hardware of the authors: 128 GPUs (large), 256 (x-large). Word errors on test clean / other with a
 4-gram: large 4.7 / 7.6 after 10 minutes of labels, 1.9 / 3.3 after 960 hours; x-large 1.8 / 2.9
-(the paper). Not reproduced here: the data is not ours to ship.
+(the paper). Not reproduced here: the data is not included.
 
 Numbers: fairseq's hubert_large_librivox.yaml and hubert_xlarge_librivox.yaml: crops of 250,000
-samples, 900,000 samples a GPU (large), 360,000 (x-large), 400,000 updates. So a batch here has 128
-(256) times as many clips as that holds, three and one of the longest crops, and so many in a row
-get equal numbers of masked frames.
+samples, 900,000 samples per GPU (large) or 360,000 (x-large), 400,000 updates. A GPU holds three
+(one) of the longest crops; a batch here holds 128 (256) times as many clips as a GPU. As many
+consecutive clips as a GPU holds get equal numbers of masked frames.
 """
 
 import ml_collections
@@ -42,7 +41,7 @@ def get_config(arg='large'):
   config.data = dict(
     source=dict(name='libri_light', args=dict(voice_seconds=60)),
     split='train',
-    units=None,
+    fields=dict(units=None),
     sample_rate=16_000,
     seconds=15.625,
     min_seconds=2.0,
@@ -66,8 +65,10 @@ def get_config(arg='large'):
       remat=True,
     ),
   )
-  config.objective = dict(name='masked_units', args=dict(tau=0.1, masked=1.0, penalty=10.0))
-  # Weight decay on every parameter, norms and biases too, as fairseq's Adam has it.
+  config.objective = dict(
+    name='masked_units', args=dict(logit_temp=0.1, pred_masked_weight=1.0, penalty=10.0)
+  )
+  # Weight decay on every parameter, including norms and biases, as in fairseq's Adam.
   config.optim = dict(
     name='adamw',
     lr=3e-3 if huge else 1.5e-3,
@@ -82,8 +83,8 @@ def get_config(arg='large'):
   config.evals = dict(
     valid=dict(name='validation', every=5000, data=dict(split='valid', batch_size=32)),
   )
-  # Limits of ours, from no published run: units come about evenly, so that the commonest one, said
-  # of every frame, should be right far less often than one time in ten.
+  # Our limits, not from a published run. Units are roughly uniform, so always predicting the most
+  # frequent unit gives an accuracy far below 0.1.
   config.watch = dict(
     representation_std=dict(min=1e-3, after=50),
     accuracy=dict(min=0.1, after=20_000, patience=3),
@@ -95,7 +96,7 @@ def get_config(arg='large'):
   if size == 'debug':
     config.total_steps = 4
     config.data.update(batch_seconds=None, batch_multiple=1)
-    with config.ignore_type():  # a name in place of a description
+    with config.ignore_type():  # a name instead of a dict
       config.data.source = 'builtin'
     config.data.update(seconds=2.0, min_seconds=0.0, batch_size=4, num_threads=2)
     config.model.args.update(

@@ -4,28 +4,27 @@
 python -m launch.label_kmeans --features=mfcc --clusters=100 --input=librispeech \
   --split=train --label_splits=train,valid --data_root=/data --out=DIR/mfcc
 python -m launch.train --config=experiments/hubert/librispeech_base.py:it1 --workdir=DIR/it1 \
-  --config.data.units=DIR/mfcc/units --config.data.root=/data
+  --config.data.fields.units=DIR/mfcc/units --config.data.root=/data
 
 python -m launch.label_kmeans --features=DIR/it1 --layer=6 --clusters=500 --percent=0.1 \
   --input=librispeech --split=train --label_splits=train,valid --data_root=/data --out=DIR/layer6
 python -m launch.train --config=experiments/hubert/librispeech_base.py:it2 --workdir=DIR/it2 \
-  --config.data.units=DIR/layer6/units --config.data.root=/data
+  --config.data.fields.units=DIR/layer6/units --config.data.root=/data
 
-All of it with one command: launch.hubert_iterations with librispeech_iterations.py. `:it1`
-(default) learns the 100 clusters of MFCC, 100 a second; `:it2` the 500 of the first model's sixth
-layer, 50 a second; `:debug` is a few steps of a narrow model on the built-in corpus, of 20 clusters
-of MFCC.
+launch.hubert_iterations with librispeech_iterations.py runs all of this. `:it1` (default) learns
+100 clusters of MFCC at 100 Hz; `:it2` 500 clusters of the sixth layer of the first model at 50 Hz;
+`:debug` is a few steps of a narrow model on the built-in corpus, with 20 clusters of MFCC.
 
-Hardware of the authors: 32 GPUs. Fine-tuned on 10 hours, the model of the second iteration has
-10.9 / 17.8 % word errors on test clean / other without a language model, 4.4 / 9.5 % with a 4-gram
-(torchaudio's reproduction). Not reproduced here: the data is not ours to ship.
+Hardware of the authors: 32 GPUs. Fine-tuned on 10 hours, the model of the second iteration has 10.9
+/ 17.8 % word errors on test clean / other without a language model, 4.4 / 9.5 % with a 4-gram
+(torchaudio's reproduction). Not reproduced here: the data is not included.
 
 Numbers: fairseq's examples/hubert/config/pretrain/hubert_base_librispeech.yaml and the paper: crops
-of 250,000 samples, 1.4 million samples a GPU, 250,000 updates in the first iteration and 400,000 in
-the second. So a batch here has 32 times as many clips as 1.4 million samples hold, and so many in a
-row get equal numbers of masked frames. Clips under two seconds are left out, and nothing is padded:
-fairseq crops a batch to its shortest clip, here every clip is cropped to the longest of eight
-lengths that it fills.
+of 250,000 samples, 1.4 million samples per GPU, 250,000 updates in the first iteration and 400,000
+in the second. A batch here holds 32 times as many clips as a GPU. As many consecutive clips as a
+GPU holds get equal numbers of masked frames. Clips under two seconds are left out. There is no
+padding: fairseq crops a batch to its shortest clip; here every clip is cropped to the longest of
+eight lengths that it fills.
 """
 
 import ml_collections
@@ -46,7 +45,7 @@ def get_config(arg='it1'):
   config.data = dict(
     source='librispeech',
     split='train',
-    units=None,
+    fields=dict(units=None),
     sample_rate=16_000,
     seconds=15.625,
     min_seconds=2.0,
@@ -68,8 +67,10 @@ def get_config(arg='it1'):
       dtype='bfloat16',
     ),
   )
-  config.objective = dict(name='masked_units', args=dict(tau=0.1, masked=1.0, penalty=10.0))
-  # Weight decay on every parameter, norms and biases too, as fairseq's Adam has it.
+  config.objective = dict(
+    name='masked_units', args=dict(logit_temp=0.1, pred_masked_weight=1.0, penalty=10.0)
+  )
+  # Weight decay on every parameter, including norms and biases, as in fairseq's Adam.
   config.optim = dict(
     name='adamw',
     lr=5e-4,
@@ -84,8 +85,8 @@ def get_config(arg='it1'):
   config.evals = dict(
     valid=dict(name='validation', every=5000, data=dict(split='valid', batch_size=32)),
   )
-  # Limits of ours, from no published run: units come about evenly, so that the commonest one, said
-  # of every frame, should be right far less often than one time in ten.
+  # Our limits, not from a published run. Units are roughly uniform, so always predicting the most
+  # frequent unit gives an accuracy far below 0.1.
   config.watch = dict(
     representation_std=dict(min=1e-3, after=50),
     accuracy=dict(min=0.1, after=20_000, patience=3),

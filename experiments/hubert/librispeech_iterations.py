@@ -3,10 +3,10 @@
 python -m launch.hubert_iterations --config=experiments/hubert/librispeech_iterations.py \
   --workdir=DIR --data_root=/data
 
-MFCC in 100 clusters, 250,000 updates; the sixth layer of that model in 500 clusters (fitted to a
-tenth of the clips), 400,000 updates; and the ninth layer of that one in 500 clusters, which large
-models learn (librilight_large.py) and the released codebook is. Trainings, hardware and scores:
-librispeech_base.py. `:debug` are three small stages of the built-in corpus.
+100 clusters of MFCC, 250,000 updates; 500 clusters of the sixth layer of that model (fitted to a
+tenth of the clips), 400,000 updates; then 500 clusters of the ninth layer of the second model, as
+in the released codebook and the targets of the large models (librilight_large.py). For recipes,
+hardware and scores see librispeech_base.py. `:debug` is three small stages on the built-in corpus.
 """
 
 import ml_collections

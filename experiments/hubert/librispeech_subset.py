@@ -1,25 +1,25 @@
-"""HuBERT, small, on 79 minutes of LibriSpeech: two iterations that a laptop does in an hour.
+"""HuBERT, small, on 79 minutes of LibriSpeech: two iterations in an hour on a laptop.
 
 export OIDO_DATA=/data
 python -m launch.hubert_iterations --config=experiments/hubert/librispeech_subset_iterations.py \
   --workdir=runs/hubert_subset
 
-does all of it. One iteration by hand:
+runs both. To run one iteration by hand:
 
 python -m launch.label_kmeans --features=mfcc --clusters=100 \
   --input=$OIDO_DATA/librispeech_test_clean_sub --split=train --out=runs/mfcc
 python -m launch.train --config=experiments/hubert/librispeech_subset.py:it1 --workdir=runs/it1 \
-  --config.data.units=runs/mfcc/units
+  --config.data.fields.units=runs/mfcc/units
 
 $OIDO_DATA holds the folder librispeech_test_clean_sub with its labels.csv (path, split,
-transcript). No transcript is read. `:it1` (default) learns the 100 clusters of MFCC, `:it2` 100
-clusters of a layer of the first model; finetune_librispeech_subset.py goes on from there; figures
-are in experiments/README.md. `:debug` runs on the built-in corpus.
+transcript). Transcripts are not used. `:it1` (default) learns 100 clusters of MFCC, `:it2` 100
+clusters of a layer of the first model. Continue with finetune_librispeech_subset.py. Results are in
+experiments/README.md. `:debug` runs on the built-in corpus.
 
-The model is a narrow one in the manner of the large model: layer norm in the convolutions, norms
-before the branches, no dropout; without feature penalty, as wav2vec 2.0's of the same size. Frames
-that are not masked are predicted as well: so little training learns twice as much from them. The
-eight clips of a batch get equal numbers of masked frames, as those of a GPU in fairseq.
+The model is a narrow version of the large model: layer norm in the convolutions, pre-norm blocks,
+no dropout; no feature penalty, as in the wav2vec 2.0 of the same size. Unmasked frames are
+predicted too, for a stronger signal in so few updates. The eight clips of a batch get equal numbers
+of masked frames, like the clips of a GPU in fairseq.
 """
 
 import os
@@ -39,7 +39,7 @@ def get_config(arg='it1'):
   config.data = dict(
     source=f'{root}/librispeech_test_clean_sub',
     split='train',
-    units=None,
+    fields=dict(units=None),
     sample_rate=16_000,
     seconds=4.0,
     crop='random',
@@ -64,7 +64,9 @@ def get_config(arg='it1'):
       mask_seconds=32.0,
     ),
   )
-  config.objective = dict(name='masked_units', args=dict(tau=0.1, unmasked=1.0, penalty=0.0))
+  config.objective = dict(
+    name='masked_units', args=dict(logit_temp=0.1, pred_nomask_weight=1.0, penalty=0.0)
+  )
   config.optim = dict(
     name='adamw',
     lr=2e-3,

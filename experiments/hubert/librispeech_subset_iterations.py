@@ -4,9 +4,10 @@ export OIDO_DATA=/data
 python -m launch.hubert_iterations --config=experiments/hubert/librispeech_subset_iterations.py \
   --workdir=runs/hubert_subset
 
-MFCC in 100 clusters, 1250 updates of a small model; its third layer in 100 clusters, 1250 updates
-more; and the clusters of that one's, to see whether they are better (see librispeech_subset.py;
-figures are in experiments/README.md). `:debug` is smaller and runs on the built-in corpus.
+100 clusters of MFCC, 1250 updates of a small model; 100 clusters of its third layer, 1250 updates
+more; then clusters of the third layer of the second model, to compare their quality (see
+librispeech_subset.py; results are in experiments/README.md). `:debug` is smaller and runs on the
+built-in corpus.
 """
 
 import ml_collections

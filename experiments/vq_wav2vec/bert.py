@@ -5,17 +5,17 @@ python -m launch.train --config=experiments/vq_wav2vec/bert.py --workdir=DIR \
   --config.data.root=/data/LibriSpeech --config.init.path=VQ_WAV2VEC
 
 VQ_WAV2VEC is a run of experiments/vq_wav2vec/librispeech_gumbel.py:kmeans or a converted release.
-Variants are its kinds: `:kmeans` (default, as in the released bundle), `:gumbel`; `:debug` is a few
-steps of a narrow model on the codes of a random tokenizer, on the built-in corpus.
+Variants are the kinds of quantizer: `:kmeans` (default, as in the released bundle), `:gumbel`;
+`:debug` is a few steps of a narrow model with a random tokenizer, on the built-in corpus.
 
-Hardware of the authors: 128 GPUs. The paper scores it with another system's acoustic model and
-decoder on TIMIT and WSJ; no score of this model here is comparable, and none was measured.
+Hardware of the authors: 128 GPUs. The paper evaluates it with the acoustic model and decoder of
+another system on TIMIT and WSJ; there are no comparable scores of this model.
 
 Numbers: from summaries of the paper, not checked against it: BERT base, spans of 10 frames that
-start at 5 % of the frames, 128 x 3072 frames a batch (here crops of 2048 frames at most, 20.5 s),
-250,000 updates, 1e-5 after 10,000 of warm-up, then linear down to 0. The rest (Adam's moments and
-weight decay, dropout, codes replaced at random) is RoBERTa's in fairseq. How codes are written and
-predicted differs: see research/models/code_bert.py.
+start at 5 % of the frames, 128 x 3072 frames per batch (here crops of up to 2048 frames, 20.5 s),
+250,000 updates, 10,000 of warm-up to 1e-5, then linear decay to 0. The rest (betas and weight decay
+of Adam, dropout, random replacement of codes) is that of RoBERTa in fairseq. Code inputs and
+targets differ: see research/models/code_bert.py.
 """
 
 import ml_collections
@@ -61,11 +61,11 @@ def get_config(arg='kmeans'):
   config.evals = dict(
     valid=dict(name='validation', every=5000, data=dict(split='valid', batch_size=32)),
   )
-  # Limits of ours: with fewer than ten codes of a group in use there is nothing to predict, and of
-  # thousands of words (both groups' codes) the commonest is not one frame in fifty.
+  # Our limits. With fewer than ten codes of a group in use there is nothing to predict. The most
+  # frequent of thousands of words (pairs of codes) covers less than 2 % of frames.
   config.watch = dict(
     representation_std=dict(min=1e-3, after=50),
-    least_code_perplexity=dict(min=10.0, after=0),
+    min_code_perplexity=dict(min=10.0, after=0),
     accuracy=dict(min=0.02, after=20_000, patience=3),
     grad_norm=dict(max=100.0, after=1000, patience=3),
   )
@@ -76,7 +76,7 @@ def get_config(arg='kmeans'):
     config.total_steps = 4
     config.data.update(batch_seconds=None, batch_multiple=1)
     config.init = None
-    config.watch.least_code_perplexity.min = 1.0
+    config.watch.min_code_perplexity.min = 1.0
     config.data.update(source='builtin', seconds=2.0, batch_size=4, num_threads=2)
     config.model.args.update(
       size='tiny',

@@ -5,17 +5,17 @@ python -m launch.train --config=experiments/vq_wav2vec/librispeech_gumbel.py --w
   --config.data.root=/data/LibriSpeech
 
 Variants: `:gumbel` (default), `:kmeans`; `:debug` is a few steps of a narrow model on the built-in
-corpus. What it learns is the tokenizer of experiments/vq_wav2vec/bert.py.
+corpus. The model is the tokenizer of experiments/vq_wav2vec/bert.py.
 
-Hardware of the authors: 16 GPUs. The released Gumbel model has on SUPERB 33.48 % phone errors,
-17.71 % word errors without a language model and 93.38 % of keywords right (its leaderboard). Not
-reproduced here: the data is not ours to ship.
+Hardware of the authors: 16 GPUs. SUPERB scores of the released Gumbel model: 33.48 % phone errors,
+17.71 % word errors without a language model and 93.38 % keyword accuracy (leaderboard). Not
+reproduced here: the data is not included.
 
 Numbers: the command "vq-wav2vec" of fairseq's examples/wav2vec/README.md: crops of 150,000 samples,
-300,000 samples a GPU (two whole crops, or more that are shorter), 400,000 updates of Adam at 1e-5,
-warmed up for 1000, a cosine down to 1e-6; two groups of 320 codes that share a codebook,
-temperature from 2 to 0.5. The model that was released does not share it
-(--config.model.args.combine_groups=False). k-means has the weight 1 on its loss.
+300,000 samples per GPU (two full crops, or more shorter ones), 400,000 updates of Adam at 1e-5,
+warm-up of 1000, cosine decay to 1e-6; two groups of 320 codes with a shared codebook, temperature
+from 2 to 0.5. The released model has separate codebooks (--config.model.args.combine_groups=False).
+The k-means loss has weight 1.
 """
 
 import ml_collections
@@ -63,16 +63,16 @@ def get_config(arg='gumbel'):
   config.evals = dict(
     valid=dict(name='validation', every=5000, data=dict(split='valid', batch_size=32)),
   )
-  # Limits of ours, from no published run: fewer than ten of the 320 codes of either group in use is
-  # a collapse, and chance gives 9 % right answers among ten distractors.
+  # Our limits, not from a published run. Fewer than ten of 320 codes in use in either group is a
+  # collapse; chance accuracy among ten distractors is 9 %.
   config.watch = dict(
     representation_std=dict(min=1e-3, after=50),
-    least_code_perplexity=dict(min=10.0, after=20_000, patience=3),
+    min_code_perplexity=dict(min=10.0, after=20_000, patience=3),
     accuracy=dict(min=0.15, after=50_000, patience=3),
     grad_norm=dict(max=100.0, after=1000, patience=3),
   )
   if kind == 'gumbel':
-    config.watch.least_prob_perplexity = dict(min=10.0, after=20_000, patience=3)
+    config.watch.min_prob_perplexity = dict(min=10.0, after=20_000, patience=3)
   config.log_every = 100
   config.checkpoint = dict(every=5000, keep=2)
 

@@ -7,15 +7,14 @@ python -m launch.train --config=experiments/wav2vec/librispeech_large.py --workd
 Variants: `:large` (default), `:base` (the smaller model of the paper, under the same settings);
 `:debug` is a few steps of a narrow model on the built-in corpus.
 
-Hardware of the authors: 16 GPUs. The released large model has on SUPERB 31.58 % phone errors,
-15.86 % word errors without a language model and 95.59 % of keywords right (its leaderboard). Not
-reproduced here: the data is not ours to ship.
+Hardware of the authors: 16 GPUs. SUPERB scores of the released large model: 31.58 % phone errors,
+15.86 % word errors without a language model and 95.59 % keyword accuracy (leaderboard). Not
+reproduced here: the data is not included.
 
 Numbers: the command "wav2vec" of fairseq's examples/wav2vec/README.md: crops of 150,000 samples,
-1,500,000 samples a GPU (ten whole crops, or more that are shorter), 400,000 updates of Adam at
-0.005, warmed up for 500 (there from 1e-7, here from 0), a cosine down to 1e-6. Files of 10 to 30 s
-are recommended there; clips shorter than a crop are padded and masked here, where fairseq crops a
-batch to its shortest clip.
+1,500,000 samples per GPU (ten full crops, or more shorter ones), 400,000 updates of Adam at 0.005,
+warm-up of 500 (there from 1e-7, here from 0), cosine decay to 1e-6. It recommends files of 10 to 30
+s. Clips shorter than a crop are padded and masked here; fairseq crops a batch to its shortest clip.
 """
 
 import ml_collections
@@ -60,8 +59,8 @@ def get_config(arg='large'):
   config.evals = dict(
     valid=dict(name='validation', every=5000, data=dict(split='valid', batch_size=32)),
   )
-  # Limits of ours, from no published run: chance gives 9 % right answers among the ten distractors
-  # of large, 50 % against the one of base.
+  # Our limits, not from a published run. Chance accuracy is 9 % among the ten distractors of large,
+  # 50 % with the single one of base.
   config.watch = dict(
     representation_std=dict(min=1e-3, after=50),
     accuracy=dict(min=0.55 if size == 'base' else 0.15, after=20_000, patience=3),

@@ -1,5 +1,4 @@
-"""wav2vec 2.0, tiny, pre-trained on the speech of the built-in corpus: sees the method work on a
-laptop.
+"""wav2vec 2.0, tiny, pre-trained on the speech of the built-in corpus, on a laptop.
 
 python -m launch.train --config=experiments/wav2vec2/builtin_tiny.py --workdir=runs/tiny_wav2vec2
 
@@ -16,7 +15,7 @@ def get_config(arg=''):
   config.seed = 0
   config.total_steps = 500
 
-  # Words of a quarter to two thirds of a second; sentences are cropped.
+  # Words last 0.25 to 0.67 s; sentences are cropped.
   config.data = dict(
     source='builtin',
     split='train',
@@ -51,7 +50,7 @@ def get_config(arg=''):
     ),
   )
   config.objective = dict(
-    name='wav2vec2_contrastive', args=dict(kappa=0.1, diversity=1.0, penalty=0.0)
+    name='wav2vec2_contrastive', args=dict(logit_temp=0.1, diversity=1.0, penalty=0.0)
   )
   config.optim = dict(
     name='adamw',

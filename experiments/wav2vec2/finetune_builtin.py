@@ -3,8 +3,8 @@
 python -m launch.train --config=experiments/wav2vec2/finetune_builtin.py \
   --workdir=runs/tiny_ctc --config.init.path=runs/tiny_wav2vec2
 
-It starts from the run of builtin_tiny.py; `:scratch` starts from nothing. `:debug` is a few steps
-of a smaller model, from nothing.
+Starts from the run of builtin_tiny.py; `:scratch` trains from scratch. `:debug` is a few steps of a
+smaller model, from scratch.
 """
 
 import ml_collections
@@ -23,7 +23,7 @@ def get_config(arg=''):
     source='builtin',
     split='train',
     where=dict(kind=['digit', 'word', 'sentence']),
-    transcript='transcript',
+    fields=dict(transcript='transcript'),
     sample_rate=16_000,
     seconds=None,
     buckets=[0.5, 0.75, 2.2],

@@ -6,10 +6,10 @@ python -m launch.train --config=experiments/wav2vec2/finetune_librispeech_subset
 python -m launch.train --config=experiments/wav2vec2/finetune_librispeech_subset.py:scratch \
   --workdir=runs/subset_scratch
 
-The first starts from the run of librispeech_subset.py, the second from nothing, with the same
-model, data, updates and rates. $OIDO_DATA holds the folder librispeech_test_clean_sub. Clips above
-ten seconds are not trained on, but are evaluated. Figures are in experiments/README.md. `:debug`
-runs on the built-in corpus.
+The first starts from the run of librispeech_subset.py, the second from scratch, with the same
+model, data, updates and learning rate. $OIDO_DATA holds the folder librispeech_test_clean_sub.
+Clips above ten seconds are left out of training, not of evaluation. Results are in
+experiments/README.md. `:debug` runs on the built-in corpus.
 """
 
 import os
@@ -30,7 +30,7 @@ def get_config(arg=''):
   config.data = dict(
     source=f'{root}/librispeech_test_clean_sub',
     split='train',
-    transcript='transcript',
+    fields=dict(transcript='transcript'),
     sample_rate=16_000,
     seconds=10.0,
     buckets=10,
@@ -53,7 +53,7 @@ def get_config(arg=''):
           mask_seconds=80.0,
           activation_dropout=0.0,
           layer_drop=0.0,
-          # Nothing is frozen: convolutions that nobody trained are not worth keeping.
+          # Not frozen: without pre-training, the convolutions are random.
           gradient_scale=1.0,
         ),
       ),

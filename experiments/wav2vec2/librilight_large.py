@@ -6,18 +6,18 @@ python -m launch.train --config=experiments/wav2vec2/librilight_large.py --workd
 
 `:debug` is a few steps of a narrow model on the built-in corpus.
 
-Libri-Light comes as chapters of many minutes, which are cut at pauses into clips of about a minute
-(launch.prepare_data does it once for all). One clip in twenty is held out.
+Libri-Light has chapters of many minutes, which are cut at pauses into clips of about one minute
+(launch.prepare_data does this once). One clip in twenty is held out.
 
-Hardware of the authors: 128 GPUs. Fine-tuned on LibriSpeech's 960 hours, the released model has
-2.2 % word errors on test clean without a language model (its model card); with a 4-gram 4.8 after
-10 minutes of labels, 2.0 after 100 hours (the paper). finetune_librispeech.py goes on from here.
-Not reproduced here: the data is not ours to ship.
+Hardware of the authors: 128 GPUs. Fine-tuned on LibriSpeech's 960 hours, the released model has 2.2
+% word errors on test clean without a language model (its model card); with a 4-gram 4.8 after 10
+minutes of labels, 2.0 after 100 hours (the paper). Continue with finetune_librispeech.py. Not
+reproduced here: the data is not included.
 
 Numbers: fairseq's examples/wav2vec/config/pretraining/wav2vec2_large_librivox.yaml: audio
-normalised, crops of 320,000 samples, 1.2 million samples a GPU (three such crops, which get equal
-numbers of masked frames), no dropout, no penalty on the features. Peak learning rate and updates
-are the paper's, 3e-4 and 600,000, which the released model has; that file says 5e-3 and a million.
+normalised, crops of 320,000 samples, 1.2 million samples per GPU (three such crops, which get equal
+numbers of masked frames), no dropout, no feature penalty. Peak learning rate and updates are 3e-4
+and 600,000, as in the paper and the released model; that file has 5e-3 and a million.
 """
 
 import ml_collections
@@ -52,9 +52,9 @@ def get_config(arg=''):
     args=dict(size='large_lv60', mask_seconds=75.0, dtype='bfloat16', scan_layers=True, remat=True),
   )
   config.objective = dict(
-    name='wav2vec2_contrastive', args=dict(kappa=0.1, diversity=0.1, penalty=0.0)
+    name='wav2vec2_contrastive', args=dict(logit_temp=0.1, diversity=0.1, penalty=0.0)
   )
-  # Weight decay on every parameter, norms and biases too, as fairseq's Adam has it.
+  # Weight decay on every parameter, including norms and biases, as in fairseq's Adam.
   config.optim = dict(
     name='adamw',
     lr=3e-4,
@@ -68,12 +68,12 @@ def get_config(arg=''):
   config.evals = dict(
     valid=dict(name='validation', every=5000, data=dict(split='valid', batch_size=32)),
   )
-  # Limits of ours, from no published run: fewer than ten of the 320 codes of either group in use is
-  # a collapse, and 3 % is thrice the right answers that chance gives among 100 distractors.
+  # Our limits, not from a published run. Fewer than ten of 320 codes in use in either group is a
+  # collapse; an accuracy of 3 % is three times chance among 100 distractors.
   config.watch = dict(
     representation_std=dict(min=1e-3, after=50),
-    least_code_perplexity=dict(min=10.0, after=20_000, patience=3),
-    least_prob_perplexity=dict(min=10.0, after=20_000, patience=3),
+    min_code_perplexity=dict(min=10.0, after=20_000, patience=3),
+    min_prob_perplexity=dict(min=10.0, after=20_000, patience=3),
     accuracy=dict(min=0.03, after=20_000, patience=3),
     grad_norm=dict(max=100.0, after=1000, patience=3),
   )
@@ -83,7 +83,7 @@ def get_config(arg=''):
   if arg == 'debug':
     config.total_steps = 4
     config.data.update(batch_seconds=None, batch_multiple=1)
-    with config.ignore_type():  # a name in place of a description
+    with config.ignore_type():  # a name instead of a dict
       config.data.source = 'builtin'
     config.data.update(seconds=2.0, min_seconds=0.0, batch_size=4, num_threads=2)
     config.model.args.update(

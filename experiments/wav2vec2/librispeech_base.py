@@ -9,17 +9,17 @@ corpus.
 
 Hardware of the authors: 64 GPUs (base), 128 (large). Fine-tuned on the 960 hours, the released base
 model has 3.4 / 8.6 % word errors on test clean / other without a language model (its model card).
-finetune_librispeech.py goes on from here. Not reproduced: the data is not ours to ship.
+Continue with finetune_librispeech.py. Not reproduced: the data is not included.
 
 Numbers: fairseq's examples/wav2vec/config/pretraining/wav2vec2_base_librispeech.yaml and the paper:
-crops of 250,000 samples, 1.6 hours a batch, 400,000 updates (base); 320,000 samples, 2.7 hours,
-250,000 updates (large). A GPU had as many clips as 1.4 million samples hold (large: 1.2 million),
-so here a batch is 64 (128) times as many, and so many in a row get equal numbers of masked frames.
-Clips under two seconds are left out, and nothing is padded: fairseq crops a batch to its shortest
-clip, here every clip is cropped to the longest of eight lengths that it fills.
+crops of 250,000 samples, 1.6 hours per batch, 400,000 updates (base); 320,000 samples, 2.7 hours,
+250,000 updates (large). A GPU holds 1.4 million samples (large: 1.2 million); a batch here holds 64
+(128) times as many clips. As many consecutive clips as a GPU holds get equal numbers of masked
+frames. Clips under two seconds are left out. There is no padding: fairseq crops a batch to its
+shortest clip; here every clip is cropped to the longest of eight lengths that it fills.
 
-Perplexities, and the diversity term with them, are of the masked frames of the whole batch;
-fairseq's are of the clips of one GPU, and somewhat lower.
+Perplexities and the diversity term are over the masked frames of the whole batch; in fairseq they
+are per GPU, and somewhat lower.
 """
 
 import ml_collections
@@ -61,9 +61,9 @@ def get_config(arg='base'):
     ),
   )
   config.objective = dict(
-    name='wav2vec2_contrastive', args=dict(kappa=0.1, diversity=0.1, penalty=10.0)
+    name='wav2vec2_contrastive', args=dict(logit_temp=0.1, diversity=0.1, penalty=10.0)
   )
-  # Weight decay on every parameter, norms and biases too, as fairseq's Adam has it.
+  # Weight decay on every parameter, including norms and biases, as in fairseq's Adam.
   config.optim = dict(
     name='adamw',
     lr=3e-4 if size == 'large' else 5e-4,
@@ -77,12 +77,12 @@ def get_config(arg='base'):
   config.evals = dict(
     valid=dict(name='validation', every=5000, data=dict(split='valid', batch_size=32)),
   )
-  # Limits of ours, from no published run: fewer than ten of the 320 codes of either group in use is
-  # a collapse, and 3 % is thrice the right answers that chance gives among 100 distractors.
+  # Our limits, not from a published run. Fewer than ten of 320 codes in use in either group is a
+  # collapse; an accuracy of 3 % is three times chance among 100 distractors.
   config.watch = dict(
     representation_std=dict(min=1e-3, after=50),
-    least_code_perplexity=dict(min=10.0, after=20_000, patience=3),
-    least_prob_perplexity=dict(min=10.0, after=20_000, patience=3),
+    min_code_perplexity=dict(min=10.0, after=20_000, patience=3),
+    min_prob_perplexity=dict(min=10.0, after=20_000, patience=3),
     accuracy=dict(min=0.03, after=20_000, patience=3),
     grad_norm=dict(max=100.0, after=1000, patience=3),
   )

@@ -1,4 +1,4 @@
-"""WavLM fine-tuned with CTC on letters: ten hours of Libri-Light (arXiv 2110.13900).
+"""WavLM fine-tuned with CTC on characters: ten hours of Libri-Light (arXiv 2110.13900).
 
 python -m launch.train --config=experiments/wavlm/finetune_librispeech.py:base_10h \
   --workdir=DIR --config.init.path=PRETRAINED --config.data.root=/data/librispeech_finetuning \
@@ -6,17 +6,17 @@ python -m launch.train --config=experiments/wavlm/finetune_librispeech.py:base_1
 
 Variants: base_10h, base_plus_10h, large_10h; `:debug` is a few steps of a narrow model on the
 built-in corpus. PRETRAINED is a workdir or a converted release (launch.convert); weights of another
-normalisation than the variant's are refused. For large_10h with a release of transformers
-(wavlm_hf) give --config.model.args.encoder.args.frontend.epsilon=1e-7 too: its normalisation adds
-that to the variance, unilm's 1e-5. Checkpoints are chosen by word errors on dev-other.
+normalisation are rejected. For large_10h with a release of transformers (wavlm_hf) also give
+--config.model.args.encoder.args.frontend.epsilon=1e-7, which it adds to the variance; unilm
+adds 1e-5. Checkpoints are selected by word errors on dev-other.
 
-Word errors on test clean / other to expect: base 9.8 / 16.0 without a language model, 4.3 / 9.2
-with a 4-gram; base+ 9.0 / 14.7 and 4.2 / 8.8; large 2.9 / 5.5 with a 4-gram (its authors' table, in
-microsoft/UniSpeech). Not reproduced here: the data is not ours to ship.
+Expected word errors on test clean / other: base 9.8 / 16.0 without a language model, 4.3 / 9.2 with
+a 4-gram; base+ 9.0 / 14.7 and 4.2 / 8.8; large 2.9 / 5.5 with a 4-gram (its authors' table, in
+microsoft/UniSpeech). Not reproduced here: the data is not included.
 
-Numbers: HuBERT's of fairseq's examples/hubert/config/finetune/base_10h.yaml, which the paper goes
-by, for all sizes: 8 GPUs x 3.2 million samples, which is 1,600 seconds of audio an update. Batches
-here are of clips of like length, as many as that holds, padding included.
+Numbers: those of HuBERT in fairseq's examples/hubert/config/finetune/base_10h.yaml, which the paper
+follows, for all sizes: 8 GPUs x 3.2 million samples, or 1,600 seconds of audio per update. Batches
+here have clips of similar length and 1,600 seconds including padding.
 """
 
 import ml_collections
@@ -39,9 +39,9 @@ def get_config(arg='base_10h'):
   config.data = dict(
     source='librispeech_finetuning',
     split='10h',
-    transcript='transcript',
+    fields=dict(transcript='transcript'),
     sample_rate=16_000,
-    # The longest clip of LibriSpeech has 35 s.
+    # The longest clip of LibriSpeech is 35 s.
     seconds=36.0,
     buckets=12,
     batch_seconds=1600.0,
@@ -73,7 +73,7 @@ def get_config(arg='base_10h'):
   )
   config.init = dict(path='')
   config.objective = dict(name='ctc', args=dict(blank=0, zero_infinity=True))
-  # Up for 8,000 updates, then down on a slope that would reach a twentieth after 72,000 more.
+  # Warm-up for 8,000 updates, then a decay that would reach 0.05 of the peak after 72,000 more.
   config.optim = dict(
     name='adam',
     lr=2e-5,

@@ -4,22 +4,22 @@
 python -m launch.label_kmeans --features=HUBERT_BASE_IT1 --layer=6 --clusters=500 --percent=0.1 \
   --input=librispeech --split=train --label_splits=train,valid --data_root=/data --out=DIR/layer6
 python -m launch.train --config=experiments/wavlm/librispeech_base.py --workdir=DIR/base \
-  --config.data.units=DIR/layer6/units --config.data.root=/data
+  --config.data.fields.units=DIR/layer6/units --config.data.root=/data
 
-`:base` (default); `:debug` is a few steps of a narrow model on the built-in corpus, of 20 clusters
-of MFCC. Units are those of the sixth layer of HuBERT base's first iteration, 500 clusters. A clip
-in five has a stretch of another clip mixed in; the model is to predict the units of the clip alone.
+`:base` (default); `:debug` is a few steps of a narrow model on the built-in corpus, with 20
+clusters of MFCC. Units are 500 clusters of the sixth layer of HuBERT base's first iteration. One
+clip in five is mixed with a stretch of another clip; the model predicts the units of the original
+clip.
 
 Hardware of the authors: 32 GPUs. SUPERB of the released encoder (its authors' table): phone errors
 4.84, word errors 6.21 without a language model, keywords 96.79, intents 98.63, speakers 84.51,
 emotions 65.94, query by example 8.70, slots F1 89.38 and CER 22.86, verification EER 4.69,
 diarisation DER 4.83 (%); without mixing 4.85, 6.08, 96.79, 98.42, 84.39, 65.55, 7.99, 88.69, 23.43,
-4.91, 6.03. finetune_librispeech.py goes on from here. Not reproduced here: the data is not ours to
-ship.
+4.91, 6.03. Continue with finetune_librispeech.py. Not reproduced here: the data is not included.
 
-Numbers: the paper, section 5, and microsoft/UniSpeech: HuBERT base's recipe with 350 seconds a GPU,
-400,000 updates. So a batch here has 32 times as many clips as 350 seconds hold, and so many in a
-row get equal numbers of masked frames.
+Numbers: the paper, section 5, and microsoft/UniSpeech: the recipe of HuBERT base with 350 seconds
+per GPU, 400,000 updates. A batch here holds 32 times as many clips as a GPU. As many consecutive
+clips as a GPU holds get equal numbers of masked frames.
 """
 
 import ml_collections
@@ -39,7 +39,7 @@ def get_config(arg='base'):
   config.data = dict(
     source='librispeech',
     split='train',
-    units=None,
+    fields=dict(units=None),
     sample_rate=16_000,
     seconds=15.625,
     min_seconds=2.0,
@@ -56,8 +56,10 @@ def get_config(arg='base'):
     name='wavlm',
     args=dict(size='base', codes=500, label_rate=50.0, mask_seconds=350.0, dtype='bfloat16'),
   )
-  config.objective = dict(name='masked_units', args=dict(tau=0.1, masked=1.0, penalty=10.0))
-  # Weight decay on every parameter, norms and biases too, as fairseq's Adam has it.
+  config.objective = dict(
+    name='masked_units', args=dict(logit_temp=0.1, pred_masked_weight=1.0, penalty=10.0)
+  )
+  # Weight decay on every parameter, including norms and biases, as in fairseq's Adam.
   config.optim = dict(
     name='adamw',
     lr=5e-4,
@@ -72,8 +74,8 @@ def get_config(arg='base'):
   config.evals = dict(
     valid=dict(name='validation', every=5000, data=dict(split='valid', batch_size=32)),
   )
-  # Limits of ours, from no published run: units come about evenly, so that the commonest one, said
-  # of every frame, should be right far less often than one time in ten.
+  # Our limits, not from a published run. Units are roughly uniform, so always predicting the most
+  # frequent unit gives an accuracy far below 0.1.
   config.watch = dict(
     representation_std=dict(min=1e-3, after=50),
     accuracy=dict(min=0.1, after=20_000, patience=3),

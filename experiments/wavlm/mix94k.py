@@ -4,25 +4,25 @@ published recipe (arXiv 2110.13900).
 python -m launch.label_kmeans --features=HUBERT_BASE --layer=9 --clusters=500 \
   --input=/data/mix94k --codebook=hubert_base_ls960_L9_km500.bin --out=DIR/layer9
 python -m launch.train --config=experiments/wavlm/mix94k.py:base_plus --workdir=DIR/base_plus \
-  --config.data.source=/data/mix94k --config.data.units=DIR/layer9/units \
-  --config.data.noise=/data/dns/noise
+  --config.data.source=/data/mix94k --config.data.fields.units=DIR/layer9/units \
+  --config.data.fields.noise=/data/dns/noise
 
 Variants: `:base_plus` (default), `:large`; `:debug` is a few steps of a narrow model on the
 built-in corpus. /data/mix94k is any folder of clips, or of ArrayRecord shards
 (launch.prepare_data), of the three corpora. Units are those of the ninth layer of the released
-HuBERT base and of its codebook. A clip in five has a stretch of another clip mixed in, or, one time
-in ten, of noise (DNS challenge).
+HuBERT base, with its codebook. One clip in five is mixed with a stretch of another clip, or, one
+time in ten, of noise (DNS challenge).
 
 Hardware of the authors: 32 GPUs (base+), 64 (large). SUPERB of the released encoders, base+ / large
 (their authors' table): phone errors 4.07 / 3.09, word errors 5.64 / 3.51 without a language model,
 keywords 96.69 / 97.40, intents 99.16 / 99.10, speakers 86.84 / 95.25, emotions 67.98 / 70.03, query
 by example 9.90 / 8.27, slots F1 89.73 / 92.25 and CER 21.54 / 17.61, verification EER 4.26 / 4.04,
-diarisation DER 4.07 / 3.47 (%). Not reproduced here: the data is not ours to ship.
+diarisation DER 4.07 / 3.47 (%). Not reproduced here: the data is not included.
 
-Numbers: the paper, section 5: 350 seconds a GPU and 1,000,000 updates (base+), 700,000 updates
-(large). So many clips in a row get equal numbers of masked frames, and a batch has 32 times as
-many. It gives large 720 seconds without saying of what; here it has HuBERT large's two hours a
-batch, spread over its 64 GPUs.
+Numbers: the paper, section 5: 350 seconds per GPU and 1,000,000 updates (base+), 700,000 updates
+(large). As many consecutive clips as a GPU holds get equal numbers of masked frames; a batch holds
+32 times as many clips. For large the paper states 720 seconds without a unit of reference; here a
+batch has two hours, as in HuBERT large, over 64 GPUs.
 """
 
 import ml_collections
@@ -44,8 +44,7 @@ def get_config(arg='base_plus'):
   config.data = dict(
     source='/data/mix94k',
     split='train',
-    units=None,
-    noise='/data/dns/noise',
+    fields=dict(units=None, noise='/data/dns/noise'),
     sample_rate=16_000,
     seconds=15.625,
     min_seconds=2.0,
@@ -70,8 +69,10 @@ def get_config(arg='base_plus'):
       remat=large,
     ),
   )
-  config.objective = dict(name='masked_units', args=dict(tau=0.1, masked=1.0, penalty=10.0))
-  # Weight decay on every parameter, norms and biases too, as fairseq's Adam has it.
+  config.objective = dict(
+    name='masked_units', args=dict(logit_temp=0.1, pred_masked_weight=1.0, penalty=10.0)
+  )
+  # Weight decay on every parameter, including norms and biases, as in fairseq's Adam.
   config.optim = dict(
     name='adamw',
     lr=1.5e-3 if large else 5e-4,
@@ -86,8 +87,8 @@ def get_config(arg='base_plus'):
   config.evals = dict(
     valid=dict(name='validation', every=5000, data=dict(split='valid', batch_size=32)),
   )
-  # Limits of ours, from no published run: units come about evenly, so that the commonest one, said
-  # of every frame, should be right far less often than one time in ten.
+  # Our limits, not from a published run. Units are roughly uniform, so always predicting the most
+  # frequent unit gives an accuracy far below 0.1.
   config.watch = dict(
     representation_std=dict(min=1e-3, after=50),
     accuracy=dict(min=0.1, after=20_000, patience=3),
@@ -100,7 +101,12 @@ def get_config(arg='base_plus'):
     config.total_steps = 4
     config.data.update(batch_seconds=None, batch_multiple=1)
     config.data.update(
-      source='builtin', noise='builtin', seconds=2.0, min_seconds=0.0, batch_size=4, num_threads=2
+      source='builtin',
+      fields=dict(noise='builtin'),
+      seconds=2.0,
+      min_seconds=0.0,
+      batch_size=4,
+      num_threads=2,
     )
     config.model.args.update(
       size='tiny',

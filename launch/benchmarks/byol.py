@@ -1,8 +1,8 @@
-"""BYOL-A v1 against a PyTorch counterpart: a training step with its augmentations, and embeddings.
+"""BYOL-A v1 against a PyTorch counterpart: a training step with augmentations, and embeddings.
 
-Ours draws and makes the views on the device, for the batch at once, inside the step; the peer's are
-made clip by clip on the CPU, as upstream does (in data loader processes there; here in the process
-itself, since two cores have no more to give).
+Ours computes the views of a batch on the device, inside the step. The peer computes them clip by
+clip on the CPU, as upstream does; upstream uses data loader processes, here the main process does
+it, since data loader processes gain nothing on two cores.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def _filters() -> np.ndarray:
 
 
 def make_ours(part: str, size: str, batch: int, seconds: float) -> tuple[Callable[[], float], Any]:
-  """(() -> loss or a number, facts) of our training step or embeddings."""
+  """(() -> loss or a checksum, facts) of our training step or embeddings."""
   model = ByolA(size=size, projection=PROJECTION, projection_hidden=HIDDEN)
   keys = dict(zip(('params', 'dropout', 'augment'), jax.random.split(jax.random.key(0), 3)))
   if part == 'embedding':
@@ -57,7 +57,7 @@ def make_ours(part: str, size: str, batch: int, seconds: float) -> tuple[Callabl
       Any,
       model.apply({'params': params, **rest}, data, train=True, rngs=rngs, mutable=list(rest)),
     )
-    seen, teacher_kept = cast(
+    teacher_out, teacher_kept = cast(
       Any,
       model.apply(
         {'params': teacher, **teacher_rest},
@@ -67,7 +67,7 @@ def make_ours(part: str, size: str, batch: int, seconds: float) -> tuple[Callabl
         mutable=list(teacher_rest),
       ),
     )
-    return bootstrap({**out, 'teacher': seen}, data)[0], (kept, teacher_kept)
+    return bootstrap({**out, 'teacher': teacher_out}, data)[0], (kept, teacher_kept)
 
   def step(state, key):
     params, rest, teacher, teacher_rest, moments = state
@@ -97,29 +97,32 @@ def make_ours(part: str, size: str, batch: int, seconds: float) -> tuple[Callabl
 
 
 def make_theirs(part: str, size: str, batch: int, seconds: float) -> tuple[Any, None]:
-  """(() -> loss or a number, nothing) of the peer."""
+  """(() -> loss or a checksum, None) of the peer."""
   from launch.benchmarks import torch_byol
 
   width = ByolA(size=size).width
   if part == 'embedding':
     return torch_byol.make_embed(_audio(batch, seconds), _filters(), width), None
-  return torch_byol.make_step(_audio(batch), _filters(), width, PROJECTION, HIDDEN), None
+  step = torch_byol.make_step(
+    _audio(batch), _filters(), width=width, projection=PROJECTION, hidden=HIDDEN
+  )
+  return step, None
 
 
 def compare_byol(
   size: str = 'v1_d512', batch: int = 64, repeats: int = 7, seconds: float = 5.0
 ) -> list[dict[str, Any]]:
-  """Median times of ours and of torch's, each in a process of its own, taking turns.
+  """Median times of oido and torch, alternating in separate processes.
 
   Args:
     size: a key of `byol_a.SIZES` that begins with v1.
-    batch: clips of a training step (of 0.95 s), and of a batch of embeddings.
-    repeats: rounds; the median counts.
-    seconds: length of the clips that are embedded.
+    batch: clips per training step (of 0.95 s each), and per batch of embeddings.
+    repeats: number of rounds; medians are reported.
+    seconds: length of the embedded clips.
 
   Returns:
-    two rows, 'training' and 'embedding': seconds of both, `ratio` torch / ours (above 1: ours is
-    faster), audio-seconds a second.
+    Two rows, 'training' and 'embedding': seconds of both, `ratio` torch / ours (above 1: ours is
+    faster), audio-seconds per second.
   """
   rows = []
   for part in ('training', 'embedding'):

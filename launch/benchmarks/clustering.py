@@ -1,10 +1,9 @@
-"""k-means of frames against scikit-learn's MiniBatchKMeans, and against fairseq's recipe around it.
+"""k-means of frames against scikit-learn's MiniBatchKMeans, and against fairseq's recipe with it.
 
-Three questions: how long a whole fit takes to the same rows in memory, and whether the inertia is
-as good; how much audio a minute goes through one epoch, from FLAC files to centroids, against
-writing the features to disk first and clustering them then (examples/hubert/simple_kmeans, with our
-MFCC in place of torchaudio's, which are the same numbers); and how much memory both take for one
-and for ten times the data. Everybody runs in a process of its own.
+Measures (1) the time and the inertia of a fit to the same rows in memory; (2) the audio per minute
+of one epoch from FLAC files to centroids, compared with writing the features to disk before
+clustering (examples/hubert/simple_kmeans, with our MFCC, which equal torchaudio's); and (3) the
+peak memory of both, for one and for ten times the data. Each runs in its own process.
 """
 
 import os
@@ -20,10 +19,11 @@ import numpy as np
 from launch.benchmarks import timing
 
 CLUSTERS, BATCH = 100, 10_000
+ONE_EPOCH: dict[str, Any] = dict(clusters=CLUSTERS, max_epochs=1, init='k-means++', tries=3)
 
 
 class _Kept:
-  """A run that keeps what it returned."""
+  """A run that records its return values."""
 
   def __init__(self, run: Callable[[], Any]):
     self.run = run
@@ -66,11 +66,11 @@ def _settings(seed: int, clusters: int, max_epochs: int, init: str, tries: int) 
   )
 
 
-# -- A whole fit to rows in memory -------------------------------------------------------------
+# -- Fit to rows in memory ---------------------------------------------------------------------
 
 
 def make_our_fit(path: str, **how: Any) -> tuple[Callable[[], dict[str, float]], None]:
-  """() -> {inertia, steps} of a fit to the rows of an .npy file; another seed every time."""
+  """() -> {inertia, steps} of a fit to the rows of an .npy file; a new seed in every call."""
   from research.units.clustering import fit_arrays
 
   x, seeds = np.load(path), iter(range(1000))
@@ -83,7 +83,7 @@ def make_our_fit(path: str, **how: Any) -> tuple[Callable[[], dict[str, float]],
 
 
 def make_their_fit(path: str, **how: Any) -> tuple[Callable[[], dict[str, float]], None]:
-  """As `make_our_fit`, by scikit-learn."""
+  """As `make_our_fit`, with scikit-learn."""
   x, seeds = np.load(path), iter(range(1000))
 
   def run() -> dict[str, float]:
@@ -94,7 +94,7 @@ def make_their_fit(path: str, **how: Any) -> tuple[Callable[[], dict[str, float]
 
 
 def _rows_like_mfcc(frames: int) -> np.ndarray:
-  """MFCC of the built-in corpus, as many as asked for: again and again, with a little noise."""
+  """MFCC rows [frames, 39] drawn from the built-in corpus, with a little noise added."""
   from research.audio.sources import open_source
   from research.units import blocks
   from research.units.frames import mfcc
@@ -109,7 +109,7 @@ def _rows_like_mfcc(frames: int) -> np.ndarray:
 
 
 def _rows_like_a_layer(frames: int) -> np.ndarray:
-  """768 features in 400 clusters that overlap."""
+  """Rows [frames, 768] from 400 overlapping clusters."""
   rng = np.random.default_rng(0)
   centres = rng.standard_normal((400, 768), np.float32)
   rows = centres[rng.integers(400, size=frames)]
@@ -119,7 +119,7 @@ def _rows_like_a_layer(frames: int) -> np.ndarray:
 def _compare_fits(folder: Path, repeats: int) -> list[dict[str, Any]]:
   rows = []
   plus_plus = dict(clusters=CLUSTERS, max_epochs=20, init='k-means++', tries=3)
-  # k-means++ of so many features takes scikit-learn minutes, which would hide the mini-batches.
+  # k-means++ on 768 features takes scikit-learn minutes and would dominate the mini-batches.
   random = dict(clusters=500, max_epochs=10, init='random', tries=1)
   cases: list[tuple[str, np.ndarray, dict[str, Any]]] = [
     ('fit to MFCC', _rows_like_mfcc(100_000), plus_plus),
@@ -163,27 +163,27 @@ def _source(folder: str, times: int) -> Any:
 
 
 def peak_bytes() -> int:
-  """Most memory that this process has held."""
+  """Peak resident memory of this process, bytes."""
   unit = 1 if sys.platform == 'darwin' else 1024
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def make_our_recipe(folder: str, times: int) -> tuple[Callable[[], int], float]:
-  """() -> peak bytes after one epoch over a folder `times` over; hours of audio."""
+  """(() -> peak bytes after one epoch over a folder repeated `times` times, hours of audio)."""
   from research.units.clustering import fit
   from research.units.frames import mfcc
 
   source = _source(folder, times)
 
   def run() -> int:
-    fit(mfcc(), source, _settings(0, CLUSTERS, 1, 'k-means++', 3))
+    fit(mfcc(), source, _settings(seed=0, **ONE_EPOCH))
     return peak_bytes()
 
   return run, float(source.durations().sum() / 3600)
 
 
 def make_their_recipe(folder: str, times: int) -> tuple[Callable[[], int], float]:
-  """As `make_our_recipe`: features to disk, all of them read again, scikit-learn's fit."""
+  """As `make_our_recipe`: writes features to disk, reads them back, fits with scikit-learn."""
   from research.units import blocks
   from research.units.frames import mfcc
 
@@ -200,7 +200,7 @@ def make_their_recipe(folder: str, times: int) -> tuple[Callable[[], int], float
         for x, mask in stream.start(0):
           file.write(np.asarray(x)[np.asarray(mask)].tobytes())
       features = np.fromfile(path, np.float32).reshape(-1, 39)
-    _estimator(0, CLUSTERS, 1, 'k-means++', 3).fit(features)
+    _estimator(seed=0, **ONE_EPOCH).fit(features)
     return peak_bytes()
 
   return run, float(source.durations().sum() / 3600)
@@ -222,28 +222,28 @@ def _compare_recipes(folder: Path, repeats: int, clips: int) -> list[dict[str, A
       taken = timing.rounds(runs, repeats if times == 1 else 1)
       hours = ours.facts
     for row in timing.compare(taken, 'oido', what='one epoch over FLAC', audio_hours=hours):
-      for who, name in (('ours', 'oido'), ('peer', peer)):
-        row[f'{who}_audio_hours_per_minute'] = 60 * hours / row[f'{who}_seconds']
-        row[f'{who}_peak_mib'] = max(runs[name].values) / 2**20
+      for side, name in (('ours', 'oido'), ('peer', peer)):
+        row[f'{side}_audio_hours_per_minute'] = 60 * hours / row[f'{side}_seconds']
+        row[f'{side}_peak_mib'] = max(runs[name].values) / 2**20
       rows.append(row)
   return rows
 
 
 def compare_clustering(repeats: int = 3, clips: int = 60) -> list[dict[str, Any]]:
-  """Rows for fits in memory and for whole recipes, ours against scikit-learn's.
+  """Rows for fits in memory and for complete recipes, oido against scikit-learn.
 
   Args:
-    repeats: rounds; the median counts.
-    clips: of 10 s, for the recipes; ten times as many in the second of their rows.
+    repeats: number of rounds; medians are reported.
+    clips: number of 10 s clips for the recipes; the second recipe row has ten times as many.
 
   Returns:
-    rows with seconds of both and `ratio`, peer / ours (above 1: ours is faster); `inertia_ratio`,
-    ours / peer (below 1: ours is better); `audio_hours_per_minute`; `peak_mib`, the most memory
-    that a process has held, JAX and scikit-learn included.
+    Rows with seconds of both and `ratio`, peer / ours (above 1: ours is faster); `inertia_ratio`,
+    ours / peer (below 1: ours is better); `audio_hours_per_minute`; `peak_mib`, the peak memory of
+    the process, JAX and scikit-learn included.
   """
-  import sklearn  # noqa: F401  (before anything is timed)
+  import sklearn  # noqa: F401  (fail before anything is timed)
 
-  # Its threads wait by spinning, which on a machine with other work makes it three times slower.
+  # Its threads busy-wait, which makes it three times slower on a machine with other work.
   os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
   with tempfile.TemporaryDirectory() as temporary:
     folder = Path(temporary)

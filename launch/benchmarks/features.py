@@ -1,7 +1,7 @@
-"""Front-ends on a batch of waveforms against the extractors that people use now.
+"""Front-ends on a batch of waveforms against the feature extractors in common use.
 
-Each pair computes the same spectrogram, which is checked before anything is timed. Ours starts from
-NumPy arrays in host memory, as the peers do.
+Each pair computes the same spectrogram, which is checked before timing. All start from NumPy arrays
+in host memory.
 """
 
 import warnings
@@ -16,14 +16,14 @@ from research.features.frontend import Frontend
 
 
 def _ours(frontend: Frontend, audio: np.ndarray, frames: int | None = None) -> Callable[[], Any]:
-  """() -> spectrogram [b, s, f] on the device, finished."""
+  """() -> spectrogram [b, s, f] on the device, ready."""
   mask = np.ones(audio.shape, bool)
   run = jax.jit(lambda audio, mask: frontend(audio, mask, frames)[0])
   return lambda: jax.block_until_ready(run(audio, mask))
 
 
 def _pairs(audio: np.ndarray) -> dict[str, dict[str, Callable[[], Any]]]:
-  """What is computed -> who -> () -> spectrogram; ours is called 'oido'."""
+  """{spectrogram: {implementation: () -> spectrogram}}; ours is 'oido'."""
   import librosa
   from transformers import ASTFeatureExtractor, WhisperFeatureExtractor
 
@@ -78,7 +78,7 @@ def _has_torchaudio() -> bool:
 
 
 def _check_equal(what: str, runs: dict[str, Callable[[], Any]]) -> None:
-  """A race between different results would say nothing."""
+  """Checks that all implementations give the same spectrogram; otherwise times are meaningless."""
   ours = np.asarray(runs['oido']())
   for name, run in runs.items():
     theirs = np.asarray(run())
@@ -91,20 +91,20 @@ def _check_equal(what: str, runs: dict[str, Callable[[], Any]]) -> None:
 def compare_features(
   repeats: int = 7, batch: int = 16, seconds: float = 10.0
 ) -> list[dict[str, Any]]:
-  """Median times of our jitted front-ends and of their peers, alternating in one run.
+  """Median times of our jitted front-ends and their peers, alternating in one run.
 
   Args:
-    repeats: rounds; the median counts.
-    batch: clips.
-    seconds: length of each.
+    repeats: number of rounds; medians are reported.
+    batch: clips per batch.
+    seconds: length of each clip.
 
   Returns:
-    a row for each peer: seconds of both and `ratio`, peer / ours (above 1: ours is faster).
+    A row per peer: seconds of both and `ratio`, peer / ours (above 1: ours is faster).
   """
   audio = 0.1 * np.random.default_rng(0).standard_normal((batch, int(16000 * seconds)))
   rows = []
   with warnings.catch_warnings():
-    warnings.simplefilter('ignore')  # transformers warns of the empty Kaldi filter
+    warnings.simplefilter('ignore')  # transformers warns about the empty Kaldi filter
     for what, runs in _pairs(audio.astype(np.float32)).items():
       _check_equal(what, runs)
       facts = {'what': what, 'batch': batch, 'clip_seconds': seconds}

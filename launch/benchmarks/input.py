@@ -1,4 +1,4 @@
-"""Clips a second of the input pipeline against torch's DataLoader over the same FLAC files."""
+"""Clips per second of the input pipeline and of torch's DataLoader on the same FLAC files."""
 
 import tempfile
 from pathlib import Path
@@ -13,8 +13,7 @@ RATE, SECONDS, BATCH = 16_000, 10.0, 8
 
 
 def _write_clips(folder: Path, clips: int) -> list[Path]:
-  """FLAC files of 10 s made from the built-in corpus: real speech and sounds compress like real
-  data."""
+  """Writes FLAC files of 10 s from the built-in corpus, which compresses like real data."""
   import soundfile
 
   from research.audio import decode
@@ -74,11 +73,10 @@ def _our_run(spec: Any, clips: int, threads: int) -> Any:
 
 
 def compare_input(clips: int = 400, threads: int = 2, repeats: int = 5) -> list[dict[str, Any]]:
-  """Rows for FLAC and for prepared ArrayRecord, each against a DataLoader with as many workers as
-  threads.
+  """Rows for FLAC and for prepared ArrayRecord, each against a DataLoader on FLAC.
 
-  An epoch of `clips` clips of 10 s at 16 kHz in batches of 8; the DataLoader keeps its workers
-  between epochs.
+  One epoch of `clips` clips of 10 s at 16 kHz in batches of 8. The DataLoader has `threads` workers
+  and keeps them between epochs.
   """
   with tempfile.TemporaryDirectory() as temporary:
     folder = Path(temporary) / 'flac'

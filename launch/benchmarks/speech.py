@@ -1,13 +1,14 @@
-"""wav2vec 2.0, HuBERT and WavLM against transformers' on torch: encoder forward, forward and
-backward, and one pre-training step with AdamW; and WavLM's position bias against none.
+"""wav2vec 2.0, HuBERT and WavLM against transformers on torch: encoder forward pass, forward and
+backward pass, and a pre-training step with AdamW. Also WavLM against HuBERT, for the cost of the
+position bias.
 
-Both sides get the same audio. Unless told otherwise they compute in float32 on a CPU and in bf16 on
-a GPU (torch under autocast), where the peer is compiled with fused attention. Dropout is 0 on both
-sides, so that the draws of random numbers are not what is compared.
+Both sides get the same audio. By default both compute in float32 on a CPU and in bf16 on a GPU
+(torch under autocast), where the peer is compiled with fused attention. Dropout is 0 on both sides,
+so that random number generation is not part of the comparison.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ def make_ours(
   model: str = 'wav2vec2',
   dtype: str = 'float32',
 ) -> tuple[Callable[[], float], dict[str, Any]]:
-  """(() -> a number, {'step_flops', 'dtype'}) of one part of ours."""
+  """(() -> loss or a checksum, {'step_flops', 'dtype'}) of one part of ours."""
   module = models.get(model)(size=size, dtype=dtype, **NO_DROPOUT)
   audio = _audio(batch, clip_seconds)
   inputs = {'audio': audio, 'audio_mask': np.ones(audio.shape, bool)}
@@ -53,14 +54,14 @@ def make_ours(
 
   def encode(params: Any, inputs: Any) -> jax.Array:
     args = inputs['audio'], inputs['audio_mask']
-    tokens, _ = module.apply({'params': params, **rest}, *args, method='embed')  # type: ignore[misc]
+    tokens, _ = cast(Any, module.apply({'params': params, **rest}, *args, method='embed'))
     return jnp.square(tokens[-1]).mean()
 
   def loss(params: Any, inputs: Any) -> jax.Array:
     rngs = {name: jax.random.key(1) for name in ('mask', 'noise', 'dropout')}
     out = module.apply({'params': params, **rest}, inputs, train=True, rngs=rngs)
     objective = wav2vec2_contrastive if model == 'wav2vec2' else masked_units
-    return objective(out, inputs)[0]  # type: ignore[arg-type]
+    return objective(cast(dict[str, Any], out), inputs)[0]
 
   options = hardware.compiler_options()
   if part == 'pretraining':
@@ -103,10 +104,10 @@ def make_theirs(
   model: str = 'wav2vec2',
   dtype: str = 'float32',
 ) -> tuple[Callable[[], float], None]:
-  """(() -> a number, nothing) of one part of transformers'."""
+  """(() -> loss or a checksum, None) of one part of transformers."""
   from launch.benchmarks import torch_speech
 
-  sizes = models.get(model).SIZES  # type: ignore[attr-defined]
+  sizes = cast(Any, models.get(model)).SIZES
   audio = _audio(batch, clip_seconds)
   run = torch_speech.make_run(model, part, sizes[size], audio, UNITS, dtype == 'bfloat16')
   return run, None
@@ -120,21 +121,22 @@ def compare_speech(
   model: str = 'wav2vec2',
   dtype: str | None = None,
 ) -> list[dict[str, Any]]:
-  """Median times of ours and of transformers', each in a process of its own, taking turns; of
-  WavLM also the time of HuBERT, which it is but for its position bias.
+  """Median times of oido and transformers, alternating in separate processes.
+
+  For WavLM also the time of HuBERT, which differs from it only in the position bias.
 
   Args:
     size: a size of the model.
-    batch: clips.
-    clip_seconds: of every clip.
-    repeats: rounds; the median counts.
+    batch: clips per batch.
+    clip_seconds: length of each clip.
+    repeats: number of rounds; medians are reported.
     model: 'wav2vec2', 'hubert' or 'wavlm'.
-    dtype: that both compute in; None is 'bfloat16' on a GPU, else 'float32'.
+    dtype: compute dtype of both; None for 'bfloat16' on a GPU and 'float32' elsewhere.
 
   Returns:
-    a row for each of PARTS: seconds of both, `ratio` torch / ours (above 1: ours is faster),
-    audio-seconds a second, FLOPs by XLA's cost analysis, MFU where the chip's peak is known. For
-    WavLM one more, where `ratio` is HuBERT / WavLM.
+    A row for each of PARTS: seconds of both, `ratio` torch / ours (above 1: ours is faster),
+    audio-seconds per second, FLOPs from XLA's cost analysis, MFU if the chip's peak is known. One
+    more row for WavLM, where `ratio` is HuBERT / WavLM.
   """
   if dtype is None:
     dtype = 'bfloat16' if jax.devices()[0].platform == 'gpu' else 'float32'

@@ -1,5 +1,5 @@
-"""Seconds from the command to the end of the first training step, with the compilation cache cold
-and warm."""
+"""Seconds from the command to the end of the first training step, with a cold and a warm
+compilation cache."""
 
 import statistics
 import subprocess
@@ -34,8 +34,7 @@ def _first_step(cache: str, config: str) -> float:
 
 
 def compare_startup(repeats: int = 3, config: str = CONFIG) -> list[dict[str, Any]]:
-  """[{cold_seconds, warm_seconds}] of the start of `config` on this machine, medians of
-  `repeats`."""
+  """[{cold_seconds, warm_seconds, ratio}] of the start of `config`: medians of `repeats` starts."""
   cold, warm = [], []
   for _ in range(repeats):
     with tempfile.TemporaryDirectory() as cache:

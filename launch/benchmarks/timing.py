@@ -1,4 +1,4 @@
-"""Paired timings: everybody runs in every round, in a new order, warmed up; medians and ratios."""
+"""Paired timings: after warm-up, all runs take turns in random order; medians and ratios."""
 
 import multiprocessing
 import random
@@ -31,7 +31,7 @@ def rounds(
 
 
 def compare(seconds: Mapping[str, list[float]], ours: str, **facts: Any) -> list[dict[str, Any]]:
-  """One row for each peer: medians, and the median over rounds of peer / ours (above 1: ours is
+  """One row per peer: median times, and the median over rounds of peer / ours (above 1: ours is
   faster)."""
   rows = []
   for peer, theirs in seconds.items():
@@ -54,17 +54,17 @@ def compare(seconds: Mapping[str, list[float]], ours: str, **facts: Any) -> list
 
 
 class Worker:
-  """A run in a process of its own: peers share neither threads nor the heap.
+  """A run in its own process, so that peers share neither threads nor the heap.
 
-  Threads that wait by spinning take cores from the peer's turn, and small arrays of the one in the
-  gaps that large ones of the other leave make the heap grow in every round.
+  In a shared process, busy-waiting threads of one would take cores from the other, and small arrays
+  of one in the gaps left by large arrays of the other would grow the heap in every round.
 
   Attributes:
-    facts: what `make` told about the run.
+    facts: facts about the run, returned by `make`.
   """
 
   def __init__(self, make: Callable[..., tuple[Callable[[], Any], Any]], **arguments: Any):
-    """Starts the process; `make`, importable by name, is called there and gives (run, facts)."""
+    """Starts the process and calls `make` there, which returns (run, facts)."""
     context = multiprocessing.get_context('spawn')
     self._pipe, theirs = context.Pipe()
     self._process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
@@ -73,7 +73,7 @@ class Worker:
     self.facts = self._answer()
 
   def __call__(self) -> Any:
-    """Runs once; returns what the run returns."""
+    """Runs once and returns the value of the run."""
     self._pipe.send(True)
     return self._answer()
 
@@ -81,7 +81,7 @@ class Worker:
     return self
 
   def __exit__(self, *error: object) -> None:
-    self._pipe.close()  # the process ends when it finds nobody at the other end
+    self._pipe.close()  # the process ends when the other end of its pipe is closed
     self._process.join()
 
   def _answer(self) -> Any:

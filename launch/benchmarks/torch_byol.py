@@ -1,8 +1,9 @@
-"""BYOL-A v1 in PyTorch, the peer of the benchmark: augmentations clip by clip on the CPU, as in the
-official training. Needs torch; import it late.
+"""BYOL-A v1 in PyTorch, the peer of the benchmark, with augmentations clip by clip on the CPU as in
+the official training. Needs torch; import it late.
 
-Sizes and draws: byol_a/augmentations.py, byol_a/models.py of nttcslab/byol-a. The spectrogram is
-computed for the batch at once with torch.stft, which favours the peer: upstream does it by clip.
+Sizes and distributions: byol_a/augmentations.py, byol_a/models.py of nttcslab/byol-a. The
+spectrogram is computed for the whole batch with torch.stft, which favours the peer: upstream
+computes it clip by clip.
 """
 
 import copy
@@ -41,7 +42,7 @@ class Encoder(nn.Module):
 
 
 class Frontend:
-  """Log-mel with the filters given, [f, bins of the FFT]."""
+  """Log-mel spectrogram with the given filters [f, FFT bins]."""
 
   def __init__(self, filters: np.ndarray, device: str):
     self.filters = torch.from_numpy(filters).to(device)
@@ -53,7 +54,7 @@ class Frontend:
 
 
 class Views:
-  """Running normalisation, mixing with the past and cropping, a clip at a time."""
+  """Running normalisation, mixup with past clips and random resized crop, one clip at a time."""
 
   def __init__(self) -> None:
     self.mean, self.square, self.count = 0.0, 1.0, 0
@@ -69,9 +70,9 @@ class Views:
   def _mix(self, x: torch.Tensor) -> torch.Tensor:
     mixed = x
     if self.bank:
-      share = RATIO * np.random.random()
+      weight = RATIO * np.random.random()
       past = self.bank[np.random.randint(len(self.bank))]
-      mixed = torch.log((1.0 - share) * x.exp() + share * past.exp() + EPS)
+      mixed = torch.log((1.0 - weight) * x.exp() + weight * past.exp() + EPS)
     self.bank = (self.bank + [x])[-BANK:]
     return mixed
 
@@ -96,7 +97,7 @@ def _head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 def make_step(
   audio: np.ndarray, filters: np.ndarray, width: int, projection: int, hidden: int
 ) -> Callable[[], float]:
-  """() -> loss: a training step on audio [b, t], from the samples to the moved average."""
+  """() -> loss: a training step on audio [b, t], from the samples to the EMA update."""
   torch.manual_seed(0)
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
   online = nn.Sequential(Encoder(width), _head(width, hidden, projection)).to(device)
@@ -104,39 +105,40 @@ def make_step(
   target = copy.deepcopy(online).requires_grad_(False)
   optimizer = torch.optim.Adam([*online.parameters(), *predictor.parameters()], lr=3e-4)
   frontend, views = Frontend(filters, 'cpu'), Views()
-  heard = torch.from_numpy(audio)
+  waveforms = torch.from_numpy(audio)
 
   def step() -> float:
-    pairs = [views(clip) for clip in frontend(heard)[:, :, :FRAMES]]
+    pairs = [views(clip) for clip in frontend(waveforms)[:, :, :FRAMES]]
     both = torch.stack([torch.stack(side) for side in zip(*pairs)])
     both = (both - both.mean()) / both.std().clamp_min(EPS)
     first, second = both.to(device)
     with torch.no_grad():
-      goals = target(first), target(second)
-    said = predictor(online(first)), predictor(online(second))
-    loss = sum(
-      (2 - 2 * functional.cosine_similarity(q, z)).mean() for q, z in zip(said, goals[::-1])
-    )
+      targets = target(first), target(second)
+    predicted = predictor(online(first)), predictor(online(second))
+    losses = [
+      (2 - 2 * functional.cosine_similarity(q, z)).mean() for q, z in zip(predicted, targets[::-1])
+    ]
+    loss = losses[0] + losses[1]
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[union-attr]
+    loss.backward()
     optimizer.step()
     with torch.no_grad():
       for average, new in zip(target.parameters(), online.parameters()):
         average.lerp_(new, 0.01)
-    return float(loss.detach())  # type: ignore[union-attr]
+    return float(loss.detach())
 
   return step
 
 
 def make_embed(audio: np.ndarray, filters: np.ndarray, width: int) -> Callable[[], float]:
-  """() -> a number: embeddings of audio [b, t] in evaluation mode, front-end included."""
+  """() -> checksum of the embeddings of audio [b, t] in evaluation mode, front-end included."""
   torch.manual_seed(0)
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
   encoder, frontend = Encoder(width).to(device).eval(), Frontend(filters, device)
-  heard = torch.from_numpy(audio).to(device)
+  waveforms = torch.from_numpy(audio).to(device)
 
   def embed() -> float:
     with torch.no_grad():
-      return float(encoder(((frontend(heard) + 5.0) / 5.0)[:, None]).sum())
+      return float(encoder(((frontend(waveforms) + 5.0) / 5.0)[:, None]).sum())
 
   return embed

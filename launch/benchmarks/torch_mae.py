@@ -1,6 +1,6 @@
-"""A PyTorch masked autoencoder of AudioMAE's sizes, the peer of the training benchmark.
+"""A PyTorch masked autoencoder with AudioMAE's sizes, the peer of the training benchmark.
 
-Written from the paper's description in the style of timm: convolutional patch embedding, fused qkv,
+Written from the paper in the style of timm: convolutional patch embedding, fused qkv,
 scaled_dot_product_attention, shifted windows by roll and permute. Needs torch; import it late.
 """
 

@@ -1,4 +1,4 @@
-"""transformers' wav2vec 2.0, HuBERT and WavLM, the peers of the speech benchmark. Needs torch;
+"""wav2vec 2.0, HuBERT and WavLM of transformers, the peers of the speech benchmark. Needs torch;
 import it late."""
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ CLASSES = {'wav2vec2': 'Wav2Vec2', 'hubert': 'Hubert', 'wavlm': 'WavLM'}
 
 
 def _config(model: str, size: Size) -> Any:
-  # The signatures lack attn_implementation; WavLM has attention of its own only.
+  # The signatures lack attn_implementation; WavLM has only its own attention.
   make: Any = getattr(transformers, f'{CLASSES[model]}Config')
   own: dict[str, Any] = {} if model == 'wavlm' else {'attn_implementation': 'sdpa'}
   if model == 'wav2vec2':
@@ -42,28 +42,36 @@ def _config(model: str, size: Size) -> Any:
 def make_run(
   model: str, part: str, size: Size, audio: np.ndarray, units: int, half: bool
 ) -> Callable[[], float]:
-  """() -> a number: a forward pass, one with its backward pass, or a pre-training step; `half`:
-  under autocast to bf16."""
+  """() -> loss or a checksum of one part of the benchmark.
+
+  Args:
+    model: 'wav2vec2', 'hubert' or 'wavlm'.
+    part: 'forward', 'backward' or 'pretraining'.
+    size: sizes of the model.
+    audio: waveforms f32 [b, t].
+    units: number of units of HuBERT's and WavLM's targets.
+    half: compute under autocast to bf16.
+  """
   torch.manual_seed(0)
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
   config = _config(model, size)
-  heard = torch.from_numpy(audio).to(device)
+  waveforms = torch.from_numpy(audio).to(device)
   autocast = torch.autocast(device, torch.bfloat16, enabled=half)
   if part == 'pretraining':
     if model == 'wav2vec2':
-      return _pretraining(config, heard, autocast)
-    return _unit_pretraining(model, config, heard, autocast, size.final_width, units)
+      return _pretraining(config, waveforms, autocast)
+    return _unit_pretraining(model, config, waveforms, autocast, size.final_width, units)
   encoder = _encoder(model, config).to(device)
-  # In training mode masks would be drawn; evaluation mode has the same gradients without dropout.
+  # Training mode would sample masks; without dropout, evaluation mode has the same gradients.
   encode = torch.compile(encoder.eval()) if device == 'cuda' else encoder.eval()
 
   def forward() -> float:
     with torch.no_grad(), autocast:
-      return float(encode(heard).last_hidden_state.float().square().mean())
+      return float(encode(waveforms).last_hidden_state.float().square().mean())
 
   def backward() -> float:
     with autocast:
-      value = encode(heard).last_hidden_state.float().square().mean()
+      value = encode(waveforms).last_hidden_state.float().square().mean()
     value.backward()
     encoder.zero_grad(set_to_none=True)
     return float(value.detach())
@@ -81,24 +89,23 @@ def _adamw(parameters: Any) -> Any:
   )
 
 
-def _unit_pretraining(model, config, heard, autocast, width, units) -> Callable[[], float]:
-  """Masked prediction of units with cosine logits, as fairseq has it; transformers has no such
-  head."""
-  encoder = _encoder(model, config).to(heard.device).train()
-  project = torch.nn.Linear(config.hidden_size, width, device=heard.device)
-  vectors = torch.nn.Parameter(torch.rand(units, width, device=heard.device))
+def _unit_pretraining(model, config, waveforms, autocast, width, units) -> Callable[[], float]:
+  """Masked unit prediction with cosine logits, as in fairseq; transformers has no such head."""
+  encoder = _encoder(model, config).to(waveforms.device).train()
+  project = torch.nn.Linear(config.hidden_size, width, device=waveforms.device)
+  vectors = torch.nn.Parameter(torch.rand(units, width, device=waveforms.device))
   parameters = [*encoder.parameters(), *project.parameters(), vectors]
   optimizer = _adamw(parameters)
-  frames = int(encoder._get_feat_extract_output_lengths(heard.shape[1]))
-  forward = torch.compile(encoder) if heard.device.type == 'cuda' else encoder
-  targets = torch.randint(units, (len(heard), frames), device=heard.device)
+  frames = int(encoder._get_feat_extract_output_lengths(waveforms.shape[1]))
+  forward = torch.compile(encoder) if waveforms.device.type == 'cuda' else encoder
+  targets = torch.randint(units, (len(waveforms), frames), device=waveforms.device)
 
   def step() -> float:
-    shape = len(heard), frames
+    shape = len(waveforms), frames
     masked = modeling_wav2vec2._compute_mask_indices(shape, 0.8, 10, min_masks=2)
-    mask = torch.from_numpy(masked).to(heard.device)
+    mask = torch.from_numpy(masked).to(waveforms.device)
     with autocast:
-      states = forward(heard, mask_time_indices=mask).last_hidden_state
+      states = forward(waveforms, mask_time_indices=mask).last_hidden_state
     hidden = project(states[mask].float())
     cosine = torch.cosine_similarity(hidden[:, None], vectors[None], dim=-1)
     value = torch.nn.functional.cross_entropy(cosine / 0.1, targets[mask])
@@ -110,22 +117,22 @@ def _unit_pretraining(model, config, heard, autocast, width, units) -> Callable[
   return step
 
 
-def _pretraining(config, heard, autocast) -> Callable[[], float]:
-  model = transformers.Wav2Vec2ForPreTraining(config).to(heard.device).train()
+def _pretraining(config, waveforms, autocast) -> Callable[[], float]:
+  model = transformers.Wav2Vec2ForPreTraining(config).to(waveforms.device).train()
   optimizer = _adamw(model.parameters())
-  frames = int(model._get_feat_extract_output_lengths(heard.shape[1]))
-  forward = torch.compile(model) if heard.device.type == 'cuda' else model
+  frames = int(model._get_feat_extract_output_lengths(waveforms.shape[1]))
+  forward = torch.compile(model) if waveforms.device.type == 'cuda' else model
 
   def step() -> float:
-    # Masks and negatives are new in every step, on the host, as transformers draws them.
-    shape = len(heard), frames
+    # New masks and negatives in every step, sampled on the host as in transformers.
+    shape = len(waveforms), frames
     mask = modeling_wav2vec2._compute_mask_indices(shape, 0.65, 10, min_masks=2)
     negatives = modeling_wav2vec2._sample_negative_indices(shape, 100, mask)
     with autocast:
       out = forward(
-        heard,
-        mask_time_indices=torch.from_numpy(mask).to(heard.device),
-        sampled_negative_indices=torch.from_numpy(negatives).to(heard.device),
+        waveforms,
+        mask_time_indices=torch.from_numpy(mask).to(waveforms.device),
+        sampled_negative_indices=torch.from_numpy(negatives).to(waveforms.device),
       )
     value = out.loss / int(mask.sum())
     value.backward()

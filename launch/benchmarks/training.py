@@ -1,7 +1,7 @@
 """One pre-training step of AudioMAE (forward, backward, AdamW) against a PyTorch counterpart.
 
-Both take the same spectrograms and mask noise, so the front-end is left out (it has a benchmark of
-its own). On a GPU both compute in bf16, and the peer is compiled (torch.compile, fused attention).
+Both take the same spectrograms and mask noise, without the front-end, which has its own benchmark.
+On a GPU both compute in bf16, and the peer is compiled (torch.compile, fused attention).
 """
 
 from collections.abc import Callable
@@ -20,8 +20,7 @@ from research.train import hardware
 def _make_step(
   model: audio_mae.AudioMAE, batch: dict[str, np.ndarray]
 ) -> tuple[Callable[[], float], float | None]:
-  """(() -> loss, FLOPs of a step): the state lives on the device and is donated from step to
-  step."""
+  """(() -> loss, FLOPs of a step); the state stays on the device and is donated to each step."""
   optimizer = optax.adamw(1e-4, b1=0.9, b2=0.95, weight_decay=1e-4)
 
   def init(key):
@@ -78,7 +77,7 @@ def make_ours(size: str, decoder: str, batch: int) -> tuple[Callable[[], float],
 
 
 def make_theirs(size: str, decoder: str, batch: int) -> tuple[Callable[[], float], None]:
-  """(() -> loss, nothing) of the peer's step."""
+  """(() -> loss, None) of the peer's step."""
   from launch.benchmarks import torch_mae
 
   model = _model(size, decoder)
@@ -91,21 +90,21 @@ def make_theirs(size: str, decoder: str, batch: int) -> tuple[Callable[[], float
 def compare_training(
   size: str = 'base', batch: int = 4, repeats: int = 7, decoder: str = 'swin'
 ) -> list[dict[str, Any]]:
-  """Median step times of ours and of torch's, each in a process of its own, taking turns.
+  """Median step times of oido and torch, alternating in separate processes.
 
   Args:
     size: a key of `audio_mae.SIZES`.
-    batch: clips of 10 s (1024 frames).
-    repeats: rounds; the median counts.
+    batch: clips of 10 s (1024 frames) per batch.
+    repeats: number of rounds; medians are reported.
     decoder: 'swin' or 'global'.
 
   Returns:
-    one row: seconds of both, `ratio` torch / ours (above 1: ours is faster), audio-seconds a
-    second, FLOPs of a step by XLA's cost analysis, MFU where the chip's peak is known.
+    One row: seconds of both, `ratio` torch / ours (above 1: ours is faster), audio-seconds per
+    second, FLOPs of a step from XLA's cost analysis, MFU if the chip's peak is known.
   """
   arguments = dict(size=size, decoder=decoder, batch=batch)
   with (
-    # The peer first: where it is not installed, that is known at once.
+    # The peer first, so that a missing package is reported at once.
     timing.Worker(make_theirs, **arguments) as theirs,
     timing.Worker(make_ours, **arguments) as ours,
   ):

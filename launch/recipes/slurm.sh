@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One run on several GPU nodes under Slurm: sbatch launch/recipes/slurm.sh CONFIG WORKDIR [--config.…=…]
-# The same command goes on where a run stopped; Slurm's SIGTERM before the time limit saves a checkpoint.
+# Slurm's SIGTERM before the time limit saves a checkpoint; the same command resumes from it.
 #SBATCH --job-name=oido
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One run on a TPU pod slice: launch/recipes/tpu_vm.sh NAME ZONE CONFIG WORKDIR [--config.…=…]
-# Copies this checkout to every host of the slice, installs it there and starts the same command on all of them.
-# WORKDIR must be reachable from every host (a mounted bucket or a network disk).
+# Copies this checkout to every host of the slice, installs it and starts the same command on all hosts.
+# WORKDIR must be accessible from every host (a mounted bucket or a network disk).
 set -euo pipefail
 name=$1 zone=$2 config=$3 workdir=$4
 shift 4

@@ -1,1 +1,1 @@
-"""Floor 1: from audio on disk to NumPy batches. Sources, decoding, and the input pipeline."""
+"""Audio on disk to NumPy batches: sources, decoding, and the input pipeline."""

@@ -1,4 +1,4 @@
-"""Files that could not be used: counted, listed once each, and too many of them stop the run."""
+"""Bad files: counted, listed once each; too many of them stop the run."""
 
 import fcntl
 import json
@@ -13,30 +13,29 @@ from research.errors import InputError
 def _line(row: dict) -> bytes:
   try:
     return json.dumps(row, ensure_ascii=False).encode() + b'\n'
-  except UnicodeEncodeError:  # A name that is not UTF-8.
+  except UnicodeEncodeError:  # A file name that is not UTF-8.
     return json.dumps(row).encode() + b'\n'
 
 
 class BadFiles:
   """The list of bad files of a run.
 
-  The run stops as soon as the clips known to be bad are more than `max_fraction` of all clips. On
-  the way there, or where the number of clips is not known, it also stops when the reads of this
-  process fail far more often than chance could explain: a wrong folder is noticed in the first
-  batch, not after a hundred thousand files.
+  The run stops when more than `max_fraction` of all clips are known to be bad. It also stops
+  earlier, or without a known number of clips, when significantly more reads of this process fail
+  than `max_fraction`: a wrong folder is noticed in the first batch, not after 100,000 files.
 
-  Safe to use from threads, and from processes that share `path`: each sees what others recorded.
+  Thread-safe. Processes that share `path` see each other's records.
   """
 
   def __init__(
     self, path: str | os.PathLike | None, max_fraction: float = 0.1, total: int | None = None
   ):
-    """Reads the list at `path` if there is one, so that a resumed run goes on with it.
+    """Reads the list at `path` if it exists, so that a resumed run continues it.
 
     Args:
       path: bad_files.jsonl to append to; None keeps the list in memory.
-      max_fraction: of the clips; 0 stops at the first bad file, 1 never stops.
-      total: number of clips of the data, if known; `train_batches` sets it.
+      max_fraction: maximum fraction of bad clips; 0 stops at the first bad file, 1 never stops.
+      total: number of clips of the data set, if known; `train_batches` sets it.
     """
     if not 0 <= max_fraction <= 1:
       raise InputError(f'max_bad_fraction is {max_fraction}; give a fraction between 0 and 1.')
@@ -58,21 +57,21 @@ class BadFiles:
     self._lock = threading.Lock()
 
   def __len__(self) -> int:
-    """How many different clips were bad, in other processes and earlier runs on the list too."""
+    """Number of distinct bad clips, including those of other processes and earlier runs."""
     return len(self.items())
 
   @property
   def reads(self) -> int:
-    """How many clips this process has read, bad ones included."""
+    """Number of clips this process has read, including bad ones."""
     return self._reads
 
   @property
   def failures(self) -> int:
-    """How many of those reads met a bad file."""
+    """Number of those reads that failed."""
     return self._failures
 
   def items(self) -> list[tuple[str, str]]:
-    """(id, reason) of every bad clip so far."""
+    """(id, reason) of every bad clip."""
     with self._lock:
       if self.path is not None and self.path.exists():
         with open(self.path, 'rb') as file:
@@ -85,7 +84,7 @@ class BadFiles:
       self._reads += n
 
   def record(self, id: str, path: str | None, reason: str) -> None:
-    """Counts a bad clip, and lists it if it is not listed yet."""
+    """Counts a bad clip and adds it to the list."""
     with self._lock:
       self._failures += 1
       self._last = f'{path or id}: {reason}'
@@ -101,7 +100,7 @@ class BadFiles:
         if id not in self._known:
           self._known[id] = reason
           row = {'id': id, 'path': path, 'reason': reason}
-          if file.tell() > self._offset:  # A line cut by a kill ends here.
+          if file.tell() > self._offset:  # Terminates a line truncated by a kill.
             file.write(b'\n')
           file.write(_line(row))
           file.flush()
@@ -111,11 +110,11 @@ class BadFiles:
     """Stops the run if too many files are bad.
 
     Raises:
-      InputError: says how many of how many, the limit, the last reason, and where the list is.
+      InputError: states the counts, the limit, the last reason, and the path of the list.
     """
     with self._lock:
       limit = self.max_fraction * self._reads
-      # Four standard deviations, and three more for small numbers; with nothing allowed, no chance.
+      # Four standard deviations plus three, for small counts; no tolerance for max_fraction 0.
       chance = 4 * math.sqrt(limit) + 3 if self.max_fraction else 0
       many = self._failures > limit + chance
       known = self.total is not None and len(self._known) > self.max_fraction * self.total
@@ -134,7 +133,7 @@ class BadFiles:
     )
 
   def _catch_up(self, file) -> None:
-    """Reads what was appended to the list since; a line cut by a kill is passed over."""
+    """Reads lines appended since the last call; skips lines truncated by a kill."""
     file.seek(self._offset)
     for line in file.read().splitlines(keepends=True):
       if not line.endswith(b'\n'):

@@ -1,7 +1,7 @@
-"""Which clips make which batch: a pure function of the seed and the number of the batch.
+"""Assignment of clips to batches: a pure function of the seed and the batch number.
 
-Nothing is remembered from one batch to the next, so a run can continue anywhere, on any number of
-processes, with the batches it would have had.
+There is no state between batches. So a run can resume at any batch, on any number of processes,
+with the same batches.
 """
 
 import collections
@@ -10,7 +10,7 @@ import hashlib
 import math
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import grain
 import numpy as np
@@ -19,9 +19,9 @@ from jaxtyping import Float, Int
 from research.audio.clips import Source
 from research.errors import InputError
 
-# No clip cuts the others of its batch below this many seconds.
+# Minimum crop length of `best_crops`, seconds. Shorter clips are padded to it.
 SHORTEST_CROP = 1.0
-# Lengths of evaluation batches are rounded up to this many seconds.
+# Lengths of batches that are not trained on are rounded up to this many seconds.
 EVAL_STEP = 0.1
 
 
@@ -30,10 +30,10 @@ class Batch:
   """A global batch before decoding.
 
   Attributes:
-    rows: of the source, one a slot.
+    rows: rows of the source, one per slot.
     samples: static length of the batch.
-    position: of its first slot; no slot of the run has another's. Seeds what is drawn for a slot.
-    bucket: which length bucket it is from.
+    position: position of its first slot, unique within the run. Seeds the draws for a slot.
+    bucket: index of its length bucket.
   """
 
   rows: np.ndarray
@@ -43,16 +43,15 @@ class Batch:
 
 
 def uniform(seed: int, position: int, purpose: str, attempt: int = 0) -> float:
-  """A number in [0, 1) that depends on the arguments alone, on every machine and version."""
+  """A number in [0, 1): a hash of the arguments, the same on every machine and version."""
   key = f'{seed}:{position}:{purpose}:{attempt}'.encode()
   return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), 'big') / 2**64
 
 
 def label_weights(source: Source, column: str = 'label') -> Float[np.ndarray, 'clips']:
-  """Weights that give rare classes their share: sum over a clip's labels of 1000 / (count + 0.01).
+  """Class-balancing weights: the sum of 1000 / (count + 0.01) over the labels of a clip.
 
-  The rule of AudioMAE's and AST's AudioSet training (dataset/audioset/gen_weight.py), counts over
-  `source`.
+  From AudioSet training of AudioMAE and AST (dataset/audioset/gen_weight.py); counts over `source`.
   """
   labels = [[v] if isinstance(v, str) else v for v in source.column(column)]
   counts = collections.Counter(name for clip in labels for name in clip)
@@ -62,19 +61,22 @@ def label_weights(source: Source, column: str = 'label') -> Float[np.ndarray, 'c
 def best_buckets(
   durations: Float[np.ndarray, 'clips'], count: int, *, longest: float | None = None
 ) -> list[float]:
-  """The `count` lengths (seconds) that waste least on padding, longest last.
+  """The `count` bucket lengths that minimise padding.
 
   Args:
     durations: of the clips, seconds.
-    count: how many static lengths; each costs one compilation.
-    longest: clips are cropped to this many seconds.
+    count: number of static lengths; each costs one compilation.
+    longest: maximum length in seconds; longer clips are cropped.
 
   Returns:
-    Ascending seconds, rounded up to 10 ms, `longest` at most.
+    Ascending lengths in seconds, rounded up to 10 ms, `longest` at most.
+
+  Raises:
+    InputError: no clip has a duration above 0.
   """
   lengths = np.sort(np.asarray(durations, np.float64)[np.asarray(durations) > 0])
   if not len(lengths):
-    raise InputError('No clip can be opened, so no bucket lengths can be chosen.')
+    raise InputError('Bucket lengths cannot be chosen: none of the clips can be opened.')
   lengths = np.minimum(lengths, longest) if longest else lengths
   # Candidate edges: quantiles. cost[i, j]: padded seconds if (edge i, edge j] is one bucket.
   edges = np.unique(np.quantile(lengths, np.linspace(0, 1, 129), method='higher'))
@@ -100,38 +102,27 @@ def best_buckets(
 def best_crops(
   durations: Float[np.ndarray, 'clips'], count: int, *, longest: float | None = None
 ) -> list[float]:
-  """The `count` lengths (seconds) that lose least if every clip is cropped to the longest of them
-  that it fills; otherwise as `best_buckets`, rounded down to 10 ms (`longest` itself is not). Clips
-  below SHORTEST_CROP are padded to it."""
+  """The `count` bucket lengths that minimise cropping, when every clip is cropped to the longest
+  length that it fills. Otherwise as `best_buckets`, but rounded down to 10 ms (except `longest`).
+  Clips shorter than SHORTEST_CROP are padded to it."""
   lengths = np.asarray(durations, np.float64)
   lengths = np.where(lengths > 0, np.maximum(lengths, SHORTEST_CROP), 0.0)
   lengths = np.minimum(lengths, longest) if longest else lengths
-  # Cropping down is padding up seen from the other end.
+  # Cropping down is padding up with mirrored lengths.
   top = float(lengths.max(initial=0.0)) + 1.0
   mirrored = best_buckets(np.where(lengths > 0, top - lengths, 0.0), count)
   found = [math.floor((top - edge) * 100 + 1e-6) / 100 for edge in mirrored]
-  # Not 10 ms less of all clips that are cropped.
+  # Rounding must not shorten the clips that are cropped to `longest`.
   return sorted({longest if longest and longest - 0.02 < edge else edge for edge in found})
-
-
-def padding_efficiency(
-  durations: Float[np.ndarray, 'clips'], plan: 'Bucketed', epoch: int = 0
-) -> float:
-  """Real seconds over padded seconds of one epoch of a plan with buckets."""
-  real = padded = 0.0
-  for batch in plan.epoch(epoch):
-    seconds = plan.samples[batch.bucket] / plan.sample_rate
-    real += np.minimum(durations[batch.rows], seconds).sum()
-    padded += seconds * len(batch.rows)
-  return float(real / padded)
 
 
 def bucket_of(
   durations: Float[np.ndarray, 'clips'], buckets: Sequence[float], fill: str = 'pad'
 ) -> Int[np.ndarray, 'clips']:
-  """The smallest bucket every clip fits in; clips longer than all are cropped to the last. With
-  fill 'crop' the longest bucket it fills; clips shorter than all are padded to the first."""
-  # A millisecond of grace: a header of 9.9999 s or 10.0001 s is ten seconds.
+  """The bucket of every clip. With fill 'pad' the shortest bucket that holds the clip; clips longer
+  than all buckets are cropped to the last. With fill 'crop' the longest bucket that the clip fills;
+  clips shorter than all buckets are padded to the first."""
+  # One millisecond of tolerance: headers of 9.9999 s or 10.0001 s mean 10 s.
   if fill == 'crop':
     found = np.searchsorted(np.asarray(buckets) - 1e-3, durations, side='right') - 1
     return np.maximum(found, 0)
@@ -139,40 +130,65 @@ def bucket_of(
   return np.minimum(found, len(buckets) - 1)
 
 
+def static_samples(
+  seconds: Sequence[float] | np.ndarray, sample_rate: int, max_seconds: float | None = None
+) -> Int[np.ndarray, 'n']:
+  """Samples of static lengths that hold clips of these lengths.
+
+  Seconds are rounded up to EVAL_STEP: a header may say a little less than there is.
+  """
+  samples = np.round(np.ceil(np.asarray(seconds) / EVAL_STEP - 1e-6) * EVAL_STEP * sample_rate)
+  most = np.inf if max_seconds is None else round(max_seconds * sample_rate)
+  return np.minimum(samples, most).astype(np.int64)
+
+
+def eval_lengths(
+  durations: Float[np.ndarray, 'clips'],
+  count: int,
+  sample_rate: int,
+  max_seconds: float | None = None,
+) -> tuple[list[int], Int[np.ndarray, 'clips']]:
+  """The `count` lengths that waste least on padding, in samples, ascending, and which of them each
+  clip is padded to."""
+  edges = best_buckets(durations, count) if durations.max() > 0 else [EVAL_STEP]
+  return static_samples(edges, sample_rate, max_seconds).tolist(), bucket_of(durations, edges)
+
+
 def by_length(
   durations: Float[np.ndarray, 'clips'],
-  batch_size: int,
-  sample_rate: int,
-  lengths: int,
-  max_seconds: float | None,
+  place: Int[np.ndarray, 'clips'],
+  samples: Sequence[int],
+  rows: Callable[[int, int], int],
+  last: Callable[[int, int], int] = lambda clips, size: size,
 ) -> list[Batch]:
-  """Batches for evaluation: rows sorted by length; -1 fills the last batch of a length up.
+  """Every clip once, in batches of one static length, shorter ones first.
 
-  Args and lengths are those of `research.audio.pipeline.eval_batches`; `durations` in seconds.
+  Args:
+    durations: of the clips, in any unit; the clips of a length are in their order.
+    place: which length each clip is padded to.
+    samples: the static lengths, ascending.
+    rows: (length in samples, clips of it) -> slots of a batch.
+    last: (clips of a batch, slots) -> slots of that batch, `clips` at least.
+
+  Returns:
+    batches; -1 fills up those with fewer clips than slots.
   """
-  if durations.max() <= 0:
-    edges = [EVAL_STEP]
-  else:
-    edges = best_buckets(durations, lengths)
-  bucket = bucket_of(durations, edges)
   batches = []
-  for b, edge in enumerate(edges):
-    rows = np.flatnonzero(bucket == b)
-    rows = rows[np.argsort(durations[rows], kind='stable')]
-    samples = round(np.ceil(edge / EVAL_STEP - 1e-6) * EVAL_STEP * sample_rate)
-    if max_seconds is not None:
-      samples = min(samples, round(max_seconds * sample_rate))
-    for at in range(0, len(rows), batch_size):
-      part = rows[at : at + batch_size]
-      part = np.pad(part, (0, batch_size - len(part)), constant_values=-1)
-      batches.append(Batch(part, int(samples), 0, b))
+  for number, length in enumerate(samples):
+    found = np.flatnonzero(place == number)
+    found = found[np.argsort(durations[found], kind='stable')]
+    size = rows(int(length), len(found)) if len(found) else 1
+    for at in range(0, len(found), size):
+      part = found[at : at + size]
+      part = np.pad(part, (0, last(len(part), size) - len(part)), constant_values=-1)
+      batches.append(Batch(part, int(length), 0, number))
   return batches
 
 
 class Stream:
-  """Batches of one static length out of an endless stream of clips, epoch after epoch.
+  """Batches of one static length from a stream of clips, epoch after epoch.
 
-  A batch may span two epochs, so nothing is dropped and a small data set can fill a large batch.
+  A batch may span epochs: no clips are dropped, and a small data set can fill a large batch.
   """
 
   def __init__(
@@ -194,7 +210,7 @@ class Stream:
     if shuffle:
       order = order.seed(seed % 2**32).shuffle()
     self._order = order.repeat(epochs)
-    self._order[0]  # The first access sets grain's statistics up, which threads must not do.
+    self._order[0]  # The first access sets up grain's statistics, which is not thread-safe.
     self._length = sys.maxsize // batch_size if epochs is None else size * epochs // batch_size
 
   def __len__(self) -> int:
@@ -210,7 +226,7 @@ class Stream:
     return Batch(np.array(rows, np.int64), self.samples, position)
 
   def substitute(self, batch: Batch, slot: int, attempt: int) -> int:
-    """Another clip for a slot whose clip is bad."""
+    """A replacement for the bad clip of a slot."""
     u = uniform(self.seed, batch.position + slot, 'substitute', attempt)
     if self._cumulative is not None:
       return _draw(self._cumulative, u)
@@ -218,12 +234,12 @@ class Stream:
 
 
 class Bucketed:
-  """Batches of clips of similar length, one static length a batch, the order of batches shuffled.
+  """Batches of clips of similar length: one static length per batch, in shuffled order.
 
-  An epoch shuffles the clips, fills batches within each bucket, and lets what does not fill one
-  move to the next longer bucket (the next shorter one if clips are cropped, not padded), so that
-  every epoch has as many batches: ceil(clips / batch_size) where all buckets have batches of that
-  size. The last batch is filled up with clips from the start of the epoch's order.
+  An epoch shuffles the clips and fills batches within each bucket. The remainder of a bucket moves
+  to the next longer bucket (the next shorter one with fill 'crop'). So all epochs have the same
+  number of batches: ceil(clips / batch_size) if all buckets have that batch size. The last batch is
+  filled with clips from the start of the epoch's order.
   """
 
   def __init__(
@@ -240,8 +256,8 @@ class Bucketed:
     fill: str = 'pad',
     rows: Sequence[int] | None = None,
   ):
-    """`durations` and `buckets` are in seconds, `buckets` ascending; `fill`: see `bucket_of`;
-    `rows`: clips of a batch of each bucket, `batch_size` at most (None: that many)."""
+    """`durations` and `buckets` are in seconds, `buckets` ascending. `fill`: see `bucket_of`.
+    `rows`: batch size of each bucket, `batch_size` at most; None is `batch_size` for all."""
     self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
     self.rows = [batch_size] * len(buckets) if rows is None else list(rows)
     self.sample_rate = sample_rate
@@ -259,15 +275,16 @@ class Bucketed:
     self._weights = weights
     if weights is not None:
       self._cumulative = [np.cumsum(weights[m]) for m in self._members]
-      # A bucket with more clips a batch is drawn less often.
-      shares = [weights[m].sum() / rows for m, rows in zip(self._members, self.rows, strict=True)]
-      self._buckets = np.cumsum(shares)
+      # A bucket with a larger batch size is drawn less often.
+      per_bucket = zip(self._members, self.rows, strict=True)
+      bucket_weights = [weights[m].sum() / rows for m, rows in per_bucket]
+      self._buckets = np.cumsum(bucket_weights)
     if len(set(self.rows)) == 1:
       self.mean_rows = float(self.rows[0])
     elif weights is None:
       self.mean_rows = self.size / self.per_epoch
     else:
-      self.mean_rows = float(weights.sum() / sum(shares))
+      self.mean_rows = float(weights.sum() / sum(bucket_weights))
     self._cache: dict[int, list[Batch]] = {}
     self._lock = threading.Lock()
 
@@ -292,7 +309,7 @@ class Bucketed:
       return self._cache[epoch][slot]
 
   def epoch(self, epoch: int) -> list[Batch]:
-    """All batches of an epoch in order."""
+    """All batches of an epoch, in order."""
     rng = np.random.Generator(np.random.Philox(key=[self.seed % 2**64, epoch]))
     order = rng.permutation(self.size) if self.shuffle else np.arange(self.size)
     waiting = np.zeros(0, np.int64)
@@ -315,7 +332,7 @@ class Bucketed:
     ]
 
   def substitute(self, batch: Batch, slot: int, attempt: int) -> int:
-    """Another clip of the bucket for a slot whose clip is bad; any clip if that has no other."""
+    """A replacement for the bad clip of a slot: from the same bucket, or every 4th attempt any."""
     u = uniform(self.seed, batch.position + slot, 'substitute', attempt)
     members = self._members[batch.bucket]
     if attempt % 4 == 3 or not len(members):
@@ -325,7 +342,7 @@ class Bucketed:
     return int(members[int(u * len(members))])
 
   def _drawn(self, g: int) -> Batch:
-    """With weights: a bucket by its weight, then its clips by theirs, with replacement."""
+    """Weighted sampling: draws a bucket, then its clips, with replacement."""
     position = g * self.batch_size
     bucket = _draw(self._buckets, uniform(self.seed, position, 'bucket'))
     members, cumulative = self._members[bucket], self._cumulative[bucket]

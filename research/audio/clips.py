@@ -1,4 +1,4 @@
-"""What every data source gives: a table of clips with columns, read one at a time."""
+"""Sources: tables of clips with columns. Clips are located one at a time."""
 
 import collections
 import dataclasses
@@ -17,7 +17,7 @@ from research.errors import InputError, unknown
 
 @dataclasses.dataclass
 class Files:
-  """Locates row i in a file under `root`, and in a part of it if `starts` is given."""
+  """Locates row i: a file under `root`, or a part of it if `starts` is given."""
 
   root: str
   paths: Sequence[str]
@@ -37,15 +37,15 @@ class Table:
   """All clips of a data set, shared by the sources that are selections of it.
 
   Attributes:
-    name: of the data set.
-    ids: unique names of the rows.
-    columns: name -> one value a row.
-    locate: row -> the fields of `Example` that say where its audio is; picklable.
-    label_sets: column -> its classes in published order, where that is not the sorted order.
-    splits: name a person may ask for -> values of the column `split` that it stands for.
-    seconds: known durations, NaN where unknown; filled when they are asked for.
-    absent: value of the column `split` -> clips that the published lists name but that have no
-      audio file here.
+    name: name of the data set.
+    ids: unique ids of the rows.
+    columns: name -> one value per row.
+    locate: row -> the fields of `Example` that locate its audio; picklable.
+    label_sets: column -> its classes in published order, if that is not the sorted order.
+    splits: name of a group of splits -> values of the column `split` in that group.
+    seconds: durations, NaN if unknown; measured on demand.
+    absent: value of the column `split` -> number of clips in the published lists without an audio
+      file here.
   """
 
   name: str
@@ -59,12 +59,20 @@ class Table:
 
   def __post_init__(self):
     if len(set(self.ids)) != len(self.ids):
-      twice = collections.Counter(self.ids).most_common(1)[0][0]
+      duplicate = collections.Counter(self.ids).most_common(1)[0][0]
       raise InputError(
-        f'Data set {self.name!r} lists {twice!r} twice; every clip needs its own id.'
+        f'Data set {self.name!r} lists {duplicate!r} twice; every clip needs a unique id.'
       )
     if not len(self.seconds):
       self.seconds = np.full(len(self.ids), np.nan)
+
+  @property
+  def root(self) -> str:
+    """The folder that relative paths start at; '' if the data set has no folder."""
+    locate: Any = self.locate
+    while isinstance(locate, _Windows):
+      locate = locate.source.table.locate
+    return locate.root if isinstance(locate, Files) else ''
 
 
 class Source:
@@ -76,7 +84,7 @@ class Source:
     rows: np.ndarray | None = None,
     universe: np.ndarray | None = None,
   ):
-    """`rows` are the rows of `table` in order; `universe` those whose labels make the classes."""
+    """`rows` are rows of `table`, in order; classes are those that occur in the rows `universe`."""
     everything = np.arange(len(table.ids), dtype=np.int64)
     self.table = table
     self.rows = everything if rows is None else np.asarray(rows, np.int64)
@@ -109,7 +117,7 @@ class Source:
     return self.table.ids[int(self.rows[i])]
 
   def column(self, name: str) -> list[Value]:
-    """The values of a column, one a clip.
+    """The values of a column, one per clip.
 
     Raises:
       InputError: no such column.
@@ -118,10 +126,10 @@ class Source:
     return [values[r] for r in self.rows]
 
   def classes(self, name: str) -> tuple[str, ...]:
-    """The classes of a label column over all splits, in an order that never changes.
+    """The classes of a label column over all splits, in a fixed order.
 
-    The published order where there is one; else sorted, as numbers if all of them are. The empty
-    value means "no label" and is no class.
+    The order is the published one if there is one, else sorted: numerically if all classes are
+    numbers. The empty value means "no label" and is not a class.
     """
     if name in self.table.label_sets:
       return tuple(self.table.label_sets[name])
@@ -134,9 +142,9 @@ class Source:
     return _ordered(found)
 
   def durations(self) -> Float[np.ndarray, 'clips']:
-    """Seconds of every clip, from the files' headers; 0 for files that cannot be opened.
+    """Duration of every clip in seconds, from file headers; 0 if a file cannot be opened.
 
-    Read once and kept, on disk too when there are many files.
+    Headers are read once. For large data sets the durations are cached on disk.
     """
     unknown_rows = self.rows[np.isnan(self.table.seconds[self.rows])]
     if len(unknown_rows):
@@ -146,14 +154,14 @@ class Source:
     return self.table.seconds[self.rows].copy()
 
   def select(self, indices: Sequence[int] | np.ndarray) -> 'Source':
-    """The clips at `indices` of this source, in that order; classes stay those of all splits."""
+    """The clips at `indices` of this source, in that order; the classes do not change."""
     return Source(self.table, self.rows[np.asarray(indices, np.int64)], self.universe)
 
   def split(self, name: str) -> 'Source':
-    """The clips whose column `split` is `name`; 'a+b' takes several, and data sets name groups.
+    """The clips of a split; 'a+b' selects several, and data sets may name groups of splits.
 
     Raises:
-      InputError: no such split, or no splits at all.
+      InputError: no such split, or no column `split`.
     """
     if 'split' not in self.table.columns:
       raise InputError(
@@ -171,26 +179,26 @@ class Source:
     return self.select(np.flatnonzero([v in wanted for v in values]))
 
   def where(self, conditions: Mapping[str, Any]) -> 'Source':
-    """The clips whose columns have the given values; the classes are those of such clips alone.
+    """The clips whose columns have the given values; the classes are those of matching clips.
 
     Args:
-      conditions: column -> the value, or a list of values of which one is to match.
+      conditions: column -> a value, or a list of accepted values.
 
     Raises:
-      InputError: no such column, or nothing matches.
+      InputError: no such column, or no clip matches.
     """
     keep, universe = np.ones(len(self.rows), bool), np.ones(len(self.universe), bool)
     for name, value in conditions.items():
       wanted = {str(value)} if isinstance(value, str | int | float) else {str(v) for v in value}
       values = self._values(name)
-      keep &= [not wanted.isdisjoint(_several(values[r])) for r in self.rows]
-      universe &= [not wanted.isdisjoint(_several(values[r])) for r in self.universe]
+      keep &= [not wanted.isdisjoint(_as_list(values[r])) for r in self.rows]
+      universe &= [not wanted.isdisjoint(_as_list(values[r])) for r in self.universe]
     if not keep.any():
-      raise InputError(f'No clip of data set {self.name!r} has {dict(conditions)}.')
+      raise InputError(f'No clip of data set {self.name!r} matches {dict(conditions)}.')
     return Source(self.table, self.rows[keep], self.universe[universe])
 
   def fingerprint(self) -> str:
-    """A hash of ids and columns: equal for equal clips in equal order, on any machine."""
+    """A hash of ids and columns: equal for the same clips in the same order, on any machine."""
     digest = hashlib.sha256()
     names = sorted(self.table.columns)
     digest.update(repr(names).encode())
@@ -210,13 +218,13 @@ def _ordered(classes: set[str]) -> tuple[str, ...]:
   return tuple(sorted(classes, key=lambda c: (int(c) if numbers else 0, c)))
 
 
-def _several(value: Value) -> list[str]:
+def _as_list(value: Value) -> list[str]:
   return [value] if isinstance(value, str) else value
 
 
 @dataclasses.dataclass
 class _Pooled:
-  """Locates row i of several tables, one after the other."""
+  """Locates row i of several concatenated tables."""
 
   parts: Sequence[Source]
   starts: np.ndarray
@@ -228,9 +236,9 @@ class _Pooled:
 
 
 def pool(sources: Sequence[Source]) -> Source:
-  """Several sources as one. Ids get the source's name in front; a column one lacks is empty there.
+  """Concatenates sources. Ids are prefixed with the source's name; missing columns are empty.
 
-  A class that two sources both have is one class.
+  Classes of the same name are merged.
   """
   names: list[str] = []
   for source in sources:
@@ -253,7 +261,7 @@ def pool(sources: Sequence[Source]) -> Source:
 
 
 class _PooledLabels(Mapping[str, tuple[str, ...]]):
-  """Classes of pooled sources: those of all parts, over all splits of each."""
+  """Classes of pooled sources: the union over all parts and their splits."""
 
   def __init__(self, parts: Sequence[Source]):
     self._parts = parts
@@ -288,12 +296,12 @@ class _Windows:
 
 
 def windows(source: Source, seconds: float, shortest: float = 1.0) -> Source:
-  """Long clips cut into windows of `seconds`, so that one hour counts as many clips, not as one.
+  """Cuts long clips into windows of `seconds`, so that sampling is uniform over time.
 
   Args:
     source: any source; its durations are read.
-    seconds: length of a window; clips up to that length stay whole.
-    shortest: a last window shorter than this many seconds is dropped.
+    seconds: length of a window; shorter clips stay whole.
+    shortest: minimum length of the last window in seconds; a shorter one is dropped.
   """
   durations = source.durations()
   counts = np.maximum(1, np.floor((durations - shortest) / seconds) + 1).astype(np.int64)

@@ -1,7 +1,7 @@
-"""Audio files to float32 samples: open, seek to what is needed, mix to mono, resample.
+"""Audio files to float32 samples: open, seek, mix to mono, resample.
 
-Formats are those of libsndfile: WAV, FLAC, OGG (Vorbis, Opus), MP3, AIFF, AU, CAF, W64, SPHERE. The
-content decides, not the file's name. Resampling is soxr's 'HQ' (linear phase, 20 bit).
+Formats are those of libsndfile: WAV, FLAC, OGG (Vorbis, Opus), MP3, AIFF, AU, CAF, W64, SPHERE,
+detected by content, not by extension. Resampling is soxr's 'HQ' (linear phase, 20 bit).
 """
 
 import io
@@ -17,17 +17,17 @@ from jaxtyping import Float, Shaped
 from research.audio.example import Example
 from research.errors import InputError
 
-# Input samples read on both sides of a crop, so that the resampler's filter sees what it would
-# have seen in the whole file: soxr HQ's impulse response is shorter than this at any ratio in use.
+# Input samples read on both sides of a crop, so that the resampler gives the samples of the whole
+# file: soxr HQ's impulse response is shorter than this at any ratio in use.
 CONTEXT = 2048
-# A seek in a lossy file is not exact to the bit, so short ones are decoded from the beginning.
+# Seeking in a lossy file is not bit-exact, so short ones are decoded from the beginning.
 EXACT_SECONDS = 30.0
 _LOSSY = ('OGG', 'MP3')
 _EXACT = ('PCM_', 'ULAW', 'ALAW')
 
 
 class AudioError(InputError):
-  """A file whose audio cannot be used. `where` is the path or id, `reason` one sentence."""
+  """A file whose audio cannot be used. `where` is its path or id, `reason` one sentence."""
 
   def __init__(self, where: str, reason: str):
     super().__init__(where, reason)
@@ -37,6 +37,10 @@ class AudioError(InputError):
     return f'{self.where}: {self.reason}'
 
 
+class AudioMismatch(AudioError):
+  """Audio that does not match the units or the target made from it."""
+
+
 def decode(
   example: Example,
   *,
@@ -44,19 +48,19 @@ def decode(
   start_seconds: float | None = None,
   seconds: float | None = None,
 ) -> Float[np.ndarray, 't']:
-  """The samples of a clip, mono float32 at `sample_rate` Hz; only what is asked for is read.
+  """The samples of a clip, mono float32 at `sample_rate` Hz. Only the requested part is read.
 
   Args:
     example: the clip.
     sample_rate: of the result, Hz.
-    start_seconds: where to start, seconds from the beginning of the clip.
-    seconds: how much to read; None is to the end. A shorter clip gives what it has.
+    start_seconds: offset from the beginning of the clip, seconds.
+    seconds: maximum duration; None reads to the end of the clip.
 
   Returns:
     Samples [t]; integer PCM of full scale becomes [-1, 1).
 
   Raises:
-    AudioError: missing, unreadable, truncated, empty, or not finite.
+    AudioError: the audio is missing, unreadable, truncated, empty, or not finite.
   """
   with _clip(example) as clip:
     total = _length(clip, sample_rate)
@@ -72,8 +76,8 @@ class Crop(NamedTuple):
 
   Attributes:
     audio: its samples, [t].
-    start: the sample of the clip that it begins with.
-    total: how many samples the whole clip has; all three at the rate that was asked for.
+    start: offset of the crop in the clip, samples.
+    total: length of the whole clip, samples. All at the requested sample rate.
   """
 
   audio: Float[np.ndarray, 't']
@@ -82,18 +86,17 @@ class Crop(NamedTuple):
 
 
 def crop(example: Example, *, sample_rate: int, samples: int, place: float, step: int = 1) -> Crop:
-  """`samples` of a clip, decoded as by `decode`; a shorter clip gives all it has.
+  """Decodes a crop of `samples` of a clip, as `decode`; a shorter clip is returned whole.
 
   Args:
     example: the clip.
     sample_rate: of the result, Hz.
-    samples: how many at most.
-    place: where the crop lies in a longer clip: 0 at its beginning, 0.5 in the middle, 1 at its
-      end.
-    step: crops start at multiples of so many samples.
+    samples: maximum length.
+    place: position of the crop in a longer clip: 0 at its start, 0.5 in the middle, 1 at its end.
+    step: crops start at multiples of N samples.
 
   Raises:
-    AudioError: as `decode`.
+    AudioError: see `decode`.
   """
   with _clip(example) as clip:
     total = _length(clip, sample_rate)
@@ -103,14 +106,14 @@ def crop(example: Example, *, sample_rate: int, samples: int, place: float, step
   return Crop(audio, start, total)
 
 
-def moments(example: Example, *, sample_rate: int) -> tuple[float, float]:
+def clip_stats(example: Example, *, sample_rate: int) -> tuple[float, float]:
   """Mean and variance of all samples of a clip at `sample_rate` Hz; raises as `decode`."""
   whole = decode(example, sample_rate=sample_rate)
   return float(whole.mean(dtype=np.float64)), float(whole.var(dtype=np.float64))
 
 
 def duration(example: Example) -> float:
-  """Seconds of a clip, from the header alone.
+  """Duration of a clip in seconds, from the header only.
 
   Raises:
     AudioError: the file cannot be opened.
@@ -120,17 +123,17 @@ def duration(example: Example) -> float:
 
 
 def output_length(frames: int, rate: int, sample_rate: int) -> int:
-  """How many samples `frames` at `rate` Hz become at `sample_rate` Hz."""
+  """Number of samples at `sample_rate` Hz of `frames` samples at `rate` Hz."""
   return frames if rate == sample_rate else round(frames * sample_rate / rate)
 
 
 class _Array:
-  """Reads parts of samples that are in memory."""
+  """Reads parts of an array of samples."""
 
   def __init__(self, example: Example):
     array = np.asarray(example.array)
     if example.sample_rate is None:
-      raise AudioError(example.where, 'Its sample rate is not given.')
+      raise AudioError(example.where, 'Its sample rate is missing.')
     self.rate = int(example.sample_rate)
     low = min(round(example.start * self.rate), len(array))
     high = len(array)
@@ -140,7 +143,7 @@ class _Array:
     self.exact = array.dtype in (np.int8, np.int16, np.int32)
     self.where = example.where
     if not self.exact and array.dtype.kind != 'f':
-      raise AudioError(example.where, f'Samples of type {array.dtype} are not PCM.')
+      raise AudioError(example.where, f'Its samples have type {array.dtype}, which is not PCM.')
     if not self.frames:
       raise AudioError(example.where, 'It holds no samples.')
 
@@ -160,7 +163,7 @@ class _Array:
 
 
 class _File:
-  """Reads parts of an audio file, or of the bytes of one."""
+  """Reads parts of an audio file on disk or in memory."""
 
   def __init__(self, example: Example):
     self.where = example.where
@@ -195,7 +198,7 @@ class _File:
     except (soundfile.LibsndfileError, RuntimeError) as error:
       raise AudioError(self.where, f'Its audio is damaged or truncated ({_text(error)}).') from None
     missing = skip + count - len(audio)
-    # The length in an MP3 header is an estimate.
+    # The length in an MP3 header is only an estimate.
     if missing > (0.1 * self.rate + 0.02 * self._file.frames if self._file.format == 'MP3' else 0):
       raise AudioError(
         self.where, f'It is truncated: {missing} samples are missing of {self._file.frames}.'
@@ -217,17 +220,17 @@ class _File:
     return low, high - low
 
   def _check_wav(self) -> None:
-    """A WAV file cut off: libsndfile reads what is there, its log says what should have been."""
+    """Rejects a truncated WAV file: libsndfile reads the rest; only its log has the full size."""
     for line in self._file.extra_info.splitlines():
       if line.startswith('data :') and 'should be' in line:
         claimed = int(line.split()[2])
-        # Streams of unknown length write 0 or the largest number.
+        # Streams of unknown length write 0 or the maximum.
         if 0 < claimed < 0x7FFFF000:
           real = line.rsplit('should be', 1)[1].strip(' )')
-          raise AudioError(self.where, f'It is truncated: {real} of {claimed} bytes are there.')
+          raise AudioError(self.where, f'It is truncated: it has {real} of {claimed} bytes.')
 
   def _check_ogg(self, example: Example) -> None:
-    """An Ogg file cut off in the middle of a page."""
+    """Rejects an Ogg file that ends in the middle of a page."""
     if example.data is not None:
       tail = example.data[-65307:]
     else:
@@ -245,11 +248,11 @@ def _clip(example: Example) -> _File | _Array:
 
 
 def _open(example: Example) -> soundfile.SoundFile:
-  """Opens the audio, or says in one sentence why it cannot be."""
+  """Opens the audio; raises AudioError with the reason if that fails."""
   if example.data is not None and not example.data:
     raise AudioError(example.where, 'It is empty (0 bytes).')
   try:
-    # A name that is not UTF-8 has no text that the library would take.
+    # The library takes only UTF-8 names, so other files are opened here.
     whence = os.fsencode(str(example.path)) if example.data is None else io.BytesIO(example.data)
     return soundfile.SoundFile(whence)
   except (soundfile.LibsndfileError, RuntimeError, TypeError, OSError) as error:
@@ -264,7 +267,7 @@ def _open(example: Example) -> soundfile.SoundFile:
 
 
 def _head(path: str) -> bytes:
-  """The first bytes of a file that could not be opened, unless the file system says why."""
+  """The first bytes of a file that could not be decoded; raises AudioError if it is unreadable."""
   try:
     if os.path.islink(path) and not os.path.exists(path):
       raise AudioError(path, f'It is a link to {os.readlink(path)!r}, which does not exist.')
@@ -296,12 +299,12 @@ def _mono(audio: Shaped[np.ndarray, 't *channels']) -> Float[np.ndarray, 't']:
 
 
 def _length(clip: _File | _Array, sample_rate: int) -> int:
-  """How many samples the clip has at `sample_rate`."""
+  """Length of the clip in samples at `sample_rate`."""
   return max(1, output_length(clip.frames, clip.rate, sample_rate))
 
 
 def _read(clip: _File | _Array, sample_rate: int, first: int, count: int) -> Float[np.ndarray, 't']:
-  """Samples `first` to `first + count` of the resampled clip, refused if they are not numbers."""
+  """Samples `first` to `first + count` of the resampled clip; rejects NaN and infinity."""
   audio = _resampled(clip, sample_rate, first, count)
   if not clip.exact and not np.isfinite(audio).all():
     raise AudioError(clip.where, 'It holds samples that are not numbers (NaN or infinite).')
@@ -311,10 +314,10 @@ def _read(clip: _File | _Array, sample_rate: int, first: int, count: int) -> Flo
 def _resampled(
   clip: _File | _Array, sample_rate: int, first: int, count: int
 ) -> Float[np.ndarray, 't']:
-  """Samples `first` to `first + count` of the resampled clip, from as little of it as possible.
+  """Samples `first` to `first + count` of the resampled clip; reads only what they depend on.
 
-  Input sample i and output sample j lie at the same time where i * up == j * down, so a piece that
-  begins at a multiple of `down` is resampled on the grid of the whole.
+  Input sample i and output sample j coincide where i * up == j * down, so a piece that starts at a
+  multiple of `down` is resampled on the same grid as the whole clip.
   """
   if clip.rate == sample_rate:
     return np.ascontiguousarray(clip.read(first, count))
@@ -325,6 +328,6 @@ def _resampled(
   piece = soxr.resample(clip.read(low, high - low), clip.rate, sample_rate, quality='HQ')
   skip = first - low * up // down
   audio = piece[skip : skip + count]
-  if len(audio) < count:  # A clip of a few samples: the resampler gives none beyond the last.
+  if len(audio) < count:  # For clips of a few samples the resampler stops early.
     audio = np.pad(audio, (0, count - len(audio)))
   return np.ascontiguousarray(audio)

@@ -1,4 +1,4 @@
-"""How long the clips of a table are, from the headers of their files; kept on disk."""
+"""Durations of the clips of a table, read from file headers and cached on disk."""
 
 import concurrent.futures
 import hashlib
@@ -14,7 +14,7 @@ from research.audio import decode
 from research.audio.example import Example
 from research.jobs.cache import cache_folder
 
-# Headers of fewer files than this are read faster than a cache is looked after.
+# Below this many files, reading the headers is faster than checking a cache.
 CACHE_FROM = 1000
 THREADS = 8
 
@@ -22,12 +22,12 @@ THREADS = 8
 def measure(
   ids: Sequence[str], locate: Callable[[int], Mapping[str, Any]], rows: Int[np.ndarray, 'clips']
 ) -> Float[np.ndarray, 'clips']:
-  """Seconds of the clips in `rows`; 0 for a file that cannot be opened (decoding it says why).
+  """Durations of the clips in `rows`, seconds; 0 if a file cannot be opened (decoding says why).
 
   Args:
-    ids: of all clips.
-    locate: row -> where its audio is, as `Table.locate`.
-    rows: which clips.
+    ids: ids of all clips.
+    locate: row -> location of its audio, as `Table.locate`.
+    rows: the clips to measure.
   """
   numbers = rows.tolist()
   with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
@@ -35,7 +35,7 @@ def measure(
       return np.fromiter(
         pool.map(lambda r: _seconds(ids[r], locate(r)), numbers), np.float64, len(rows)
       )
-    # The key holds size and time of every file: a changed file is measured again.
+    # The key contains size and mtime of every file: a changed file is measured again.
     digest = hashlib.sha256()
     for state in pool.map(lambda r: _state(ids[r], locate(r)), numbers, chunksize=256):
       digest.update(repr(state).encode())
@@ -75,5 +75,5 @@ def _save(path: pathlib.Path, seconds: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(temporary, seconds)
     os.replace(temporary, path)
-  except OSError:  # A cache that cannot be written costs time later, nothing else.
+  except OSError:  # Without the cache, only the next run is slower.
     temporary.unlink(missing_ok=True)

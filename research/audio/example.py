@@ -1,4 +1,4 @@
-"""One clip as a source gives it."""
+"""One clip of a source."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,19 +11,19 @@ Value = str | list[str]
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """One clip: where its audio is, and what is known about it.
+  """One clip: its audio and its metadata.
 
   Exactly one of `path`, `data` and `array` is set.
 
   Attributes:
     id: unique in its source, the same on every machine.
-    columns: labels, speaker, transcript …, as strings; a list where a clip has several labels.
+    columns: labels, speaker, transcript …, as strings; a list for multi-label columns.
     path: an audio file.
     data: the bytes of an audio file.
     array: samples, [t] or [t, channels], integer PCM or float.
     sample_rate: of `array`, in Hz.
-    start: where the clip starts in the file, seconds.
-    seconds: how long the clip is from there; None is to the end.
+    start: offset of the clip in the file, seconds.
+    seconds: duration of the clip; None reads to the end of the file.
   """
 
   id: str
@@ -37,5 +37,5 @@ class Example:
 
   @property
   def where(self) -> str:
-    """What to call the audio in a message: its path, or its id."""
+    """Name of the audio in messages: its path, or its id."""
     return self.path or self.id

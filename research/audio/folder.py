@@ -1,4 +1,4 @@
-"""A folder of audio files, with a manifest of labels or without."""
+"""A folder of audio files, with or without a manifest of labels."""
 
 import csv
 import json
@@ -15,34 +15,33 @@ EXTENSIONS = (
   '.rf64', '.sph', '.m4a',
 )  # fmt: skip
 MANIFESTS = ('labels.csv', 'labels.jsonl')
-# In a csv, several labels of a clip go into one column of this name, with `;` between them.
+# Multi-label column of a csv: labels separated by `;`.
 SEVERAL = 'labels'
 
 
 def folder(path: str, manifest: str | None = None, name: str | None = None) -> Source:
   """The audio files of a folder.
 
-  With a manifest (`labels.csv` or `labels.jsonl` in the folder, or the file named), its rows are
-  the clips: the column `path` is relative to the folder, all others are labels. A csv column
-  `labels` holds several labels with `;` between; in jsonl, a list does. Without a manifest all
-  audio files below the folder are the clips, sorted, and the column `folder` is the one they lie
-  in.
+  With a manifest (`labels.csv` or `labels.jsonl` in the folder, or `manifest`), its rows are the
+  clips. The column `path` is relative to the folder; all others are labels. Multi-label values are
+  `;`-separated in the csv column `labels`, and lists in jsonl. Without a manifest, all audio files
+  below the folder are the clips, sorted by path; the column `folder` is their parent folder.
 
   Raises:
-    InputError: no such folder, no audio in it, or a manifest that cannot be used; a path in a
-      manifest that leads out of the folder is refused.
+    InputError: no such folder, no audio in it, an invalid manifest, or a path in the manifest that
+      leads out of the folder.
   """
   root = pathlib.Path(os.path.expanduser(path))
   if not root.is_dir():
     what = 'is a file' if root.exists() else 'does not exist'
-    raise InputError(f'{root} {what}; a folder of audio files was expected.')
+    raise InputError(f'{root} {what}; expected a folder of audio files.')
   name = name or root.resolve().name
   listed = _manifest(root, manifest)
   if listed is None:
     paths = find_audio(root)
     if not paths:
       known = ' '.join(EXTENSIONS)
-      raise InputError(f'{root} holds no audio files ({known}), not in its subfolders either.')
+      raise InputError(f'{root} holds no audio files ({known}), nor do its subfolders.')
     columns: dict[str, list[Value]] = {'folder': [os.path.dirname(p) for p in paths]}
   else:
     paths, columns = read_manifest(root, listed)
@@ -50,11 +49,11 @@ def folder(path: str, manifest: str | None = None, name: str | None = None) -> S
 
 
 def find_audio(root: pathlib.Path) -> list[str]:
-  """Paths below `root`, relative and sorted, that end like audio; links to folders are followed."""
+  """Relative, sorted paths of audio files (by extension) below `root`; follows links to folders."""
   found, visited = [], set()
   for here, folders, files in os.walk(root, followlinks=True):
     real = os.path.realpath(here)
-    if real in visited:  # A link back up.
+    if real in visited:  # A link to a parent folder.
       folders.clear()
       continue
     visited.add(real)
@@ -68,7 +67,7 @@ def find_audio(root: pathlib.Path) -> list[str]:
 def read_manifest(
   root: pathlib.Path, manifest: pathlib.Path
 ) -> tuple[list[str], dict[str, list[Value]]]:
-  """The column `path` of a manifest, checked to stay below `root`, and all other columns."""
+  """The column `path` of a manifest, with paths checked to stay below `root`; other columns."""
   rows = list(_rows(manifest))
   if not rows:
     raise InputError(f'{manifest} has no rows.')
@@ -86,7 +85,7 @@ def read_manifest(
 
 
 class Inside:
-  """Refuses paths of a manifest that lead out of its folder: absolute, by `..`, or by a link."""
+  """Rejects paths of a manifest that leave its folder: absolute, by `..`, or through a link."""
 
   def __init__(self, root: pathlib.Path):
     self._root = root
@@ -94,7 +93,7 @@ class Inside:
     self._checked: dict[str, bool] = {}
 
   def __call__(self, path: str, where: str) -> str:
-    """`path` without `.` parts; `where` says in the message what listed it."""
+    """`path` without `.` parts; `where` names the origin of the path in the error message."""
     parts = path.split('/')
     full = os.path.join(self._root, path)
     if os.path.isabs(path) or path.startswith('~'):
@@ -103,7 +102,7 @@ class Inside:
       self._refuse(path, where, 'goes up by ".."')
     if '\0' in path:
       self._refuse(path, where, 'holds a zero byte')
-    # One look per folder and one per file that is a link: a million rows stay fast.
+    # One check per folder and one per linked file: fast for millions of rows.
     if not self._stays(os.path.dirname(full)) or (os.path.islink(full) and not self._leads(full)):
       self._refuse(path, where, 'is a link that leads out of the folder')
     return '/'.join(p for p in parts if p not in ('', '.'))

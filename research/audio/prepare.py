@@ -8,14 +8,13 @@ there, the descriptions become one index.json.
 import concurrent.futures
 import contextlib
 import dataclasses
-import errno
 import hashlib
 import io
 import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from research.audio.clips import Source
 from research.audio.example import Example
 from research.errors import InputError, unknown
 from research.jobs import locks
+from research.jobs.parts import Job
 
 ENCODINGS = ('pcm16', 'flac', 'copy')
 MIB = 2**20
@@ -77,8 +77,9 @@ def prepare(
   settings: Settings,
   max_bad_fraction: float = 0.01,
   progress: Callable[[int], None] = lambda n: None,
+  process: tuple[int, int] = (0, 1),
 ) -> dict[str, Any]:
-  """Writes `count` shards and index.json into `out`; returns the index.
+  """Writes `count` shards and index.json into `out`; returns the index, {} on later processes.
 
   Args:
     source: the clips; those that cannot be decoded are left out and listed in bad_files.jsonl.
@@ -87,40 +88,37 @@ def prepare(
     settings: encoding and sample rate.
     max_bad_fraction: of the clips; more stop the preparation.
     progress: called with the number of clips done since the last call.
+    process: (index, count) of the processes that share the shards.
 
   Raises:
     InputError: `out` holds something else or is in use by another process, too many bad files, or a
       full disk.
   """
   folder = pathlib.Path(out)
-  with _disk_errors(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    locks.claim(folder)
   count = min(count, len(source))
-  plan = _plan(source, count, settings)
-  _check_folder(folder, plan)
+  store = _Shards(folder, count, _plan(source, count, settings))
   bad = BadFiles(folder / 'bad_files.jsonl', max_bad_fraction, total=len(source))
   edges = np.linspace(0, len(source), count + 1).round().astype(int)
-  parts = []
-  with _disk_errors(folder):
-    for k in range(count):
+  names = [shards.shard_name(k, count) for k in range(count)]
+  job = Job(store, names, np.diff(edges).tolist(), out=out, process=process, part_seconds=0.0)
+
+  def work(numbers: list[int]) -> Iterator[dict[str, Any]]:
+    if not job.index:
+      progress(job.resumed)
+    for k in numbers:
       rows = range(int(edges[k]), int(edges[k + 1]))
-      part = _finished(folder, k, count, plan)
-      if part is None:
-        part = _write_shard(
-          source, rows, folder / shards.shard_name(k, count), settings, bad, progress
-        )
-        part['plan'] = plan
-        shards.write_json(_describes(folder, k, count), part)
-      else:
-        progress(len(rows))
-      parts.append(part)
-    index = _index(source, parts, plan, settings)
+      yield _write_shard(source, rows, folder / names[k], settings, bad, progress)
+
+  def finish() -> dict[str, Any]:
+    parts = [store.described(name) for name in names]
+    index = _index(source, parts, store.plan, settings)
     shards.write_json(folder / shards.INDEX, index)
-    for k in range(count):
-      _describes(folder, k, count).unlink(missing_ok=True)
-  locks.release(folder)
-  return index
+    for name in names:
+      store.path(name).unlink(missing_ok=True)
+    locks.release(folder)
+    return index
+
+  return job.run(work, finish) or {}
 
 
 def _plan(source: Source, count: int, settings: Settings) -> str:
@@ -129,46 +127,64 @@ def _plan(source: Source, count: int, settings: Settings) -> str:
   return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
-def _describes(folder: pathlib.Path, k: int, count: int) -> pathlib.Path:
-  return folder / (shards.shard_name(k, count) + '.json')
+class _Shards:
+  """Shards as a job finds and adds them: each is described beside it, or by the index of all."""
 
+  def __init__(self, folder: pathlib.Path, count: int, plan: str):
+    self.folder, self.count, self.plan = folder, count, plan
 
-def _check_folder(folder: pathlib.Path, plan: str) -> None:
-  """Refuses a folder that another preparation wrote into."""
-  described = [*folder.glob('*.array_record.json'), *folder.glob(shards.INDEX)]
-  for path in described:
-    try:
-      other = json.loads(path.read_text(encoding='utf-8', errors=shards.ESCAPED)).get('plan')
-    except ValueError:
-      other = None
-    if other != plan:
+  def open(self) -> None:
+    """Refuses a folder that another preparation wrote into."""
+    locks.claim(self.folder)
+    described = [*self.folder.glob('*.array_record.json'), *self.folder.glob(shards.INDEX)]
+    for path in described:
+      try:
+        other = json.loads(path.read_text(encoding='utf-8', errors=shards.ESCAPED)).get('plan')
+      except ValueError:
+        other = None
+      if other != self.plan:
+        raise InputError(
+          f'{self.folder} holds shards of other data or settings ({path.name}); give another '
+          '--out, or remove that folder.'
+        )
+    if not described and any(self.folder.glob('*.array_record')):
       raise InputError(
-        f'{folder} holds shards of other data or settings ({path.name}); give another --out, or '
-        'remove that folder.'
+        f'{self.folder} holds ArrayRecord files that are not from here; give another --out.'
       )
-  if not described and any(folder.glob('*.array_record')):
-    raise InputError(
-      f'{folder} holds ArrayRecord files that are not from here; give another --out.'
-    )
+
+  def done(self, keys: Collection[str]) -> set[str]:
+    """Shards that are complete; one that was damaged since is written again."""
+    found = set()
+    for name in keys:
+      with contextlib.suppress(InputError):
+        shards.check_shard(self.folder, self.described(name)['shard'], verify=True)
+        found.add(name)
+    return found
+
+  def write(self, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Gives shards their names, and describes them."""
+    for name, part in results.items():
+      os.replace(_temporary(self.folder / name), self.folder / name)
+      shards.write_json(self.path(name), {**part, 'plan': self.plan})
+
+  def path(self, name: str) -> pathlib.Path:
+    """Where a shard is described."""
+    return self.folder / f'{name}.json'
+
+  def described(self, name: str) -> dict[str, Any]:
+    """What is known about a shard; raises InputError if nothing is."""
+    path = self.path(name)
+    if path.is_file():
+      return json.loads(path.read_text(encoding='utf-8', errors=shards.ESCAPED))
+    return _part_of_index(shards.read_index(self.folder), name)
 
 
-def _finished(folder: pathlib.Path, k: int, count: int, plan: str) -> dict[str, Any] | None:
-  """What is known about shard `k` if it is complete, from its description or the index."""
-  path = _describes(folder, k, count)
-  if path.is_file():
-    part = json.loads(path.read_text(encoding='utf-8', errors=shards.ESCAPED))
-  elif (folder / shards.INDEX).is_file():
-    part = _part_of_index(shards.read_index(folder), k)
-  else:
-    return None
-  try:
-    shards.check_shard(folder, part['shard'], verify=True)
-  except InputError:  # Damaged since: written again.
-    return None
-  return part
+def _temporary(path: pathlib.Path) -> pathlib.Path:
+  return path.with_name(path.name + '.tmp')
 
 
-def _part_of_index(index: dict[str, Any], k: int) -> dict[str, Any]:
+def _part_of_index(index: dict[str, Any], name: str) -> dict[str, Any]:
+  k = [shard['file'] for shard in index['shards']].index(name)
   start = sum(s['count'] for s in index['shards'][:k])
   rows = slice(start, start + index['shards'][k]['count'])
   return {
@@ -188,7 +204,8 @@ def _write_shard(
   bad: BadFiles,
   progress: Callable[[int], None],
 ) -> dict[str, Any]:
-  temporary = path.with_name(path.name + '.tmp')
+  """Writes a shard beside its name; what is to be said of it."""
+  temporary = _temporary(path)
   temporary.unlink(missing_ok=True)
   writer = array_record_module.ArrayRecordWriter(str(temporary), shards.OPTIONS)
   known = []
@@ -213,7 +230,6 @@ def _write_shard(
   }
   with open(temporary, 'rb') as file:
     os.fsync(file.fileno())
-  os.replace(temporary, path)
   return {'shard': shard, **shards.rows_of(known)}
 
 
@@ -295,16 +311,3 @@ def _size(path: str | None) -> int:
     return os.stat(path or '').st_size
   except OSError:
     return 0
-
-
-@contextlib.contextmanager
-def _disk_errors(folder: pathlib.Path) -> Iterator[None]:
-  """A full or read-only disk in one sentence."""
-  try:
-    yield
-  except OSError as error:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    what = 'The disk is full' if full else f'Writing failed ({error.strerror or error})'
-    raise InputError(
-      f'{what}: {folder}. Finished shards are kept; run the command again.'
-    ) from None

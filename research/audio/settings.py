@@ -1,4 +1,4 @@
-"""What the settings of batches mean, and which cannot work."""
+"""Resolves and checks the settings of batches."""
 
 import itertools
 from collections.abc import Sequence
@@ -8,10 +8,11 @@ from jaxtyping import Float
 
 from research.audio import batching
 from research.audio.clips import Source
+from research.audio.fields import Field
 from research.errors import InputError, unknown
 
-# Without a length, clips are padded to the longest: beyond this many seconds that is a mistake.
-LONGEST_UNASKED = 60.0
+# Without `seconds`, clips are padded to the longest clip. Above this many seconds it is refused.
+MAX_DEFAULT_SECONDS = 60.0
 
 
 def check(
@@ -21,16 +22,16 @@ def check(
   process_count: int,
   batch_multiple: int = 1,
 ) -> None:
-  """Raises InputError for data without clips, or a batch that the processes cannot share."""
+  """Raises InputError if there are no clips or the processes cannot split the batch evenly."""
   if not len(source):
-    raise InputError(f'Data set {source.name!r} has no clips to read.')
+    raise InputError(f'Data set {source.name!r} has no clips.')
   if batch_multiple < 1 or batch_size % batch_multiple:
     raise InputError(
-      f'batch_size is {batch_size}, which is no multiple of batch_multiple, {batch_multiple}.'
+      f'batch_size is {batch_size}, not a multiple of batch_multiple {batch_multiple}.'
     )
   if batch_size < 1 or batch_size % process_count:
     raise InputError(
-      f'A batch of {batch_size} cannot be shared by {process_count} processes; give a multiple of '
+      f'A batch of {batch_size} cannot be split over {process_count} processes; give a multiple of '
       f'{process_count}.'
     )
   if not 0 <= process_index < process_count:
@@ -38,20 +39,20 @@ def check(
 
 
 def batch_seconds(source: Source, seconds: float | None) -> float:
-  """The static length of all batches: `seconds`, or that of the longest clip.
+  """The static length of all batches: `seconds`, or the duration of the longest clip.
 
   Raises:
-    InputError: not above 0, or clips too long to be padded unasked.
+    InputError: the length is not above 0, or the longest clip exceeds MAX_DEFAULT_SECONDS.
   """
   if seconds is None:
     seconds = float(source.durations().max())
-    if seconds > LONGEST_UNASKED:
+    if seconds > MAX_DEFAULT_SECONDS:
       raise InputError(
-        f'The longest clip of {source.name!r} has {seconds:.0f} s and every clip would be padded '
-        'to that; give seconds= to crop, or buckets=.'
+        f'The longest clip of {source.name!r} is {seconds:.0f} s long, and every clip would be '
+        'padded to that; give seconds= to crop, or buckets=.'
       )
   if not seconds > 0:
-    raise InputError(f'Clips of {seconds} s cannot be read; give seconds above 0.')
+    raise InputError(f'seconds is {seconds}; give a length above 0.')
   return float(seconds)
 
 
@@ -61,17 +62,19 @@ def bucket_seconds(
   seconds: float | None,
   fill: str,
 ) -> list[float]:
-  """Ascending lengths: those given, or so many of the best for `durations` (seconds).
+  """Ascending bucket lengths in seconds.
+
+  A list is taken as it is. An integer N gives the N lengths that waste the least for `durations`.
 
   Raises:
-    InputError: they do not ascend from above 0, or `seconds` is given with them.
+    InputError: a list is not ascending and positive, or is given together with `seconds`.
   """
   if isinstance(buckets, int):
     best = batching.best_crops if fill == 'crop' else batching.best_buckets
     return best(durations, buckets, longest=seconds)
   lengths = [float(b) for b in buckets]
   if not lengths or lengths[0] <= 0 or any(a >= b for a, b in itertools.pairwise(lengths)):
-    raise InputError(f'buckets are {list(buckets)}; give ascending lengths in seconds, above 0.')
+    raise InputError(f'buckets is {list(buckets)}; give ascending lengths in seconds, above 0.')
   if seconds is not None:
     raise InputError('Give seconds= or a list of buckets=, not both: the last bucket crops.')
   return lengths
@@ -84,42 +87,45 @@ def bucket_rows(
   batch_multiple: int,
   process_count: int,
 ) -> list[int]:
-  """How many clips the batches of every bucket have, see `pipeline.train_batches`.
+  """Batch size of every bucket, see `pipeline.train_batches`.
 
   Raises:
-    InputError: a batch has no room for the clips of the last bucket, or the processes cannot share
-      the batches.
+    InputError: a batch cannot hold batch_multiple clips of the last bucket, or the processes cannot
+      split the batches evenly.
   """
   if batch_seconds is None:
     return [batch_size] * len(lengths)
   if batch_multiple % process_count:
     raise InputError(
-      f'Batches of {batch_seconds:g} s have a multiple of {batch_multiple} clips, which '
-      f'{process_count} processes cannot share; give a batch_multiple that {process_count} divides.'
+      f'Batches of {batch_seconds:g} s hold a multiple of {batch_multiple} clips, which cannot be '
+      f'split over {process_count} processes; give a batch_multiple that {process_count} divides.'
     )
-  share = batch_seconds / batch_multiple
-  if not share + 1e-6 >= lengths[-1]:
+  room = batch_seconds / batch_multiple
+  if not room + 1e-6 >= lengths[-1]:
     raise InputError(
-      f'A batch of {batch_seconds:g} s has no room for {batch_multiple} clips of '
-      f'{lengths[-1]:g} s; give more batch_seconds, a smaller batch_multiple or shorter clips.'
+      f'A batch of {batch_seconds:g} s cannot hold {batch_multiple} clips of '
+      f'{lengths[-1]:g} s; give a larger batch_seconds, a smaller batch_multiple or shorter clips.'
     )
-  return [min(int(share / edge + 1e-6) * batch_multiple, batch_size) for edge in lengths]
+  return [min(int(room / edge + 1e-6) * batch_multiple, batch_size) for edge in lengths]
 
 
 def sampling_weights(
-  source: Source, weights: str | Sequence[float] | np.ndarray | None, label: str | None
+  source: Source, weights: str | Sequence[float] | np.ndarray | None, fields: Sequence[Field]
 ) -> np.ndarray | None:
-  """One weight a clip, None for all alike; 'balanced' goes by the column `label`.
+  """One weight per clip; None for uniform sampling. 'balanced' uses the classes of the first field
+  that has classes, or else the column "label".
 
   Raises:
-    InputError: other words, or weights that do not fit the clips.
+    InputError: an unknown name, or weights that do not fit the clips.
   """
   if weights is None:
     return None
   if isinstance(weights, str):
     if weights != 'balanced':
       raise unknown('sampling weights', weights, ['balanced'])
-    return batching.label_weights(source, label or 'label')
+    found = (field.weights(source) for field in fields)
+    balanced = next((each for each in found if each is not None), None)
+    return batching.label_weights(source) if balanced is None else balanced
   weights = np.asarray(weights, np.float64)
   good = weights.shape == (len(source),) and np.isfinite(weights).all() and (weights >= 0).all()
   if not good or not weights.sum() > 0:

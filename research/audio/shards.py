@@ -1,9 +1,9 @@
-"""ArrayRecord shards of audio: what `launch/prepare_data.py` writes and the fastest source to read.
+"""ArrayRecord shards of audio, written by `launch/prepare_data.py`; the fastest source to read.
 
 A folder holds `audio-00000-of-00008.array_record` … and `index.json`. A record is a 4-byte little-
 endian length, that many bytes of JSON (id, encoding, sample_rate, columns), and the audio: `pcm16`,
-mono little-endian 16-bit samples; or `file`, the bytes of an audio file. The records are complete
-in themselves; the index repeats ids, durations and columns, so that opening a data set reads no
+mono little-endian 16-bit samples; or `file`, the bytes of an audio file. The records are
+self-contained; the index repeats ids, durations and columns, so that opening a data set reads no
 audio.
 """
 
@@ -28,7 +28,7 @@ from research.errors import InputError
 FORMAT = 'oido-audio-1'
 INDEX = 'index.json'
 ESCAPED = 'surrogateescape'
-# One record a group: random access reads one clip. PCM and files do not get smaller by zstd.
+# One record per group: random access reads one clip. zstd does not shrink PCM or audio files.
 OPTIONS = 'group_size:1,uncompressed'
 
 
@@ -45,7 +45,7 @@ def pack(example: Example, encoding: str, sample_rate: int | None, audio: bytes)
     'sample_rate': sample_rate,
     'columns': dict(example.columns),
   }
-  # Names of files may be any bytes.
+  # File names may contain arbitrary bytes.
   text = json.dumps(header, ensure_ascii=False, separators=(',', ':')).encode(errors=ESCAPED)
   return struct.pack('<I', len(text)) + text + audio
 
@@ -62,7 +62,7 @@ def unpack(record: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
 
 @dataclasses.dataclass
 class Records:
-  """Locates row i in its shard and reads it there; safe in threads, opened anew in processes."""
+  """Locates and reads row i in its shard. Thread-safe; reopened in every process."""
 
   paths: Sequence[str]
   counts: Sequence[int]
@@ -83,7 +83,7 @@ class Records:
     """The bytes of record `row`.
 
     Raises:
-      AudioError: the shard is damaged there.
+      AudioError: the record is damaged.
     """
     shard = int(np.searchsorted(self._starts, row, side='right')) - 1
     try:
@@ -98,7 +98,7 @@ class Records:
   def _reader(self, shard: int):
     with self._lock:
       if shard not in self._readers:
-        # Read-ahead would read the neighbours of every clip, which a shuffled order does not want.
+        # No read-ahead: in shuffled order it would read the neighbours of every clip for nothing.
         options = 'readahead_buffer_size:0,max_parallelism:0'
         self._readers[shard] = array_record_module.ArrayRecordReader(self.paths[shard], options)
       return self._readers[shard]
@@ -109,10 +109,10 @@ def array_record(path: str, verify: bool = False) -> Source:
 
   Args:
     path: the folder with index.json.
-    verify: compare the checksum of every shard first.
+    verify: check the checksum of every shard first.
 
   Raises:
-    InputError: no index, or a shard is missing, cut off or (with `verify`) changed.
+    InputError: no index, or a shard is missing, truncated or (with `verify`) changed.
   """
   folder = pathlib.Path(path)
   index = read_index(folder)
@@ -141,7 +141,7 @@ def read_index(folder: pathlib.Path) -> dict[str, Any]:
     index = json.loads(path.read_text(encoding='utf-8', errors=ESCAPED))
   except OSError:
     raise InputError(
-      f'{folder} holds no {INDEX}: it is not a finished folder of shards; make one with '
+      f'{folder} holds no {INDEX}, so it is not a finished folder of shards; make one with '
       '`python -m launch.prepare_data --source=… --out=…` (run it again if it was interrupted).'
     ) from None
   except ValueError:
@@ -152,19 +152,19 @@ def read_index(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def check_shard(folder: pathlib.Path, shard: Mapping[str, Any], verify: bool) -> None:
-  """Compares a shard with what the index says: size, and with `verify` the checksum.
+  """Checks the size of a shard against the index, and with `verify` its checksum.
 
   Raises:
-    InputError: it is missing or another file.
+    InputError: the shard is missing or differs from the index.
   """
   path = folder / shard['file']
   size = path.stat().st_size if path.is_file() else None
   if size is None:
     problem = 'is missing'
   elif size != shard['bytes']:
-    problem = f'has {size} bytes, not the {shard["bytes"]} of the index'
+    problem = f'has {size} bytes, but the index says {shard["bytes"]}'
   elif verify and checksum(path) != shard['sha256']:
-    problem = 'has another checksum than the index says'
+    problem = 'does not match its checksum in the index'
   else:
     return
   raise InputError(f'Shard {path} {problem}; prepare the data again or copy that file again.')
@@ -177,7 +177,7 @@ def checksum(path: str | os.PathLike) -> str:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes JSON so that a kill leaves the old file or the new one, nothing between."""
+  """Writes JSON atomically: after a kill, the file is either the old one or the new one."""
   temporary = path.with_name(path.name + '.tmp')
   with open(temporary, 'w', encoding='utf-8', errors=ESCAPED) as file:
     json.dump(value, file, ensure_ascii=False, separators=(',', ':'))
@@ -187,7 +187,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def label_sets(source: Source) -> dict[str, tuple[str, ...]]:
-  """Classes that the rows alone would not give: those of published order or of other splits."""
+  """Label sets that the rows do not determine: published orders, or classes of other splits."""
   found = {}
   for name in source.column_names:
     classes = source.classes(name)
@@ -198,7 +198,7 @@ def label_sets(source: Source) -> dict[str, tuple[str, ...]]:
 
 
 def rows_of(examples: Sequence[tuple[str, float, Mapping[str, Value]]]) -> dict[str, Any]:
-  """Ids, durations and columns of clips, column by column as the index holds them."""
+  """Ids, durations and columns of clips in the column-wise layout of the index."""
   names = list(dict.fromkeys(name for _, _, columns in examples for name in columns))
   return {
     'ids': [id for id, _, _ in examples],

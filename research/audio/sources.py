@@ -1,4 +1,4 @@
-"""From what a config says about data to a source of clips: `open_source`."""
+"""Data specs of a config to sources of clips: `open_source`."""
 
 import inspect
 import json
@@ -18,32 +18,32 @@ __all__ = ['Example', 'Source', 'Value', 'names', 'open_source', 'pool', 'window
 # A name, a path, a dict(name=…, args={…}), a ConfigDict of that shape, or a list of such.
 Spec = Any
 
-# Arguments that every source takes, besides those of its reader.
+# Arguments of every source, in addition to those of its reader.
 COMMON = ('split', 'where', 'cut_seconds', 'root')
 
 
 def names() -> tuple[str, ...]:
-  """All names that `open_source` knows."""
+  """Names accepted by `open_source`."""
   return (*datasets.DATASETS, 'folder', 'array_record', 'tfds')
 
 
 def open_source(
   spec: Spec, *, split: str | None = None, root: str | os.PathLike | None = None
 ) -> Source:
-  """Opens the data that `spec` names.
+  """Opens a data source.
 
   Args:
     spec: a name ('builtin', 'esc50', …; `names()`); a path to a folder of audio, of ArrayRecord
       shards, of a HEAR task or of a prepared TFDS data set; 'tfds:NAME'; a dict(name=…, args={…});
-      or a list of such, pooled. `args` are those of the reader, and for every source: `split`;
-      `where`, a dict column -> value or values; `cut_seconds`, which cuts long files into windows;
-      `root`. On command lines dicts and lists are written as JSON.
-    split: takes the rows whose column `split` has this value ('a+b' takes both), or a group that
-      the data set names.
-    root: the folder that data sets are looked for in; $OIDO_DATA by default.
+      or a list of these, which is pooled. `args` are those of the reader. Every source also takes
+      `split`; `where`, a dict column -> value or values; `cut_seconds`, which cuts long files into
+      windows; and `root`. On command lines, dicts and lists are written as JSON.
+    split: selects the rows with this value in the column `split` ('a+b' selects both), or a named
+      group of splits.
+    root: folder in which data sets are looked up; $OIDO_DATA by default.
 
   Raises:
-    InputError: an unknown name or argument, data that are not there, or a split they do not have.
+    InputError: an unknown name or argument, missing data, or an unknown split.
   """
   spec = _from_json(spec.to_dict() if hasattr(spec, 'to_dict') else spec, root)  # ConfigDict
   if isinstance(spec, Sequence) and not isinstance(spec, str):
@@ -62,7 +62,7 @@ def open_source(
 
 
 def _from_json(spec: Spec, root: str | os.PathLike | None) -> Spec:
-  """What a text in JSON describes; a folder may be called like one."""
+  """Parses a JSON spec. A string that names an existing folder is not parsed."""
   if not isinstance(spec, str) or not spec.startswith(('{', '[')):
     return spec
   if os.path.exists(_under(spec, root)):
@@ -80,7 +80,9 @@ def _parse(spec: str | os.PathLike | Mapping[str, Any]) -> tuple[str, dict[str, 
   if isinstance(spec, str | os.PathLike):
     return os.fspath(spec), {}
   if not isinstance(spec, Mapping) or 'name' not in spec:
-    raise InputError(f'{spec!r} names no data: give a name, a path, or dict(name=…, args={{…}}).')
+    raise InputError(
+      f'{spec!r} is not a data source: give a name, a path, or dict(name=…, args={{…}}).'
+    )
   for key in spec:
     if key not in ('name', 'args'):
       raise unknown('key of a data source', key, ('name', 'args'))
@@ -97,7 +99,7 @@ def _read(name: str, args: dict[str, Any], root: str | os.PathLike | None) -> So
     return _call(name, datasets.DATASETS[name].function(), {'root': str(found), **args})
   if name in ('folder', 'array_record'):
     if 'path' not in args:
-      raise InputError(f'Data source {name!r} needs args with a path.')
+      raise InputError(f'Data source {name!r} needs a path in its args.')
     path = _under(args.pop('path'), root)
     return _call(name, _reader(name), {'path': path, **args})
   if name == 'tfds' or name.startswith('tfds:'):
@@ -115,7 +117,7 @@ def _read(name: str, args: dict[str, Any], root: str | os.PathLike | None) -> So
 
 
 def _under(path: str | os.PathLike, root: str | os.PathLike | None) -> str:
-  """`path` itself, or below the root where it is only there."""
+  """`path` if it exists, else `path` below the root if that exists."""
   path = os.path.expanduser(path)
   base = root if root is not None else os.environ.get(datasets.ROOT)
   if base is not None and not os.path.isabs(path) and not os.path.exists(path):
@@ -125,7 +127,7 @@ def _under(path: str | os.PathLike, root: str | os.PathLike | None) -> str:
 
 
 def _kind(path: str) -> str:
-  """What a folder holds: shards, a prepared TFDS data set, a HEAR task, or audio files."""
+  """Kind of data in a folder: shards, a prepared TFDS data set, a HEAR task, or audio files."""
   folder_path = pathlib.Path(path)
   if (folder_path / 'index.json').is_file() and list(folder_path.glob('*.array_record')):
     return 'array_record'
@@ -137,7 +139,7 @@ def _kind(path: str) -> str:
 
 
 def _reader(kind: str) -> Callable[..., Source]:
-  # Imported when used: a machine that reads folders needs neither array_record nor tfds.
+  # Lazy imports: reading folders needs neither array_record nor tfds.
   if kind == 'array_record':
     from research.audio import shards
 
@@ -165,5 +167,5 @@ def _call(name: str, function: Callable[..., Source], args: Mapping[str, Any]) -
   return source
 
 
-# Kept here so that everything about sources can be imported from one module.
+# Re-exported: this module is the public interface to sources.
 Table = clips.Table

@@ -1,9 +1,9 @@
 """Prepared TensorFlow Datasets, read without TensorFlow.
 
-Only data sets prepared in the `array_record` format can be read so. TFDS's `Audio` feature needs
-TensorFlow even to be described, so it is read as the tensor that it is stored as. Preparing
-(download and conversion) does need TensorFlow: `python -m launch.prepare_data --source=tfds:NAME
---out=…` does it once.
+This works for data sets prepared in the `array_record` format. TFDS's `Audio` feature imports
+TensorFlow even to be described, so it is described as the tensor it is stored as. Preparing
+(download and conversion) does need TensorFlow: run `python -m launch.prepare_data
+--source=tfds:NAME --out=…` once.
 """
 
 import hashlib
@@ -33,31 +33,30 @@ def tfds(
   config: str | None = None,
   audio: str | None = None,
 ) -> Source:
-  """The clips of a prepared data set: all its splits, told apart by the column `split`.
+  """The clips of a prepared data set: all its splits, with the split in the column `split`.
 
-  All other features that are text, classes or numbers become columns. All records are read once for
-  that, and the columns kept on disk; convert the data with `launch/prepare_data.py` to read them
-  fast.
+  Features that are text, classes or numbers become columns. This reads all records once; the
+  columns are cached on disk. For fast reading, convert the data with `launch/prepare_data.py`.
 
   Args:
     name: e.g. 'speech_commands', or 'librispeech/default' with a config.
-    data_dir: where TFDS keeps prepared data; $TFDS_DATA_DIR or ~/tensorflow_datasets by default.
-    path: the folder of one prepared version, instead of `name`.
+    data_dir: folder of prepared data; $TFDS_DATA_DIR or ~/tensorflow_datasets by default.
+    path: folder of one prepared version, instead of `name`.
     config: the builder config, if not part of `name`.
-    audio: the feature that holds the audio; None takes the one that is audio.
+    audio: name of the audio feature; None detects it.
 
   Raises:
-    InputError: it is not prepared, or prepared in a format that needs TensorFlow.
+    InputError: the data set is not prepared, or its format needs TensorFlow.
   """
   folder = pathlib.Path(path) if path else find(name, data_dir, config)
   info = _json(folder / 'dataset_info.json')
   if info.get('fileFormat') not in ('array_record', 'ARRAY_RECORD'):
     raise InputError(
-      f'{folder} is prepared as {info.get("fileFormat", "tfrecord")}, which only TensorFlow reads; '
+      f'{folder} is prepared as {info.get("fileFormat", "tfrecord")}, which needs TensorFlow; '
       f'prepare it again: `python -m launch.prepare_data --source=tfds:{name or info["name"]} …`.'
     )
   records = TfdsRecords(str(folder), audio)
-  rows = _kept(folder, records)
+  rows = _scan_cached(folder, records)
   table = Table(
     name=f'tfds:{info.get("name", name)}',
     ids=[row['id'] for row in rows],
@@ -89,7 +88,7 @@ def find(name: str, data_dir: str | None, config: str | None) -> pathlib.Path:
 
 
 def prepare(name: str, data_dir: str | None = None) -> None:
-  """Downloads a TFDS data set and converts it to array_record, unless that was done.
+  """Downloads a TFDS data set and converts it to array_record, unless it is prepared already.
 
   Raises:
     InputError: TensorFlow is not installed, or TFDS does not know the name.
@@ -98,14 +97,14 @@ def prepare(name: str, data_dir: str | None = None) -> None:
     find(name, data_dir, None)
     return
   except InputError:
-    pass  # Not prepared: that is what follows.
+    pass  # Not prepared yet.
   try:
     import tensorflow  # noqa: F401
     import tensorflow_datasets as tfds_module
   except ImportError:
     raise InputError(
       f'Preparing the TFDS data set {name!r} needs TensorFlow, which is not installed: {INSTALL}. '
-      'Data that are prepared already (in array_record) are read without it.'
+      'Data already prepared in array_record are read without it.'
     ) from None
   try:
     builder = tfds_module.builder(name, data_dir=data_dir, file_format='array_record')
@@ -115,7 +114,7 @@ def prepare(name: str, data_dir: str | None = None) -> None:
 
 
 def retype(feature: Mapping[str, Any]) -> dict[str, Any]:
-  """A features.json with every Audio described as the Tensor that it is stored as."""
+  """A features.json with every Audio feature described as the Tensor it is stored as."""
   feature = {k: retype(v) if isinstance(v, Mapping) else v for k, v in feature.items()}
   if str(feature.get('pythonClassName', '')).endswith('audio_feature.Audio'):
     audio = feature.pop('audio', {})
@@ -129,8 +128,8 @@ def retype(feature: Mapping[str, Any]) -> dict[str, Any]:
   return feature
 
 
-def _kept(folder: pathlib.Path, records: 'TfdsRecords') -> list[dict[str, Any]]:
-  """The scanned rows, from the cache if the same preparation was scanned before."""
+def _scan_cached(folder: pathlib.Path, records: 'TfdsRecords') -> list[dict[str, Any]]:
+  """The scanned rows, from the cache if this preparation was scanned before."""
   stat = (folder / 'dataset_info.json').stat()
   key = repr((str(folder.resolve()), records.audio, stat.st_size, stat.st_mtime_ns))
   path = cache_folder() / f'tfds-{hashlib.sha256(key.encode()).hexdigest()[:24]}.json'
@@ -142,13 +141,13 @@ def _kept(folder: pathlib.Path, records: 'TfdsRecords') -> list[dict[str, Any]]:
     temporary = path.with_suffix(f'.{os.getpid()}.tmp')
     temporary.write_text(json.dumps(rows))
     temporary.replace(path)
-  except OSError:  # A cache that cannot be written costs time later, nothing else.
+  except OSError:  # Without the cache, only the next run is slower.
     pass
   return rows
 
 
 class TfdsRecords:
-  """Locates row i of a prepared TFDS data set; safe in threads, opened anew in processes."""
+  """Locates row i of a prepared TFDS data set. Thread-safe; reopened in every process."""
 
   def __init__(self, folder: str, audio: str | None):
     self.folder = folder
@@ -202,7 +201,7 @@ class TfdsRecords:
     if isinstance(value, bytes | np.bytes_):
       return {'data': bytes(value)}
     array = np.asarray(value)
-    if array.dtype in (np.int64, np.int32):  # PCM of 16 bits in a wider type.
+    if array.dtype in (np.int64, np.int32):  # 16-bit PCM in a wider type.
       if len(array) and np.abs(array).max() > 32768:
         raise AudioError(self.folder, 'Its PCM has more than 16 bits.')
       array = array.astype(np.int16)
@@ -222,7 +221,7 @@ class TfdsRecords:
     return None
 
   def _source(self, split: str):
-    """TFDS's own reader of a split, over a description without Audio."""
+    """TFDS's reader of a split, with a description that has no Audio feature."""
     with self._lock:
       if self._opened is None:
         self._opened = _open(pathlib.Path(self.folder))
@@ -236,7 +235,7 @@ def _open(folder: pathlib.Path) -> dict[str, Any]:
     raise InputError(
       f'Reading TFDS data needs `{INSTALL}` (without TensorFlow: tensorflow-datasets).'
     ) from None
-  # TFDS describes a data set by the files of its folder: here links to them, but features.json.
+  # TFDS reads the description from the folder: link all files there, but replace features.json.
   temporary = tempfile.TemporaryDirectory(prefix='oido-tfds-')
   view = pathlib.Path(temporary.name, *folder.resolve().parts[-3:])
   view.mkdir(parents=True)
@@ -246,17 +245,17 @@ def _open(folder: pathlib.Path) -> dict[str, Any]:
   described = retype(_json(folder / 'features.json'))
   (view / 'features.json').write_text(json.dumps(described))
   opened = dict(tfds_module.builder_from_directory(view).as_data_source())
-  return opened | {'': temporary}  # The links go when the readers do.
+  return opened | {'': temporary}  # Keeps the links alive as long as the readers.
 
 
 def _audio_feature(folder: str, features: Mapping[str, Any]) -> str:
-  """The one feature that is audio, or is called so."""
+  """The one feature that is audio, by type or by name."""
   typed = [n for n, f in features.items() if str(f.get('pythonClassName', '')).endswith('.Audio')]
   named = [n for n in ('audio', 'speech') if n in features]
   found = typed or named[:1]
   if len(found) != 1:
     raise InputError(
-      f'{folder} has {len(found)} features of audio ({", ".join(found) or "none"}; all features: '
+      f'{folder} has {len(found)} audio features ({", ".join(found) or "none"}; all features: '
       f'{", ".join(features)}); name one with audio=.'
     )
   return found[0]
@@ -268,7 +267,7 @@ def _class_names(folder: str, feature: str) -> tuple[str, ...] | None:
 
 
 def _known_rate(folder: pathlib.Path) -> int:
-  """The sample rate of old preparations, whose description lacks it."""
+  """The sample rate of old preparations, which do not store it."""
   rates = {
     'librispeech': 16000, 'speech_commands': 16000, 'voxceleb': 16000, 'nsynth': 16000,
     'gtzan': 22050, 'crema_d': 16000, 'spoken_digit': 8000, 'gtzan_music_speech': 22050,
@@ -276,7 +275,7 @@ def _known_rate(folder: pathlib.Path) -> int:
   }  # fmt: skip
   name = _json(folder / 'dataset_info.json').get('name', '')
   if name not in rates:
-    raise InputError(f'{folder} does not say the sample rate of its audio; prepare it again.')
+    raise InputError(f'{folder} does not state the sample rate of its audio; prepare it again.')
   return rates[name]
 
 
@@ -292,6 +291,6 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
   try:
     return json.loads(path.read_text(encoding='utf-8'))
   except OSError:
-    raise InputError(f'{path} is missing: its folder is no prepared TFDS data set.') from None
+    raise InputError(f'{path} is missing, so its folder is not a prepared TFDS data set.') from None
   except ValueError:
     raise InputError(f'{path} is not JSON; prepare the data set again.') from None

@@ -4,9 +4,10 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +15,11 @@ import jax
 import numpy as np
 from absl import logging
 
-from research.audio.bad_files import BadFiles
+from research import distributed
 from research.errors import InputError
-from research.inference.embedder import Embedder, digest
-from research.inference.stream import stream
+from research.inference.clip_jobs import ClipJob
+from research.inference.embedder import Embedder, check_pooling, digest
+from research.inference.stream import Embedded
 from research.jobs import folders
 
 
@@ -50,17 +52,18 @@ def embed_source(
   Args:
     embedder: the system; its own pooling, if it has one, takes the place of `pool`.
     source: clips.
-    cache: folder for `<key>/layer_XX.npy`.
+    cache: folder for `<key>/layer_XX.npy`; several processes see the same.
     layers: which layers.
     pool: one of `pooling.NAMES`; None for the system's usual one.
-    seconds: only so much of each clip, from its start.
-    max_bad_fraction: share of unreadable clips above which it stops.
+    seconds: the first N seconds of each clip; None for all of it.
+    max_bad_fraction: fraction of unreadable clips above which it stops.
     progress: called with the number of clips done.
 
   Raises:
     InputError: unknown pooling, too many bad files.
   """
   pool = embedder.pooling(pool)
+  check_pooling(pool)
   parts = dict(system=embedder.fingerprint(), source=source.fingerprint(), files=files_hash(source))
   parts |= dict(pool=pool, seconds=seconds)
   folder = Path(cache) / digest(parts)
@@ -70,25 +73,53 @@ def embed_source(
   with folders.lock(folder) if first and wanted else contextlib.nullcontext():
     if first and wanted:
       wanted = _wanted(folder, layers, len(source), say=logging.warning)
-    if wanted := _agree(wanted):
-      started = time.perf_counter()
-      chunks = stream(
-        embedder, source, layers=wanted, pool=pool, seconds=seconds,
-        bad_files=(bad := BadFiles(None, max_bad_fraction)),
-      )  # fmt: skip
-      arrays, valid, missing = _collect(chunks, source, wanted, folder, progress, bad)
-      took = time.perf_counter() - started
-      if first:
-        _finish(folder, arrays, valid, dict(parts, name=embedder.name, missing=missing, took=took))
-      if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(f'embedded {folder.name}')
+    if wanted := json.loads(distributed.broadcast(json.dumps(wanted).encode())):
+      _embed(embedder, source, folder, wanted, parts, max_bad_fraction, progress)
     if not first:
       return Features({}, np.zeros(len(source), bool), {}, 0.0, not wanted)
     valid, meta = _description(folder, len(source))
     found = {i: _layer(folder, i, len(source), None) for i in layers}
   return Features(found, valid, meta['missing'], meta['took'], not wanted)
+
+
+def _embed(
+  embedder: Embedder,
+  source: Any,
+  folder: Path,
+  wanted: list[int],
+  about: Mapping[str, Any],
+  max_bad_fraction: float,
+  progress: Callable[[int], None],
+) -> None:
+  """Embeds the layers that are wanted; a killed run goes on where it was."""
+  job = ClipJob(
+    embedder,
+    source,
+    folder / f'layers_{digest(wanted)}',
+    about,
+    layers=wanted,
+    pool=about['pool'],
+    seconds=about['seconds'],
+    max_bad_fraction=max_bad_fraction,
+  )
+  started, done = time.perf_counter(), 0
+
+  def keep(chunk: Embedded) -> dict[str, np.ndarray]:
+    nonlocal done
+    done += len(chunk.rows) + len(chunk.too_short)
+    progress(done)
+    values = np.ascontiguousarray(np.moveaxis(chunk.values, 0, 1))
+    return {'counts': np.ones(len(chunk.rows), np.int64), 'values': values}
+
+  def finish() -> None:
+    if not (job.counts >= 0).any():
+      raise InputError(
+        f'No clip of {source.name!r} could be embedded; the first reason: {job.first_reason()}.'
+      )
+    took = time.perf_counter() - started
+    _finish(job, folder, wanted, dict(about, name=embedder.name, took=took))
+
+  job.run(keep, finish, None)
 
 
 def _wanted(folder: Path, layers: Sequence[int], clips: int, say: Callable[..., None]) -> list[int]:
@@ -133,59 +164,32 @@ def _layer(folder: Path, number: int, clips: int, checksum: int | None) -> np.nd
   return array
 
 
-def _agree(wanted: list[int]) -> list[int]:
-  """Process 0's list, on every process: their disks may differ."""
-  if jax.process_count() == 1:
-    return wanted
-  from jax.experimental import multihost_utils
-
-  flags = np.zeros(1024, bool)
-  flags[wanted] = True
-  return [int(i) for i in np.flatnonzero(multihost_utils.broadcast_one_to_all(flags))]
-
-
-def _collect(chunks, source, layers, folder, progress, bad):
-  """Writes chunks into unfinished arrays on disk; (arrays, valid rows, why others are missing)."""
-  first = jax.process_index() == 0
-  arrays: dict[int, np.ndarray] = {}
-  valid = np.zeros(len(source), bool)
-  missing: dict[str, str] = {}
-  for chunk in chunks:
-    if first and not arrays:
-      folder.mkdir(parents=True, exist_ok=True)
-      shape = (len(source), chunk.values.shape[-1])
-      for i in layers:
+def _finish(job: ClipJob, folder: Path, wanted: list[int], meta: Mapping[str, Any]) -> None:
+  """Writes the arrays; they get their names at once, the description last: a killed run leaves no
+  half cache."""
+  arrays: dict[int, np.memmap] = {}
+  for part in job.each():
+    for place, i in enumerate(wanted):
+      values = part['values'][:, place]
+      if i not in arrays:
         path = folder / f'layer_{i:02d}.partial.npy'
+        shape = (len(job.counts), values.shape[-1])
         arrays[i] = np.lib.format.open_memmap(path, 'w+', np.float32, shape)
-    for place, i in enumerate(layers if first else ()):
-      arrays[i][chunk.rows] = chunk.values[place]
-    valid[chunk.rows] = True
-    for row in chunk.too_short:
-      missing[source.id(row)] = 'shorter than one frame of the front-end'
-    progress(int(valid.sum()) + len(missing))
-  for row in np.flatnonzero(~valid):
-    missing.setdefault(source.id(row), 'could not be read')
-  missing |= dict(bad.items())
-  if not valid.any():
-    raise InputError(
-      f'No clip of {source.name!r} could be embedded; the first reason: '
-      f'{next(iter(missing.values()), "it holds no clip")}.'
-    )
-  return arrays, valid, missing
-
-
-def _finish(folder: Path, arrays: dict[int, np.memmap], valid: np.ndarray, meta: dict) -> None:
-  """Gives the arrays their names, the description last: a killed run leaves no half cache."""
+      arrays[i][part['rows']] = values
   # Layers that were computed before keep their sums.
   sums = _checksums(folder)
   for i, array in arrays.items():
     array.flush()
     sums[str(i)] = zlib.crc32(array.data)
     os.replace(folder / f'layer_{i:02d}.partial.npy', folder / f'layer_{i:02d}.npy')
-  np.save(folder / 'valid.partial.npy', valid)
+  np.save(folder / 'valid.partial.npy', job.counts >= 0)
   os.replace(folder / 'valid.partial.npy', folder / 'valid.npy')
-  (folder / 'meta.partial.json').write_text(json.dumps({**meta, 'checksums': sums}, indent=1))
-  os.replace(folder / 'meta.partial.json', folder / 'meta.json')
+  said = json.dumps({**meta, 'missing': job.skipped(), 'checksums': sums}, indent=1)
+  folders.replace_text(folder / 'meta.json', said)
+  job.remove()
+  # Nobody goes on with what killed runs have left of other layers: these may be among them.
+  for left in folder.glob('layers_*.parts'):
+    shutil.rmtree(left, ignore_errors=True)
 
 
 def _checksums(folder: Path) -> dict[str, int]:

@@ -1,8 +1,8 @@
-"""Lists of clips that pin a score down: the same clips in the same parts in every run, whatever
-else was downloaded.
+"""Clip lists: fix the clips of a task and their splits, so that scores on different copies of a
+data set are comparable.
 
-A list is JSON: task -> ids, parts (for each fold one of 0 train, 1 validation, 2 test, -1 none for
-each id), origin of the split, published_validation.
+A clip list is a JSON file: task -> ids, parts (for each fold, the part of each id: 0 train,
+1 validation, 2 test, -1 unused), origin of the split, published_validation.
 """
 
 import hashlib
@@ -16,30 +16,30 @@ from research.errors import InputError
 from research.evals.tasks import Prepared
 from research.jobs import folders
 
-Pins = dict[str, dict[str, Any]]
+ClipLists = dict[str, dict[str, Any]]
 
 
-def read(path: str | os.PathLike) -> Pins | None:
-  """The lists of a file; None where there is no such file yet.
+def read(path: str | os.PathLike) -> ClipLists | None:
+  """Clip lists by task; None if the file does not exist.
 
   Raises:
-    InputError: it is not such a file.
+    InputError: the file is not a clip list.
   """
   try:
     found = json.loads(Path(path).read_text(encoding='utf-8'))
   except FileNotFoundError:
     return None
   except (OSError, ValueError) as error:
-    raise InputError(f'--pin={path} cannot be read as a list of clips: {error}.') from None
-  if not isinstance(found, dict) or not all(_sound(task) for task in found.values()):
+    raise InputError(f'--clip_list={path} cannot be read as a clip list: {error}.') from None
+  if not isinstance(found, dict) or not all(_is_valid(task) for task in found.values()):
     raise InputError(
-      f'--pin={path} is no list of clips: it takes an object of tasks, each with ids and parts, as '
-      'a run with --pin writes it where there is no file.'
+      f'--clip_list={path} is not a clip list. Expected a JSON object of tasks, each with ids, '
+      'parts and origin; name a file that does not exist and the run writes one.'
     )
   return found
 
 
-def _sound(task: Any) -> bool:
+def _is_valid(task: Any) -> bool:
   if not isinstance(task, dict) or not {'ids', 'parts', 'origin'} <= set(task):
     return False
   ids, parts = task['ids'], task['parts']
@@ -52,33 +52,33 @@ def _sound(task: Any) -> bool:
   )
 
 
-def of(pins: Pins | None, path: str | os.PathLike, task: str) -> dict[str, Any] | None:
-  """The list of a task, with its 'hash'; None without lists.
+def of_task(lists: ClipLists | None, path: str | os.PathLike, task: str) -> dict[str, Any] | None:
+  """The clip list of a task, with its 'hash'; None if `lists` is None.
 
   Raises:
-    InputError: no list is of this task.
+    InputError: the file has no list for this task.
   """
-  if pins is None:
+  if lists is None:
     return None
-  if task not in pins:
+  if task not in lists:
     raise InputError(
-      f'--pin={path} pins no clips of the task {task!r}, only of {", ".join(pins)}: give another '
-      'file for it.'
+      f'--clip_list={path} has no clips for task {task!r}, only for {", ".join(lists)}. Give '
+      'another file for this task.'
     )
-  found = pins[task]
+  found = lists[task]
   text = json.dumps(sorted(zip(found['ids'], *found['parts'])))
   about = dict(hash=hashlib.sha256(text.encode()).hexdigest()[:16])
   return {'published_validation': False, **found, **about}
 
 
 def write(path: str | os.PathLike, tasks: Iterable[Prepared]) -> None:
-  """Pins the clips that the tasks use, and the part of each in every fold."""
+  """Writes the clips of the tasks and their parts in every fold."""
   Path(path).parent.mkdir(parents=True, exist_ok=True)
-  pins = {task.task.name: _pin(task) for task in tasks}
-  folders.replace_text(Path(path), json.dumps(pins))  # ASCII: names of files may be no UTF-8
+  lists = {task.task.name: _clip_list(task) for task in tasks}
+  folders.replace_text(Path(path), json.dumps(lists))  # ASCII: file names need not be UTF-8
 
 
-def _pin(task: Prepared) -> Mapping[str, Any]:
+def _clip_list(task: Prepared) -> Mapping[str, Any]:
   parts = []
   for fold in task.splits.folds:
     codes = [-1] * len(task.source)

@@ -1,8 +1,8 @@
-"""Mean and deviation of a task's own log-mel values, for models that are normalised by them.
+"""Mean and standard deviation of a task's log-mel values, for models normalised by them.
 
-BYOL-A's protocol: v1 takes at most 10,000 training clips, of all clips where folds take turns
-(evaluate.py of nttcslab/byol-a), EVAR 5000 or more (evar/ar_base.py of nttcslab/eval-audio-repr).
-No label is read.
+BYOL-A's protocol: v1 uses at most 10,000 training clips, or of all clips with cross-validation
+(evaluate.py of nttcslab/byol-a); EVAR uses 5000 or more (evar/ar_base.py of
+nttcslab/eval-audio-repr). Labels are not read.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from research import distributed
 from research.errors import InputError
 from research.evals.cache import files_hash
 from research.evals.tasks import Prepared
@@ -24,12 +25,12 @@ from research.inference.embedder import Embedder, digest
 from research.inference.stream import stream
 from research.jobs import folders
 
-MOST_CLIPS = 10_000
+MAX_CLIPS = 10_000
 SEED = 0
 
 
 class Statistics(NamedTuple):
-  """Of all bins of all frames of `clips` clips; `of` says of which."""
+  """Mean and standard deviation over all bins and frames of `clips` clips; `of` describes them."""
 
   mean: float
   std: float
@@ -39,7 +40,7 @@ class Statistics(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Moments:
-  """An `embed` whose one token a clip is (mean, variance, frames) of its values."""
+  """An `embed` with one token per clip: (mean, variance, frames) of its log-mel values."""
 
   frontend: Any
 
@@ -59,27 +60,27 @@ class _Moments:
 def of_task(
   embedder: Embedder, task: Prepared, cache: str | os.PathLike | None = None
 ) -> Statistics:
-  """Statistics of a task's training clips (of all where folds take turns), on every process.
+  """Statistics of a task's training clips (of all clips with cross-validation), on every process.
 
   Args:
-    embedder: whose front-end.
-    task: whose clips.
-    cache: folder where they are kept for the next run; read by a single process only.
+    embedder: provides the front-end.
+    task: provides the clips.
+    cache: folder that keeps the result for the next run; read only by single-process runs.
 
   Raises:
-    InputError: no clip can be read, or all values are the same.
+    InputError: no clip can be read, or all values are equal.
   """
   folds = task.splits.folds
   rows, of = folds[0].train, 'training clips'
   if not task.splits.published_validation:
-    # What we take for validation is training data too; two tasks on the same clips, which draw it
-    # by their own classes, then share statistics, and with them embeddings.
+    # Validation rows drawn from train are training data too. With them, two tasks on the same
+    # clips that draw validation by their own classes share statistics, and so embeddings.
     rows = np.sort(np.concatenate([rows, folds[0].validation]))
-    of = 'training clips, with those that validate'
+    of = 'training clips, including validation'
   if len(folds) > 1:
-    rows, of = np.arange(len(task.source)), 'clips, all that there are: each fold tests a part'
-  if len(rows) > MOST_CLIPS:
-    rows = np.sort(np.random.default_rng(SEED).choice(rows, MOST_CLIPS, replace=False))
+    rows, of = np.arange(len(task.source)), 'clips, all folds'
+  if len(rows) > MAX_CLIPS:
+    rows = np.sort(np.random.default_rng(SEED).choice(rows, MAX_CLIPS, replace=False))
   source = task.source.select(rows)
   kept = None
   if cache is not None:
@@ -92,25 +93,33 @@ def of_task(
     embedder, apply=_Moments(embedder.frontend), variables={}, max_seconds=None
   )
   chunks = stream(probe, source, layers=(0,), pool='mean', seconds=task.task.seconds)
-  moments = [np.asarray(chunk.values[0], np.float64) for chunk in chunks if len(chunk.rows)]
-  if not moments:
+  moments = np.zeros((len(source), 3), np.float32)
+  for chunk in chunks:
+    moments[chunk.rows] = chunk.values[0]
+  # Every process has some of the clips. What cannot be read has no frames.
+  moments = distributed.total(moments).astype(np.float64)
+  moments = moments[moments[:, 2] > 0]
+  if not len(moments):
     raise InputError(f'Task {task.task.name}: no training clip could be read.')
-  mean, within, frames = np.concatenate(moments).T
+  mean, within, frames = moments.T
   average = np.average(mean, weights=frames)
   variance = np.average(within + np.square(mean - average), weights=frames)
   if not variance > 1e-6:
-    raise InputError(f'Task {task.task.name}: all training clips sound the same (silence?).')
-  # So many digits are the same whatever batches the clips came in.
+    raise InputError(
+      f'Task {task.task.name}: all log-mel values of the training clips are equal (silence?). '
+      'Check the audio files.'
+    )
+  # Four decimals do not depend on how the clips were batched.
   measured = Statistics(round(float(average), 4), round(float(variance**0.5), 4), len(mean), of)
   if kept is not None and jax.process_index() == 0:
-    with contextlib.suppress(OSError):  # a shared cache that is read only
+    with contextlib.suppress(OSError):  # a shared cache may be read-only
       kept.parent.mkdir(parents=True, exist_ok=True)
       folders.replace_text(kept, json.dumps(measured._asdict()))
   return measured
 
 
 def _read(path: Path) -> Statistics | None:
-  """What was kept; None where there is nothing, or something else."""
+  """Cached statistics; None if the file is missing or invalid."""
   try:
     found = Statistics(**json.loads(path.read_text()))
     return Statistics(float(found.mean), float(found.std), int(found.clips), str(found.of))

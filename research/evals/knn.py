@@ -1,9 +1,9 @@
-"""Cosine nearest neighbours on frozen embeddings; the number of neighbours is chosen on validation.
+"""Cosine k-nearest neighbours on frozen embeddings; k is chosen on the validation rows.
 
-The vote is the one of Wu et al. (2018, arXiv 1805.01978) that DINO's evaluation uses: neighbours
-weigh exp(similarity / 0.07). Embeddings are standardised with the training rows' statistics first,
-as for the probe, so that a shared offset does not make every clip look alike.
-Letters: n clips, d width, c classes.
+The weighted vote is that of Wu et al. (2018, arXiv 1805.01978) and of DINO's evaluation: a
+neighbour has weight exp(similarity / 0.07). Embeddings are first standardised with the statistics
+of the training rows, as for the probe, so that a common offset does not dominate the similarity.
+Dimensions: n clips, d width, c classes, k numbers of neighbours, m queries.
 """
 
 import functools
@@ -22,12 +22,12 @@ TEMPERATURE = 0.07
 
 
 class KnnResult(NamedTuple):
-  """What the neighbours said. The winning count has the best validation score, of ties the less."""
+  """Result of the best k by validation score; ties go to the smaller k."""
 
-  test_scores: np.ndarray  # share of the vote f32 [n_test, c]
+  test_scores: np.ndarray  # fraction of the vote f32 [n_test, c]
   validation: float
   neighbours: int
-  grid: list[dict[str, float]]  # neighbours, validation, test of every count
+  grid: list[dict[str, float]]  # neighbours, validation, test for every k
 
 
 def fit(
@@ -48,36 +48,37 @@ def fit(
     labels: int [n] or multi-hot f32 [n, c].
     rows: int arrays of training, validation and test rows.
     num_classes: c.
-    metric: the name in `scores.METRICS` that chooses.
-    neighbours: counts to try; those above the number of training rows are cut to it.
-    refit: the test rows' neighbours come from the validation rows too.
-    chunk: queries compared with all training rows at a time; bounds memory on the device.
+    metric: name in `classification.METRICS` that selects k.
+    neighbours: values of k to try; clipped to the number of training rows.
+    refit: test rows also take neighbours from the validation rows.
+    chunk: queries per device call; bounds device memory.
   """
   train, validation, test = (np.asarray(r) for r in rows)
   counts = tuple(sorted({min(k, len(train)) for k in neighbours}))
-  ask = functools.partial(_ask, features, labels, num_classes=num_classes, chunk=chunk)
-  first, second = np.split(
-    ask(train, np.concatenate([validation, test]), counts), [len(validation)], axis=1
+  classify = functools.partial(_classify, features, labels, num_classes=num_classes, chunk=chunk)
+  on_validation, on_test = np.split(
+    classify(train, np.concatenate([validation, test]), counts), [len(validation)], axis=1
   )
 
   score = classification.METRICS[metric]
-  by_validation = [score(v, labels[validation]) for v in first]
+  by_validation = [score(v, labels[validation]) for v in on_validation]
   winner = int(np.argmax(np.nan_to_num(by_validation, nan=-np.inf)))
-  said = second[winner]
+  test_scores = on_test[winner]
   if refit:
-    said = ask(np.concatenate([train, validation]), test, counts[winner : winner + 1])[0]
+    both = np.concatenate([train, validation])
+    test_scores = classify(both, test, counts[winner : winner + 1])[0]
   return KnnResult(
-    test_scores=said,
+    test_scores=test_scores,
     validation=float(by_validation[winner]),
     neighbours=counts[winner],
     grid=[
       {'neighbours': k, 'validation': float(v), 'test': float(score(t, labels[test]))}
-      for k, v, t in zip(counts, by_validation, second)
+      for k, v, t in zip(counts, by_validation, on_test)
     ],
   )
 
 
-def _ask(
+def _classify(
   features: np.ndarray,
   labels: np.ndarray,
   known: np.ndarray,
@@ -87,7 +88,7 @@ def _ask(
   num_classes: int,
   chunk: int,
 ) -> Float[np.ndarray, 'k m c']:
-  """The vote of the nearest `known` rows about the rows `queries`, for every count."""
+  """Votes of the nearest `known` rows for the rows `queries`, for every k."""
   x = standardise(features, known)
   x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
   hot = labels if labels.ndim == 2 else np.eye(num_classes, dtype=np.float32)[labels]
@@ -95,10 +96,10 @@ def _ask(
   votes = np.zeros((len(counts), len(queries), num_classes), np.float32)
   for start in range(0, len(queries), chunk):
     part = queries[start : start + chunk]
-    padded = np.zeros((min(chunk, len(queries)), x.shape[1]), np.float32)  # one shape, one program
+    padded = np.zeros((min(chunk, len(queries)), x.shape[1]), np.float32)  # one shape: one compile
     padded[: len(part)] = x[part]
-    said = np.asarray(_votes(jnp.asarray(padded), bank, hot, counts))
-    votes[:, start : start + len(part)] = said[:, : len(part)]
+    chunk_votes = np.asarray(_votes(jnp.asarray(padded), bank, hot, counts))
+    votes[:, start : start + len(part)] = chunk_votes[:, : len(part)]
   return votes
 
 
@@ -106,8 +107,8 @@ def _ask(
 def _votes(
   queries: Float[Array, 'm d'], bank: Float[Array, 'n d'], hot: Float[Array, 'n c'], counts: tuple
 ) -> Float[Array, 'k m c']:
-  """Each count's share of the vote for every class."""
+  """Fraction of the weighted vote for every class, for every k."""
   similarity, places = jax.lax.top_k(queries @ bank.T, max(counts))
   weight = jnp.exp((similarity - similarity[:, :1]) / TEMPERATURE)  # the nearest weighs 1
-  said = weight[..., None] * hot[places]
-  return jnp.stack([said[:, :k].sum(1) / weight[:, :k].sum(1)[:, None] for k in counts])
+  votes = weight[..., None] * hot[places]
+  return jnp.stack([votes[:, :k].sum(1) / weight[:, :k].sum(1)[:, None] for k in counts])

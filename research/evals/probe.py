@@ -1,11 +1,11 @@
-"""Linear probe on frozen embeddings: every (learning rate, weight decay) point and every seed is
-trained at once in one jitted program, and the validation rows choose.
+"""Linear probe on frozen embeddings. All (learning rate, weight decay) points and seeds train
+together in one jitted program; the validation rows select the point.
 
-The protocol is the one of BYOL-A and EVAR (https://github.com/nttcslab/eval-audio-repr): features
+The protocol is that of BYOL-A and EVAR (https://github.com/nttcslab/eval-audio-repr): features
 standardised with the statistics of the training rows, a linear layer, Adam with L2 weight decay on
-the kernel, early stopping. Validation rows that were taken from the training rows can go back to
-them for a last training with what was chosen (`refit`), as five-fold protocols train on four folds.
-Letters: n clips, d width, c classes, k seeds, g grid points, b batch.
+the kernel, early stopping. With `refit`, the selected point is trained again on training and
+validation rows together, as five-fold protocols train on four folds.
+Dimensions: n clips, d width, c classes, k seeds, g grid points, b batch.
 """
 
 import dataclasses
@@ -25,27 +25,27 @@ MIN_BATCH = 32
 
 @dataclasses.dataclass(frozen=True)
 class ProbeConfig:
-  """How the probe is trained.
+  """Training settings of the probe.
 
-  A round is one pass over the training rows, or `min_round_steps` steps where a pass is shorter;
-  the validation rows are scored after each. A grid point stops after `patience` rounds without a
-  better validation score (of equal scores the lower loss is better) and its best round counts.
+  A round is one pass over the training rows, but at least `min_round_steps` steps. The validation
+  rows are scored after each round. A grid point stops after `patience` rounds without a better
+  validation score (ties: lower validation loss), and its best round is used.
   """
 
   learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
   weight_decays: tuple[float, ...] = (0.0, 1e-3, 1e-2, 1e-1)
   seeds: int = 3
-  batch_size: int = 256  # at most; less where a pass would have fewer than `min_batches`
-  min_batches: int = 4  # with one, every seed would train alike
+  batch_size: int = 256  # upper bound; smaller if a pass would have fewer than `min_batches`
+  min_batches: int = 4  # with one batch per pass all seeds would train identically
   max_rounds: int = 60
   min_round_steps: int = 20
   patience: int = 10
 
 
-# EVAR's linear evaluation (lineareval.py, 2pass_lineareval.py): Adam, no schedule, no last training
-# with the validation rows. Its learning rate is given for each system and task, from 3e-5 to 1e-3
-# for BYOL-A v2; here validation chooses among them. Its loss is divided by the number of classes,
-# which Adam does not notice.
+# EVAR's linear evaluation (lineareval.py, 2pass_lineareval.py): Adam, no schedule, no refit with
+# the validation rows. EVAR sets the learning rate per system and task, from 3e-5 to 1e-3 for BYOL-A
+# v2; here it is selected on validation. EVAR divides the loss by the number of classes; Adam is
+# invariant to that.
 EVAR = ProbeConfig(
   learning_rates=(3e-5, 1e-4, 3e-4, 1e-3),
   weight_decays=(1e-8,),
@@ -58,16 +58,16 @@ EVAR = ProbeConfig(
 
 
 class ProbeResult(NamedTuple):
-  """What a probe found. The winning grid point has the best mean validation score over seeds, of
-  equal ones the lowest mean validation loss."""
+  """Result of the best grid point by mean validation score over seeds; ties go to the lower mean
+  validation loss."""
 
-  test_scores: np.ndarray  # logits f32 [k, n_test, c] of the winning point, trained again or not
-  validation: float  # its validation score, mean over seeds
+  test_scores: np.ndarray  # logits f32 [k, n_test, c], after the refit if there is one
+  validation: float  # validation score, mean over seeds
   learning_rate: float
   weight_decay: float
   rounds: list[int]  # round of each seed's best validation score, counted from 1
-  grid: list[dict[str, float]]  # learning_rate, weight_decay, validation, test of every point
-  # (all of the training rows alone)
+  grid: list[dict[str, float]]  # learning_rate, weight_decay, validation, test of every point,
+  # trained on training rows only
 
 
 class _Carry(NamedTuple):
@@ -92,20 +92,20 @@ def fit(
   refit: bool = False,
   pad_to: tuple[int, int] = (0, 0),
 ) -> ProbeResult:
-  """Trains the probe on some rows, chooses on others and scores the rest.
+  """Trains the probe, selects the grid point on validation rows and scores test rows.
 
   Args:
     features: embeddings of all clips.
     labels: int [n] (softmax cross-entropy) or multi-hot f32 [n, c] (binary cross-entropy).
     rows: int arrays of training, validation and test rows.
     num_classes: c.
-    metric: the name in `scores.METRICS` that chooses the grid point and is reported for each.
-    config: how it is trained.
-    refit: train the winner again, each seed for the rounds that were its best, on training and
-      validation rows together, and score that one.
-    pad_to: training and validation rows are padded to at least these counts: folds of different
-      sizes then share one compiled program. The padding changes the random order, and a round has
-      as many batches as the padded rows fill.
+    metric: name in `classification.METRICS` that selects the grid point and is reported for each.
+    config: training settings.
+    refit: train the best point again on training and validation rows together, each seed for its
+      own best number of rounds, and score that.
+    pad_to: minimum padded numbers of training and validation rows, so that folds of different
+      sizes share one compiled program. Padding changes the random order and the number of batches
+      in a round.
   """
   train, validation, test = (np.asarray(r) for r in rows)
   x = standardise(features, train)
@@ -169,7 +169,7 @@ def fit(
 
 
 def standardise(features: np.ndarray, train: np.ndarray) -> np.ndarray:
-  """Zero mean and unit variance of each feature over the training rows; a constant feature is 0."""
+  """Features with zero mean and unit variance over the training rows; constant ones become 0."""
   seen = features[train].astype(np.float64)
   mean, std = seen.mean(axis=0), seen.std(axis=0)
   constant = std <= 1e-6 * np.maximum(1.0, np.abs(mean))
@@ -184,7 +184,7 @@ def _pad(rows: np.ndarray, count: int) -> Array:
 
 
 def _logits(params: dict[str, Array], x: Array) -> Array:
-  """Logits [k, n, g, c] of kernels [k, d, g, c], for rows shared [n, d] or per seed [k, n, d]."""
+  """Logits [k, n, g, c] of kernels [k, d, g, c], for rows [n, d] shared by seeds or [k, n, d]."""
   k, d, g, c = params['kernel'].shape
   kernel = params['kernel'].reshape(k, d, g * c)
   out = jnp.einsum('knd,kdo->kno' if x.ndim == 3 else 'nd,kdo->kno', x, kernel)
@@ -192,14 +192,14 @@ def _logits(params: dict[str, Array], x: Array) -> Array:
 
 
 def _loss(logits: Float[Array, 'k n g c'], y: Array) -> Float[Array, 'k n g']:
-  """Loss of each clip; labels are [k, n] or multi-hot [k, n, c]."""
+  """Loss per clip; labels are [k, n] or multi-hot [k, n, c]."""
   if y.ndim == 2:
     return -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, :, None, None], axis=-1)[..., 0]
   return optax.sigmoid_binary_cross_entropy(logits, y[:, :, None, :]).mean(axis=-1)
 
 
 def _quick_average_precision(logits: Array, y: Array, valid: Array) -> Array:
-  """mAP [k, g] of logits [k, n, g, c] without the rule for ties: only tells rounds apart."""
+  """mAP [k, g] of logits [k, n, g, c], without tie handling; only used to compare rounds."""
   logits = jnp.where(valid[None, :, None, None], logits, -jnp.inf)
   order = jnp.argsort(-logits, axis=1)
   hit = jnp.take_along_axis(jnp.where(valid[:, None], y, 0.0)[None, :, None, :], order, axis=1)
@@ -219,12 +219,12 @@ def _validate(params: Any, x: Array, y: Array, valid: Array) -> tuple[Array, Arr
   loss = (_loss(logits, labels) * weight).sum(axis=1) / total
   if y.ndim == 2:
     return _quick_average_precision(logits, y, valid), loss
-  right = (jnp.argmax(logits, axis=-1) == labels[..., None]).astype(jnp.float32)
-  return (right * weight).sum(axis=1) / total, loss
+  correct = (jnp.argmax(logits, axis=-1) == labels[..., None]).astype(jnp.float32)
+  return (correct * weight).sum(axis=1) / total, loss
 
 
 def _start(optimizer: Any, seeds: int, points: int, width: int, num_classes: int) -> _Carry:
-  """Before the first round: small kernels, one draw a seed that its grid points share."""
+  """Initial carry: small random kernels, one draw per seed, shared by its grid points."""
   keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
   draw = jax.vmap(lambda key: jax.random.normal(key, (width, 1, num_classes)))(keys)
   params = {
@@ -245,16 +245,16 @@ def _start(optimizer: Any, seeds: int, points: int, width: int, num_classes: int
 
 
 def _passes(x, y, train, num_train, rates, decays, config: ProbeConfig):
-  """(optimizer, one_pass); one_pass(params, opt_state, keys) -> the same after a round."""
-  most = max(MIN_BATCH, train.shape[0] // config.min_batches)
-  batch = min(config.batch_size, most, train.shape[0])
+  """(optimizer, one_pass), where one_pass(params, opt_state, keys) runs one round."""
+  max_batch = max(MIN_BATCH, train.shape[0] // config.min_batches)
+  batch = min(config.batch_size, max_batch, train.shape[0])
   steps = max(config.min_round_steps, train.shape[0] // batch)
   optimizer = optax.scale_by_adam()
 
   def objective(params, rows):
     loss = _loss(_logits(params, x[rows]), y[rows]).mean(axis=1)
     penalty = 0.5 * decays * jnp.square(params['kernel']).sum(axis=(1, 3))
-    return (loss + penalty).sum()  # a sum of terms that share no parameter: gradients stay apart
+    return (loss + penalty).sum()  # the terms share no parameters, so gradients are independent
 
   def one_pass(params, opt_state, keys):
     keys = jax.vmap(jax.random.split)(keys)
@@ -289,7 +289,7 @@ def _train(
   num_classes: int,
   config: ProbeConfig,
 ) -> tuple[dict[str, Array], Array, Array]:
-  """Of the best round of every seed and grid point: parameters, its number and its loss [k, g]."""
+  """Parameters, number [k, g] and validation loss [k, g] of the best round per seed and point."""
   valid = jnp.arange(validation.shape[0]) < num_validation
   x_val, y_val = x[validation], y[validation]
   optimizer, one_pass = _passes(x, y, train, num_train, rates, decays, config)
@@ -298,7 +298,7 @@ def _train(
     params, opt_state, keys = one_pass(carry.params, carry.opt_state, carry.keys)
     score, loss = _validate(params, x_val, y_val, valid)
     better = (score > carry.best_score) | ((score == carry.best_score) & (loss < carry.best_loss))
-    better &= carry.round - carry.best_round < config.patience  # a stopped point stays stopped
+    better &= carry.round - carry.best_round < config.patience  # stopped points stay stopped
     kept = {'kernel': better[:, None, :, None], 'bias': better[..., None]}
     return _Carry(
       params,
@@ -333,7 +333,7 @@ def _retrain(
   num_classes: int,
   config: ProbeConfig,
 ) -> dict[str, Array]:
-  """Parameters of one setting after as many rounds as `rounds` [k] says for each seed."""
+  """Parameters of one grid point after `rounds` [k] rounds of each seed."""
   optimizer, one_pass = _passes(x, y, train, num_train, rates, decays, config)
   start = _start(optimizer, config.seeds, 1, x.shape[1], num_classes)
 

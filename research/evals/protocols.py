@@ -1,8 +1,7 @@
-"""How a system is scored on a task: a protocol is `protocol(system, task, options) -> row`.
+"""Evaluation protocols: `protocol(system, task, options) -> row`.
 
-A row is a plain dict that JSON can hold. `probe`, `logistic` and `knn` work on frozen embeddings; a
-protocol that trains the whole model has the same signature and uses `system.embedder` and
-`task.source`.
+A row is a JSON-serialisable dict. `probe`, `logistic` and `knn` use frozen embeddings; a protocol
+that fine-tunes the model has the same signature and uses `system.embedder` and `task.source`.
 """
 
 import dataclasses
@@ -27,17 +26,17 @@ from research.nn import pooling
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """What a person may choose.
+  """Settings shared by all protocols.
 
   Attributes:
-    layers: 'last', an index, 'mean' (average of all), or 'all': the layer too is chosen on the
-      validation rows, in each fold by itself.
-    pool: one of `pooling.NAMES`, None for each system's usual one; systems with a pooling of their
-      own keep it.
-    probe: how the linear probe is trained.
-    neighbours: counts that kNN tries.
-    statistics: by what models are normalised that are normalised by what they are used on (BYOL-A):
-      'task', statistics of its training clips, as published; 'weights', those in the weights.
+    layers: 'last', an index, 'mean' (average of all), or 'all': the layer is selected on the
+      validation rows, separately in each fold.
+    pool: one of `pooling.NAMES`; None for the default of each system. Systems with a fixed pooling
+      keep it.
+    probe: training settings of the linear probe.
+    neighbours: values of k that kNN tries.
+    statistics: input normalisation of models that take data-set statistics (BYOL-A): 'task',
+      statistics of the task's training clips, as published; 'weights', those in the weights.
 
   Raises:
     InputError: an unknown pooling.
@@ -55,34 +54,36 @@ class Options:
 
 
 class System:
-  """An embedder and the embeddings it has made, kept in the cache on disk."""
+  """An embedder and its embeddings, cached on disk."""
 
   def __init__(self, embedder: Embedder, options: Options, cache: str | os.PathLike):
     self.embedder, self.options, self.cache = embedder, options, cache
     count = embedder.num_layers()
-    # Baselines without depth have one layer, whatever is asked of the model.
+    # Baselines have a single layer, whatever `options.layers` selects.
     self.layers = layer_indices(options.layers, count) if count > 1 else (0,)
     self._features: dict[str, Features] = {}
-    self._tuned: dict[str, tuple[Embedder, Statistics | None]] = {}
+    self._normalised: dict[str, tuple[Embedder, Statistics | None]] = {}
 
-  def tuned(self, task: Prepared) -> tuple[Embedder, Statistics | None]:
-    """The embedder as the task uses it, and the task's statistics where it is normalised by them;
-    on all processes at once."""
+  def normalised(self, task: Prepared) -> tuple[Embedder, Statistics | None]:
+    """The embedder with the input normalisation for a task, and the task statistics if used.
+
+    Collective: all processes must call it.
+    """
     name = task.task.name
-    if name not in self._tuned:
-      found = None
+    if name not in self._normalised:
+      statistics = None
       embedder = self.embedder
       if embedder.takes_statistics and self.options.statistics == 'task':
-        found = input_statistics.of_task(embedder, task, self.cache)
-        embedder = embedder.with_statistics(found.mean, found.std)
-      self._tuned[name] = embedder, found
-    return self._tuned[name]
+        statistics = input_statistics.of_task(embedder, task, self.cache)
+        embedder = embedder.with_statistics(statistics.mean, statistics.std)
+      self._normalised[name] = embedder, statistics
+    return self._normalised[name]
 
   def features(self, task: Prepared, progress: Callable[[int], None] = lambda n: None) -> Features:
-    """Embeddings of the task's clips; on all processes at once, the result on process 0."""
+    """Embeddings of the task's clips, on process 0. Collective: all processes must call it."""
     if task.task.name not in self._features:
       self._features[task.task.name] = embed_source(
-        self.tuned(task)[0],
+        self.normalised(task)[0],
         task.source,
         cache=self.cache,
         layers=self.layers,
@@ -93,7 +94,7 @@ class System:
     return self._features[task.task.name]
 
   def candidates(self, task: Prepared) -> Iterator[tuple[str, np.ndarray]]:
-    """(layer, embeddings [n, d]) that a protocol chooses from."""
+    """(layer, embeddings [n, d]) pairs that a protocol selects from."""
     layers = self.features(task).layers
     if self.options.layers == 'mean':
       yield 'mean', np.mean([np.asarray(x) for x in layers.values()], axis=0)
@@ -104,13 +105,13 @@ class System:
 
 @dataclasses.dataclass
 class Fold:
-  """What a protocol found on one fold with one layer.
+  """Result of a protocol on one fold with one layer.
 
   Attributes:
-    test_scores: scores [k, n, c] of the test rows by k seeds.
+    test_scores: scores [k, n, c] of the test rows for k seeds.
     validation: score on the validation rows.
-    chosen: the settings that won, plain values.
-    grid: settings with their `validation` (and `test`) score, one dict a point.
+    chosen: the selected settings, plain values.
+    grid: settings with their `validation` (and `test`) score, one dict per point.
   """
 
   test_scores: np.ndarray
@@ -124,16 +125,16 @@ Fit = Callable[[np.ndarray, Rows], Fold]
 
 
 def linear_probe(system: System, task: Prepared, options: Options) -> dict[str, Any]:
-  """Linear probe: learning rate and weight decay chosen on validation, scored on test.
+  """Linear probe: learning rate and weight decay selected on validation, scored on test.
 
-  The winner is trained again with the validation rows, unless the data set sets them apart itself.
+  The selected probe is refitted with the validation rows, unless the validation split is published.
   """
   refit = not task.splits.published_validation
   return _probe('probe', system, task, options.probe, refit)
 
 
 def evar(system: System, task: Prepared, options: Options) -> dict[str, Any]:
-  """Linear probe as EVAR trains it (`probe.EVAR`)."""
+  """Linear probe with EVAR's settings (`probe.EVAR`)."""
   config = dataclasses.replace(probe.EVAR, seeds=options.probe.seeds)
   return _probe('evar', system, task, config, refit=False)
 
@@ -141,8 +142,8 @@ def evar(system: System, task: Prepared, options: Options) -> dict[str, Any]:
 def _probe(
   name: str, system: System, task: Prepared, settings: ProbeConfig, refit: bool
 ) -> dict[str, Any]:
-  folds = _readable(task, system.features(task))
-  # A batch holds no clip twice.
+  folds = _embedded_folds(task, system.features(task))
+  # No clip may occur twice in a batch.
   smallest = min(len(f.train) for f in folds)
   settings = dataclasses.replace(settings, batch_size=min(settings.batch_size, smallest))
   pad_to = (max(len(f.train) for f in folds), max(len(f.validation) for f in folds))
@@ -166,7 +167,7 @@ def _probe(
     }
     return Fold(found.test_scores, found.validation, chosen, found.grid)
 
-  # One seed is enough to tell layers apart, and their validation scores need no last training.
+  # One seed suffices to compare layers, and their validation scores need no refit.
   one = dataclasses.replace(settings, seeds=1)
   return row(
     name,
@@ -178,21 +179,21 @@ def _probe(
 
 
 def _at_edge(found: probe.ProbeResult, name: str) -> bool:
-  """Whether the largest value won by more than a point: the grid may then be too short."""
+  """Whether the largest value won by more than one point: the grid may be too short."""
   largest = max(point[name] for point in found.grid)
   inside = [point['validation'] for point in found.grid if point[name] < largest]
   return bool(inside) and found.validation > max(inside) + 0.01
 
 
 def logistic_regression(system: System, task: Prepared, options: Options) -> dict[str, Any]:
-  """Linear probe at its optimum: the L2 penalty chosen on validation, scored on test."""
-  del options  # Those of the other probe: rates, decays, seeds.
+  """Logistic regression at its optimum: L2 penalty selected on validation, scored on test."""
+  del options  # Learning rates, weight decays and seeds of the Adam probe.
 
   def fit(x: np.ndarray, rows: Rows, refit: bool) -> Fold:
     found = logistic.fit(
       x, task.labels, rows, num_classes=len(task.classes), metric=task.metric, refit=refit
     )
-    # The smallest penalty: larger ones than the grid has learn next to nothing.
+    # Only the smallest penalty is checked: above the largest, almost nothing is learned.
     others = [p['validation'] for p in found.grid if p['penalty'] > found.penalty]
     smallest = found.penalty == min(p['penalty'] for p in found.grid)
     edge = smallest and found.validation > max(others) + 0.01
@@ -214,7 +215,7 @@ def logistic_regression(system: System, task: Prepared, options: Options) -> dic
 
 
 def nearest_neighbours(system: System, task: Prepared, options: Options) -> dict[str, Any]:
-  """Cosine kNN: the number of neighbours chosen on validation, scored on test."""
+  """Cosine kNN: k selected on validation, scored on test."""
 
   def fit(x: np.ndarray, rows: Rows) -> Fold:
     found = knn.fit(
@@ -244,27 +245,27 @@ PROTOCOLS: dict[str, Protocol] = {
 def row(
   protocol: str, system: System, task: Prepared, fit: Fit, screen: Fit | None = None
 ) -> dict[str, Any]:
-  """Runs `fit` on every fold and layer, keeps each fold's best layer, and describes the result.
+  """Runs `fit` on every fold and layer, keeps the best layer of each fold, and builds the row.
 
   Args:
-    protocol: its name.
-    system: what is scored.
-    task: on what.
-    fit: (embeddings [n, d], (train, validation, test) rows) -> what was found on that fold.
-    screen: a cheaper `fit` by which the layer is chosen, where there are several; `by_layer` holds
-      its scores, and only the chosen layer gets the whole `fit`.
+    protocol: name of the protocol.
+    system: the system to score.
+    task: the task to score it on.
+    fit: (embeddings [n, d], (train, validation, test) rows) -> result on that fold.
+    screen: a cheaper `fit` that selects the layer when there are several. `by_layer` then holds its
+      scores, and only the selected layer is passed to `fit`.
   """
   started = time.perf_counter()
   features = system.features(task)
-  folds = _readable(task, features)
+  folds = _embedded_folds(task, features)
   found: dict[str, list[Fold]] = {}
   candidates = dict(system.candidates(task))
-  look = screen if screen and len(candidates) > 1 else fit
+  select = screen if screen and len(candidates) > 1 else fit
   for layer, x in candidates.items():
-    found[layer] = [look(x, fold.rows()) for fold in folds]
+    found[layer] = [select(x, fold.rows()) for fold in folds]
   best = [max(found, key=lambda name: found[name][i].validation) for i in range(len(folds))]
   kept = [found[name][i] for i, name in enumerate(best)]
-  if look is not fit:
+  if select is not fit:
     kept = [fit(candidates[name], fold.rows()) for name, fold in zip(best, folds)]
   tests = [fold.test for fold in folds]
   made = _result(task, kept, tests)
@@ -286,30 +287,31 @@ def row(
   return made
 
 
-def _readable(task: Prepared, features: Features) -> list[Split]:
-  """The folds without the clips that could not be embedded.
+def _embedded_folds(task: Prepared, features: Features) -> list[Split]:
+  """The folds without clips that could not be embedded.
 
   Raises:
-    InputError: a part has none left.
+    InputError: a part has no clips left.
   """
   folds = [fold.only(features.valid) for fold in task.splits.folds]
   for number, fold in enumerate(folds):
     for part, rows in zip(splits.NAMES, fold.rows()):
       if not len(rows):
         raise InputError(
-          f'Task {task.task.name}: none of the {part} clips of fold {number} could be embedded; of '
-          f'all clips {len(features.missing)} are missing, for instance '
+          f'Task {task.task.name}: none of the {part} clips of fold {number} could be embedded. '
+          f'{len(features.missing)} clips are missing in total, for example '
           f'{next(iter(features.missing.items()), "")}.'
         )
   return folds
 
 
 def _sensitivity(folds: list[Fold]) -> dict[str, Any] | None:
-  """Test scores of the grid that validation chose from, means over folds: of the chosen point, the
-  best, the median, the worst, and the worse of the points a step off the chosen one in each setting
-  ('step_off'). None where the grid has a single point or was not scored on test.
+  """Spread of the test score over the grid, averaged over folds; None for a grid with one point or
+  without test scores.
 
-  They are of probes trained on the training clips alone: 'chosen' may differ from the score.
+  Holds the test score of the 'chosen', 'best', 'median' and 'worst' point, and under 'adjacent',
+  for each setting, the worse of the two points one grid step from the chosen one. The probes are
+  trained on training rows only, so 'chosen' may differ from the reported score.
   """
   each: list[dict[str, Any]] = []
   for fold in folds:
@@ -320,19 +322,19 @@ def _sensitivity(folds: list[Fold]) -> dict[str, Any] | None:
       return None
     tests = [p['test'] for p in grid]
     found = dict(chosen=mine[0]['test'], best=max(tests), median=np.median(tests), worst=min(tests))
-    each.append(found | {f'step_off/{k}': _step_off(grid, mine[0], k, keys) for k in keys})
-  made: dict[str, Any] = {'settings': len(folds[0].grid), 'step_off': {}}
+    each.append(found | {f'adjacent/{k}': _adjacent(grid, mine[0], k, keys) for k in keys})
+  made: dict[str, Any] = {'settings': len(folds[0].grid), 'adjacent': {}}
   for name in each[0]:
     values = [float(e[name]) for e in each if e.get(name) is not None]
     if values and '/' in name:
-      made['step_off'][name.split('/')[1]] = float(np.mean(values))
+      made['adjacent'][name.split('/')[1]] = float(np.mean(values))
     elif values:
       made[name] = float(np.mean(values))
   return made
 
 
-def _step_off(grid, chosen, key: str, keys: list[str]) -> float | None:
-  """The worse test score of the points that differ from the chosen one by a step in `key`."""
+def _adjacent(grid, chosen, key: str, keys: list[str]) -> float | None:
+  """The worse test score of the points one grid step from the chosen one in `key`."""
   same = [p for p in grid if all(p[k] == chosen[k] for k in keys if k != key)]
   line = sorted(same, key=lambda p: p[key])
   at = next(i for i, p in enumerate(line) if p is chosen)
@@ -346,14 +348,15 @@ def _values(task: Prepared, folds: list[Fold], tests: list[np.ndarray]) -> list[
 
 
 def _result(task: Prepared, folds: list[Fold], tests: list[np.ndarray]) -> dict[str, Any]:
-  """Scores, their interval, what each class got; other scores are means over seeds and folds."""
+  """Scores with confidence interval, and per-class scores; other metrics are means over seeds and
+  folds."""
   values = _values(task, folds, tests)
   over = 'folds' if len(folds) > 1 else 'seeds'
   per_fold = [float(np.mean(v)) for v in values]
   if not np.isfinite(per_fold).all():
     raise InputError(
-      f'Task {task.task.name}: {task.metric} is not defined on the test clips: no class has both '
-      'clips with it and clips without it there.'
+      f'Task {task.task.name}: {task.metric} is undefined on the test clips: no class has both '
+      'positive and negative clips there.'
     )
   mean, half = classification.mean_ci(np.array(per_fold if over == 'folds' else values[0]))
   others = [
@@ -372,7 +375,7 @@ def _result(task: Prepared, folds: list[Fold], tests: list[np.ndarray]) -> dict[
     'scores': {name: float(np.mean([o[name] for o in others])) for name in others[0]},
     'classes': list(task.classes),
   }
-  # All test clips of all folds together, first seed: each clip is counted once.
+  # Test clips of all folds together, first seed only: each clip counts once.
   each = classification.per_class(logits, labels)
   result['per_class'] = {
     name: None if np.isnan(v) else float(v) for name, v in zip(task.classes, each)
@@ -380,15 +383,15 @@ def _result(task: Prepared, folds: list[Fold], tests: list[np.ndarray]) -> dict[
   if labels.ndim == 1:
     matrix = classification.confusion_matrix(logits.argmax(axis=1), labels, len(task.classes))
     result['confusion'] = matrix.tolist()
-    # Seeds agree on an easy task of fifty clips; how far another fifty would differ is this one.
-    right = float(np.mean(logits.argmax(axis=1) == labels))
-    result['accuracy_ci_clips'] = 1.96 * (right * (1 - right) / len(labels)) ** 0.5
+    # Sampling error of the test clips: on a small, easy task the seeds agree and show no spread.
+    accuracy = float(np.mean(logits.argmax(axis=1) == labels))
+    result['accuracy_ci_clips'] = 1.96 * (accuracy * (1 - accuracy) / len(labels)) ** 0.5
   return result
 
 
 def _identity(protocol: str, system: System, task: Prepared, features: Features) -> dict[str, Any]:
-  """Everything that is needed to know what was scored on what."""
-  embedder, statistics = system.tuned(task)
+  """Metadata of a row: system, task, split and clip counts."""
+  embedder, statistics = system.normalised(task)
   width = next(iter(features.layers.values())).shape[1]
   return {
     'task': task.task.name,
@@ -409,7 +412,7 @@ def _identity(protocol: str, system: System, task: Prepared, features: Features)
     },
     'clips': len(task.source),
     'clips_dropped': task.dropped,
-    'classes_unheard': _unheard(task),
+    'classes_without_clips': _classes_without_clips(task),
     'as_published': task.as_published,
     'attrition': dict(task.attrition),
     'clips_missing': len(features.missing),
@@ -419,9 +422,10 @@ def _identity(protocol: str, system: System, task: Prepared, features: Features)
   }
 
 
-def _unheard(task: Prepared) -> dict[str, list[str]]:
-  """Classes that some fold tests without training clips ('untrained'), and those that no fold tests
-  ('untested'). Validation clips of ours train in the end."""
+def _classes_without_clips(task: Prepared) -> dict[str, list[str]]:
+  """Classes that a fold tests without training clips ('untrained') and classes that no fold tests
+  ('untested'). Unpublished validation splits count as training clips, since probes are refitted
+  with them."""
 
   def present(rows: np.ndarray) -> np.ndarray:
     if task.labels.ndim == 1:
@@ -443,7 +447,7 @@ def _unheard(task: Prepared) -> dict[str, list[str]]:
 
 
 def _mean_grid(grids: list[list[dict[str, float]]]) -> list[dict[str, float]]:
-  """Validation and test score of every grid point, mean over folds that tried it."""
+  """Validation and test score of every grid point, averaged over the folds that tried it."""
   keys = [k for k in grids[0][0] if k not in ('validation', 'test')]
   points: dict[tuple[float, ...], list[Mapping[str, float]]] = {}
   for grid in grids:
@@ -457,7 +461,7 @@ def _mean_grid(grids: list[list[dict[str, float]]]) -> list[dict[str, float]]:
 
 
 def merge_inits(rows: list[dict[str, Any]]) -> dict[str, Any]:
-  """One row for several random initialisations: their mean score, its interval over them."""
+  """One row for several random initialisations: mean score with a confidence interval."""
   if len(rows) == 1:
     return rows[0]
   each = [row['score'] for row in rows]

@@ -1,4 +1,4 @@
-"""Which clips train a probe, which choose its settings, which are scored; never two at once."""
+"""Disjoint training, validation and test rows of a task."""
 
 import dataclasses
 import hashlib
@@ -9,19 +9,19 @@ import numpy as np
 
 from research.errors import InputError
 
-# What a `split` column may call the three parts.
+# Accepted values of a `split` column for each part.
 NAMES: Mapping[str, tuple[str, ...]] = {
   'train': ('train', 'training', 'tr'),
   'validation': ('valid', 'validation', 'val', 'dev'),
   'test': ('test', 'testing', 'eval', 'evaluation'),
 }
 SEED = 0
-VALIDATION_SHARE, TEST_SHARE = 0.15, 0.15
+VALIDATION_FRACTION, TEST_FRACTION = 0.15, 0.15
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-  """Rows of one fold, as int arrays without a common row."""
+  """Rows of one fold, as disjoint int arrays."""
 
   train: np.ndarray
   validation: np.ndarray
@@ -32,7 +32,7 @@ class Split:
     return self.train, self.validation, self.test
 
   def only(self, kept: np.ndarray) -> 'Split':
-    """Without the rows whose `kept` is False."""
+    """The split without rows where `kept` is False."""
     return Split(*(r[kept[r]] for r in self.rows()))
 
 
@@ -42,10 +42,10 @@ class Splits:
 
   Attributes:
     folds: train, validation and test rows of each.
-    origin: one sentence: where they come from.
+    origin: one phrase that describes how the clips were split.
     fingerprint: hash of the ids in every part, equal on every machine.
-    published_validation: the data set itself sets the validation rows apart; else they are taken
-      from the training rows, and may train in the end.
+    published_validation: the data set defines the validation rows. Otherwise they are drawn from
+      the training rows, and may be used for a final refit.
   """
 
   folds: tuple[Split, ...]
@@ -55,19 +55,20 @@ class Splits:
 
 
 @dataclasses.dataclass(frozen=True)
-class Ours:
-  """How a split of ours is made, where nothing is published with the data.
+class Seeded:
+  """Settings of a seeded random split, used when the data set publishes none.
 
   Attributes:
-    group: column whose values stay in one part each, if it is known and says nothing of the class.
-    validation: share of the clips that validates.
-    test: share of the clips that is tested.
-    folds: so many stratified folds, each tested once, instead of one split; 0 for one split.
+    group: column whose values must not cross parts, used if it is known for every clip and every
+      class is left in training.
+    validation: fraction of the clips for validation.
+    test: fraction of the clips for test.
+    folds: number of stratified folds, each tested once; 0 for a single split.
   """
 
   group: str = 'speaker'
-  validation: float = VALIDATION_SHARE
-  test: float = TEST_SHARE
+  validation: float = VALIDATION_FRACTION
+  test: float = TEST_FRACTION
   folds: int = 0
 
 
@@ -77,17 +78,17 @@ def make(
   *,
   kind: str = 'auto',
   names: Mapping[str, Sequence[str]] | None = None,
-  ours: Ours | None = None,
+  seeded: Seeded | None = None,
 ) -> Splits:
   """The splits of a source.
 
   Args:
     source: clips.
-    strata: int [n], the class of each clip (any class of a multi-label clip).
-    kind: 'split' (column split), 'fold' (column fold), 'seeded' (ours), or 'auto': the first of
-      these that the source has.
-    names: part -> values of the column `split`, where they are not those of NAMES.
-    ours: how a seeded split is made; None for `Ours()`.
+    strata: int [n], the class of each clip (any one class of a multi-label clip).
+    kind: 'split' (column split), 'fold' (column fold), 'seeded' (random), or 'auto': the first of
+      these that the source supports.
+    names: part -> values of the column `split`, if they differ from NAMES.
+    seeded: settings of a seeded split; None for `Seeded()`.
 
   Raises:
     InputError: the column is missing or empty, or a part would be empty.
@@ -96,42 +97,42 @@ def make(
   if kind == 'auto':
     usable = [k for k in ('split', 'fold') if _usable(source, k, names)]
     kind = usable[0] if usable else 'seeded'
-    remark = _left_alone(source, kind, usable)
+    remark = _unused_columns(source, kind, usable)
   if kind == 'seeded':
-    folds, origin = _seeded(source, strata, ours or Ours())
+    folds, origin = _seeded(source, strata, seeded or Seeded())
   else:
     folds, origin = {'split': _by_split, 'fold': _by_fold}[kind](source, strata, names or {})
   for number, fold in enumerate(folds):
     for part, rows in zip(NAMES, fold.rows()):
       if not len(rows):
         raise InputError(
-          f'Task data {source.name!r} ({origin}): the {part} rows of fold {number} are '
-          'empty: it takes a few clips of every class for each of training, validation and test.'
+          f'Task data {source.name!r} ({origin}): fold {number} has no {part} clips. Provide a few '
+          'clips of every class for each of training, validation and test.'
         )
   published = kind == 'split' and bool(len(_part(source, 'validation', names or {})))
   return Splits(tuple(folds), origin + remark, _fingerprint(source, folds), published)
 
 
-def _left_alone(source: Any, kind: str, usable: Sequence[str]) -> str:
-  """What is said of columns that could have split the clips, and did not."""
-  said = []
+def _unused_columns(source: Any, kind: str, usable: Sequence[str]) -> str:
+  """Remark on split and fold columns that are present but not used."""
+  remarks = []
   for name, lack in (('split', 'no train or no test clips'), ('fold', 'fewer than two folds')):
     held = sorted(set(_values(source, name)) - {''})
     if name == kind or not held:
       continue
     values = ', '.join(held[:5]) + (' …' if len(held) > 5 else '')
     if name in usable:
-      said.append(f'; its column {name} is not used')
+      remarks.append(f'; its column {name} is not used')
     else:
-      said.append(f'; its column {name} ({values}) has {lack} and is not used')
-  return ''.join(said)
+      remarks.append(f'; its column {name} ({values}) has {lack} and is not used')
+  return ''.join(remarks)
 
 
-def pinned(source: Any, listed: Mapping[str, Any]) -> Splits:
-  """The splits that a list of `pins.py` holds, for the clips of it that are there.
+def from_clip_list(source: Any, listed: Mapping[str, Any]) -> Splits:
+  """The splits of a clip list (`clip_lists.py`), for those of its clips that are present.
 
   Raises:
-    InputError: a part has no clip left.
+    InputError: a part has no clips.
   """
   row = {source.id(i): i for i in range(len(source))}
   folds = []
@@ -143,11 +144,12 @@ def pinned(source: Any, listed: Mapping[str, Any]) -> Splits:
     for part, rows in zip(NAMES, found):
       if not rows:
         raise InputError(
-          f'Task data {source.name!r}: no clip that is pinned as {part} of fold {number} is here.'
+          f'Task data {source.name!r} has none of the {part} clips of fold {number} in the clip '
+          'list. Check that the data and the list belong together.'
         )
     folds.append(Split(*(np.array(sorted(rows)) for rows in found)))
   return Splits(
-    tuple(folds), f'{listed["origin"]} (pinned)', _fingerprint(source, folds),
+    tuple(folds), f'{listed["origin"]} (clip list)', _fingerprint(source, folds),
     bool(listed['published_validation']),
   )  # fmt: skip
 
@@ -167,10 +169,10 @@ def _values(source: Any, name: str) -> np.ndarray:
 
 
 def _part(source: Any, part: str, names: Mapping[str, Sequence[str]]) -> np.ndarray:
-  """Rows whose split column names that part; data sets may give groups of values a name."""
+  """Rows whose split column names the part; data sets may define named groups of values."""
   groups = source.table.splits
-  asked = names.get(part, NAMES[part])
-  wanted = {v for name in asked for v in groups.get(name, (name,))}
+  accepted = names.get(part, NAMES[part])
+  wanted = {v for name in accepted for v in groups.get(name, (name,))}
   values = _values(source, 'split')
   return np.flatnonzero([str(v) in wanted for v in values])
 
@@ -191,18 +193,19 @@ def _by_split(source: Any, strata: np.ndarray, names: Mapping[str, Sequence[str]
     )
   if len(validation):
     return [Split(train, validation, test)], 'column split'
-  train, validation = _stratified(train, strata, VALIDATION_SHARE)
-  share = f'{VALIDATION_SHARE:.0%}'
+  train, validation = _stratified(train, strata, VALIDATION_FRACTION)
+  fraction = f'{VALIDATION_FRACTION:.0%}'
   return (
     [Split(train, validation, test)],
-    f'column split; validation is {share} of train, stratified, seed {SEED}',
+    f'column split; validation is {fraction} of train, stratified, seed {SEED}',
   )
 
 
 def _by_fold(source: Any, strata: np.ndarray, names: Mapping[str, Sequence[str]]):
-  """Each fold is tested once and the next one validates, so what folds keep apart stays apart.
+  """Cross-validation over a column: each fold is tested once, the next one is the validation set.
 
-  Clips without a fold train in every fold.
+  Validation is a whole fold, so groups that do not cross folds do not cross parts either. Clips
+  without a fold are training clips in every fold.
   """
   del names
   values = _values(source, 'fold')
@@ -212,9 +215,9 @@ def _by_fold(source: Any, strata: np.ndarray, names: Mapping[str, Sequence[str]]
       f'Task data {source.name!r} needs a column "fold" with two folds or more; it holds {folds}.'
     )
   made = _each_once(values, folds, strata)
-  how = 'the next fold validates' if len(folds) > 2 else 'part of train validates'
+  how = f'validation is {"the next fold" if len(folds) > 2 else "part of train"}'
   rest = int((values == '').sum())
-  how += f'; {rest} clips without a fold always train' if rest else ''
+  how += f'; {rest} clips without a fold are always in train' if rest else ''
   return made, f'column fold: {len(folds)} folds, each tested once; {how}'
 
 
@@ -224,7 +227,7 @@ def _each_once(values: np.ndarray, folds: Sequence[str], strata: np.ndarray) -> 
     test = np.flatnonzero(values == fold)
     rest = np.flatnonzero(values != fold)
     if len(folds) == 2:
-      train, validation = _stratified(rest, strata, VALIDATION_SHARE)
+      train, validation = _stratified(rest, strata, VALIDATION_FRACTION)
     else:
       following = values[rest] == folds[(i + 1) % len(folds)]
       train, validation = rest[~following], rest[following]
@@ -232,27 +235,27 @@ def _each_once(values: np.ndarray, folds: Sequence[str], strata: np.ndarray) -> 
   return made
 
 
-def _seeded(source: Any, strata: np.ndarray, ours: Ours):
-  """By speaker where speakers are known and say nothing about the class, else stratified."""
-  if ours.folds:
-    values = _dealt(strata, ours.folds)
-    made = _each_once(values, [str(k) for k in range(ours.folds)], strata)
-    return made, f'ours: {ours.folds} stratified folds, each tested once, seed {SEED}'
+def _seeded(source: Any, strata: np.ndarray, seeded: Seeded):
+  """A split by group if groups are known and every class is left in training, else stratified."""
+  if seeded.folds:
+    values = _assign_folds(strata, seeded.folds)
+    made = _each_once(values, [str(k) for k in range(seeded.folds)], strata)
+    return made, f'seeded: {seeded.folds} stratified folds, each tested once, seed {SEED}'
   everything = np.arange(len(source))
-  shares = f'{1 - ours.validation - ours.test:.0%}/{ours.validation:.0%}/{ours.test:.0%}'
-  if (groups := _groups(_values(source, ours.group), strata, ours)) is not None:
+  fractions = f'{1 - seeded.validation - seeded.test:.0%}/{seeded.validation:.0%}/{seeded.test:.0%}'
+  if (groups := _groups(_values(source, seeded.group), strata, seeded)) is not None:
     test, validation, train = groups
-    return [Split(train, validation, test)], f'ours, by {ours.group} {shares}, seed {SEED}'
-  rest, test = _stratified(everything, strata, ours.test)
-  train, validation = _stratified(rest, strata, ours.validation / (1 - ours.test))
-  return [Split(train, validation, test)], f'ours, stratified {shares}, seed {SEED}'
+    return [Split(train, validation, test)], f'seeded, by {seeded.group} {fractions}, seed {SEED}'
+  rest, test = _stratified(everything, strata, seeded.test)
+  train, validation = _stratified(rest, strata, seeded.validation / (1 - seeded.test))
+  return [Split(train, validation, test)], f'seeded, stratified {fractions}, seed {SEED}'
 
 
-def _dealt(strata: np.ndarray, folds: int) -> np.ndarray:
-  """The fold of each clip, '0' …; the clips of a stratum are dealt out in a random order."""
+def _assign_folds(strata: np.ndarray, folds: int) -> np.ndarray:
+  """Fold of each clip, '0', '1', …: the clips of each stratum, shuffled, go to folds in turn."""
   random = np.random.default_rng(SEED)
   values = np.empty(len(strata), object)
-  start = 0  # Goes on from stratum to stratum, so that folds stay of one size.
+  start = 0  # Continues across strata, so that folds have equal sizes.
   for stratum in np.unique(strata):
     members = random.permutation(np.flatnonzero(strata == stratum))
     values[members] = [str((start + k) % folds) for k in range(len(members))]
@@ -260,13 +263,13 @@ def _dealt(strata: np.ndarray, folds: int) -> np.ndarray:
   return values
 
 
-def _stratified(rows: np.ndarray, strata: np.ndarray, share: float):
-  """(kept, taken): `share` of each stratum is taken, at least one clip where it has three."""
+def _stratified(rows: np.ndarray, strata: np.ndarray, fraction: float):
+  """(kept, taken): takes `fraction` of each stratum, at least one clip if it has three or more."""
   random = np.random.default_rng(SEED)
   parts = []
   for stratum in np.unique(strata[rows]):
     members = random.permutation(rows[strata[rows] == stratum])
-    count = round(share * len(members))
+    count = round(fraction * len(members))
     if len(members) >= 3:
       count = min(max(count, 1), len(members) - 1)
     parts.append(members[:count])
@@ -274,19 +277,19 @@ def _stratified(rows: np.ndarray, strata: np.ndarray, share: float):
   return np.setdiff1d(rows, taken), taken
 
 
-def _groups(speakers: np.ndarray, strata: np.ndarray, ours: Ours):
-  """(test, validation, train) without a common speaker; None where that cannot be done well:
-  unknown speakers, fewer than ten, or a class that the training speakers never say."""
-  names = np.unique(speakers)
+def _groups(groups: np.ndarray, strata: np.ndarray, seeded: Seeded):
+  """(test, validation, train) without a common group, for instance speaker; None if some groups
+  are unknown, there are fewer than ten, or a class has no training clips."""
+  names = np.unique(groups)
   if '' in names or len(names) < 10:
     return None
   order = np.random.default_rng(SEED).permutation(names)
-  sizes = np.cumsum([np.sum(speakers == name) for name in order]) / len(speakers)
-  first = int(np.searchsorted(sizes, ours.test)) + 1
-  second = int(np.searchsorted(sizes, ours.test + ours.validation)) + 1
+  sizes = np.cumsum([np.sum(groups == name) for name in order]) / len(groups)
+  first = int(np.searchsorted(sizes, seeded.test)) + 1
+  second = int(np.searchsorted(sizes, seeded.test + seeded.validation)) + 1
   second = max(second, first + 1)
   parts = [
-    np.flatnonzero(np.isin(speakers, chosen))
+    np.flatnonzero(np.isin(groups, chosen))
     for chosen in (order[:first], order[first:second], order[second:])
   ]
   if set(strata[parts[2]]) != set(strata):

@@ -1,4 +1,4 @@
-"""Tasks as data: what is classified, by which column, how it is split and what is reported."""
+"""Tasks as data: clips, label column, splits and metric."""
 
 import dataclasses
 import json
@@ -21,20 +21,21 @@ class Task:
   """A classification of clips.
 
   Attributes:
-    name: of the task.
-    source: data set that `open_source` knows; None for a folder with a labels.csv only. Shards of
-      it are looked for first, in a folder of that name below the data root.
+    name: name of the task.
+    source: data set that `open_source` knows; None if only a folder with a labels.csv is supported.
+      Shards of it, in a folder of that name below the data root, take precedence.
     args: arguments of its reader, for the published layout.
-    folders: names below the data root under which a folder with a labels.csv is looked for first.
-    label: column of the classes; None finds it ('label', 'labels' or 'folder').
-    metric: headline in `scores.METRICS`; None is accuracy, or mAP for several labels a clip.
+    folders: folders below the data root that are searched first for a labels.csv.
+    label: column of the classes; None for the first of 'label', 'labels' and 'folder'.
+    metric: headline metric, a name in `classification.METRICS`; None for accuracy, or mAP if clips
+      have several labels.
     kind: 'split', 'fold', 'seeded' or 'auto' (see `splits.make`).
-    parts: train, validation and test values of the column `split`, where they are not the usual.
-    ours: how a split of ours is made, for the kinds 'seeded' and 'auto'.
-    seconds: only so much of each clip, from its start; None for all of it.
-    where: column -> values of which a clip must have one.
-    exclude: column -> values that a clip must not have.
-    columns: what a labels.csv made by hand has to hold, for the message when the data are absent.
+    parts: train, validation and test values of the column `split`, if they differ from the default.
+    seeded: settings of a seeded split, for the kinds 'seeded' and 'auto'.
+    seconds: crop each clip to this length from its start; None for the whole clip.
+    where: column -> values; a clip must have one of them.
+    exclude: column -> values; a clip must have none of them.
+    columns: required columns of a hand-made labels.csv, for the message when data are absent.
   """
 
   name: str
@@ -45,15 +46,15 @@ class Task:
   metric: str | None = None
   kind: str = 'auto'
   parts: Mapping[str, Sequence[str]] | None = None
-  ours: splits.Ours | None = None
+  seeded: splits.Seeded | None = None
   seconds: float | None = None
   where: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
   exclude: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
   columns: str = 'path,label'
 
 
-# Clip lengths: EVAR evar/ds_tasks.py (github.com/nttcslab/eval-audio-repr), or the data set's own.
-_NOISE = {'label': ('_background_noise_',)}  # the raw noise files are no class of the 12
+# Clip lengths: EVAR evar/ds_tasks.py (github.com/nttcslab/eval-audio-repr), or those of the data.
+_NOISE = {'label': ('_background_noise_',)}  # raw noise files are not one of the 12 classes
 _SC_FOLDERS = ('speech_commands_v2_test', 'speech_commands')
 _AUDIOSET_EVAL = {'validation': (), 'test': ('eval',)}
 TASKS: dict[str, Task] = {
@@ -66,7 +67,7 @@ TASKS: dict[str, Task] = {
       seconds=4.0, columns='path,label,fold (1 to 10)',
     ),
     Task('fsdd', folders=('fsdd',), kind='split', columns='path,label,speaker,split'),
-    # Its 300 test clips cannot tell systems apart that lie within three points; its folds can.
+    # 300 test clips do not separate systems within three points; five folds do.
     Task(
       'fsdd_folds', folders=('fsdd',), kind='fold', columns='path,label,speaker,fold',
     ),
@@ -74,7 +75,7 @@ TASKS: dict[str, Task] = {
       'fsdd_speaker', folders=('fsdd',), label='speaker', kind='split',
       columns='path,label,speaker,split',
     ),
-    # 12 classes: official splits from the published layout; a labels.csv may have folds instead.
+    # 12 classes. The published layout has official splits; a labels.csv may have folds instead.
     Task(
       'speech_commands', 'speech_commands_12', folders=_SC_FOLDERS, seconds=1.0, exclude=_NOISE,
       columns='path,label,split or fold',
@@ -87,24 +88,29 @@ TASKS: dict[str, Task] = {
       'speech_commands_v1_12', 'speech_commands_v1_12', kind='split', seconds=1.0, exclude=_NOISE,
     ),
     Task('voxceleb1', 'voxceleb1', label='speaker', kind='split', seconds=8.2),
-    # EVAR's split is by submission, 70/15/15, and is not in the download: without its list, ours.
-    Task('voxforge', 'voxforge', ours=splits.Ours('submission'), seconds=5.8),
-    # EVAR's split by actor. HEAR has five folds of its own, which no longer keep actors apart.
+    # EVAR splits by submission, 70/15/15. Its list is not in the download; without it, a seeded
+    # split is used.
+    Task('voxforge', 'voxforge', seeded=splits.Seeded(group='submission'), seconds=5.8),
+    # EVAR's split by actor. HEAR's five folds do not separate actors.
     Task(
       'crema_d', 'crema_d', folders=('crema_d', 'CREMA-D'), seconds=2.5,
       columns='path,label,speaker,split',
     ),
-    # HEAR has five folds too, dealt at random; these are not the same.
-    Task('libricount', 'libricount', ours=splits.Ours(folds=5), seconds=5.0),
+    # HEAR also has five random folds, but different ones.
+    Task('libricount', 'libricount', seeded=splits.Seeded(folds=5), seconds=5.0),
     Task(
       'gtzan', 'gtzan', folders=('gtzan', 'GTZAN'), seconds=30.0, columns='path,label,split',
     ),
     Task('nsynth_instrument', 'nsynth', kind='split', seconds=4.0),
     Task('nsynth_pitch', 'nsynth', label='pitch', kind='split', seconds=4.0),
-    # EVAR's split is by preset, about 80/10/10, and is not in the download: without its list, ours.
-    Task('surge_pitch', 'surge', ours=splits.Ours('preset', 0.1, 0.1), seconds=4.0),
+    # EVAR splits by preset, about 80/10/10. Its list is not in the download; without it, a seeded
+    # split is used.
+    Task(
+      'surge_pitch', 'surge', seeded=splits.Seeded(group='preset', validation=0.1, test=0.1),
+      seconds=4.0,
+    ),
     Task('fsd50k', 'fsd50k', kind='split', metric='mAP', seconds=7.6358),
-    # The evaluation set is never touched before the end: validation is part of train.
+    # Validation is drawn from train, so that the evaluation set is used for the final score only.
     Task(
       'audioset20k', 'audioset', kind='split', metric='mAP', seconds=10.0,
       parts={'train': ('balanced',), **_AUDIOSET_EVAL},
@@ -113,7 +119,7 @@ TASKS: dict[str, Task] = {
       'audioset', 'audioset', kind='split', metric='mAP', seconds=10.0,
       parts={'train': ('balanced', 'unbalanced'), **_AUDIOSET_EVAL},
     ),
-    # The built-in corpus: for demonstration and tests, not a benchmark.
+    # Built-in corpus: for demos and tests, not a benchmark.
     Task('builtin_digits', 'builtin', kind='split', where={'kind': ('digit',)}),
     Task('builtin_words', 'builtin', kind='split', where={'kind': ('word',)}),
     Task('builtin_events', 'builtin', kind='split', where={'kind': ('event',)}),
@@ -128,7 +134,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     'esc50', 'urbansound8k', 'speech_commands_v1', 'speech_commands_35', 'voxceleb1', 'voxforge',
     'crema_d', 'gtzan', 'nsynth_instrument', 'surge_pitch', 'fsd50k',
   ),
-  # Those whose data HEAR 2021 uses. Its own clips and folds come with its folders: --tasks=DIR.
+  # Data sets of HEAR 2021. For HEAR's own clips and folds use its folders: --tasks=DIR.
   'hear': (
     'esc50', 'fsd50k', 'gtzan', 'libricount', 'crema_d', 'speech_commands', 'nsynth_pitch',
   ),
@@ -141,16 +147,16 @@ class Prepared:
   """A task with its clips.
 
   Attributes:
-    task: the entry; label and metric are filled in.
-    source: the clips that some part of the splits uses, in order.
+    task: the entry, with label and metric filled in.
+    source: the clips used by any part of the splits, in order.
     labels: int32 [n], or multi-hot f32 [n, c].
     classes: names of the c classes.
     splits: rows of `source`.
     as_published: whether the data are a named data set in its published layout, or shards of it.
-    dropped: clips of the data without a label or outside the splits.
-    attrition: 'listed', clips in the published lists of the splits used; 'absent', split -> those
-      without an audio file; 'pinned', where a list was given: its 'clips', 'hash', how many are
-      'absent' here, and the 'first' of them.
+    dropped: number of clips without a label or outside the splits.
+    attrition: 'listed': number of clips in the published lists of the splits used; 'absent': split
+      -> number of clips without an audio file; 'clip_list', if one was given: its number of
+      'clips', its 'hash', the number of clips 'absent' here and the 'first' of them.
   """
 
   task: Task
@@ -164,22 +170,22 @@ class Prepared:
 
   @property
   def metric(self) -> str:
-    """The headline score."""
+    """Name of the headline metric."""
     return str(self.task.metric)
 
   @property
   def label(self) -> str:
-    """The column of the classes."""
+    """Name of the label column."""
     return str(self.task.label)
 
 
 def get(name: str) -> Task:
-  """The task of that name, or of a folder: DIR, or DIR:COLUMN for another label column.
+  """The task with this name, or of a folder: DIR, or DIR:COLUMN to set the label column.
 
-  A folder of a HEAR task has its own classes, splits and metric.
+  A HEAR task folder defines its own classes, splits and metric.
 
   Raises:
-    InputError: neither a name nor a folder, or a HEAR task that is not scored here.
+    InputError: neither a task name nor a folder, or a HEAR task with an unsupported metric.
   """
   name = ALIASES.get(name, name)
   if name in TASKS:
@@ -192,11 +198,13 @@ def get(name: str) -> Task:
       return _hear(shown, folder)
     return Task(shown, folders=(folder,), label=column or None)
   if os.sep in path or path.startswith(('.', '~')):
-    raise InputError(f'Task {name!r}: there is no folder {path}; give a folder of audio or a name.')
+    raise InputError(
+      f'Task {name!r}: there is no folder {path}. Give a folder of audio or the name of a task.'
+    )
   raise unknown('task', name, (*TASKS, *ALIASES))
 
 
-# Headlines of hear-eval-kit, heareval/score.py; its pitch_acc is the accuracy of the class.
+# Metrics of hear-eval-kit, heareval/score.py; its pitch_acc is class accuracy.
 _HEAR_METRICS = {
   'top1_acc': 'accuracy', 'pitch_acc': 'accuracy', 'mAP': 'mAP', 'aucroc': 'AUC',
   'd_prime': 'd_prime',
@@ -204,13 +212,13 @@ _HEAR_METRICS = {
 
 
 def _hear(name: str, folder: str) -> Task:
-  """The task of a HEAR folder; the first score of its `evaluation` is the headline."""
+  """The task of a HEAR folder; the first metric of its `evaluation` is the headline."""
   about = hear.metadata(folder)
   headline = next(iter(about.get('evaluation') or ()), None)
   if headline not in _HEAR_METRICS:
     raise InputError(
-      f'The HEAR task {about["task_name"]} is scored by {headline!r}, which is not computed here; '
-      f'known: {", ".join(_HEAR_METRICS)}.'
+      f'The HEAR task {about["task_name"]} is scored by {headline!r}, which is not supported. '
+      f'Supported: {", ".join(_HEAR_METRICS)}.'
     )
   return Task(
     name,
@@ -221,10 +229,10 @@ def _hear(name: str, folder: str) -> Task:
 
 
 def names(tasks: str | Sequence[str] | None, suite: str | None = None) -> list[str]:
-  """Names from a comma list or a suite, each once.
+  """Unique task names from a comma-separated list and a suite.
 
   Raises:
-    InputError: neither or an unknown suite.
+    InputError: no task at all, or an unknown suite.
   """
   given = tasks.split(',') if isinstance(tasks, str) else list(tasks or ())
   if suite:
@@ -235,7 +243,7 @@ def names(tasks: str | Sequence[str] | None, suite: str | None = None) -> list[s
   given = list(dict.fromkeys(ALIASES.get(n, n) for n in given))
   if not given:
     raise InputError(
-      f'No task is named: give --tasks={",".join(SUITES["small"])} or a folder of audio, or '
+      f'No task given: use --tasks={",".join(SUITES["small"])}, a folder of audio, or '
       f'--suite={"|".join(SUITES)}.'
     )
   return given
@@ -244,49 +252,49 @@ def names(tasks: str | Sequence[str] | None, suite: str | None = None) -> list[s
 def prepare(
   task: Task | str,
   data_root: str | os.PathLike | None = None,
-  pinned: Mapping[str, Any] | None = None,
+  clip_list: Mapping[str, Any] | None = None,
 ) -> Prepared:
   """Opens a task's data and splits them.
 
   Args:
     task: an entry, its name, or a folder.
-    data_root: folder of the data sets; $OIDO_DATA by default.
-    pinned: the only clips that take part, and in which part (`pins.py`), so that a score is on the
-      same clips elsewhere.
+    data_root: folder of the data sets; default $OIDO_DATA.
+    clip_list: restricts the task to these clips and parts (`clip_lists.py`), so that scores on
+      several machines are of the same clips.
 
   Raises:
-    InputError: the data are not there, hold none of the pinned clips, or have no such column; says
-      what to do.
+    InputError: the data are absent, have no such column, or hold no clip of the clip list.
   """
   task = get(task) if isinstance(task, str) else task
   whole, as_published = _open(task, data_root or os.environ.get(datasets.ROOT))
   column = task.label or _label_column(whole)
   source = _filter(task, whole, column)
   attrition: dict[str, Any] = {}
-  if pinned is not None:
-    source, attrition['pinned'] = _pinned(task, source, pinned)
+  if clip_list is not None:
+    source, attrition['clip_list'] = _select_listed(task, source, clip_list)
   values = source.column(column)
   several = any(not isinstance(v, str) for v in values)
   joined = next((v for v in values if isinstance(v, str) and ';' in v), None)
   if task.source is None and joined is not None:
     raise InputError(
-      f'Task {task.name}: {column!r} holds {joined!r}. For several labels a clip the column has to '
-      "be named 'labels'; a class must not have ';' in its name."
+      f"Task {task.name}: {column!r} holds {joined!r}. Name the column 'labels' if clips have "
+      "several labels; class names must not contain ';'."
     )
   metric = task.metric or ('mAP' if several else 'accuracy')
   if several and metric not in classification.MULTI_LABEL:
     raise InputError(
-      f'Task {task.name}: {metric} needs one label a clip; {column!r} holds several.'
+      f'Task {task.name}: {metric} needs one label per clip, but {column!r} holds several. Use one '
+      f'of {", ".join(classification.MULTI_LABEL)}.'
     )
   several = several or metric in classification.MULTI_LABEL
   labels, classes = _labels(source, column, several)
   strata = np.argmax(labels, axis=1) if several else labels
-  if pinned is None:
-    made = splits.make(source, strata, kind=task.kind, names=task.parts, ours=task.ours)
+  if clip_list is None:
+    made = splits.make(source, strata, kind=task.kind, names=task.parts, seeded=task.seeded)
   else:
-    made = splits.pinned(source, pinned)
+    made = splits.from_clip_list(source, clip_list)
 
-  # Only clips that some part uses are embedded: AudioSet's 20k task leaves two million alone.
+  # Only clips used by some part are embedded: AudioSet-20k skips two million.
   used = np.unique(np.concatenate([r for fold in made.folds for r in fold.rows()]))
   folds = tuple(
     splits.Split(*(np.searchsorted(used, r) for r in fold.rows())) for fold in made.folds
@@ -305,7 +313,7 @@ def prepare(
 
 
 def _open(task: Task, root: str | os.PathLike | None) -> tuple[Any, bool]:
-  """(the clips, whether they are the named data set as published)."""
+  """(clips, whether they are the named data set as published)."""
   if task.source == 'builtin':
     return sources.open_source('builtin'), True
   base = Path(os.path.expanduser(root)) if root is not None else None
@@ -316,8 +324,8 @@ def _open(task: Task, root: str | os.PathLike | None) -> tuple[Any, bool]:
   if task.source is None:
     where = f'in {base}' if base else 'and no data root is given (--data_root=DIR or $OIDO_DATA)'
     raise InputError(
-      f'Task {task.name!r} needs the folder {task.folders[0]!r}, which is not there {where}. Put '
-      f'the audio there with a labels.csv that has the columns {task.columns}. '
+      f'Task {task.name!r} needs the folder {task.folders[0]!r}, which does not exist {where}. Put '
+      f'the audio there, with a labels.csv that has the columns {task.columns}. '
       + _faster(f'{base or "DIR"}/{task.folders[0]}', '', task.folders[0])
     )
   if base is not None and _shards_of(base / task.source) == task.source:
@@ -339,14 +347,15 @@ def _open(task: Task, root: str | os.PathLike | None) -> tuple[Any, bool]:
 def _faster(source: str, root: str, name: str) -> str:
   return (
     f'Then `python -m launch.prepare_data --source={source}{root} --out=SHARDS/{name}` makes '
-    'shards of it, which --data_root=SHARDS reads several times faster.'
+    'shards, which --data_root=SHARDS reads several times faster.'
   )
 
 
 def _readable(path: Path, source: str | None) -> bool:
-  """A manifest, a prepared TFDS data set, or our shards, but not of another named data set.
+  """Whether a folder has a manifest, a prepared TFDS data set, or shards of this data set.
 
-  Shards of the 35 words are no data for the task of 12 classes, though their folders are alike.
+  Shards of another named data set are not accepted: Speech Commands with 35 and with 12 classes
+  share a folder name.
   """
   known = ('labels.csv', 'labels.jsonl', 'features.json')
   if any((path / name).is_file() for name in known):
@@ -356,7 +365,7 @@ def _readable(path: Path, source: str | None) -> bool:
 
 
 def _shards_of(path: Path) -> str | None:
-  """The data set that a folder of shards was made of; None if it is no such folder."""
+  """Name of the data set that a folder of shards was made from; None if it holds no shards."""
   try:
     index = json.loads((path / 'index.json').read_text())
   except (OSError, ValueError):
@@ -369,14 +378,14 @@ def _label_column(source: Any) -> str:
     if name in source.column_names and any(source.column(name)):
       return name
   raise InputError(
-    f'{source.name!r} has no column "label" to classify by; it has '
+    f'{source.name!r} has no column "label"; its columns are '
     f'{", ".join(source.column_names)}. Put the clips of each class in a subfolder, write a '
-    'labels.csv (path,label), or name a column with --tasks=DIR:COLUMN.'
+    'labels.csv (path,label), or name the label column with --tasks=DIR:COLUMN.'
   )
 
 
 def _filter(task: Task, source: Any, column: str) -> Any:
-  """The clips that the task is about and that have a label."""
+  """The clips that the task selects and that have a label."""
   if task.where:
     source = source.where(dict(task.where))
   keep = np.array([bool(v) for v in source.column(column)])
@@ -388,24 +397,26 @@ def _filter(task: Task, source: Any, column: str) -> Any:
   return source.select(np.flatnonzero(keep))
 
 
-def _pinned(task: Task, source: Any, pinned: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-  """The clips of the list that are there, and what is to be said about it."""
-  wanted = set(pinned['ids'])
+def _select_listed(
+  task: Task, source: Any, clip_list: Mapping[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+  """(clips of the list that are present, facts about the list for the report)."""
+  wanted = set(clip_list['ids'])
   here = np.array([source.id(i) in wanted for i in range(len(source))], bool)
   source = source.select(np.flatnonzero(here))
   if not len(source):
     raise InputError(
-      f'Task {task.name}: none of the {len(wanted):,} pinned clips is in {source.name!r}; is the '
-      'list of this task?'
+      f'Task {task.name}: {source.name!r} has none of the {len(wanted):,} clips in the clip list. '
+      'Check that the list belongs to this task.'
     )
   absent = sorted(wanted - {source.id(i) for i in range(len(source))})
   return source, dict(
-    clips=len(wanted), hash=pinned['hash'], absent=len(absent), first=absent[:100]
+    clips=len(wanted), hash=clip_list['hash'], absent=len(absent), first=absent[:100]
   )
 
 
 def _attrition(whole: Any, used: Any) -> dict[str, Any]:
-  """Clips of the published lists without an audio file, in the splits that the task uses."""
+  """Numbers of clips in the published lists of the splits used, and of those without audio."""
   if not used.table.absent:
     return {}
   parts = set(used.column('split'))
@@ -415,23 +426,23 @@ def _attrition(whole: Any, used: Any) -> dict[str, Any]:
 
 
 def _labels(source: Any, column: str, several: bool) -> tuple[np.ndarray, tuple[str, ...]]:
-  """Class numbers [n] of the classes that occur, or multi-hot [n, c] of all classes."""
+  """(labels, class names): int [n] over the classes that occur, or multi-hot [n, c] over all."""
   values = source.column(column)
   classes = source.classes(column)
   number = {c: i for i, c in enumerate(classes)}
-  strange = {c for v in values for c in ([v] if isinstance(v, str) else v)} - set(number)
-  if strange:
+  unknown_classes = {c for v in values for c in ([v] if isinstance(v, str) else v)} - set(number)
+  if unknown_classes:
     raise InputError(
-      f'{source.name!r}: {sorted(strange)[0]!r} in the column {column!r} is none of its classes: '
-      f'{", ".join(classes[:12])}{" …" if len(classes) > 12 else ""}.'
+      f'{source.name!r}: {sorted(unknown_classes)[0]!r} in column {column!r} is not one of its '
+      f'classes: {", ".join(classes[:12])}{" …" if len(classes) > 12 else ""}.'
     )
   if not several:
     seen = set(values)
     classes = tuple(c for c in classes if c in seen)
     if len(classes) < 2:
       raise InputError(
-        f'{source.name!r}: the column {column!r} holds a single class, {classes[0]!r}; there is '
-        'nothing to tell apart.'
+        f'{source.name!r}: the column {column!r} holds a single class, {classes[0]!r}. A task '
+        'needs two classes or more.'
       )
     number = {c: i for i, c in enumerate(classes)}
     return np.array([number[v] for v in values], np.int32), classes

@@ -1,11 +1,11 @@
 """Augmentations of waveforms and spectrograms.
 
-Each is a pure function of explicit draws (a published draw gives the published result) and a
-function of a key that draws for a batch. The ones in AUGMENTATIONS take and give a whole batch,
-`(key, batch, **args) -> batch`: a training config names them. SpecAug and noise work on
-spectrograms, inside a model. Numbers from facebookresearch/AudioMAE, dataset.py.
+Each comes as a pure function of explicit draws (published draws give the published result) and as a
+function of a key that makes the draws. The functions in AUGMENTATIONS map batches to batches,
+`(key, batch, **args) -> batch`; training configs name them. SpecAug and noise work on spectrograms,
+inside a model. Numbers from facebookresearch/AudioMAE, dataset.py.
 
-Shape letters: b batch, t samples, s spectrogram frames, f mel bins, c classes.
+Dimensions: b batch, t samples, s spectrogram frames, f mel bins, c classes.
 """
 
 import math
@@ -18,11 +18,11 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from research.errors import InputError
 from research.features import spectral
-from research.features.mixing import mix_utterances
+from research.features.mixing import mix_utterances, mix_utterances_needs
 from research.features.spectral import Array
 
 Batch = Mapping[str, Any]
-# Zero crossings of the filter of `change_speed` to each side.
+# Zero crossings on each side of the filter of `change_speed`.
 CROSSINGS = 6
 
 
@@ -31,7 +31,7 @@ CROSSINGS = 6
 
 
 def apply_gain(audio: Float[Array, 'b t'], gain: Float[Array, 'b']) -> Float[jax.Array, 'b t']:
-  """Every clip times its own factor."""
+  """Multiplies every clip by its factor."""
   return jnp.asarray(audio) * jnp.asarray(gain)[:, None].astype(audio.dtype)
 
 
@@ -41,23 +41,22 @@ def change_speed(
   factor: Float[Array, 'b'],
   fastest: float = 2.0,
 ) -> tuple[Float[jax.Array, 'b t'], Bool[jax.Array, 'b t']]:
-  """Every clip played `factor` times as fast, pitch and formants with it, and its new mask.
+  """Every clip played `factor` times as fast, with pitch and formants shifted; and its new mask.
 
-  Clips keep their place in t samples: one that would not fit any more is slowed only as far as it
-  does. The filter is a sinc under a Hann window; what a faster clip would have above half the
-  sample rate is cut off.
+  The output has t samples: a clip is slowed only as far as it fits. The filter is a Hann-windowed
+  sinc; for faster clips, frequencies above the new Nyquist frequency are removed.
 
   Args:
     audio, audio_mask: clips; real samples come first.
-    factor: of the speed, up to `fastest`.
-    fastest: how fast any clip gets: the number of taps grows with it.
+    factor: speed factor, `fastest` at most.
+    fastest: maximum of `factor`; the number of taps grows with it.
   """
   audio, audio_mask = jnp.asarray(audio), jnp.asarray(audio_mask)
   t, reach = audio.shape[1], math.ceil(CROSSINGS * max(fastest, 1.0))
   size = audio_mask.sum(axis=1).astype(jnp.float32)
   factor = jnp.maximum(jnp.asarray(factor, jnp.float32), size / t)
 
-  # Where each new sample is among the old ones, and the taps around it.
+  # Position of each new sample among the old ones, and the taps around it.
   at = jnp.arange(t, dtype=jnp.float32) * factor[:, None]
   first = jnp.floor(at).astype(jnp.int32)
   stretch = jnp.maximum(factor, 1.0)[:, None]
@@ -92,10 +91,10 @@ def mix_waveforms(
   partner_mask: Bool[Array, 'b t'],
   weight: Float[Array, 'b'],
 ) -> Float[jax.Array, 'b t']:
-  """weight * audio + (1 - weight) * partner, without means before and after.
+  """weight * audio + (1 - weight) * partner, with means subtracted before and after.
 
-  The partner is zero-padded or cut to the length of the first clip, whose mask stays the mask of
-  the mix.
+  The partner is zero-padded or cut to the length of the first clip. The mask of the first clip is
+  that of the mix.
   """
   weight = jnp.asarray(weight)[:, None]
   mixed = weight * subtract_mean(audio, audio_mask) + (1 - weight) * subtract_mean(
@@ -107,7 +106,7 @@ def mix_waveforms(
 def mix_labels(
   label: Float[Array, 'b c'], partner_label: Float[Array, 'b c'], weight: Float[Array, 'b']
 ) -> Float[jax.Array, 'b c']:
-  """weight * label + (1 - weight) * partner's label; a label both clips have sums to 1."""
+  """weight * label + (1 - weight) * partner's label; a label of both clips stays 1."""
   weight = jnp.asarray(weight)[:, None]
   return weight * jnp.asarray(label) + (1 - weight) * jnp.asarray(partner_label)
 
@@ -121,7 +120,7 @@ def gain(
 ) -> dict[str, Any]:
   """Multiplies each clip by offset + Beta(alpha, beta): 0.5 to 1.5 with the published values.
 
-  The published code calls it roll_mag_aug; its roll is always by 0 samples, so there is none.
+  roll_mag_aug in the published code, whose roll is always by 0 samples and is left out here.
   """
   draws = jax.random.beta(key, alpha, beta, (batch['audio'].shape[0],), jnp.float32)
   return {**batch, 'audio': apply_gain(batch['audio'], draws + offset)}
@@ -132,14 +131,14 @@ def speed(
 ) -> dict[str, Any]:
   """Plays each clip faster by a factor between `low` and `high`, uniform in its logarithm.
 
-  Speech of another rate and of another voice (Ko et al., Audio augmentation for speech recognition,
-  Interspeech 2015: 0.9, 1 and 1.1). Clips that fill the batch are not slowed, see `change_speed`.
+  Speed perturbation (Ko et al., Audio augmentation for speech recognition, Interspeech 2015: 0.9, 1
+  and 1.1). Clips that fill the batch are not slowed, see `change_speed`.
 
   Raises:
-    InputError: a range that is none, or that reaches beyond half or double speed.
+    InputError: not 0.5 <= low <= high <= 2.
   """
   if not 0.5 <= low <= high <= 2.0:
-    raise InputError(f'The speeds are {low} to {high}: expected 0.5 <= low <= high <= 2.')
+    raise InputError(f'speed has low {low} and high {high}: expected 0.5 <= low <= high <= 2.')
   rows = batch['audio'].shape[0]
   factor = jnp.exp(jax.random.uniform(key, (rows,), minval=math.log(low), maxval=math.log(high)))
   audio, mask = change_speed(batch['audio'], batch['audio_mask'], factor, high)
@@ -155,30 +154,29 @@ def mixup(
   beta: float = 10.0,
   num_classes: int | None = None,
 ) -> dict[str, Any]:
-  """Mixes a share `rate` of the clips, waveforms and labels.
+  """Mixes waveforms and labels of a random fraction `rate` of the clips.
 
-  Each is mixed with the clip before it in the (shuffled) batch, with a weight Beta(alpha, beta).
-  Clips that are not mixed only lose their mean.
+  Each is mixed with the previous clip of the (shuffled) batch, with a weight Beta(alpha, beta). For
+  other clips only the mean is subtracted.
 
   Args:
     key: random key.
     batch: with `audio`, `audio_mask` and optionally `label`, multi-hot float [b, c] or integer [b].
     rate: probability that a clip is mixed.
-    alpha, beta: of the weight's distribution.
-    num_classes: needed when `label` is integer: the labels of the mix are soft, [b, c].
+    alpha, beta: parameters of the weight's distribution.
+    num_classes: required if `label` is integer; mixed labels are soft, [b, c].
 
   Raises:
     InputError: integer labels without num_classes, or a rate that is not a probability.
   """
   if not 0.0 <= rate <= 1.0:
-    raise InputError(f'The rate of mixup is {rate}: expected a probability, 0 to 1.')
+    raise InputError(f'rate of mixup is {rate}: expected a probability, 0 to 1.')
   audio, audio_mask = jnp.asarray(batch['audio']), jnp.asarray(batch['audio_mask'])
   weight_key, choice_key = jax.random.split(key)
   weight = jax.random.beta(weight_key, alpha, beta, (audio.shape[0],), jnp.float32)
   weight = jnp.where(jax.random.bernoulli(choice_key, rate, weight.shape), weight, 1.0)
 
-  # A roll by one sends a single clip from device to device; a permutation would gather the batch
-  # everywhere.
+  # A roll by one moves a single clip between devices; a permutation would gather the batch on all.
   def partner(x):
     return jnp.roll(x, 1, axis=0)
 
@@ -196,8 +194,7 @@ def _soft_labels(label: jax.Array, num_classes: int | None) -> Float[jax.Array, 
     return label.astype(jnp.float32)
   if num_classes is None:
     raise InputError(
-      'mixup got integer labels and does not know how many classes there are: give it num_classes, '
-      'or multi-hot labels.'
+      'mixup got integer labels without num_classes: give num_classes, or multi-hot labels.'
     )
   return jax.nn.one_hot(label, num_classes, dtype=jnp.float32)
 
@@ -209,17 +206,17 @@ def _soft_labels(label: jax.Array, num_classes: int | None) -> Float[jax.Array, 
 def spec_augment(
   spectrogram: Float[Array, 'b s f'], draws: Float[Array, 'b 4'], *, freq: int, time: int
 ) -> Float[jax.Array, 'b s f']:
-  """SpecAug: zeros in one band of frequencies and one stretch of time.
+  """SpecAug: zeros in one frequency band and one time span.
 
   torchaudio FrequencyMasking, then TimeMasking: width = u * limit, start = int(u' * (size -
   width)), end = start + int(width). Published on log-mel before normalisation, after padding to the
-  model's length: the hole is 0, not silence.
+  model's length: masked values are 0, not silence.
 
   Args:
     spectrogram: un-normalised.
     draws: U[0, 1) per clip: frequency width, frequency start, time width, time start.
-    freq: limit of the width in bins.
-    time: limit of the width in frames.
+    freq: maximum width in bins.
+    time: maximum width in frames.
   """
   spectrogram, draws = jnp.asarray(spectrogram), jnp.asarray(draws).astype(jnp.float32)
   freq_hole = _hole(draws[:, 0], draws[:, 1], freq, spectrogram.shape[2])[:, None, :]
@@ -243,7 +240,7 @@ def noise_and_roll(
   scale: Float[Array, 'b'],
   shift: Int[Array, 'b'],
 ) -> Float[jax.Array, 'b s f']:
-  """Adds noise * scale / 10 and rolls each clip by its own number of frames.
+  """Adds noise * scale / 10 and rolls each clip by its number of frames.
 
   Published on the normalised spectrogram.
   """
@@ -262,32 +259,22 @@ def noise_and_roll(
 def random_spec_augment(
   key: PRNGKeyArray, spectrogram: Float[Array, 'b s f'], *, freq: int, time: int
 ) -> Float[jax.Array, 'b s f']:
-  """`spec_augment` with draws of its own for each clip. AudioSet fine-tuning: 48 and 192."""
+  """`spec_augment` with random draws per clip. AudioSet fine-tuning: 48 and 192."""
   draws = jax.random.uniform(key, (spectrogram.shape[0], 4), jnp.float32)
   return spec_augment(spectrogram, draws, freq=freq, time=time)
 
 
-def random_noise_and_roll(
-  key: PRNGKeyArray, spectrogram: Float[Array, 'b s f'], *, max_shift: int = 10
-) -> Float[jax.Array, 'b s f']:
-  """`noise_and_roll` with draws of its own for each clip.
-
-  Noise and scale are U[0, 1), the shift is -max_shift to max_shift - 1 frames.
-  """
-  noise_key, scale_key, shift_key = jax.random.split(key, 3)
-  rows = spectrogram.shape[0]
-  return noise_and_roll(
-    spectrogram,
-    jax.random.uniform(noise_key, spectrogram.shape, spectrogram.dtype),
-    jax.random.uniform(scale_key, (rows,), spectrogram.dtype),
-    jax.random.randint(shift_key, (rows,), -max_shift, max_shift),
-  )
-
-
-# What a training config may name: (key, batch, **args) -> batch.
+# Augmentations of training configs: (key, batch, **args) -> batch.
 AUGMENTATIONS: dict[str, Callable[..., dict[str, Any]]] = {
   'gain': gain,
   'speed': speed,
   'mixup': mixup,
   'mix_utterances': mix_utterances,
 }
+# Fields of a batch that they read: (args) -> {field: what to do if it is missing}.
+NEEDS = {'mix_utterances': mix_utterances_needs}
+
+
+def needs(name: str, args: Mapping[str, Any]) -> dict[str, str]:
+  """The fields that an augmentation reads with these arguments, and what to do if missing."""
+  return NEEDS[name](args) if name in NEEDS else {}

@@ -1,6 +1,6 @@
-"""Clips of one length: crop, pad and repeat, as the published front-ends prepare their input.
+"""Crop, pad and repeat clips to a fixed length, as published front-ends do.
 
-Batched and mask-aware; draws (crop starts) are explicit. Shape letters: b batch, t samples.
+Batched and mask-aware; draws (crop starts) are explicit. Dimensions: b batch, t samples.
 """
 
 import jax
@@ -22,19 +22,19 @@ def crop_or_pad(
   samples: int,
   align: str = 'start',
 ) -> tuple[Float[jax.Array, 'b samples'], Bool[jax.Array, 'b samples']]:
-  """Every clip cut or zero-padded to `samples`.
+  """Crops or zero-pads every clip to `samples`.
 
   Args:
     audio: waveform; may hold NaN behind the mask.
     audio_mask: True for real samples.
-    start: first sample of the crop, used only for clips longer than `samples`.
-    samples: length to give.
-    align: where a shorter clip stands: 'start' (zeros after it; BYOL-A v2), or 'centre' (zeros on
-      both sides, the odd one after it; BYOL-A v1).
+    start: first sample of the crop, for clips longer than `samples`.
+    samples: output length.
+    align: placement of shorter clips: 'start' (zeros after the clip; BYOL-A v2), or 'centre' (zeros
+      on both sides, the odd one after; BYOL-A v1).
 
   Returns:
-    audio and its mask, True for samples of the clip. The published front-ends of BYOL-A take the
-    zeros as audio too.
+    audio and its mask, True for samples of the clip. Published BYOL-A front-ends treat the zeros as
+    audio.
   """
   if align not in ALIGNMENTS:
     raise unknown('alignment', align, ALIGNMENTS)
@@ -55,10 +55,10 @@ def repeat_pad(
   samples: int,
   cut_last: bool = False,
 ) -> Float[jax.Array, 'b samples']:
-  """Every clip repeated to `samples` (LAION-CLAP training/data.py).
+  """Repeats every clip to `samples` (LAION-CLAP training/data.py).
 
-  A whole number of times, then zeros ('repeatpad'); with cut_last the last repetition is cut
-  instead of left out ('repeat'). Clips longer than `samples` are cut at the end: crop them first.
+  A whole number of repetitions, then zeros ('repeatpad'). With cut_last the last repetition is cut
+  instead of dropped ('repeat'). Clips longer than `samples` lose their end: crop them first.
   """
   lengths = spectral.clip_lengths(audio_mask)[:, None]
   position = jnp.arange(samples, dtype=jnp.int32)
@@ -70,10 +70,10 @@ def repeat_pad(
 
 
 def int16_round_trip(audio: Float[Array, '*shape']) -> Float[jax.Array, '*shape']:
-  """The audio as a 16-bit file would give it back (LAION-CLAP hook.py).
+  """The audio as read back from a 16-bit file (LAION-CLAP hook.py).
 
   Clipped to [-1, 1], times 32767, rounded towards zero, divided by 32767.
   """
   whole = jnp.trunc(jnp.clip(jnp.asarray(audio).astype(jnp.float32), -1.0, 1.0) * 32767.0)
-  # XLA would turn a division by one number into a product with its inverse, one bit off.
+  # XLA would replace the division by a product with the inverse, which is one bit off.
   return whole / jax.lax.optimization_barrier(jnp.full_like(whole, 32767.0))

@@ -1,7 +1,7 @@
 """Kaldi's log-mel filter bank, as AudioMAE, AST, EAT and BEATs use it.
 
 Same numbers as torchaudio.compliance.kaldi.fbank without dither; batched, mask-aware, float32.
-Shape letters: see spectral.py.
+Dimensions: see spectral.py.
 """
 
 import jax
@@ -17,7 +17,7 @@ EPSILON = 1.1920928955078125e-07  # float32 machine epsilon, the floor of every 
 
 
 def frame_samples(sample_rate: int, milliseconds: float) -> int:
-  """Samples in a Kaldi frame or shift of so many milliseconds, rounded down."""
+  """Samples in a Kaldi frame or shift of N milliseconds, rounded down."""
   return int(sample_rate * milliseconds * 0.001)
 
 
@@ -27,12 +27,12 @@ def fft_size(size: int, round_to_power_of_two: bool = True) -> int:
 
 
 def kaldi_min_samples(size: int, shift: int, snip_edges: bool = True) -> int:
-  """Fewest samples that give one frame; without snip_edges, as many as are mirrored at the ends."""
+  """Minimum samples for one frame; without snip_edges, the samples mirrored at the ends."""
   return size if snip_edges else max(shift - shift // 2, size // 2 + 1)
 
 
 def kaldi_frame_count(samples: Count, size: int, shift: int, snip_edges: bool = True) -> Count:
-  """Frames of a clip of so many samples; 0 when it is too short for one."""
+  """Number of frames of a clip of N samples; 0 if it is too short."""
   count = 1 + (samples - size) // shift if snip_edges else (samples + shift // 2) // shift
   minimum = kaldi_min_samples(size, shift, snip_edges)
   if isinstance(samples, int):
@@ -77,7 +77,7 @@ def kaldi_fbank(
     frame_length_ms: frame, milliseconds.
     frame_shift_ms: milliseconds between frames.
     low_freq: Hz.
-    high_freq: Hz; 0 or less is counted from half the sample rate.
+    high_freq: Hz; values of 0 or less are offsets from half the sample rate.
     preemphasis: y[i] = x[i] - preemphasis * x[i - 1] inside each frame, x[-1] = x[0].
     remove_dc_offset: subtract each frame's mean.
     round_to_power_of_two: zero-pad frames to a power of two before the FFT.
@@ -88,15 +88,15 @@ def kaldi_fbank(
     use_energy: adds a column with the frame's log energy: the first, or the last with htk_compat.
     raw_energy: that energy before pre-emphasis and window.
     energy_floor: floor of that energy.
-    htk_compat: where that column goes.
+    htk_compat: position of that column.
     scale: factor on the waveform.
 
   Returns:
-    log-mel [b, s, f] (f + 1 with use_energy) and frame mask [b, s]. A clip of the batch that is too
-    short for one frame has none.
+    log-mel [b, s, f] (f + 1 with use_energy) and frame mask [b, s]. A clip that is too short has no
+    frames.
 
   Raises:
-    InputError: the batch is shorter than a frame, or the frequencies do not fit the sample rate.
+    InputError: the batch is shorter than one frame, or the frequencies do not fit the sample rate.
   """
   size = frame_samples(sample_rate, frame_length_ms)
   shift = frame_samples(sample_rate, frame_shift_ms)
@@ -107,7 +107,7 @@ def kaldi_fbank(
     )
   minimum = kaldi_min_samples(size, shift, snip_edges)
   what = f'Kaldi frames of {frame_length_ms:g} ms'
-  spectral.demand_samples(audio.shape[1], minimum, what, sample_rate)
+  spectral.check_samples(audio.shape[1], minimum, what, sample_rate)
   n_fft = fft_size(size, round_to_power_of_two)
   matrix = filters.mel_filterbank(
     sample_rate=sample_rate,
@@ -141,7 +141,7 @@ def kaldi_fbank(
   signal = spectral.masked_float(audio, audio_mask)
   count = kaldi_frame_count(signal.shape[1], size, shift, snip_edges)
   if not snip_edges:
-    # torchaudio cuts instead of mirroring when the shift is longer than the frame.
+    # torchaudio cuts instead of mirroring if the shift is longer than the frame.
     left = size // 2 - shift // 2
     signal = spectral.extend_edges(signal, lengths, max(left, 0), size // 2 + 1, 'symmetric')
     signal = signal[:, max(-left, 0) :]
@@ -150,16 +150,16 @@ def kaldi_fbank(
 
 
 def _settle(frames: Float[Array, 'b s size']) -> Float[jax.Array, 'b s size']:
-  """Has a CPU write the frames out: fused into what follows, its loops no longer vectorise."""
+  """Materialises the frames on CPU: fused with later operations, its loops do not vectorise."""
   return jax.lax.platform_dependent(frames, cpu=jax.lax.optimization_barrier, default=lambda x: x)
 
 
 def _previous(
   frames: Float[Array, 'b s size'], first_matters: bool
 ) -> Float[jax.Array, 'b s size']:
-  """Each sample's predecessor in its frame; the first sample is its own.
+  """Each sample's predecessor in its frame; the first sample is its own predecessor.
 
-  Where the window's first value is 0 the first sample does not matter: a zero there is faster.
+  If the window starts with 0 the first sample does not matter, and a zero there is faster.
   """
   if first_matters:
     return jnp.concatenate([frames[..., :1], frames[..., :-1]], axis=-1)

@@ -1,6 +1,6 @@
 """Windows, mel filters and the cosine transform: float32 constants, computed in float64.
 
-Shape letters: f mel bins.
+Dimensions: f mel bins.
 """
 
 import numpy as np
@@ -88,8 +88,7 @@ def mel_filterbank(
   'htk' and 'slaney' draw the triangles over Hz, as torchaudio.functional.melscale_fbanks and
   librosa.filters.mel do (equal to librosa's bit for bit). 'kaldi' draws them over mel and gives the
   Nyquist bin no weight (torchaudio.compliance.kaldi.get_mel_banks). A filter narrower than the bin
-  spacing may be all zeros: the published front-ends have such filters, and their weights have seen
-  them.
+  spacing may be all zeros; published front-ends have such filters.
 
   Args:
     sample_rate: Hz.
@@ -135,7 +134,7 @@ def mel_filterbank(
 
 
 def dct_matrix(num_mel_bins: int, num_ceps: int) -> Float[np.ndarray, 'f ceps']:
-  """Orthonormal DCT-II of mel bins, its first `num_ceps` columns."""
+  """The first `num_ceps` columns of the orthonormal DCT-II over mel bins."""
   n, k = np.arange(num_mel_bins)[:, None] + 0.5, np.arange(num_ceps)[None]
   matrix = np.cos(np.pi / num_mel_bins * n * k) * np.sqrt(2.0 / num_mel_bins)
   matrix[:, 0] = np.sqrt(1.0 / num_mel_bins)

@@ -1,12 +1,12 @@
-"""The front-end of a model as a value: which spectrogram, with which settings and which statistics.
+"""Front-ends as values: the kind of spectrogram, its settings, and its normalisation statistics.
 
-A `Frontend` is hashable (a Flax module takes it as an attribute), goes to and from plain JSON (it
-travels inside every weight file) and is a function on a padded batch:
+A `Frontend` is hashable (an attribute of a Flax module), converts to and from plain JSON (stored in
+every weight file) and is a function on a padded batch:
 
   frontend = Frontend.create('kaldi_fbank', statistics='esc50')
   spectrogram, frame_mask = frontend(audio, audio_mask)          # [b, s, f], [b, s]
 
-`FRONTENDS` names the published ones. Shape letters: see spectral.py.
+`FRONTENDS` names the published ones. Dimensions: see spectral.py.
 """
 
 import dataclasses
@@ -22,9 +22,9 @@ from research.errors import InputError, unknown
 from research.features import fbank, mfcc, spectral
 from research.features.spectral import Array
 
-# Mean and standard deviation of the 128-bin Kaldi log-mel over the pixels of each data set's padded
-# clips, as published with AudioMAE (main_pretrain.py, main_finetune_as.py) and AST (egs/*/run.sh):
-# both divide by 2 std.
+# Mean and standard deviation of the 128-bin Kaldi log-mel over all pixels of each data set's padded
+# clips, as published with AudioMAE (main_pretrain.py, main_finetune_as.py) and AST (egs/*/run.sh).
+# Both divide by 2 std.
 STATISTICS: dict[str, tuple[float, float]] = {
   'audioset': (-4.2677393, 4.5689974),
   'k400': (-4.2677393, 4.5689974),
@@ -32,7 +32,7 @@ STATISTICS: dict[str, tuple[float, float]] = {
   'speech_commands': (-6.845978, 5.5654526),
 }
 
-# The functions behind the names.
+# Spectrogram functions by kind.
 KINDS: dict[str, Callable] = {
   'kaldi_fbank': fbank.kaldi_fbank,
   'mfcc': mfcc.kaldi_mfcc_deltas,
@@ -62,7 +62,7 @@ _CLAP = dict(
   floor=1e-10,
 )
 
-# Published front-ends. What a row leaves out is the default of its function.
+# Published front-ends. Omitted arguments have the defaults of the function.
 FRONTENDS: dict[str, dict[str, Any]] = {
   # AudioMAE dataset.py, AST src/dataloader.py, EAT data/raw_audio_dataset.py.
   'kaldi_fbank': dict(kind='kaldi_fbank', mean=-4.2677393, std=4.5689974, std_factor=2.0),
@@ -70,8 +70,8 @@ FRONTENDS: dict[str, dict[str, Any]] = {
   'beats': dict(
     kind='kaldi_fbank', window='povey', scale=2.0**15, mean=15.41663, std=6.55582, std_factor=2.0
   ),
-  # byol_a/dataset.py: torchaudio's mel is the default of the released code, librosa's is what the
-  # released weights have seen.
+  # byol_a/dataset.py: the released code defaults to torchaudio's mel; the released weights were
+  # trained with librosa's.
   'byol_a_v1': dict(_BYOL_A, scale='htk', norm='none', **_PLAIN),
   'byol_a_v1_librosa': dict(_BYOL_A, power_offset=2.220446049250313e-16, **_PLAIN),
   # v2/train_v2.py (nnAudio).
@@ -83,7 +83,7 @@ FRONTENDS: dict[str, dict[str, Any]] = {
   'laion_clap_fusion': dict(_CLAP, scale='htk', norm='none', **_PLAIN),
   # fairseq examples/hubert/simple_kmeans/dump_mfcc_feature.py: 39 dimensions at 100 Hz.
   'mfcc': dict(kind='mfcc', **_PLAIN),
-  # No published front-end: set everything yourself.
+  # Not a published front-end: set all arguments.
   'log_mel': dict(
     kind='log_mel', sample_rate=16000, num_mel_bins=80, n_fft=400, hop_length=160, **_PLAIN
   ),
@@ -117,7 +117,7 @@ def _defaults(kind: str) -> dict[str, Any]:
 class Frontend:
   """waveform -> normalised spectrogram.
 
-  Build one with `Frontend.create`, which fills in what is published.
+  Build one with `Frontend.create`, which fills in published values.
 
   Attributes:
     name: a key of FRONTENDS.
@@ -139,7 +139,7 @@ class Frontend:
   def create(
     cls, name: str = 'kaldi_fbank', *, statistics: str | None = None, **overrides: Any
   ) -> 'Frontend':
-    """The published front-end of that name, with changes.
+    """The published front-end of that name, with overrides.
 
     Args:
       name: a key of FRONTENDS.
@@ -148,7 +148,7 @@ class Frontend:
         spectrogram function.
 
     Raises:
-      InputError: unknown name, data set or argument, or a value that cannot be.
+      InputError: unknown name, data set or argument, or an invalid value.
     """
     if name not in FRONTENDS:
       raise unknown('front-end', name, FRONTENDS)
@@ -165,14 +165,14 @@ class Frontend:
     own = {key: values.pop(key) for key in _OWN}
     frontend = cls(name=name, settings=tuple(sorted(values.items())), **own)
 
-    # Settings that do not go together are refused here, not in the middle of a run.
+    # Inconsistent settings are rejected here, not in the middle of a run.
     one = jax.ShapeDtypeStruct((1, frontend.min_samples), jnp.float32)
     jax.eval_shape(frontend.raw, one, jax.ShapeDtypeStruct(one.shape, jnp.bool_))
     return frontend
 
   @classmethod
   def from_dict(cls, values: Mapping[str, Any]) -> 'Frontend':
-    """The inverse of `to_dict`; also takes a partial dict, as a config writes it."""
+    """The inverse of `to_dict`; also accepts a partial dict, as in a config."""
     return cls.create(**dict(values))
 
   def to_dict(self) -> dict[str, Any]:
@@ -187,7 +187,7 @@ class Frontend:
     return Frontend.create(**{**values, **changes})
 
   def differences(self, other: Any) -> dict[str, tuple[Any, Any]]:
-    """Where two front-ends differ: {argument: (mine, theirs)}. Names alone do not count."""
+    """Differing arguments: {argument: (mine, theirs)}. Names alone do not count."""
     mine, theirs = self.to_dict(), other.to_dict()
     if self.kind != other.kind:
       return {'name': (self.name, other.name)}
@@ -200,13 +200,13 @@ class Frontend:
   ) -> tuple[Float[jax.Array, 'b s f'], Bool[jax.Array, 'b s']]:
     """Normalised spectrogram and frame mask.
 
-    Frames behind the mask are 0 before normalisation, as published, hence -mean / (std_factor *
+    Frames behind the mask are 0 before normalisation, as published, and so -mean / (std_factor *
     std) after it.
 
     Args:
       audio: waveform in [-1, 1] at `sample_rate`.
       audio_mask: True for real samples.
-      frames: pad or cut to so many frames; None keeps what the audio gives.
+      frames: pad or cut to N frames; None keeps all.
     """
     spectrogram, frame_mask = self.raw(audio, audio_mask)
     if frames is not None:
@@ -258,7 +258,7 @@ class Frontend:
 
   @property
   def min_samples(self) -> int:
-    """Fewest samples that give one frame."""
+    """Minimum samples for one frame."""
     settings = dict(self.settings)
     if 'frame_shift_ms' in settings:
       size = fbank.frame_samples(self.sample_rate, settings['frame_length_ms'])
@@ -275,7 +275,7 @@ class Frontend:
     )
 
   def frames(self, samples: int) -> int:
-    """Frames of a clip of so many samples; 0 when it is too short."""
+    """Number of frames of a clip of N samples; 0 if it is too short."""
     if samples < self.min_samples:
       return 0
     settings = dict(self.settings)
@@ -289,18 +289,18 @@ class Frontend:
     return 1 + (samples + 2 * edge - n_fft) // hop - settings['drop_last']
 
   def samples(self, frames: int) -> int:
-    """Fewest samples that give at least so many frames."""
+    """Minimum samples for N frames."""
     low = self.min_samples
     missing = frames - self.frames(low)
     if missing <= 0:
       return low
-    # One hop more is one frame more; the shortest clip may hold part of a hop that counts.
+    # Each hop adds a frame; the minimum length may include part of a hop.
     exact = low + missing * self.hop_samples
     return next(n for n in range(exact - self.hop_samples, exact + 1) if self.frames(n) >= frames)
 
   def check(self, samples: int) -> None:
-    """Raises InputError, in seconds and samples, when a clip is too short for one frame."""
-    spectral.demand_samples(
+    """Raises InputError, in seconds and samples, if a clip is too short for one frame."""
+    spectral.check_samples(
       samples, self.min_samples, f'the front-end {self.name}', self.sample_rate
     )
 
@@ -308,7 +308,7 @@ class Frontend:
 def fit_frames(
   spectrogram: Float[Array, 'b s f'], frame_mask: Bool[Array, 'b s'], frames: int
 ) -> tuple[Float[jax.Array, 'b frames f'], Bool[jax.Array, 'b frames']]:
-  """Pads with zeros at the end, or keeps the first frames."""
+  """Pads with zeros, or keeps the first frames."""
   extra = max(0, frames - spectrogram.shape[1])
   spectrogram = jnp.pad(spectrogram[:, :frames], ((0, 0), (0, extra), (0, 0)))
   return spectrogram, jnp.pad(frame_mask[:, :frames], ((0, 0), (0, extra)))
@@ -320,20 +320,20 @@ def _statistics(name: str, data_set: str, values: Mapping[str, Any]) -> dict[str
     raise unknown('statistics', data_set, STATISTICS)
   if (name, values['sample_rate'], values['num_mel_bins']) != ('kaldi_fbank', 16000, 128):
     raise InputError(
-      f'The published statistics of {data_set!r} are those of the front-end kaldi_fbank with 128 '
-      f'bins at 16000 Hz, not of {name} with {values["num_mel_bins"]} bins at '
+      f'The published statistics of {data_set!r} are for the front-end kaldi_fbank with 128 '
+      f'bins at 16000 Hz, not for {name} with {values["num_mel_bins"]} bins at '
       f'{values["sample_rate"]} Hz: give mean and std.'
     )
   return dict(zip(('mean', 'std'), STATISTICS[data_set]))
 
 
 def _check(name: str, key: str, value: Any, default: Any) -> None:
-  """A value of the same type as the default, and above 0 where nothing else is possible."""
+  """Raises InputError for a value of another type than the default, or not above 0 if required."""
   what = f'{key} of front-end {name} is {value!r}: expected '
   if isinstance(default, bool) or isinstance(value, bool):
     if not (isinstance(default, bool) and isinstance(value, bool)):
       raise InputError(
-        what + ('True or False.' if isinstance(default, bool) else 'no truth value.')
+        what + ('True or False.' if isinstance(default, bool) else 'a value that is not a bool.')
       )
   elif isinstance(default, str) and not isinstance(value, str):
     raise InputError(what + f'a name, such as {default!r}.')

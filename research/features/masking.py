@@ -1,11 +1,11 @@
-"""Which tokens an encoder sees: random patches, or whole rows and columns, with exact counts.
+"""Token masks: random patches, or whole rows and columns, with exact counts.
 
-Everything is a pure function of explicit noise, so that one draw gives one mask on every device and
-a published draw gives the published mask. Tokens are numbered row by row: token = time * columns +
+All functions are pure functions of explicit noise: the mask is the same on every device, and
+published draws give the published mask. Tokens are numbered row by row: token = time * columns +
 column. Numbers from facebookresearch/AudioMAE (models_mae.py random_masking and random_masking_2d,
 models_vit.py random_masking_2d).
 
-Shape letters: b batch, n tokens; `rows` time steps and `columns` frequency steps of the patch grid;
+Dimensions: b batch, n tokens; `rows` time steps and `columns` frequency steps of the patch grid;
 `keep` kept tokens.
 """
 
@@ -20,11 +20,11 @@ from research.features.spectral import Array
 
 
 class TokenMask(NamedTuple):
-  """A choice of tokens.
+  """Kept and removed tokens.
 
   Attributes:
-    ids_keep: [b, keep] tokens the encoder sees, in its order.
-    ids_restore: [b, n] where each token stands in (kept tokens, then removed tokens): x_full =
+    ids_keep: [b, keep] tokens the encoder sees, in order.
+    ids_restore: [b, n] position of each token in (kept tokens, then removed tokens): x_full =
       gather(concat, ids_restore).
     mask: [b, n] True = removed, to be reconstructed.
   """
@@ -44,19 +44,19 @@ def keep_count(tokens: int, ratio: float) -> int:
 def random_patch_mask(
   noise: Float[Array, 'b n'], keep: int, valid: Bool[Array, 'b n'] | None = None
 ) -> TokenMask:
-  """Keeps the `keep` tokens of smallest noise, in the order of their noise.
+  """Keeps the `keep` tokens with the smallest noise, in the order of the noise.
 
   Args:
-    noise: one number a token, e.g. U[0, 1).
-    keep: tokens to keep, the same in every row.
-    valid: True for tokens with real audio. Padding tokens come last: they are kept only when a clip
-      has fewer than `keep` real tokens, and they are not in `mask`, so no loss is asked of them.
+    noise: one number per token, e.g. U[0, 1).
+    keep: number of tokens to keep, the same in every row.
+    valid: True for tokens with real audio. Padding tokens come last: they are kept only if a clip
+      has fewer than `keep` real tokens. They are not in `mask`, so they get no loss.
 
   Raises:
     InputError: keep is not 1 to n.
   """
   n = noise.shape[-1]
-  _demand(keep, n, 'tokens')
+  _check_keep(keep, n, 'tokens')
   ids_shuffle = _order(_padding_last(noise, valid))
   ids_restore = _order(ids_shuffle)
   mask = ids_restore >= keep
@@ -68,17 +68,16 @@ def random_patch_mask(
 def proportional_patch_mask(
   noise: Float[Array, 'b n'], keep: int, valid: Bool[Array, 'b n']
 ) -> tuple[TokenMask, Bool[jax.Array, 'b keep']]:
-  """`random_patch_mask` in which a shorter clip keeps the same share of its own real tokens.
+  """`random_patch_mask`, but every clip keeps the same fraction of its real tokens.
 
   At least one token is kept of a clip that has any.
 
   Returns:
-    the token mask, whose ids_keep has static width `keep`, and `kept` [b, keep]: True for the slots
-    that are in use. The encoder must not attend to the other slots, and a decoder takes the mask
-    token in their place.
+    the token mask, whose ids_keep has static width `keep`, and `kept` [b, keep]: True for used
+    slots. The encoder must not attend to unused slots; the decoder replaces them by mask tokens.
   """
   n = noise.shape[-1]
-  _demand(keep, n, 'tokens')
+  _check_keep(keep, n, 'tokens')
   valid = jnp.asarray(valid)
   ids_shuffle = _order(_padding_last(noise, valid))
   ids_restore = _order(ids_shuffle)
@@ -100,23 +99,23 @@ def time_freq_mask(
   """Pre-training's 2-D mask: keeps tokens of kept rows in kept columns, in raster order.
 
   Args:
-    noise_t: one number a time row; the `keep_t` rows of smallest noise are kept.
-    noise_f: one number a frequency column; the `keep_f` columns of smallest noise are kept.
+    noise_t: one number per time row; the `keep_t` rows with the smallest noise are kept.
+    noise_f: one number per frequency column; the `keep_f` columns with the smallest noise are kept.
     keep_t: rows to keep.
     keep_f: columns to keep.
     valid: True for rows with real audio; the others come last and their tokens are not in `mask`.
-    masked_offset: what the sort adds to the number of a removed token. None adds the number of
-      tokens, which is right for every grid. The published code adds 999: the same for up to 999
-      tokens, but on the overlapping 101 x 12 grid removed tokens below 213 then sort among the kept
-      ones, the encoder sees some of them, and as many kept tokens at the end are not seen. Give 999
-      to reproduce it; `mask` is the rows-and-columns mask in both cases, as published.
+    masked_offset: added to the index of removed tokens before sorting. None adds the number of
+      tokens, which is correct for every grid. The published code adds 999. This is equivalent up to
+      999 tokens, but on the overlapping 101 x 12 grid removed tokens below 213 sort among the kept
+      ones: the encoder sees some of them, and misses as many kept tokens at the end. Give 999 to
+      reproduce it; `mask` is the rows-and-columns mask in both cases, as published.
 
   Raises:
     InputError: keep_t or keep_f do not fit the grid.
   """
   rows, columns = noise_t.shape[-1], noise_f.shape[-1]
-  _demand(keep_t, rows, 'time rows')
-  _demand(keep_f, columns, 'frequency columns')
+  _check_keep(keep_t, rows, 'time rows')
+  _check_keep(keep_f, columns, 'frequency columns')
   removed_t = _order(_order(_padding_last(noise_t, valid))) >= keep_t
   removed_f = _order(_order(jnp.asarray(noise_f))) >= keep_f
   grid = (removed_t[:, :, None] | removed_f[:, None, :]).reshape(noise_t.shape[0], rows * columns)
@@ -161,8 +160,8 @@ def time_freq_keep(
   Args: see `time_freq_mask`.
   """
   rows, columns = noise_t.shape[-1], noise_f.shape[-1]
-  _demand(keep_t, rows, 'time rows')
-  _demand(keep_f, columns, 'frequency columns')
+  _check_keep(keep_t, rows, 'time rows')
+  _check_keep(keep_f, columns, 'frequency columns')
   kept_t = _order(_padding_last(noise_t, valid))[:, :keep_t]
   kept_f = _order(jnp.asarray(noise_f))[:, :keep_f]
   return (kept_t[:, :, None] * columns + kept_f[:, None, :]).reshape(
@@ -176,12 +175,12 @@ def _order(values: Array) -> Int[jax.Array, 'b n']:
 
 
 def _padding_last(noise: Array, valid: Array | None) -> jax.Array:
-  """The noise, with +inf where nothing real stands."""
+  """The noise, +inf for padding tokens."""
   noise = jnp.asarray(noise)
   return noise if valid is None else jnp.where(jnp.asarray(valid), noise, jnp.inf)
 
 
-def _demand(keep: int, available: int, what: str) -> None:
+def _check_keep(keep: int, available: int, what: str) -> None:
   if not 0 < keep <= available:
     raise InputError(
       f'A mask that keeps {keep} of {available} {what} is impossible: expected 1 to {available}; '

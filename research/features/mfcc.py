@@ -1,7 +1,7 @@
-"""Kaldi's MFCC and its time derivatives, the features of HuBERT's first clustering.
+"""Kaldi's MFCC and deltas, the features of HuBERT's first clustering.
 
 Same numbers as torchaudio.compliance.kaldi.mfcc with dither 0 and
-torchaudio.functional.compute_deltas; batched, mask-aware, float32. Shape letters: see spectral.py.
+torchaudio.functional.compute_deltas; batched, mask-aware, float32. Dimensions: see spectral.py.
 """
 
 import jax
@@ -92,10 +92,10 @@ def deltas(
 ) -> Float[jax.Array, 'b s f']:
   """Regression slope over `win_length` frames.
 
-  Each clip's first and last real frames are repeated beyond its own ends.
+  The first and last real frames of each clip are repeated beyond its ends.
 
   Args:
-    features: any features; what stands behind the mask is not read.
+    features: any features; values behind the mask are ignored.
     frame_mask: True for real frames.
     win_length: odd number of frames, at least 3.
 
@@ -104,12 +104,12 @@ def deltas(
   """
   if win_length < 3 or win_length % 2 == 0:
     raise InputError(
-      f'The window of the deltas is {win_length} frames: expected an odd number, at least 3.'
+      f'win_length of deltas is {win_length} frames: expected an odd number, at least 3.'
     )
   half = win_length // 2
   frame_mask = jnp.asarray(frame_mask)
 
-  # Behind its end a clip goes on with its last real frame.
+  # Repeat the last real frame beyond the end of the clip.
   last = jnp.maximum(spectral.clip_lengths(frame_mask) - 1, 0)
   edge = jnp.take_along_axis(jnp.asarray(features), last[:, None, None], axis=1)
   filled = jnp.where(frame_mask[..., None], features, edge)

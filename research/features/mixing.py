@@ -1,9 +1,9 @@
-"""Utterance mixing of WavLM: a stretch of noise, or of another clip, over a part of a clip.
+"""Utterance mixing of WavLM: adds a stretch of noise or of another clip to part of a clip.
 
-The model is to hear the first speaker through it, so labels stay those of the clip alone. Chen et
-al., WavLM (arXiv 2110.13900); microsoft/unilm, utterance_mixing_dataset.py.
+Labels stay those of the original clip: the model learns to ignore the interference. Chen et al.,
+WavLM (arXiv 2110.13900); microsoft/unilm, utterance_mixing_dataset.py.
 
-Shape letters: b batch, t samples.
+Dimensions: b batch, t samples.
 """
 
 import math
@@ -20,16 +20,16 @@ from research.features.spectral import Array
 
 
 class Draws(NamedTuple):
-  """What is drawn for every row of a batch.
+  """Random draws for every row of a batch.
 
   Attributes:
-    mixed: whether anything is added to the row.
-    noisy: whether that is noise; another row if not.
-    partner: which row that is, the same one perhaps.
-    snr: dB, the mean power of the row over that of what is added.
-    length: of the stretch, samples.
-    source: where it begins in what is added.
-    target: where it begins in the row.
+    mixed: whether the row is mixed.
+    noisy: whether the interference is noise; if False, it is another row.
+    partner: index of that row, possibly the row itself.
+    snr: mean power of the row over that of the interference, dB.
+    length: length of the stretch, samples.
+    source: start of the stretch in the interference, samples.
+    target: start of the stretch in the row, samples.
   """
 
   mixed: Bool[Array, 'b']
@@ -48,16 +48,16 @@ def mix_stretches(
   noise: Float[Array, 'b t'] | None = None,
   noise_mask: Bool[Array, 'b t'] | None = None,
 ) -> Float[jax.Array, 'b t']:
-  """Adds to every mixed row a stretch of another, row after row: a later row may be given a part of
-  an earlier one with what was added to that.
+  """Adds a stretch of interference to every mixed row, row by row: a later row may get a part of an
+  earlier row that is already mixed.
 
   The stretch is scaled so that the whole rows have the drawn ratio of mean powers over their real
-  samples; a silent one adds nothing. Samples behind the mask stay as they are.
+  samples; a silent one adds nothing. Samples behind the mask do not change.
 
   Args:
     audio, audio_mask: clips; real samples come first.
-    draws: see there.
-    noise, noise_mask: of every row; without them no draw is noisy.
+    draws: see `Draws`.
+    noise, noise_mask: noise for every row; required if any draw is noisy.
   """
   audio, audio_mask = jnp.asarray(audio), jnp.asarray(audio_mask)
   mixed, drawn_noisy, partner, snr, length, source, start = map(jnp.asarray, draws)
@@ -71,15 +71,15 @@ def mix_stretches(
   reference = _power(signal, size)
   other_size = jnp.where(noisy, hum_size, size[partner])
 
-  # Where in a row the stretch goes, and how far what is added has to be turned to bring it there.
+  # Position of the stretch in a row, and the rotation that moves the interference there.
   position, target = jnp.arange(t), start[:, None]
   inside = (position >= target) & (position < target + length[:, None])
   inside &= audio_mask & mixed[:, None]
   turn = (source - start) % t
 
-  # Row after row would be b exchanges between devices, most of them for nothing. All rows that wait
-  # for no earlier one are mixed at once instead, which gives the same: what they take from later
-  # rows, or from unmixed ones, is as it was. A few rounds are enough for any batch.
+  # Row by row would need b exchanges between devices. Instead, all rows that do not depend on an
+  # unfinished earlier row are mixed at once. The result is the same: later rows and unmixed rows
+  # are still unchanged. A few rounds are enough for any batch.
   behind = ~noisy & (partner < jnp.arange(b))
 
   def mix(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -98,14 +98,14 @@ def mix_stretches(
 
 
 def _power(signal: Float[jax.Array, 'b t'], size: Int[jax.Array, 'b']) -> Float[jax.Array, 'b']:
-  """Mean square of the first `size` samples; zeros follow them."""
+  """Mean square of the first `size` samples; the rest are zeros."""
   return jnp.sum(jnp.square(signal), axis=1) / jnp.maximum(size, 1).astype(jnp.float32)
 
 
 def _turned(signal: Float[jax.Array, 'b t'], turn: Int[jax.Array, 'b']) -> Float[jax.Array, 'b t']:
-  """Every row to the left by its own number of samples, round and round."""
+  """Rotates every row to the left by its number of samples."""
   t = signal.shape[1]
-  # A slice of the doubled row moves as a whole; an index for every sample would not.
+  # A slice of the doubled row is a contiguous copy; a gather by index would not be.
   return jax.vmap(lambda row, start: jax.lax.dynamic_slice(row, (start,), (t,)))(
     jnp.concatenate([signal, signal], axis=1), turn
   )
@@ -122,8 +122,8 @@ def draw(
   noise_snr: Sequence[float],
   divisor: int,
 ) -> Draws:
-  """Draws for clips of `size` real samples with noise of `noise_size` beside them; the other
-  arguments are those of `mix_utterances`."""
+  """Draws for clips of `size` real samples and noise of `noise_size`; other arguments are those of
+  `mix_utterances`."""
   size = jnp.asarray(size)
   rows = size.shape
   keys = jax.random.split(key, 8)
@@ -152,31 +152,32 @@ def mix_utterances(
   noise_snr: Sequence[float] = (-5.0, 20.0),
   divisor: int = 2,
 ) -> dict[str, Any]:
-  """Adds to some clips a stretch of another clip of the batch, or of noise.
+  """Adds a stretch of another clip of the batch, or of noise, to some clips.
 
-  Length and places of the stretch are uniform: 0 to 1 / `divisor` of the clip's own samples, from
-  anywhere in the other clip to anywhere in this one. Where nothing is padded that is the published
-  procedure; there, lengths and mean powers count padding too, and noise is never cut to the length
-  of the batch. Published batches are normalised before and again after; here the front-end
-  normalises, in the model, after this: `snr` is a ratio, so only means make a difference.
+  The length of the stretch is uniform in 0 to 1 / `divisor` of the clip's real samples; its
+  positions in both clips are uniform. Without padding this is the published procedure. With
+  padding, the published code counts padding in lengths and mean powers, and does not cut noise to
+  the length of the batch. Published batches are normalised before and again after mixing; here the
+  front-end in the model normalises after it. `snr` is a ratio, so only the means differ.
 
   Args:
     key: random key.
     batch: with `audio`, `audio_mask`, and with noise_prob also `noise`, `noise_mask` (of
-      `config.data.noise`). Everything but `audio` stays as it is, labels and units too
-      (`audio_moments` are forgotten where a clip is mixed).
-    prob: that a clip is mixed. 0.2 in the paper, 0.5 by default in the published task.
-    noise_prob: that a mixed clip is mixed with noise. 0 for WavLM Base, 0.1 for Base+ and Large.
-    snr: from and to how many dB the clip's power is above that of another clip.
+      `config.data.fields.noise`). Only `audio` changes; labels and units do not. `clip_stats` of
+      mixed clips become NaN.
+    prob: probability that a clip is mixed. 0.2 in the paper, 0.5 by default in the published task.
+    noise_prob: probability that a mixed clip is mixed with noise. 0 for WavLM Base, 0.1 for Base+
+      and Large.
+    snr: range (low, high) of the power ratio of a clip to another clip, dB.
     noise_snr: the same for noise.
-    divisor: of the longest stretch.
+    divisor: the maximum length of a stretch is 1 / divisor of the clip.
 
   Raises:
-    InputError: values that cannot be, or noise_prob without noise in the batch.
+    InputError: invalid values, or noise_prob without noise in the batch.
   """
-  for name, share in (('prob', prob), ('noise_prob', noise_prob)):
-    if not 0.0 <= share <= 1.0:
-      raise InputError(f'mix_utterances has {name} {share}: expected a probability, 0 to 1.')
+  for name, value in (('prob', prob), ('noise_prob', noise_prob)):
+    if not 0.0 <= value <= 1.0:
+      raise InputError(f'mix_utterances has {name} {value}: expected a probability, 0 to 1.')
   for name, ends in (('snr', snr), ('noise_snr', noise_snr)):
     numbers = len(ends) == 2 and all(isinstance(x, int | float) for x in ends)
     if not numbers or not -math.inf < ends[0] <= ends[1] < math.inf:
@@ -186,7 +187,7 @@ def mix_utterances(
   if noise_prob and 'noise' not in batch:
     raise InputError(
       f'mix_utterances has noise_prob {noise_prob}, but the batch holds no noise: set '
-      'config.data.noise to a data set or a folder of audio.'
+      'config.data.fields.noise to a data set or a folder of audio.'
     )
   noise = noise_mask = noise_size = None
   if noise_prob:
@@ -204,7 +205,17 @@ def mix_utterances(
   )
   mixed = mix_stretches(batch['audio'], batch['audio_mask'], draws, noise, noise_mask)
   out = {**batch, 'audio': mixed}
-  if 'audio_moments' in batch:
-    # As published, a mixed crop is normalised anew, by itself.
-    out['audio_moments'] = jnp.where(draws.mixed[:, None], jnp.nan, batch['audio_moments'])
+  if 'clip_stats' in batch:
+    # As published, a mixed crop is normalised by its own statistics.
+    out['clip_stats'] = jnp.where(draws.mixed[:, None], jnp.nan, batch['clip_stats'])
   return out
+
+
+def mix_utterances_needs(args: Mapping[str, Any]) -> dict[str, str]:
+  """Fields that `mix_utterances` reads with these arguments, and what to do if one is missing."""
+  if not args.get('noise_prob'):
+    return {}
+  return {
+    'noise': 'An augmentation has noise_prob above 0, but there is no noise: set '
+    'config.data.fields.noise to a data set or a folder of audio, or noise_prob to 0.'
+  }

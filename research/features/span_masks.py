@@ -2,7 +2,7 @@
 
 The distribution is that of fairseq's `compute_mask_indices` with spans of one length (fairseq
 0.12.2, data/data_utils.py; per-row rounding as on its main branch); draws come from a JAX key
-instead of NumPy's generator. Letters: b clips, n frames, p pieces between spans.
+instead of NumPy's generator. Dimensions: b clips, n frames, p pieces between spans.
 """
 
 import jax
@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 
-def most_masked(frames: int, prob: float, length: int, min_masks: int) -> int:
-  """The most frames that a mask over `frames` frames can cover."""
+def max_masked(frames: int, prob: float, length: int, min_masks: int) -> int:
+  """Maximum number of masked frames of `frames` frames."""
   return min(frames, length * max(int(prob * frames / length) + 1, min_masks))
 
 
@@ -31,22 +31,22 @@ def span_mask(
 
   Args:
     key: a JAX key.
-    real: which frames are real; they come first in each row. Nothing else is masked.
-    prob: share of the frames that spans would cover if they did not overlap.
-    length: of a span, in frames.
-    min_masks: fewest spans of a clip.
-    overlap: whether spans may overlap; if not, those that find no room are left out.
-    space: frames between spans that do not overlap, at least.
-    equal_rows: of so many clips, next to each other by length, each gets as many masked frames as
-      the one with fewest (clips without real frames do not count), by dropping single frames at
-      random. In fairseq these are the clips of one GPU, five or so and of like length: the more
-      there are, the fewer frames are left. 1: every clip keeps its own.
-    cut: spans may start at every real frame and end with the clip (fairseq's masked language model,
-      data/mask_tokens_dataset.py), instead of fitting into it.
+    real: True for real frames, which come first in each row. Only real frames are masked.
+    prob: fraction of the frames that spans would cover if they did not overlap.
+    length: length of a span, frames.
+    min_masks: minimum number of spans per clip.
+    overlap: whether spans may overlap; if False, spans that find no room are dropped.
+    space: minimum number of frames between spans that do not overlap.
+    equal_rows: number of clips per group. In each group of clips of similar length, frames are
+      unmasked at random until all clips have the same number of masked frames as the clip with the
+      fewest (clips without real frames do not count). In fairseq a group is the clips of one GPU,
+      about five of similar length; the larger the group, the fewer masked frames. 1: no change.
+    cut: spans may start at every real frame and are cut at the end of the clip (fairseq's masked
+      language model, data/mask_tokens_dataset.py), instead of fitting into it.
 
   Returns:
-    the mask. Unless spans are cut, the last real frame of a clip is never masked, as published, but
-    in clips too short for their spans.
+    the mask. Unless spans are cut, the last real frame of a clip is not masked, as published; clips
+    too short for their spans are an exception.
   """
   b, n = real.shape
   rounding, starting, dropping = jax.random.split(key, 3)
@@ -73,7 +73,7 @@ def span_mask(
 def _first(
   order: Float[Array, 'b n'], allowed: Bool[Array, 'b n'], count: Int[Array, ' b']
 ) -> Bool[Array, 'b n']:
-  """The `count` allowed places of each row that come first in a random order."""
+  """A random subset of `count` allowed positions in each row."""
   order = jnp.where(allowed, order, 2.0)
   rank = jnp.argsort(jnp.argsort(order, axis=1), axis=1)
   return (rank < count[:, None]) & allowed
@@ -83,13 +83,13 @@ def _anywhere(
   key: Array, size: Int[Array, ' b'], spans: Int[Array, ' b'], length: int, n: int, cut: bool
 ) -> Bool[Array, 'b n']:
   """Spans whose starts are distinct and uniform."""
-  # Clips too short for so many spans of this length start them closer to the end.
+  # In clips too short for their spans, the spans start closer to the end.
   tail = jnp.where(size - length <= spans, size - spans - 1, length)
   tail = jnp.zeros_like(tail) if cut else tail
   places = jnp.arange(n) < (size - tail)[:, None]
   starts = _first(jax.random.uniform(key, (len(size), n)), places, spans)
 
-  # A frame is covered where a span has started and not ended yet.
+  # A frame is masked if a span has started and not ended yet.
   begun = jnp.cumsum(starts.astype(jnp.int32), axis=1)
   return begun - jnp.pad(begun, ((0, 0), (length, 0)))[:, :n] > 0
 
@@ -103,9 +103,9 @@ def _apart(
   n: int,
   most: int,
 ) -> Bool[Array, 'b n']:
-  """Spans that do not overlap, placed one by one: a free piece is chosen with probability
-  proportional to its frames, the start within it is uniform, and what is left on either side is
-  kept where it is long enough. fairseq's two sides differ by one frame; so do these."""
+  """Spans that do not overlap, placed one by one. A free piece is chosen with probability
+  proportional to its frames; the start within it is uniform. The rest on either side stays free if
+  it is long enough. The two sides differ by one frame, as in fairseq."""
   b = len(size)
   begins = jnp.zeros((b, most + 1), jnp.int32)
   ends = begins.at[:, 0].set(size)
@@ -123,7 +123,7 @@ def _apart(
     covered = (frames >= start[:, None]) & (frames < start[:, None] + length)
     mask |= covered & possible[:, None]
 
-    # The piece on the left stays in its place, that on the right gets a place of its own.
+    # The left rest replaces the piece; the right rest is appended.
     left = jnp.where(start - begin - space >= length, start - space + 1, begin)
     right = start + length + space
     keep = end - start - length - space > length

@@ -2,11 +2,11 @@
 
 Every function takes `audio` [b, t] with its `audio_mask` [b, t] (True = real sample; a clip's real
 samples come first, padding follows) and returns a spectrogram [b, s, ...] with its frame mask
-[b, s]. What stands behind a mask may be NaN and changes nothing: a clip gives the same frames
-alone, padded, and inside a batch, because edges are extended at each clip's own end. Values behind
-the frame mask are 0.
+[b, s]. Samples behind the mask are ignored and may be NaN. A clip gives the same frames alone,
+padded, and in a batch, because edges are extended at the end of each clip. Values behind the frame
+mask are 0.
 
-Shape letters: b batch, t samples, s spectrogram frames, f mel bins.
+Dimensions: b batch, t samples, s spectrogram frames, f mel bins.
 """
 
 from collections.abc import Callable
@@ -20,13 +20,13 @@ from jaxtyping import Bool, Float, Int
 from research.errors import InputError, unknown
 from research.features import filters
 
-Array = jax.Array | np.ndarray  # what a function takes; it gives jax.Array
+Array = jax.Array | np.ndarray  # type of inputs; outputs are jax.Array
 Count = TypeVar('Count', int, jax.Array)
 
 PAD_MODES = ('reflect', 'symmetric', 'constant')
 LOGS = ('ln', 'ln_floor', 'log10_floor', 'db')
 
-# Samples of frames a CPU transforms at a time: few enough for its caches, enough for its cores.
+# Samples per chunk of frames on CPU: small enough for its caches, large enough for its cores.
 CPU_SAMPLES = 2**19
 
 
@@ -42,12 +42,12 @@ def clip_lengths(audio_mask: Bool[Array, 'b t']) -> Int[jax.Array, 'b']:
 def masked_float(
   audio: Float[Array, 'b t'], audio_mask: Bool[Array, 'b t']
 ) -> Float[jax.Array, 'b t']:
-  """The audio in float32 with zeros behind the mask (where NaN may stand)."""
+  """The audio in float32, with zeros behind the mask."""
   return jnp.where(jnp.asarray(audio_mask), jnp.asarray(audio).astype(jnp.float32), 0.0)
 
 
-def demand_samples(samples: int, minimum: int, what: str, sample_rate: int | None = None) -> None:
-  """Raises InputError, in samples and seconds, when a batch is too short for a single frame."""
+def check_samples(samples: int, minimum: int, what: str, sample_rate: int | None = None) -> None:
+  """Raises InputError, in samples and seconds, if a batch is too short for one frame."""
   if samples >= minimum:
     return
 
@@ -73,7 +73,7 @@ def mask_frames(
 def extend_edges(
   audio: Float[Array, 'b t'], lengths: Int[Array, 'b'], left: int, right: int, mode: str
 ) -> Float[jax.Array, 'b longer']:
-  """Extends every clip to the left and, at its own end, to the right.
+  """Extends every clip at its start and at its end.
 
   Args:
     audio: float32, zeros behind each clip's end.
@@ -90,7 +90,7 @@ def extend_edges(
   skip = 1 if mode == 'reflect' else 0
   head = audio[:, skip : left + skip][:, ::-1]
 
-  # Only the samples of the tail are moved: a gather of the whole clip would cost more than its FFT.
+  # Only the samples of the tail are moved: gathering the whole clip would cost more than its FFT.
   def with_tail(row, length):
     tail = jax.lax.dynamic_slice(row, (length - skip - right,), (right,))[::-1]
     return jax.lax.dynamic_update_slice(row, tail, (length,))
@@ -101,7 +101,7 @@ def extend_edges(
 def append_zeros(
   audio: Float[Array, 'b t'], audio_mask: Bool[Array, 'b t'], samples: int
 ) -> tuple[Float[jax.Array, 'b longer'], Bool[jax.Array, 'b longer']]:
-  """Puts `samples` zeros after each clip's own end; they count as real samples."""
+  """Appends `samples` zeros at the end of each clip; they count as real samples."""
   padded = jnp.pad(masked_float(audio, audio_mask), ((0, 0), (0, samples)))
   ends = clip_lengths(audio_mask)[:, None] + samples
   return padded, jnp.arange(padded.shape[1], dtype=jnp.int32) < ends
@@ -121,9 +121,9 @@ def map_frames(
 ) -> Float[jax.Array, 'b s out']:
   """function(frames [b, s, size]) of the first `count` frames, one every `hop` samples.
 
-  The signal is cut in blocks of one hop and frames are put together from whole blocks: contiguous
-  copies, no gather. On CPU the function sees a few frames of every clip at a time (the batch axis
-  is left whole, so that a sharded batch stays where it is); elsewhere it sees them all.
+  The signal is cut into blocks of one hop, and frames are assembled from whole blocks: contiguous
+  copies, no gather. On CPU the function is applied to a few frames of every clip at a time (the
+  batch axis stays whole, so that a sharded batch is not moved); elsewhere to all frames.
   """
   per_frame = -(-size // hop)
   pieces = max(1, round(audio.shape[0] * count * size / CPU_SAMPLES))
@@ -157,8 +157,8 @@ def fft_power(
 ) -> Float[jax.Array, 'b s bins']:
   """|rFFT|^power of windowed frames, zero-padded on the right to `n_fft`; power is 2 or 1.
 
-  An FFT on CPU. Elsewhere a product with the DFT matrix, a small price on a matrix machine: XLA
-  would gather a sharded batch on every device for an FFT.
+  An FFT on CPU. Elsewhere a product with the DFT matrix, which is cheap on accelerators; for an
+  FFT, XLA would gather a sharded batch on every device.
   """
   energy = jax.lax.platform_dependent(
     frames, cpu=lambda x: energy_by_fft(x, n_fft), default=lambda x: energy_by_product(x, n_fft)
@@ -166,14 +166,14 @@ def fft_power(
   if power == 2:
     return energy
   if power != 1:
-    raise InputError(f'The spectrum has power {power!r}: expected 2 (energy) or 1 (magnitude).')
-  # The derivative of the root at an empty bin is infinite: take it where there is energy only.
+    raise InputError(f'power is {power!r}: expected 2 (energy) or 1 (magnitude).')
+  # The derivative of the square root is infinite at 0: take it for bins with energy only.
   empty = energy == 0.0
   return jnp.where(empty, 0.0, jnp.sqrt(jnp.where(empty, 1.0, energy)))
 
 
 def energy_by_fft(frames: Float[Array, 'b s size'], n_fft: int) -> Float[jax.Array, 'b s bins']:
-  """|rFFT|^2 by the fast transform."""
+  """|rFFT|^2 by an FFT."""
   spectrum = jnp.fft.rfft(frames, n=n_fft, axis=-1)
   return jnp.square(spectrum.real) + jnp.square(spectrum.imag)
 
@@ -181,7 +181,7 @@ def energy_by_fft(frames: Float[Array, 'b s size'], n_fft: int) -> Float[jax.Arr
 def energy_by_product(frames: Float[Array, 'b s size'], n_fft: int) -> Float[jax.Array, 'b s bins']:
   """|rFFT|^2 by products with the DFT matrix in full float32.
 
-  Summed over pieces of 128 samples: as exact as an FFT, where one long sum is three times worse.
+  Summed over pieces of 128 samples: as accurate as an FFT; one long sum is three times worse.
   """
   matrix = filters.dft_matrix(frames.shape[-1], n_fft)
   pieces = [
@@ -208,8 +208,8 @@ def apply_filters(
 ) -> Float[jax.Array, 'b s f']:
   """spectrum @ matrix in full float32 on every device (no TF32, no bfloat16 passes).
 
-  A mel filter is zero almost everywhere, so neighbouring filters are multiplied, in `bands` groups,
-  with the bins they cover only.
+  Mel filters are mostly zero, so `bands` groups of neighbouring filters are each multiplied only
+  with the bins they cover.
   """
   products = []
   for columns in np.array_split(matrix, min(bands, matrix.shape[1]), axis=1):
@@ -249,30 +249,6 @@ def clip_peak(
   return jnp.max(jnp.where(real, values, low), axis=(1, 2), keepdims=True)
 
 
-def to_db(
-  energy: Float[Array, 'b s f'],
-  frame_mask: Bool[Array, 'b s'],
-  *,
-  ref: float = 1.0,
-  amin: float = 1e-10,
-  top_db: float | None = None,
-) -> Float[jax.Array, 'b s f']:
-  """10 log10(max(energy, amin) / max(ref, amin)), 0 behind the mask (librosa.power_to_db).
-
-  Args:
-    energy: squared magnitudes.
-    frame_mask: True for real frames.
-    ref: energy that is 0 dB.
-    amin: floor of the energy.
-    top_db: raises what is lower than the clip's own maximum, over its real frames, by more than
-      this; None leaves it.
-  """
-  db = compress(energy, 'db', amin) - 10.0 * float(np.log10(max(ref, amin)))
-  if top_db is not None:
-    db = jnp.maximum(db, clip_peak(db, frame_mask) - top_db)
-  return jnp.where(jnp.asarray(frame_mask)[..., None], db, 0.0)
-
-
 # ---------------------------------------------------------------------------------------------
 # Spectrograms.
 
@@ -280,18 +256,18 @@ def to_db(
 def stft_frame_count(
   samples: Count, n_fft: int, hop: int, *, center: bool, drop_last: bool
 ) -> Count:
-  """Frames of a clip that is long enough for one."""
+  """Number of frames of a clip that is long enough for one."""
   edge = n_fft // 2 if center else 0
   return 1 + (samples + 2 * edge - n_fft) // hop - int(drop_last)
 
 
 def stft_min_samples(n_fft: int, hop: int, *, center: bool, pad_mode: str, drop_last: bool) -> int:
-  """Fewest samples that give one frame (reflection needs one sample more than it mirrors)."""
-  least = 1
+  """Minimum samples for one frame (reflection needs one sample more than it mirrors)."""
+  minimum = 1
   if center and pad_mode != 'constant':
-    least = n_fft // 2 + (pad_mode == 'reflect')
+    minimum = n_fft // 2 + (pad_mode == 'reflect')
   edge = n_fft // 2 if center else 0
-  return max(least, n_fft - 2 * edge + (hop if drop_last else 0))
+  return max(minimum, n_fft - 2 * edge + (hop if drop_last else 0))
 
 
 def stft_power(
@@ -319,18 +295,18 @@ def stft_power(
     win_length: window length in samples, centred in the FFT; None is n_fft.
     window: see `filters.window_values`.
     center: frame i is centred at sample i * hop; n_fft // 2 samples are added on both sides.
-    pad_mode: what is added: 'reflect', 'constant' (zeros) or 'symmetric'.
+    pad_mode: padding: 'reflect', 'constant' (zeros) or 'symmetric'.
     power: 2 for energy, 1 for magnitude.
     drop_last: leave out each clip's last frame (Whisper).
-    sample_rate: Hz, for the error's text only.
+    sample_rate: Hz, used in error messages only.
     finish: applied to the spectrum of each frame before it is stored.
 
   Returns:
     spectrum [b, s, n_fft // 2 + 1] and frame mask [b, s]; a centred clip of n samples has
-    1 + n // hop frames. A clip of the batch that is too short for one frame has none.
+    1 + n // hop frames. A clip that is too short has no frames.
 
   Raises:
-    InputError: the batch is shorter than one frame needs.
+    InputError: the batch is shorter than one frame.
   """
   win_length = n_fft if win_length is None else win_length
   if not 0 < win_length <= n_fft:
@@ -338,7 +314,7 @@ def stft_power(
   minimum = stft_min_samples(
     n_fft, hop_length, center=center, pad_mode=pad_mode, drop_last=drop_last
   )
-  demand_samples(audio.shape[1], minimum, f'an STFT of {n_fft} samples', sample_rate)
+  check_samples(audio.shape[1], minimum, f'an STFT of {n_fft} samples', sample_rate)
 
   def counts(samples):
     return stft_frame_count(samples, n_fft, hop_length, center=center, drop_last=drop_last)
@@ -386,7 +362,7 @@ def log_mel(
   spectrum before the mel product (2.2e-16 in the librosa front-end of BYOL-A v1).
 
   Raises:
-    InputError: the batch is shorter than one frame needs, or a setting does not exist.
+    InputError: the batch is shorter than one frame, or a setting is unknown.
   """
   matrix = filters.mel_filterbank(
     sample_rate=sample_rate,
@@ -430,7 +406,8 @@ def whisper_log_mel(
 ) -> tuple[Float[jax.Array, 'b s f'], Bool[jax.Array, 'b s']]:
   """Whisper's log-mel: (max(log10 mel, clip maximum - 8) + 4) / 4 (openai/whisper audio.py).
 
-  The maximum is over each clip's own real frames. A clip of n samples has (n + appended) // hop.
+  The maximum is over the real frames of each clip. A clip of n samples has (n + appended) // hop
+  frames.
 
   Args:
     audio: waveform.
@@ -439,7 +416,7 @@ def whisper_log_mel(
     num_mel_bins: 80, or 128 for large-v3.
     n_fft: FFT size in samples.
     hop_length: samples between frames.
-    appended: zero samples put after each clip's end; they count as real (Whisper's transcription
+    appended: zeros appended to each clip; they count as real samples (Whisper's transcription
       appends 30 s).
   """
   if appended:

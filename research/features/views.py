@@ -1,11 +1,11 @@
-"""BYOL-A's views of a log-mel spectrogram, vectorised over the batch, and its normalisations.
+"""BYOL-A's augmentations (views) of log-mel spectrograms, and its normalisations; batched.
 
-Every function is pure: draws, the memory bank and the running statistics are arguments. Uniform
-draws are in [0, 1), so that published draws give the published result. Sources: nttcslab/byol-a,
+All functions are pure: draws, the memory bank and the running statistics are arguments. Uniform
+draws are in [0, 1); published draws give the published result. Sources: nttcslab/byol-a,
 byol_a/augmentations.py and v2/byol_a2/augmentations.py (arXiv 2103.06695 and 2204.07402).
 
 Spectrograms are [b, s, f], frames before bins; the published boxes (i, j, h, w) count bins first.
-Shape letters: b batch, r views, s frames, f bins, m clips of the bank.
+Dimensions: b batch, r views, s frames, f bins, m clips of the bank.
 """
 
 import math
@@ -16,14 +16,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 EPS = 1.1920928955078125e-07  # np.finfo(np.float32).eps
-CUBIC = -0.75  # of torch's bicubic interpolation
+CUBIC = -0.75  # parameter a of torch's bicubic interpolation
 
 
-# -- Mixing with the past ----------------------------------------------------------------------
+# -- Mixing with past clips ----------------------------------------------------------------------
 
 
 class Bank(NamedTuple):
-  """The last clips, before any mixing; `seen` is how many there ever were."""
+  """The last m clips, unmixed; `seen` counts all clips so far."""
 
   clips: Float[Array, 'm s f']
   seen: Int[Array, '']
@@ -32,7 +32,7 @@ class Bank(NamedTuple):
 def log_mix(
   x: Float[Array, '*shape'], z: Float[Array, '*shape'], alpha: Float[Array, '*#shape']
 ) -> Float[Array, '*shape']:
-  """ln(alpha exp(x) + (1 - alpha) exp(z)): mixed as sounds are, not as their logarithms."""
+  """ln(alpha exp(x) + (1 - alpha) exp(z)): mixes in the linear domain."""
   return jnp.log(alpha * jnp.exp(x) + (1.0 - alpha) * jnp.exp(z) + EPS)
 
 
@@ -44,24 +44,24 @@ def mix_with_past(
   *,
   ratio: float,
 ) -> tuple[Float[Array, 'b r s f'], Bank]:
-  """r mixes of every clip with a little of clips before it, and the bank after it.
+  """r mixes of every clip with past clips, and the updated bank.
 
-  The published code goes from clip to clip and view to view: each mix draws evenly from the last
-  r * m inputs, and its own input is remembered then. So the second view of a clip may draw the clip
-  itself, and the very first mix finds nothing and changes nothing.
+  The published code processes clips and views one by one: each mix draws uniformly from the last
+  r * m inputs, and then its input is added to the bank. So the second view of a clip may draw the
+  clip itself, and the very first mix changes nothing.
 
   Args:
     x: log-mel, normalised.
-    bank: of the clips before.
-    u: draws; a share ratio * u of the other clip is mixed in.
-    choice: draws of which clip, from the oldest to the newest.
-    ratio: largest share.
+    bank: past clips.
+    u: draws of the mixing weight; the other clip has weight ratio * u.
+    choice: draws of the other clip, from the oldest to the newest.
+    ratio: maximum mixing weight.
   """
   b, views = u.shape
   m = bank.clips.shape[0]
   clip = jnp.arange(b, dtype=jnp.int32)[:, None]
   view = jnp.arange(views, dtype=jnp.int32)[None]
-  # Inputs are numbered as they come, r for a clip; a call knows the last r * m before its own.
+  # Inputs are numbered in order, r per clip; a mix may draw from the r * m inputs before it.
   before = views * (bank.seen + clip) + view
   known = jnp.minimum(before, views * m)
   drawn = jnp.floor(choice * known.astype(jnp.float32)).astype(jnp.int32)
@@ -87,15 +87,15 @@ def mix_noise(
   ratio: float,
 ) -> Float[Array, '*shape']:
   """ln((1 - lambda) exp(x) + exp(lambda noise)), lambda = ratio * u; noise is standard normal."""
-  share = ratio * u
-  return jnp.log((1.0 - share) * jnp.exp(x) + jnp.exp(share * noise) + EPS)
+  weight = ratio * u
+  return jnp.log((1.0 - weight) * jnp.exp(x) + jnp.exp(weight * noise) + EPS)
 
 
 # -- Resize and fade ---------------------------------------------------------------------------
 
 
 class CropSettings(NamedTuple):
-  """Canvas and boxes of the random resize crop, as shares of the spectrogram."""
+  """Canvas and boxes of the random resize crop, relative to the spectrogram."""
 
   canvas: tuple[float, float] = (1.0, 1.5)  # bins, frames
   freq: tuple[float, float] = (0.6, 1.5)
@@ -106,7 +106,7 @@ PUBLISHED = CropSettings()
 
 
 def canvas_size(bins: int, frames: int, settings: CropSettings) -> tuple[int, int]:
-  """(bins, frames) of the zero canvas in whose middle the spectrogram is."""
+  """(bins, frames) of the zero canvas; the spectrogram is in its centre."""
   return int(bins * settings.canvas[0]), int(frames * settings.canvas[1])
 
 
@@ -122,8 +122,8 @@ def crop_boxes(
 
   Args:
     size: draws of height and width.
-    place: draws of the first bin and the first frame, even over all places that fit.
-    bins, frames: of the spectrogram.
+    place: draws of the first bin and the first frame, uniform over all positions that fit.
+    bins, frames: size of the spectrogram.
     settings: see `CropSettings`.
   """
   tall, wide = canvas_size(bins, frames, settings)
@@ -142,16 +142,17 @@ def crop_boxes(
 def resize_crop(
   x: Float[Array, 'n s f'], boxes: Int[Array, 'n 4'], settings: CropSettings = PUBLISHED
 ) -> Float[Array, 'n s f']:
-  """Every clip's box of the canvas, stretched to the size of the clip.
+  """Resizes every clip's box of the canvas to the size of the clip.
 
-  Bicubic with a = -0.75 and aligned corners (torch's interpolate); taps beyond the box take its
-  edge. Two products with matrices of four weights a row: no gather, and boxes of any size at once.
+  Bicubic with a = -0.75 and aligned corners (torch's interpolate); taps beyond the box use its
+  edge. Computed by two products with matrices of four weights per row: no gather, and boxes of
+  different sizes in one batch.
   """
   _, frames, bins = x.shape
   tall, wide = canvas_size(bins, frames, settings)
   top, left = (tall - bins) // 2, (wide - frames) // 2
   i, j, h, w = (boxes[:, k] for k in range(4))
-  # What falls on the zeros around the spectrogram has no column.
+  # The zeros around the spectrogram need no columns.
   rows = _bicubic(j - left, w, frames)
   columns = _bicubic(i - top, h, bins)
   exact = jax.lax.Precision.HIGHEST
@@ -162,18 +163,17 @@ def resize_crop(
 def _bicubic(
   first: Int[Array, 'n'], length: Int[Array, 'n'], size: int
 ) -> Float[Array, 'n size size']:
-  """Weights from `size` places, of which the box takes `length` from `first` on, to `size` new
-  ones."""
+  """Weights that resize the box, `length` of `size` positions from `first`, to `size` positions."""
   step = (length - 1).astype(jnp.float32) / max(size - 1, 1)
   at = step[:, None] * jnp.arange(size, dtype=jnp.float32)
   floor = jnp.floor(at)
   t = at - floor
   a = CUBIC
 
-  def near(d):  # up to one place away
+  def near(d):  # distance up to 1
     return ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0
 
-  def far(d):  # one to two places
+  def far(d):  # distance 1 to 2
     return ((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a
 
   out = jnp.zeros((*at.shape, size), jnp.float32)
@@ -197,7 +197,7 @@ def linear_fade(
 
 
 class Running(NamedTuple):
-  """Mean and mean squared deviation of all clips so far, and how many there were."""
+  """Mean and mean squared deviation of all clips so far, and their number."""
 
   mean: Float[Array, '']
   square: Float[Array, '']
@@ -207,11 +207,11 @@ class Running(NamedTuple):
 def running_normalise(
   x: Float[Array, 'b s f'], running: Running, limit: int | None = None
 ) -> tuple[Float[Array, 'b s f'], Running, Float[Array, 'b 2']]:
-  """Each clip by the mean and deviation of all clips up to it, the statistics after all of them,
-  and (mean, deviation) of each clip.
+  """Normalises each clip by the mean and standard deviation of all clips up to it. Also returns the
+  updated statistics, and the (mean, deviation) used for each clip.
 
-  The published statistics go from clip to clip; a deviation is taken from the mean that is current
-  then. After `limit` clips they do not change any more.
+  As published, statistics are updated clip by clip; a deviation is relative to the mean at that
+  clip. They are frozen after `limit` clips.
   """
   b = x.shape[0]
   number = running.clips + 1 + jnp.arange(b, dtype=jnp.int32)
@@ -232,7 +232,7 @@ def running_normalise(
 
 
 def normalise_batch(x: Float[Array, '*shape']) -> Float[Array, '*shape']:
-  """By the mean and the unbiased deviation of everything."""
+  """Normalises by the mean and the unbiased standard deviation of the whole batch."""
   centred = x - x.mean()
   variance = jnp.square(centred).sum() / (math.prod(x.shape) - 1)
   return centred / jnp.maximum(jnp.sqrt(variance), EPS)

@@ -76,7 +76,7 @@ class Greedy:
     return {'decoder': 'greedy'}
 
 
-def demand_ctc(model: Any) -> None:
+def check_ctc(model: Any) -> None:
   """Raises InputError unless a model gives letters: `vocabulary`, `blank` and a `frontend`."""
   if not spells(model):
     raise InputError(

@@ -1,4 +1,4 @@
-"""What evaluation sees of a system: `embed(audio, audio_mask)` and a front-end, and the baselines.
+"""A system that embeds audio: a model with its weights and its front-end, and the baselines.
 
 A model is seen only as `embed(audio, audio_mask) -> (tokens [l, b, n, d], mask [b, n])` and the
 sample rate of its front-end; log-mel statistics and random weights look the same from here.
@@ -9,17 +9,19 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float
 
 from research.capabilities import TakesStatistics
 from research.errors import InputError, unknown
 from research.features.frontend import Frontend
+from research.inference import inputs, lengths
+from research.nn import pooling
 
 Embed = Callable[[Any, Array, Array], tuple[Array, Array]]
 
@@ -29,14 +31,14 @@ LONGEST_TIMED = 60.0
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Embedder:
-  """What evaluation sees of a system.
+  """A system that embeds audio.
 
   Attributes:
     name: what tables call it.
     apply: (variables, audio [b, t], audio_mask [b, t]) -> (tokens [l, b, n, d], mask [b, n]).
     variables: its weights; {} for a system without any.
     frontend: its `features.Frontend`.
-    weights: hash of the weights.
+    weights: hash of the weights; '' where nothing is kept that would depend on it.
     kind: 'model', 'random' or 'logmel'.
     pool: the pooling that belongs to it and that options do not change; None for any.
     usual_pool: the pooling where options name none.
@@ -79,6 +81,10 @@ class Embedder:
 
   def num_layers(self) -> int:
     """l, the stem included."""
+    return self._num_layers
+
+  @functools.cached_property
+  def _num_layers(self) -> int:
     samples = max(self.sample_rate, self.frontend.min_samples)
     shapes = (
       jax.ShapeDtypeStruct((1, samples), jnp.float32),
@@ -86,25 +92,88 @@ class Embedder:
     )
     return jax.eval_shape(self.apply, self.variables, *shapes)[0].shape[0]
 
-  def reached(self, lengths: np.ndarray, samples: int) -> np.ndarray:
-    """How many tokens clips of so many samples have, in a batch padded to `samples`.
+  def embed(
+    self,
+    audio: inputs.Audio | Sequence[inputs.Audio],
+    sample_rate: float | None = None,
+    *,
+    layers: str | int = 'last',
+    pool: str | None = None,
+    batch_size: int = 16,
+  ) -> np.ndarray | list[np.ndarray]:
+    """Embeddings of one clip or many, of any length.
+
+    Args:
+      audio: samples in [-1, 1] ([t] for one clip, [b, t] for several), a path, or a list of either.
+      sample_rate: of arrays, Hz; they are resampled to the front-end's. Files know theirs.
+      layers: 'last', 'all', or one by number (0 is the stem, negative from the end).
+      pool: over a clip's tokens, one of `pooling.NAMES`, or 'none' for every token; None for the
+        usual one of the system: 'mean', or 'mean+max' for BYOL-A.
+      batch_size: clips embedded at once, at most.
+
+    Returns:
+      float32. One clip: [k] (k = d, or 2 d for 'mean_std') or [n, d] (pool 'none'); several:
+      [b, k], or a list of [n, d], in the order given. With layers='all' each has a leading layer
+      axis per clip: [l, k], [b, l, k] ….
+
+    Raises:
+      InputError: a clip is too short for one frame (with both numbers), not finite, not readable,
+        or an array comes without its sample rate.
+    """
+    pool = self.pooling(pool)
+    check_pooling(pool)
+    if layers == 'mean':
+      raise unknown('choice of layers', layers, ('all', 'last', 'a number'))
+    wanted = layer_indices(layers, self.num_layers())
+    single, given = inputs.several(audio, sample_rate)
+    clips = [
+      inputs.samples_of(clip, sample_rate, self.frontend, i, self.max_seconds)
+      for i, clip in enumerate(given)
+    ]
+    results: list[Any] = [None] * len(clips)
+    order = sorted(range(len(clips)), key=lambda i: len(clips[i]))
+    for start in range(0, len(order), batch_size):
+      rows = order[start : start + batch_size]
+      size = lengths.few_rows(len(rows), batch_size)
+      for row, value in zip(rows, self._batch([clips[i] for i in rows], size, wanted, pool)):
+        results[row] = value if layers == 'all' else value[0]
+    if single:
+      return results[0]
+    return np.stack(results) if pool != 'none' and results else results
+
+  def _batch(
+    self, clips: list[np.ndarray], size: int, layers: tuple[int, ...], pool: str
+  ) -> Iterator[np.ndarray]:
+    """[l, k] or [l, n, d] of each clip."""
+    width = lengths.next_length(max(map(len, clips)), self.frontend.min_samples)
+    audio, mask = inputs.padded(clips, size, width)
+    how = (self.apply, layers, pool, self.bands_of(pool))
+    values, real = map(np.asarray, embed_batch(*how, self.variables, audio, mask))
+    for row in range(len(clips)):
+      yield values[:, row] if pool != 'none' else values[:, row][:, real[row]]
+
+  def bands_of(self, pool: str) -> int:
+    """What `embed_batch` has to know of bands for a pooling; 1 where it pools none."""
+    return self.bands() if pool in pooling.BAND_POOLS else 1
+
+  def reached(self, samples: np.ndarray, width: int) -> np.ndarray:
+    """How many tokens clips of `samples` [clips] have, in a batch padded to `width`.
 
     Only the token mask is computed: what it does not depend on is never run.
     """
-    counts, lengths = [], np.asarray(lengths, np.int32)
-    size = max(1, min(64, 16_000_000 // samples))
-    for start in range(0, len(lengths), size):
-      part = np.resize(lengths[start : start + size], size)  # one shape; repeats are cut off again
-      found = _count_tokens(self.apply, samples, self.variables, jnp.asarray(part))
-      counts.append(np.asarray(found)[: len(lengths) - start])
+    counts, samples = [], np.asarray(samples, np.int32)
+    size = max(1, min(64, 16_000_000 // width))
+    for start in range(0, len(samples), size):
+      part = np.resize(samples[start : start + size], size)  # one shape; repeats are cut off again
+      found = _count_tokens(self.apply, width, self.variables, jnp.asarray(part))
+      counts.append(np.asarray(found)[: len(samples) - start])
     return np.concatenate(counts)
 
   def bands(self) -> int:
     """Tokens of one time: what a clip gains when it grows by a little."""
     low, hop = self.frontend.min_samples, self.frontend.hop_samples
     samples = max(self.sample_rate, low + hop)
-    lengths = np.arange(low, samples + 1, hop)
-    counts = self.reached(lengths, samples)
+    counts = self.reached(np.arange(low, samples + 1, hop), samples)
     gains = np.diff(counts)
     return int(gains[gains > 0].min()) if gains.any() else int(counts[0])
 
@@ -161,6 +230,33 @@ class _LogMel:
     return jnp.where(frame_mask[..., None], spectrogram, 0.0)[None], frame_mask
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def embed_batch(
+  apply: Embed,
+  layers: tuple[int, ...],
+  pool: str,
+  bands: int,
+  variables: Any,
+  audio: Float[Array, 'b t'],
+  mask: Bool[Array, 'b t'],
+) -> tuple[Float[Array, 'l b *rest'], Bool[Array, 'b n']]:
+  """Some layers pooled [l, b, k], or with pool 'none' their tokens [l, b, n, d], and the token
+  mask. The one program that runs a model for its embeddings; `bands`: see `Embedder.bands_of`."""
+  tokens, real = apply(variables, audio, mask)
+  tokens = tokens[np.asarray(layers)].astype(jnp.float32)
+  if pool in pooling.BAND_POOLS:
+    tokens = pooling.bands(pool, tokens, real, bands)
+  elif pool != 'none':
+    tokens = pooling.POOLS[pool](tokens, real)
+  return tokens, real
+
+
+def check_pooling(pool: str) -> None:
+  """Raises InputError where there is no such pooling."""
+  if pool not in pooling.NAMES and pool != 'none':
+    raise unknown('pooling', pool, (*pooling.NAMES, 'none'))
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _count_tokens(apply: Embed, samples: int, variables: Any, lengths: Array) -> Array:
   mask = jnp.arange(samples) < lengths[:, None]
@@ -179,7 +275,8 @@ def from_model(
     weights: hash of the weights and of the arguments that matter; made here if None.
   """
   # The arguments count: the same tensors read with other settings are other embeddings.
-  weights = weights or digest(repr(model), weights_hash(variables))
+  if weights is None:
+    weights = digest(repr(model), weights_hash(variables))
   return Embedder(
     name,
     ModelApply(model),
@@ -251,6 +348,7 @@ def layer_indices(layers: str | int, count: int) -> tuple[int, ...]:
     raise unknown('choice of layers', layers, ('all', 'last', 'mean', f'0 … {count - 1}')) from None
   if not -count <= index < count:
     raise InputError(
-      f'layers={index}: this model has layers 0 (stem) to {count - 1}, or negative from the end.'
+      f'layers={index}: this model has layers 0 (stem) to {count - 1} (negative from the end), '
+      "'last' and 'all'."
     )
   return (index % count,)

@@ -23,18 +23,15 @@ from research.audio.bad_files import BadFiles
 from research.audio.clips import Source, Table
 from research.audio.decode import AudioError, decode
 from research.errors import InputError
-from research.inference import ctc
+from research.inference import ctc, lengths
 from research.inference.ctc import Decoder, Transcript
-from research.inference.inputs import Audio, at_rate, several, too_short
+from research.inference.inputs import Audio, at_rate, padded, several, too_short
 
 # A window holds any utterance of LibriSpeech whole (the longest has 35 s). Convolutional positions
 # of wav2vec 2.0 see 1.3 s to each side, half of this overlap twice that (attention sees all).
 WINDOW, OVERLAP = 40.0, 5.0
 # Seconds of audio in a batch: the first convolution of 120 s of a base model takes 0.8 GB.
-BATCH_SECONDS, MAX_BATCH = 120.0, 64
-# Batches have lengths on a geometric grid below the window: at most a third is padding, and a
-# window of 40 s has ten programs.
-GROWTH, SHORTEST = 1.5, 1.0
+BATCH_SECONDS = 120.0
 # Clips go through in blocks of so much audio (or one clip): what is kept before it is written.
 BLOCK_SECONDS, BLOCK_CLIPS = 600.0, 256
 THREADS = 4
@@ -73,14 +70,14 @@ class Transcriber:
       model: a Flax module with `vocabulary`, `blank`, `frontend` and the output 'logits'.
       variables: its weights.
       decoder: logits of a clip to its path, as `beam.BeamSearch`; None is greedy.
-      window: clips longer than so many seconds are cut into chunks of that length.
+      window: seconds of a chunk; longer clips are cut into chunks.
       overlap: seconds that neighbouring chunks share.
       batch_seconds: audio in a batch, the padding included.
 
     Raises:
       InputError: the model has no CTC head, or the window does not fit the overlap.
     """
-    ctc.demand_ctc(model)
+    ctc.check_ctc(model)
     self.model, self.decoder = model, decoder or ctc.Greedy(model.blank)
     self.rate, self.hop = model.frontend.sample_rate, model.frontend.hop_samples
     self.window = model.frontend.frames(round(window * self.rate))
@@ -91,7 +88,8 @@ class Transcriber:
         f'({model.frontend.min_samples / self.rate:g} s) and more than the overlap, which is 0 or '
         'more.'
       )
-    self.lengths = grid(model.frontend.samples(self.window) + self.hop, round(SHORTEST * self.rate))
+    longest = model.frontend.samples(self.window) + self.hop
+    self.lengths = lengths.grid(longest, round(lengths.SHORTEST * self.rate))
     self.batch_seconds = batch_seconds
     devices = jax.local_devices()
     mesh = Mesh(np.array(devices), ('data',))
@@ -125,18 +123,22 @@ class Transcriber:
     return found[0] if single else found
 
   def stream(
-    self, source: Source, bad_files: BadFiles | None = None
+    self,
+    source: Source,
+    bad_files: BadFiles | None = None,
+    rows: Sequence[np.ndarray] | None = None,
   ) -> Iterator[tuple[int, Transcript | str]]:
-    """(row, its transcript, or the reason why there is none), shorter clips first.
+    """(row, its transcript, or the reason why there is none), block by block.
 
     Args:
       source: clips.
       bad_files: where files that cannot be read are recorded.
+      rows: of each block, which is run by itself; None for all `blocks`, shorter clips first.
 
     Raises:
       InputError: too many bad files.
     """
-    for row, logits, seconds in self.logits(source, bad_files):
+    for row, logits, seconds in self.logits(source, bad_files, rows):
       if isinstance(logits, str):
         yield row, logits
         continue
@@ -145,14 +147,17 @@ class Transcriber:
       yield row, ctc.transcript(path, self.model.vocabulary, self.model.blank, frame, seconds)
 
   def logits(
-    self, source: Source, bad_files: BadFiles | None = None
+    self,
+    source: Source,
+    bad_files: BadFiles | None = None,
+    rows: Sequence[np.ndarray] | None = None,
   ) -> Iterator[tuple[int, np.ndarray | str, float]]:
     """(row, its logits f32 [n, v] or the reason why there are none, seconds), as `stream`."""
     bad_files = BadFiles(None, 1.0) if bad_files is None else bad_files
     durations = source.durations()
-    for rows in _blocks(durations):
-      clips = _Clips(source, rows, bad_files)
-      pieces = [piece for row in rows for piece in self.pieces(int(row), durations[row])]
+    for block in blocks(durations) if rows is None else rows:
+      clips = _Clips(source, block, bad_files)
+      pieces = [piece for row in block for piece in self.pieces(int(row), durations[row])]
       for piece, logits in self._run(clips, pieces):
         clips.parts[piece.row].append((piece.first, logits))
       bad_files.check()
@@ -199,25 +204,15 @@ class Transcriber:
 
   def _batches(self, pieces: list[Piece]) -> Iterator[tuple[list[Piece], int, int]]:
     """(pieces, samples, rows): pieces of one length of the grid."""
-    places = np.searchsorted(self.lengths, [piece.samples for piece in pieces])
-    for place in np.unique(places):
-      length = self.lengths[place]
-      same = [piece for piece, p in zip(pieces, places) if p == place]
-      most = max(1, min(MAX_BATCH, int(self.batch_seconds * self.rate / length)))
-      for at in range(0, len(same), most):
-        part = same[at : at + most]
-        # A short last batch is filled up to one of few sizes, each of which is a program.
-        size = next(n for n in (1, -(-most // 4), most) if n >= len(part))
-        yield part, length, -(-size // self._devices) * self._devices
+    samples = np.array([piece.samples for piece in pieces], np.int64)
+    batch_samples = self.batch_seconds * self.rate
+    for batch in lengths.of_stream(samples, self.lengths, batch_samples, self._devices):
+      yield [pieces[i] for i in batch.rows if i >= 0], batch.samples, len(batch.rows)
 
   def _logits(
     self, clips: list[np.ndarray], length: int, size: int
   ) -> Iterator[Float[np.ndarray, 'n v']]:
-    audio, mask = np.zeros((size, length), np.float32), np.zeros((size, length), bool)
-    for row, clip in enumerate(clips):
-      audio[row, : len(clip)] = clip
-      mask[row, : len(clip)] = True
-    arrays = (jax.device_put(a, self._rows) for a in (audio, mask))
+    arrays = (jax.device_put(a, self._rows) for a in padded(clips, size, length))
     logits, real = jax.device_get(_apply(self.model, self._variables, *arrays))
     for row in range(len(clips)):
       yield logits[row][real[row]]
@@ -264,14 +259,6 @@ def _apply(
   return out['logits'], out['frame_mask']
 
 
-def grid(longest: int, shortest: int) -> list[int]:
-  """Batch lengths in samples, ascending to exactly `longest` in steps of GROWTH."""
-  found = [longest]
-  while found[-1] / GROWTH >= shortest:
-    found.append(round(found[-1] / GROWTH))
-  return found[::-1]
-
-
 def join(parts: Sequence[tuple[int, np.ndarray]], overlap: int) -> Float[np.ndarray, 'n v']:
   """Logits of overlapping chunks as those of the whole, cut in the middle of each overlap.
 
@@ -288,7 +275,7 @@ def join(parts: Sequence[tuple[int, np.ndarray]], overlap: int) -> Float[np.ndar
   return np.concatenate([*kept, logits[low - first :]])
 
 
-def _blocks(durations: Float[np.ndarray, 'clips']) -> Iterator[np.ndarray]:
+def blocks(durations: Float[np.ndarray, 'clips']) -> Iterator[np.ndarray]:
   """Rows in the order of their lengths, some minutes of audio at a time."""
   order = np.argsort(durations, kind='stable')
   block: list[int] = []

@@ -1,34 +1,36 @@
 """Transcripts of a source into one file: .jsonl, .txt, .srt, .vtt or .ctm. Killed, it goes on.
 
-Finished clips lie in `<file>.parts/`; the file itself appears when all clips are in it, in the
-order of the source.
+Blocks of clips that are done lie in `<file>.parts/`; the file itself appears when all clips are in
+it, in the order of the source.
 """
 
 import html
+import itertools
 import json
 import os
-import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from research import distributed
 from research.audio.bad_files import BadFiles
 from research.errors import InputError
 from research.inference.ctc import Transcript, Word
-from research.inference.transcribe import Transcriber
-from research.jobs import folders, locks
-from research.jobs.progress import bar
+from research.inference.transcribe import Transcriber, blocks
+from research.jobs import folders
+from research.jobs.parts import Job, Parts, key
 from research.metrics import asr
 from research.text import characters
 
 SUFFIXES = ('.jsonl', '.txt', '.srt', '.vtt', '.ctm')
 # Those that hold the words of one recording.
 SUBTITLES = ('.srt', '.vtt')
-# Two lines of 42 letters, at most seven seconds: the usual limits of subtitles (BBC and Netflix
+# Two lines of 42 characters, at most seven seconds: the usual limits of subtitles (BBC and Netflix
 # style guides). A pause of a second ends one.
-CUE_LETTERS, LINE_LETTERS, CUE_SECONDS, CUE_PAUSE = 84, 42, 7.0, 1.0
+CUE_CHARACTERS, LINE_CHARACTERS, CUE_SECONDS, CUE_PAUSE = 84, 42, 7.0, 1.0
 
 Row = dict[str, Any]
 
@@ -58,49 +60,92 @@ def transcribe_source(
     references: what was said in each clip, '' where that is not known.
     about: what else the result depends on: an unfinished job is only gone on with if it is equal.
     overwrite: whether a file that is there may be replaced.
-    max_bad_fraction: share of unreadable clips above which it stops.
+    max_bad_fraction: fraction of unreadable clips above which it stops.
     show: called with id and text of every clip when it is done.
 
   Returns:
-    the rows, in the order of the source.
+    the rows, in the order of the source; none on processes after the first.
 
   Raises:
     InputError: an ending that is not known or does not fit, the file exists, the parts of another
       job are in the way, nothing could be transcribed, or the disk is full.
   """
-  job = _Job(None if out is None else check_out(out, len(source), overwrite))
-  try:
-    rows = job.open(dict(about or {}, source=source.fingerprint()))
-  except OSError as error:
-    raise InputError(f'Cannot write {out}: {error.strerror or error}.') from error
-  try:
-    bad = BadFiles(None, max_bad_fraction, total=len(source))
-    done = {row['id'] for row in rows}
-    todo = np.array([i for i in range(len(source)) if source.id(i) not in done], np.int64)
-    with bar('transcribing', len(source)) as progress:
-      for place, result in transcriber.stream(source.select(todo), bad):
-        i = int(todo[place])
-        rows.append(_row(source.id(i), result, references[i] if references else ''))
-        job.add(rows[-1])
+  if out is not None:
+    path = check_out(out, len(source), overwrite)
+    return _transcribe(transcriber, source, path, references, about, max_bad_fraction, show)
+  if distributed.process()[1] > 1:
+    raise InputError('Several processes transcribe into a file: give --out.')
+  with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder) / 'rows'
+    return _transcribe(transcriber, source, path, references, about, max_bad_fraction, show)
+
+
+def _transcribe(
+  transcriber: Transcriber,
+  source: Any,
+  out: Path,
+  references: Sequence[str] | None,
+  about: dict[str, Any] | None,
+  max_bad_fraction: float,
+  show: Callable[[str, str], None],
+) -> list[Row]:
+  """As `transcribe_source`, whatever `out` is called; a file of no known kind is not written."""
+  parts = Parts(out, dict(about or {}, source=source.fingerprint()))
+  durations = source.durations()
+  places = {source.id(i): i for i in range(len(source))}
+  todo = list(blocks(durations))
+  keys = [key(block) for block in todo]
+  # Files that could not be used are tried again, in blocks of their own.
+  failed = np.array([places[r['id']] for r in _rows(parts, keys) if 'error' in r], np.int64)
+  again = [failed[block] for block in blocks(durations[failed])]
+  state = [part.name for part in parts.files()]
+  todo, keys = todo + again, keys + [key('again', state, block) for block in again]
+  job = Job(
+    parts, keys, [len(b) for b in todo], out=out, process=distributed.process(), part_seconds=0.0
+  )
+  bad = BadFiles(None, max_bad_fraction, total=len(source))
+
+  def work(numbers: list[int]) -> Iterator[dict[str, np.ndarray]]:
+    left = [todo[i] for i in numbers]
+    results = transcriber.stream(source, bad, left)
+    for block in left:
+      lines = ''
+      for i, result in itertools.islice(results, len(block)):
+        lines += _line(_row(source.id(i), result, references[i] if references else ''))
         if not isinstance(result, str):
           show(source.id(i), result.text)
-        progress(len(rows))
-    places = {source.id(i): i for i in range(len(source))}
-    rows.sort(key=lambda row: places[row['id']])
+      yield {'lines': np.frombuffer(lines.encode(errors='surrogateescape'), np.uint8)}
+
+  def finish() -> list[Row]:
+    found: dict[str, Row] = {}
+    for row in _rows(parts, keys):
+      if 'error' not in row or row['id'] not in found:
+        found[row['id']] = row
+    rows = sorted(found.values(), key=lambda row: places[row['id']])
     if all('error' in row for row in rows):
       raise InputError(
         f'Nothing of {source.name!r} could be transcribed; the first, {rows[0]["id"]}: '
         f'{rows[0]["error"]}'
       )
-    job.finish(rows)
-  except OSError as error:
-    raise InputError(
-      f'Cannot write {out}: {error.strerror or error}. The finished clips are kept in '
-      f'{job.folder}; the same command goes on from them.'
-    ) from error
-  finally:
-    job.close(rows)
-  return rows
+    if out.suffix in WRITERS:
+      folders.replace_text(out, ''.join(WRITERS[out.suffix](rows)))
+    parts.remove()
+    return rows
+
+  try:
+    return job.run(work, finish, 'transcribing') or []
+  except InputError:
+    # Nothing stays behind where there is nothing to go on from.
+    if job.begun and not job.index and not any('text' in row for row in _rows(parts)):
+      parts.remove()
+    raise
+
+
+def _rows(parts: Parts, keys: Sequence[str] | None = None) -> Iterator[Row]:
+  """The rows of the clips that are done."""
+  for arrays in parts.read(keys):
+    for line in arrays['lines'].tobytes().decode(errors='surrogateescape').splitlines():
+      yield json.loads(line)
 
 
 def check_out(out: str | os.PathLike, clips: int, overwrite: bool = False) -> Path:
@@ -136,52 +181,6 @@ def _row(id: str, result: Transcript | str, reference: str) -> Row:
   words = [dict(word=w, start=round(s, 3), end=round(e, 3)) for w, s, e in result.words]
   row = {'id': id, 'text': result.text, 'seconds': round(result.seconds, 3), 'words': words}
   return row | ({'reference': reference} if reference else {})
-
-
-class _Job:
-  """The unfinished file: the rows that are done, on disk, one a line."""
-
-  def __init__(self, out: Path | None):
-    self.out = out
-    self.folder = None if out is None else folders.parts_folder(out)
-
-  def open(self, settings: dict[str, Any]) -> list[Row]:
-    """The rows that are done; files that could not be used are tried again."""
-    if self.folder is None:
-      return []
-    folders.begin(self.folder, settings)
-    rows = [row for row in self._done() if 'error' not in row]
-    # A line that a kill has cut is done again.
-    folders.replace_text(self.folder / 'done.jsonl', ''.join(_line(row) for row in rows))
-    return rows
-
-  def _done(self) -> Iterator[Row]:
-    assert self.folder is not None
-    file = self.folder / 'done.jsonl'
-    for line in file.read_bytes().splitlines(keepends=True) if file.exists() else ():
-      if line.endswith(b'\n'):
-        yield json.loads(line.decode('utf-8', errors='surrogateescape'))
-
-  def add(self, row: Row) -> None:
-    if self.folder is not None:
-      with open(
-        self.folder / 'done.jsonl', 'a', encoding='utf-8', errors='surrogateescape'
-      ) as file:
-        file.write(_line(row))
-
-  def finish(self, rows: list[Row]) -> None:
-    if self.out is None or self.folder is None:
-      return
-    self.out.parent.mkdir(parents=True, exist_ok=True)
-    folders.replace_text(self.out, ''.join(WRITERS[self.out.suffix](rows)))
-    locks.release(self.folder)
-    shutil.rmtree(self.folder)
-
-  def close(self, rows: list[Row]) -> None:
-    """Leaves nothing behind where there is nothing to go on from."""
-    if self.folder is not None and all('error' in row for row in rows):
-      locks.release(self.folder)
-      shutil.rmtree(self.folder, ignore_errors=True)
 
 
 # -- Formats -----------------------------------------------------------------------------------
@@ -233,10 +232,10 @@ def cues(words: Sequence[Word]) -> list[list[Word]]:
   found: list[list[Word]] = []
   for word in words:
     last = found[-1] if found else []
-    letters = sum(len(w.word) + 1 for w in last) + len(word.word)
+    length = sum(len(w.word) + 1 for w in last) + len(word.word)
     if (
       not last
-      or letters > CUE_LETTERS
+      or length > CUE_CHARACTERS
       or word.end - last[0].start > CUE_SECONDS
       or word.start - last[-1].end > CUE_PAUSE
     ):
@@ -252,7 +251,7 @@ def _words(row: Row) -> list[Word]:
 def _lines(cue: list[Word]) -> str:
   """One line, or two of about the same length."""
   whole = ' '.join(w.word for w in cue)
-  if len(whole) <= LINE_LETTERS or len(cue) == 1:
+  if len(whole) <= LINE_CHARACTERS or len(cue) == 1:
     return whole
   halves = [
     (' '.join(w.word for w in cue[:i]), ' '.join(w.word for w in cue[i:]))

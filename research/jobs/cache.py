@@ -3,8 +3,10 @@
 import os
 import pathlib
 
+import platformdirs
+
 
 def cache_folder() -> pathlib.Path:
-  """Where results that can be computed again are kept: $OIDO_CACHE, else ~/.cache/oido."""
-  home = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
-  return pathlib.Path(os.environ.get('OIDO_CACHE') or os.path.join(home, 'oido'))
+  """Where results that can be computed again are kept: $OIDO_CACHE, else the user's cache folder
+  of the operating system (Linux: ~/.cache/oido)."""
+  return pathlib.Path(os.environ.get('OIDO_CACHE') or platformdirs.user_cache_dir('oido'))

@@ -1,4 +1,4 @@
-"""A long job that writes one file: killed, the same command goes on with the parts it has."""
+"""Files and folders that a long job writes: checked before it starts, there whole or not at all."""
 
 import contextlib
 import fcntl
@@ -79,15 +79,33 @@ def parts_folder(out: Path) -> Path:
   return out.with_name(f'{out.name}.parts')
 
 
-def read_arrays(file: Any, name: str = '') -> dict[str, Any]:
-  """The arrays of an .npz that a job has written; `name` where `file` is no path.
+@contextlib.contextmanager
+def disk_errors(out: str | os.PathLike, parts: Path) -> Iterator[None]:
+  """A full or read-only disk, while `out` is made of what lies in `parts`, in one sentence.
+
+  Raises:
+    InputError: instead of an OSError.
+  """
+  try:
+    yield
+  except OSError as error:
+    kept = ''
+    if parts.is_dir():
+      kept = f' The finished parts are kept in {parts}; the same command goes on from them.'
+    raise InputError(f'Cannot write {out}: {error.strerror or error}.{kept}') from error
+
+
+def read_arrays(file: Any, name: str = '', only: Sequence[str] | None = None) -> dict[str, Any]:
+  """The arrays of an .npz that a job has written, or `only` some of them.
+
+  `name` says what it is where `file` is no path.
 
   Raises:
     InputError: it is damaged.
   """
   try:
     with np.load(file, allow_pickle=False) as arrays:
-      return {key: arrays[key] for key in arrays.files}
+      return {key: arrays[key] for key in (arrays.files if only is None else only)}
   except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
     raise InputError(
       f'{name or file} is damaged ({error}): delete it, and what it held is computed again.'

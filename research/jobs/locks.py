@@ -1,16 +1,20 @@
 """Folders that one process at a time may write."""
 
-import fcntl
+import contextlib
 import os
 import platform
 from pathlib import Path
 
+import filelock
 from absl import logging
 
 from research.errors import InputError
 
 LOCK = '.lock'
-_CLAIMED: dict[Path, int] = {}
+# A process that is being killed holds its folder until its forked workers have closed their copies
+# of the lock: seconds that a claim waits for that.
+PATIENCE = 1.0
+_CLAIMED: dict[Path, tuple[filelock.BaseFileLock, os.stat_result]] = {}
 
 
 def claim(folder: Path) -> None:
@@ -21,18 +25,20 @@ def claim(folder: Path) -> None:
     OSError: it cannot be written to.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  for path in [p for p in _CLAIMED if not p.exists()]:
-    os.close(_CLAIMED.pop(path))
+  # A folder that was removed and made again is another one.
+  for path in [p for p, (_, file) in _CLAIMED.items() if not _is_file(p, file)]:
+    _CLAIMED.pop(path)[0].release(force=True)
   path = folder.resolve() / LOCK
-  if path in _CLAIMED and os.path.samestat(os.fstat(_CLAIMED[path]), path.stat()):
+  if path in _CLAIMED:
     return
-  lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+  path.touch()  # a folder that cannot be written to is told from a disk without locks
+  lock = filelock.FileLock(path, thread_local=False, fallback_to_soft=False, on_acquired=_sign)
   try:
-    # POSIX's kind: workers forked from this process do not keep the folder when it is killed.
-    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except (BlockingIOError, PermissionError):
-    who = os.read(lock, 200).decode(errors='replace').strip() or 'another process'
-    os.close(lock)
+    lock.acquire(timeout=PATIENCE)
+  except filelock.Timeout:
+    who = 'another process'
+    with contextlib.suppress(FileNotFoundError):  # given back just now
+      who = path.read_text(errors='replace').strip() or who
     raise InputError(
       f'{folder} is in use by {who}: wait for its end, or write somewhere else.'
     ) from None
@@ -40,18 +46,23 @@ def claim(folder: Path) -> None:
     logging.warning(
       '%s is on a disk without locks (%s): no two runs may use it at once.', folder, error
     )
-  if not path.exists() or not os.path.samestat(os.fstat(lock), path.stat()):
-    # Whoever had it gave it back in between, and the file with it.
-    os.close(lock)
-    return claim(folder)
-  os.ftruncate(lock, 0)
-  os.write(lock, f'process {os.getpid()} on {platform.node()}\n'.encode())
-  _CLAIMED[path] = lock
+  _CLAIMED[path] = lock, path.stat()
+
+
+def _is_file(path: Path, file: os.stat_result) -> bool:
+  return path.exists() and os.path.samestat(path.stat(), file)
+
+
+def _sign(descriptor: int) -> None:
+  """Writes who has the folder into its lock file."""
+  os.ftruncate(descriptor, 0)
+  os.pwrite(descriptor, f'process {os.getpid()} on {platform.node()}\n'.encode(), 0)
 
 
 def release(folder: Path) -> None:
   """Gives a folder back before this process ends, and leaves no trace in it."""
   path = folder.resolve() / LOCK
   if path in _CLAIMED:
+    # The file goes first: whoever waits for it sees that it is gone, and makes another.
     path.unlink(missing_ok=True)
-    os.close(_CLAIMED.pop(path))
+    _CLAIMED.pop(path)[0].release(force=True)

@@ -1,1 +1,1 @@
-"""Scores as pure functions of predictions and references."""
+"""Metrics: pure functions of predictions and references."""

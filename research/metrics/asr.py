@@ -12,10 +12,10 @@ class Errors:
   """Edits from references to hypotheses, counted over a whole corpus.
 
   Attributes:
-    hits: reference units that are right.
-    substitutions: that became another.
-    deletions: that are missing.
-    insertions: hypothesis units that no reference has.
+    hits: correct reference units.
+    substitutions: substituted reference units.
+    deletions: reference units missing from the hypothesis.
+    insertions: hypothesis units that are not in the reference.
   """
 
   hits: int
@@ -25,14 +25,14 @@ class Errors:
 
   @property
   def reference(self) -> int:
-    """Units of all references."""
+    """Number of reference units."""
     return self.hits + self.substitutions + self.deletions
 
   @property
   def rate(self) -> float:
-    """Errors over reference units: 0 for the best, above 1 with many insertions.
+    """Errors per reference unit; above 1 with many insertions.
 
-    Where the references are all empty: 0 without an insertion, else infinite.
+    If all references are empty: 0 without insertions, else infinite.
     """
     wrong = self.substitutions + self.deletions + self.insertions
     if self.reference:
@@ -41,12 +41,12 @@ class Errors:
 
 
 def word_errors(references: Iterable[str], hypotheses: Iterable[str]) -> Errors:
-  """Word errors of a corpus; WER is their `rate`. Case and punctuation count as they are.
+  """Word errors of a corpus; WER is their `rate`. Case and punctuation are not normalised.
 
-  An empty reference adds no words, and what was heard there counts as insertions.
+  Against an empty reference, all words of the hypothesis are insertions.
 
   Raises:
-    InputError: not as many hypotheses as references.
+    InputError: the numbers of references and hypotheses differ.
   """
   import jiwer
 
@@ -54,10 +54,10 @@ def word_errors(references: Iterable[str], hypotheses: Iterable[str]) -> Errors:
 
 
 def character_errors(references: Iterable[str], hypotheses: Iterable[str]) -> Errors:
-  """Character errors of a corpus, the single spaces between words included; CER is their `rate`.
+  """Character errors of a corpus, including single spaces between words; CER is their `rate`.
 
   Raises:
-    InputError: not as many hypotheses as references.
+    InputError: the numbers of references and hypotheses differ.
   """
   import jiwer
 
@@ -69,7 +69,7 @@ def _errors(process: Any, references: Iterable[str], hypotheses: Iterable[str]) 
   if len(given[0]) != len(given[1]):
     raise InputError(
       f'{len(given[0])} references cannot be compared with {len(given[1])} hypotheses: give one '
-      'for each.'
+      'hypothesis per reference.'
     )
   if not given[0]:
     return Errors(0, 0, 0, 0)

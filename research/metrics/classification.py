@@ -1,8 +1,8 @@
-"""Scores of predictions, in NumPy. Letters: b clips, c classes.
+"""Classification metrics in NumPy. Dimensions: b clips, c classes.
 
 Single-label functions take scores [b, c] and labels int [b]; multi-label ones take scores [b, c]
-and targets {0, 1} [b, c]. A score that is not defined (a class without a positive) is nan in the
-per-class arrays and left out of the means, the way AudioSet and FSD50K are published.
+and targets {0, 1} [b, c]. An undefined metric (a class without a positive) is nan in per-class
+arrays and left out of means, as published for AudioSet and FSD50K.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from scipy import special, stats
 def top_k_accuracy(
   scores: Float[np.ndarray, 'b c'], labels: Int[np.ndarray, ' b'], k: int = 1
 ) -> float:
-  """Share of clips whose label is among the k highest scores."""
+  """Fraction of clips whose label is among the k highest scores."""
   if k == 1:
     return float(np.mean(np.argmax(scores, axis=1) == labels))
   top = np.argsort(scores, axis=1, kind='stable')[:, ::-1][:, :k]
@@ -23,7 +23,7 @@ def top_k_accuracy(
 
 
 def accuracy(scores: Float[np.ndarray, 'b c'], labels: Int[np.ndarray, ' b']) -> float:
-  """Share of clips whose highest score is their label's."""
+  """Fraction of clips whose label has the highest score."""
   return top_k_accuracy(scores, labels, 1)
 
 
@@ -38,7 +38,7 @@ def confusion_matrix(
 def recall(
   scores: Float[np.ndarray, 'b c'], labels: Int[np.ndarray, ' b']
 ) -> Float[np.ndarray, ' c']:
-  """Recall of each class; nan for a class that no clip has."""
+  """Recall of each class; nan for a class without clips."""
   matrix = confusion_matrix(np.argmax(scores, axis=1), labels, scores.shape[1])
   total = matrix.sum(axis=1)
   return np.divide(np.diag(matrix), total, out=np.full(len(total), np.nan), where=total > 0)
@@ -50,7 +50,7 @@ def balanced_accuracy(scores: Float[np.ndarray, 'b c'], labels: Int[np.ndarray, 
 
 
 def macro_f1(scores: Float[np.ndarray, 'b c'], labels: Int[np.ndarray, ' b']) -> float:
-  """Mean F1 over the classes among the labels or the predictions, as in scikit-learn."""
+  """Mean F1 over the classes that occur in labels or predictions, as in scikit-learn."""
   matrix = confusion_matrix(np.argmax(scores, axis=1), labels, scores.shape[1])
   hits = np.diag(matrix)
   both = matrix.sum(axis=0) + matrix.sum(axis=1)
@@ -61,8 +61,8 @@ def macro_f1(scores: Float[np.ndarray, 'b c'], labels: Int[np.ndarray, ' b']) ->
 def average_precision(
   scores: Float[np.ndarray, 'b c'], targets: np.ndarray
 ) -> Float[np.ndarray, ' c']:
-  """Average precision of each class, sum over thresholds of (recall step) * precision; clips with
-  equal scores cross the threshold together. nan for a class without a positive clip."""
+  """Average precision of each class: the sum over thresholds of (recall step) * precision. Clips
+  with equal scores share a threshold. nan for a class without a positive clip."""
   result = np.full(scores.shape[1], np.nan)
   for c in range(scores.shape[1]):
     order = np.argsort(-scores[:, c], kind='stable')
@@ -78,7 +78,7 @@ def average_precision(
 
 
 def mean_average_precision(scores: Float[np.ndarray, 'b c'], targets: np.ndarray) -> float:
-  """mAP: mean over the classes that have a positive clip."""
+  """mAP: mean over the classes with a positive clip."""
   return _mean_defined(average_precision(scores, targets))
 
 
@@ -97,7 +97,7 @@ def area_under_curve(
 
 
 def mean_auc(scores: Float[np.ndarray, 'b c'], targets: np.ndarray) -> float:
-  """Mean area under the ROC curve over the classes that have positives and negatives."""
+  """Mean area under the ROC curve over the classes with positives and negatives."""
   return _mean_defined(area_under_curve(scores, targets))
 
 
@@ -127,7 +127,7 @@ def _mean_defined(values: np.ndarray) -> float:
 
 
 def top_5_accuracy(scores: Float[np.ndarray, 'b c'], labels: Int[np.ndarray, ' b']) -> float:
-  """Share of clips whose label is among the 5 highest scores."""
+  """Fraction of clips whose label is among the 5 highest scores."""
   return top_k_accuracy(scores, labels, 5)
 
 
@@ -146,8 +146,8 @@ METRICS = SINGLE_LABEL | MULTI_LABEL
 
 
 def all_scores(scores: Float[np.ndarray, 'b c'], labels: np.ndarray) -> dict[str, float]:
-  """Every metric that fits: the single-label ones for labels [b], the multi-label ones for [b, c].
-  Top-5 accuracy is left out where there are no more than 5 classes: it would always be 1."""
+  """All applicable metrics: single-label for labels [b], multi-label for labels [b, c]. Top-5
+  accuracy is left out for 5 classes or fewer, where it is always 1."""
   table = SINGLE_LABEL if labels.ndim == 1 else MULTI_LABEL
   few = scores.shape[1] <= 5
   return {n: f(scores, labels) for n, f in table.items() if not (few and n == 'top_5_accuracy')}

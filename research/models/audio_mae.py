@@ -474,7 +474,7 @@ class GlobalDecoder(nn.Module):
     def call(block: nn.Module, x: Array, layer: Array) -> Array:
       return block(x, key_mask, train=train)
 
-    x, _ = layers.run_blocks(
+    x, _, _ = layers.run_blocks(
       make, call, x, jnp.arange(self.depth), scan=self.scan_layers, remat=self.remat
     )
     x = layers.LayerNorm(dtype=self.dtype, name='norm')(x)

@@ -21,7 +21,7 @@ from research.features.spectral import Array as AnyArray
 from research.models.settings import by_size, check_choices, fill
 from research.nn import layers
 from research.nn.batch_norm import BatchNorm
-from research.nn.convolutions import conv3x3, max_pool2
+from research.nn.kernels.convolutions import conv3x3, max_pool2
 
 
 class Size(NamedTuple):

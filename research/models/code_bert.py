@@ -201,7 +201,7 @@ class CodeBert(nn.Module):
     Returns:
       what `objectives.prediction.masked_codes` takes: 'code_logits' [b, n, g, k], 'codes'
       [b, n, g], 'span_mask' [b, n], 'code_perplexity' of the codes that are in use, and
-      'least_code_perplexity', that of the group with the least; and 'frame_mask', 'layers'
+      'min_code_perplexity', that of the group with the least; and 'frame_mask', 'layers'
       [l, b, n, d], 'embedding' [b, d]: mean of the real frames.
     """
     batch = jax.tree.map(jnp.asarray, dict(batch))
@@ -224,7 +224,7 @@ class CodeBert(nn.Module):
       'codes': codes,
       'span_mask': mask,
       'code_perplexity': each.sum(),
-      'least_code_perplexity': each.min(),
+      'min_code_perplexity': each.min(),
       'frame_mask': real,
       'layers': states,
       'embedding': waveform.mean_frames(states[-1], real),

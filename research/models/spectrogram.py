@@ -168,9 +168,10 @@ class Encoder(nn.Module):
       each['rate'] = jnp.asarray(rates, jnp.float32)
     if u is not None:
       each['u'] = u
-    return layers.run_blocks(
+    x, outputs, _ = layers.run_blocks(
       make, call, x, each, scan=self.scan_layers, remat=self.remat, collect=collect
     )
+    return x, outputs
 
 
 def take_tokens(x: Float[Array, 'b n d'], ids: Int[Array, 'b m']) -> Float[Array, 'b m d']:

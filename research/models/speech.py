@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from research.capabilities import Embedding, Example, audio_example
 from research.errors import InputError, unknown
-from research.features.span_masks import most_masked, span_mask
+from research.features.span_masks import max_masked, span_mask
 from research.features.waveform import Waveform
 from research.models import waveform
 from research.models.settings import by_size, check_choices, fill
@@ -237,12 +237,12 @@ class SpeechEncoder(nn.Module):
     audio: Float[AnyArray, 'b t'],
     audio_mask: Bool[AnyArray, 'b t'],
     most: int | None = None,
-    moments: Float[AnyArray, 'b 2'] | None = None,
+    clip_stats: Float[AnyArray, 'b 2'] | None = None,
   ):
     """Convolutional features (the first `most` of them), which are real, and the features normed;
-    `moments` of the clips that the audio is cropped from."""
+    `clip_stats` of the clips that the audio is cropped from."""
     audio, audio_mask = jnp.asarray(audio), jnp.asarray(audio_mask)
-    features, real = self.extractor(self.frontend(audio, audio_mask, moments), audio_mask)
+    features, real = self.extractor(self.frontend(audio, audio_mask, clip_stats), audio_mask)
     features, real = features[:, :most], real[:, :most]
     if self.BLOCKS and self.padding == 'published':
       real = block_frames(audio_mask, features.shape[1])
@@ -303,7 +303,7 @@ class SpeechEncoder(nn.Module):
     """The masked frames of every clip, first ones first, in as many places as there can ever be;
     and which places hold one."""
     n = mask.shape[1]
-    most = most_masked(n, self.mask_prob, self.mask_length, self.min_masks)
+    most = max_masked(n, self.mask_prob, self.mask_length, self.min_masks)
     most = n if 'span_mask' in batch else most
     places = jnp.argsort(~mask, axis=1, stable=True)[:, :most]
     return places, jnp.take_along_axis(mask, places, axis=1)
@@ -342,7 +342,7 @@ class SpeechEncoder(nn.Module):
     """
     del layers
     _, real, normed = self._frames(
-      batch['audio'], batch['audio_mask'], moments=batch.get('audio_moments')
+      batch['audio'], batch['audio_mask'], clip_stats=batch.get('clip_stats')
     )
     mask = channels = None
     if train:

@@ -37,10 +37,11 @@ class MaskedUnits(speech.SpeechEncoder):
   """
 
   BLOCKS: ClassVar[bool] = True
-  NEEDS: ClassVar[Mapping[str, str]] = {
-    'units': 'set config.data.units to a folder of units, which python -m launch.label_kmeans makes'
-  }
   TRAINING: ClassVar[tuple[str, ...]] = (*speech.SpeechEncoder.TRAINING, 'predict_unmasked')
+  NEEDS: ClassVar[Mapping[str, str]] = {
+    'units': 'The model learns from units: set config.data.fields.units to a folder of them, which '
+    'python -m launch.label_kmeans makes.'
+  }
 
   mask_prob: float = 0.8
   final_width: int = by_size()
@@ -105,7 +106,7 @@ class MaskedUnits(speech.SpeechEncoder):
     # As published, clips end with their units; else frames without one are no targets.
     most = units.shape[1] // int(self.ratio) if self.padding == 'published' else None
     features, real, normed = self._frames(
-      batch['audio'], batch['audio_mask'], most, batch.get('audio_moments')
+      batch['audio'], batch['audio_mask'], most, batch.get('clip_stats')
     )
     mask = self._spans(batch, real)
     encoded = self._encode(normed, real, mask, train, self._channels(batch, len(mask)))
@@ -142,7 +143,7 @@ class MaskedUnits(speech.SpeechEncoder):
       if units.shape[2] != len(self.sets):
         raise InputError(
           f'{self.TITLE} has {len(self.sets)} sets of units (codes={self.codes}), but the batch '
-          f'has {units.shape[2]}: set model.args.codes and data.units alike.'
+          f'has {units.shape[2]}: set model.args.codes and data.fields.units alike.'
         )
       return units
     if self.is_initializing():
@@ -150,7 +151,7 @@ class MaskedUnits(speech.SpeechEncoder):
       return jnp.zeros((len(batch['audio']), n * int(self.ratio), len(self.sets)), jnp.int32)
     raise InputError(
       f'{self.TITLE} learns from units, and the batch has none: make some with '
-      'launch.label_kmeans and set data.units to their folder.'
+      'launch.label_kmeans and set data.fields.units to their folder.'
     )
 
   def _compare(

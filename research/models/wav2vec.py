@@ -287,12 +287,12 @@ class Wav2Vec(nn.Module):
       frame by the contexts before it, 'used' [b, n, s], 'targets' [b, n, d], 'negatives' [b, n, k];
       and 'features' z [b, n, d] before the quantiser, 'layers' [l, b, n, d] of the context,
       'frame_mask' [b, n], 'embedding' [b, d]: mean of the real contexts. With a quantiser
-      'quantiser_loss', 'code_perplexity', 'least_code_perplexity', 'codes', 'best_codes' [b, n, g];
-      Gumbel's 'code_logits', 'prob_perplexity', 'least_prob_perplexity', 'temperature'; k-means'
+      'quantiser_loss', 'code_perplexity', 'min_code_perplexity', 'codes', 'best_codes' [b, n, g];
+      Gumbel's 'code_logits', 'prob_perplexity', 'min_prob_perplexity', 'temperature'; k-means'
       'encoded' [b, n, d].
     """
     batch = jax.tree.map(jnp.asarray, dict(batch))
-    features, real = self._frames(batch['audio'], batch['audio_mask'], batch.get('audio_moments'))
+    features, real = self._frames(batch['audio'], batch['audio_mask'], batch.get('clip_stats'))
     out: dict[str, Any] = {'features': features, 'frame_mask': real}
 
     # Codes instead of frames: what the context hears, and what is to be predicted.
@@ -308,12 +308,12 @@ class Wav2Vec(nn.Module):
       named = {
         'quantiser_loss': found.loss,
         'code_perplexity': found.code_perplexity,
-        'least_code_perplexity': found.least_code_perplexity,
+        'min_code_perplexity': found.min_code_perplexity,
         'codes': found.codes,
         'best_codes': found.best,
         'code_logits': found.logits,
         'prob_perplexity': found.prob_perplexity,
-        'least_prob_perplexity': found.least_prob_perplexity,
+        'min_prob_perplexity': found.min_prob_perplexity,
         'temperature': temperature,
         'encoded': found.encoded,
       }
@@ -336,11 +336,11 @@ class Wav2Vec(nn.Module):
     self,
     audio: Float[AnyArray, 'b t'],
     audio_mask: Bool[AnyArray, 'b t'],
-    moments: Float[AnyArray, 'b 2'] | None = None,
+    clip_stats: Float[AnyArray, 'b 2'] | None = None,
   ):
     """z, and which frames are real."""
     audio, audio_mask = jnp.asarray(audio), jnp.asarray(audio_mask)
-    z, real = self.extractor(self.frontend(audio, audio_mask, moments), audio_mask)
+    z, real = self.extractor(self.frontend(audio, audio_mask, clip_stats), audio_mask)
     return (jnp.log1p(jnp.abs(z)) if self.log_compression else z), real
 
   def _counted(self, real: Bool[Array, 'b n']) -> Bool[Array, 'b n']:
@@ -407,7 +407,7 @@ class Wav2Vec(nn.Module):
       'tokens' [b, n, d], 'frame_mask' [b, n], 'layers' [l, b, n, d] as `embed`'s.
     """
     del layers
-    features, real = self._frames(batch['audio'], batch['audio_mask'], batch.get('audio_moments'))
+    features, real = self._frames(batch['audio'], batch['audio_mask'], batch.get('clip_stats'))
     quantised = features if self.vq_type == 'none' else self._quantise(features, real).vectors
     hidden = waveform.drop(self, quantised, self.input_dropout, train)
     states = self.aggregator(hidden, self._counted(real), train)

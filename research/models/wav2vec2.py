@@ -142,7 +142,7 @@ class Wav2Vec2(speech.SpeechEncoder):
     """
     batch = jax.tree.map(jnp.asarray, dict(batch))
     features, real, normed = self._frames(
-      batch['audio'], batch['audio_mask'], moments=batch.get('audio_moments')
+      batch['audio'], batch['audio_mask'], clip_stats=batch.get('clip_stats')
     )
     mask = self._spans(batch, real)
     channels = self._channels(batch, len(mask))
@@ -164,8 +164,8 @@ class Wav2Vec2(speech.SpeechEncoder):
         'code_logits': found.logits,
         'prob_perplexity': found.prob_perplexity,
         'code_perplexity': found.code_perplexity,
-        'least_prob_perplexity': found.least_prob_perplexity,
-        'least_code_perplexity': found.least_code_perplexity,
+        'min_prob_perplexity': found.min_prob_perplexity,
+        'min_code_perplexity': found.min_code_perplexity,
         'num_codes': self.groups * self.codes,
       }
     if self.cross_sample_negatives:

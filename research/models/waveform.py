@@ -9,6 +9,7 @@ without padding comes out alike.
 Letters: b batch, t samples, n frames, c channels, d width, h heads, l layers.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -20,8 +21,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from research.errors import InputError
 from research.nn import kernels, layers
-from research.nn.attention import GatedBias, attend, full_bias, products
-from research.nn.convolutions import conv1d, frames_after, grouped_conv1d, scale_gradient, time_norm
+from research.nn.attention import Bias, attend
+from research.nn.convolutions import frames_after
+from research.nn.kernels.convolutions import conv1d, grouped_conv1d, time_norm
 from research.nn.relative_bias import Gate, RelativeBias
 
 Dtype = Any
@@ -178,7 +180,7 @@ class FeatureExtractor(nn.Module):
     if self.gradient_scale == 0.0:
       x = jax.lax.stop_gradient(x)
     elif self.gradient_scale != 1.0:
-      x = scale_gradient(x, self.gradient_scale)
+      x = kernels.scale_gradient(x, self.gradient_scale)
     return x, real
 
 
@@ -236,17 +238,10 @@ class SelfAttention(nn.Module):
     table: Float[Array, 'h n n'] | None = None,
   ) -> Float[Array, 'b n d']:
     q, k, v = layers.HeadsIn(self.heads, self.dtype, bert, name='qkv')(x)
-    bias = None if table is None else GatedBias(Gate(self.heads, name='gate')(x), table)
-    if train and self.dropout > 0.0:
-      scaled = q * np.asarray(q.shape[-1] ** -0.5, q.dtype)
-      logits = products(scaled, k)
-      if bias is not None:
-        logits = logits + full_bias(bias)
-      logits = jnp.where(real[:, None, None, :], logits, -1e30)
-      weights = drop(self, jax.nn.softmax(logits), self.dropout, train).astype(v.dtype)
-      y = jnp.einsum('bhts,bshk->bthk', weights, v)
-    else:
-      y = attend(q, k, v, real, self.implementation, bias)
+    bias = None if table is None else Bias(Gate(self.heads, name='gate')(x), table)
+    dropped = functools.partial(drop, self, rate=self.dropout, train=train)
+    weights = dropped if train and self.dropout > 0.0 else None
+    y = attend(q, k, v, real, self.implementation, bias, drop=weights)
     return layers.HeadsOut(self.dtype, bert, name='proj')(y)
 
 
@@ -365,7 +360,7 @@ def run_transformer(
   kept = jnp.ones((module.depth,), bool)
   if train and module.dropout.layer > 0.0:
     kept = jax.random.uniform(module.make_rng('dropout'), (module.depth,)) > module.dropout.layer
-  _, outputs = layers.run_blocks(
+  _, outputs, _ = layers.run_blocks(
     make, call, x, kept, scan=module.scan_layers, remat=module.remat, collect=True
   )
   assert outputs is not None

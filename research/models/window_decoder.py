@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 from research.nn import layers
-from research.nn.attention import products
 from research.nn.kernels import Dtype
+from research.nn.kernels.attention import pair_products
 
 SHIFTED_OUT = -100.0  # added to logits between tokens that only the roll made neighbours
 
@@ -82,7 +82,7 @@ class WindowAttention(nn.Module):
     # Cosine similarity and softmax in float32 whatever the layers compute in.
     norm_q, norm_k = _norm(q), _norm(k)
     norms = jnp.einsum('bqh,bkh->bhqk', norm_q, norm_k)
-    logits = products(q, k)
+    logits = pair_products(q, k)
     logits = logits / jnp.maximum(norms, 1e-6) / jnp.maximum(tau, 0.01)[:, None, None] + position
     logits = logits.reshape(b, w, self.heads, n, n)
     if bias is not None:
@@ -216,7 +216,7 @@ class WindowDecoder(nn.Module):
     def call(block: nn.Module, x: Array, layer: Array) -> Array:
       return block(x, key_mask, layer % 2 == 1 if self.scan_layers else None, train)
 
-    x, _ = layers.run_blocks(
+    x, _, _ = layers.run_blocks(
       make, call, x, jnp.arange(self.depth), scan=self.scan_layers, remat=self.remat
     )
     x = layers.LayerNorm(dtype=self.dtype, name='norm')(from_strips(x, self.grid, self.window))

@@ -102,23 +102,49 @@ class HeadsIn(nn.Module):
     return q, k, v
 
 
-class HeadsOut(nn.Module):
-  """Joins the heads back into the width: kernel `[h, k, d]`, bias `[d]`."""
+class HeadProjection(nn.Module):
+  """A projection to heads of a size of their own: kernel `[d, h, k]`, bias `[h, k]`."""
 
+  heads: int
+  size: int
+  use_bias: bool = True
   dtype: Dtype = jnp.float32
   kernel_init: Callable[..., Array] | None = None
 
   @nn.compact
+  def __call__(self, x: Float[Array, 'b n d']) -> Float[Array, 'b n h k']:
+    d = x.shape[-1]
+    shape = self.heads, self.size
+    kernel = self.param(
+      'kernel', self.kernel_init or xavier(d, self.heads * self.size), (d, *shape)
+    )
+    if not self.use_bias:
+      return contract(x, kernel, 1, self.dtype)
+    bias = self.param('bias', nn.initializers.zeros_init(), shape).astype(self.dtype)
+    return contract(x, kernel, 1, self.dtype) + bias
+
+
+class HeadsOut(nn.Module):
+  """Joins the heads back into a width, theirs if it is None: kernel `[h, k, d]`, bias `[d]`."""
+
+  dtype: Dtype = jnp.float32
+  kernel_init: Callable[..., Array] | None = None
+  width: int | None = None
+  use_bias: bool = True
+
+  @nn.compact
   def __call__(self, x: Float[Array, 'b n h k']) -> Float[Array, 'b n d']:
     heads, size = x.shape[-2:]
-    d = heads * size
-    kernel = self.param('kernel', self.kernel_init or xavier(d, d), (heads, size, d))
+    d = self.width or heads * size
+    kernel = self.param('kernel', self.kernel_init or xavier(heads * size, d), (heads, size, d))
+    if not self.use_bias:
+      return contract(x, kernel, 2, self.dtype)
     bias = self.param('bias', nn.initializers.zeros_init(), (d,)).astype(self.dtype)
     return contract(x, kernel, 2, self.dtype) + bias
 
 
 class Attention(nn.Module):
-  """Multi-head self-attention, scale k^-0.5.
+  """Multi-head self-attention of encoders, scale k^-0.5; for decoders see `multihead`.
 
   `implementation`: see `attention.attend`. `key_mask` is True where a token may be attended to.
   """
@@ -219,14 +245,15 @@ class Block(nn.Module):
 
 def run_blocks(
   make: Callable[[str, int | None], nn.Module],
-  call: Callable[[nn.Module, Array, Any], Array],
+  call: Callable[..., Any],
   x: Float[Array, 'b n d'],
   layers: Any,
   *,
   scan: bool,
   remat: bool,
   collect: bool = False,
-) -> tuple[Float[Array, 'b n d'], Float[Array, 'l b n d'] | None]:
+  cache: Any = None,
+) -> tuple[Float[Array, 'b n d'], Float[Array, 'l b n d'] | None, Any]:
   """Runs a row of equal layers, unrolled or as one scan, inside a compact method.
 
   Unrolled (fastest) the parameters are `blocks_0`, `blocks_1`, …; scanned (compiles once for all
@@ -234,20 +261,30 @@ def run_blocks(
 
   Args:
     make: (name, index or None for all at once) -> block module.
-    call: (block, x, slice of `layers`) -> x.
+    call: (block, x, slice of `layers`) -> x; with a cache (block, x, slice of `layers`, the
+      layer's cache) -> (x, its next cache).
     x: the input of the first layer.
     layers: pytree of arrays with a leading layer axis: what differs from layer to layer.
     scan: one scan instead of unrolled layers.
     remat: recompute each layer in the backward pass instead of keeping its activations.
     collect: also return every layer's output.
+    cache: what layers keep from call to call: a tuple of one tree a layer, or, scanned, one tree
+      with a leading layer axis.
+
+  Returns:
+    x, with `collect` the outputs of all layers, and the next cache (None without one).
   """
   depth = jax.tree.leaves(layers)[0].shape[0]
-  step = nn.remat(call, prevent_cse=not scan) if remat else call
+
+  def once(block: nn.Module, x: Array, layer: Any, kept: Any) -> tuple[Array, Any]:
+    return (call(block, x, layer), None) if cache is None else call(block, x, layer, kept)
+
+  step = nn.remat(once, prevent_cse=not scan) if remat else once
   if scan:
 
-    def body(block, x, layer):
-      x = step(block, x, layer)
-      return x, (x if collect else None)
+    def body(block, x, layer, kept):
+      x, kept = step(block, x, layer, kept)
+      return x, (x if collect else None, kept)
 
     lifted = nn.scan(
       body,
@@ -255,12 +292,17 @@ def run_blocks(
       split_rngs={'params': True, 'dropout': True},
       length=depth,
     )
-    return lifted(make('blocks', None), x, layers)
-  outputs = []
+    x, (outputs, cache) = lifted(make('blocks', None), x, layers, cache)
+    return x, outputs, cache
+  outputs, after = [], []
   for i in range(depth):
-    x = settled(step(make(f'blocks_{i}', i), x, jax.tree.map(lambda a, i=i: a[i], layers)))
+    layer = jax.tree.map(lambda a, i=i: a[i], layers)
+    kept = None if cache is None else cache[i]
+    x, kept = step(make(f'blocks_{i}', i), x, layer, kept)
+    x = settled(x)
     outputs.append(x)
-  return x, (jnp.stack(outputs) if collect else None)
+    after.append(kept)
+  return x, (jnp.stack(outputs) if collect else None), (None if cache is None else tuple(after))
 
 
 def stack_blocks(tree: Mapping[str, Any]) -> dict[str, Any]:

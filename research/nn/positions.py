@@ -1,7 +1,18 @@
-"""Fixed position tables (NumPy constants)."""
+"""Positions: fixed tables (NumPy constants), learned ones, rotary ones.
 
+Letters: b batch, t tokens, h heads, k size of a head.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, Int
+
+from research.errors import InputError
+
+# -- Tables of grids ---------------------------------------------------------------------------
 
 
 def sincos_2d(grid: tuple[int, int], width: int, prefix: int = 1) -> Float[np.ndarray, 'n d']:
@@ -40,3 +51,113 @@ def spectrogram_positions(
   """
   swap = kind == 'published' and not overlap
   return sincos_2d(grid[::-1] if swap else grid, width)
+
+
+# -- Positions of tokens -----------------------------------------------------------------------
+
+
+def sinusoids(length: int, width: int, max_timescale: float = 10000.0) -> Float[np.ndarray, 'n d']:
+  """Whisper's table (openai/whisper, model.py): sines of all timescales, then their cosines.
+
+  Timescales go from 1 to `max_timescale`. As upstream angles are rounded to float32, which moves
+  far entries by 1e-4. PyTorch's exp rounds 2 to 7 of the timescales of Whisper's sizes the other
+  way, which moves theirs by up to 3e-5; published weights bring the table.
+
+  Raises:
+    InputError: a width that is odd or below 4.
+  """
+  if width % 2 or width < 4:
+    raise InputError(f'width={width}: a table of sines and cosines needs an even width from 4.')
+  step = np.float32(np.log(max_timescale) / (width // 2 - 1))
+  rates = np.exp((-step * np.arange(width // 2, dtype=np.float32)).astype(np.float64))
+  angles = np.arange(length, dtype=np.float32)[:, None] * rates.astype(np.float32)
+  wide = angles.astype(np.float64)
+  return np.concatenate([np.sin(wide), np.cos(wide)], axis=1).astype(np.float32)
+
+
+class LearnedPositions(nn.Module):
+  """A learned vector for every position; parameter `embedding` [skipped + length, d].
+
+  Attributes:
+    length: positions.
+    width: of a vector.
+    skipped: rows of the table before that of position 0 (OPT: 2).
+  """
+
+  length: int
+  width: int
+  skipped: int = 0
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, positions: Int[Array, '*b t']) -> Float[Array, '*b t d']:
+    """Vectors of positions; those beyond the table get its last one."""
+    rows = self.skipped + self.length
+    table = self.param('embedding', nn.initializers.normal(0.02), (rows, self.width))
+    return jnp.take(table, positions + self.skipped, axis=0, mode='clip').astype(self.dtype)
+
+
+# -- Rotary ------------------------------------------------------------------------------------
+
+
+class Rotary(NamedTuple):
+  """Rotary positions (arXiv 2104.09864): pairs of a head's dimensions turn with the position.
+
+  Attributes:
+    base: pair i of n turns by base^(-i / n) a position.
+    dims: of a head that turn, the first ones; None for all.
+    interleaved: pairs are neighbours (GPT-J, RoFormer), not one of each half (Llama, Qwen).
+  """
+
+  base: float = 10000.0
+  dims: int | None = None
+  interleaved: bool = False
+
+
+def rotary_frequencies(rotary: Rotary, size: int) -> Float[np.ndarray, ' pairs']:
+  """Angles a position of the pairs of a head of `size`.
+
+  float32, rounded as transformers' are but for a last bit here and there.
+
+  Raises:
+    InputError: an odd number of dimensions, or more than a head has.
+  """
+  dims = size if rotary.dims is None else rotary.dims
+  if dims % 2 or not 0 < dims <= size:
+    raise InputError(
+      f'Rotary positions of {dims} dimensions of a head of {size}: give an even number up to it.'
+    )
+  exponents = (np.arange(0, dims, 2, dtype=np.float32) / np.float32(dims)).astype(np.float64)
+  return np.float32(1.0) / np.power(float(rotary.base), exponents).astype(np.float32)
+
+
+def rotate(
+  x: Float[Array, 'b t h k'],
+  positions: Int[Array, '#b t'] | Float[Array, '#b t'],
+  frequencies: Float[np.ndarray, ' pairs'] | Float[Array, ' pairs'],
+  interleaved: bool = False,
+) -> Float[Array, 'b t h k']:
+  """Turns the first dimensions of queries or keys, two for each frequency, by their positions.
+
+  Angles, sines and cosines are float32, products of x's dtype.
+
+  Args:
+    x: queries or keys.
+    positions: of the tokens, whole or not (times).
+    frequencies: angles a position, see `rotary_frequencies`.
+    interleaved: see `Rotary`.
+  """
+  angles = positions.astype(jnp.float32)[:, :, None] * jnp.asarray(frequencies)
+  cos, sin = (f(angles)[:, :, None].astype(x.dtype) for f in (jnp.cos, jnp.sin))
+  n = angles.shape[-1]
+  turned, rest = x[..., : 2 * n], x[..., 2 * n :]
+  if interleaved:
+    a, b = turned[..., ::2], turned[..., 1::2]
+  else:
+    a, b = turned[..., :n], turned[..., n:]
+  a, b = a * cos - b * sin, b * cos + a * sin
+  if interleaved:
+    turned = jnp.stack([a, b], axis=-1).reshape(turned.shape)
+  else:
+    turned = jnp.concatenate([a, b], axis=-1)
+  return turned if rest.shape[-1] == 0 else jnp.concatenate([turned, rest], axis=-1)

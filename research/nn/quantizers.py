@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from research.errors import InputError
 from research.nn import kernels, layers
-from research.nn.convolutions import time_norm
+from research.nn.kernels.convolutions import time_norm
 
 EPSILON = 1e-5
 
@@ -28,12 +28,12 @@ class Quantized(NamedTuple):
     codes: int [b, m, g] what was chosen, with noise in training.
     best: int [b, m, g] what is chosen without noise.
     code_perplexity: sum over groups of exp(entropy of how often each code is best).
-    least_code_perplexity: that of the group with the least: 1 where a group has one code left,
+    min_code_perplexity: that of the group with the least: 1 where a group has one code left,
       which the sum does not show.
     loss: the codebook's own: number of codes of all groups minus `prob_perplexity` (Gumbel), or
       distance of frames and their vectors (k-means).
     logits: [b, m, g, k] without noise; None for k-means.
-    prob_perplexity, least_prob_perplexity: as those of the codes, of the mean probability at
+    prob_perplexity, min_prob_perplexity: as those of the codes, of the mean probability at
       temperature 1; None for k-means.
     encoded: [b, m, d] frames as they are compared with the vectors; None for Gumbel.
   """
@@ -42,11 +42,11 @@ class Quantized(NamedTuple):
   codes: Int[Array, 'b m g']
   best: Int[Array, 'b m g']
   code_perplexity: Float[Array, '']
-  least_code_perplexity: Float[Array, '']
+  min_code_perplexity: Float[Array, '']
   loss: Float[Array, '']
   logits: Float[Array, 'b m g k'] | None = None
   prob_perplexity: Float[Array, ''] | None = None
-  least_prob_perplexity: Float[Array, ''] | None = None
+  min_prob_perplexity: Float[Array, ''] | None = None
   encoded: Float[Array, 'b m d'] | None = None
 
 
@@ -149,11 +149,11 @@ class GumbelQuantizer(nn.Module):
       codes,
       best,
       code_perplexity=hard_each.sum(),
-      least_code_perplexity=hard_each.min(),
+      min_code_perplexity=hard_each.min(),
       loss=g * k - soft_each.sum(),
       logits=logits,
       prob_perplexity=soft_each.sum(),
-      least_prob_perplexity=soft_each.min(),
+      min_prob_perplexity=soft_each.min(),
     )
 
   def vectors(self, codes: Int[Array, '*places g']) -> Float[Array, '*places d']:

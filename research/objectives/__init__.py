@@ -34,7 +34,7 @@ def names() -> list[str]:
 
 
 def get(name: str) -> Callable[..., Any]:
-  """The objective of that name; raises InputError with the nearest names for an unknown one."""
+  """The objective of that name; for an unknown name raises InputError with the nearest ones."""
   if name not in names():
     raise unknown('objective', name, names())
   return _functions()[name]

@@ -1,6 +1,6 @@
-"""Foretelling what an average of oneself sees (BYOL, arXiv 2006.07733; BYOL-A, 2103.06695).
+"""Bootstrap your own latent (BYOL, arXiv 2006.07733; BYOL-A, 2103.06695).
 
-Letters: r = 2 views, b batch, p width of the projection.
+Dimensions: r = 2 views, b batch, p width of the projection.
 """
 
 from collections.abc import Mapping
@@ -11,16 +11,17 @@ import jax.numpy as jnp
 
 
 def bootstrap(out: Mapping[str, Any], batch: Mapping[str, Any]) -> tuple[jax.Array, dict]:
-  """2 - 2 cos(q(z_1), z'_2) + 2 - 2 cos(q(z_2), z'_1), mean over the clips.
+  """2 - 2 cos(q(z_1), z'_2) + 2 - 2 cos(q(z_2), z'_1), mean over clips.
 
-  q(z) are predictions of the trained network, z' projections of its average, which get no gradient.
+  q(z) are predictions of the online network; z' are projections of the teacher (an EMA of the
+  online network), without gradient.
 
   Args:
     out: 'prediction' [2, b, p], and 'teacher' with 'projection' [2, b, p].
-    batch: only for 'valid' [b] where it has it: clips that count.
+    batch: rows with 'valid' [b] False (fillers) do not count.
 
   Returns:
-    loss, and 'cosine', the mean similarity of prediction and target.
+    loss, and 'cosine', the mean cosine similarity of prediction and target.
   """
   q = _unit(out['prediction'])
   z = _unit(jax.lax.stop_gradient(out['teacher']['projection']))

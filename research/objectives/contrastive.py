@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 EPSILON = 1e-8  # torch.cosine_similarity
 PERPLEXITIES = (
-  'code_perplexity', 'prob_perplexity', 'least_code_perplexity', 'least_prob_perplexity',
+  'code_perplexity', 'prob_perplexity', 'min_code_perplexity', 'min_prob_perplexity',
 )  # fmt: skip
 
 
@@ -18,30 +18,30 @@ def wav2vec2_contrastive(
   out: Mapping[str, Any],
   batch: Mapping[str, Any],
   *,
-  kappa: float = 0.1,
+  logit_temp: float = 0.1,
   diversity: float = 0.1,
   penalty: float = 10.0,
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
   """-log softmax of sim(c_t, q_t) / kappa among K distractors, plus diversity and feature penalty.
 
   Args:
-    out: 'context' c and 'targets' q [b, m, f] at masked frames; 'used' [b, m], which of the m
-      places hold one; 'negatives' int [b, m, k], places of the distractors in the same clip;
-      'feature_penalty', mean square of the convolutions' output. With a quantiser 'codes'
-      [b, m, g], 'num_codes', 'prob_perplexity', 'code_perplexity' and the least of a group of each;
-      without one there is no diversity term. Where there are more distractors: 'cross_negatives'
-      int [b, m, k], place i of clip j as j m + i; 'codebook_targets' [b, m, k, f] and their
-      'codebook_codes' [b, m, k, g].
+    out: 'context' c and 'targets' q [b, m, f] at masked frames; 'used' [b, m], True for slots with
+      a masked frame; 'negatives' int [b, m, k], slots of the distractors in the same clip;
+      'feature_penalty', mean square of the feature extractor's output. With a quantizer 'codes'
+      [b, m, g], 'num_codes', 'prob_perplexity', 'code_perplexity' and the minimum of each over
+      groups; without one there is no diversity term. Optional further distractors:
+      'cross_negatives' int [b, m, k], slot i of clip j as j m + i; 'codebook_targets'
+      [b, m, k, f] and their 'codebook_codes' [b, m, k, g].
     batch: rows with 'valid' [b] False (fillers) do not count.
-    kappa, diversity, penalty: temperature of the similarity and weights of the extra losses, as
-      fairseq's logit_temp and loss_weights.
+    logit_temp: kappa, temperature of the similarity.
+    diversity, penalty: weights of the extra losses (fairseq's loss_weights).
 
-  No distractors are: those with the codes (without a quantiser: the vector) of the positive, and
-  places that hold no masked frame, which are drawn where a clip has only one. A frame for which all
-  places drawn are of the latter kind is left out of the loss.
+  Two kinds of drawn slots do not count as distractors: those with the same codes as the positive
+  (without a quantizer: the same vector), and empty slots, which are drawn if a clip has only one
+  masked frame. A frame with empty slots only is left out of the loss.
 
   Returns:
-    loss a masked frame (fairseq's sum over its sample_size), and metrics; 'sample_size' is the
+    loss per masked frame (fairseq's sum over its sample_size), and metrics; 'sample_size' is the
     number of masked frames that have distractors.
   """
   c, q = (out[name].astype(jnp.float32) for name in ('context', 'targets'))
@@ -49,29 +49,30 @@ def wav2vec2_contrastive(
   if 'valid' in batch:
     used &= batch['valid'][:, None]
 
-  # All pairs of a clip, then the pairs that were drawn: m x m numbers instead of m x k vectors.
+  # Similarities of all pairs in a clip, then gather the drawn ones: m x m numbers instead of
+  # m x k vectors.
   b, m, f = q.shape
-  long = jnp.linalg.norm(c, axis=-1)[:, :, None]
-  norms = long * jnp.linalg.norm(q, axis=-1)[:, None, :]
+  context_norm = jnp.linalg.norm(c, axis=-1)[:, :, None]
+  norms = context_norm * jnp.linalg.norm(q, axis=-1)[:, None, :]
   pairs = jnp.einsum('bmf,bnf->bmn', c, q, precision='highest') / jnp.maximum(norms, EPSILON)
-  # What a target is told by: its codes, or itself.
-  marks = out.get('codes', q)
-  alike = (marks[:, :, None] == marks[:, None, :]).all(axis=-1)
+  # Targets are compared by their codes, or else by their vectors.
+  identity = out.get('codes', q)
+  equal = (identity[:, :, None] == identity[:, None, :]).all(axis=-1)
   own = jnp.broadcast_to(jnp.arange(m)[None, :, None], (b, m, 1))
   places = jnp.minimum(out['negatives'], m - 1)
   similar = [jnp.take_along_axis(pairs, jnp.concatenate([own, places], axis=2), axis=2)]
-  same = [jnp.take_along_axis(alike, places, axis=2)]
+  same = [jnp.take_along_axis(equal, places, axis=2)]
   there = [jnp.take_along_axis(used[:, None], places, axis=2) & (places == out['negatives'])]
 
-  # Distractors of other clips and from the codebook come as vectors.
+  # Distractors from other clips and from the codebook are given as vectors.
   def compare(vectors: Float[Array, 'b m k f']) -> Float[Array, 'b m k']:
     products = jnp.einsum('bmf,bmkf->bmk', c, vectors, precision='highest')
-    return products / jnp.maximum(long * jnp.linalg.norm(vectors, axis=-1), EPSILON)
+    return products / jnp.maximum(context_norm * jnp.linalg.norm(vectors, axis=-1), EPSILON)
 
   if 'cross_negatives' in out:
     places = jnp.minimum(out['cross_negatives'], b * m - 1)
     similar.append(compare(q.reshape(b * m, f)[places]))
-    same.append((marks.reshape(b * m, -1)[places] == marks[:, :, None]).all(axis=-1))
+    same.append((identity.reshape(b * m, -1)[places] == identity[:, :, None]).all(axis=-1))
     there.append(used.reshape(b * m)[places] & (places == out['cross_negatives']))
   if 'codebook_targets' in out:
     similar.append(compare(out['codebook_targets'].astype(jnp.float32)))
@@ -80,7 +81,7 @@ def wav2vec2_contrastive(
 
   exists = jnp.concatenate(there, axis=2)
   none = jnp.concatenate(same, axis=2) | ~exists
-  logits = jnp.concatenate(similar, axis=2) / kappa
+  logits = jnp.concatenate(similar, axis=2) / logit_temp
   logits = jnp.where(jnp.pad(none, ((0, 0), (0, 0), (1, 0))), -jnp.inf, logits)
   weight = (used & exists.any(axis=2)).astype(jnp.float32)
   count = jnp.maximum(weight.sum(), 1.0)
@@ -94,9 +95,9 @@ def wav2vec2_contrastive(
     'sample_size': weight.sum(),
   }
   if 'codes' in out:
-    codes_left = (out['num_codes'] - out['prob_perplexity']) / out['num_codes']
-    loss = loss + diversity * codes_left
-    metrics |= {'diversity': codes_left} | {name: out[name] for name in PERPLEXITIES if name in out}
+    unused = (out['num_codes'] - out['prob_perplexity']) / out['num_codes']
+    loss = loss + diversity * unused
+    metrics |= {'diversity': unused} | {name: out[name] for name in PERPLEXITIES if name in out}
   return loss, metrics
 
 
@@ -105,26 +106,26 @@ def wav2vec_contrastive(
   batch: Mapping[str, Any],
   *,
   infonce: bool = False,
-  balanced: bool = False,
+  balanced_classes: bool = False,
   quantiser: float = 0.0,
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
   """-log s(z^T h) - sum_n log s(-z_n^T h), s the logistic function, h a prediction of frame z and
-  z_n its distractors; plus the quantiser's own loss.
+  z_n its distractors; plus the quantizer's loss.
 
   Args:
     out: 'predictions' h [b, n, s, d] of every frame, 'targets' z [b, n, d]; 'negatives' int
-      [b, n, k], frames of the same clip; 'used' [b, n, s], which predictions there are;
-      'quantiser_loss' and perplexities (all groups', and the least of a group) where the model has
-      them.
+      [b, n, k], frames of the same clip; 'used' [b, n, s], True for valid predictions;
+      'quantiser_loss' and perplexities (over all groups, and the minimum over groups) if the model
+      has a quantizer.
     batch: rows with 'valid' [b] False (fillers) do not count.
-    infonce: -log softmax of the frame's score among its distractors' instead.
-    balanced: distractors weigh 1 / k each (fairseq's balanced_classes); not for InfoNCE.
-    quantiser: weight of the quantiser's loss (fairseq's loss_weights): 1 for k-means, whose
-      codebook learns from it alone.
+    infonce: use -log softmax of the frame's score among its distractors instead.
+    balanced_classes: weigh each distractor 1 / k; not for InfoNCE.
+    quantiser: weight of the quantizer's loss (fairseq's loss_weights): 1 for k-means, whose
+      codebook is trained by it alone.
 
   Returns:
-    loss a prediction (fairseq's sum over its sample_size, the number of positives), and metrics;
-    'accuracy' is how often the frame itself has the highest score.
+    loss per prediction (fairseq's sum over its sample_size, the number of positives), and metrics;
+    'accuracy' is the fraction of frames with a higher score than all their distractors.
   """
   h, z = (out[name].astype(jnp.float32) for name in ('predictions', 'targets'))
   used, negatives = out['used'], out['negatives']
@@ -132,7 +133,7 @@ def wav2vec_contrastive(
     used = used & batch['valid'][:, None, None]
   b, n, k = negatives.shape
 
-  # A frame and its distractors meet all its predictions at once.
+  # Each frame and its distractors are scored against all predictions of the frame at once.
   places = negatives.reshape(b, n * k, 1)
   distractors = jnp.take_along_axis(z, places, axis=1, mode='clip').reshape(b, n, k, -1)
   positive = jnp.einsum('bnsd,bnd->bns', h, z)
@@ -144,8 +145,8 @@ def wav2vec_contrastive(
     scores = jnp.concatenate([positive[..., None], negative], axis=-1)
     each = -jax.nn.log_softmax(scores)[..., 0]
   else:
-    share = 1.0 / k if balanced else 1.0
-    each = jax.nn.softplus(-positive) + share * jax.nn.softplus(negative).sum(axis=-1)
+    negative_weight = 1.0 / k if balanced_classes else 1.0
+    each = jax.nn.softplus(-positive) + negative_weight * jax.nn.softplus(negative).sum(axis=-1)
   contrastive = jnp.where(used, each, 0.0).sum() / count
   right = (positive >= negative.max(axis=-1)) & (positive > negative.min(axis=-1))
   loss = contrastive

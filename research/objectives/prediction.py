@@ -17,13 +17,13 @@ def masked_codes(
   """-sum_g log p(q_g) at masked frames, q_g the code of group g.
 
   Args:
-    out: 'code_logits' [b, n, g, k]; 'codes' q int [b, n, g]; 'span_mask' [b, n], the frames that
-      were masked; 'code_perplexity' and 'least_code_perplexity' where the model has them.
+    out: 'code_logits' [b, n, g, k]; 'codes' q int [b, n, g]; 'span_mask' [b, n], True for masked
+      frames; optionally 'code_perplexity' and 'min_code_perplexity'.
     batch: rows with 'valid' [b] False (fillers) do not count.
 
   Returns:
-    loss a masked frame, and metrics 'cross_entropy' (the loss), 'accuracy' (all groups right) and
-    'sample_size', the number of masked frames.
+    loss per masked frame, and metrics 'cross_entropy' (the loss), 'accuracy' (all groups correct)
+    and 'sample_size', the number of masked frames.
   """
   logits, codes, used = out['code_logits'].astype(jnp.float32), out['codes'], out['span_mask']
   if codes.shape != logits.shape[:3] or used.shape != codes.shape[:2]:
@@ -43,7 +43,7 @@ def masked_codes(
     'accuracy': jnp.where(right, weight, 0.0).sum() / count,
     'sample_size': weight.sum(),
   }
-  names = ('code_perplexity', 'least_code_perplexity')
+  names = ('code_perplexity', 'min_code_perplexity')
   return loss, metrics | {name: out[name] for name in names if name in out}
 
 
@@ -51,60 +51,61 @@ def masked_units(
   out: Mapping[str, Any],
   batch: Mapping[str, Any],
   *,
-  tau: float = 0.1,
-  masked: float = 1.0,
-  unmasked: float = 0.0,
+  logit_temp: float = 0.1,
+  pred_masked_weight: float = 1.0,
+  pred_nomask_weight: float = 0.0,
   penalty: float = 10.0,
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
-  """-sum over sets and frames of log softmax(sim(A o_t, e_z) / tau), at masked frames and, with a
-  weight, at the others; plus feature penalty.
+  """-sum over label sets and frames of log softmax(sim(A o_t, e_z) / tau), at masked and optionally
+  at unmasked frames, plus feature penalty.
 
   Args:
-    out: 'similarities', for every set of units [b, m, k]; 'unit_targets' z int [b, m, g];
-      'masked' [b, m], which of the m places hold a masked frame with a unit; 'unmasked' [b, m]
-      where the others are compared too; 'feature_penalty', mean square of the convolutions' output.
+    out: 'similarities', [b, m, k] for each label set; 'unit_targets' z int [b, m, g]; 'masked'
+      [b, m], True for slots with a masked frame that has a unit; optionally 'unmasked' [b, m], the
+      same for unmasked frames; 'feature_penalty', mean square of the feature extractor's output.
     batch: rows with 'valid' [b] False (fillers) do not count.
-    tau: temperature of the similarity (fairseq's logit_temp).
-    masked, unmasked, penalty: weights (fairseq's pred_masked_weight, pred_nomask_weight and
-      loss_weights).
+    logit_temp: tau, temperature of the similarity.
+    pred_masked_weight, pred_nomask_weight: weights of masked and unmasked frames.
+    penalty: weight of the feature penalty (fairseq's loss_weights).
 
   Returns:
-    loss a predicted frame (fairseq's sum over its sample_size), and metrics; 'accuracy' is that of
-    masked frames and the first set; 'sample_size' counts frames that have a weight, once for all
-    sets.
+    loss per predicted frame (fairseq's sum over its sample_size), and metrics; 'accuracy' is that
+    of masked frames and the first label set; 'sample_size' is the number of frames with a weight,
+    counted once for all label sets.
 
   Raises:
-    InputError: `unmasked` has a weight, but the model does not compare such frames.
+    InputError: pred_nomask_weight is set, but the model does not predict unmasked frames.
   """
-  weights = {'masked': masked, 'unmasked': unmasked}
-  if unmasked and 'unmasked' not in out:
+  weights = {'masked': pred_masked_weight, 'unmasked': pred_nomask_weight}
+  if pred_nomask_weight and 'unmasked' not in out:
     raise InputError(
-      'masked_units weighs unmasked frames: set config.model.args.predict_unmasked=True.'
+      f'pred_nomask_weight is {pred_nomask_weight}, but the model does not predict unmasked '
+      'frames: set config.model.args.predict_unmasked=True.'
     )
   valid = batch['valid'][:, None] if 'valid' in batch else jnp.ones((), bool)
   used = {name: out[name] & valid for name in weights if name in out}
   metrics: dict[str, Float[Array, '']] = {}
   total, count = jnp.zeros(()), jnp.zeros(())
   for name, frames in used.items():
-    found = _prediction(out, frames, tau)
-    shown = frames.astype(jnp.float32).sum()
+    found = _prediction(out, frames, logit_temp)
+    num_frames = frames.astype(jnp.float32).sum()
     if weights[name]:
       total = total + weights[name] * found['cross_entropy']
-      count = count + shown
+      count = count + num_frames
     suffix = '' if name == 'masked' else '_unmasked'
-    share = jnp.maximum(shown, 1.0)
-    metrics |= {f'{key}{suffix}': value / share for key, value in found.items()}
+    divisor = jnp.maximum(num_frames, 1.0)
+    metrics |= {f'{key}{suffix}': value / divisor for key, value in found.items()}
   loss = total / jnp.maximum(count, 1.0) + penalty * out['feature_penalty']
   return loss, metrics | {'feature_penalty': out['feature_penalty'], 'sample_size': count}
 
 
 def _prediction(
-  out: Mapping[str, Any], used: Bool[Array, 'b m'], tau: float
+  out: Mapping[str, Any], used: Bool[Array, 'b m'], logit_temp: float
 ) -> dict[str, Float[Array, '']]:
-  """Sums over used frames: cross entropy of all sets, and right answers of the first."""
+  """Sums over used frames: cross entropy of all label sets, and hits of the first."""
   total, right = jnp.zeros(()), jnp.zeros(())
   for i, similarities in enumerate(out['similarities']):
-    logits = similarities.astype(jnp.float32) / tau
+    logits = similarities.astype(jnp.float32) / logit_temp
     target = jnp.maximum(out['unit_targets'][:, :, i], 0)
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), target[:, :, None], axis=2)[:, :, 0]
     total = total - jnp.where(used, chosen, 0.0).sum()

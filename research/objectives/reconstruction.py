@@ -10,8 +10,7 @@ EPSILON = 1e-6  # AudioMAE models_mae.py forward_loss
 
 
 def normalise_patches(x: Float[Array, 'b n p']) -> Float[Array, 'b n p']:
-  """(x - mean) / sqrt(var + 1e-6) of each patch by itself, with the unbiased variance (over p -
-  1)."""
+  """(x - mean) / sqrt(var + 1e-6) of each patch, with the unbiased variance."""
   mean = x.mean(-1, keepdims=True)
   return (x - mean) / jnp.sqrt(x.var(-1, keepdims=True, ddof=1) + EPSILON)
 
@@ -22,15 +21,15 @@ def masked_patch_mse(
   """sum_n m_n mean_p (x^_np - x_np)^2 / sum_n m_n over all patches of the batch.
 
   Args:
-    out: 'pred' x^ and 'target' x [b, n, p], 'mask' m [b, n] (1 = removed), 'latent' [b, 1+m, d]
-      with 'latent_mask' [b, m] for the health signals.
+    out: 'pred' x^ and 'target' x [b, n, p], 'mask' m [b, n] (1 = removed); 'latent' [b, 1+m, d] and
+      'latent_mask' [b, m] for the health signals.
     batch: rows with 'valid' [b] False (fillers) do not count.
     norm_pix: predict each patch normalised by its own mean and standard deviation.
 
   Returns:
-    loss, and metrics: 'mse' (the loss), 'mask_fraction', 'prediction_std' and 'target_std' over the
-    pixels of masked patches, 'latent_std': spread of the encoded patches around their mean,
-    averaged over the width. A latent_std or prediction_std near 0 is a collapse.
+    loss, and metrics: 'mse' (the loss); 'mask_fraction'; 'prediction_std' and 'target_std' over the
+    pixels of masked patches; 'latent_std', the standard deviation of encoded patches, averaged over
+    the width. A latent_std or prediction_std near 0 indicates collapse.
   """
   x_hat, x, m = (out[k].astype(jnp.float32) for k in ('pred', 'target', 'mask'))
   if x_hat.ndim != 3 or x_hat.shape != x.shape or m.shape != x.shape[:2]:

@@ -16,8 +16,7 @@ Metrics = dict[str, Float[Array, '']]
 def cross_entropy(
   out: Mapping[str, Any], batch: Mapping[str, Any], *, label_smoothing: float = 0.0
 ) -> tuple[Float[Array, ''], Metrics]:
-  """-sum_c q_c log p_c averaged over clips, q = (1 - s) label + s / c (arXiv 1512.00567, section
-  7).
+  """-sum_c q_c log p_c, mean over clips, q = (1 - s) label + s / c (arXiv 1512.00567, section 7).
 
   Args:
     out: 'logits' [b, c].
@@ -25,8 +24,8 @@ def cross_entropy(
     label_smoothing: s, in [0, 1).
 
   Returns:
-    loss, and metrics 'cross_entropy' (the loss) and 'accuracy' (the most probable class is the
-    heaviest label).
+    loss, and metrics 'cross_entropy' (the loss) and 'accuracy' (the predicted class is the label
+    with the highest weight).
   """
   logits, label = out['logits'].astype(jnp.float32), batch['label']
   if logits.ndim != 2 or label.shape not in (logits.shape[:1], logits.shape):
@@ -51,13 +50,12 @@ def binary_cross_entropy(
 
   Args:
     out: 'logits' z [b, c].
-    batch: 'label' y, multi-hot or soft [b, c], or integer [b] for one class a clip; rows with
-      'valid'
-      [b] False do not count.
+    batch: 'label' y, multi-hot or soft [b, c], or integer [b]; rows with 'valid' [b] False do not
+      count.
 
   Returns:
-    loss, and metrics 'binary_cross_entropy' (the loss) and 'top1_hit' (the most probable class is
-    one of the labels).
+    loss, and metrics 'binary_cross_entropy' (the loss) and 'top1_hit' (the class with the highest
+    score is one of the labels).
   """
   z = out['logits'].astype(jnp.float32)
   label = batch['label']
@@ -95,18 +93,18 @@ def ctc(
 
   Args:
     out: 'logits' [b, n, v]; 'frame_mask' [b, n], True at real frames, which come first.
-    batch: 'tokens' int [b, u], negative behind a transcript's end; rows with 'valid' [b] False do
-      not count.
+    batch: 'tokens' int [b, u], negative behind the end of a transcript; rows with 'valid' [b] False
+      do not count.
     blank: index of the blank.
-    zero_infinity: a transcript with more symbols than its frames can say counts 0; if False its
-      loss is infinite, and so is the batch's.
+    zero_infinity: the loss of a transcript that needs more frames than its clip has is 0; if False
+      it is infinite, and so is the loss of the batch.
 
   Returns:
-    loss a clip, and metrics: 'ctc_per_symbol', 'impossible' (share of clips whose transcripts do
-    not fit) and 'sample_size', the number of clips.
+    loss per clip, and metrics: 'ctc_per_symbol', 'impossible' (fraction of clips with too few
+    frames) and 'sample_size', the number of clips.
   """
   real, tokens = out['frame_mask'], jnp.asarray(batch['tokens'])
-  # Padded frames do not count; what their logits are is the model's business.
+  # Logits of padded frames may be anything, NaN included.
   logits = jnp.where(real[:, :, None], out['logits'].astype(jnp.float32), 0.0)
   given = tokens >= 0
   labels = jnp.where(given, tokens, 0)

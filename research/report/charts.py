@@ -1,46 +1,60 @@
-"""Charts as SVG text: they follow the page's colours, stay sharp, and need nothing to be drawn.
+"""Charts: what is drawn, as matplotlib figures; `svg.text` makes them a part of a page.
 
-Colours are CSS variables with fallbacks, so that a chart is right inside the report, light or dark,
-and in a file of its own. Charts are 400 units wide: about one unit a pixel on a phone.
+Figures are 400 units wide: about one unit a pixel on a phone.
 """
 
-import html
+import colorsys
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
-WIDTH = 400
-_INK = 'var(--ink, #1c1e21)'
-_MUTED = 'var(--muted, #5f6670)'
-_GRID = 'var(--grid, #dcdfe4)'
-_CARD = 'var(--card, #fff)'
+from research.report import svg
+
+if TYPE_CHECKING:
+  import matplotlib.figure
+
+WIDTH = 400.0
 # Okabe & Ito's colours for colour-blind readers, then the same ones darker.
 PALETTE = (
-  'var(--accent, #0072b2)',
+  svg.THEME['accent'],
   '#e69f00', '#009e73', '#d55e00', '#cc79a7', '#56b4e9', '#b8a800', '#7b5ea7',
   '#00496f', '#8c6100', '#005f45', '#803800', '#7d4766', '#2f7fae', '#6e6500', '#a58bd0',
 )  # fmt: skip
-RIGHT, WRONG = '#0072b2', '#d55e00'  # shades of a confusion matrix
+# Shades of a confusion matrix, alike in light and dark, and the ink on them.
+RIGHT, WRONG, WHITE = '#0071b1', '#d55e00', '#ffffff'
+MAX_POINTS, MAX_BARS = 500, 320
+# Confusion matrices of more classes are drawn without the counts, or without the names.
+MAX_COUNTED, MAX_NAMED = 15, 25
 
 
-def _document(body: list[str], height: float, title: str) -> str:
-  head = (
-    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" role="img" '
-    f'aria-label="{html.escape(title, quote=True)}" font-family="system-ui, sans-serif" '
-    'font-size="12">'
-  )
-  back = f'<rect width="{WIDTH}" height="{height:g}" fill="{_CARD}"/>'
-  return '\n'.join([head, back, *body, '</svg>'])
+@dataclasses.dataclass(frozen=True)
+class Chart:
+  """A chart on a page.
+
+  Attributes:
+    caption: plain text.
+    svg: of `svg.text`.
+    legend: (colour in CSS, name).
+    more: number of names that the legend leaves out.
+  """
+
+  caption: str
+  svg: str
+  legend: Sequence[tuple[str, str]] = ()
+  more: int = 0
 
 
-def _text(
-  x: float, y: float, text: str, *, anchor: str = 'middle', color: str = _MUTED, more: str = ''
-) -> str:
-  return (
-    f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{color}" {more}>'
-    f'{html.escape(text)}</text>'
-  )
+def chart(
+  figure: 'matplotlib.figure.Figure', caption: str, names: Sequence[str] = (), limit: int = 36
+) -> Chart:
+  """A figure for a page; `names` of groups become its legend, up to `limit` of them."""
+  legend = [(svg.css(color_of(i)), name) for i, name in enumerate(names[:limit])]
+  return Chart(caption, svg.text(figure, caption), legend, max(len(names) - limit, 0))
 
 
 def number(value: float) -> str:
@@ -56,18 +70,226 @@ def number(value: float) -> str:
   return f'{value:.4g}'
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-  """Round numbers (1, 2 or 5 times a power of ten apart) inside a range."""
-  if not high > low:
-    return [low]
-  step = (high - low) / count
-  power = 10.0 ** math.floor(math.log10(step))
-  step = power * next(m for m in (1, 2, 5, 10) if step <= m * power * 1.0001)
-  first = math.ceil(low / step - 1e-9)
-  return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
+def ticks(low: float, high: float, count: int = 5, *, integer: bool = False) -> list[float]:
+  """About `count` round numbers (1, 2 or 5 times a power of ten apart) inside a range."""
+  from matplotlib.ticker import MaxNLocator
+
+  locator = MaxNLocator(count, steps=[1, 2, 5, 10], min_n_ticks=1, integer=integer)
+  found = locator.tick_values(low, high)
+  margin = 1e-9 * (high - low)
+  return [float(v) for v in found if low - margin <= v <= high + margin]
 
 
-def _bounds(values: np.ndarray) -> tuple[float, float]:
+def color_of(group: int) -> str:
+  """The colour of a class: the palette first, then evenly turned hues."""
+  if group < len(PALETTE):
+    return PALETTE[group]
+  rgb = colorsys.hls_to_rgb(group * 137.508 % 360 / 360, 0.5, 0.55)
+  return '#' + ''.join(f'{round(255 * c):02x}' for c in rgb)
+
+
+def lines(
+  series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+  *,
+  x_label: str = 'step',
+  height: float = 200.0,
+) -> 'matplotlib.figure.Figure':
+  """A line chart of named (x, y) series; values that are not finite break the line.
+
+  Long series are drawn as means of neighbouring points.
+  """
+  drawn = {
+    name: _thin(np.asarray(x, float), np.asarray(y, float), MAX_POINTS)
+    for name, (x, y) in series.items()
+  }
+  names = [_short(svg.label(name), 48) for name in drawn]
+  xs = np.concatenate([x for x, _ in drawn.values()])
+  x_range = float(xs.min()), float(xs.max())
+  y_range = _bounds(np.concatenate([y for _, y in drawn.values()]))
+  # Names stand above the plot, which does not shrink for more than one row of them.
+  columns, rows = _legend_grid(names) if len(names) > 1 else (0, 0)
+  height += 18 * max(rows - 1, 0)
+  with svg.style():
+    figure = _plot(
+      height, x_range if x_range[1] > x_range[0] else (x_range[0], x_range[0] + 1), y_range,
+      top=14 + 18 * rows, x_label=x_label,
+    )  # fmt: skip
+    (axes,) = figure.axes
+    for i, (name, (x, y)) in enumerate(zip(names, drawn.values())):
+      axes.plot(
+        x, y, color=color_of(i), linewidth=2.0 if i == 0 else 1.6, label=name,
+        marker='o', markersize=6, markeredgewidth=0, markevery=_lone(y), clip_on=False,
+      )  # fmt: skip
+    if rows:
+      legend = figure.legend(
+        loc='upper left', bbox_to_anchor=(6 / WIDTH, 1 - 2 / height), ncols=columns,
+        borderaxespad=0, borderpad=0.2, labelspacing=0.35, handlelength=1.0, handletextpad=0.5,
+        columnspacing=1.4, numpoints=1,
+      )  # fmt: skip
+      for handle in legend.get_lines():
+        handle.set(linewidth=4, marker='')
+  return figure
+
+
+def bars(
+  values: Float[np.ndarray, ' n'] | Int[np.ndarray, ' n'],
+  *,
+  x_label: str,
+  mark: float | None = None,
+  mark_label: str = '',
+  height: float = 200.0,
+) -> 'matplotlib.figure.Figure':
+  """One bar a value, in the order given, from 0; `mark` is a dashed line across with its name.
+
+  More bars than the chart can show are drawn as means of neighbours.
+  """
+  count = len(values)
+  places, heights = _thin(np.arange(1.0, count + 1), np.asarray(values, float), MAX_BARS)
+  high = max(float(heights.max(initial=0.0)), mark or 0.0) * 1.05 or 1.0
+  with svg.style():
+    figure = _plot(height, (0.5, max(count, 1) + 0.5), (0.0, high), top=14, x_label=x_label)
+    (axes,) = figure.axes
+    width = count / max(len(heights), 1)
+    axes.bar(places, heights, width=0.86 * width, color=color_of(0), clip_on=False)
+    if mark is not None:
+      axes.axhline(mark, color=color_of(3), linewidth=1.0, dashes=(4, 3), clip_on=False)
+      axes.annotate(
+        mark_label, (1, mark), xycoords=('axes fraction', 'data'), xytext=(0, 4),
+        textcoords='offset points', ha='right', color=svg.THEME['ink'],
+      )  # fmt: skip
+  return figure
+
+
+def scatter(
+  points: Float[np.ndarray, 'n 2'],
+  groups: Sequence[int],
+  names: Sequence[str],
+  *,
+  height: float = 360.0,
+) -> 'matplotlib.figure.Figure':
+  """Points coloured by group, with the names of their groups as tooltips."""
+  points = np.asarray(points, float)
+  low, high = points.min(axis=0), points.max(axis=0)
+  span = np.where(high > low, high - low, 1.0)
+  margin = 10 * span / (np.array([WIDTH, height]) - 20)
+  radius = 4.0 if len(points) <= 150 else 3.0 if len(points) <= 600 else 2.2
+  with svg.style():
+    figure = _figure(height)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis('off')
+    axes.set(
+      xticks=[],
+      yticks=[],
+      xlim=(low[0] - margin[0], low[0] + span[0] + margin[0]),
+      ylim=(low[1] - margin[1], low[1] + span[1] + margin[1]),
+    )
+    axes.scatter(
+      *points.T, s=(2 * radius) ** 2, c=[color_of(g) for g in groups], alpha=0.75, linewidths=0,
+      clip_on=False, urls=[svg.label(names[g]) for g in groups],
+    )  # fmt: skip
+  return figure
+
+
+def confusion(matrix: Int[np.ndarray, 'c c'], classes: Sequence[str]) -> 'matplotlib.figure.Figure':
+  """Counts [reference, predicted], shaded by their fraction of the reference class.
+
+  Counts are written for up to MAX_COUNTED classes, names for up to MAX_NAMED.
+  """
+  matrix = np.asarray(matrix)
+  classes = [svg.label(name) for name in classes]
+  count = len(classes)
+  names = [_short(name, 14) for name in classes] if count <= MAX_NAMED else []
+  size = 11 if count <= MAX_COUNTED else 9
+  longest = max((_width(name, size) for name in names), default=0.0)
+  left, right, top = 24 + longest, 8, 4
+  cell = (WIDTH - left - right) / count
+  # Names below the columns are turned where they would run into each other.
+  angle = 0 if longest <= cell - 2 else 45 if count <= MAX_COUNTED else 60
+  below = (longest * math.sin(math.radians(angle)) + size + 8) if names else 6
+  height = top + cell * count + below + 22
+  fraction = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+  with svg.style():
+    from matplotlib.patches import Rectangle
+
+    figure = _figure(height)
+    # One unit is one cell, counted from the upper left.
+    axes = figure.add_axes(
+      (left / WIDTH, 1 - (top + cell * count) / height, cell * count / WIDTH, cell * count / height)
+    )
+    axes.axis('off')
+    axes.set(xticks=[], yticks=[], xlim=(0, count), ylim=(count, 0))
+    for i, j in zip(*np.nonzero(matrix)):
+      axes.add_patch(
+        Rectangle(
+          (j, i), 1, 1, linewidth=0, clip_on=False,
+          facecolor=(RIGHT if i == j else WRONG, round(fraction[i, j], 3)),
+          url=f'{classes[i]} predicted as {classes[j]}: {matrix[i, j]}',
+        )
+      )  # fmt: skip
+      if count <= MAX_COUNTED:
+        dark = fraction[i, j] > (0.55 if i == j else 0.8)
+        ink = WHITE if dark else svg.THEME['ink']
+        axes.text(
+          j + 0.5, i + 0.5, str(matrix[i, j]), ha='center', va='center_baseline', color=ink,
+          fontsize=min(11, cell * 0.45),
+        )  # fmt: skip
+    edges = np.arange(count + 1) if cell >= 3 else np.array([0, count])
+    rules: dict[str, Any] = dict(colors=svg.THEME['grid'], linewidth=0.5, clip_on=False)
+    axes.hlines(edges, 0, count, **rules)
+    axes.vlines(edges, 0, count, **rules)
+    font: dict[str, Any] = dict(
+      fontsize=min(size, cell), color=svg.THEME['ink'], rotation_mode='anchor'
+    )
+    for i, name in enumerate(names):
+      axes.text(-5 / cell, i + 0.5, name, ha='right', va='center_baseline', **font)
+      side = 'right' if angle else 'center'
+      axes.text(i + 0.5, count + 4 / cell, name, rotation=angle, ha=side, va='top', **font)
+    middle = left + cell * count / 2
+    figure.text(middle / WIDTH, 5 / height, 'predicted', ha='center')
+    figure.text(
+      4 / WIDTH, 1 - (top + cell * count / 2) / height, 'reference', rotation=90,
+      ha='center', va='top', rotation_mode='anchor',
+    )  # fmt: skip
+  return figure
+
+
+# -- Parts -------------------------------------------------------------------------------------
+
+
+def _figure(height: float) -> 'matplotlib.figure.Figure':
+  from matplotlib.figure import Figure
+
+  return Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
+
+
+def _plot(
+  height: float,
+  x_range: tuple[float, float],
+  y_range: tuple[float, float],
+  *,
+  top: float,
+  x_label: str,
+) -> 'matplotlib.figure.Figure':
+  """A figure of one plot with round ticks; the space at the left is that of their labels."""
+  figure = _figure(height)
+  y_ticks, x_ticks = ticks(*y_range), ticks(*x_range, 4, integer=True)
+  y_names = [number(v) for v in y_ticks]
+  left, right, bottom = 14 + max((_width(n, 12) for n in y_names), default=30.0), 18.0, 38.0
+  axes = figure.add_axes(
+    (left / WIDTH, bottom / height, 1 - (left + right) / WIDTH, 1 - (top + bottom) / height)
+  )
+  axes.set(xlim=x_range, ylim=y_range)
+  axes.set_yticks(y_ticks, y_names)
+  axes.set_xticks(x_ticks, [number(v) for v in x_ticks])
+  axes.tick_params(pad=6)
+  axes.patch.set_visible(False)
+  for line in axes.get_ygridlines():
+    line.set_clip_on(False)
+  figure.text((left + WIDTH - right) / 2 / WIDTH, 4 / height, x_label, ha='center')
+  return figure
+
+
+def _bounds(values: Float[np.ndarray, ' n']) -> tuple[float, float]:
   finite = values[np.isfinite(values)]
   if not len(finite):
     return 0.0, 1.0
@@ -76,202 +298,37 @@ def _bounds(values: np.ndarray) -> tuple[float, float]:
   return low - margin, high + margin
 
 
-def _thin(x: np.ndarray, y: np.ndarray, most: int = 500) -> tuple[np.ndarray, np.ndarray]:
+def _thin(
+  x: Float[np.ndarray, ' n'], y: Float[np.ndarray, ' n'], limit: int
+) -> tuple[Float[np.ndarray, ' m'], Float[np.ndarray, ' m']]:
   """Means of neighbouring points, so that a long run is not megabytes of path."""
-  if len(x) <= most:
+  if len(x) <= limit:
     return x, y
-  parts = np.array_split(np.arange(len(x)), most)
+  parts = np.array_split(np.arange(len(x)), limit)
   return np.array([x[p].mean() for p in parts]), np.array([y[p].mean() for p in parts])
 
 
-def lines(
-  series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-  *,
-  title: str,
-  x_label: str = 'step',
-  height: float = 200,
-) -> str:
-  """A line chart of named (x, y) series; values that are not finite break the line."""
-  left, right, top, bottom = 54.0, 18.0, 14.0 + 18.0 * (len(series) > 1), 36.0
-  drawn = {
-    name: _thin(np.asarray(x, float), np.asarray(y, float)) for name, (x, y) in series.items()
-  }
-  xs = np.concatenate([x for x, _ in drawn.values()])
-  x0, x1 = float(xs.min()), float(xs.max())
-  y0, y1 = _bounds(np.concatenate([y for _, y in drawn.values()]))
-  x1 = x1 if x1 > x0 else x0 + 1.0
-  to_x = lambda v: left + (v - x0) / (x1 - x0) * (WIDTH - left - right)  # noqa: E731
-  to_y = lambda v: height - bottom - (v - y0) / (y1 - y0) * (height - top - bottom)  # noqa: E731
-
-  body = []
-  for value in ticks(y0, y1):
-    body.append(
-      f'<line x1="{left}" x2="{WIDTH - right}" y1="{to_y(value):.1f}" y2="{to_y(value):.1f}" '
-      f'stroke="{_GRID}"/>'
-    )
-    body.append(_text(left - 6, to_y(value) + 4, number(value), anchor='end'))
-  for value in ticks(x0, x1, 4):
-    body.append(_text(to_x(value), height - bottom + 17, number(value)))
-  body.append(_text((left + WIDTH - right) / 2, height - 4, x_label))
-  at = left
-  for i, (name, (x, y)) in enumerate(drawn.items()):
-    color = PALETTE[i % len(PALETTE)]
-    body.append(_path(to_x(x), to_y(y), color, bold=i == 0))
-    if len(series) > 1:
-      body.append(f'<rect x="{at:.1f}" y="6" width="12" height="4" rx="2" fill="{color}"/>')
-      body.append(_text(at + 17, 13, name, anchor='start', color=_INK))
-      at += 30 + 6.6 * len(name)
-  return _document(body, height, title)
+def _lone(y: Float[np.ndarray, ' n']) -> list[int]:
+  """Points between gaps, which a line does not show."""
+  finite = np.pad(np.isfinite(y), 1)
+  return np.flatnonzero(finite[1:-1] & ~finite[:-2] & ~finite[2:]).tolist()
 
 
-def _path(x: np.ndarray, y: np.ndarray, color: str, bold: bool) -> str:
-  finite = np.isfinite(y)
-  if finite.sum() == 1:
-    place = int(np.flatnonzero(finite)[0])
-    return f'<circle cx="{x[place]:.1f}" cy="{y[place]:.1f}" r="3" fill="{color}"/>'
-  words, pen_down = [], False
-  for a, b, good in zip(x, y, finite):
-    if good:
-      words.append(f'{"L" if pen_down else "M"}{a:.1f} {b:.1f}')
-    pen_down = bool(good)
-  width = 2 if bold else 1.6
-  return (
-    f'<path d="{"".join(words)}" fill="none" stroke="{color}" stroke-width="{width}" '
-    'stroke-linejoin="round"/>'
-  )
+def _legend_grid(names: Sequence[str]) -> tuple[int, int]:
+  """Columns and rows of a legend that fits the width; it is filled column by column."""
+  for columns in range(len(names), 1, -1):
+    groups: Iterable[np.ndarray] = np.array_split(np.asarray(names, dtype=object), columns)
+    width = sum(max(_width(n, 12) for n in group) + 35 for group in groups)
+    if width <= WIDTH:
+      return columns, -(-len(names) // columns)
+  return 1, len(names)
 
 
-def bars(
-  values: np.ndarray,
-  *,
-  title: str,
-  x_label: str,
-  mark: float | None = None,
-  mark_label: str = '',
-  height: float = 200,
-) -> str:
-  """One bar a value, in the order given, from 0; `mark` is a dashed line across with its name."""
-  heights = np.asarray(values, float)
-  # A bar a unit is as fine as the chart is: more are drawn as means of neighbours.
-  _, heights = _thin(np.arange(len(heights), dtype=float), heights, 320)
-  left, right, top, bottom = 54.0, 18.0, 14.0, 36.0
-  high = max(float(heights.max(initial=0.0)), mark or 0.0) * 1.05 or 1.0
-  to_y = lambda v: height - bottom - v / high * (height - top - bottom)  # noqa: E731
-  width = (WIDTH - left - right) / max(len(heights), 1)
-  body = []
-  for value in ticks(0.0, high):
-    body.append(
-      f'<line x1="{left}" x2="{WIDTH - right}" y1="{to_y(value):.1f}" y2="{to_y(value):.1f}" '
-      f'stroke="{_GRID}"/>'
-    )
-    body.append(_text(left - 6, to_y(value) + 4, number(value), anchor='end'))
-  for i, value in enumerate(heights):
-    body.append(
-      f'<rect x="{left + i * width:.2f}" y="{to_y(value):.2f}" width="{width * 0.86:.2f}" '
-      f'height="{height - bottom - to_y(value):.2f}" fill="{PALETTE[0]}"/>'
-    )
-  count = len(values)
-  for value in ticks(1.0, max(float(count), 1.0), 4):
-    body.append(
-      _text(left + (value - 0.5) / count * (WIDTH - left - right), height - bottom + 17,
-            number(value))
-    )  # fmt: skip
-  body.append(_text((left + WIDTH - right) / 2, height - 4, x_label))
-  if mark is not None:
-    body.append(
-      f'<line x1="{left}" x2="{WIDTH - right}" y1="{to_y(mark):.1f}" y2="{to_y(mark):.1f}" '
-      f'stroke="{PALETTE[3]}" stroke-dasharray="4 3"/>'
-    )
-    body.append(_text(WIDTH - right, to_y(mark) - 4, mark_label, anchor='end', color=_INK))
-  return _document(body, height, title)
+def _width(text: str, size: float) -> float:
+  """About how wide a text is, not less than it is."""
+  wide = sum(unicodedata.east_asian_width(c) in 'WF' for c in text)
+  return size * (0.62 * (len(text) - wide) + 1.05 * wide)
 
 
-def scatter(
-  points: np.ndarray,
-  groups: Sequence[int],
-  names: Sequence[str],
-  *,
-  title: str,
-  height: float = 360,
-) -> str:
-  """Points [n, 2] coloured by group; the legend is `legend(names)`."""
-  points = np.asarray(points, float)
-  low, high = points.min(axis=0), points.max(axis=0)
-  span = np.where(high > low, high - low, 1.0)
-  placed = 10 + (points - low) / span * np.array([WIDTH - 20, height - 20])
-  radius = 4.0 if len(points) <= 150 else 3.0 if len(points) <= 600 else 2.2
-  body = [
-    f'<circle cx="{x:.1f}" cy="{height - y:.1f}" r="{radius}" fill="{color_of(g)}" '
-    f'fill-opacity="0.75"><title>{html.escape(names[g])}</title></circle>'
-    for (x, y), g in zip(placed, groups)
-  ]
-  return _document(body, height, title)
-
-
-def color_of(group: int) -> str:
-  """The colour of a class: the palette first, then evenly turned hues."""
-  if group < len(PALETTE):
-    return PALETTE[group]
-  return f'hsl({group * 137.508 % 360:.0f} 55% 50%)'
-
-
-def legend(names: Sequence[str], most: int = 36) -> str:
-  """An HTML list of colours and names; what does not fit is counted."""
-  items = [
-    f'<li><i style="background:{color_of(i)}"></i>{html.escape(n)}</li>'
-    for i, n in enumerate(names[:most])
-  ]
-  if len(names) > most:
-    items.append(f'<li>and {len(names) - most} more</li>')
-  return f'<ul class="legend">{"".join(items)}</ul>'
-
-
-def confusion(matrix: np.ndarray, classes: Sequence[str], *, title: str) -> str:
-  """Counts [true, predicted], shaded by their share of the true class; numbers up to 15 classes."""
-  matrix = np.asarray(matrix)
-  count = len(classes)
-  named = count <= 25
-  size = 11 if count <= 15 else 9
-  longest = max(len(_short(c)) for c in classes) if named else 0
-  left = 24 + 0.6 * size * longest
-  cell = (WIDTH - left - 8) / count
-  # Names below the columns are turned where they would run into each other.
-  turned = named and longest * 0.6 * size > cell - 2
-  below = (0.6 * size * longest * (0.75 if turned else 0.0) + size + 8) if named else 6
-  height = cell * count + below + 26
-  share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-  body = []
-  for i in range(count):
-    for j in range(count):
-      x, y = left + j * cell, 4 + i * cell
-      tip = f'{classes[i]} heard as {classes[j]}: {matrix[i, j]}'
-      body.append(
-        f'<rect x="{x:.2f}" y="{y:.2f}" width="{cell:.2f}" height="{cell:.2f}" '
-        f'fill="{RIGHT if i == j else WRONG}" fill-opacity="{share[i, j]:.3f}" '
-        f'stroke="{_GRID}" stroke-width="0.5"><title>{html.escape(tip)}</title></rect>'
-      )
-      if count <= 15 and matrix[i, j]:
-        ink = '#fff' if share[i, j] > 0.55 else _INK
-        place = f'font-size="{min(11, cell * 0.45):.1f}"'
-        body.append(_text(x + cell / 2, y + cell / 2 + 4, str(matrix[i, j]), color=ink, more=place))
-  bottom = 4 + cell * count
-  for i, name in enumerate(classes if named else ()):
-    font = f'font-size="{min(size, cell):.1f}"'
-    centre = (i + 0.5) * cell
-    body.append(
-      _text(left - 5, 4 + centre + 3.5, _short(name), anchor='end', color=_INK, more=font)
-    )
-    x, y = left + centre, bottom + size + 4
-    if turned:
-      spin = f'transform="rotate(-45 {x:.1f} {y:.1f})" {font}'
-      body.append(_text(x + 4, y - 2, _short(name), anchor='end', color=_INK, more=spin))
-    else:
-      body.append(_text(x, y, _short(name), color=_INK, more=font))
-  body.append(_text(left + cell * count / 2, height - 5, 'predicted'))
-  middle = 4 + cell * count / 2
-  body.append(_text(11, middle, 'true', more=f'transform="rotate(-90 11 {middle:.1f})"'))
-  return _document(body, height, title)
-
-
-def _short(name: str, most: int = 14) -> str:
-  return name if len(name) <= most else name[: most - 1] + '…'
+def _short(name: str, limit: int) -> str:
+  return name if len(name) <= limit else name[: limit - 1] + '…'

@@ -16,7 +16,7 @@ class Published(NamedTuple):
     supervision: what it learned from.
     protocol: 'evar' (linear, frozen) or 'finetune'.
     source: where it says so.
-    scores: task -> share (0 to 1) of its headline metric.
+    scores: task -> its headline metric, a fraction (0 to 1).
   """
 
   system: str

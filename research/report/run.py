@@ -1,7 +1,6 @@
 """report.html: one self-contained page about a run, from whatever its folder holds."""
 
 import base64
-import html
 import io
 import json
 import math
@@ -11,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from research.capabilities import Hears
 from research.errors import InputError
 from research.jobs import folders
 from research.report import charts, tables
-from research.report.page import page
-
-__all__ = ['page', 'score_section', 'write_report']
+from research.report.page import render
 
 SPEED = ('step_seconds', 'audio_seconds_per_second_per_chip', 'input_wait_fraction', 'mfu')
 # Bookkeeping that says nothing about learning.
@@ -27,13 +25,13 @@ NAMES = {
   'grad_norm': 'gradient norm',
   'learning_rate': 'learning rate',
   'audio_seconds_per_second_per_chip': 'seconds of audio per second and chip',
-  'input_wait_fraction': 'share of time waiting for input',
+  'input_wait_fraction': 'fraction of time waiting for input',
   'step_seconds': 'seconds a step',
   'mfu': 'model FLOPs utilisation',
   'representation_std': 'spread of the representation',
 }
-MOST_CLIPS = 6
-FIRST_CHARTS, MOST_CHARTS = 6, 24
+MAX_CLIPS = 6
+FIRST_CHARTS, MAX_CHARTS = 6, 24
 PANELS = ('original', 'masked', 'reconstructed')
 
 
@@ -50,20 +48,26 @@ def write_report(workdir: str | os.PathLike) -> Path:
   config = _json(workdir / 'config.json', {})
   metrics = read_lines(workdir / 'metrics.jsonl')
   found = _json(workdir / 'scores.json', {})
-  scores = found.get('rows', [])
-  sections = [
-    headline(config, metrics, scores),
-    curve_section(metrics),
-    picture_section(workdir / 'pictures.npz', config),
-    score_section(found),
-    map_section(workdir / 'map.npz'),
-    bad_file_section(read_lines(workdir / 'bad_files.jsonl')),
-    config_section(config),
-  ]
-  title = config.get('model', {}).get('name') or workdir.resolve().name
   path = workdir / 'report.html'
-  folders.replace_text(path, page(title, [s for s in sections if s]))
+  page = render(
+    'report.html',
+    title=config.get('model', {}).get('name') or workdir.resolve().name,
+    headline=headline(config, metrics, found.get('rows', [])),
+    curves=curves(metrics),
+    first_curves=FIRST_CHARTS,
+    clips=clips(workdir / 'pictures.npz', config),
+    scores=scores(found),
+    maps=maps(workdir / 'map.npz'),
+    bad_files=tables.bad_files(read_lines(workdir / 'bad_files.jsonl')),
+    config=json.dumps(config, indent=2, ensure_ascii=False) if config else '',
+  )
+  folders.replace_text(path, page)
   return path
+
+
+def score_page(found: Mapping[str, Any]) -> str:
+  """The page of the content of scores.json alone."""
+  return render('scores.html', title='Scores', scores=scores(found))
 
 
 # -- Reading -----------------------------------------------------------------------------------
@@ -106,17 +110,24 @@ def _series(metrics: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[float]
   return {n: s for n, s in found.items() if np.isfinite(s[1]).any()}
 
 
-# -- Sections ----------------------------------------------------------------------------------
+# -- What is on the page -------------------------------------------------------------------------
 
 
 def headline(
-  config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], scores: Sequence[Mapping]
-) -> str:
-  """What was trained on what, and the few numbers that matter."""
+  config: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], rows: Sequence[Mapping]
+) -> dict[str, Any]:
+  """What was trained on what, and the few numbers that matter.
+
+  Args:
+    config: of the run.
+    metrics: lines of metrics.jsonl.
+    rows: of scores.json.
+
+  Returns:
+    lead, a sentence; tiles, up to 8 (name, text); warnings, the last 5.
+  """
   model, data = config.get('model', {}), config.get('data', {})
   args = {k: v for k, v in model.get('args', {}).items() if isinstance(v, str | int | float)}
-  said = ', '.join(f'{k} {v}' for k, v in list(args.items())[:8])
-  words = [f'<p class="lead">{html.escape(said)}</p>'] if said else []
   series = _series(metrics)
   tiles = []
   if 'loss' in series:
@@ -130,17 +141,16 @@ def headline(
     tiles.append(('audio a step, at most', f'{data["batch_seconds"]:g} s'))
   elif data.get('batch_size'):
     tiles.append(('clips a step', str(data['batch_size'])))
-  systems = {row['system'] for row in scores if row['kind'] == 'model'}
-  for row in scores if len(systems) == 1 else ():  # several: their table follows
+  systems = {row['system'] for row in rows if row['kind'] == 'model'}
+  for row in rows if len(systems) == 1 else ():  # several: their table follows
     if row['kind'] == 'model' and row['protocol'] in ('probe', 'logistic'):
       tiles.append((f'{row["task"]}, {row["protocol"]}', tables.score_text(row)))
-  cells = ''.join(
-    f'<div class="tile"><b>{html.escape(v)}</b><span>{html.escape(k)}</span></div>'
-    for k, v in tiles[:8]
-  )
   warnings = [row['warning'] for row in metrics if isinstance(row.get('warning'), str)]
-  said = ''.join(f'<p class="warning">{html.escape(w)}</p>' for w in warnings[-5:])
-  return ''.join(words) + (f'<div class="tiles">{cells}</div>' if cells else '') + said
+  return dict(
+    lead=', '.join(f'{k} {v}' for k, v in list(args.items())[:8]),
+    tiles=tiles[:8],
+    warnings=warnings[-5:],
+  )
 
 
 def _source_name(source: Any) -> str:
@@ -151,7 +161,7 @@ def _source_name(source: Any) -> str:
   return Path(str(source)).name
 
 
-def curve_section(metrics: Sequence[Mapping[str, Any]]) -> str:
+def curves(metrics: Sequence[Mapping[str, Any]]) -> list[charts.Chart]:
   """Loss with the held-out losses, learning rate, health signals and speed."""
   series = _series(metrics)
   # 'valid/loss' is drawn in the chart of 'loss'.
@@ -169,16 +179,10 @@ def curve_section(metrics: Sequence[Mapping[str, Any]]) -> str:
     for n in order
     if n in ('loss', 'learning_rate') or not (_constant(drawn[n]) or drawn[n].get(n) == loss)
   ]
-  if not shown:
-    return ''
-  figures = [
-    _figure(text, charts.lines(drawn[n], title=text))
-    for n in shown[:MOST_CHARTS]
-    for text in [NAMES.get(n, n.replace('_', ' '))]
+  return [
+    charts.chart(charts.lines(drawn[n]), NAMES.get(n, n.replace('_', ' ')))
+    for n in shown[:MAX_CHARTS]
   ]
-  first, rest = ''.join(figures[:FIRST_CHARTS]), ''.join(figures[FIRST_CHARTS:])
-  more = f'<details><summary>More curves</summary><div class="drawn">{rest}</div></details>'
-  return f'<h2>Training</h2><div class="drawn">{first}</div>' + (more if rest else '')
 
 
 def _constant(chart: Mapping[str, tuple[list[float], list[float]]]) -> bool:
@@ -186,42 +190,32 @@ def _constant(chart: Mapping[str, tuple[list[float], list[float]]]) -> bool:
   return max(finite) == min(finite)
 
 
-def _figure(caption: str, picture: str) -> str:
-  return f'<figure><figcaption>{html.escape(caption)}</figcaption>{picture}</figure>'
+def clips(path: Path, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """Spectrogram panels of a few clips, on one colour scale a clip.
 
-
-def picture_section(path: Path, config: Mapping[str, Any]) -> str:
-  """Spectrogram panels of a few clips, side by side, on one colour scale a clip."""
+  Returns:
+    a dict a clip: length, a text; panels, (name, data URL of a picture).
+  """
   if not path.exists():
-    return ''
+    return []
   with np.load(path) as file:
     names = sorted(file.files, key=lambda n: PANELS.index(n) if n in PANELS else len(PANELS))
     panels = {name: file[name] for name in names if file[name].ndim == 3}
   if not panels:
-    return ''
+    return []
   first = next(iter(panels.values()))
   hop = _hop_seconds(config)
-  clips = []
-  for i in range(min(len(first), MOST_CLIPS)):
+  found = []
+  for i in range(min(len(first), MAX_CLIPS)):
     length = _real_frames(first[i])
     low, high = np.percentile(first[i, :length], [1, 99.5])
-    shown = ''.join(
-      f'<figure><img alt="{html.escape(name)} spectrogram of clip {i + 1}" '
-      f'src="{spectrogram_png(x[i, :length], low, high)}"><figcaption>{html.escape(name)}'
-      '</figcaption></figure>'
-      for name, x in panels.items()
-    )
-    span = f'{length * hop:.1f} s' if hop else f'{length} frames'
-    clips.append(
-      f'<div class="clip"><p>clip {i + 1}, {span}</p><div class="panels">{shown}</div></div>'
-    )
-  return (
-    '<h2>What the model sees and fills in</h2><p>Time runs to the right, frequency upwards.</p>'
-    + ''.join(clips)
-  )
+    shown = [(name, spectrogram_png(x[i, :length], low, high)) for name, x in panels.items()]
+    text = f'{length * hop:.1f} s' if hop else f'{length} frames'
+    found.append(dict(length=text, panels=shown))
+  return found
 
 
-def _real_frames(spectrogram: np.ndarray) -> int:
+def _real_frames(spectrogram: Float[np.ndarray, 's f']) -> int:
   """Frames up to the padding at the end, in which every frame is the same."""
   same = np.all(np.abs(spectrogram - spectrogram[-1]) < 1e-6, axis=1)
   padding = int(np.argmin(same[::-1])) if not same.all() else 0
@@ -242,8 +236,8 @@ def _hop_seconds(config: Mapping[str, Any]) -> float | None:
   return frontend.hop_samples / frontend.sample_rate
 
 
-def spectrogram_png(x: np.ndarray, low: float, high: float) -> str:
-  """A data URL of a spectrogram [s, f], low frequencies at the bottom."""
+def spectrogram_png(x: Float[np.ndarray, 's f'], low: float, high: float) -> str:
+  """A data URL of a spectrogram, low frequencies at the bottom."""
   from matplotlib import image
 
   file = io.BytesIO()
@@ -253,80 +247,48 @@ def spectrogram_png(x: np.ndarray, low: float, high: float) -> str:
   return f'data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}'
 
 
-def score_section(scores: Mapping[str, Any]) -> str:
-  """Score tables with the baselines and published figures, confusion matrices, per-class scores,
-  how they were made; from the content of scores.json."""
-  rows = scores.get('rows', [])
+def scores(found: Mapping[str, Any]) -> dict[str, Any]:
+  """Score tables with the baselines and published figures, confusion matrices, per-class scores and
+  how they were made.
+
+  Args:
+    found: the content of scores.json.
+
+  Returns:
+    what `templates/score_section.html` shows; nothing where nothing was scored.
+  """
+  rows = found.get('rows', [])
   if not rows:
-    return ''
-  parts = ['<h2>How good the embeddings are</h2>']
-  parts += [table.html() for table in tables.comparison(rows, scores.get('published', ()))]
-  if (absent := tables.absent(scores.get('absent', {}))) is not None:
-    parts.append(absent.html())
-  over = sorted({f'{row["ci_over"]}' for row in rows if row.get('ci') is not None})
-  interval = f', ± the 95 % Student t interval over {" or ".join(over)}' if over else ''
-  parts.append(
-    f'<p class="note">Scores in percent on test clips{interval}. Settings were chosen on '
-    'validation clips. Bold: the best of a column.</p>'
+    return {}
+  absent = tables.absent(found.get('absent', {}))
+  models = [row for row in rows if row['kind'] == 'model']
+  return dict(
+    tables=[*tables.comparison(rows, found.get('published', ())), *([absent] if absent else [])],
+    interval=' or '.join(sorted({row['ci_over'] for row in rows if row.get('ci') is not None})),
+    notes=tables.notes(rows),
+    confusions=[
+      charts.chart(
+        charts.confusion(np.array(row['confusion']), row['classes']),
+        f'{row["task"]}, {row["protocol"]}: {row["system"]}',
+      )
+      for row in models
+      if 'confusion' in row
+    ],
+    per_class=[tables.per_class(row) for row in models],
+    sensitivity=tables.sensitivity(rows),
+    details=tables.details(rows),
   )
-  parts += [f'<p class="note">{html.escape(n)}</p>' for n in tables.notes(rows)]
-  pictures = []
-  for row in rows:
-    if 'confusion' in row and row['kind'] == 'model':
-      title = f'{row["task"]}, {row["protocol"]}: {row["system"]}'
-      matrix = np.array(row['confusion'])
-      pictures.append(_figure(title, charts.confusion(matrix, row['classes'], title=title)))
-  if pictures:
-    parts.append(f'<h3>Confusion</h3><div class="drawn">{"".join(pictures)}</div>')
-  parts += [_per_class(row) for row in rows if row['kind'] == 'model']
-  if (spread := tables.sensitivity(rows)) is not None:
-    parts.append(f'<details><summary>{spread.title}</summary>{spread.html()}</details>')
-  parts.append(f'<details><summary>Details</summary>{tables.details(rows).html()}</details>')
-  return '\n'.join(parts)
 
 
-def _per_class(row: Mapping[str, Any]) -> str:
-  what = 'recall' if 'confusion' in row else 'average precision'
-  found = sorted(((v, name) for name, v in row['per_class'].items() if v is not None), reverse=True)
-  body = [[name, f'{100 * v:.1f}'] for v, name in found]
-  title = f'{row["task"]}, {row["protocol"]}: {what} of each class, {row["system"]}'
-  table = tables.Table(title, ['class', f'{what} (%)'], body)
-  return f'<details><summary>{html.escape(title)}</summary>{table.html()}</details>'
-
-
-def map_section(path: Path) -> str:
+def maps(path: Path) -> list[charts.Chart]:
   """The 2-D maps of `launch.evaluate`."""
   if not path.exists():
-    return ''
+    return []
   shown = []
   with np.load(path) as file:
     for task in dict.fromkeys(key.split('/')[0] for key in file.files):
       names = [str(n) for n in file[f'{task}/names']]
-      groups = file[f'{task}/groups'].tolist()
       method = {'tsne': 't-SNE', 'pca': 'two principal components'}[str(file[f'{task}/method'])]
-      picture = charts.scatter(file[f'{task}/points'], groups, names, title=f'map of {task}')
-      caption = f'{task}: {file[f"{task}/system"]}, {method}'
-      shown.append(
-        f'<figure><figcaption>{html.escape(caption)}</figcaption>{picture}{charts.legend(names)}</figure>'
-      )
-  if not shown:
-    return ''
-  about = '<p>Each point is a test clip; clips that the model finds alike lie close together.</p>'
-  return f'<h2>Map of the embeddings</h2>{about}<div class="drawn">{"".join(shown)}</div>'
-
-
-def bad_file_section(rows: Sequence[Mapping[str, Any]]) -> str:
-  """Files that could not be used."""
-  if not rows:
-    return ''
-  body = [[str(r.get('path') or r.get('id')), str(r.get('reason'))] for r in rows[:100]]
-  table = tables.Table(f'{len(rows)} files could not be used', ['file', 'reason'], body)
-  return f'<details><summary>{len(rows)} bad files</summary>{table.html()}</details>'
-
-
-def config_section(config: Mapping[str, Any]) -> str:
-  """The whole config, folded."""
-  if not config:
-    return ''
-  text = html.escape(json.dumps(config, indent=2, ensure_ascii=False))
-  return f'<details><summary>Config</summary><pre>{text}</pre></details>'
+      figure = charts.scatter(file[f'{task}/points'], file[f'{task}/groups'].tolist(), names)
+      shown.append(charts.chart(figure, f'{task}: {file[f"{task}/system"]}, {method}', names))
+  return shown

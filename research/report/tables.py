@@ -1,7 +1,6 @@
-"""Score tables as Markdown and HTML from the same cells."""
+"""Score tables; Markdown and pages have the same cells."""
 
 import dataclasses
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,28 +34,13 @@ class Table:
       lines.append(_line([f'**{c}**' if (r, i) in self.best else c for i, c in enumerate(row)]))
     return '\n'.join(lines) + '\n'
 
-  def html(self) -> str:
-    """A table that scrolls sideways where it is too wide."""
-    head = ''.join(f'<th scope="col">{html.escape(c)}</th>' for c in self.header)
-    body = []
-    for r, row in enumerate(self.rows):
-      cells = [f'<th scope="row">{html.escape(row[0])}</th>']
-      for i, cell in enumerate(row[1:], start=1):
-        text = html.escape(cell)
-        cells.append(f'<td>{f"<b>{text}</b>" if (r, i) in self.best else text}</td>')
-      body.append(f'<tr>{"".join(cells)}</tr>')
-    return (
-      f'<h3>{html.escape(self.title)}</h3>\n<div class="scroll"><table>'
-      f'<thead><tr>{head}</tr></thead>\n<tbody>{"".join(body)}</tbody></table></div>'
-    )
-
 
 def _line(cells: Sequence[str]) -> str:
   return '| ' + ' | '.join(c.replace('|', '\\|') for c in cells) + ' |'
 
 
 def score_text(row: Mapping[str, Any]) -> str:
-  """'87.3 ± 1.2' in percent, or plain for metrics that are no share."""
+  """'87.3 ± 1.2' in percent, or plain for metrics that are no fraction of 1."""
   scale, digits = (1.0, 3) if row['metric'] == 'd_prime' else (100.0, 1)
   text = f'{row["score"] * scale:.{digits}f}'
   return text if row.get('ci') is None else f'{text} ± {row["ci"] * scale:.{digits}f}'
@@ -114,7 +98,7 @@ def sensitivity(rows: Sequence[Mapping[str, Any]]) -> Table | None:
     if (found := row.get('sensitivity')) is None:
       continue
     scale = 1.0 if row['metric'] == 'd_prime' else 100.0
-    off = found['step_off']
+    off = found['adjacent']
     names = ('learning_rate', 'weight_decay', 'penalty', 'neighbours')
     values = [found[k] for k in ('chosen', 'best', 'median', 'worst')] + [off.get(k) for k in names]
     body.append(
@@ -129,10 +113,25 @@ def sensitivity(rows: Sequence[Mapping[str, Any]]) -> Table | None:
   return Table('How much the settings matter (test scores)', header, body) if body else None
 
 
+def bad_files(rows: Sequence[Mapping[str, Any]]) -> Table | None:
+  """Files that could not be used, the first 100 of them; None where there are none."""
+  body = [[str(r.get('path') or r.get('id')), str(r.get('reason'))] for r in rows[:100]]
+  title = f'Files that could not be used: {len(rows):,}'
+  return Table(title, ['file', 'reason'], body) if body else None
+
+
 def absent(reasons: Mapping[str, str]) -> Table | None:
   """The tasks of a suite that were not scored, and why; None where all were."""
   body = [[name, reason] for name, reason in reasons.items()]
   return Table('Not scored', ['task', 'why, and what prepares it'], body) if body else None
+
+
+def per_class(row: Mapping[str, Any]) -> Table:
+  """The score of each class, the best first."""
+  what = 'recall' if 'confusion' in row else 'average precision'
+  found = sorted(((v, name) for name, v in row['per_class'].items() if v is not None), reverse=True)
+  title = f'{row["task"]}, {row["protocol"]}: {what} of each class, {row["system"]}'
+  return Table(title, ['class', f'{what} (%)'], [[name, f'{100 * v:.1f}'] for v, name in found])
 
 
 def details(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -188,8 +187,8 @@ def _several(values: Sequence[str]) -> str:
   return '/'.join(dict.fromkeys(values))
 
 
-def _some(names: Sequence[str], most: int = 5) -> str:
-  return ', '.join(names[:most]) + (' …' if len(names) > most else '')
+def _some(names: Sequence[str], limit: int = 5) -> str:
+  return ', '.join(names[:limit]) + (' …' if len(names) > limit else '')
 
 
 def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -204,7 +203,7 @@ def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
   for row in rows:
     where = f'{row["task"]}, {row["system"]} ({row["protocol"]})'
-    if row['split']['origin'].startswith('ours'):
+    if row['split']['origin'].startswith('seeded'):
       say(row['task'], f'the split is {row["split"]["origin"]}.')
     if (statistics := row.get('statistics')) and row['kind'] == 'model':
       say(
@@ -217,24 +216,24 @@ def notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
       ('untrained', 'tested without a training clip, and cannot be told'),
       ('untested', 'without a test clip'),
     ):
-      if classes := row.get('classes_unheard', {}).get(lack):
+      if classes := row.get('classes_without_clips', {}).get(lack):
         say(
           row['task'], f'{len(classes)} of {len(row["classes"])} classes {what}: {_some(classes)}.'
         )
     lost = row.get('attrition', {})
     if lost.get('absent'):
       parts = ', '.join(f'{n:,} of {part}' for part, n in lost['absent'].items())
-      share = 100 * sum(lost['absent'].values()) / lost['listed']
+      percent = 100 * sum(lost['absent'].values()) / lost['listed']
       say(
         row['task'],
-        f'{parts} in the published lists have no audio file here ({share:.1f} % of all): scores on '
-        'what is left are not those on the whole.',
+        f'{parts} in the published lists have no audio file here ({percent:.1f} % of all): scores '
+        'on what is left are not those on the whole.',
       )
-    if (pinned := lost.get('pinned')) is not None:
+    if (listed := lost.get('clip_list')) is not None:
       say(
         where,
-        f'on the pinned list {pinned["hash"]} of {pinned["clips"]:,} clips, '
-        f'{pinned["absent"] + row["clips_missing"]:,} of them absent here.',
+        f'on the clip list {listed["hash"]} of {listed["clips"]:,} clips, '
+        f'{listed["absent"] + row["clips_missing"]:,} of them absent here.',
       )
     if row['clips_missing']:
       say(where, f'{row["clips_missing"]} of {row["clips"]} clips could not be used.')

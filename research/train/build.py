@@ -8,16 +8,13 @@ import optax
 from flax import linen as nn
 
 from research import models, objectives
-from research.audio import pipeline, sources
+from research.audio import fields, pipeline, sources
 from research.audio.bad_files import BadFiles
-from research.audio.fields import transcripts
-from research.audio.fields.units import open_sets
-from research.capabilities import Freezes, Hears
+from research.capabilities import Freezes, Hears, NeedsFields
 from research.errors import InputError
 from research.features import augment
 from research.features.waveform import Waveform
 from research.models.finetuned import encoder_place
-from research.text import characters
 from research.train import optim
 
 
@@ -60,6 +57,22 @@ def augmentations(config: Mapping[str, Any]) -> list[Callable[..., Any]]:
   return [bind(spec) for spec in config['augment']]
 
 
+def fields_for(data: Mapping[str, Any], model: Any) -> tuple[fields.Field, ...]:
+  """The fields that `config['data']` names, and those that the front-end of a model reads.
+
+  Raises:
+    InputError: the model needs a field that is not there.
+  """
+  given = {k: v for k, v in data['fields'].items() if v is not None}
+  if isinstance(model, NeedsFields):
+    for key, told in model.NEEDS.items():
+      if key not in given:
+        raise InputError(told)
+  frontend = model.frontend if isinstance(model, Hears) else None
+  asked = frontend.fields if isinstance(frontend, Waveform) else ()
+  return fields.make({**given, **{key: {} for key in asked}})
+
+
 def train_batches(
   data: Mapping[str, Any],
   clips: sources.Source,
@@ -72,61 +85,21 @@ def train_batches(
   """The training batches that `config['data']` describes, for a model.
 
   Raises:
-    InputError: the model learns from other units.
+    InputError: fields that do not suit the clips or the model.
   """
-  if hasattr(model, 'sets'):
-    _demand_units(model, data)
   names = (
     'batch_size', 'batch_seconds', 'batch_multiple', 'sample_rate', 'seconds', 'crop', 'buckets',
-    'fill', 'label', 'transcript', 'units', 'weights', 'seed', 'shuffle', 'num_threads',
-    'num_workers', 'prefetch',
+    'fill', 'weights', 'seed', 'shuffle', 'num_threads', 'num_workers', 'prefetch', 'root',
   )  # fmt: skip
-  noise = data['noise']
-  batches = pipeline.train_batches(
+  return pipeline.train_batches(
     clips,
-    noise=None if noise is None else sources.open_source(noise, root=data['root']),
+    fields=fields_for(data, model),
+    model=model,
     process_index=process_index,
     process_count=process_count,
     bad_files=bad_files,
-    symbols=getattr(model, 'vocabulary', characters.LETTERS),
-    moments=normalises(model),
     **{name: data[name] for name in names},
   )
-  tokens, symbols = batches.loader.tokens, getattr(model, 'vocabulary', ())
-  if tokens is not None and symbols:
-    transcripts.demand_letters(transcripts.texts(clips, data['transcript']), symbols)
-    frontend = getattr(model, 'frontend', None)
-    if isinstance(frontend, Waveform):
-      tokens.demand_room(lambda seconds: frontend.frames(round(seconds * data['sample_rate'])))
-  return batches
-
-
-def normalises(model: Any) -> bool:
-  """Whether a model normalises the waveform."""
-  frontend = getattr(model, 'frontend', None)
-  return isinstance(frontend, Waveform) and frontend.normalise
-
-
-def _demand_units(model: Any, data: Mapping[str, Any]) -> None:
-  """Raises InputError where the units of the data are not those that the model expects."""
-  if data['units'] is None:
-    raise InputError(
-      f'{model.TITLE} learns from units: set config.data.units to a folder of them, which '
-      'python -m launch.label_kmeans makes.'
-    )
-  sets = open_sets(data['units'])
-  counts = tuple(units.clusters for units in sets)
-  if counts != model.sets:
-    codes = counts[0] if len(counts) == 1 else list(counts)
-    raise InputError(
-      f'config.model.args.codes is {model.codes}, but the units of config.data.units have '
-      f'{" and ".join(map(str, counts))} clusters: set --config.model.args.codes={codes}.'
-    )
-  if sets[0].rate != model.label_rate:
-    raise InputError(
-      f'config.model.args.label_rate is {model.label_rate:g}, but there are {sets[0].rate:g} units '
-      f'a second in config.data.units: set --config.model.args.label_rate={sets[0].rate:g}.'
-    )
 
 
 def length(

@@ -1,8 +1,7 @@
-"""Checkpoints that are whole or not there: state, random key and input position in one atomic
-folder.
+"""Atomic checkpoints of state, random key and input position.
 
-`checkpoints/<step>/state` holds the arrays, `checkpoints/<step>/data` the input position. A
-checkpoint that cannot be read is set aside, never deleted, and the one before it is used.
+`checkpoints/<step>/state` holds the arrays, `checkpoints/<step>/data` the input position. An
+unreadable checkpoint is moved aside, never deleted, and the previous one is used.
 """
 
 import contextlib
@@ -29,10 +28,10 @@ class Checkpointer:
   """Saves and restores the state of a run.
 
   Args:
-    directory: the folder of checkpoints; made when missing.
-    keep: how many of the newest are kept.
-    best: name of the metric whose best checkpoint is kept as well (None: none); its value is saved
-      with each checkpoint, so that a run that goes on knows it.
+    directory: folder of the checkpoints; created if missing.
+    keep: number of latest checkpoints to keep.
+    best: metric that ranks checkpoints; the best one is kept too (None: none). Its value is saved
+      with each checkpoint, so that it survives a resume.
     best_mode: 'min' or 'max'.
   """
 
@@ -60,7 +59,7 @@ class Checkpointer:
       )
     self._options = ocp.CheckpointManagerOptions(
       preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
-      # Without it orbax does not write the metrics down, and whoever goes on has forgotten them.
+      # Without `best_fn` orbax does not save the metrics, and a resumed run would lose them.
       best_fn=score,
       best_mode=best_mode,
       enable_async_checkpointing=True,
@@ -72,7 +71,7 @@ class Checkpointer:
     try:
       self.directory.mkdir(parents=True, exist_ok=True)
       for file in self.directory.glob('*/metrics/metrics'):
-        _without_damage(file)
+        _set_aside_damaged(file)
       return ocp.CheckpointManager(
         self.directory, item_names=('state', 'data'), options=self._options
       )
@@ -83,22 +82,22 @@ class Checkpointer:
       ) from error
 
   def steps(self) -> list[int]:
-    """Steps of the checkpoints that are there, oldest first."""
+    """Steps of the existing checkpoints, oldest first."""
     return sorted(self._manager.all_steps())
 
   def save(
     self, step: int, state: State, position: Any, metrics: Mapping[str, float] | None = None
   ) -> None:
-    """Starts to save in the background; a failure of the previous save is raised here.
+    """Saves in the background; raises the error of the previous save, if any.
 
     Args:
-      step: the number of the checkpoint.
-      state: what to save.
-      position: of the input.
-      metrics: what evaluations found at this very step.
+      step: number of the checkpoint.
+      state: state to save.
+      position: input position.
+      metrics: metrics computed at this step; used to rank the checkpoint.
 
     Raises:
-      InputError: when the disk is full or not writable; older checkpoints are intact.
+      InputError: the disk is full or not writable; older checkpoints are intact.
     """
     if step in self._manager.all_steps():
       return
@@ -111,12 +110,12 @@ class Checkpointer:
       self._manager.save(step, args=args, metrics=scores)
 
   def wait(self, step: int | None = None) -> None:
-    """Waits until everything is on disk (and raises what went wrong)."""
+    """Waits until everything is on disk; raises the error of the save, if any."""
     with self._disk_errors(step):
       self._manager.wait_until_finished()
 
   def close(self) -> None:
-    """Waits, then closes."""
+    """Waits for pending saves and closes the manager."""
     self.wait()
     self._manager.close()
 
@@ -124,16 +123,15 @@ class Checkpointer:
     return _DiskErrors(self, step)
 
   def restore_newest(self, target: State) -> tuple[State, Any] | None:
-    """The newest checkpoint that can be read, as (state, input position), or None when there is
-    none.
+    """(state, input position) of the newest readable checkpoint, or None without checkpoints.
 
     Args:
-      target: shapes, dtypes and shardings of what is expected (from `jax.eval_shape`); another
-        mesh than the one that saved is fine.
+      target: expected shapes, dtypes and shardings (from `jax.eval_shape`). The mesh may differ
+        from the one that saved.
 
     Raises:
-      InputError: when checkpoints exist (or were set aside) and none can be read, or they are of
-        another model.
+      InputError: checkpoints exist (or were moved aside) and none can be read, or they do not
+        match `target`.
     """
     tried = []
     for step in reversed(self.steps()):
@@ -142,10 +140,10 @@ class Checkpointer:
       except Exception as error:
         if not _is_damage(error):
           raise InputError(
-            f'Checkpoint {self.directory / str(step)} does not fit this configuration '
-            f'({_first_line(error)}). Use the config it was made with, or another --workdir.'
+            f'Checkpoint {self.directory / str(step)} does not match this configuration '
+            f'({_first_line(error)}). Use the config it was saved with, or another --workdir.'
           ) from error
-        # Every array that was being read with it would be reported at exit, below what matters.
+        # Otherwise asyncio reports every array of the failed read at exit, after our message.
         python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
         logging.warning('checkpoint %d cannot be read: %s', step, _first_line(error))
         tried.append(step)
@@ -156,12 +154,11 @@ class Checkpointer:
         f'None of the checkpoints in {self.directory} can be read (steps {tried}); they were '
         f'moved to {aside}. Start again in another --workdir, or restore a backup.'
       )
-    # A job that is started again and again must not begin anew where it has lost its checkpoints.
+    # A job that is restarted automatically must not train from scratch after losing checkpoints.
     if aside.is_dir() and any(aside.iterdir()):
       raise InputError(
-        f'{self.directory} holds no checkpoint, but {aside} has some that could not be read. '
-        f'Start again in another --workdir, restore a backup, or remove {aside} to begin here '
-        'anew.'
+        f'{self.directory} holds no checkpoint, but {aside} holds unreadable ones. Start again in '
+        f'another --workdir, restore a backup, or remove {aside} to train from scratch here.'
       )
     return None
 
@@ -173,7 +170,7 @@ class Checkpointer:
     return state, restored['data']['position']
 
   def _set_aside(self, step: int) -> None:
-    """Moves a broken checkpoint out of the way (process 0), so that its step can be saved again."""
+    """Moves an unreadable checkpoint aside (process 0), so that its step can be saved again."""
     if jax.process_index() == 0:
       folder = self.directory.parent / ASIDE
       folder.mkdir(exist_ok=True)
@@ -192,7 +189,7 @@ class Checkpointer:
 
 
 def _score(best: str, mode: str) -> Callable[[Any], float]:
-  """metrics -> the one that counts; the worst value where it was not found, or is not finite."""
+  """Function metrics -> value of `best`; the worst value if it is missing or not finite."""
   worst = float('inf') if mode == 'min' else float('-inf')
 
   def score(metrics: Any) -> float:
@@ -202,20 +199,20 @@ def _score(best: str, mode: str) -> Callable[[Any], float]:
   return score
 
 
-def _without_damage(file: Path) -> None:
-  """Sets scores aside that cannot be read: the checkpoint counts as one without."""
+def _set_aside_damaged(file: Path) -> None:
+  """Renames an unreadable metrics file; its checkpoint is then treated as unranked."""
   try:
     json.loads(file.read_text())
   except ValueError:
-    logging.warning('%s cannot be read: that checkpoint counts as one without a score', file)
-    with contextlib.suppress(FileNotFoundError):  # another process was faster
+    logging.warning('%s cannot be read; the checkpoint is treated as unranked', file)
+    with contextlib.suppress(FileNotFoundError):  # another process renamed it first
       file.rename(file.with_name('damaged'))
   except FileNotFoundError:
     pass
 
 
 class _DiskErrors:
-  """Turns a failed write into a sentence."""
+  """Context that turns a failed write into an InputError."""
 
   def __init__(self, checkpointer: Checkpointer, step: int | None):
     self._checkpointer, self._step = checkpointer, step
@@ -234,7 +231,7 @@ class _DiskErrors:
       kept = f'the checkpoint of step {steps[-1]} is intact' if steps else 'there is no older one'
       raise InputError(
         f'Could not write a checkpoint to {self._checkpointer.directory}: {reason}; {kept}. '
-        'Free some space and start the same command again: it goes on from there.'
+        'Free some space and run the same command again to resume from it.'
       ) from error
 
 
@@ -243,13 +240,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _is_damage(error: BaseException) -> bool:
-  """Whether an error says that files are missing or damaged, and not that the structure is
-  another."""
+  """Whether an error means missing or damaged files, rather than a different structure."""
   text = str(error).lower()
   mismatch = ('structure mismatch', 'not compatible with the stored shape', 'dict key mismatch')
   return not any(sign in text for sign in mismatch)
-
-
-def read_position(path: str | os.PathLike) -> Any:
-  """The input position stored in a checkpoint folder."""
-  return json.loads((Path(path) / 'data' / 'metadata').read_text())['position']

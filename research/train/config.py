@@ -14,6 +14,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from research import models, objectives
+from research.audio import fields
 from research.capabilities import Composed
 from research.errors import InputError, unknown
 from research.features import augment
@@ -31,10 +32,7 @@ DATA: dict[str, Any] = dict(
   crop='random',
   buckets=None,
   fill='pad',
-  label=None,
-  transcript=None,
-  units=None,
-  noise=None,
+  fields={},
   weights=None,
   batch_size=64,
   batch_seconds=None,
@@ -71,7 +69,7 @@ DEFAULTS: dict[str, Any] = dict(
 )
 
 # Groups whose keys are the business of what they describe.
-FREE_FORM = ('args', 'evals', 'watch', 'where', 'schedule', 'layer_decay', 'source')
+FREE_FORM = ('args', 'evals', 'watch', 'where', 'schedule', 'layer_decay', 'source', 'fields')
 
 OPTIONAL: dict[str, dict[str, Any]] = dict(
   teacher=dict(decay=0.999, decay_end=None, decay_steps=None, forward=False),
@@ -185,7 +183,7 @@ def complete(config: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
   full['augment'] = [{'args': {}, **a} for a in full['augment']]
   for item in full['augment']:
     check_arguments('augmentation', item, augmentation_arguments)
-  _noise_is_mixed(full)
+  _check_fields(full)
   full['evals'] = {
     name: _merge(EVAL, spec, f'evals.{name}') for name, spec in full['evals'].items()
   }
@@ -212,19 +210,16 @@ def _judged(saved: int, evaluated: int | None) -> None:
   )  # fmt: skip
 
 
-def _noise_is_mixed(full: Mapping[str, Any]) -> None:
-  """Noise is read where an augmentation mixes it in, and only there."""
-  mixing = any(item['args'].get('noise_prob') for item in full['augment'])
-  if mixing and full['data']['noise'] is None:
-    raise InputError(
-      'An augmentation has a noise_prob, but there is no noise: set config.data.noise to a data '
-      'set or a folder of audio, or noise_prob to 0.'
-    )
-  if full['data']['noise'] is not None and not mixing:
-    raise InputError(
-      f'config.data.noise is {full["data"]["noise"]!r}, but no augmentation mixes it in: give '
-      'mix_utterances a noise_prob.'
-    )
+def _check_fields(full: Mapping[str, Any]) -> None:
+  """Names and arguments of the fields, and what they and the augmentations ask of each other."""
+  made = fields.make(full['data']['fields'])
+  for field in made:
+    field.check_config(full)
+  keys = {field.key for field in made}
+  for item in full['augment']:
+    for key, told in augment.needs(item['name'], item['args']).items():
+      if key not in keys:
+        raise InputError(told)
 
 
 def _positive(value: Any, name: str, optional: bool = False) -> None:

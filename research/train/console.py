@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a progress bar on a terminal, plain lines in a log."""
+"""Console output of a run: a progress bar on a terminal, plain lines otherwise."""
 
 import sys
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ def _short(value: float | None) -> str:
 
 
 class Console:
-  """Shows the step, the loss and the time left; silent when `active` is False."""
+  """Shows the step, the loss and the remaining time; silent if `active` is False."""
 
   def __init__(self, total: int, start: int, active: bool = True):
     self._total, self._active = total, active
@@ -42,7 +42,7 @@ class Console:
       self._bar.update(self._task, completed=step)
 
   def metrics(self, step: int, values: Mapping[str, Any], seconds_left: float) -> None:
-    """Shows the newest metrics."""
+    """Shows the latest metrics."""
     text = ' '.join(f'{k}={_short(values[k])}' for k in SHOWN if k in values)
     if self._bar:
       self._bar.update(self._task, completed=step, values=text)
@@ -50,8 +50,8 @@ class Console:
       minutes, seconds = divmod(round(seconds_left), 60)
       print(f'step {step}/{self._total} {text} left={minutes}:{seconds:02d}', flush=True)
 
-  def say(self, text: str) -> None:
-    """A line of its own."""
+  def log(self, text: str) -> None:
+    """Prints a line."""
     if not self._active:
       return
     if self._bar:
@@ -60,6 +60,6 @@ class Console:
       print(text, flush=True)
 
   def close(self) -> None:
-    """Gives the terminal back."""
+    """Stops the progress bar."""
     if self._bar:
       self._bar.stop()

@@ -1,5 +1,4 @@
-"""Batches on the devices before they are asked for, each with the input position that follows
-it."""
+"""Prefetches batches to the devices, each with the input position after it."""
 
 import queue
 import threading
@@ -14,17 +13,16 @@ Put = Callable[[dict[str, np.ndarray]], dict[str, jax.Array]]
 
 
 class Feed:
-  """Iterates over device batches; `position` is the state of the input after the batch given out
-  last.
+  """Iterator over device batches; `position` is the input state after the last returned batch.
 
-  The input runs ahead in a thread, so its own state is ahead of training. Each batch therefore
-  carries the state that the iterator had when it was made, and that is what a checkpoint must hold.
+  A thread reads ahead, so the state of the input iterator is ahead of training. Each batch carries
+  the iterator state right after it was produced, which is what a checkpoint must store.
 
   Args:
-    iterator: yields dicts of NumPy arrays and has `get_state()`, `set_state(state)`.
+    iterator: yields dicts of NumPy arrays and has `get_state()` and `set_state(state)`.
     put: moves a batch to the devices.
-    depth: how many batches are held ready.
-    position: a state to start from.
+    depth: number of prefetched batches.
+    position: input state to start from.
   """
 
   def __init__(self, iterator: Any, put: Put, depth: int = 2, position: Any = None):
@@ -70,8 +68,7 @@ class Feed:
     return batch
 
   def close(self) -> None:
-    """Stops the thread; batches that were ready are dropped (their position was never given
-    out)."""
+    """Stops the thread and drops prefetched batches; `position` does not include them."""
     self._stop.set()
     while not self._queue.empty():
       self._queue.get_nowait()

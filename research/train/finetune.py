@@ -75,7 +75,7 @@ def config_for(
     data=dict(
       source=task.source.name,
       split=None,
-      label=task.task.label,
+      fields=dict(label=task.task.label),
       sample_rate=loaded.frontend.sample_rate,
       seconds=seconds,
       batch_size=settings.batch_size,

@@ -1,9 +1,9 @@
-"""What the chips can do, and how much of it a step uses."""
+"""Peak FLOP/s of the chips, and model FLOPs utilisation."""
 
 import jax
 
-# Dense peak in the 16-bit floating-point format, FLOP/s a chip, from the vendors' data sheets. The
-# keys are searched in `device.device_kind`, the longer ones first.
+# Dense 16-bit floating-point peak in FLOP/s per chip, from the vendors' data sheets. Keys are
+# matched as substrings of `device.device_kind`, longest first.
 PEAK_FLOPS: dict[str, float] = {
   'TPU v2': 45e12,
   'TPU v3': 123e12,
@@ -32,8 +32,7 @@ PEAK_FLOPS: dict[str, float] = {
 
 
 def peak_flops(device: jax.Device | None = None) -> float | None:
-  """The chip's 16-bit peak in FLOP/s, or None when it is not in the table (a CPU, an unknown
-  chip)."""
+  """The chip's 16-bit peak in FLOP/s; None for a CPU or an unknown chip."""
   kind = (device or jax.devices()[0]).device_kind.lower()
   for name in sorted(PEAK_FLOPS, key=len, reverse=True):
     if name.lower() in kind:
@@ -42,8 +41,10 @@ def peak_flops(device: jax.Device | None = None) -> float | None:
 
 
 def compiler_options() -> dict[str, str]:
-  """Options of `jax.jit` for a training step: on CPUs, barriers between layers stay until the
-  program is generated, see `layers.settled` (a tenth of the time of wav2vec 2.0's backward pass).
+  """Compiler options of `jax.jit` for a training step.
+
+  On CPUs, optimisation barriers between layers are kept until code generation, see
+  `layers.settled`. This saves a tenth of the time of wav2vec 2.0's backward pass.
   """
   if jax.default_backend() != 'cpu':
     return {}
@@ -51,7 +52,7 @@ def compiler_options() -> dict[str, str]:
 
 
 def step_flops(compiled: jax.stages.Compiled) -> float | None:
-  """FLOPs that one chip does in one call, from XLA's cost analysis (None where it gives none)."""
+  """FLOPs per chip and call from XLA's cost analysis; None if not available."""
   costs = compiled.cost_analysis()
   if isinstance(costs, list):
     costs = costs[0] if costs else None
@@ -60,6 +61,6 @@ def step_flops(compiled: jax.stages.Compiled) -> float | None:
 
 
 def mfu(flops: float | None, seconds: float, device: jax.Device | None = None) -> float | None:
-  """Model FLOPs utilisation: the share of the peak that a step of `seconds` reached, or None."""
+  """Model FLOPs utilisation: achieved fraction of the peak, for `flops` in `seconds`, or None."""
   peak = peak_flops(device)
   return None if flops is None or peak is None or seconds <= 0 else flops / seconds / peak

@@ -1,4 +1,4 @@
-"""Signs that a run has collapsed, each with a name, a threshold and a warning."""
+"""Health signals of a run, and limits that warn of or stop a collapse."""
 
 import json
 import math
@@ -14,11 +14,10 @@ from research.errors import InputError
 
 
 def representation_std(z: Float[Array, 'b d']) -> Float[Array, '']:
-  """Mean over dimensions of the standard deviation over the batch of the l2-normalised rows.
+  """Standard deviation over the batch of l2-normalised rows, averaged over dimensions.
 
-  It is 1/sqrt(d) for rows spread evenly over the sphere and 0 when all rows are one (SimSiam, §4.1:
-  https://arxiv.org/abs/2011.10566); given here as a fraction of that, so 1 is healthy for any
-  width.
+  It is 1/sqrt(d) for rows uniform on the sphere and 0 if all rows are equal (SimSiam, §4.1:
+  https://arxiv.org/abs/2011.10566). It is returned times sqrt(d), so 1 is healthy for any width.
   """
   z = z.astype(jnp.float32)
   z = z / jnp.maximum(jnp.linalg.norm(z, axis=-1, keepdims=True), 1e-12)
@@ -26,11 +25,12 @@ def representation_std(z: Float[Array, 'b d']) -> Float[Array, '']:
 
 
 def effective_rank(z: Float[Array, 'b d']) -> Float[Array, '']:
-  """How many directions the rows spread over: (sum of l)^2 / sum of l^2, l the eigenvalues of
-  their covariance.
+  """Effective rank of the rows: (sum of l)^2 / sum of l^2, with l the eigenvalues of their
+  covariance.
 
-  exp of the second Renyi entropy of the spectrum (of Roy and Vetterli's effective rank, 2007, the
-  first), which needs no eigenvalues: 1 when all rows are on a line, at most min(b - 1, d).
+  The exponential of the second-order Renyi entropy of the spectrum. (Roy and Vetterli, 2007, use
+  the first order.) The second order needs no eigenvalues. It is 1 if all rows are on a line, and
+  at most min(b - 1, d).
   """
   z = z.astype(jnp.float32)
   z = z - z.mean(axis=0)
@@ -40,8 +40,12 @@ def effective_rank(z: Float[Array, 'b d']) -> Float[Array, '']:
 
 
 def signals(out: Mapping[str, Any]) -> dict[str, jax.Array]:
-  """Health signals that any model gives by naming `embedding` [b, d] among its outputs, and
-  `projection` [r, b, p] if it compares projections of r views: these collapse first."""
+  """Health signals of a model's outputs.
+
+  Args:
+    out: model outputs. Signals are computed from `embedding` [b, d] and, for models that compare r
+      views, from `projection` [r, b, p], which collapses first. Both are optional.
+  """
   found = {}
   if 'embedding' in out:
     z = jax.lax.stop_gradient(out['embedding'])
@@ -52,31 +56,32 @@ def signals(out: Mapping[str, Any]) -> dict[str, jax.Array]:
   return found
 
 
-# What a limit may say, and of which type it is.
+# Settings of a limit and their types.
 LIMIT = dict(
-  min=float, max=float, after=int, stop=bool, trace=str, least=float, most=float, patience=int
-)
+  min=float, max=float, after=int, stop=bool, trace=str, min_fraction=float, max_fraction=float,
+  patience=int,
+)  # fmt: skip
 
 
 class Limit:
-  """What is healthy for one metric.
+  """Healthy range of one metric.
 
   Args:
-    name: of the metric.
-    spec: `min`, `max`: bounds. `trace`: the metrics.jsonl of a healthy run, of which the metric
-      must keep at least the share `least` and at most `most` at the same step (interpolated; its
-      last value from its last step on). `after`: the first step that is checked. `patience`: for
-      so many lines in a row a bound must be crossed. `stop`: end the run.
+    name: name of the metric.
+    spec: `min`, `max`: absolute bounds. `trace`: metrics.jsonl of a healthy run; `min_fraction`,
+      `max_fraction`: bounds relative to its value at the same step (interpolated; constant after
+      its last step). `after`: first step to check. `patience`: number of consecutive log lines
+      outside the bounds before it counts. `stop`: end the run.
 
   Raises:
-    InputError: naming the setting that cannot be, or the trace that cannot be read.
+    InputError: an invalid setting, or a trace that cannot be read.
   """
 
   def __init__(self, name: str, spec: Mapping[str, Any]):
     where = f'config.watch.{name}'
     for key, value in spec.items():
       if key not in LIMIT:
-        raise InputError(f'{where} has {key!r}; it takes {", ".join(LIMIT)}.')
+        raise InputError(f'{where} has {key!r}; expected one of {", ".join(LIMIT)}.')
       if value is None or LIMIT[key] in (bool, str):
         continue
       if isinstance(value, bool) or not isinstance(value, int | float):
@@ -84,37 +89,37 @@ class Limit:
     self.name, self.spec = name, {k: v for k, v in spec.items() if v is not None}
     self.after, self.stop = self.spec.get('after', 0), bool(self.spec.get('stop'))
     self.patience = max(int(self.spec.get('patience', 1)), 1)
-    shares = [k for k in ('least', 'most') if k in self.spec]
-    if bool(shares) != ('trace' in self.spec):
-      raise InputError(f'{where}: trace and least or most go together.')
+    fractions = [k for k in ('min_fraction', 'max_fraction') if k in self.spec]
+    if bool(fractions) != ('trace' in self.spec):
+      raise InputError(
+        f'{where}: trace and min_fraction or max_fraction go together; give both or neither.'
+      )
     self._trace = read_trace(self.spec['trace'], name) if 'trace' in self.spec else None
     self._crossed = 0
 
   def crossed(self, step: int, value: float) -> str:
-    """What is wrong at this step, for long enough; '' if nothing is."""
+    """The violated bound, in words, once it was violated for `patience` calls; otherwise ''."""
     if step < self.after:
       return ''
-    found = [] if math.isfinite(value) else ['not finite']
-    found += [
-      f'below {low:g}{why}' for low, why in self._bounds(step, 'min', 'least') if value < low
-    ]
-    found += [
-      f'above {top:g}{why}' for top, why in self._bounds(step, 'max', 'most') if value > top
-    ]
-    self._crossed = self._crossed + 1 if found else 0
-    return found[0] if self._crossed >= self.patience else ''
+    wrong = [] if math.isfinite(value) else ['not finite']
+    wrong += [f'below {low:g}{why}' for low, why in self._bounds(step, 'min') if value < low]
+    wrong += [f'above {top:g}{why}' for top, why in self._bounds(step, 'max') if value > top]
+    self._crossed = self._crossed + 1 if wrong else 0
+    return wrong[0] if self._crossed >= self.patience else ''
 
-  def _bounds(self, step: int, bound: str, share: str) -> list[tuple[float, str]]:
-    bounds = [(self.spec[bound], '')] if bound in self.spec else []
-    if share in self.spec and self._trace is not None:
+  def _bounds(self, step: int, side: str) -> list[tuple[float, str]]:
+    """(bound, explanation) pairs of one side, 'min' or 'max'."""
+    bounds = [(self.spec[side], '')] if side in self.spec else []
+    fraction = self.spec.get(f'{side}_fraction')
+    if fraction is not None and self._trace is not None:
       healthy = float(np.interp(step, *self._trace))
-      why = f' ({self.spec[share]:g} of the {healthy:.3g} of the healthy run)'
-      bounds.append((self.spec[share] * healthy, why))
+      why = f' ({fraction:g} x {healthy:.3g} of the healthy run)'
+      bounds.append((fraction * healthy, why))
     return bounds
 
 
 def read_trace(path: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-  """(steps, values) of a metric in a run's metrics.jsonl."""
+  """(steps, values) of a metric in the metrics.jsonl of a run."""
   try:
     with open(path, encoding='utf-8') as file:
       rows = [json.loads(line) for line in file if line.strip()]
@@ -130,10 +135,10 @@ def read_trace(path: str, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Watch:
-  """Checks logged metrics against limits and says once, by name, which one was crossed.
+  """Checks logged metrics against limits; warns once each time a limit is crossed.
 
   Args:
-    limits: {metric: what `Limit` takes}.
+    limits: {metric: settings of its `Limit`}.
   """
 
   def __init__(self, limits: Mapping[str, Mapping[str, Any]]):
@@ -141,10 +146,10 @@ class Watch:
     self._warned: set[str] = set()
 
   def check(self, step: int, metrics: Mapping[str, float]) -> list[str]:
-    """Warnings of this step (new ones only).
+    """New warnings of this step.
 
     Raises:
-      InputError: when a limit with `stop` is crossed.
+      InputError: a limit with `stop` is crossed.
     """
     warnings = []
     for limit in self._limits:

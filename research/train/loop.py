@@ -1,5 +1,4 @@
-"""The only training loop: any model, any objective, any mesh; stopped and resumed without a
-trace."""
+"""The training loop, for any model, objective and mesh; a resumed run gives the same bits."""
 
 import dataclasses
 import os
@@ -32,17 +31,17 @@ from research.train.writer import Writer
 
 @dataclasses.dataclass
 class Result:
-  """What a run leaves behind: its state, the last metrics, and whether it reached its last step."""
+  """Final state, last metrics, and whether the run reached its last step."""
 
   state: State
   metrics: dict[str, float]
   finished: bool
 
 
-def _window(
+def _window_metrics(
   window: list[Any], seconds: float, waited: float, flops: float, rate: int
 ) -> dict[str, float]:
-  """The metrics of the steps since the last line: means, speeds, and the newest learning rate."""
+  """Metrics of the steps since the last log line: means, throughput, current learning rate."""
   rows = jax.device_get(window)
   mean = {k: float(np.mean([r[k] for r in rows])) for k in rows[-1]}
   mean['learning_rate'] = float(rows[-1]['learning_rate'])
@@ -65,17 +64,17 @@ def train(
   quiet: bool = False,
   clips: Source | None = None,
 ) -> Result:
-  """Trains what `config` describes in `workdir`, from its newest checkpoint when there is one.
+  """Trains the model of `config` in `workdir`; resumes from the newest checkpoint if there is one.
 
   Args:
-    config: an experiment's config (completed and checked here).
-    workdir: the folder of the run; see `docs` in the README for what it holds.
+    config: config of an experiment; completed and checked here.
+    workdir: folder of the run; the README lists its files.
     quiet: print nothing.
-    clips: what to train on instead of `config.data.source` (with its split and where).
+    clips: training clips that replace `config.data.source` (with its split and where).
 
   Raises:
-    InputError: for every mistake that can be known before the first step, and when the run must
-      stop (bad files above the limit, a loss that is not finite, a full disk).
+    InputError: an invalid config, or the run must stop (bad files above the limit, a loss that is
+      not finite, a full disk).
   """
   config = complete(config)
   mesh = sharding.make_mesh(config['mesh'])
@@ -83,11 +82,11 @@ def train(
   key = 'batch_size' if config['data']['batch_seconds'] is None else 'batch_multiple'
   if config['data'][key] % parts:
     raise InputError(
-      f'config.data.{key} is {config["data"][key]}, which {parts} (devices that share a batch x '
-      'optim.accumulate) does not divide.'
+      f'config.data.{key} is {config["data"][key]}; it must be a multiple of {parts} (devices that '
+      'split a batch x optim.accumulate).'
     )
   with jax.set_mesh(mesh):
-    return _Run(config, workdir, mesh, quiet, clips).go()
+    return _Run(config, workdir, mesh, quiet, clips).run()
 
 
 def _batch_text(data: Mapping[str, Any]) -> str:
@@ -97,7 +96,7 @@ def _batch_text(data: Mapping[str, Any]) -> str:
 
 
 class _Run:
-  """One run: what is set up once, and the loop over it."""
+  """One run: its setup and its loop."""
 
   def __init__(
     self, config: dict[str, Any], workdir: Any, mesh: Any, quiet: bool, clips: Source | None
@@ -108,7 +107,7 @@ class _Run:
     objective = build.objective(config)
     rows = selection.source(config['data']) if clips is None else clips
     rows = selection.usable(rows, config['data'])
-    # Input: the batches of this process.
+    # Input: batches of this process.
     bad_files = Path(workdir) / 'bad_files.jsonl'
     self.bad_files = BadFiles(bad_files, config['data']['max_bad_fraction'])
     dataset = build.train_batches(
@@ -120,7 +119,7 @@ class _Run:
       model=self.model,
     )
     self.iterator = iter(dataset)
-    self.beginning = self.iterator.get_state()
+    self.start_position = self.iterator.get_state()
 
     self.total, epoch = build.length(config, len(rows), dataset.mean_rows)
     schedule = optim.make_schedule(config['optim'], self.total, epoch)
@@ -131,7 +130,7 @@ class _Run:
 
     self.workdir = make_workdir(workdir, config)
 
-    # State: shapes first, then where each leaf lives, then the values in place.
+    # State: shapes first, then shardings, then values created in place.
     batch = next(self.iterator)
     example = {k: np.zeros((1, *x.shape[1:]), x.dtype) for k, x in batch.items()}
 
@@ -159,16 +158,16 @@ class _Run:
     self.objective, self.quiet = objective, quiet
 
   def start(self) -> tuple[State, Any]:
-    """(state, input position): from the newest checkpoint, from other weights, or fresh."""
+    """(state, input position): from the newest checkpoint, pretrained weights, or initialised."""
     restored = self.checkpoints.restore_newest(self.target)
     if restored is not None:
       return restored
     state = self.fresh()
     if self.config['init']:
       state = warm_start(state, self.config['init'], self.model)
-    return state, self.beginning
+    return state, self.start_position
 
-  def go(self) -> Result:
+  def run(self) -> Result:
     state, position = self.start()
     self.step = int(state.step)
     self.writer = Writer(self.workdir, self.step, active=self.first)
@@ -176,10 +175,10 @@ class _Run:
     run = validate.Run(
       self.config, self.model, self.objective, self.mesh, self.workdir, self.writer
     )
-    self.evaluations = validate.Evaluations(run, self.total, self.console.say)
+    self.evaluations = validate.Evaluations(run, self.total, self.console.log)
     self.watch = Watch(self.config['watch'])
-    verb = f'goes on from step {self.step}' if self.step else 'starts'
-    self.console.say(
+    verb = f'resumes from step {self.step}' if self.step else 'starts'
+    self.console.log(
       f'{self.config["model"]["name"]}: {count(state.params):,} parameters, {self.total} steps of '
       f'{_batch_text(self.config["data"])} on {jax.device_count()} '
       f'{jax.devices()[0].platform} device(s); {verb} in {self.workdir}'
@@ -216,10 +215,10 @@ class _Run:
       self.step += 1
       save = self.step % config['checkpoint']['every'] == 0 or self.step == self.total
       log = self.step % config['log_every'] == 0 or save
-      # Look at the step before (it is done, so nothing waits), and at this one before it is saved
-      # or logged.
-      look = [m for m in (previous, metrics if log else None) if m is not None]
-      if any(not float(m['finite']) for m in look):
+      # Check the previous step (already computed, so nothing blocks), and this one before it is
+      # saved or logged.
+      checked = [m for m in (previous, metrics if log else None) if m is not None]
+      if any(not float(m['finite']) for m in checked):
         state, rewinds = self._not_finite(state, rewinds, saved)
         window = []
         continue
@@ -227,21 +226,21 @@ class _Run:
       if log:
         seconds = time.perf_counter() - begin - (self.steps.compile_seconds - compiled)
         waits, flop = self.feed.wait_seconds - waited, self.steps.flops - flops
-        last = _window(window, seconds, waits, flop, config['data']['sample_rate'])
+        last = _window_metrics(window, seconds, waits, flop, config['data']['sample_rate'])
         self._log(last, seconds / len(window))
         window, waited, flops = [], self.feed.wait_seconds, self.steps.flops
       self.bad_files.check()
       self.evaluations(self.step, state)
       leave = stop.agreed(self.step)
       if save or leave:
-        found = self.evaluations.of(self.step)
-        self.checkpoints.save(self.step, state, self.feed.position, found)
+        ranking = self.evaluations.metrics_at(self.step)
+        self.checkpoints.save(self.step, state, self.feed.position, ranking)
         saved = self.step
       if log:
         begin, compiled = time.perf_counter(), self.steps.compile_seconds
       if leave:
-        self.console.say(
-          f'Stopped by a signal: step {self.step} is saved; the same command goes on.'
+        self.console.log(
+          f'Stopped by a signal: step {self.step} is saved. Run the same command to resume.'
         )
         break
     return state, last
@@ -251,24 +250,24 @@ class _Run:
     self.writer.scalars(self.step, metrics)
     self.console.metrics(self.step, metrics, (self.total - self.step) * step_seconds)
     for warning in self.watch.check(self.step, metrics):
-      self.console.say(warning)
+      self.console.log(warning)
       self.writer.scalars(self.step, {'warning': warning})
 
   def _not_finite(self, state: State, rewinds: int, saved: int | None) -> tuple[State, int]:
-    """Stops, or goes back to the newest checkpoint while the input goes on past the bad batch."""
+    """Stops, or restores the newest checkpoint while the input continues past the bad batch."""
     text = f'The loss or its gradient was not finite near step {self.step}'
     good = f'the last good checkpoint is step {saved}' if saved else 'there is no checkpoint yet'
-    advice = 'lower optim.lr, set optim.clip_norm, or look at the data'
+    advice = 'lower optim.lr, set optim.clip_norm, or check the data'
     if self.config['on_nan'] == 'stop':
       raise InputError(f"{text}; {good}. Try: {advice}; on_nan='rewind' skips such batches.")
     if rewinds >= self.config['max_rewinds']:
       raise InputError(f'{text}, after {rewinds} rewinds; {good}. Try: {advice}.')
     self.checkpoints.wait()
     restored = self.checkpoints.restore_newest(self.target)
-    # The step itself undoes a poisoned update, so without a checkpoint the state is still good.
+    # A non-finite step does not change the state, so without a checkpoint it is still good.
     state = restored[0] if restored else state
     self.step = int(state.step)
-    self.console.say(f'{text}: back to step {self.step}, the input goes on.')
+    self.console.log(f'{text}: back to step {self.step}; the input continues.')
     return state, rewinds + 1
 
   def _profile(self) -> None:

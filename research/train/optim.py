@@ -1,4 +1,4 @@
-"""Optimisers and schedules from plain values.
+"""Optimisers and learning-rate schedules from plain values.
 
 `optim = dict(name='adamw', lr=1e-3, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.05, no_decay=REGEX,
 clip_norm=None, accumulate=1, layer_decay=None, frozen=(), schedule=dict(name='cosine',
@@ -19,9 +19,9 @@ from research.train.state import path_name
 
 Schedule = Callable[[Any], jax.Array]
 
-# What is not decayed by default: biases, norm scales, and scalars such as Swin-V2's temperature.
+# Parameters without weight decay by default: biases, norm scales, and Swin-V2's temperature.
 NO_DECAY = r'(^|/)(bias|scale|tau)$'
-# Layer-wise decay: what belongs to the stem, and where a block says its number.
+# Layer-wise decay: parameters of the stem, and numbered or scanned blocks.
 STEM = r'(^|/)(patch_embed|pos_embed|cls_token|stem)(/|$)'
 BLOCK = r'(^|/)blocks_(\d+)/'
 STACKED = r'(^|/)blocks/'
@@ -60,14 +60,14 @@ def _warmup(lr: float, warmup: float, step: jax.Array) -> jax.Array:
 
 
 def cosine(lr: float, total: int, warmup: float, args: Mapping[str, Any]) -> Schedule:
-  """Linear from 0, then half a cosine to `final_lr` (AudioMAE's util/lr_sched.py)."""
+  """Linear warm-up from 0, then a half cosine to `final_lr` (AudioMAE's util/lr_sched.py)."""
 
   def schedule(step):
     step = jnp.asarray(step, jnp.float32)
     left = jnp.clip((total - step) / max(total - warmup, 1), 0.0, 1.0)
     low = args['final_lr']
-    # (1 + cos(pi t)) / 2 = sin(pi (1 - t) / 2)^2: exact in float32 to the end, where the cosine
-    # cancels.
+    # (1 + cos(pi t)) / 2 = sin(pi (1 - t) / 2)^2; the sine form is accurate in float32 near the
+    # end, where 1 + cos cancels.
     decayed = low + (lr - low) * jnp.sin(0.5 * jnp.pi * left) ** 2
     return jnp.where(step < warmup, _warmup(lr, warmup, step), decayed)
 
@@ -75,7 +75,7 @@ def cosine(lr: float, total: int, warmup: float, args: Mapping[str, Any]) -> Sch
 
 
 def polynomial(lr: float, total: int, warmup: float, args: Mapping[str, Any]) -> Schedule:
-  """Linear from 0, then `(1 - t) ** power` to `final_lr` (fairseq's polynomial_decay)."""
+  """Linear warm-up from 0, then `(1 - t) ** power` to `final_lr` (fairseq's polynomial_decay)."""
 
   def schedule(step):
     step = jnp.asarray(step, jnp.float32)
@@ -89,7 +89,7 @@ def polynomial(lr: float, total: int, warmup: float, args: Mapping[str, Any]) ->
 
 
 def tri_stage(lr: float, total: int, warmup: float, args: Mapping[str, Any]) -> Schedule:
-  """Up from `initial_scale * lr`, hold, exponentially down to `final_scale * lr` (fairseq)."""
+  """Linear from `initial_scale * lr`, hold, exponential decay to `final_scale * lr` (fairseq)."""
   hold = args['hold_fraction'] * total
   decay = max(total - warmup - hold, 1)
 
@@ -105,7 +105,7 @@ def tri_stage(lr: float, total: int, warmup: float, args: Mapping[str, Any]) -> 
 
 
 def constant(lr: float, total: int, warmup: float, args: Mapping[str, Any]) -> Schedule:
-  """Linear from 0 over the warm-up, then constant."""
+  """Linear warm-up from 0, then constant."""
   del total, args
 
   def schedule(step):
@@ -119,27 +119,27 @@ SCHEDULES = dict(cosine=cosine, polynomial=polynomial, tri_stage=tri_stage, cons
 
 
 def make_schedule(optim: Mapping[str, Any], total_steps: int, epoch_steps: float = 1.0) -> Schedule:
-  """The learning rate as a function of the step (fractions of a step are allowed).
+  """The learning rate as a function of the (possibly fractional) step.
 
   Args:
     optim: the `optim` config.
-    total_steps: of the run.
-    epoch_steps: steps in an epoch, for `warmup_epochs`.
+    total_steps: number of steps of the run.
+    epoch_steps: steps per epoch, for `warmup_epochs`.
 
   Raises:
-    InputError: for an unknown name, or a warm-up that is longer than the run.
+    InputError: an unknown schedule, or a warm-up longer than the run.
   """
   args = {**SCHEDULE_DEFAULTS, **optim['schedule']}
   if args['name'] not in SCHEDULES:
     raise unknown('schedule', args['name'], SCHEDULES)
   given = {k: args[k] for k in ('warmup_steps', 'warmup_epochs', 'warmup_fraction') if args[k]}
   if len(given) > 1:
-    raise InputError(f'optim.schedule has {" and ".join(given)}: give one of them.')
+    raise InputError(f'optim.schedule has {" and ".join(given)}; give only one of them.')
   unit = dict(warmup_steps=1.0, warmup_epochs=epoch_steps, warmup_fraction=float(total_steps))
   warmup = sum(value * unit[k] for k, value in given.items())
   if warmup >= total_steps > 0:
     raise InputError(
-      f'optim.schedule warms up for {warmup:g} steps, but the run has {total_steps}: shorten the '
+      f'optim.schedule warms up for {warmup:g} steps, but the run has {total_steps}. Shorten the '
       f'warm-up ({" or ".join(f"--config.optim.schedule.{k}=…" for k in given)}) or raise '
       'total_steps.'
     )
@@ -147,7 +147,7 @@ def make_schedule(optim: Mapping[str, Any], total_steps: int, epoch_steps: float
 
 
 def decay_mask(params: Any, no_decay: str) -> Any:
-  """True where weight decay applies: leaves whose path the pattern does not match."""
+  """Tree of bools: True where weight decay applies (paths that `no_decay` does not match)."""
   return jax.tree_util.tree_map_with_path(
     lambda path, _: re.search(no_decay, path_name(path)) is None, params
   )
@@ -168,9 +168,9 @@ def block_count(params: Any) -> int:
 def layer_scales(params: Any, rate: float, depth: int | None = None) -> Any:
   """Layer-wise learning-rate factors: `rate ** (depth + 1 - layer)` (AudioMAE's util/lr_decay.py).
 
-  The stem is layer 0, block i is layer i + 1, what follows is layer depth + 1 (factor 1). Scanned
-  blocks get one factor for each entry of their leading axis. Without a depth it is the number of
-  blocks that there are.
+  The stem is layer 0, block i is layer i + 1, everything else is layer depth + 1 (factor 1).
+  Scanned blocks get one factor per entry of their leading axis. Without a depth it is the number of
+  blocks in `params`.
   """
   depth = block_count(params) if depth is None else depth
 
@@ -207,7 +207,7 @@ def _rule(optim: Mapping[str, Any], schedule: Schedule) -> optax.GradientTransfo
   if optim['name'] == 'adamw':
     return optax.adamw(schedule, b1, b2, eps, weight_decay=wd, mask=mask)
   if optim['name'] == 'adam':
-    # As torch.optim.Adam: the decay is L2, added to the gradient before the moments.
+    # As in torch.optim.Adam: L2 decay, added to the gradient before the moments.
     return optax.chain(
       optax.add_decayed_weights(wd, mask) if wd else optax.identity(),
       optax.scale_by_adam(b1, b2, eps),
@@ -231,7 +231,7 @@ def _rule(optim: Mapping[str, Any], schedule: Schedule) -> optax.GradientTransfo
 
 
 def promoting(rule: optax.GradientTransformation) -> optax.GradientTransformation:
-  """The same rule under JAX's standard type promotion: optax mixes int32 counters with floats."""
+  """`rule` under JAX's standard dtype promotion: optax mixes int32 counters with floats."""
 
   def update(updates, state, params=None, **extra):
     with jax.numpy_dtype_promotion('standard'):
@@ -246,11 +246,12 @@ def is_frozen(path: str, frozen: tuple[str, ...]) -> bool:
 
 
 def make_optimizer(optim: Mapping[str, Any], schedule: Schedule) -> optax.GradientTransformation:
-  """Clip, then the rule with decoupled or L2 decay, then layer factors; frozen subtrees stay as
-  they are.
+  """The optimiser: gradient clipping, update rule with weight decay, layer-wise factors.
+
+  Frozen parameters are not updated.
 
   Raises:
-    InputError: for an unknown optimiser.
+    InputError: an unknown optimiser.
   """
   parts = [_rule(optim, schedule)]
   if optim['clip_norm']:

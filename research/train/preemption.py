@@ -1,4 +1,4 @@
-"""Leaving in order when the machine is taken away."""
+"""Clean shutdown on preemption."""
 
 import signal
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 
 
 class Stop:
-  """Notes SIGTERM (and Ctrl-C), so that the loop can save and leave between two steps."""
+  """Records SIGTERM and Ctrl-C, so that the loop can save and exit between two steps."""
 
   def __init__(self) -> None:
     self.signal: int | None = None
@@ -17,7 +17,7 @@ class Stop:
     for number in (signal.SIGTERM, signal.SIGINT):
       try:
         self._old[number] = signal.signal(number, self._note)
-      except ValueError:  # Not the main thread: whoever runs us handles signals.
+      except ValueError:  # Not the main thread; the caller handles signals.
         break
     return self
 
@@ -30,7 +30,7 @@ class Stop:
       signal.signal(number, handler)
 
   def agreed(self, step: int) -> bool:
-    """Whether all processes stop after this step (a signal to one of them is enough)."""
+    """Whether all processes stop after this step; a signal to one of them is enough."""
     if jax.process_count() == 1:
       return self.signal is not None
     from jax.experimental import multihost_utils

@@ -1,4 +1,4 @@
-"""Which clips a training takes: a split, columns, lengths, transcripts and units."""
+"""Selects training clips by split, column values, duration and available fields."""
 
 import hashlib
 import os
@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from research.audio import sources
-from research.audio.fields import transcripts, units
+from research.audio import fields, sources
+from research.audio.fields.transcript import GRACE
 from research.errors import InputError
 
-# Of clips that nobody has split: one in so many is held out as 'valid'.
+# Data without splits: one in HELD_OUT recordings is held out as 'valid'.
 HELD_OUT = 20
-# What is in the name of a split that is for training or for evaluation.
+# Matches split names that denote training or evaluation data.
 PURPOSE = re.compile('train|valid|dev|test|eval|balanced', re.IGNORECASE)
 
 
 def source(data: Mapping[str, Any]) -> sources.Source:
-  """The clips that a data config selects, see `part` for the splits 'train' and 'valid'.
+  """The clips that a data config selects; see `part` for the splits 'train' and 'valid'.
 
   Raises:
-    InputError: for data that are not there, and when nothing is left after `split` and `where`.
+    InputError: the data are absent, or no clip is left after `split` and `where`.
   """
   if data['split'] in ('train', 'valid'):
     found = part(sources.open_source(data['source'], root=data['root']), data['split'])
@@ -33,12 +33,12 @@ def source(data: Mapping[str, Any]) -> sources.Source:
 
 
 def part(clips: sources.Source, split: str) -> sources.Source:
-  """The clips of a split ('a+b' takes both).
+  """The clips of a split; 'a+b' is the union of two.
 
-  Clips that nobody has split have the splits 'train' and 'valid' all the same: one recording in
-  twenty, chosen by the hash of its id, is held out (of a single recording one window in twenty).
-  They have no column "split", or one that tells something else (Libri-Light's says how large a
-  download they come with).
+  Data without splits also provide 'train' and 'valid': one recording in HELD_OUT, selected by the
+  hash of its id, is held out (one window in HELD_OUT if there is a single recording). Data are
+  without splits if they have no column "split", or if its values do not denote training or
+  evaluation data (in Libri-Light they denote the download size).
   """
   names = set(split.split('+'))
   if names <= {'train', 'valid'}:
@@ -49,72 +49,60 @@ def part(clips: sources.Source, split: str) -> sources.Source:
 
 
 def usable(clips: sources.Source, data: Mapping[str, Any]) -> sources.Source:
-  """The clips that training can use: those that are `known`, of at least `min_seconds`, and with
-  transcripts, which a cropped clip does not say, of at most `seconds`."""
-  least, most = data['min_seconds'], data['seconds'] if data['transcript'] else None
+  """The clips that training can use.
+
+  They have all fields (`known`) and last at least `min_seconds`. With a field that needs whole
+  clips (transcripts), they last at most `seconds`.
+
+  Raises:
+    InputError: no clip has such a duration.
+  """
+  whole = any(field.WHOLE for field in fields.make(data['fields']))
+  shortest, longest = data['min_seconds'], data['seconds'] if whole else None
   clips = known(clips, data)
-  if least is None and most is None:
+  if shortest is None and longest is None:
     return clips
   durations = clips.durations()
-  keep = (durations >= (least or 0.0)) & (durations <= (most or np.inf) + transcripts.GRACE)
+  keep = (durations >= (shortest or 0.0)) & (durations <= (longest or np.inf) + GRACE)
   if not keep.any():
     raise InputError(
-      f'None of the {len(clips)} clips of {clips.name!r} has {_between(least, most)}: change '
+      f'None of the {len(clips)} clips of {clips.name!r} has {_between(shortest, longest)}: change '
       'config.data.min_seconds or config.data.seconds.'
     )
   if not keep.all():
     logging.warning(
       '%d of %d clips of %r are left out: they do not have %s.',
-      (~keep).sum(), len(clips), clips.name, _between(least, most),
+      (~keep).sum(), len(clips), clips.name, _between(shortest, longest),
     )  # fmt: skip
   return clips.select(np.flatnonzero(keep))
 
 
-def _between(least: float | None, most: float | None) -> str:
-  limits = {'at least': least, 'at most': most}
+def _between(shortest: float | None, longest: float | None) -> str:
+  limits = {'at least': shortest, 'at most': longest}
   return ' and '.join(f'{word} {limit:g} s' for word, limit in limits.items() if limit)
 
 
 def known(clips: sources.Source, data: Mapping[str, Any]) -> sources.Source:
-  """The clips that have what is asked for of them: a transcript, units."""
-  clips = spoken(clips, data)
-  if data['units'] is None:
-    return clips
-  sets = units.open_sets(data['units'])
-  found = (units.find(clips, sets) >= 0).all(axis=1)
-  if not found.all():
-    logging.warning(
-      '%d of %d clips of %r have no units and are left out.',
-      (~found).sum(), len(clips), clips.name,
-    )  # fmt: skip
-  return clips.select(np.flatnonzero(found))
-
-
-def spoken(clips: sources.Source, data: Mapping[str, Any]) -> sources.Source:
-  """Where transcripts are asked for, the clips that have one; an empty one says nothing."""
-  if not data['transcript']:
-    return clips
-  known = np.array([bool(t) for t in transcripts.texts(clips, data['transcript'])])
-  if not known.any():
-    raise InputError(
-      f'No clip of {clips.name!r} has a {data["transcript"]!r}; CTC needs transcripts.'
-    )
-  if not known.all():
-    logging.warning(
-      '%d of %d clips of %r have no %s and are left out.',
-      (~known).sum(), len(clips), clips.name, data['transcript'],
-    )  # fmt: skip
-  return clips.select(np.flatnonzero(known))
+  """The clips that have a value for every field (transcript, units, …)."""
+  for field in fields.make(data['fields']):
+    found = field.known(clips)
+    if not found.all():
+      logging.warning(
+        '%d of %d clips of %r have no %s and are left out.',
+        (~found).sum(), len(clips), clips.name, field.key,
+      )  # fmt: skip
+      clips = clips.select(np.flatnonzero(found))
+  return clips
 
 
 def hold_out(clips: sources.Source, split: str) -> sources.Source:
-  """The 'train' or 'valid' part of clips that nobody has split; both never share a clip."""
+  """The 'train' or 'valid' part of clips without splits; the parts are disjoint."""
   if len(clips) < 2:
     raise InputError(
-      f'Data set {clips.name!r} has one clip: nothing can be held out for validation. Set '
+      f'Data set {clips.name!r} has a single clip, so none can be held out for validation. Set '
       'config.data.split=None and config.evals={}.'
     )
-  # All windows of a recording go to the same part; windows of a single one are clips by themselves.
+  # All windows of a recording are in the same part, unless there is only one recording.
   names = np.array([re.sub(r'@[\d.]+$', '', clips.id(i)) for i in range(len(clips))])
   if len(set(names)) == 1:
     names = np.array([clips.id(i) for i in range(len(clips))])

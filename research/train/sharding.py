@@ -1,9 +1,9 @@
-"""Where arrays live: a mesh with axes `data`, `fsdp` and `tensor`, and rules from parameter paths
-to axes.
+"""Sharding: a mesh with axes `data`, `fsdp` and `tensor`, and rules from parameter paths to axes.
 
-Models know nothing of this. A rule is a regular expression on the path of a leaf (the optimiser's
-moments and the teacher end in the path of their parameter, so they follow it) and the mesh axis of
-each dimension. A dimension that its axis does not divide is replicated.
+Models are independent of the rules. A rule is a regular expression on the path of a leaf and the
+mesh axis of each dimension. The paths of optimiser moments and teacher parameters end in the path
+of their parameter, so they are sharded like it. A dimension not divisible by its axis is
+replicated.
 """
 
 import math
@@ -23,25 +23,27 @@ AXES = ('data', 'fsdp', 'tensor')
 
 # Leading dimensions that a rule does not name (scanned layers) are replicated.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-  # Attention: split the heads; [d, 3, h, k] and [h, k, d].
-  (r'(qkv|query|key|value)/kernel$', ('fsdp', None, 'tensor', None)),
+  # Attention: split the heads; [d, 3, h, k], [d, h, k] and [h, k, d].
+  (r'qkv/kernel$', ('fsdp', None, 'tensor', None)),
   (r'qkv/bias$', (None, 'tensor', None)),
+  (r'(query|key|value)/kernel$', ('fsdp', 'tensor', None)),
+  (r'(query|key|value)/bias$', ('tensor', None)),
   (r'attn/(proj|out)/kernel$', ('tensor', None, 'fsdp')),
   # MLP: split the hidden width.
   (r'fc1/kernel$', ('fsdp', 'tensor')),
   (r'fc1/bias$', ('tensor',)),
   (r'fc2/kernel$', ('tensor', 'fsdp')),
-  # Everything else that is a matrix: parameters are spread over `fsdp` on their last dimension.
+  # All other matrices: sharded over `fsdp` on the last dimension.
   (r'kernel$', (None, 'fsdp')),
   (r'(embedding|codebook)$', (None, 'fsdp')),
 )
 
 
 def make_mesh(shape: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
-  """A mesh over `devices` (default: all); one axis may be -1 for "what remains".
+  """A mesh over `devices` (default: all); one axis may be -1 for all remaining devices.
 
   Raises:
-    InputError: if the product of the sizes is not the number of devices.
+    InputError: the product of the sizes is not the number of devices.
   """
   devices = list(jax.devices() if devices is None else devices)
   wrong = set(shape) - set(AXES)
@@ -65,7 +67,7 @@ def make_mesh(shape: Mapping[str, int], devices: Sequence[Any] | None = None) ->
 
 
 def leaf_spec(path: str, shape: Sequence[int], mesh: Mesh) -> P:
-  """The axes of one leaf: the first rule whose pattern is found in its path."""
+  """The axes of one leaf: those of the first rule that matches its path."""
   for pattern, axes in RULES:
     if re.search(pattern, path) and len(shape) >= len(axes):
       axes = (None,) * (len(shape) - len(axes)) + axes
@@ -74,7 +76,7 @@ def leaf_spec(path: str, shape: Sequence[int], mesh: Mesh) -> P:
 
 
 def shardings(tree: Any, mesh: Mesh) -> Any:
-  """A NamedSharding for each leaf of `tree` (arrays or shapes), by `RULES`."""
+  """A NamedSharding for each leaf of `tree` (arrays or shapes), from `RULES`."""
   return jax.tree_util.tree_map_with_path(
     lambda path, x: NamedSharding(mesh, leaf_spec(path_name(path), np.shape(x), mesh)), tree
   )
@@ -86,7 +88,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def batch_devices(mesh: Mesh) -> int:
-  """Into how many parts a batch is split."""
+  """Number of devices that split a batch."""
   return mesh.shape['data'] * mesh.shape['fsdp']
 
 

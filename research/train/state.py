@@ -1,4 +1,4 @@
-"""Everything a run needs to go on: one frozen tree, saved and restored whole."""
+"""The training state: one frozen tree that is saved and restored as a whole."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-# Streams of randomness a model may ask for; each step derives all of them from the run's key.
+# Random streams that a model may use; each step derives all of them from the run's key.
 STREAMS = ('mask', 'dropout', 'augment', 'noise')
 
 Tree = Any
@@ -20,16 +20,16 @@ class State:
   """The training state.
 
   Attributes:
-    step: int32 scalar, optimiser steps done.
+    step: int32 scalar, number of completed optimiser steps.
     params: trained parameters, float32.
-    opt_state: the optimiser's state.
-    teacher: None, or {'params': EMA of `params`, 'variables': the teacher's own collections, all
-      but 'memory', what a model remembers of its data}.
-    variables: every other collection of the model (batch statistics, codebooks, tables).
-    key: the run's random key; the key of a step is `fold_in(key, step)`.
+    opt_state: state of the optimiser.
+    teacher: None, or {'params': EMA of `params`, 'variables': the teacher's own collections; all
+      but 'memory', a model's memory of its data, which is shared}.
+    variables: all other collections of the model (batch statistics, codebooks, tables).
+    key: random key of the run; the key of a step is `fold_in(key, step)`.
   """
 
-  # `Tree`, not `jax.Array`: under `eval_shape` and in restores the leaves are shapes.
+  # `Tree`, not `jax.Array`: under `eval_shape` and when restoring, the leaves are shapes.
   step: Tree
   params: Tree
   opt_state: Tree
@@ -38,7 +38,7 @@ class State:
   key: Tree
 
   def to_dict(self) -> dict[str, Tree]:
-    """The fields by name, without those that are None: what a checkpoint holds."""
+    """The fields that are not None, by name: the content of a checkpoint."""
     fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -49,7 +49,7 @@ class State:
 
 
 def streams(key: jax.Array) -> dict[str, jax.Array]:
-  """One independent key for each stream of `STREAMS`."""
+  """One independent key per stream of `STREAMS`."""
   return {name: jax.random.fold_in(key, i) for i, name in enumerate(STREAMS)}
 
 
@@ -60,14 +60,14 @@ def init_state(
   seed: int,
   with_teacher: bool,
 ) -> State:
-  """A fresh state (pure: trace it under `jax.jit` or `jax.eval_shape`).
+  """An initial state. Pure: may be traced under `jax.jit` or `jax.eval_shape`.
 
   Args:
-    model: the model; its parameters are made by a call with `train=True`.
-    optimizer: whose state is made for the parameters.
-    batch: arrays of the shapes of a batch (values do not matter).
-    seed: of the run.
-    with_teacher: whether an EMA teacher starts as a copy of the parameters.
+    model: the model; initialised by a call with `train=True`.
+    optimizer: the optimiser.
+    batch: arrays with the shapes of a batch (values do not matter).
+    seed: seed of the run.
+    with_teacher: add an EMA teacher, a copy of the parameters.
   """
   root = jax.random.key(seed)
   init_key, run_key = jax.random.split(root)
@@ -77,7 +77,9 @@ def init_state(
   teacher = None
   if with_teacher:
     # A copy, not an alias: the step donates the state's buffers.
-    teacher = jax.tree.map(jnp.copy, {'params': params, 'variables': teachers(variables)})
+    teacher = jax.tree.map(
+      jnp.copy, {'params': params, 'variables': teacher_collections(variables)}
+    )
   return State(
     step=jnp.zeros((), jnp.int32),
     params=params,
@@ -88,8 +90,8 @@ def init_state(
   )
 
 
-def teachers(variables: Mapping[str, Tree]) -> dict[str, Tree]:
-  """The collections that a teacher has of its own."""
+def teacher_collections(variables: Mapping[str, Tree]) -> dict[str, Tree]:
+  """The collections of which the teacher has its own copy: all but 'memory'."""
   return {name: tree for name, tree in variables.items() if name != 'memory'}
 
 

@@ -1,4 +1,4 @@
-"""One optimiser step as a pure function; the loop knows nothing of what happens in it."""
+"""One optimiser step as a pure function, independent of the loop."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from research.train import hardware
 from research.train.health import signals
-from research.train.state import State, Tree, streams, teachers
+from research.train.state import State, Tree, streams, teacher_collections
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -22,7 +22,7 @@ Objective = Callable[[dict[str, Any], Batch], tuple[jax.Array, Metrics]]
 def forward(
   model: nn.Module, params: Tree, variables: Tree, batch: Batch, key: jax.Array
 ) -> tuple[dict[str, Any], Tree]:
-  """The model in training mode: its named outputs and its updated collections."""
+  """Applies the model in training mode: (named outputs, updated collections)."""
   out, updated = model.apply(
     {'params': params, **variables},
     batch,
@@ -34,7 +34,7 @@ def forward(
 
 
 def ema_decay(teacher: Mapping[str, Any], step: jax.Array) -> jax.Array:
-  """The teacher's decay: `decay`, or a line from it to `decay_end` over `decay_steps`."""
+  """EMA decay of the teacher: `decay`, or linear from it to `decay_end` over `decay_steps`."""
   start = jnp.float32(teacher['decay'])
   if teacher.get('decay_end') is None:
     return start
@@ -43,7 +43,7 @@ def ema_decay(teacher: Mapping[str, Any], step: jax.Array) -> jax.Array:
 
 
 def _split(batch: Batch, parts: int) -> dict[str, jax.Array]:
-  # Interleaved rows: each micro-batch takes rows from every device, so no data moves.
+  # Interleaved rows: each micro-batch has rows of every device, so no data moves.
   return {k: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for k, x in batch.items()}
 
 
@@ -52,17 +52,18 @@ def make_gradient(
 ) -> Callable[[State, Batch, jax.Array], tuple[Tree, Tree, Tree, Metrics]]:
   """`(state, batch, key) -> (gradients, variables, teacher variables, metrics)`.
 
-  With `accumulate` > 1 the batch is cut into that many parts that are run one after the other;
-  losses and gradients are averaged with the weight `metrics['sample_size']` where the objective
-  gives one.
+  With `accumulate` > 1 the batch is split into that many micro-batches, run in sequence. Losses and
+  gradients are averaged, weighted by `metrics['sample_size']` if the objective returns one.
   """
 
   def loss_fn(params, variables, teacher, batch, key):
     out, variables = forward(model, params, variables, batch, key)
     if teacher_forward:
-      same = {**batch, **out.pop('to_teacher', {})}
-      seen, teacher_variables = forward(model, teacher['params'], teacher['variables'], same, key)
-      out['teacher'] = jax.lax.stop_gradient(seen)
+      teacher_batch = {**batch, **out.pop('to_teacher', {})}
+      teacher_out, teacher_variables = forward(
+        model, teacher['params'], teacher['variables'], teacher_batch, key
+      )
+      out['teacher'] = jax.lax.stop_gradient(teacher_out)
       teacher = {**teacher, 'variables': teacher_variables}
     loss, metrics = objective(out, batch)
     loss = loss.astype(jnp.float32)
@@ -86,13 +87,13 @@ def make_gradient(
       grads = jax.tree.map(lambda a, b: a + weight * b, grads, g)
       return (variables, teacher, total + weight, grads), (weight, metrics)
 
-    # Counters count updates, so every part sees those of the whole.
+    # Counters count optimiser updates, so every micro-batch starts from the same ones.
     counters = {k: v for k, v in state.variables.items() if k == 'counters'}
     zeros = jax.tree.map(jnp.zeros_like, state.params)
     start = (state.variables, state.teacher, jnp.float32(0.0), zeros)
     parts = (jnp.arange(accumulate), _split(batch, accumulate))
     (variables, teacher, total, grads), (weights, metrics) = jax.lax.scan(body, start, parts)
-    # Weights are counts: none at all is a batch that teaches nothing.
+    # Weights are counts; a total of 0 is a batch without targets.
     counted = jnp.maximum(total, 1.0)
     grads = jax.tree.map(lambda g: g / counted, grads)
     mean = {k: jnp.sum(weights * v) / counted for k, v in metrics.items()}
@@ -115,19 +116,19 @@ def make_train_step(
 ) -> Callable[[State, Batch], tuple[State, Metrics]]:
   """`(state, batch) -> (state, metrics)`, to be jitted by the caller with the state donated.
 
-  A step whose loss or gradient is not finite changes nothing but the step counter and reports
-  `finite = 0`, so the state that is left can always be saved.
+  A step whose loss or gradient is not finite only advances the step counter and reports
+  `finite = 0`, so the resulting state can always be saved.
 
   Args:
-    model: a model of the house: `model(batch, train) -> dict`.
+    model: `model(batch, train) -> dict`.
     objective: `(out, batch) -> (loss, metrics)`.
     optimizer: from `optim.make_optimizer`.
-    schedule: the learning rate, for the metrics.
+    schedule: learning rate, for the metrics.
     augment: functions `(key, batch) -> batch`, applied in order.
-    accumulate: number of parts a batch is run in.
-    teacher: None, or dict(decay, decay_end, decay_steps, forward); with `forward` the teacher sees
-      the same batch and draws, and what the model puts in `out['to_teacher']`; its outputs are
-      `out['teacher']`.
+    accumulate: number of micro-batches.
+    teacher: None, or dict(decay, decay_end, decay_steps, forward). With `forward` the teacher is
+      applied to the same batch, updated by `out['to_teacher']`, with the same random keys; its
+      outputs are `out['teacher']`.
   """
   teacher_forward = bool(teacher and teacher.get('forward'))
   gradient = make_gradient(model, objective, accumulate, teacher_forward)
@@ -136,27 +137,27 @@ def make_train_step(
     key = jax.random.fold_in(state.key, state.step)
     for i, transform in enumerate(augment):
       changed = dict(transform(jax.random.fold_in(key, 1000 + i), batch))
-      # What a clip was before says nothing of other audio.
-      kept = [changed.get(name) is batch.get(name) for name in ('audio', 'audio_moments')]
-      if kept == [False, True]:
-        changed.pop('audio_moments', None)
+      # Statistics of the original clip do not describe augmented audio.
+      unchanged = [changed.get(name) is batch.get(name) for name in ('audio', 'clip_stats')]
+      if unchanged == [False, True]:
+        changed.pop('clip_stats', None)
       batch = changed
-    grads, variables, seen_teacher, metrics = gradient(state, batch, key)
+    grads, variables, new_teacher, metrics = gradient(state, batch, key)
 
-    # Update, then follow with the teacher.
+    # Update the parameters, then the teacher.
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     if teacher:
       decay = ema_decay(teacher, state.step)
       ema = jax.tree.map(lambda t, p: decay * t + (1 - decay) * p, state.teacher['params'], params)
-      followed = seen_teacher['variables'] if teacher_forward else teachers(variables)
-      seen_teacher = {'params': ema, 'variables': followed}
+      own = new_teacher['variables'] if teacher_forward else teacher_collections(variables)
+      new_teacher = {'params': ema, 'variables': own}
 
-    # A poisoned step is undone here, on the device, before anybody can save it.
+    # A non-finite step is undone here, on the device, so that it can never be saved.
     grad_norm = optax.tree.norm(grads)
     finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(grad_norm)
     old = (state.params, state.opt_state, state.teacher, state.variables)
-    new = (params, opt_state, seen_teacher, variables)
+    new = (params, opt_state, new_teacher, variables)
     new = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
     metrics = {
       **metrics,
@@ -173,7 +174,7 @@ def make_train_step(
 
 
 class Steps:
-  """The compiled step for each batch shape (length buckets give several), with its cost."""
+  """Compiled steps by batch shape (length buckets give several), with their FLOPs."""
 
   def __init__(self, step: Any, state_shardings: Any, mesh: Mesh):
     replicated = NamedSharding(mesh, PartitionSpec())
@@ -192,7 +193,7 @@ class Steps:
     if shape not in self._compiled:
       start = time.perf_counter()
       traced = self._jit.trace(state, batch)
-      # Ours is traced as strictly as the caller wants; the lowering of 16-bit attention promotes.
+      # Tracing keeps the caller's promotion mode; lowering 16-bit attention needs 'standard'.
       with jax.numpy_dtype_promotion('standard'):
         compiled = traced.lower().compile()
       self._compiled[shape] = (compiled, hardware.step_flops(compiled) or 0.0)

@@ -1,4 +1,4 @@
-"""What is measured while a run goes on: held-out loss and scores, and pictures."""
+"""Evaluations during training: validation loss and scores, transcription error rates, pictures."""
 
 import dataclasses
 import inspect
@@ -13,7 +13,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from research.audio import pipeline
-from research.audio.fields import transcripts
+from research.audio.fields import transcript
+from research.audio.fields.transcript import Transcript
+from research.capabilities import Draws, spells
 from research.errors import InputError, unknown
 from research.inference import ctc
 from research.metrics import asr, classification
@@ -25,7 +27,7 @@ from research.train.state import State, streams
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """What evaluators may look at."""
+  """The parts of a run that evaluators use."""
 
   config: Mapping[str, Any]
   model: Any
@@ -39,14 +41,15 @@ Evaluator = Callable[[int, State], dict[str, float]]
 
 
 def _data(run: Run, spec: Mapping[str, Any]) -> dict[str, Any]:
-  """The training data config with the evaluator's own settings over it."""
+  """The training data config, overridden by the settings of the evaluation."""
   known = set(DATA)
   for key in spec['data']:
     if key not in known:
       raise unknown('setting of an evaluation', f'data.{key}', known)
   data = {**run.config['data'], **spec['data']}
+  data['fields'] = {**run.config['data']['fields'], **(spec['data'].get('fields') or {})}
   if data['batch_seconds'] is not None and 'batch_size' not in spec['data']:
-    # Clips of any length come here: as many as a training batch has of the longest.
+    # Clips of all lengths are batched together: as many as a training batch has of the longest.
     lengths = data['buckets'] if isinstance(data['buckets'], list | tuple) else ()
     longest = max((data['seconds'] or 0.0, *lengths))
     if longest > 0:
@@ -54,14 +57,14 @@ def _data(run: Run, spec: Mapping[str, Any]) -> dict[str, Any]:
   return data
 
 
-def _size(run: Run, data: Mapping[str, Any], rows: Any) -> int:
+def _batch_size(run: Run, data: Mapping[str, Any], rows: Any) -> int:
   parts = sharding.batch_devices(run.mesh)
   return -(-min(data['batch_size'], len(rows)) // parts) * parts
 
 
-def _some(rows: Any, run: Run, data: Mapping[str, Any], batches: int | None) -> Any:
-  """As many clips as so many batches hold, of every length (None, 0: all)."""
-  count = (batches or 0) * _size(run, data, rows)
+def _subset(rows: Any, run: Run, data: Mapping[str, Any], batches: int | None) -> Any:
+  """Clips for N = `batches` batches, spread evenly over durations (None or 0: all clips)."""
+  count = (batches or 0) * _batch_size(run, data, rows)
   if not 0 < count < len(rows):
     return rows
   by_length = np.argsort(rows.durations(), kind='stable')
@@ -70,17 +73,16 @@ def _some(rows: Any, run: Run, data: Mapping[str, Any], batches: int | None) -> 
 
 
 def _batches(run: Run, data: Mapping[str, Any], rows: Any, shard: bool = True) -> Any:
+  chosen = build.fields_for(data, run.model)
   return pipeline.eval_batches(
     rows,
-    batch_size=_size(run, data, rows),
+    batch_size=_batch_size(run, data, rows),
     sample_rate=data['sample_rate'],
-    # A clip that is cut does not say its transcript.
-    max_seconds=None if data['transcript'] else data['seconds'],
-    label=data['label'],
-    transcript=data['transcript'],
-    units=data['units'],
-    symbols=getattr(run.model, 'vocabulary', characters.LETTERS),
-    moments=build.normalises(run.model),
+    # A cropped clip does not match its transcript.
+    max_seconds=None if any(field.WHOLE for field in chosen) else data['seconds'],
+    fields=chosen,
+    model=run.model,
+    root=data['root'],
     process_index=jax.process_index() if shard else 0,
     process_count=jax.process_count() if shard else 1,
     num_threads=data['num_threads'],
@@ -88,10 +90,10 @@ def _batches(run: Run, data: Mapping[str, Any], rows: Any, shard: bool = True) -
 
 
 def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
-  """The objective on held-out clips with fixed random draws, and accuracy or mAP where there are
-  logits."""
+  """The objective on validation clips with fixed random keys; also accuracy or mAP if the model
+  returns logits."""
   data = _data(run, spec)
-  rows = _some(selection.known(selection.source(data), data), run, data, spec['batches'])
+  rows = _subset(selection.known(selection.source(data), data), run, data, spec['batches'])
   teacher_forward = bool((run.config['teacher'] or {}).get('forward'))
   replicated = NamedSharding(run.mesh, PartitionSpec())
 
@@ -100,11 +102,11 @@ def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
     variables = {'params': state.params, **state.variables}
     out = run.model.apply(variables, batch, train=False, rngs=rngs)
     if teacher_forward:
-      seen = {'params': state.teacher['params'], **state.teacher['variables']}
-      same = {**batch, **out.pop('to_teacher', {})}
-      out['teacher'] = run.model.apply(seen, same, train=False, rngs=rngs)
+      teacher = {'params': state.teacher['params'], **state.teacher['variables']}
+      teacher_batch = {**batch, **out.pop('to_teacher', {})}
+      out['teacher'] = run.model.apply(teacher, teacher_batch, train=False, rngs=rngs)
     loss, metrics = run.objective(out, batch)
-    # As the parts of a training batch are: by what the loss is a mean of.
+    # Weight by the number of terms in the mean loss, as for micro-batches in training.
     weight = metrics.get('sample_size', jnp.sum(batch['valid'], dtype=jnp.float32))
     return {'loss': loss, **metrics}, weight, out.get('logits')
 
@@ -121,7 +123,7 @@ def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
       weight_sum += float(weight)
       for k, v in metrics.items():
         totals[k] = totals.get(k, 0.0) + float(v) * float(weight)
-      if logits is not None and data['label']:
+      if logits is not None and 'label' in batch:
         gather = jax.jit(lambda b: (b['label'], b['valid']), out_shardings=replicated)
         labels, valid = jax.device_get(gather(on_devices))
         logits_all.append(logits[valid])
@@ -141,55 +143,59 @@ def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
 
 
 def transcription(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
-  """Word and character error rates, per cent, of greedy decoding on held-out clips."""
+  """Word and character error rates, in percent, of greedy decoding on validation clips."""
   data = _data(run, spec)
-  if not data['transcript'] or not getattr(run.model, 'vocabulary', ()):
+  chosen = build.fields_for(data, run.model)
+  field = next((f for f in chosen if isinstance(f, Transcript)), None)
+  if field is None or not spells(run.model):
     raise InputError(
-      f'config.evals.{name} asks for transcription: it needs config.data.transcript, the column '
-      'that holds the transcripts, and a model with a vocabulary.'
+      f'config.evals.{name} is a transcription: it needs config.data.fields.transcript, the '
+      'column of the transcripts, and a model with a vocabulary.'
     )
-  rows = _some(selection.known(selection.source(data), data), run, data, spec['batches'])
-  texts = transcripts.texts(rows, data['transcript'])
+  rows = _subset(selection.known(selection.source(data), data), run, data, spec['batches'])
+  texts = transcript.texts(rows, field.column)
   symbols, blank = run.model.vocabulary, run.model.blank
   replicated = NamedSharding(run.mesh, PartitionSpec())
 
-  def best(state: State, batch: Mapping[str, jax.Array]) -> Any:
+  def decode(state: State, batch: Mapping[str, jax.Array]) -> Any:
     variables = {'params': state.params, **state.variables}
     out = run.model.apply(variables, batch, train=False)
     codes = jnp.where(out['frame_mask'], out['logits'].argmax(-1), blank)
     return codes, batch['index'], batch['valid']
 
-  jitted = jax.jit(best, out_shardings=replicated)
+  jitted = jax.jit(decode, out_shardings=replicated)
 
   def run_once(step: int, state: State) -> dict[str, float]:
     del step
-    said, heard = [], []
+    references, hypotheses = [], []
     for batch in _batches(run, data, rows):
-      found = jax.device_get(jitted(state, sharding.to_devices(batch, run.mesh)))
-      for codes, index, valid in zip(*found):
+      decoded = jax.device_get(jitted(state, sharding.to_devices(batch, run.mesh)))
+      for codes, index, valid in zip(*decoded):
         if valid:
-          heard.append(characters.spell(ctc.collapse(codes, blank).ids, symbols))
-          said.append(characters.in_case(texts[index], symbols))
-    words, letters = asr.word_errors(said, heard), asr.character_errors(said, heard)
-    return {f'{name}/wer': 100 * words.rate, f'{name}/cer': 100 * letters.rate}
+          hypotheses.append(characters.spell(ctc.collapse(codes, blank).ids, symbols))
+          references.append(characters.in_case(texts[index], symbols))
+    wer = asr.word_errors(references, hypotheses).rate
+    cer = asr.character_errors(references, hypotheses).rate
+    return {f'{name}/wer': 100 * wer, f'{name}/cer': 100 * cer}
 
   return run_once
 
 
 def pictures(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
-  """The model's own `picture` of a few clips, in pictures.npz (for the report) and TensorBoard."""
-  if not hasattr(run.model, 'picture'):
+  """The model's `picture` of a few clips, in pictures.npz (for the report) and TensorBoard."""
+  if not isinstance(run.model, Draws):
     raise InputError(
-      f'config.evals.{name} asks for pictures, but model {run.config["model"]["name"]} makes none.'
+      f'config.evals.{name} draws pictures, but model {run.config["model"]["name"]} has none. '
+      'Remove this evaluation.'
     )
   data = {**_data(run, spec), 'batch_size': spec['args'].get('count', 4)}
   rows = selection.known(selection.source(data), data)
   count = min(spec['args'].get('count', 4), len(rows))
   chosen = rows.select(np.linspace(0, len(rows) - 1, count).round().astype(int).tolist())
-  # What a prediction means is the objective's business: the picture takes the arguments it shares.
-  told = run.config['objective'].get('args') or {}
-  takes = inspect.signature(run.model.picture).parameters
-  shared = {k: v for k, v in dict(told).items() if k in takes}
+  # The objective defines what is predicted, so the picture takes the arguments they share.
+  objective_args = run.config['objective'].get('args') or {}
+  accepted = inspect.signature(run.model.picture).parameters
+  shared = {k: v for k, v in dict(objective_args).items() if k in accepted}
 
   def draw(state: State, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     variables = {'params': state.params, **state.variables}
@@ -223,7 +229,7 @@ EVALUATORS: dict[str, Callable[[Run, str, Mapping[str, Any]], Evaluator]] = dict
 
 
 def make_evaluators(run: Run) -> dict[str, tuple[int | None, Evaluator]]:
-  """{name: (every how many steps, or None for the end only, evaluator)} from `config.evals`."""
+  """{name: (interval in steps or None for the end only, evaluator)} from `config.evals`."""
   made = {}
   for name, spec in run.config['evals'].items():
     kind = spec['name'] or name
@@ -234,45 +240,45 @@ def make_evaluators(run: Run) -> dict[str, tuple[int | None, Evaluator]]:
 
 
 class Evaluations:
-  """The evaluations of a run, each when it is due, and what they found.
+  """Runs the evaluations when they are due and keeps their latest scores.
 
   Args:
-    run: what they look at.
+    run: the run to evaluate.
     total: the last step.
-    say: prints a line.
+    log: prints a line.
   """
 
-  def __init__(self, run: Run, total: int, say: Callable[[str], None]):
-    self.run, self.total, self.say = run, total, say
+  def __init__(self, run: Run, total: int, log: Callable[[str], None]):
+    self.run, self.total, self.log = run, total, log
     self.evaluators = make_evaluators(run)
     self.best = run.config['checkpoint']['best'] or ''
     self.scores: dict[str, float] = {}
     self._newest: tuple[int, dict[str, float]] = (0, {})
 
-  def of(self, step: int) -> dict[str, float] | None:
-    """What was found at this very step: by that a checkpoint of it is judged."""
+  def metrics_at(self, step: int) -> dict[str, float] | None:
+    """Metrics computed at this step; used to rank the checkpoint. None if there are none."""
     return self._newest[1] if self._newest[0] == step else None
 
   def __call__(self, step: int, state: State, at_end: bool = False) -> None:
-    """Runs the evaluators that are due; at the end, those that the last step did not run.
+    """Runs the evaluations that are due; at the end, those that the last step did not run.
 
-    What judges checkpoints is due at the last step too, before that is saved.
+    The evaluation that ranks checkpoints is also due at the last step, before it is saved.
     """
     for name, (every, evaluator) in self.evaluators.items():
-      judge = name == self.best.split('/')[0]
-      due = bool(every and step % every == 0) or (judge and step == self.total)
+      ranks = name == self.best.split('/')[0]
+      due = bool(every and step % every == 0) or (ranks and step == self.total)
       if due == at_end:
         continue
       start = time.perf_counter()
       found = evaluator(step, state)
-      if judge and self.best not in found:
-        self.say(
-          f'warning: config.checkpoint.best is {self.best!r}, which is not among what was found '
-          f'({", ".join(found)}): no checkpoint is the best.'
+      if ranks and self.best not in found:
+        self.log(
+          f'warning: config.checkpoint.best is {self.best!r}, which is not among the metrics of '
+          f'the evaluation ({", ".join(found)}). No checkpoint is kept as the best.'
         )
       self.scores.update(found)
-      self._newest = step, {**(self.of(step) or {}), **found}
+      self._newest = step, {**(self.metrics_at(step) or {}), **found}
       if found:
         seconds = {f'{name}/seconds': time.perf_counter() - start}
         self.run.writer.scalars(step, {**found, **seconds})
-        self.say(f'step {step}: ' + ' '.join(f'{k}={v:.4g}' for k, v in found.items()))
+        self.log(f'step {step}: ' + ' '.join(f'{k}={v:.4g}' for k, v in found.items()))

@@ -15,7 +15,7 @@ from research.capabilities import Borrows, Hears
 from research.errors import InputError
 from research.models.finetuned import encoder_place, flat_arguments
 from research.nn.layers import stack_blocks, unstack_blocks
-from research.train.state import State, path_name, teachers
+from research.train.state import State, path_name, teacher_collections
 
 
 def _check_frontend(theirs: Any, ours: Any, spec: Mapping[str, Any]) -> None:
@@ -162,5 +162,5 @@ def warm_start(state: State, spec: Mapping[str, Any], model: Any) -> State:
   params = merged.pop('params')
   teacher = state.teacher
   if teacher is not None:
-    teacher = jax.tree.map(jnp.copy, {'params': params, 'variables': teachers(merged)})
+    teacher = jax.tree.map(jnp.copy, {'params': params, 'variables': teacher_collections(merged)})
   return state.replace(params=params, variables=merged, teacher=teacher)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The folder of a run and the config it was started with."""
+"""The folder of a run and its config.json."""
 
 import json
 import os
@@ -16,24 +16,26 @@ from research.train.config import changed
 
 
 def make_workdir(workdir: str | os.PathLike, config: Mapping[str, Any]) -> Path:
-  """Makes the folder and its config.json, or checks that a run that is there had the same config.
+  """Creates the folder and its config.json, or checks that an existing run has the same config.
 
-  The folder is this process's until it ends. A run that has saved nothing has no config to keep.
+  The folder is locked by this process until it ends. The config of a run without checkpoints is
+  overwritten.
 
   Raises:
-    InputError: a run with another config, in use by another process, or no folder to write to.
+    InputError: the folder holds a run with another config, is in use by another process, or is not
+      writable.
   """
   path = Path(workdir)
   file = path / 'config.json'
   try:
     path.mkdir(parents=True, exist_ok=True)
-    _claim(path)
-    if file.exists() and _has_begun(path):
+    _lock(path)
+    if file.exists() and _has_checkpoints(path):
       different = changed(json.loads(file.read_text()), config)
       if different:
         raise InputError(
           f'{path} holds a run with another config ({"; ".join(different[:4])}). Give another '
-          '--workdir, or the old settings to go on with that run.'
+          '--workdir, or the old settings to resume that run.'
         )
     if jax.process_index() == 0:
       partial = path / 'config.json.partial'
@@ -44,13 +46,13 @@ def make_workdir(workdir: str | os.PathLike, config: Mapping[str, Any]) -> Path:
   return path
 
 
-def _has_begun(path: Path) -> bool:
-  """Whether there is a checkpoint, one that could not be read, or one being written."""
+def _has_checkpoints(path: Path) -> bool:
+  """Whether there is a checkpoint, possibly unreadable or unfinished."""
   return any(p for name in ('checkpoints', ASIDE) for p in (path / name).glob('*'))
 
 
-def _claim(path: Path) -> None:
-  """Takes the folder on the first process, and stops all of them where that cannot be."""
+def _lock(path: Path) -> None:
+  """Locks the folder on process 0; raises on all processes if that fails."""
   refused = ''
   if jax.process_index() == 0:
     try:

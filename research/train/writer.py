@@ -1,8 +1,9 @@
-"""metrics.jsonl and TensorBoard events, written once (by process 0), consistent after a resume."""
+"""metrics.jsonl and TensorBoard events; written by process 0, consistent after a resume."""
 
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
-  """The lines of a metrics.jsonl; a last line that a kill left half-written is dropped."""
+  """The rows of a metrics.jsonl; a line left incomplete by a kill is dropped."""
   rows: list[dict[str, Any]] = []
   try:
     lines = Path(path).read_text().splitlines()
@@ -25,21 +26,33 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
   return rows
 
 
+def _summary_writer() -> Any:
+  """tensorboardX's SummaryWriter, imported without torch: it would load torch wherever that is
+  installed, which takes seconds, for tensors that do not occur here."""
+  absent = 'torch' not in sys.modules
+  if absent:
+    sys.modules['torch'] = None  # type: ignore[assignment]
+  try:
+    from tensorboardX import SummaryWriter
+  finally:
+    if absent:
+      del sys.modules['torch']
+  return SummaryWriter
+
+
 class Writer:
-  """Writes named scalars and pictures of a step.
+  """Writes named scalars and images.
 
   Args:
-    workdir: where metrics.jsonl and the event files go.
-    start_step: the step the run goes on from: later lines of an earlier attempt are removed.
-    active: False on every process but the first: then nothing is written.
+    workdir: folder of metrics.jsonl and the event files.
+    start_step: step that the run resumes from; later lines of an earlier attempt are removed.
+    active: write anything at all; False on every process but the first.
   """
 
   def __init__(self, workdir: str | os.PathLike, start_step: int = 0, active: bool = True):
     self._active = active
     if not active:
       return
-    from tensorboardX import SummaryWriter
-
     self._path = Path(workdir) / 'metrics.jsonl'
     kept = [row for row in read_metrics(self._path) if row.get('step', 0) <= start_step]
     partial = self._path.with_suffix('.jsonl.partial')
@@ -47,10 +60,10 @@ class Writer:
     os.replace(partial, self._path)
     self._file = self._path.open('a')
     purge = start_step + 1 if start_step else None
-    self._events = SummaryWriter(str(Path(workdir) / 'tensorboard'), purge_step=purge)
+    self._events = _summary_writer()(str(Path(workdir) / 'tensorboard'), purge_step=purge)
 
   def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-    """One line {step, name: value …}; a value that is not finite is written as null."""
+    """Writes one line {step, name: value, …}; a non-finite value is written as null."""
     if not self._active:
       return
     row: dict[str, Any] = {'step': step}
@@ -66,7 +79,7 @@ class Writer:
     self._file.flush()
 
   def picture(self, step: int, name: str, image: np.ndarray) -> None:
-    """A grey image [rows, columns], scaled to its own range."""
+    """Writes a greyscale image [rows, columns], scaled to its own range."""
     if not self._active:
       return
     low, high = float(np.min(image)), float(np.max(image))

@@ -6,7 +6,6 @@ all; `devices`; and `start(position)`. Those of clips have `epoch`, blocks of on
 frames of a block, and `batches_of`, clips of one.
 """
 
-import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,21 +18,18 @@ from research.audio import pipeline
 from research.audio.bad_files import BadFiles
 from research.distributed import Devices
 from research.errors import InputError
-from research.inference.stream import MAX_BATCH
+from research.inference import lengths
+from research.inference.embedder import embed_batch
 from research.units.frames import Frames, pieces
 
 BUCKETS = 4
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _embed(
-  apply: Any, layer: int, variables: Any, audio: Array, mask: Array, skip: Array, keep: Array
-) -> tuple[Array, Array]:
-  """Frames [b, n, d] of a layer, and which of them are real and a piece's own."""
-  tokens, real = apply(variables, audio, mask)
+@jax.jit
+def _own(real: Array, skip: Array, keep: Array) -> Array:
+  """Of real frames [b, n], those that are a piece's own."""
   place = jnp.arange(real.shape[1])
-  own = (place >= skip[:, None]) & (place < (skip + keep)[:, None])
-  return tokens[layer].astype(jnp.float32), real & own
+  return real & (place >= skip[:, None]) & (place < (skip + keep)[:, None])
 
 
 class ClipBlocks:
@@ -56,12 +52,11 @@ class ClipBlocks:
       raise InputError(f'No clip of {source.name!r} can be opened.')
     self.devices = Devices()
     self.min_samples = frames.embedder.frontend.min_samples
-    fits = int(min(batch_seconds / durations.max(), MAX_BATCH, len(durations)))
-    fits = max(1, -(-fits // self.devices.count)) * self.devices.count
+    devices = self.devices.count
+    longest = max(1, round(durations.max() * frames.sample_rate))
+    fits = lengths.rows(longest, batch_seconds * frames.sample_rate, devices)
     # As many clips in the last batch of an epoch as in the others, as nearly as the devices allow.
-    size = -(-len(durations) // -(-len(durations) // fits))
-    size = -(-size // self.devices.count) * self.devices.count
-    self.batches_of = size
+    self.batches_of = size = lengths.even_rows(len(durations), fits, devices)
     self.batches = pipeline.train_batches(
       self.cut.source,
       batch_size=size,
@@ -112,12 +107,10 @@ class ClipBlocks:
       audio, mask = (np.pad(a, ((0, 0), (0, missing))) for a in (audio, mask))
     most = np.iinfo(np.int32).max // 2
     numbers = [np.minimum(a[index], most).astype(np.int32) for a in (self.cut.skip, self.cut.keep)]
-    return _embed(
-      self.described.embedder.apply,
-      self.described.layer,
-      self.variables,
-      *map(self.devices.put_rows, (audio, mask, *numbers)),
-    )
+    apply, layer = self.described.embedder.apply, self.described.layer
+    x, is_real, skip, keep = map(self.devices.put_rows, (audio, mask, *numbers))
+    tokens, real = embed_batch(apply, (layer,), 'none', 1, self.variables, x, is_real)
+    return tokens[0], _own(real, skip, keep)
 
 
 class RowBlocks:

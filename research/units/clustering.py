@@ -242,8 +242,8 @@ def _begin(blocks: Blocks, settings: Settings) -> kmeans.State:
     padded = np.pad(sample, ((0, rows - len(sample)), (0, 0)))
   centroids = kmeans.best_init(
     jax.random.key(settings.seed),
-    devices.share(padded),
-    devices.share(np.arange(rows) < len(sample)),
+    devices.split_rows(padded),
+    devices.split_rows(np.arange(rows) < len(sample)),
     block=block,
     clusters=settings.clusters,
     init=settings.init,

@@ -6,24 +6,23 @@ here it is heard whole, and one longer than the model takes is left out (cut it 
 """
 
 import dataclasses
+import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
-from research.audio.bad_files import BadFiles
 from research.capabilities import EncodesToCodes
 from research.errors import InputError
+from research.inference.clip_jobs import ClipJob
 from research.inference.embedder import from_model
-from research.inference.embedding_files import TOO_SHORT
-from research.inference.stream import BATCH_SECONDS, stream
+from research.inference.stream import BATCH_SECONDS, Embedded
 from research.jobs import folders
-from research.jobs.progress import bar
+from research.jobs.parts import PART_SECONDS
 from research.units import files
 
 SUFFIXES = ('.tsv', '.txt')
@@ -47,11 +46,13 @@ def write_codes(
   source: Any,
   out: str | os.PathLike,
   *,
+  fingerprint: str | None = None,
   overwrite: bool = False,
   max_bad_fraction: float = 0.5,
   batch_seconds: float = BATCH_SECONDS,
+  part_seconds: float = PART_SECONDS,
 ) -> dict[str, Any]:
-  """Writes the codes of every clip of a source; the file is there whole or not at all.
+  """Writes the codes of every clip of a source; killed, the same call goes on.
 
   A line a clip, in the order of the source: its id, a tab, and for every frame the codes of its
   groups with '-' between them, frames with spaces between them.
@@ -61,9 +62,11 @@ def write_codes(
     variables: its weights.
     source: clips.
     out: the file, .tsv or .txt.
+    fingerprint: hash of the weights; made here if None.
     overwrite: whether a file that is there may be replaced.
-    max_bad_fraction: share of unusable clips above which it stops.
+    max_bad_fraction: fraction of unusable clips above which it stops.
     batch_seconds: audio that goes through at once.
+    part_seconds: age at which finished codes are saved.
 
   Returns:
     {clips, frames, skipped}: how many were written; `skipped` is {id: why}. {} on processes that
@@ -74,53 +77,26 @@ def write_codes(
       or a line break in its name, too many clips cannot be used or all of them, or the disk is
       full.
   """
-  demand_codes(model)
+  check_codes(model)
   path = folders.writable(out, SUFFIXES, overwrite)
-  files.demand_names(source, '.tsv')
-  embedder = dataclasses.replace(
-    from_model(model, variables, type(model).__name__, weights=''),
-    apply=_Encode(model),
+  files.check_names(source, '.tsv')
+  named = from_model(model, variables, type(model).__name__, fingerprint)
+  embedder = dataclasses.replace(named, apply=_Encode(model))
+  job = ClipJob(
+    embedder,
+    source,
+    path,
+    {'weights': embedder.weights},
+    layers=(0,),
+    pool='none',
+    batch_seconds=batch_seconds,
+    max_bad_fraction=max_bad_fraction,
+    part_seconds=part_seconds,
   )
-  bad = BadFiles(None, max_bad_fraction, total=len(source))
-  skipped: dict[str, str] = {}
-  chunks = stream(
-    embedder, source, layers=(0,), pool='none', batch_seconds=batch_seconds, bad_files=bad
-  )
-  writes = jax.process_index() == 0
-  by_length = path.with_name(f'{path.name}.unsorted')
-  try:
-    with bar('encoding', len(source), writes) as progress:
-      if not writes:
-        for _ in chunks:
-          pass
-        return {}
-      # Clips come by their length: their lines are put in order in the end, on the disk.
-      places: dict[int, tuple[int, int]] = {}
-      frames = 0
-      with open(by_length, 'w+b') as file:
-        for row, codes in _rows(chunks, source, skipped):
-          line = f'{source.id(row)}\t{_words(codes)}\n'.encode(errors='surrogateescape')
-          places[row] = (file.tell(), len(line))
-          file.write(line)
-          frames += len(codes)
-          progress(len(places))
-        # Another process may have met what is missing.
-        skipped |= dict(bad.items())
-        ids = (source.id(row) for row in range(len(source)) if row not in places)
-        skipped = {name: skipped.get(name, 'cannot be read') for name in ids}
-        if not places:
-          reason = next(iter(skipped.values()), 'there is none')
-          raise InputError(f'None of the {len(source)} clips has codes: {reason}.')
-        _in_order(file, places, path)
-  except OSError as error:
-    raise InputError(f'Cannot write {path}: {error.strerror or error}.') from error
-  finally:
-    if writes:
-      by_length.unlink(missing_ok=True)
-  return {'clips': len(places), 'frames': frames, 'skipped': skipped}
+  return job.run(_keep, lambda: _finish(job, path), 'encoding') or {}
 
 
-def demand_codes(model: Any) -> None:
+def check_codes(model: Any) -> None:
   """Raises InputError where a model has no codes to write."""
   if not isinstance(model, EncodesToCodes) or not model.code_sizes:
     raise InputError(
@@ -129,29 +105,26 @@ def demand_codes(model: Any) -> None:
     )
 
 
-def _rows(
-  chunks: Iterator[Any], source: Any, skipped: dict[str, str]
-) -> Iterator[tuple[int, Int[np.ndarray, 'n g']]]:
-  """(row of the source, its codes), as they come; `skipped` gets the clips below one frame."""
-  for chunk in chunks:
-    assert chunk.mask is not None
-    for i, row in enumerate(chunk.rows):
-      yield int(row), chunk.values[0, i][chunk.mask[i]].astype(np.int64)
-    skipped |= {source.id(int(row)): TOO_SHORT for row in chunk.too_short}
+def _keep(chunk: Embedded) -> dict[str, np.ndarray]:
+  assert chunk.mask is not None
+  return {
+    'counts': chunk.mask.sum(axis=1).astype(np.int64),
+    'codes': chunk.values[0][chunk.mask].astype(np.int32),
+  }
 
 
-def _words(codes: Int[np.ndarray, 'n g']) -> str:
-  return ' '.join('-'.join(map(str, frame)) for frame in codes.tolist())
-
-
-def _in_order(file: Any, places: Mapping[int, tuple[int, int]], path: Path) -> None:
-  """Copies the lines in the order of their rows."""
+def _finish(job: ClipJob, path: Path) -> dict[str, Any]:
+  """Writes the lines in the order of the source."""
+  rows, skipped = np.flatnonzero(job.counts >= 0), job.skipped()
+  if not len(rows):
+    job.remove()
+    raise InputError(f'None of the {len(job.source)} clips has codes: {job.first_reason()}.')
+  offsets, arrays = job.joined('codes')
   partial = path.with_name(f'{path.name}.partial')
-  try:
-    with open(partial, 'wb') as ordered:
-      for _, (start, size) in sorted(places.items()):
-        file.seek(start)
-        ordered.write(file.read(size))
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
+  with open(partial, 'wb') as file:
+    for row, (start, end) in zip(rows, itertools.pairwise(offsets)):
+      words = ' '.join('-'.join(map(str, frame)) for frame in arrays['codes'][start:end].tolist())
+      file.write(f'{job.source.id(row)}\t{words}\n'.encode(errors='surrogateescape'))
+  os.replace(partial, path)
+  job.remove()
+  return {'clips': len(rows), 'frames': int(offsets[-1]), 'skipped': skipped}

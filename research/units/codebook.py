@@ -96,7 +96,7 @@ class Codebook:
     """Hash of weights, front-end, layer and centroids: equal for equal units."""
     return digest(frames.fingerprint(), self.hash)
 
-  def demand(self, frames: Frames, width: int) -> None:
+  def check(self, frames: Frames, width: int) -> None:
     """Checks that the codebook was made of such frames.
 
     Raises:

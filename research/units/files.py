@@ -32,7 +32,7 @@ def runs(units: Int[np.ndarray, 'n']) -> Runs:
   return Runs(units[starts], np.diff(starts, append=len(units)))
 
 
-def demand_names(source: Any, suffix: str) -> None:
+def check_names(source: Any, suffix: str) -> None:
   """Refuses clips whose names would break the lines of a file; raises InputError with the first."""
   breaks = '\n\r\t' if suffix == '.tsv' else '\n'
   for i in range(len(source)):

@@ -1,10 +1,11 @@
 """`load` and `save`: a model with its weights, its front-end and where they came from."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from research.capabilities import Composed, HasTraining, Hears
 from research.errors import InputError
 from research.features.frontend import Frontend
 from research.features.waveform import Waveform
-from research.inference.inputs import Embedder
+from research.inference.embedder import Embedder, from_model
+from research.inference.inputs import Audio
 from research.models import finetuned, settings
 from research.nn.layers import unstack_blocks
 from research.weights import conversion, read, tables
@@ -28,7 +30,7 @@ AnyFrontend = Frontend | Waveform
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Pretrained(Embedder):
+class Pretrained:
   """A model and its weights, ready to use.
 
   Attributes:
@@ -53,6 +55,28 @@ class Pretrained(Embedder):
     if not isinstance(self.model, Hears):
       raise InputError(f'{self.name} takes no audio: it has no front-end.')
     return self.model.frontend
+
+  @functools.cached_property
+  def embedder(self) -> Embedder:
+    """It as evaluation, clustering and export see any system."""
+    return from_model(self.model, self.variables, self.name, self.fingerprint)
+
+  @functools.cached_property
+  def _unhashed(self) -> Embedder:
+    return from_model(self.model, self.variables, self.name, weights='')
+
+  def embed(
+    self,
+    audio: Audio | Sequence[Audio],
+    sample_rate: float | None = None,
+    *,
+    layers: str | int = 'last',
+    pool: str | None = None,
+    batch_size: int = 16,
+  ) -> np.ndarray | list[np.ndarray]:
+    """Embeddings of one clip or many, of any length: see `Embedder.embed`."""
+    # Nothing is kept under the hash of the weights, which takes long of large ones.
+    return self._unhashed.embed(audio, sample_rate, layers=layers, pool=pool, batch_size=batch_size)
 
   @property
   def fingerprint(self) -> str:

@@ -43,13 +43,13 @@ def test_a_resumed_run_goes_on_with_the_list(tmp_path):
 
 
 @pytest.mark.parametrize('fraction', [0.01, 0.2])
-def test_without_a_number_of_clips_chance_is_allowed_for(fraction):
+def test_without_a_number_of_clips_chance_is_tolerated(fraction):
   bad = BadFiles(None, fraction)
   for i in range(2000):
     bad.seen(1)
     if i % round(1 / fraction) == 0:
       bad.record(str(i), None, 'It is empty.')
-    bad.check()  # Exactly the fraction is allowed, the first file bad or not.
+    bad.check()  # Exactly the fraction is tolerated, whether or not the first file is bad.
   with pytest.raises(InputError, match=f'max_bad_fraction={fraction:g}'):
     for i in range(2000):
       bad.seen(1)
@@ -97,7 +97,7 @@ def test_a_fraction_of_one_never_stops():
 
 
 @pytest.mark.parametrize('fraction', [-0.1, 1.5])
-def test_a_fraction_that_is_none(fraction):
+def test_an_invalid_fraction(fraction):
   with pytest.raises(InputError, match='between 0 and 1'):
     BadFiles(None, fraction)
 

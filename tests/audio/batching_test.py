@@ -11,10 +11,10 @@ from research.audio.batching import (
   best_crops,
   bucket_of,
   label_weights,
-  padding_efficiency,
   uniform,
 )
 from research.audio.clips import Source, Table
+from tests.audio.padding import padding_efficiency
 
 
 def stream(size, batch_size=4, **options):
@@ -31,7 +31,7 @@ def test_uniform_is_uniform_and_fixed():
   assert abs(draws.mean() - 0.5) < 0.02
   counts, _ = np.histogram(draws, 10, (0, 1))
   assert ((counts - 400) ** 2 / 400).sum() < 30  # chi-squared, 9 degrees of freedom
-  # These numbers decide what a saved run goes on with: they never change.
+  # Saved runs resume with these numbers: they must never change.
   assert uniform(0, 0, 'crop') == pytest.approx(0.4146993873199016, abs=0)
   assert uniform(0, 1, 'row', 2) == pytest.approx(0.02105329304117297, abs=0)
 
@@ -69,9 +69,9 @@ def test_random_access_gives_what_iteration_gives():
 def test_weights_draw_with_replacement_in_proportion():
   weights = np.array([1.0, 0.0, 3.0, 6.0])
   rows = rows_of(stream(4, batch_size=50, weights=weights), 200)
-  share = np.bincount(rows, minlength=4) / len(rows)
-  np.testing.assert_allclose(share, weights / 10, atol=0.015)
-  assert share[1] == 0
+  fraction = np.bincount(rows, minlength=4) / len(rows)
+  np.testing.assert_allclose(fraction, weights / 10, atol=0.015)
+  assert fraction[1] == 0
 
 
 def test_label_weights_are_the_published_ones():
@@ -105,7 +105,7 @@ def test_every_clip_once_an_epoch_in_a_bucket_it_fits():
       assert (durations[batch.rows] * 100 <= batch.samples + 1).all()
   first, second = ([b.bucket for b in order.epoch(e)] for e in (0, 1))
   assert first != second
-  assert first != sorted(first)  # Lengths come mixed.
+  assert first != sorted(first)  # Lengths are mixed.
   assert [b.position for b in order.epoch(1)] == [8 * (13 + g) for g in range(13)]
 
 
@@ -125,13 +125,13 @@ def test_buckets_of_short_clips_have_more_of_them(fill):
       assert len(batch.rows) == sizes[batch.bucket]
       fits = durations[batch.rows] * 100 <= batch.samples + 1
       assert fits.all() if fill == 'pad' else (durations[batch.rows] >= buckets[batch.bucket]).all()
-      # No two rows draw the same.
+      # No two rows have the same draws.
       assert batch.position >= end
       end = batch.position + len(batch.rows)
   assert order.mean_rows == 301 / order.per_epoch
 
 
-def test_weights_hold_whatever_the_sizes_of_batches():
+def test_weights_hold_for_all_batch_sizes():
   durations = np.array([1.0, 1.0, 5.0, 5.0])
   weights = np.array([3.0, 1.0, 0.0, 4.0])
   order = bucketed(durations, [1.0, 5.0], batch_size=10, weights=weights, rows=[10, 2])
@@ -219,6 +219,6 @@ def test_padding_efficiency():
   lengths = np.random.default_rng(0).uniform(1, 20, 4000)
   for count, least in ((4, 0.8), (8, 0.89), (16, 0.94)):
     order = bucketed(lengths, best_buckets(lengths, count), batch_size=16)
-    # Real over padded of `count` equal steps from 1 to 20, which are best for uniform lengths.
+    # Real over padded with `count` equal steps from 1 to 20, which are optimal for uniform lengths.
     assert least < padding_efficiency(lengths, order) < 10.5 / (10.5 + 19 / count / 2) + 0.005
   assert padding_efficiency(lengths, bucketed(lengths, [20.0], batch_size=16)) < 0.56

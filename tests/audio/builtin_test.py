@@ -1,4 +1,4 @@
-"""The corpus that comes with the package is what its docstring says."""
+"""The built-in corpus matches its docstring."""
 
 import collections
 import pathlib
@@ -20,7 +20,7 @@ def corpus():
   return open_source('builtin')
 
 
-def test_every_clip_is_16_khz_mono_16_bit_flac_and_heard(corpus):
+def test_every_clip_is_16_khz_mono_16_bit_flac_and_not_silent(corpus):
   for example in corpus:
     info = soundfile.info(example.path)
     assert (info.samplerate, info.channels, info.format, info.subtype) == (
@@ -67,7 +67,7 @@ def test_files_and_rows_match(corpus):
   assert listed == found
 
 
-def test_events_are_made_again_from_the_seed(corpus):
+def test_events_are_reproduced_from_the_seed(corpus):
   made = {row['path']: audio for row, audio in generate.sounds(generate.SEED, per_class=3)}
   ids = [e.id for e in corpus if e.id in made]
   assert len(ids) == len(made) == 36
@@ -76,7 +76,7 @@ def test_events_are_made_again_from_the_seed(corpus):
     audio, _ = soundfile.read(FOLDER / id, dtype='int16')
     assert len(audio) == len(made[id])
     difference = np.abs(audio.astype(int) - made[id])
-    # Another maths library may round a sample the other way.
+    # Another maths library may round a sample differently.
     assert difference.max() <= 1, id
     off += difference.sum()
   assert off < 1000
@@ -85,7 +85,7 @@ def test_events_are_made_again_from_the_seed(corpus):
 
 
 @pytest.mark.skipif(shutil.which('espeak-ng') is None, reason='espeak-ng is not installed')
-def test_speech_is_made_again_from_the_seed(corpus):
+def test_speech_is_reproduced_from_the_seed(corpus):
   rows = generate.speech(generate.SEED)
   for _ in range(3):
     row, audio = next(rows)

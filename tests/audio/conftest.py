@@ -1,4 +1,4 @@
-"""Small audio files for the tests of this floor."""
+"""Small audio files for the tests of research/audio."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from research.audio.clips import Files, Source, Table
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
-  """No test sees what another, or the person running it, has cached."""
+  """Every test has its own cache folder."""
   monkeypatch.setenv('OIDO_CACHE', str(tmp_path_factory.mktemp('cache')))
   monkeypatch.delenv('OIDO_DATA', raising=False)
 

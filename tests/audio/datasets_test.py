@@ -1,4 +1,4 @@
-"""Every named data set, on a small tree in its published layout."""
+"""Every named data set, on a small folder in its published layout."""
 
 import json
 
@@ -8,6 +8,7 @@ import pytest
 from research.audio import datasets
 from research.audio.batching import label_weights
 from research.audio.decode import decode
+from research.audio.fields import make
 from research.audio.pipeline import train_batches
 from research.audio.sources import open_source
 from research.errors import InputError
@@ -253,13 +254,18 @@ def test_audioset_batches_and_weights(audioset):
   np.testing.assert_allclose(label_weights(train), expected)
   entry = datasets.DATASETS['audioset']
   batches = train_batches(
-    train, batch_size=64, label=entry.label, weights=entry.weights, seconds=0.1, num_threads=0
+    train,
+    batch_size=64,
+    fields=make(dict(label=entry.label)),
+    weights=entry.weights,
+    seconds=0.1,
+    num_threads=0,
   )
   iterator = iter(batches)
   found = [next(iterator) for _ in range(8)]
   rows = np.concatenate([b['index'] for b in found])
-  share = np.bincount(rows, minlength=3) / len(rows)
-  np.testing.assert_allclose(share, np.array(expected) / sum(expected), atol=0.07)
+  fraction = np.bincount(rows, minlength=3) / len(rows)
+  np.testing.assert_allclose(fraction, np.array(expected) / sum(expected), atol=0.07)
   hot = {tuple(row) for b in found for row in b['label'].astype(int).tolist()}
   assert hot == {(1, 1, 0), (1, 0, 0), (1, 0, 1)}
 
@@ -269,13 +275,13 @@ def test_audioset_without_audio(audioset):
     file.unlink()
   for file in audioset.rglob('*.flac'):
     file.unlink()
-  with pytest.raises(InputError, match='5 segments are listed in 3 csv files, but no audio'):
+  with pytest.raises(InputError, match='3 csv files list 5 segments, but no audio'):
     open_source('audioset', root=audioset)
 
 
 def test_audioset_with_a_strange_label(audioset):
   (audioset / 'eval_segments.csv').write_text('-1EGadY0Xq4, 7.500, 17.500, "/m/none"\n')
-  with pytest.raises(InputError, match="label '/m/none', unknown"):
+  with pytest.raises(InputError, match="label '/m/none', which is not in the class list"):
     open_source('audioset', root=audioset)
 
 
@@ -362,7 +368,7 @@ def test_speech_commands(commands):
   sizes = {s: len(source.split(s)) for s in ('train', 'valid', 'test')}
   assert sizes == {'train': 42, 'valid': 4, 'test': 4}
   assert source.split('test').column('speaker') == ['00000009'] * 4
-  assert len(source) == 52  # With the two files of noise, in no split.
+  assert len(source) == 52  # Including two files of noise, which are in no split.
   with pytest.raises(InputError, match='has 5 words; use classes=12, 5'):
     open_source({'name': 'speech_commands', 'args': {'classes': 35}}, root=commands)
 

@@ -37,7 +37,7 @@ def test_lossy_formats_give_nearly_the_samples_back(tmp_path, name, options):
   soundfile.write(tmp_path / name, audio, 16000, **options)
   got = decode(example(tmp_path / name), sample_rate=16000)
   assert abs(len(got) - 32000) < 1200
-  # The tone is there at its level: half a second from the middle, by correlation with 440 Hz.
+  # The tone keeps its level: half a second from the middle, by correlation with 440 Hz.
   middle = got[12000:20000]
   tone = 2 * abs(np.mean(middle * np.exp(-2j * np.pi * 440 * np.arange(8000) / 16000)))
   assert tone == pytest.approx(0.3, rel=0.02)
@@ -106,7 +106,7 @@ def test_only_the_crop_is_read(tmp_path, write, monkeypatch):
   assert counts[1] <= 16000 + 2 * 2048 + 2
 
 
-def test_place_puts_the_crop_into_the_clip(tmp_path, write):
+def test_place_positions_the_crop_in_the_clip(tmp_path, write):
   audio = write(tmp_path / 'a.flac', 1.0)
   given = example(tmp_path / 'a.flac')
   for place, first in ((0.0, 0), (0.5, 6000), (0.999999, 12000), (1.0, 12000)):
@@ -129,10 +129,10 @@ def test_crops_start_on_a_grid(tmp_path, write, rate):
     np.testing.assert_allclose(got, whole[start : start + 14000], atol=1e-6)
     assert len(got) == 14000 and total == 16000
     starts.append(start)
-  # 2000 samples of room are 6 steps of 320, and each of the 7 places is as likely.
+  # 2000 spare samples are 6 steps of 320; the 7 positions are equally likely.
   assert sorted(set(starts)) == [320 * i for i in range(7)]
   assert min(starts.count(s) for s in set(starts)) >= 8
-  # Less room than a step.
+  # Fewer spare samples than a step.
   assert crop(given, sample_rate=16000, samples=15990, place=1.0, step=320).start == 0
 
 
@@ -241,7 +241,7 @@ BAD = {
   'text': (bad_text, "not an audio file that can be read: it begins with b'this is"),
   'empty': (bad_empty, 'empty (0 bytes)'),
   'no_samples': (bad_no_samples, 'holds no samples'),
-  'truncated_wav': (bad_truncated_wav, 'truncated: 19956 of 32000 bytes'),
+  'truncated_wav': (bad_truncated_wav, 'truncated: it has 19956 of 32000 bytes'),
   'truncated_flac': (bad_truncated_flac, 'damaged or truncated'),
   'truncated_opus': (bad_truncated_opus, 'truncated in the middle of an Ogg page'),
   'truncated_mp3': (bad_truncated_mp3, 'is truncated'),
@@ -275,7 +275,7 @@ def test_a_crop_of_a_truncated_wav_is_refused_too(tmp_path, write):
 def test_a_wav_of_unknown_length_is_read(tmp_path, write):
   audio = write(tmp_path / 'a.wav', 0.1)
   data = bytearray((tmp_path / 'a.wav').read_bytes())
-  data[4:8] = data[40:44] = b'\xff\xff\xff\xff'  # What a pipe writes.
+  data[4:8] = data[40:44] = b'\xff\xff\xff\xff'  # As written to a pipe.
   (tmp_path / 'a.wav').write_bytes(data)
   np.testing.assert_array_equal(decode(example(tmp_path / 'a.wav'), sample_rate=16000), audio)
 
@@ -304,7 +304,7 @@ def test_a_file_without_permission(tmp_path, write):
 
 
 def test_a_name_that_is_not_utf8(tmp_path, write):
-  """It is heard, and listed where it cannot be."""
+  """It is decoded, and listed if it is bad."""
   from research.audio.bad_files import BadFiles
   from research.audio.sources import open_source
 

@@ -8,6 +8,7 @@ from research.audio.bad_files import BadFiles
 from research.audio.clips import Source, Table
 from research.audio.decode import decode
 from research.audio.example import Example
+from research.audio.fields import make
 from research.audio.pipeline import eval_batches, train_batches
 from research.errors import InputError
 
@@ -36,7 +37,9 @@ def concatenated(parts):
 
 def test_what_a_batch_is(make_source):
   source = make_source(LENGTHS)
-  for batch in take(train_batches(source, batch_size=4, seconds=0.25, label='label'), 6):
+  for batch in take(
+    train_batches(source, batch_size=4, seconds=0.25, fields=make(dict(label='label'))), 6
+  ):
     assert {k: (v.shape, v.dtype.name) for k, v in batch.items()} == {
       'audio': ((4, 4000), 'float32'),
       'audio_mask': ((4, 4000), 'bool'),
@@ -74,7 +77,7 @@ def test_random_crops_change_every_epoch_and_cover_the_clip(make_source):
   assert min(starts) < 800 and max(starts) > 5600
 
 
-def test_without_seconds_the_longest_clip_decides(make_source):
+def test_without_seconds_the_longest_clip_sets_the_length(make_source):
   (batch,) = take(train_batches(make_source([0.1, 0.3, 0.2]), batch_size=2), 1)
   assert batch['audio'].shape == (2, 4800)
 
@@ -82,7 +85,7 @@ def test_without_seconds_the_longest_clip_decides(make_source):
 @pytest.mark.parametrize('options', [{'seconds': 0.2}, {'buckets': [0.1, 0.2, 0.4]}])
 def test_resuming_anywhere_gives_the_same_batches_to_the_bit(make_source, options):
   source = make_source(LENGTHS)
-  settings = {'batch_size': 4, 'label': 'label', 'seed': 7, **options}
+  settings = {'batch_size': 4, 'fields': make(dict(label='label')), 'seed': 7, **options}
   whole = take(train_batches(source, **settings), 12)
   for stop in (0, 1, 5, 11):
     iterator = iter(train_batches(source, **settings, num_threads=2))
@@ -93,7 +96,7 @@ def test_resuming_anywhere_gives_the_same_batches_to_the_bit(make_source, option
     rest = take(train_batches(source, **settings, num_threads=stop % 3), 12 - stop, state)
     for a, b in zip(whole[stop:], rest, strict=True):
       assert_equal(a, b)
-  # Going back within one iterator.
+  # Backwards within one iterator.
   iterator = iter(train_batches(source, **settings))
   state = iterator.get_state()
   first = [next(iterator) for _ in range(3)]
@@ -106,7 +109,7 @@ def test_resuming_anywhere_gives_the_same_batches_to_the_bit(make_source, option
 @pytest.mark.parametrize('options', [{'seconds': 0.2}, {'buckets': [0.1, 0.2, 0.4]}])
 def test_processes_share_the_batch_of_one(make_source, options):
   source = make_source(LENGTHS)
-  settings = {'batch_size': 4, 'label': 'label', **options}
+  settings = {'batch_size': 4, 'fields': make(dict(label='label')), **options}
   whole = take(train_batches(source, **settings), 8)
   for count in (2, 4):
     parts = [
@@ -140,7 +143,7 @@ def test_the_state_of_one_process_count_continues_on_another(make_source):
 
 def test_worker_processes_give_the_same_batches_and_a_portable_state(make_source):
   source = make_source(LENGTHS)
-  settings = {'batch_size': 4, 'seconds': 0.2, 'label': 'label'}
+  settings = {'batch_size': 4, 'seconds': 0.2, 'fields': make(dict(label='label'))}
   whole = take(train_batches(source, **settings, num_threads=0), 6)
   iterator = iter(train_batches(source, **settings, num_workers=2, num_threads=1, prefetch=2))
   for batch in whole[:3]:
@@ -198,7 +201,7 @@ def test_buckets_are_the_same_on_every_process_and_fit(make_source):
   assert len(set(shapes[0])) > 1
 
 
-def test_a_batch_holds_so_many_seconds(make_source):
+def test_a_batch_holds_n_seconds(make_source):
   source = make_source([0.1, 0.1, 0.05, 0.2, 0.2, 0.15, 0.4, 0.3] * 4)
   settings = {'batch_size': 12, 'buckets': [0.1, 0.2, 0.4], 'seed': 3}
   by_seconds = {**settings, 'batch_seconds': 1.6, 'batch_multiple': 2}
@@ -226,7 +229,9 @@ def test_multi_label(tmp_path, make_source):
   base = make_source([0.1] * 3)
   labels = [['x', 'z'], [], ['y']]
   source = Source(Table('m', base.table.ids, {'label': labels}, base.table.locate))
-  (batch,) = take(train_batches(source, batch_size=3, label='label', shuffle=False), 1)
+  (batch,) = take(
+    train_batches(source, batch_size=3, fields=make(dict(label='label')), shuffle=False), 1
+  )
   assert batch['label'].dtype == np.float32
   assert batch['label'].tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
 
@@ -234,12 +239,15 @@ def test_multi_label(tmp_path, make_source):
 def test_weights(make_source):
   source = make_source([0.05] * 4, labels=('a', 'a', 'a', 'b'))
   batches = take(
-    train_batches(source, batch_size=20, label='label', weights='balanced', num_threads=0), 20
+    train_batches(
+      source, batch_size=20, fields=make(dict(label='label')), weights='balanced', num_threads=0
+    ),
+    20,
   )
   rows = np.concatenate([b['index'] for b in batches])
-  share = np.bincount(rows, minlength=4) / len(rows)
+  fraction = np.bincount(rows, minlength=4) / len(rows)
   expected = np.array([1 / 3.01] * 3 + [1 / 1.01])
-  np.testing.assert_allclose(share, expected / expected.sum(), atol=0.08)
+  np.testing.assert_allclose(fraction, expected / expected.sum(), atol=0.08)
   only = take(train_batches(source, batch_size=4, weights=[0, 1, 0, 0]), 1)
   assert only[0]['index'].tolist() == [1] * 4
 
@@ -253,7 +261,7 @@ def spoil(source, *rows):
 @pytest.mark.parametrize('options', [{'seconds': 0.2}, {'buckets': [0.1, 0.2, 0.4]}])
 def test_bad_files_are_replaced_and_listed(make_source, tmp_path, options):
   source = make_source([*LENGTHS, 0.2])
-  settings = {'batch_size': 4, 'label': 'label', **options}
+  settings = {'batch_size': 4, 'fields': make(dict(label='label')), **options}
   clean = take(train_batches(source, **settings), 9)
   spoil(source, 3, 11)
   bad = BadFiles(tmp_path / 'bad.jsonl', 0.5)
@@ -262,14 +270,14 @@ def test_bad_files_are_replaced_and_listed(make_source, tmp_path, options):
   again = take(train_batches(source, **settings, num_threads=0, bad_files=forgiving), 9)
   replaced = 0
   for a, b, c in zip(clean, found, again, strict=True):
-    assert_equal(b, c)  # The substitute depends on the seed alone.
+    assert_equal(b, c)  # The replacement depends only on the seed.
     assert b['valid'].all() and b['audio_mask'].any(axis=1).all()
     assert not set(b['index']) & {3, 11}
     for row in range(4):
       if a['index'][row] in (3, 11):
         replaced += 1
         assert b['label'][row] == b['index'][row] % 3
-      elif 'seconds' in options:  # The other rows stay as they were.
+      elif 'seconds' in options:  # The other rows do not change.
         np.testing.assert_array_equal(a['audio'][row], b['audio'][row])
   if 'seconds' in options:
     assert replaced == 6
@@ -328,7 +336,7 @@ def test_nothing_readable(make_source):
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'batch_size': 5, 'process_count': 2}, 'cannot be shared by 2 processes'),
+    ({'batch_size': 5, 'process_count': 2}, 'cannot be split over 2 processes'),
     ({'batch_size': 0}, 'batch of 0'),
     ({'batch_size': 4, 'process_count': 2, 'process_index': 2}, 'not one of 2'),
     ({'batch_size': 64, 'epochs': 2, 'seconds': 0.1}, '11 clips x 2 epochs .* do not fill'),
@@ -339,17 +347,20 @@ def test_nothing_readable(make_source):
     ({'batch_size': 4, 'batch_seconds': 2.0}, 'give buckets= with it'),
     (
       {'batch_size': 4, 'batch_seconds': 1.0, 'buckets': [1.0], 'batch_multiple': 2},
-      'no room for 2',
+      'cannot hold 2 clips',
     ),
-    ({'batch_size': 4, 'batch_seconds': float('nan'), 'buckets': [1.0]}, 'no room'),
-    ({'batch_size': 4, 'batch_multiple': 3}, 'batch_size is 4, .* batch_multiple, 3'),
+    ({'batch_size': 4, 'batch_seconds': float('nan'), 'buckets': [1.0]}, 'cannot hold'),
+    ({'batch_size': 4, 'batch_multiple': 3}, 'batch_size is 4, .* batch_multiple 3'),
     (
       {'batch_size': 4, 'batch_seconds': 9.0, 'buckets': [1.0], 'process_count': 2},
       'a batch_multiple that 2 divides',
     ),
     ({'batch_size': 4, 'fill': 'crop', 'seconds': 1.0}, 'give buckets='),
     ({'batch_size': 4, 'buckets': [1.0], 'seconds': 1.0}, 'not both'),
-    ({'batch_size': 4, 'label': 'lable'}, "Unknown column .* Did you mean 'label'"),
+    (
+      {'batch_size': 4, 'fields': make(dict(label='lable'))},
+      "Unknown column .* Did you mean 'label'",
+    ),
     ({'batch_size': 4, 'weights': 'balance'}, "Did you mean 'balanced'"),
     ({'batch_size': 4, 'weights': [1.0, 2.0]}, 'do not fit the 11 clips'),
     ({'batch_size': 4, 'weights': [0.0] * 11}, 'do not fit'),
@@ -363,14 +374,14 @@ def test_mistakes_get_one_sentence(make_source, options, message):
 def test_a_clip_without_a_label(make_source):
   source = make_source([0.1] * 3, labels=('a', '', 'b'))
   with pytest.raises(InputError, match=r"Clip '001.flac' .* has no 'label'"):
-    train_batches(source, batch_size=1, label='label')
+    train_batches(source, batch_size=1, fields=make(dict(label='label')))
   assert source.classes('label') == ('a', 'b')
 
 
 def test_long_clips_need_a_length(tmp_path):
   soundfile.write(tmp_path / 'a.flac', np.zeros(8000 * 70), 8000)
   source = Source(Table('long', ['a'], {}, Locate(str(tmp_path / 'a.flac'))))
-  with pytest.raises(InputError, match=r'longest clip of .* has 70 s'):
+  with pytest.raises(InputError, match=r'longest clip of .* is 70 s long'):
     train_batches(source, batch_size=1)
 
 
@@ -392,7 +403,7 @@ def test_evaluation_sees_every_clip_once(make_source, tmp_path, count):
       eval_batches(
         source,
         batch_size=4,
-        label='label',
+        fields=make(dict(label='label')),
         process_index=i,
         process_count=count,
         bad_files=bad,

@@ -2,6 +2,7 @@ import json
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 from research.audio import prepare, shards
 from research.audio.clips import Source, Table
 from research.audio.decode import AudioError, decode
+from research.audio.fields import make
 from research.audio.pipeline import train_batches
 from research.audio.sources import open_source
 from research.errors import InputError
@@ -75,7 +77,7 @@ def test_batches_from_shards_are_those_from_files(folder, tmp_path):
   source = open_source(folder)
   prepare.prepare(source, tmp_path / 'out', count=2, settings=pcm())
   packed = pickle.loads(pickle.dumps(open_source(tmp_path / 'out')))
-  settings = {'batch_size': 4, 'buckets': [0.15, 0.3], 'label': 'label'}
+  settings = {'batch_size': 4, 'buckets': [0.15, 0.3], 'fields': make(dict(label='label'))}
   a, b = iter(train_batches(source, **settings)), iter(train_batches(packed, **settings))
   for _ in range(6):
     x, y = next(a), next(b)
@@ -187,6 +189,32 @@ def test_a_kill_of_the_command_loses_nothing(tmp_path, write):
   assert contents(out) == contents(tmp_path / 'whole')
 
 
+@pytest.mark.slow
+def test_two_processes_share_the_shards(folder, tmp_path):
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  (folder / '3.flac').write_text('not audio')
+  flags = (f'--source={folder}', '--shards=5', '--max_bad_fraction=0.5')
+  pair = [
+    subprocess.Popen(
+      [
+        sys.executable, '-m', 'launch.prepare_data', *flags, f'--out={tmp_path / "two"}',
+        f'--coordinator=localhost:{port}', '--num_processes=2', f'--process_id={i}',
+      ],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for i in range(2)
+  ]  # fmt: skip
+  outputs = [p.communicate(timeout=120) for p in pair]
+  assert [p.returncode for p in pair] == [0, 0], outputs
+  assert '9 clips, ' in outputs[0][0] and 'clips' not in outputs[1][0]
+  assert run(*flags, f'--out={tmp_path / "one"}').returncode == 0
+  assert contents(tmp_path / 'two') == contents(tmp_path / 'one')
+
+
 def test_another_preparation_in_the_same_folder_is_refused(folder, tmp_path):
   source, out = open_source(folder), tmp_path / 'out'
   prepare.prepare(source, out, count=2, settings=pcm())
@@ -223,10 +251,10 @@ def test_changed_shards_are_noticed(folder, tmp_path):
   data[len(data) // 20] ^= 255
   path.write_bytes(data)
   spec = {'name': 'array_record', 'args': {'path': str(out), 'verify': True}}
-  with pytest.raises(InputError, match='has another checksum'):
+  with pytest.raises(InputError, match='does not match its checksum'):
     open_source(spec)
   path.write_bytes(bytes(data[:-100]))
-  with pytest.raises(InputError, match='bytes, not the'):
+  with pytest.raises(InputError, match='bytes, but the index says'):
     open_source(out)
   path.unlink()
   with pytest.raises(InputError, match='is missing'):

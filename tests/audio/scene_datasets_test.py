@@ -1,4 +1,4 @@
-"""Data sets of scenes, emotions, languages, genres and notes, on small trees as downloaded."""
+"""Data sets of scenes, emotions, languages, genres and notes, on small folders as downloaded."""
 
 import json
 
@@ -124,7 +124,7 @@ def test_gtzan(gtzan):
   assert source.column('split') == ['train', 'valid', 'test', ''] * 2
   assert source.id(0) == 'genres/blues/blues.00000.wav'
   readable(source)
-  # The lists may lie among the genres, which copies call otherwise, or have at the top.
+  # The lists may be next to the genre folders, which have other parents in some copies.
   for part in ('train', 'valid', 'test'):
     (gtzan / f'{part}_filtered.txt').rename(gtzan / 'genres' / f'{part}_filtered.txt')
   (gtzan / 'genres').rename(gtzan / 'genres_original')
@@ -142,15 +142,15 @@ def test_gtzan_without_its_lists(gtzan):
   assert len(source) == 8 and source.column_names == ('label',)
 
 
-def test_gtzan_lists_that_cannot_be_right(gtzan, write):
+def test_inconsistent_gtzan_lists(gtzan, write):
   lists = gtzan / 'test_filtered.txt'
   lists.write_text('blues/blues.00000.wav\n')
-  with pytest.raises(InputError, match=r'blues.00000.wav is in train_filtered.txt too'):
+  with pytest.raises(InputError, match=r'blues.00000.wav is also in train_filtered.txt'):
     open_source('gtzan', root=gtzan)
   lists.write_text('../../blues.00000.wav\n')
   with pytest.raises(InputError, match=r"'../../blues.00000.wav' is not GENRE/GENRE.NNNNN.wav"):
     open_source('gtzan', root=gtzan)
-  lists.write_text('rock/rock.00099.wav\n')  # Listed, and not there: a row, counted as missing.
+  lists.write_text('rock/rock.00099.wav\n')  # Listed without a file: a row, counted as bad.
   source = open_source('gtzan', root=gtzan)
   assert source.split('test').id(0) == 'genres/rock/rock.00099.wav'
   with pytest.raises(AudioError, match=r'rock\.00099'):
@@ -196,7 +196,7 @@ def test_voxforge_with_the_table_of_evar(tmp_path, write):
 
 def test_voxforge_without_languages(tmp_path, write):
   write(tmp_path / 'voxforge' / 'de' / 'wav' / 'de5-001.wav')
-  with pytest.raises(InputError, match='no audio is in LANGUAGE/…/SUBMISSION/wav/'):
+  with pytest.raises(InputError, match='no audio in LANGUAGE/…/SUBMISSION/wav/'):
     open_source('voxforge', root=tmp_path)
 
 
@@ -321,20 +321,22 @@ def test_a_hear_task_with_folds_and_several_labels(hear):
 
 
 def test_hear_tasks_that_cannot_be_read(hear, tmp_path):
-  with pytest.raises(InputError, match=r'mridangam_tonic is about timestamps .*"scene"'):
+  with pytest.raises(InputError, match=r'mridangam_tonic is a timestamp task .*"scene"'):
     open_source(str(hear(embedding_type='event')))
   with pytest.raises(InputError, match="prediction_type 'ranking' is neither"):
     open_source(str(hear(prediction_type='ranking')))
-  with pytest.raises(InputError, match="does not say 'splits'"):
+  with pytest.raises(InputError, match="lacks 'splits'"):
     open_source(str(hear(splits=[])))
   with pytest.raises(InputError, match=r'other.json cannot be read: No such file'):
     open_source(str(hear(splits=['other'])))
   root = hear()
   (root / 'test.json').write_text('{"a.wav": ["11"]}')
-  with pytest.raises(InputError, match=r"a.wav is labelled '11', unknown to labelvocabulary.csv"):
+  with pytest.raises(
+    InputError, match=r"a.wav has label '11', which is not in labelvocabulary.csv"
+  ):
     open_source(str(root))
   (root / 'test.json').write_text('{"a.wav": ["9", "10"]}')
-  with pytest.raises(InputError, match=r'a.wav has 2 labels in a task with one a clip'):
+  with pytest.raises(InputError, match=r'a.wav has 2 labels in a single-label task'):
     open_source(str(root))
   (root / 'test.json').write_text('{"../../../a.wav": ["9"]}')
   with pytest.raises(InputError, match=r'goes up by "\.\."'):

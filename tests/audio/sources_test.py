@@ -138,7 +138,7 @@ def test_a_manifest_of_bytes(tmp_path):
     open_source(str(tmp_path))
 
 
-def test_what_is_not_there(tmp_path, monkeypatch):
+def test_missing_data(tmp_path, monkeypatch):
   with pytest.raises(InputError, match='does not exist'):
     open_source(str(tmp_path / 'nothing'))
   (tmp_path / 'file').write_text('x')
@@ -164,9 +164,9 @@ def test_arguments(tmp_path, write):
     open_source({'name': 'folder', 'args': {'path': str(tmp_path), 'pth': 1}})
   with pytest.raises(InputError, match="Unknown key of a data source 'arg'"):
     open_source({'name': 'folder', 'arg': {}})
-  with pytest.raises(InputError, match='needs args with a path'):
+  with pytest.raises(InputError, match='needs a path in its args'):
     open_source({'name': 'folder'})
-  with pytest.raises(InputError, match='names no data'):
+  with pytest.raises(InputError, match='is not a data source'):
     open_source({'path': 'x'})
   with pytest.raises(InputError, match='list of data sources is empty'):
     open_source([])
@@ -182,7 +182,7 @@ def test_a_command_line_describes_data_in_json(tmp_path, write):
   assert len(open_source(json.dumps([one, 'builtin']))) == 3 + len(open_source('builtin'))
   with pytest.raises(InputError, match=r'is not JSON \(Expecting'):
     open_source("{'name': 'builtin'}")
-  (tmp_path / '[mine]').mkdir()  # a folder may be called so
+  (tmp_path / '[mine]').mkdir()  # a valid folder name
   write(tmp_path / '[mine]' / 'b.wav')
   assert len(open_source('[mine]', root=tmp_path)) == 1
 
@@ -210,7 +210,7 @@ def test_splits(labelled):
     labelled.split('tset')
 
 
-def test_where_makes_its_own_classes(labelled):
+def test_where_selects_classes_too(labelled):
   numbers = labelled.where({'kind': 'n'})
   assert numbers.classes('label') == ('2', '9', '10')  # Sorted as numbers.
   assert numbers.split('train').classes('label') == ('2', '9', '10')

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from research.audio.decode import AudioError, decode
+from research.audio.fields import make
 from research.audio.pipeline import train_batches
 from research.audio.sources import open_source
 from research.audio.tfds import TfdsRecords, find, prepare, retype
@@ -30,7 +31,7 @@ PCM = [(1000 * np.sin(np.arange(800 + 80 * k) * 0.1 * (k + 1))).astype(np.int64)
 
 
 def described_as_audio(folder, name='audio', **changes):
-  """Makes features.json what TFDS writes for its Audio feature, which needs TensorFlow to exist."""
+  """Rewrites features.json as TFDS does for its Audio feature, which needs TensorFlow."""
   features = json.loads((folder / 'features.json').read_text())
   features['featuresDict']['features'][name] = AUDIO | {'audio': AUDIO['audio'] | changes}
   (folder / 'features.json').write_text(json.dumps(features))
@@ -38,7 +39,7 @@ def described_as_audio(folder, name='audio', **changes):
 
 @pytest.fixture
 def prepared(tmp_path):
-  """A data set of three clips in `train` and two in `test`, as `download_and_prepare` leaves it."""
+  """A data set of three clips in `train` and two in `test`, written by `download_and_prepare`."""
 
   class TinySpeech(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version('1.0.0')
@@ -81,7 +82,7 @@ def test_a_prepared_data_set(prepared, tmp_path):
   assert source.classes('label') == ('yes', 'no')  # In the data set's order.
   assert sorted(source.durations()) == pytest.approx([0.1, 0.11, 0.12, 0.13, 0.14])
   assert len(source.split('test')) == 2
-  # The folder alone says what it is; the second time, the scan is read from the cache.
+  # The folder is recognised by its contents; the second time, the scan is read from the cache.
   again = open_source(prepared)
   assert again.fingerprint() == source.fingerprint()
   assert pickle.loads(pickle.dumps(again))[4].array.dtype == np.int16
@@ -89,7 +90,9 @@ def test_a_prepared_data_set(prepared, tmp_path):
 
 def test_batches(prepared):
   source = open_source(prepared, split='train')
-  iterator = iter(train_batches(source, batch_size=3, seconds=0.1, label='label'))
+  iterator = iter(
+    train_batches(source, batch_size=3, seconds=0.1, fields=make(dict(label='label')))
+  )
   for _ in range(3):
     batch = next(iterator)
     assert batch['audio'].shape == (3, 1600)
@@ -102,7 +105,7 @@ def test_the_audio_feature_may_have_another_name(prepared):
   inner = features['featuresDict']['features']
   inner['label'] = inner['audio']
   (prepared / 'features.json').write_text(json.dumps(features))
-  with pytest.raises(InputError, match=r'2 features of audio .*name one with audio='):
+  with pytest.raises(InputError, match=r'2 audio features .*name one with audio='):
     open_source(prepared)
   with pytest.raises(InputError, match="no feature 'sound'"):
     open_source({'name': 'tfds', 'args': {'path': str(prepared), 'audio': 'sound'}})
@@ -116,7 +119,7 @@ def test_more_than_16_bits_are_refused_not_misread(prepared, monkeypatch):
   assert records._audio(b'RIFF...') == {'data': b'RIFF...'}
 
 
-def test_retype_changes_audio_alone():
+def test_retype_changes_only_audio():
   text = {'pythonClassName': 'tensorflow_datasets.core.features.text_feature.Text', 'text': {}}
   features = {'featuresDict': {'features': {'audio': AUDIO, 'text': text}}}
   inner = retype(features)['featuresDict']['features']
@@ -137,7 +140,7 @@ def test_what_is_not_prepared(tmp_path, prepared):
     open_source(spec)
   info = json.loads((prepared / 'dataset_info.json').read_text())
   (prepared / 'dataset_info.json').write_text(json.dumps(info | {'fileFormat': 'tfrecord'}))
-  with pytest.raises(InputError, match='prepared as tfrecord, which only TensorFlow reads'):
+  with pytest.raises(InputError, match='prepared as tfrecord, which needs TensorFlow'):
     open_source(prepared)
   (prepared / 'dataset_info.json').write_text('{')
   with pytest.raises(InputError, match='is not JSON'):

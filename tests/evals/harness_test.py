@@ -1,4 +1,4 @@
-"""Systems on tasks, end to end on folders of tones: embeddings, protocols, tables and files."""
+"""End-to-end evaluation on folders of tones: embeddings, protocols, tables and files."""
 
 import dataclasses
 import json
@@ -34,23 +34,23 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def found(folder, tmp_path_factory):
-  """Rows and folder of one evaluation of three systems on two tasks with two protocols."""
+  """(rows, folder, log lines, tasks) of three systems on two tasks with two protocols."""
   out = tmp_path_factory.mktemp('out')
   systems = [toy.embedder(), *(embedder.random_init(toy.Toy(), seed) for seed in (1, 2))]
   systems.append(embedder.log_mel(toy.FRONTEND))
   made = [tasks.prepare(str(folder)), tasks.prepare(f'{folder}:noise')]
-  said = []
+  lines = []
   rows = harness.evaluate(
-    systems, made, out=out, use=('probe', 'knn'), options=OPTIONS, say=said.append
+    systems, made, out=out, use=('probe', 'knn'), options=OPTIONS, log=lines.append
   )
-  return rows, out, said, made
+  return rows, out, lines, made
 
 
 def pick(rows, task, kind, protocol='probe'):
   return next(r for r in rows if (r['task'], r['kind'], r['protocol']) == (task, kind, protocol))
 
 
-def test_tones_are_told_apart_and_noise_is_not(found):
+def test_tones_are_classified_and_noise_labels_are_not(found):
   rows = found[0]
   for protocol in ('probe', 'knn'):
     assert pick(rows, 'tones', 'logmel', protocol)['score'] == 1.0
@@ -58,7 +58,7 @@ def test_tones_are_told_apart_and_noise_is_not(found):
   assert pick(rows, 'tones', 'model')['score'] > 0.9
 
 
-def test_a_row_says_everything_about_a_score(found):
+def test_a_row_documents_its_score(found):
   rows, out, _, made = found
   assert rows == json.loads((out / 'scores.json').read_text())['rows']
   assert len(rows) == 2 * 2 * 3  # the two random models are one row
@@ -101,7 +101,7 @@ def test_each_clip_is_counted_once_in_the_confusion_matrix(found):
 
 
 def test_files_are_written(found):
-  _, out, said, _ = found
+  _, out, lines, _ = found
   markdown = (out / 'scores.md').read_text()
   assert '### Linear probe' in markdown and '### Nearest neighbours' in markdown
   assert '| log-mel statistics | **100.0 ± 0.0** |' in markdown
@@ -113,16 +113,16 @@ def test_files_are_written(found):
   with np.load(out / 'map.npz') as arrays:
     assert arrays['tones/points'].shape == (36, 2)
     assert set(arrays['tones/names'][arrays['tones/groups']]) == {'f300', 'f900', 'f2700'}
-  assert sum(line.startswith('embedded') for line in said) == 4  # the second task shares the clips
+  assert sum(line.startswith('embedded') for line in lines) == 4  # the second task shares the clips
 
 
-def test_all_layers_are_probed_and_the_choice_is_each_folds_own(folder, tmp_path):
+def test_all_layers_are_probed_and_each_fold_selects_its_own(folder, tmp_path):
   options = protocols.Options(layers='all', probe=QUICK)
   system = protocols.System(toy.embedder(), options, tmp_path)
   row = protocols.linear_probe(system, tasks.prepare(f'{folder}:noise'), options)
   assert set(row['by_layer']) == {'0', '1', '2'} and len(row['layers']) == 3
   best = max(v['validation'] for v in row['by_layer'].values())
-  assert row['validation'] >= best - 1e-9  # the best of each fold is no worse than one for all
+  assert row['validation'] >= best - 1e-9  # selecting per fold is no worse than one layer for all
   mean = protocols.Options(layers='mean', probe=QUICK)
   system = protocols.System(toy.embedder(), mean, tmp_path)
   features = dict(system.candidates(tasks.prepare(str(folder))))
@@ -141,7 +141,7 @@ def test_missing_clips_are_left_out_and_counted(tmp_path):
     out=tmp_path / 'out',
     options=OPTIONS,
     use=('knn',),
-    say=lambda text: None,
+    log=lambda text: None,
   )
   assert rows[0]['clips_missing'] == 1 and list(rows[0]['missing']) == ['300_02.flac']
   assert np.sum(rows[0]['confusion']) == 17
@@ -166,8 +166,8 @@ def test_several_labels_a_clip(tmp_path):
     json.dumps(row)
 
 
-def test_a_protocol_of_ones_own(folder, tmp_path):
-  """What trains the whole model has the same signature and sees the folds, not only embeddings."""
+def test_a_custom_protocol(folder, tmp_path):
+  """A protocol has access to the task and its folds, not only to embeddings."""
 
   def majority(system, task, options):
     def fit(x, rows):
@@ -185,7 +185,7 @@ def test_a_protocol_of_ones_own(folder, tmp_path):
     known={'majority': majority},
     kinds={'majority': ('model',)},
     options=OPTIONS,
-    say=lambda text: None,
+    log=lambda text: None,
   )
   assert [r['system'] for r in rows] == ['toy']
   assert rows[0]['score'] == pytest.approx(1 / 3)
@@ -211,16 +211,16 @@ def test_score_text_is_in_percent_but_for_d_prime():
   assert tables.score_text({'metric': 'd_prime', 'score': 2.5321, 'ci': None}) == '2.532'
 
 
-def test_a_grid_that_is_too_short_is_told():
+def test_a_win_at_the_edge_of_the_grid_is_reported():
   points = ((1e-3, 0.0, 0.6), (1e-2, 0.0, 0.8), (1e-3, 1e-2, 0.6), (1e-2, 1e-2, 0.805))
   grid = [dict(zip(('learning_rate', 'weight_decay', 'validation'), p)) for p in points]
   won = probe.ProbeResult(np.zeros((1, 1, 2)), 0.805, 1e-2, 1e-2, [1], grid)
   assert protocols._at_edge(won, 'learning_rate')  # 20 points better than the next rate
-  assert not protocols._at_edge(won, 'weight_decay')  # half a point better: no matter
+  assert not protocols._at_edge(won, 'weight_decay')  # only half a point better
 
 
 def half(root, columns, broken):
-  """Tones with a column split, some of whose files are no audio."""
+  """Tones with a column split; files whose stem ends in `broken` are not audio."""
   parts = ('train', 'train', 'train', 'valid', 'test', 'test')
   folder = toy.tones(root, per_class=6, columns=columns, row=lambda i, c: (parts[i],))
   for path in sorted(folder.glob('*.flac')):
@@ -229,13 +229,13 @@ def half(root, columns, broken):
   return tasks.prepare(str(folder))
 
 
-def test_a_part_that_cannot_be_read_is_no_score(tmp_path):
+def test_a_part_without_readable_clips_is_refused(tmp_path):
   task = half(tmp_path / 'lost', ('split',), ('_04', '_05'))
   with pytest.raises(InputError, match='lost: none of the test clips of fold 0 could be embedded'):
     harness.evaluate([toy.embedder()], [task], out=tmp_path / 'out', use=('knn',))
 
 
-def test_an_optional_task_that_fails_costs_itself_alone(tmp_path):
+def test_an_optional_task_that_fails_is_recorded_as_absent(tmp_path):
   good = half(tmp_path / 'good', ('split',), ('none',))
   bad = half(tmp_path / 'lost', ('split',), ('_04', '_05'))
   absent = {}
@@ -249,48 +249,51 @@ def test_an_optional_task_that_fails_costs_itself_alone(tmp_path):
   assert '### Not scored' in (tmp_path / 'out' / 'scores.md').read_text()
 
 
-def test_old_maps_do_not_stay(tmp_path):
+def test_old_maps_are_removed(tmp_path):
   task = half(tmp_path / 'good', ('split',), ('none',))
   for maps in (True, False):
     harness.evaluate([toy.embedder()], [task], out=tmp_path, use=('knn',), maps=maps)
     assert (tmp_path / 'map.npz').exists() == (tmp_path / 'map_good.svg').exists() == maps
 
 
-def test_scores_that_are_not_made_again_are_kept(tmp_path):
+def test_scores_that_are_not_recomputed_are_kept(tmp_path):
   task = half(tmp_path / 'good', ('split',), ('none',))
   one, two = (dataclasses.replace(toy.embedder(seed), name=f'toy {seed}') for seed in (1, 2))
 
   def run(*systems):
-    harness.evaluate(systems, [task], out=tmp_path, use=('knn',), maps=False, say=said.append)
+    harness.evaluate(systems, [task], out=tmp_path, use=('knn',), maps=False, log=lines.append)
     return {p.name for p in tmp_path.glob('*.svg')}
 
-  said = []
+  lines = []
   assert len(run(one)) == 1
   assert len(run(one, two)) == 2 and not list(tmp_path.glob('scores-*'))
-  assert len(run(two)) == 1  # no picture of the first stays
-  assert 'other scores too: they are in' in ''.join(said)
+  assert len(run(two)) == 1  # the figure of the first is removed
+  assert 'also held other scores; moved to' in ''.join(lines)
   rows = json.loads((tmp_path / 'scores-1.json').read_text())['rows']
   assert {r['system'] for r in rows} == {'toy 1', 'toy 2'}
   run(one)
   assert (tmp_path / 'scores-2.json').exists()
 
 
-def test_classes_that_cannot_be_learned_or_are_not_tested_are_said(tmp_path):
+def test_classes_without_training_or_test_clips_are_reported(tmp_path):
   new = dataclasses.replace(
     (task := half(tmp_path / 'good', ('split',), ('none',))),
     labels=np.where(np.isin(np.arange(len(task.labels)), task.splits.folds[0].test), 0, 1),
     classes=('new', 'old', 'never'),
   )
-  assert protocols._unheard(new) == {'untrained': ['new'], 'untested': ['old', 'never']}
+  assert protocols._classes_without_clips(new) == {
+    'untrained': ['new'],
+    'untested': ['old', 'never'],
+  }
   several = dataclasses.replace(new, labels=np.eye(3, dtype=np.float32)[new.labels])
-  assert protocols._unheard(several) == protocols._unheard(new)
+  assert protocols._classes_without_clips(several) == protocols._classes_without_clips(new)
   rows = harness.evaluate([toy.embedder()], [new], out=tmp_path, use=('knn',), maps=False)
   notes = '\n'.join(tables.notes(rows))
   assert '1 of 3 classes tested without a training clip, and cannot be told: new.' in notes
   assert '2 of 3 classes without a test clip: old, never.' in notes
 
 
-def test_two_tasks_of_one_name_are_refused(tmp_path):
+def test_two_tasks_with_one_name_are_refused(tmp_path):
   made = [half(tmp_path / k / 'tones', ('split',), ('none',)) for k in 'ab']
   with pytest.raises(InputError, match="Two tasks are named 'tones'"):
     harness.evaluate([toy.embedder()], made, out=tmp_path / 'out')

@@ -1,4 +1,4 @@
-"""Statistics of a task's training clips, and the models that are normalised by them."""
+"""Statistics of a task's training clips, and models normalised by them."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def folder(root, columns, row):
 
 
 def by_hand(embedder, paths):
-  """Mean and deviation over every bin of every frame of some files."""
+  """Mean and standard deviation over all bins and frames of some files."""
   values = []
   for path in paths:
     audio = soundfile.read(path, dtype='float32')[0][None]
@@ -36,7 +36,7 @@ def by_hand(embedder, paths):
   return np.concatenate(values).mean(), np.concatenate(values).std()
 
 
-def test_they_are_those_of_the_training_clips(byol, tmp_path):
+def test_statistics_are_of_the_training_clips(byol, tmp_path):
   parts = ('train', 'train', 'train', 'valid', 'test', 'test')
   root = folder(tmp_path / 'tones', ('split',), lambda i, c: (parts[i],))
   task = tasks.prepare(str(root))
@@ -44,27 +44,27 @@ def test_they_are_those_of_the_training_clips(byol, tmp_path):
   rows = task.splits.folds[0].train
   assert (found.clips, found.of, len(rows)) == (9, 'training clips', 9)
   mean, std = by_hand(byol, [task.source[int(r)].path for r in rows])
-  np.testing.assert_allclose([found.mean, found.std], [mean, std], atol=6e-5)  # four digits
+  np.testing.assert_allclose([found.mean, found.std], [mean, std], atol=6e-5)  # four decimals
 
 
 def test_tasks_on_the_same_clips_share_embeddings(byol, tmp_path):
-  """Their validation clips are drawn by their own classes."""
+  """Although each task draws validation clips by its own classes."""
   parts = ('train', 'train', 'train', 'train', 'test', 'test')
   root = folder(tmp_path / 'tones', ('split', 'mood'), lambda i, c: (parts[i], 'xy'[i % 2]))
   system = protocols.System(byol, protocols.Options(), tmp_path / 'cache')
   first, second = (tasks.prepare(f'{root}{column}') for column in ('', ':mood'))
   assert len(first.splits.folds[0].train) != len(second.splits.folds[0].train)
   assert not system.features(first).cached and system.features(second).cached
-  assert system.tuned(first)[1] == system.tuned(second)[1]
-  assert system.tuned(first)[1].clips == 12
+  assert system.normalised(first)[1] == system.normalised(second)[1]
+  assert system.normalised(first)[1].clips == 12
 
 
-def test_they_are_kept_for_the_next_run(byol, tmp_path, monkeypatch):
+def test_statistics_are_cached_for_the_next_run(byol, tmp_path, monkeypatch):
   root = folder(tmp_path / 'tones', ('fold',), lambda i, c: (str(i % 3),))
   first = input_statistics.of_task(byol, tasks.prepare(str(root)), tmp_path / 'cache')
   with monkeypatch.context() as patch:
     patch.setattr(input_statistics, 'stream', None)  # cannot be called
-    # The same whatever the front-end of the weights is normalised by.
+    # Independent of the normalisation in the weights.
     other = byol.with_statistics(1.0, 2.0)
     assert input_statistics.of_task(other, tasks.prepare(str(root)), tmp_path / 'cache') == first
   # Another clip, other statistics.
@@ -79,7 +79,7 @@ def test_a_model_that_takes_them_is_normalised_by_them(byol, tmp_path):
   system = protocols.System(byol, protocols.Options(), tmp_path / 'cache')
   row = protocols.logistic_regression(system, task, protocols.Options())
   found = row['statistics']
-  # Folds take turns: v1 takes all clips then.
+  # With cross-validation v1 uses all clips.
   assert found['clips'] == 18 and found['of'].startswith('clips, all')
   assert (row['frontend']['mean'], row['frontend']['std']) == (found['mean'], found['std'])
   assert row['pool'] == 'mean+max'  # BYOL-A's own
@@ -99,17 +99,17 @@ def test_a_model_that_takes_them_is_normalised_by_them(byol, tmp_path):
   assert not np.allclose(got, other.features(task).layers[0][0], rtol=1e-2)
 
 
-def test_others_are_left_alone(tmp_path):
+def test_models_without_input_statistics_are_unchanged(tmp_path):
   root = folder(tmp_path / 'tones', ('fold',), lambda i, c: (str(i % 3),))
   system = protocols.System(toy.embedder(), protocols.Options(), tmp_path / 'cache')
-  embedder, found = system.tuned(tasks.prepare(str(root)))
+  embedder, found = system.normalised(tasks.prepare(str(root)))
   assert embedder is system.embedder and found is None
 
 
-def test_silence_has_no_deviation(byol, tmp_path):
+def test_silence_is_refused(byol, tmp_path):
   for i in range(8):
     path = tmp_path / 'quiet' / 'ab'[i % 2] / f'{i}.wav'
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, np.zeros(8000, np.int16), toy.RATE)
-  with pytest.raises(InputError, match=r'sound the same \(silence\?\)'):
+  with pytest.raises(InputError, match=r'training clips are equal \(silence\?\)'):
     input_statistics.of_task(byol, tasks.prepare(str(tmp_path / 'quiet')))

@@ -1,4 +1,4 @@
-"""Logistic regression to its optimum, beside scikit-learn's."""
+"""Logistic regression at its optimum, compared with scikit-learn."""
 
 import numpy as np
 import pytest
@@ -8,14 +8,14 @@ from research.metrics import classification
 from tests.evals.probe_test import blobs, thirds
 
 
-def peer_logits(x, labels, train, asked, penalty):
+def peer_logits(x, labels, train, queries, penalty):
   linear = pytest.importorskip('sklearn.linear_model')
   z = probe.standardise(x, train).astype(np.float64)
   peer = linear.LogisticRegression(C=1 / (penalty * len(train)), tol=1e-10, max_iter=20_000)
-  return peer.fit(z[train], labels[train]).decision_function(z[asked])
+  return peer.fit(z[train], labels[train]).decision_function(z[queries])
 
 
-# Narrow and wide: more clips than features, and fewer; then a badly scaled basis.
+# More clips than features, and fewer; in a badly conditioned basis.
 @pytest.mark.parametrize('width', [12, 400])
 @pytest.mark.parametrize('penalty', [1.0, 1e-2, 1e-3])
 def test_logits_are_those_of_scikit_learn(width, penalty):
@@ -32,7 +32,7 @@ def test_logits_are_those_of_scikit_learn(width, penalty):
   assert found.steps < logistic.MAX_STEPS
 
 
-def test_a_path_of_penalties_gives_what_each_gives_alone():
+def test_a_path_of_penalties_equals_separate_fits():
   x, labels = blobs(n=300, spread=3.0)
   rows = thirds(len(x))
   fit = lambda penalties: logistic.fit(  # noqa: E731
@@ -45,8 +45,8 @@ def test_a_path_of_penalties_gives_what_each_gives_alone():
   assert path.validation == max(p['validation'] for p in path.grid)
 
 
-def test_features_that_differ_in_scale_and_correlate_are_still_solved():
-  """What stops gradient descent early: a direction that is a thousand times smaller decides."""
+def test_badly_conditioned_features_are_solved():
+  """The informative direction is a thousand times smaller, too small for early-stopped descent."""
   rng = np.random.default_rng(0)
   labels = rng.integers(0, 2, 600)
   loud = rng.normal(size=(600, 1)).astype(np.float32)
@@ -57,7 +57,7 @@ def test_features_that_differ_in_scale_and_correlate_are_still_solved():
   assert classification.accuracy(found.test_scores, labels[rows[2]]) > 0.98
 
 
-def test_multi_label_classes_are_solved_as_if_alone():
+def test_multi_label_classes_are_solved_independently():
   linear = pytest.importorskip('sklearn.linear_model')
   rng = np.random.default_rng(0)
   targets = (rng.random((400, 4)) < 0.3).astype(np.float32)
@@ -73,7 +73,7 @@ def test_multi_label_classes_are_solved_as_if_alone():
     np.testing.assert_allclose(found.test_scores[:, c], expected, atol=3e-2)
 
 
-def test_test_rows_change_nothing_that_is_learned():
+def test_test_rows_do_not_affect_training():
   x, labels = blobs(n=200, spread=1.0)
   train, validation, test = thirds(len(x))
   spoiled, wrong = x.copy(), labels.copy()
@@ -87,8 +87,8 @@ def test_test_rows_change_nothing_that_is_learned():
   assert clean.penalty == dirty.penalty
 
 
-def test_the_winner_is_solved_again_with_the_validation_rows():
-  """A class that only validation rows have is learned then, and the grid stays as it was."""
+def test_refit_uses_the_validation_rows():
+  """A class that occurs only in validation is learned by the refit; the grid is unchanged."""
   x, labels = blobs(n=400)
   rows = thirds(len(x))
   rows = (rows[0][labels[rows[0]] != 4], rows[1], rows[2])

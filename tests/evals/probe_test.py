@@ -1,4 +1,4 @@
-"""Probe and neighbours on synthetic embeddings whose answer is known."""
+"""Linear probe and kNN on synthetic embeddings with known answers."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -56,7 +56,7 @@ def test_probe_reaches_the_optimum_of_scikit_learn():
     learning_rates=(1e-2,), weight_decays=(decay,), seeds=1, batch_size=1000, max_rounds=60,
     patience=60, min_round_steps=100,
   )  # fmt: skip
-  # Validated on its own training rows, the best round has the best fit, not an early stop.
+  # Validated on its own training rows, the best round is the best fit; nothing stops early.
   result = probe.fit(
     x, labels, (rows[0], rows[0], rows[2]), num_classes=5, metric='accuracy', config=config
   )
@@ -68,8 +68,8 @@ def test_probe_reaches_the_optimum_of_scikit_learn():
   assert agree >= 0.97
 
 
-def test_test_rows_change_nothing_that_is_learned():
-  """Neither the statistics, nor the training, nor the choice sees the test rows."""
+def test_test_rows_do_not_affect_training():
+  """Standardisation, training and selection do not use the test rows."""
   x, labels = blobs(n=200, spread=1.0)
   train, validation, test = thirds(len(x))
   spoiled, wrong = x.copy(), labels.copy()
@@ -96,7 +96,7 @@ def test_padding_rows_keeps_the_quality():
   assert classification.accuracy(padded.test_scores[0], labels[rows[2]]) >= 0.95
 
 
-def test_the_seed_changes_minibatches_and_not_the_answer():
+def test_the_seed_changes_minibatches_but_not_the_result():
   x, labels = blobs(spread=0.8)
   rows = thirds(len(x))
   config = probe.ProbeConfig(learning_rates=(1e-2,), weight_decays=(0.0,), seeds=3, batch_size=32)
@@ -118,7 +118,7 @@ def test_multi_label_probe_and_neighbours():
   assert classification.mean_average_precision(nearest.test_scores, targets[rows[2]]) > 0.95
 
 
-def test_validation_average_precision_in_the_loop_is_the_real_one():
+def test_average_precision_in_the_loop_equals_the_metric():
   rng = np.random.default_rng(0)
   targets = (rng.random((50, 3)) < 0.3).astype(np.float32)
   targets[:, 1] = 0
@@ -165,8 +165,8 @@ def test_more_neighbours_than_training_rows():
   assert [g['neighbours'] for g in result.grid] == [1, 4]
 
 
-def test_the_winner_trains_again_with_the_validation_rows():
-  """A class that only validation rows have is learned then, and nothing else changes."""
+def test_refit_uses_the_validation_rows():
+  """A class that occurs only in validation is learned by the refit; nothing else changes."""
   x, labels = blobs(n=400)
   rows = thirds(len(x))
   train = rows[0][labels[rows[0]] != 4]
@@ -186,8 +186,8 @@ def test_the_winner_trains_again_with_the_validation_rows():
   assert not near[0][:, 4].any() and (near[1].argmax(1) == 4).all()
 
 
-def test_training_again_on_the_same_rows_gives_the_same_probe():
-  """As many rounds, the same draws: with no validation rows of its own it is the first training."""
+def test_refit_on_the_same_rows_gives_the_same_probe():
+  """Without validation rows the refit repeats the first training: same rounds, same draws."""
   x, labels = blobs(spread=0.8)
   train, _, test = thirds(len(x))
   config = probe.ProbeConfig(learning_rates=(1e-2,), weight_decays=(1e-2,), seeds=2, max_rounds=8)

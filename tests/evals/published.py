@@ -1,4 +1,4 @@
-"""Small trees of tones in the layout of every named task, as its data are downloaded."""
+"""Small trees of tones in the published layout of every named task."""
 
 import json
 
@@ -13,7 +13,7 @@ SECONDS = 0.3
 
 
 class Tree:
-  """Writes clips and remembers of each what a reader has to find out.
+  """Writes clips and records what a reader must recover for each of them.
 
   Attributes:
     root: the data root.
@@ -25,7 +25,8 @@ class Tree:
     self.root, self.columns, self.parts = root, {}, {}
 
   def clip(self, path, tones, part='', **columns):
-    """A clip of one tone or several; every fifth sounds like the next class, so no score is 1."""
+    """Writes a clip of one or more tones; every fifth has the tone of the next class, so that no
+    score is 1."""
     count = len(self.columns)
     wrong = count % 5 == 3
     numbers = [tones] if isinstance(tones, int) else tones
@@ -38,7 +39,7 @@ class Tree:
     self.columns[path], self.parts[path] = columns, part
 
   def text(self, path, *lines):
-    """A text file of such lines."""
+    """Writes a text file with these lines."""
     (self.root / path).parent.mkdir(parents=True, exist_ok=True)
     (self.root / path).write_text('\n'.join(lines) + '\n')
 

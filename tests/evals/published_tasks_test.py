@@ -1,5 +1,5 @@
-"""Every named task end to end: from the layout it is downloaded in to a score, which is checked
-against scikit-learn."""
+"""Every named task end to end, from its published layout to a score, checked against
+scikit-learn."""
 
 import numpy as np
 import pytest
@@ -18,13 +18,13 @@ LOG_MEL = embedder.log_mel(Frontend.create('kaldi_fbank'))
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
-  monkeypatch.setattr(maps, 'has_tsne', lambda: False)  # Most of the time would go into pictures.
+  monkeypatch.setattr(maps, 'has_tsne', lambda: False)  # t-SNE would dominate the time of the test.
   monkeypatch.setenv('OIDO_CACHE', str(tmp_path_factory.mktemp('cache')))
   monkeypatch.delenv('OIDO_DATA', raising=False)
 
 
 def evaluate(made, out, use=('knn',)):
-  """The rows of `use`, and labels, scores and rows of every fold that nearest neighbours saw."""
+  """The rows of `use`, and (labels, scores, rows) of every fold of nearest neighbours."""
   caught = []
 
   def watched(system, task, options):
@@ -44,7 +44,7 @@ def evaluate(made, out, use=('knn',)):
     out=out,
     use=('watched', *use),
     known={'watched': watched, **protocols.PROTOCOLS},
-    say=lambda text: None,
+    log=lambda text: None,
   )
   return rows[1:], caught
 
@@ -57,8 +57,8 @@ def check_scores(row, caught):
       'accuracy': mean(lambda y, s: metrics.accuracy_score(y, s.argmax(1))),
       'macro_f1': mean(lambda y, s: metrics.f1_score(y, s.argmax(1), average='macro')),
     }
-    labels, said = (np.concatenate(c) for c in zip(*((y, s.argmax(1)) for y, s, _ in caught)))
-    matrix = metrics.confusion_matrix(labels, said, labels=range(len(row['classes'])))
+    labels, predicted = (np.concatenate(c) for c in zip(*((y, s.argmax(1)) for y, s, _ in caught)))
+    matrix = metrics.confusion_matrix(labels, predicted, labels=range(len(row['classes'])))
     np.testing.assert_array_equal(row['confusion'], matrix)
     if len(caught) == 1:
       assert row['score'] == pytest.approx(np.trace(matrix) / matrix.sum())
@@ -75,7 +75,7 @@ def check_scores(row, caught):
 
 
 def check_clips(made, tree):
-  """Labels and parts are those that the tree was laid out with."""
+  """Checks labels and parts against those the tree was written with."""
   rows = {part: set() for part in ('train', 'valid', 'test')}
   for fold in made.splits.folds:
     for part, found in zip(rows, fold.rows()):
@@ -83,7 +83,7 @@ def check_clips(made, tree):
   seen = 0
   for i, example in enumerate(made.source):
     path = example.path.removeprefix(f'{tree.root}/')
-    if path not in tree.columns:  # Silence, which is cut from the noise.
+    if path not in tree.columns:  # Silence, cut from the noise files.
       assert example.columns['label'] == '_silence_'
       continue
     seen += 1
@@ -97,7 +97,7 @@ def check_clips(made, tree):
       assert [p for p in rows if i in rows[p]] == [part]
   assert seen >= 0.3 * len(tree.columns) > 0
   for part in (p for p in set(tree.parts.values()) - {''} if p not in rows):
-    # Where a data set has folds, one of ours tests exactly that one.
+    # Each fold of the data set is the test part of one of the folds here.
     members = {
       i
       for i, e in enumerate(made.source)
@@ -106,7 +106,7 @@ def check_clips(made, tree):
     assert members in [set(fold.test.tolist()) for fold in made.splits.folds]
 
 
-def test_there_is_a_tree_of_every_task():
+def test_there_is_a_tree_for_every_task():
   assert list(published.TREES) == list(tasks.TASKS)
 
 
@@ -120,7 +120,7 @@ def test_from_the_published_layout_to_a_score(name, tmp_path):
   rows, caught = evaluate(made, tmp_path / 'out')
   check_scores(rows[0], caught)
   assert rows[0]['task'] == name and rows[0]['clips_missing'] == 0
-  # Every fifth tone is another class's: well above chance, below one.
+  # Every fifth tone is of another class: well above chance, below one.
   chance = 1 / len(made.classes) if made.labels.ndim == 1 else made.labels.mean()
   if tree.columns:
     assert 1.2 * chance < rows[0]['score'] < 0.999
@@ -131,31 +131,31 @@ def test_the_same_by_logistic_regression(tmp_path):
   published.gtzan(tree)
   rows, _ = evaluate(tasks.prepare('gtzan', tree.root), tmp_path / 'out', ('logistic',))
   matrix = np.array(rows[0]['confusion'])
-  labels, said = (np.repeat(i.ravel(), matrix.ravel()) for i in np.indices(matrix.shape))
-  assert rows[0]['score'] == pytest.approx(metrics.accuracy_score(labels, said))
-  recalls = metrics.recall_score(labels, said, average=None)
+  labels, predicted = (np.repeat(i.ravel(), matrix.ravel()) for i in np.indices(matrix.shape))
+  assert rows[0]['score'] == pytest.approx(metrics.accuracy_score(labels, predicted))
+  recalls = metrics.recall_score(labels, predicted, average=None)
   assert list(rows[0]['per_class'].values()) == pytest.approx(list(recalls))
   assert 0.6 < rows[0]['score'] < 1
 
 
-def test_where_nothing_is_published_the_split_says_that_it_is_ours(tmp_path):
+def test_unpublished_splits_are_marked_as_seeded(tmp_path):
   origins = {
-    'voxforge': 'ours, by submission 70%/15%/15%, seed 0',
-    'surge_pitch': 'ours, by preset 80%/10%/10%, seed 0',
-    'libricount': 'ours: 5 stratified folds, each tested once, seed 0',
+    'voxforge': 'seeded, by submission 70%/15%/15%, seed 0',
+    'surge_pitch': 'seeded, by preset 80%/10%/10%, seed 0',
+    'libricount': 'seeded: 5 stratified folds, each tested once, seed 0',
   }
   for name, origin in origins.items():
     tree = published.Tree(tmp_path / name)
     published.TREES[name](tree)
     made = tasks.prepare(name, tree.root)
     assert made.splits.origin == origin and not made.splits.published_validation
-    if group := getattr(made.task.ours, 'group', 'speaker').removeprefix('speaker'):
+    if group := getattr(made.task.seeded, 'group', 'speaker').removeprefix('speaker'):
       values = np.array(made.source.column(group))
       train, validation, test = (set(values[r]) for r in made.splits.folds[0].rows())
       assert not train & validation and not train & test and not validation & test
 
 
-def test_the_lists_of_evar_are_taken_where_they_are(tmp_path):
+def test_the_lists_of_evar_are_used_if_present(tmp_path):
   tree = published.Tree(tmp_path)
   published.surge(tree)
   parts = ['train'] * 10 + ['valid', 'valid', 'test', 'test']
@@ -185,16 +185,16 @@ def test_a_folder_of_hear(tmp_path, several, evaluation, metric):
   check_scores(rows[0], caught)
 
 
-def test_hear_tasks_that_are_not_scored_here(tmp_path):
+def test_hear_tasks_that_are_not_supported(tmp_path):
   def made(**changed):
     return str(published.hear(published.Tree(tmp_path), **changed))
 
   assert tasks.get(made(evaluation=('pitch_acc', 'chroma_acc'))).metric == 'accuracy'
-  with pytest.raises(InputError, match="scored by 'chroma_acc', which is not computed here"):
+  with pytest.raises(InputError, match="scored by 'chroma_acc', which is not supported"):
     tasks.get(made(evaluation=('chroma_acc',)))
   with pytest.raises(InputError, match='scored by None'):
     tasks.get(made(evaluation=()))
-  with pytest.raises(InputError, match=r'is about timestamps .embedding_type .event.'):
+  with pytest.raises(InputError, match=r'is a timestamp task .embedding_type .event.'):
     tasks.get(made(embedding_type='event'))
-  with pytest.raises(InputError, match='accuracy needs one label a clip'):
+  with pytest.raises(InputError, match='accuracy needs one label per clip'):
     tasks.prepare(made(several=True, evaluation=('top1_acc',)))

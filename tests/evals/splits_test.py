@@ -1,4 +1,4 @@
-"""Splits: complete, disjoint, reproducible, and said in words."""
+"""Splits are complete, disjoint, reproducible and described in words."""
 
 import numpy as np
 import pytest
@@ -15,14 +15,14 @@ def source(count, **columns):
 
 
 def check(made, count):
-  """Every part is there, no clip is in two parts, and nothing was invented."""
+  """Checks that every part has clips, no clip is in two parts and every row exists."""
   for fold in made.folds:
     rows = np.concatenate(fold.rows())
     assert len(set(rows.tolist())) == len(rows) <= count
     assert all(len(r) for r in fold.rows())
 
 
-def test_each_fold_is_tested_once_and_the_next_validates():
+def test_each_fold_is_tested_once_and_the_next_is_validation():
   fold = [str(1 + i % 5) for i in range(100)]
   made = splits.make(source(100, fold=fold), np.arange(100) % 10, kind='fold')
   check(made, 100)
@@ -38,13 +38,13 @@ def test_each_fold_is_tested_once_and_the_next_validates():
   assert 'column fold: 5 folds' in made.origin
 
 
-def test_ten_folds_are_in_numeric_order_and_blank_ones_only_train():
+def test_ten_folds_are_in_numeric_order_and_clips_without_a_fold_only_train():
   fold = [str(1 + i % 10) for i in range(50)] + [''] * 3
   made = splits.make(source(53, fold=fold), np.zeros(53, int), kind='fold')
   assert {fold[r] for r in made.folds[9].test} == {'10'}
   for part in made.folds:
     assert {50, 51, 52} <= set(part.train.tolist())
-  assert '3 clips without a fold always train' in made.origin
+  assert '3 clips without a fold are always in train' in made.origin
 
 
 def test_columns_that_are_not_used_are_named():
@@ -58,8 +58,8 @@ def test_columns_that_are_not_used_are_named():
     (dict(split=['train'] * 30 + ['valid'] * 10), 'split (train, valid) has no train or no test'),
     (dict(fold=['1'] * 40), 'fold (1) has fewer than two folds'),
   ):
-    said = origin(**columns)
-    assert said.startswith('ours, stratified') and f'its column {why}' in said
+    text = origin(**columns)
+    assert text.startswith('seeded, stratified') and f'its column {why}' in text
 
 
 def test_two_folds_validate_on_part_of_train():
@@ -102,52 +102,54 @@ def test_groups_of_a_data_set_and_own_names():
   assert len(made.train) + len(made.validation) == 10
 
 
-def test_our_split_is_stratified_and_says_so():
+def test_a_seeded_split_is_stratified_and_described():
   strata = np.repeat(np.arange(5), 20)
   made = splits.make(source(100, label=[str(s) for s in strata]), strata)
   check(made, 100)
   part = made.folds[0]
   assert np.bincount(strata[part.test]).tolist() == [3] * 5
   assert np.bincount(strata[part.validation]).tolist() == [3] * 5
-  assert made.origin.startswith('ours, stratified 70%/15%/15%')
+  assert made.origin.startswith('seeded, stratified 70%/15%/15%')
 
 
-def test_our_split_keeps_speakers_apart():
+def test_a_seeded_split_separates_speakers():
   speakers = [f's{i % 20:02d}' for i in range(400)]
   strata = np.arange(400) // 20 % 4
   made = splits.make(source(400, speaker=speakers), strata)
   check(made, 400)
-  assert made.origin.startswith('ours, by speaker')
+  assert made.origin.startswith('seeded, by speaker')
   sets = [{speakers[r] for r in rows} for rows in made.folds[0].rows()]
   assert not sets[0] & sets[1] and not sets[0] & sets[2] and not sets[1] & sets[2]
 
 
-def test_speakers_that_are_the_classes_are_not_kept_apart():
+def test_speakers_that_are_the_classes_are_not_separated():
   speakers = [f's{i % 20:02d}' for i in range(400)]
   made = splits.make(source(400, speaker=speakers), np.arange(400) % 20)
-  assert made.origin.startswith('ours, stratified')
+  assert made.origin.startswith('seeded, stratified')
   assert len({speakers[r] for r in made.folds[0].train}) == 20
 
 
-def test_our_split_by_another_column_and_with_other_shares():
+def test_a_seeded_split_by_another_column_and_with_other_fractions():
   presets = [f'p{i % 50:02d}' for i in range(500)]
   strata = np.arange(500) // 50
-  made = splits.make(source(500, preset=presets), strata, ours=splits.Ours('preset', 0.1, 0.1))
+  settings = splits.Seeded(group='preset', validation=0.1, test=0.1)
+  made = splits.make(source(500, preset=presets), strata, seeded=settings)
   check(made, 500)
-  assert made.origin == 'ours, by preset 80%/10%/10%, seed 0'
+  assert made.origin == 'seeded, by preset 80%/10%/10%, seed 0'
   sets = [{presets[r] for r in rows} for rows in made.folds[0].rows()]
   assert [len(s) for s in sets] == [40, 5, 5]
   assert not sets[0] & sets[1] and not sets[0] & sets[2] and not sets[1] & sets[2]
-  stratified = splits.make(source(500), strata, ours=splits.Ours('preset', 0.1, 0.2))
-  assert stratified.origin == 'ours, stratified 70%/10%/20%, seed 0'
+  settings = splits.Seeded(group='preset', validation=0.1, test=0.2)
+  stratified = splits.make(source(500), strata, seeded=settings)
+  assert stratified.origin == 'seeded, stratified 70%/10%/20%, seed 0'
   assert [len(r) for r in stratified.folds[0].rows()] == [350, 50, 100]
 
 
-def test_our_folds_are_stratified_and_each_clip_is_tested_once():
+def test_seeded_folds_are_stratified_and_each_clip_is_tested_once():
   strata = np.repeat(np.arange(4), [10, 11, 12, 14])
-  made = splits.make(source(47), strata, ours=splits.Ours(folds=5))
+  made = splits.make(source(47), strata, seeded=splits.Seeded(folds=5))
   check(made, 47)
-  assert made.origin == 'ours: 5 stratified folds, each tested once, seed 0'
+  assert made.origin == 'seeded: 5 stratified folds, each tested once, seed 0'
   tested = np.concatenate([f.test for f in made.folds])
   np.testing.assert_array_equal(np.sort(tested), np.arange(47))
   for i, part in enumerate(made.folds):
@@ -179,6 +181,6 @@ def test_rows_that_are_missing_are_left_out_of_every_part():
     ({}, 'split', 'needs clips in the splits'),
   ],
 )
-def test_what_cannot_be_split_is_said(columns, kind, message):
+def test_what_cannot_be_split_is_refused(columns, kind, message):
   with pytest.raises(InputError, match=message):
     splits.make(source(9, **columns), np.zeros(9, int), kind=kind)

@@ -1,4 +1,4 @@
-"""The table of tasks is sound, and tasks find their data in the layouts they come in."""
+"""The table of tasks is valid, and tasks find their data in the published layouts."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def clip(path):
 
 
 @pytest.mark.parametrize('name', tasks.TASKS)
-def test_every_entry_is_sound(name):
+def test_every_entry_is_valid(name):
   task = tasks.TASKS[name]
   assert task.name == name
   assert task.source in datasets.DATASETS if task.source else task.folders
@@ -51,7 +51,7 @@ def test_builtin_tasks(kind, classes):
   assert len(made.classes) == classes
   part = made.splits.folds[0]
   assert len(part.train) > 2 * len(part.test) > 80
-  # No voice, and no draw of an event's parameters, is in two parts.
+  # No voice and no set of event parameters is in two parts.
   speakers = made.source.column('speaker')
   if all(speakers):
     sets = [{speakers[r] for r in rows} for rows in part.rows()]
@@ -82,7 +82,7 @@ def test_a_folder_with_a_subfolder_a_class(tmp_path):
       clip(tmp_path / 'pets' / name / f'{i}.wav')
   made = tasks.prepare(str(tmp_path / 'pets'))
   assert made.classes == ('cat', 'dog') and made.label == 'folder'
-  assert made.splits.origin.startswith('ours')
+  assert made.splits.origin.startswith('seeded')
 
 
 def test_several_labels_a_clip_make_a_multi_label_task(tmp_path):
@@ -95,7 +95,7 @@ def test_several_labels_a_clip_make_a_multi_label_task(tmp_path):
   assert made.metric == 'mAP' and made.classes == ('a', 'b', 'c')
   np.testing.assert_array_equal(made.labels[:4], [[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 1]])
   assert made.dropped == 1  # the clip without a label
-  # One column of single labels cannot hold several: they would be classes of their own.
+  # A column of single labels cannot hold several: each combination would become a class.
   (tmp_path / 'labels.jsonl').unlink()
   lines = ['path,label', *(f'{i}.wav,{";".join(r)}' for i, r in enumerate(rows))]
   (tmp_path / 'labels.csv').write_text('\n'.join(lines) + '\n')
@@ -248,7 +248,7 @@ def test_the_command_of_that_message_makes_what_the_task_reads(tmp_path):
     source = open_source(tasks.TASKS[name].source, root=tmp_path)
     out = tmp_path / 'shards' / tasks.TASKS[name].source
     prepare.prepare(source, out, count=1, settings=prepare.Settings())
-    if name == 'speech_commands':  # Shards of the words are no data for the 12 classes, and back.
+    if name == 'speech_commands':  # Shards of 35 words do not serve the 12 classes, nor vice versa.
       with pytest.raises(InputError, match='was not found'):
         tasks.prepare('speech_commands_35', tmp_path / 'shards')
     made = tasks.prepare(name, tmp_path / 'shards')
@@ -262,7 +262,7 @@ def ten_commands():
   return ('yes', 'no', 'up', 'down', 'left', 'right', 'on', 'off', 'stop', 'go')
 
 
-def test_names_that_do_not_exist_say_what_does(tmp_path):
+def test_unknown_names_list_the_known_ones(tmp_path):
   with pytest.raises(InputError, match='--data_root=DIR or'):
     tasks.prepare('fsdd')
   with pytest.raises(InputError, match="Did you mean 'esc10' or 'esc50'"):
@@ -271,11 +271,11 @@ def test_names_that_do_not_exist_say_what_does(tmp_path):
     tasks.get(f'.{os.sep}nowhere')
   with pytest.raises(InputError, match=r"Unknown suite 'smal'\. Did you mean 'small'"):
     tasks.names(None, 'smal')
-  with pytest.raises(InputError, match='No task is named'):
+  with pytest.raises(InputError, match='No task given'):
     tasks.names('')
 
 
-def test_a_single_class_is_no_task(tmp_path):
+def test_a_single_class_is_refused(tmp_path):
   clip(tmp_path / 'a.wav')
   (tmp_path / 'labels.csv').write_text('path,label\na.wav,x\n')
   with pytest.raises(InputError, match="a single class, 'x'"):

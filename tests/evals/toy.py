@@ -1,4 +1,4 @@
-"""A small model with everything that evaluation asks of one, and folders of tones to embed."""
+"""A small model with everything evaluation needs, and folders of tones to embed."""
 
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ FRONTEND = Frontend.create('log_mel', num_mel_bins=16, mean=-4.0, std=4.0)
 
 
 class Toy(nn.Module):
-  """Three layers over groups of frames, every group as `bands` tokens of one time each."""
+  """Three layers over groups of frames; each group gives `bands` tokens of the same time."""
 
   bands: int = 2
   width: int = 12
@@ -79,7 +79,7 @@ def tones(root, *, per_class=12, classes=(300, 900, 2700), columns=(), row=lambd
 
 
 def save_wav2vec2(path):
-  """A tiny wav2vec 2.0 with random weights, likewise."""
+  """A tiny wav2vec 2.0 with random weights, as a file that commands can load."""
   from research import models, weights
 
   model = models.get('wav2vec2')(size='tiny', channels=32, width=32, depth=2, heads=2, hidden=64)

@@ -1,4 +1,4 @@
-"""Augmentations: by explicit draws against NumPy, by key in their distributions."""
+"""Augmentations: explicit draws against NumPy, random draws by their distributions."""
 
 import jax
 import numpy as np
@@ -55,13 +55,13 @@ def test_speed_moves_pitch_and_length(factor):
   want = sines([300.0 * factor, 2000.0 * factor], lengths, 5200)['audio']
   for row, n in enumerate(lengths):
     assert not np.asarray(audio)[row, n:].any()
-    # The filter needs its reach at the edges.
+    # Samples near the edges are affected by the filter.
     np.testing.assert_allclose(audio[row, 30 : n - 30], want[row, 30 : n - 30], atol=5e-3)
   if factor == 1.0:
     np.testing.assert_allclose(audio[0, :4000], given['audio'][0, :4000], atol=1e-6)
 
 
-def test_speed_cuts_off_what_would_fold_back():
+def test_speed_does_not_alias():
   given = sines([7400.0], [5000], 5000)  # 11.1 kHz at 1.5 times the speed: above half the rate
   audio, _ = augment.change_speed(given['audio'], given['audio_mask'], np.array([1.5], np.float32))
   assert np.abs(audio[0, 30:3300]).max() < 0.02
@@ -83,7 +83,7 @@ def test_speeds_are_drawn_for_each_clip():
   np.testing.assert_allclose(np.log(drawn).mean(), 0.0, atol=0.02)
   assert np.isfinite(np.asarray(out['audio'])).all()
   for low, high in ((1.1, 0.9), (0.3, 1.0), (1.0, 3.0)):
-    with pytest.raises(InputError, match='speeds'):
+    with pytest.raises(InputError, match='speed has low'):
       augment.speed(jax.random.key(0), given, low=low, high=high)
 
 
@@ -115,7 +115,7 @@ def test_mixup_of_a_batch():
   np.testing.assert_allclose(label.sum(axis=1), 1, atol=1e-6)
   weight = np.diag(label)
   assert ((weight > 0) & (weight < 1)).all()
-  # The partner is the clip before.
+  # The partner is the previous clip.
   np.testing.assert_allclose(label[np.arange(4), np.arange(4) - 1], 1 - weight, atol=1e-6)
   audio, mask = batch['audio'], batch['audio_mask']
   want = augment.mix_waveforms(
@@ -138,7 +138,7 @@ def test_mixup_rate():
 
 def test_mixup_mistakes_get_a_sentence():
   batch = clips([8, 8], 8) | {'label': np.zeros(2, np.int32)}
-  with pytest.raises(InputError, match='give it num_classes'):
+  with pytest.raises(InputError, match='give num_classes'):
     augment.mixup(jax.random.key(0), batch)
   with pytest.raises(InputError, match='rate of mixup is 50'):
     augment.mixup(jax.random.key(0), batch, rate=50, num_classes=2)
@@ -153,7 +153,7 @@ def test_spec_augment_by_hand():
   want[:, 3:7] = 0
   want[13:17] = 0
   np.testing.assert_array_equal(got[0], want)
-  # A width below one bin is no hole.
+  # A width below one bin masks nothing.
   np.testing.assert_array_equal(got[1], x[1])
 
 
@@ -179,14 +179,3 @@ def test_noise_and_roll_by_hand():
   for row in range(3):
     want = np.roll(x[row] + noise[row] * scale[row] / 10, shift[row], axis=0)
     np.testing.assert_allclose(got[row], want, atol=1e-6)
-
-
-def test_random_noise_and_roll():
-  x = np.zeros((200, 32, 4), np.float32)
-  x[:, 16] = 5.0
-  got = np.asarray(jax.jit(augment.random_noise_and_roll)(jax.random.key(0), x))
-  shift = got[:, :, 0].argmax(axis=1) - 16
-  assert shift.min() == -10 and shift.max() == 9
-  rest = got[got < 1]
-  assert rest.min() >= 0 and rest.max() <= 0.1
-  np.testing.assert_allclose(rest.mean(), 0.025, atol=2e-3)

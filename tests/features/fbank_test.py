@@ -1,4 +1,4 @@
-"""Kaldi's filter bank: published figures, an independent float64 computation, modes."""
+"""Kaldi's filter bank: published values, an independent float64 computation, options."""
 
 import jax
 import numpy as np
@@ -25,7 +25,7 @@ def whole(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   return clip[None], np.ones((1, len(clip)), bool)
 
 
-def test_published_figures_of_a_sine_and_of_noise():
+def test_published_values_of_a_sine_and_of_noise():
   got = np.asarray(RUN(*whole(sine(160000)))[0][0])
   assert got.shape == (998, 128)
   np.testing.assert_allclose([got.mean(), got.std()], [-11.548309, 5.846053], atol=5e-5)
@@ -41,9 +41,9 @@ def test_published_figures_of_a_sine_and_of_noise():
   np.testing.assert_allclose(got[0, :4], [-6.511430, -9.516561, -6.073161, -15.942385], atol=2e-3)
 
 
-def test_published_figures_of_the_beats_variant():
+def test_published_values_of_the_beats_variant():
   got = np.asarray(RUN(*whole(sine(160000)), window='povey', scale=2.0**15)[0])
-  # At this scale the bins beside a pure tone are rounding noise, where no two FFTs agree.
+  # At this scale the bins next to a pure tone are rounding noise, which differs between FFTs.
   np.testing.assert_allclose([got.mean(), got.std()], [7.687844, 8.017591], atol=1e-3)
 
 
@@ -102,15 +102,15 @@ def test_without_snipping_the_ends_are_mirrored():
 
 
 @pytest.mark.parametrize(
-  'change, said',
+  'change, message',
   [
     ({'high_freq': 9000.0}, 'do not fit audio of 16000 Hz'),
     ({'frame_shift_ms': 0.01}, 'are 400 and 0 samples'),
     ({'window': 'hann_'}, 'Unknown window'),
   ],
 )
-def test_impossible_settings_are_refused(change, said):
-  with pytest.raises(InputError, match=said):
+def test_impossible_settings_are_refused(change, message):
+  with pytest.raises(InputError, match=message):
     kaldi_fbank(*whole(noise(1000)), **change)
 
 

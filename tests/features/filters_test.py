@@ -73,7 +73,7 @@ def test_kaldi_filters_by_hand():
     want = max(0.0, min((mel - left) / step, (left + 2 * step - mel) / step))
     np.testing.assert_allclose(matrix[k, f], want, atol=1e-5)
   assert not matrix[256].any()
-  # A narrow filter between two bins has no weight at all; the published front-end has it too.
+  # A narrow filter between two bins is all zeros, as in the published front-end.
   assert not matrix[:, 3].any() and matrix[:, 2].any() and matrix[:, 4].any()
 
 
@@ -93,7 +93,7 @@ def test_dct_equals_scipy():
 
 
 @pytest.mark.parametrize(
-  'change, said',
+  'change, message',
   [
     ({'scale': 'slany'}, "Did you mean 'slaney'"),
     ({'norm': 'area'}, 'Unknown mel norm'),
@@ -101,9 +101,9 @@ def test_dct_equals_scipy():
     ({'f_min': 500.0, 'f_max': 400.0}, 'lowest < highest'),
   ],
 )
-def test_impossible_filters_are_refused(change, said):
+def test_impossible_filters_are_refused(change, message):
   settings = {'sample_rate': 16000, 'n_fft': 512, 'num_mel_bins': 40} | change
-  with pytest.raises(InputError, match=said):
+  with pytest.raises(InputError, match=message):
     filters.mel_filterbank(**settings)
 
 

@@ -1,4 +1,4 @@
-"""Front-ends as values, and what each promises about masks, jit, gradients and lengths."""
+"""Front-ends as values, and contracts on masks, jit, gradients and lengths."""
 
 import json
 
@@ -11,7 +11,7 @@ from research.errors import InputError
 from research.features.frontend import FRONTENDS, STATISTICS, Frontend, fit_frames
 
 NAMES = sorted(FRONTENDS)
-# One of each way to compute: the others differ in constants.
+# One per kind of computation; the others differ in constants.
 KINDS = ['kaldi_fbank', 'mfcc', 'byol_a_v1', 'whisper', 'laion_clap']
 
 
@@ -28,7 +28,7 @@ def padded(clips: list[np.ndarray], samples: int, fill=np.nan) -> tuple[np.ndarr
 
 
 def clips_of(frontend: Frontend) -> list[np.ndarray]:
-  """Three lengths: some frames and a bit, fewer, one frame."""
+  """Three lengths: several frames and a remainder, fewer, one frame."""
   samples = [frontend.samples(9) + 37, frontend.samples(6) + 1, frontend.min_samples]
   return [noise(n, seed=i) for i, n in enumerate(samples)]
 
@@ -122,7 +122,7 @@ def test_to_json_and_back(name):
 
 
 # ---------------------------------------------------------------------------------------------
-# Published figures.
+# Published values.
 
 
 def sine(samples: int, rate: int) -> np.ndarray:
@@ -212,14 +212,14 @@ def test_differences_name_both_values():
 
 
 @pytest.mark.parametrize(
-  'values, said',
+  'values, message',
   [
     ({'name': 'kaldi_fbnk'}, "Did you mean 'kaldi_fbank'"),
     ({'num_mel_bin': 64}, "argument of front-end kaldi_fbank.*Did you mean 'num_mel_bins'"),
     ({'num_mel_bins': 'many'}, 'expected a whole number'),
     ({'num_mel_bins': 64.5}, 'expected a whole number'),
     ({'num_mel_bins': 0}, 'expected a number above 0'),
-    ({'sample_rate': True}, 'expected no truth value'),
+    ({'sample_rate': True}, 'expected a value that is not a bool'),
     ({'std': 0.0}, 'expected a number above 0'),
     ({'mean': 'zero'}, 'expected a number'),
     ({'window': 3}, "expected a name, such as 'hanning'"),
@@ -229,10 +229,10 @@ def test_differences_name_both_values():
     ({'name': 'byol_a_v2', 'sample_rate': 8000}, 'do not fit audio of 8000 Hz'),
     ({'name': 'mfcc', 'num_ceps': 30}, 'expected 1 to the number of mel bins, 23'),
     ({'statistics': 'esc-50'}, "Did you mean 'esc50'"),
-    ({'statistics': 'esc50', 'num_mel_bins': 64}, 'with 128 bins at 16000 Hz, not of kaldi_fbank'),
-    ({'name': 'whisper', 'statistics': 'audioset'}, 'not of whisper with 80 bins'),
+    ({'statistics': 'esc50', 'num_mel_bins': 64}, 'with 128 bins at 16000 Hz, not for kaldi_fbank'),
+    ({'name': 'whisper', 'statistics': 'audioset'}, 'not for whisper with 80 bins'),
   ],
 )
-def test_mistakes_get_a_sentence(values, said):
-  with pytest.raises(InputError, match=said):
+def test_mistakes_get_a_sentence(values, message):
+  with pytest.raises(InputError, match=message):
     Frontend.from_dict(values)

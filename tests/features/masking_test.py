@@ -13,7 +13,7 @@ def uniform(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def check_restores(chosen: masking.TokenMask) -> None:
-  """ids_keep, then the others, put back by ids_restore, is every token in its place."""
+  """ids_restore puts ids_keep and the removed tokens back in order."""
   keep, restore = np.asarray(chosen.ids_keep), np.asarray(chosen.ids_restore)
   n = restore.shape[1]
   order = np.argsort(restore, axis=1)
@@ -32,7 +32,7 @@ def test_published_counts(tokens, ratio, want):
 
 
 @pytest.mark.parametrize('ratio', [-0.1, 1.0, 80])
-def test_ratio_must_be_a_share(ratio):
+def test_ratio_must_be_a_fraction(ratio):
   with pytest.raises(InputError, match='at least 0 and below 1'):
     masking.keep_count(512, ratio)
 
@@ -55,7 +55,7 @@ def test_random_patches_keep_exactly(keep):
     assert not np.asarray(chosen.mask)[row, np.asarray(chosen.ids_keep)[row]].any()
 
 
-def test_padding_is_kept_last_and_asks_no_loss():
+def test_padding_is_kept_last_and_has_no_loss():
   noise = uniform(3, 20)
   valid = np.arange(20) < np.array([20, 12, 4])[:, None]
   noise[~valid] = np.nan
@@ -66,12 +66,12 @@ def test_padding_is_kept_last_and_asks_no_loss():
   assert kept_real[2].tolist() == [True] * 4 + [False] * 2
   np.testing.assert_array_equal(np.asarray(chosen.mask).sum(axis=1), [14, 6, 0])
   assert not np.asarray(chosen.mask)[~valid].any()
-  # What is behind the mask changes nothing for the others.
+  # Padding does not change the other rows.
   alone = masking.random_patch_mask(noise[1:2, :12], 6)
   np.testing.assert_array_equal(chosen.ids_keep[1], alone.ids_keep[0])
 
 
-def test_a_shorter_clip_keeps_its_share():
+def test_every_clip_keeps_the_same_fraction():
   noise = uniform(4, 40)
   lengths = np.array([40, 20, 3, 0])
   valid = np.arange(40) < lengths[:, None]
@@ -88,7 +88,7 @@ def test_a_shorter_clip_keeps_its_share():
 
 
 def published_2d(noise_t, noise_f, keep_t, keep_f, offset):
-  """The rule in words, in NumPy: number tokens, add `offset` to removed ones, sort."""
+  """The published rule in NumPy: number the tokens, add `offset` to removed ones, sort."""
   rows, columns = len(noise_t), len(noise_f)
   kept_rows = np.argsort(noise_t, kind='stable')[:keep_t]
   kept_columns = np.argsort(noise_f, kind='stable')[:keep_f]
@@ -116,7 +116,7 @@ def test_time_and_frequency(rows, columns, keep_t, keep_f, masked_offset):
   np.testing.assert_array_equal(mask.sum(axis=1), rows * columns - keep_t * keep_f)
   kept = np.take_along_axis(mask, np.asarray(chosen.ids_keep), axis=1)
   if masked_offset is None or rows * columns <= 999:
-    # Raster order, nothing removed among the kept.
+    # Raster order, without removed tokens among the kept.
     assert not kept.any() and (np.diff(np.asarray(chosen.ids_keep)) > 0).all()
   else:
     # As published: on a large grid the encoder sees tokens that the loss counts as removed.

@@ -1,4 +1,4 @@
-"""Cepstra against librosa; deltas by hand and at each clip's own end."""
+"""Cepstra against librosa; deltas by hand and at the end of each clip."""
 
 import jax
 import librosa

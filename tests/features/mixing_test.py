@@ -1,4 +1,4 @@
-"""Utterance mixing: against the published loop in NumPy, by distribution, and over devices."""
+"""Utterance mixing: against the published loop in NumPy, by distribution, on several devices."""
 
 import functools
 
@@ -13,7 +13,7 @@ from research.features import augment, mixing
 
 
 def clips(lengths, samples, seed=0):
-  """Clips whose powers differ by far, NaN behind their ends."""
+  """Clips with very different powers, NaN behind their ends."""
   rng = np.random.default_rng(seed)
   audio = np.full((len(lengths), samples), np.nan, np.float32)
   for row, n in enumerate(lengths):
@@ -23,7 +23,7 @@ def clips(lengths, samples, seed=0):
 
 
 def loop(audio, mask, draws, noise=None, noise_mask=None):
-  """The published steps, one row after the other, each clip cut to its real samples."""
+  """The published steps, row by row, each clip cut to its real samples."""
   rows = [row[m].astype(np.float64) for row, m in zip(audio, mask)]
   for i in range(len(rows)):
     if not draws.mixed[i]:
@@ -43,7 +43,7 @@ def loop(audio, mask, draws, noise=None, noise_mask=None):
 
 
 def drawn(seed, sizes, noise_sizes, prob=0.8, noise_prob=0.3, divisor=2):
-  """Draws by NumPy, with many mixed rows, so that chains of them are long."""
+  """Draws by NumPy, with many mixed rows, for long chains."""
   rng, b = np.random.default_rng(seed), len(sizes)
   mixed, noisy = rng.random(b) < prob, rng.random(b) < noise_prob
   partner = rng.integers(0, b, b)
@@ -81,7 +81,7 @@ def test_a_chain_of_mixed_rows_is_followed_to_its_end():
   audio, mask = clips([40] * 6, 40)
   audio -= 0.1
   zeros = np.zeros(6, np.int32)
-  # 1 takes from 0, 2 from the mixed 1, and so on; 0 takes from 5 as it was.
+  # Row 1 takes from row 0, row 2 from the mixed row 1, …; row 0 takes from the unmixed row 5.
   draws = mixing.Draws(
     mixed=np.ones(6, bool),
     noisy=np.zeros(6, bool),
@@ -143,7 +143,7 @@ def test_draws_have_the_published_distribution(many):
     snr = draws.snr[chosen]
     assert -5 <= snr.min() < -4.8 and high - 0.3 < snr.max() < high
     np.testing.assert_allclose(snr.mean(), (high - 5) / 2, atol=1.0)
-  # Both ends are reached, and nothing goes beyond.
+  # Draws reach both ends of the range and stay within it.
   there = np.where(draws.noisy, 40, size[draws.partner])
   for of, n in ((64, 32), (48, 24)):
     assert draws.length[size == of].min() == 0 and draws.length[size == of].max() == n
@@ -165,16 +165,16 @@ def test_a_batch_is_mixed(many):
     assert not difference[~many['audio_mask']].any()
     return difference
 
-  # Of 0 to 32 or 24 samples: three in a hundred stretches are empty.
+  # Lengths of 0 to 32 or 24 samples: three percent of stretches are empty.
   assert abs(changed().any(axis=1).mean() - 0.2 * 0.965) < 0.02
   assert not changed(prob=0.0).any()
   assert changed(prob=1.0, divisor=1).any(axis=1).mean() > 0.95
-  # Noise alone, at one ratio: what is added has the power that was asked for.
+  # Noise only, at a fixed ratio: the interference has the requested power.
   difference = changed(prob=1.0, noise_prob=1.0, noise_snr=[10.0, 10.0])
   powers = [np.mean(x[m] ** 2) for x, m in zip(many['audio'], many['audio_mask'])]
   touched = difference != 0
-  share = (difference**2).sum(axis=1)[touched.any(axis=1)] / touched.sum(1)[touched.any(axis=1)]
-  ratio = 10 * np.log10(np.mean(np.array(powers)) / np.mean(share))
+  power = (difference**2).sum(axis=1)[touched.any(axis=1)] / touched.sum(1)[touched.any(axis=1)]
+  ratio = 10 * np.log10(np.mean(np.array(powers)) / np.mean(power))
   np.testing.assert_allclose(ratio, 10.0, atol=0.3)
   keys = [jax.random.key(seed) for seed in (0, 0, 1)]
   a, b, c = (np.asarray(mixing.mix_utterances(key, many)['audio']) for key in keys)
@@ -204,19 +204,19 @@ def test_half_precision_stays():
 
 
 @pytest.mark.parametrize(
-  ('args', 'says'),
+  ('args', 'message'),
   [
     ({'prob': 20.0}, 'has prob 20'),
     ({'noise_prob': -0.1}, 'has noise_prob -0.1'),
-    ({'noise_prob': 0.1}, r'holds no noise: set config\.data\.noise'),
+    ({'noise_prob': 0.1}, r'holds no noise: set config\.data\.fields\.noise'),
     ({'snr': [5.0, -5.0]}, 'two numbers in dB'),
     ({'noise_snr': [5.0]}, 'two numbers in dB'),
     ({'divisor': 0}, 'has divisor 0'),
   ],
 )
-def test_mistakes_get_a_sentence(args, says):
+def test_mistakes_get_a_sentence(args, message):
   audio, mask = clips([20, 20], 20)
-  with pytest.raises(InputError, match=says):
+  with pytest.raises(InputError, match=message):
     augment.AUGMENTATIONS['mix_utterances'](
       jax.random.key(0), {'audio': audio, 'audio_mask': mask}, **args
     )

@@ -1,4 +1,4 @@
-"""Span masks without overlap, against the published recursion written out in NumPy."""
+"""Span masks without overlap, against the published recursion in NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,7 @@ def test_without_overlap_the_statistics_are_those_of_the_recursion(size, prob, l
     for part in range(10):
       a, b = (starts(x)[:, tenth == part].sum(1) for x in (got, want))
       assert abs(a.mean() - b.mean()) <= 4.5 * np.hypot(a.std(), b.std()) / DRAWS**0.5
-    # Gaps between spans: never fewer frames than asked for.
+    # Gaps between spans: at least `space` frames.
     gaps = [np.flatnonzero(x) for x in got[:50]]
     assert min(np.diff(g)[np.diff(g) > 1].min() for g in gaps if len(g) > length) - 1 >= space - 1
 
@@ -65,36 +65,37 @@ def test_counts_are_equal_without_overlap_too():
   assert len(set(np.asarray(mask.sum(1)).tolist())) == 1 and not (mask & ~real).any()
 
 
-def test_counts_are_equal_among_neighbours_alone():
-  """How much is hidden of a clip must not depend on how many clips a batch has."""
+def test_counts_are_equal_within_groups_only():
+  """The masked fraction of a clip must not depend on the batch size."""
   real = jnp.ones((352, 781), bool)
-  share = {
+  fraction = {
     rows: np.asarray(
       span_mask(jax.random.key(0), real, prob=0.65, length=10, equal_rows=rows)
     ).mean()
     for rows in (1, 6, 352)
   }
-  # fairseq's own, one clip and six a GPU; of all 352 clips the one with fewest hides less.
-  assert abs(share[1] - 0.490) < 0.004 and abs(share[6] - 0.462) < 0.004 and share[352] < 0.44
-  # The shortest are together, the last part has fewer clips, and one without frames counts nowhere.
+  # fairseq's values for one and six clips per GPU; with one group of 352 clips it is lower.
+  assert abs(fraction[1] - 0.490) < 0.004 and abs(fraction[6] - 0.462) < 0.004
+  assert fraction[352] < 0.44
+  # Groups are by length; the last has fewer clips; a clip without frames does not count.
   some = jnp.arange(100) < jnp.array([100] * 5 + [0, 100, 40])[:, None]
   counts = np.asarray(span_mask(jax.random.key(1), some, prob=0.65, length=10, equal_rows=3).sum(1))
   assert len(set(counts[[7, 0, 1]])) == len(set(counts[[2, 3, 4]])) == 1 and counts[5] == 0
   assert counts[7] < min(counts[2], counts[6])
 
 
-def test_short_clips_among_long_ones_hide_no_less_of_those():
-  """fairseq's batches are sorted by length; what fills ours up may be of any."""
+def test_masked_fraction_does_not_depend_on_the_order_of_clips():
+  """Batches in fairseq are sorted by length; fillers here may have any length."""
   lengths = np.tile([99, 780, 250, 600], 22)
-  share = []
+  fraction = []
   for order in (np.arange(88), np.argsort(lengths, kind='stable')):
     real = jnp.arange(781) < jnp.asarray(lengths[order])[:, None]
     mask = span_mask(jax.random.key(0), real, prob=0.65, length=10, equal_rows=6)
-    share.append(float(mask.sum() / real.sum()))
-  assert abs(share[0] - share[1]) < 0.02 and min(share) > 0.4
+    fraction.append(float(mask.sum() / real.sum()))
+  assert abs(fraction[0] - fraction[1]) < 0.02 and min(fraction) > 0.4
 
 
-def test_no_spans_when_none_are_asked_for():
+def test_no_spans_with_probability_zero():
   real = jnp.ones((2, 50), bool)
   for overlap in (True, False):
     mask = span_mask(jax.random.key(0), real, prob=0.0, length=10, min_masks=0, overlap=overlap)

@@ -1,4 +1,4 @@
-"""BYOL-A's views against loops that go from clip to clip and from pixel to pixel."""
+"""BYOL-A's views against loops over clips and pixels."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ def spectrograms(n, frames=12, bins=8, seed=0):
 
 @pytest.mark.parametrize('clips', [3, 5, 20])
 def test_the_past_is_a_queue_of_inputs(clips):
-  """Two views of every clip: the second may draw the clip itself; old ones fall out."""
+  """Two views per clip: the second may draw the clip itself; old clips are dropped."""
   memory, ratio, batches = 4, 0.4, 3
   x = spectrograms(batches * clips)
   u, choice = np.random.default_rng(1).random((2, len(x), 2)).astype(np.float32)
@@ -63,7 +63,7 @@ def stretched(row, size):
 def test_a_crop_is_cut_and_stretched():
   frames, bins = 12, 8
   x = spectrograms(5, frames, bins)
-  # The whole, a corner, one pixel, all of the canvas, and the zeros on the right.
+  # Whole spectrogram, a corner, one pixel, the whole canvas, and only the zeros on the right.
   boxes = np.array(
     [[0, 3, 8, 12], [0, 0, 5, 7], [4, 9, 1, 1], [0, 0, 8, 18], [2, 12, 6, 6]], np.int32
   )
@@ -78,23 +78,23 @@ def test_a_crop_is_cut_and_stretched():
     np.testing.assert_allclose(out, want, atol=1e-5)
 
 
-def test_boxes_are_where_they_may_be():
+def test_boxes_are_within_the_canvas():
   u = np.random.default_rng(0).random((2, 20_000, 2)).astype(np.float32)
   box = np.asarray(views.crop_boxes(*map(jnp.asarray, u), bins=64, frames=96))
   i, j, h, w = box.T
   assert (i + h <= 64).all() and (j + w <= 144).all() and box.min() >= 0 and h.min() >= 1
-  # Heights above all bins are cut: (1.5 - 1) / (1.5 - 0.6).
+  # Heights above the number of bins are cut: (1.5 - 1) / (1.5 - 0.6).
   assert abs((h == 64).mean() - 0.5556) < 0.015
   assert h.min() == 38 and w.min() == 57 and w.max() == 143
   inside = j[w == 100]
   assert inside.min() == 0 and inside.max() == 44
-  # The largest draw below 1 does not reach outside.
+  # The largest draw below 1 stays inside.
   edge = jnp.full((1, 2), np.nextafter(np.float32(1), np.float32(0)))
   top = np.asarray(views.crop_boxes(edge, edge, bins=64, frames=96))[0]
   assert top[0] + top[2] <= 64 and top[1] + top[3] <= 144
 
 
-def test_a_fade_is_a_line():
+def test_a_fade_is_linear():
   x = spectrograms(1)
   faded = views.linear_fade(jnp.asarray(x), jnp.array([[0.25, 1.0]]), gain=2.0)
   np.testing.assert_allclose(
@@ -124,7 +124,7 @@ def test_running_statistics_are_those_of_a_loop_and_stop():
   assert int(state.clips) == 5
 
 
-def test_silence_is_no_division_by_nothing():
+def test_silence_does_not_divide_by_zero():
   zeros = jnp.zeros((2, 12, 8))
   start = views.Running(jnp.zeros(()), jnp.zeros(()), jnp.int32(0))
   assert np.isfinite(views.running_normalise(zeros, start)[0]).all()

@@ -79,7 +79,7 @@ def test_of_peaked_logits_every_width_gives_the_greedy_path():
   logits[np.arange(60), path] += 40.0
   for width in (1, 2, 50):
     for log_add in (True, False):
-      found = beam.BeamSearch(characters.LETTERS, beam=width, log_add=log_add)(logits)
+      found = beam.BeamSearch(characters.CHARACTERS, beam=width, log_add=log_add)(logits)
       np.testing.assert_array_equal(found, ctc.Greedy()(logits))
 
 

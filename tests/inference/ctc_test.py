@@ -51,7 +51,7 @@ def test_the_words_are_those_of_the_text():
   rng = np.random.default_rng(1)
   for _ in range(20):
     path = rng.choice(32, p=[0.4, *[0.02] * 3, 0.1, *[0.44 / 27] * 27], size=80).astype(np.int32)
-    found = ctc.transcript(path, characters.LETTERS, 0, 0.02, 1.6)
+    found = ctc.transcript(path, characters.CHARACTERS, 0, 0.02, 1.6)
     assert ' '.join(w.word for w in found.words) == found.text
     times = np.array([w[1:] for w in found.words])
     assert (times[:, 0] < times[:, 1]).all() and (times[1:, 0] >= times[:-1, 1]).all()
@@ -94,4 +94,4 @@ def test_a_model_without_letters_is_refused():
   from tests.evals import toy
 
   with pytest.raises(InputError, match='Toy gives no letters'):
-    ctc.demand_ctc(toy.Toy())
+    ctc.check_ctc(toy.Toy())

@@ -16,7 +16,7 @@ from research.errors import InputError
 from research.evals import cache as cache_lib
 from research.features.mfcc import kaldi_mfcc_deltas
 from research.features.waveform import Waveform
-from research.inference import embedder
+from research.inference import clip_jobs, embedder
 from research.inference.stream import stream
 from research.nn import pooling
 from tests.evals import toy
@@ -107,7 +107,7 @@ def test_the_cache_is_hit_and_only_when_it_is_right(system, source, tmp_path, mo
     raise AssertionError('the model ran again')
 
   with monkeypatch.context() as patch:
-    patch.setattr(cache_lib, 'stream', forbidden)
+    patch.setattr(clip_jobs, 'stream', forbidden)
     again = embed()
     assert again.cached and isinstance(again.layers[2], np.memmap)
     np.testing.assert_array_equal(first.layers[2], again.layers[2])
@@ -139,9 +139,12 @@ def test_a_killed_embedding_leaves_no_half_cache(system, source, tmp_path):
     raise KeyboardInterrupt
 
   with pytest.raises(KeyboardInterrupt):
-    cache_lib.embed_source(system, source, cache=tmp_path, layers=(2,), progress=die)
-  found = cache_lib.embed_source(system, source, cache=tmp_path, layers=(2,))
+    cache_lib.embed_source(system, source, cache=tmp_path / 'cache', layers=(2,), progress=die)
+  assert list(tmp_path.glob('cache/*/layers_*.parts'))
+  found = cache_lib.embed_source(system, source, cache=tmp_path / 'cache', layers=(1, 2))
   assert not found.cached and found.valid.all()
+  # Nor does a part of either run stay.
+  assert {p.suffix for p in tmp_path.glob('cache/*/*') if p.name != '.lock'} == {'.npy', '.json'}
 
 
 @pytest.mark.parametrize(
@@ -166,7 +169,7 @@ def test_a_damaged_cache_is_computed_again_and_says_so(
 def test_two_runs_at_once_embed_once(system, source, tmp_path, monkeypatch):
   """The second waits for the first and finds its embeddings; flock holds between threads too."""
   inside, go_on, ran = threading.Event(), threading.Event(), []
-  stream = cache_lib.stream
+  stream = clip_jobs.stream
 
   def slow(*args, **kwargs):
     ran.append(1)
@@ -174,7 +177,7 @@ def test_two_runs_at_once_embed_once(system, source, tmp_path, monkeypatch):
     assert go_on.wait(60)
     return stream(*args, **kwargs)
 
-  monkeypatch.setattr(cache_lib, 'stream', slow)
+  monkeypatch.setattr(clip_jobs, 'stream', slow)
   with ThreadPoolExecutor(2) as pool:
     embed = lambda: cache_lib.embed_source(system, source, cache=tmp_path, layers=(2,))  # noqa: E731
     one = pool.submit(embed)
@@ -192,7 +195,7 @@ def test_a_cache_that_is_read_only_serves_what_it_has(system, source, tmp_path, 
   def refused(path):
     raise AssertionError('something was to be written')
 
-  monkeypatch.setattr(cache_lib.jobs, 'lock', refused)
+  monkeypatch.setattr(cache_lib.folders, 'lock', refused)
   assert cache_lib.embed_source(system, source, cache=tmp_path, layers=(2,)).cached
   (tmp_path / 'file').touch()
   monkeypatch.undo()

@@ -1,5 +1,6 @@
 """Embeddings into a file: right, in order, resumable, and clear about what was left out."""
 
+import contextlib
 import errno
 import json
 
@@ -10,8 +11,10 @@ from research.audio.decode import decode
 from research.audio.sources import open_source
 from research.errors import InputError
 from research.inference import embedding_files as export_lib
+from research.inference import stream as stream_lib
 from research.inference.embedding_files import export
 from tests.evals import toy
+from tests.jobs.kills import killed
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +70,7 @@ def test_npz_of_tokens_with_their_times(system, source, tmp_path):
 @pytest.mark.parametrize('pool', ['mean', 'none'])
 def test_parquet_holds_the_same(system, source, tmp_path, pool, monkeypatch):
   parquet = pytest.importorskip('pyarrow.parquet')
-  monkeypatch.setattr(export_lib, 'PART_BYTES', 500)  # several row groups
+  monkeypatch.setattr(export_lib, 'GROUP_BYTES', 500)  # several row groups
   for name in ('e.npz', 'e.parquet'):
     export(system, source, tmp_path / name, layers=(0, 2), pool=pool)
   table = parquet.read_table(tmp_path / 'e.parquet')
@@ -86,33 +89,50 @@ def test_parquet_holds_the_same(system, source, tmp_path, pool, monkeypatch):
   assert json.loads(table.schema.metadata[b'oido'])['layers'] == [0, 2]
 
 
-def killed(monkeypatch, after):
-  """`export` dies like a killed process when part number `after` is to be written."""
-  write = export_lib._Job._write_part
-
-  def dying(self, number, kept):
-    if number >= after:
-      raise KeyboardInterrupt
-    write(self, number, kept)
-
-  monkeypatch.setattr(export_lib._Job, '_write_part', dying)
-
-
+@pytest.mark.parametrize('suffix', ['npz', 'parquet'])
 @pytest.mark.parametrize('pool', ['mean', 'none'])
-def test_a_killed_job_goes_on(system, source, tmp_path, monkeypatch, pool):
-  export(system, source, tmp_path / 'whole.npz', layers=(2,), pool=pool)
-  common = dict(layers=(2,), pool=pool, part_seconds=0.0)
+def test_a_killed_job_goes_on_to_the_same_bytes(
+  system, source, tmp_path, monkeypatch, pool, suffix
+):
+  if suffix == 'parquet':
+    pytest.importorskip('pyarrow')
+  (tmp_path / 'tones' / '300_00.flac').write_bytes(b'no audio')
+  common = dict(layers=(2,), pool=pool, batch_seconds=4.0)
+  export(system, source, tmp_path / f'whole.{suffix}', **common)
+  out = tmp_path / f'e.{suffix}'
   with monkeypatch.context() as patch:
     killed(patch, after=1)
     with pytest.raises(KeyboardInterrupt):
-      export(system, source, tmp_path / 'e.npz', **common)
-  assert not (tmp_path / 'e.npz').exists() and (tmp_path / 'e.npz.parts').is_dir()
-  done = export(system, source, tmp_path / 'e.npz', **common)
-  assert done['clips'] == 12 and 0 < done['resumed'] < 12
-  with np.load(tmp_path / 'whole.npz') as whole, np.load(tmp_path / 'e.npz') as file:
-    assert whole.files == file.files
-    np.testing.assert_array_equal(whole['ids'], file['ids'])
-    np.testing.assert_allclose(whole['embeddings'], file['embeddings'], atol=2e-5)
+      export(system, source, out, part_seconds=0.0, **common)
+  assert not out.exists() and (tmp_path / f'{out.name}.parts').is_dir()
+  done = export(system, source, out, part_seconds=0.0, **common)
+  assert done['clips'] == 11 and 0 < done['resumed'] < 12
+  assert out.read_bytes() == (tmp_path / f'whole.{suffix}').read_bytes()
+
+
+def test_what_a_batch_holds_does_not_depend_on_what_is_done(system, source, tmp_path, monkeypatch):
+  """However often a job is killed, the model runs once on each of the same batches."""
+  run, seen = stream_lib._Runner.__call__, []
+
+  def counted(self, asked, batch):
+    seen.append((batch['audio'].shape, tuple(asked)))
+    return run(self, asked, batch)
+
+  monkeypatch.setattr(stream_lib._Runner, '__call__', counted)
+  common = dict(layers=(2,), batch_seconds=4.0)
+  export(system, source, tmp_path / 'whole.npz', **common)
+  whole, kills = list(seen), 0
+  seen.clear()
+  assert len(whole) > 1
+  while not (tmp_path / 'e.npz').exists():
+    with monkeypatch.context() as patch:
+      killed(patch, after=1)
+      with contextlib.suppress(KeyboardInterrupt):
+        export(system, source, tmp_path / 'e.npz', part_seconds=0.0, **common)
+        break
+      kills += 1
+  assert kills == len(whole) - 1 and set(seen) == set(whole)
+  assert (tmp_path / 'e.npz').read_bytes() == (tmp_path / 'whole.npz').read_bytes()
 
 
 def test_the_parts_of_another_job_are_not_mixed_in(system, source, tmp_path, monkeypatch):
@@ -136,7 +156,7 @@ def test_bad_files_are_left_out_and_named(system, source, tmp_path):
   with np.load(tmp_path / 'e.npz') as file:
     assert set(file['skipped_ids']) == {'300_00.flac', '2700_03.flac'}
     reasons = dict(zip(file['skipped_ids'].tolist(), file['skipped_reasons'].tolist()))
-    assert reasons['2700_03.flac'] == export_lib.TOO_SHORT
+    assert reasons['2700_03.flac'] == stream_lib.TOO_SHORT
     assert '300_00.flac' not in file['ids'] and len(file['embeddings']) == 10
   with pytest.raises(InputError, match='max_bad_fraction=0'):
     export(system, source, tmp_path / 'f.npz', layers=(2,), max_bad_fraction=0.0)

@@ -9,7 +9,7 @@ import numpy as np
 
 from research.capabilities import audio_example
 from research.features.waveform import Waveform
-from research.text.characters import BOUNDARY, LETTERS, is_special
+from research.text.characters import BOUNDARY, CHARACTERS, is_special
 
 RATE, HOP, WINDOW = 16_000, 320, 400
 TONE, PAUSE = 0.06, 0.04
@@ -23,7 +23,7 @@ def hertz(place):
 class ToyCTC(nn.Module):
   """Energy at every letter's frequency, averaged over `reach` frames to both sides."""
 
-  vocabulary: Sequence[str] = LETTERS
+  vocabulary: Sequence[str] = CHARACTERS
   blank: int = 0
   reach: int = 0
   frontend: Any = Waveform()
@@ -59,7 +59,7 @@ class ToyCTC(nn.Module):
     return {'logits': jnp.where(real[..., None], logits, certain), 'frame_mask': real}
 
 
-def speak(text, rate=RATE, symbols=LETTERS, loud=0.3):
+def speak(text, rate=RATE, symbols=CHARACTERS, loud=0.3):
   """Samples f32 that say a text: a tone of 60 ms a letter with 40 ms of silence behind it."""
   t = np.arange(round(TONE * rate)) / rate
   quiet = np.zeros(round(PAUSE * rate))

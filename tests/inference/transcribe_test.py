@@ -1,7 +1,5 @@
 """Clips through a CTC model: batches, chunks joined in the middle of their overlap, bad files."""
 
-import itertools
-
 import numpy as np
 import pytest
 import soundfile
@@ -134,13 +132,6 @@ def test_joining_by_hand():
   assert joined[:, 0].tolist() == [1] * 5 + [2] * 4 + [3] * 2
 
 
-def test_few_lengths_and_a_window_without_padding():
-  lengths = transcribe.grid(640_400, 16_000)
-  assert lengths[-1] == 640_400 and lengths == sorted(lengths) and len(lengths) == 10
-  assert lengths[0] >= 16_000 and max(b / a for a, b in itertools.pairwise(lengths)) < 1.51
-  assert transcribe.grid(5000, 16_000) == [5000]
-
-
 def test_every_kind_of_file(whole, tmp_path):
   says = speak('NO ANT IN A TENT')
   soundfile.write(tmp_path / 'mono.wav', says, RATE)
@@ -186,10 +177,10 @@ def test_a_file_that_breaks_off_in_a_later_chunk(tmp_path):
 def test_blocks_bound_what_is_kept(monkeypatch):
   monkeypatch.setattr(transcribe, 'BLOCK_SECONDS', 3.0)
   durations = np.array([2.0, 0.5, 9.0, 0.0, 1.0, 1.0])
-  blocks = [b.tolist() for b in transcribe._blocks(durations)]
+  blocks = [b.tolist() for b in transcribe.blocks(durations)]
   assert blocks == [[3, 1, 4, 5], [0], [2]]
   monkeypatch.setattr(transcribe, 'BLOCK_CLIPS', 2)
-  assert [len(b) for b in transcribe._blocks(durations)] == [2, 2, 1, 1]
+  assert [len(b) for b in transcribe.blocks(durations)] == [2, 2, 1, 1]
 
 
 def test_a_beam_search_is_a_decoder_too(whole):

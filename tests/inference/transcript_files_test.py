@@ -1,5 +1,6 @@
 """Files of transcripts: their formats, going on after a kill, and what is refused."""
 
+import contextlib
 import json
 import os
 
@@ -9,10 +10,11 @@ import soundfile
 
 from research.audio.clips import Files, Source, Table
 from research.errors import InputError
-from research.inference import transcript_files
+from research.inference import transcribe, transcript_files
 from research.inference.ctc import Word
 from research.inference.transcribe import Transcriber
 from research.jobs import folders
+from research.jobs.parts import Parts
 from research.metrics.asr import Errors
 from tests.inference.toy_ctc import RATE, ToyCTC, speak, variables
 
@@ -121,7 +123,8 @@ def test_subtitles_stay_short():
 
 
 def test_a_killed_job_goes_on(transcriber, source, tmp_path, monkeypatch):
-  """The second clip kills the job; a line was cut; a file that was bad is there by then."""
+  """The third clip kills the job; a file that was bad is there by then."""
+  monkeypatch.setattr(transcribe, 'BLOCK_CLIPS', 1)
   everything = with_bad(tmp_path)
   expected = transcript_files.transcribe_source(transcriber, source)
   out = tmp_path / 't.jsonl'
@@ -135,18 +138,34 @@ def test_a_killed_job_goes_on(transcriber, source, tmp_path, monkeypatch):
   with pytest.raises(KeyboardInterrupt):
     transcript_files.transcribe_source(transcriber, everything, out, show=kill)
   parts = tmp_path / 't.jsonl.parts'
-  assert not out.exists() and len(lines(parts / 'done.jsonl')) == 3
-  with open(parts / 'done.jsonl', 'a') as file:
-    file.write('{"id": "a.w')
+  # The bad file and the shortest clip.
+  assert not out.exists() and len(list(parts.glob('part_*.npz'))) == 2
+  (parts / 'part_cut.partial').write_bytes(b'{"id": "a.w')
   with pytest.raises(InputError, match='unfinished job with another beam'):
     transcript_files.transcribe_source(transcriber, everything, out, about={'beam': 5})
   soundfile.write(tmp_path / 'bad.wav', speak('TEN'), RATE)
-  again = []
-  rows = transcript_files.transcribe_source(
-    transcriber, everything, out, show=lambda id, text: again.append(id)
-  )
-  assert rows[1:] == expected and rows[0]['text'] == 'TEN'
-  assert sorted(done + again) == sorted(['bad.wav', *SAID]) and not parts.exists()
+  # Killed again after the repaired file, it is tried once more.
+  for kills in (True, False):
+    again = []
+
+    def show(id, text, kills=kills, again=again):
+      again.append(id)
+      if kills and len(again) == 3:
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+      rows = transcript_files.transcribe_source(transcriber, everything, out, show=show)
+    assert len(again) == 3 - 2 * (not kills)
+  assert rows[1:] == expected and rows[0]['text'] == 'TEN' and again == ['bad.wav']
+  assert not parts.exists()
+
+
+def test_a_job_of_another_process_is_left_alone(transcriber, source, tmp_path):
+  folders.begin(tmp_path / 't.txt.parts', {'of': 'another'})
+  Parts(tmp_path / 't.txt', {}).write({'k': {'lines': np.zeros(0, np.uint8)}})
+  with pytest.raises(InputError, match='unfinished job with another'):
+    transcript_files.transcribe_source(transcriber, source, tmp_path / 't.txt')
+  assert len(list((tmp_path / 't.txt.parts').glob('part_*.npz'))) == 1
 
 
 def test_error_rates_of_the_rows_with_a_reference():
@@ -191,8 +210,8 @@ def test_names_of_files_may_be_any_bytes(transcriber, tmp_path):
   (tmp_path / 't.txt').unlink()
   # What a killed job has written is read again.
   (row,) = transcript_files.transcribe_source(transcriber, source)
-  folder = folders.parts_folder(tmp_path / 't.txt')
-  job = transcript_files._Job(tmp_path / 't.txt')
-  assert job.open({}) == []
-  job.add(row)
-  assert job.open({}) == [row] and row['id'] == name and folder.is_dir()
+  parts = Parts(tmp_path / 't.txt', {})
+  parts.open()
+  line = transcript_files._line(row).encode(errors='surrogateescape')
+  parts.write({'k': {'lines': np.frombuffer(line, np.uint8)}})
+  assert list(transcript_files._rows(parts)) == [row] and row['id'] == name

@@ -1,5 +1,7 @@
 """Folders that belong to one process at a time."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -59,16 +61,39 @@ def test_a_folder_is_one_process_s_until_it_ends(tmp_path):
 
 def test_a_folder_given_back_while_another_process_asks(tmp_path, monkeypatch):
   """The file that it has opened is gone by the time it has locked it."""
-  lock = locks.fcntl.lockf
+  lock = fcntl.flock
 
   def late(descriptor, how):
-    monkeypatch.setattr(locks.fcntl, 'lockf', lock)
+    monkeypatch.setattr(fcntl, 'flock', lock)
     (tmp_path / locks.LOCK).unlink()
     lock(descriptor, how)
 
-  monkeypatch.setattr(locks.fcntl, 'lockf', late)
+  monkeypatch.setattr(fcntl, 'flock', late)
   locks.claim(tmp_path)
+  assert fcntl.flock is lock
   assert 'SAID' in claim(tmp_path).communicate()[1]
+
+
+@pytest.mark.parametrize('code', [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_warned_about(tmp_path, monkeypatch, caplog, code):
+  def refuse(descriptor, how):
+    raise OSError(code, os.strerror(code))
+
+  monkeypatch.setattr(fcntl, 'flock', refuse)
+  locks.claim(tmp_path)
+  assert f'{tmp_path} is on a disk without locks' in caplog.text
+  assert os.strerror(code) in caplog.text
+  locks.release(tmp_path)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_no_disk_without_locks(tmp_path, monkeypatch):
+  def refuse(path, *args, **kwargs):
+    raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+  monkeypatch.setattr(os, 'open', refuse)
+  with pytest.raises(PermissionError):
+    locks.claim(tmp_path)
 
 
 FORK = """

@@ -1,25 +1,25 @@
-"""What the commands have in common."""
+"""The common entry point of the commands."""
 
 from ml_collections import ConfigDict
 
 from launch import command
 
 
-def test_values_that_the_command_line_may_replace_make_room():
+def test_overrides_may_change_the_type_of_a_value():
   config = ConfigDict(dict(data=dict(root=None, buckets=[1.0, 2.0], seconds=3.0), init=None))
   given = ['--config.data.root=/a', '--config.data.buckets=4', '--config.data.seconds=1']
   command._with_groups(config, [*given, '--config.init.path=b', '--other=c'])
-  # A text in place of None, one number in place of a list, a group in place of None.
+  # A string for None, a number for a list, a group for None.
   assert config.to_dict() == dict(data=dict(seconds=3.0), init={})
 
 
-def test_none_may_be_given_for_anything():
+def test_none_may_override_anything():
   config = ConfigDict(dict(data=dict(batch_seconds=40.0, batch_size=8), total_steps=3))
   command._with_groups(config, ['--config.data.batch_seconds=None', '--config.data.batch_size=4'])
   assert config.to_dict() == dict(data=dict(batch_size=8), total_steps=3)
 
 
-def test_a_description_of_data_makes_room_for_a_name():
+def test_a_name_may_override_a_data_source():
   source = dict(name='libri_light', args=dict(voice_seconds=60))
   config = ConfigDict(dict(data=dict(source=source), evals=dict(valid=dict(name='validation'))))
   command._with_groups(config, ['--config.data.source.args.voice_seconds=30'])

@@ -1,4 +1,4 @@
-"""`python -m launch.evaluate`, as a person starts it."""
+"""`python -m launch.evaluate`, as a user runs it."""
 
 import json
 import socket
@@ -20,7 +20,7 @@ def folder(tmp_path_factory):
   return toy.tones(root, per_class=8, columns=('fold',), row=lambda i, c: (str(i % 4),))
 
 
-def test_a_folder_of_ones_own(model, folder, tmp_path):
+def test_a_folder_of_the_user(model, folder, tmp_path):
   args = (
     f'--model={model}', f'--tasks={folder}', f'--out={tmp_path}', '--protocol=probe,knn',
     '--seeds=2', '--layers=all', '--random_seeds=2', '--pool=mean_bands',
@@ -39,7 +39,7 @@ def test_a_folder_of_ones_own(model, folder, tmp_path):
   assert set(model_row['by_layer']) == {'0', '1', '2'}
   assert 'tones (accuracy)' in (tmp_path / 'report.html').read_text()
 
-  # The second time nothing is embedded.
+  # The second run embeds nothing.
   again = runner.run('launch.evaluate', *args)
   assert again.returncode == 0 and 'embedded' not in again.stdout
   assert 'embedded' in done.stdout
@@ -65,18 +65,18 @@ def test_fine_tuning_against_training_from_scratch(model, tmp_path):
   ]
   for row in rows:
     assert row['split']['sizes'] == [[18, 6, 12]]
-    # Three classes of tones, all heard in training: far above the third that chance gives.
+    # Three classes of tones, all seen in training: far above chance, one third.
     assert row['score'] > 0.6
     assert row['chosen'][0]['steps'] == 60
   runs = sorted((tmp_path / 'out/finetune/tones').glob('*/fold0/metrics.jsonl'))
   assert len(runs) == 3
-  # One starts from the weights, the two others from draws of their own.
+  # One run starts from the weights, the two others from random initialisations.
   configs = [json.loads((run.parent / 'config.json').read_text()) for run in runs]
   assert len({c['seed'] for c in configs}) == 3
   assert sorted(c['init'] is None for c in configs) == [False, True, True]
   before = [run.read_text() for run in runs]
 
-  # What is there is not trained again, and gives the same scores.
+  # Finished runs are not trained again, and give the same scores.
   again = runner.run('launch.evaluate', *args)
   assert again.returncode == 0, again.stderr
   found = json.loads((tmp_path / 'out/scores.json').read_text())['rows']
@@ -111,12 +111,12 @@ def test_two_processes_score_the_same(model, folder, tmp_path):
   [
     (('--tasks=esc_50',), "Unknown task 'esc_50'. Did you mean 'esc50'"),
     (('--tasks=esc50',), "Data set 'esc50'"),
-    ((), 'No task is named'),
+    ((), 'No task given'),
     (('--tasks=builtin_digits', '--protocol=lda'), "Unknown protocol 'lda'"),
     (('--tasks=builtin_digits', f'--out={__file__}'), 'is no folder that can be'),
     (('--tasks=builtin_digits', '--out=/proc/scores'), 'is no folder that can be written to'),
     (('--tasks=builtin_digits', '--pool=none'), "Unknown pooling 'none'"),
-    (('--suite=audioset',), 'what each of them lacks is said above'),
+    (('--suite=audioset',), 'The reasons are listed above'),
     (('--tasks=builtin_digits', '--layers=7'), 'layers 0 (stem) to 2'),
     (('--tasks=builtin_digits', '--baselines=random,lpc'), "Unknown baseline 'lpc'"),
   ],
@@ -130,8 +130,8 @@ def test_mistakes_are_one_sentence(model, tmp_path, args, sentence):
   assert 'Traceback' not in done.stderr
 
 
-def test_a_suite_says_what_is_absent_and_a_list_pins_the_clips(model, tmp_path):
-  """ESC-50 alone is there of AudioSet-style tasks: it is scored, the others are named."""
+def test_a_suite_lists_absent_tasks_and_writes_a_clip_list(model, tmp_path):
+  """Only ESC-50 of the suite is present: it is scored, the other tasks are listed."""
   root = tmp_path / 'data' / 'ESC-50'
   (root / 'meta').mkdir(parents=True)
   lines = ['filename,fold,target,category,esc10,src_file,take']
@@ -143,7 +143,7 @@ def test_a_suite_says_what_is_absent_and_a_list_pins_the_clips(model, tmp_path):
   (root / 'meta' / 'esc50.csv').write_text('\n'.join(lines) + '\n')
   args = (
     f'--model={model}', '--suite=audioset', f'--data_root={tmp_path / "data"}', '--protocol=knn',
-    f'--pin={tmp_path / "pins.json"}', '--baselines=logmel',
+    f'--clip_list={tmp_path / "clips.json"}', '--baselines=logmel',
   )  # fmt: skip
   done = runner.run('launch.evaluate', *args, f'--out={tmp_path / "out"}')
   assert done.returncode == 0, done.stderr
@@ -151,8 +151,8 @@ def test_a_suite_says_what_is_absent_and_a_list_pins_the_clips(model, tmp_path):
   assert {r['task'] for r in content['rows']} == {'esc50'}
   assert {'audioset20k', 'fsd50k', 'speech_commands_35'} <= set(content['absent'])
   assert '### Not scored' in done.stdout and 'launch.prepare_data' in done.stdout
-  assert 'pinned the clips' in done.stdout
-  listed = json.loads((tmp_path / 'pins.json').read_text())
+  assert 'wrote the clips of this run' in done.stdout
+  listed = json.loads((tmp_path / 'clips.json').read_text())
   assert len(listed['esc50']['ids']) == 20 and len(listed['esc50']['parts']) == 5
 
   (root / 'audio' / '3.wav').unlink()

@@ -1,4 +1,4 @@
-"""Frames that flags and codebooks ask for: in which dtype, of which layer."""
+"""Layer and dtype of frames, from flags and codebooks."""
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ FLAGS = dict(release=None, layer=None, dtype=None, layer_flag='layer')
 
 @pytest.fixture(scope='module')
 def paths(tmp_path_factory):
-  """The same weights, of models that compute in float32 and in bfloat16."""
+  """The same weights in models with compute dtype float32 and bfloat16."""
   sizes = dict(size='tiny', channels=8, width=16, depth=2, heads=2, hidden=24, tap_groups=4)
   folder, variables, found = tmp_path_factory.mktemp('models'), None, {}
   for dtype in ('float32', 'bfloat16'):
@@ -34,7 +34,7 @@ def tokens(frames):
   return np.asarray(made[frames.layer].astype(np.float32))
 
 
-def test_frames_are_float32_whatever_the_model_was_trained_in(paths):
+def test_frames_are_float32_for_any_training_dtype(paths):
   own, other = (open_frames(paths[d], None, **FLAGS)[0] for d in ('float32', 'bfloat16'))
   assert own.dtype == other.dtype == 'float32' and own.fingerprint() == other.fingerprint()
   np.testing.assert_array_equal(tokens(own), tokens(other))
@@ -44,33 +44,33 @@ def test_frames_are_float32_whatever_the_model_was_trained_in(paths):
   assert 1e-4 < apart < 0.1
 
 
-def test_units_of_one_dtype_are_not_those_of_another(paths):
+def test_units_of_different_dtypes_are_distinguished(paths):
   own = open_frames(paths['float32'], None, **FLAGS)[0]
   half = open_frames(paths['float32'], None, **{**FLAGS, 'dtype': 'bfloat16'})[0]
   centroids = np.random.default_rng(0).normal(size=(5, 16)).astype(np.float32)
   book = Codebook(centroids, half.about())
   assert book.fingerprint(half) != book.fingerprint(own)
   with pytest.raises(InputError, match="its dtype is 'bfloat16', not 'float32'"):
-    book.demand(own, 16)
-  # What the codebook says is taken where no flag says otherwise.
+    book.check(own, 16)
+  # Without a flag, the dtype of the codebook is used.
   taken = open_frames(paths['float32'], book, **FLAGS)[0]
   assert taken.fingerprint() == half.fingerprint() and taken.layer == half.layer == 2
-  book.demand(taken, 16)
+  book.check(taken, 16)
   given = open_frames(paths['float32'], book, **{**FLAGS, 'dtype': 'float32'})[0]
   assert given.fingerprint() == own.fingerprint()
-  # One that does not say so has its fingerprint all the same.
+  # A codebook without a dtype still has a fingerprint.
   silent = {k: v for k, v in half.about().items() if k != 'dtype'}
   with pytest.raises(InputError, match='its weights or dtype is'):
-    Codebook(centroids, silent).demand(own, 16)
+    Codebook(centroids, silent).check(own, 16)
 
 
 def test_layers(paths):
   bare = Codebook(np.zeros((5, 16), np.float32), {})
-  with pytest.raises(InputError, match='does not say of which layer it is: give --layer=NUMBER'):
+  with pytest.raises(InputError, match='does not specify its layer: give --layer=NUMBER'):
     open_frames(paths['float32'], bare, **FLAGS)
   frames, origin = open_frames(paths['float32'], bare, **{**FLAGS, 'layer': '1'})
   assert frames.layer == 1 and origin == 'random'
   assert open_frames('mfcc', bare, **FLAGS)[0].embedder.kind == 'mfcc'
   for flag in (dict(layer='1'), dict(release='hubert'), dict(dtype='float32')):
-    with pytest.raises(InputError, match='are of models; mfcc has none'):
+    with pytest.raises(InputError, match='apply to models only; remove them for mfcc'):
       open_frames('mfcc', None, **{**FLAGS, **flag})

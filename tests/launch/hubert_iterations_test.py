@@ -1,4 +1,4 @@
-"""HuBERT's iterations: the commands of a config, mistakes, and runs that are killed."""
+"""HuBERT's iterations: the commands of a config, invalid configs, and killed runs."""
 
 import itertools
 import json
@@ -31,26 +31,26 @@ def names(*args, **kwargs):
   return [stage.folder.name for stage in commands(*args, **kwargs)]
 
 
-def test_every_stage_takes_what_the_one_before_made():
+def test_every_stage_takes_the_output_of_the_previous_one():
   mfcc, model, units = commands(TWO, root='/data', overrides=['optim.lr=1e-3'])
   assert mfcc.module == units.module == 'launch.label_kmeans' and model.module == 'launch.train'
   wanted = '--features=mfcc --clusters=8 --input=builtin --split=train --data_root=/data'
   for words in (*wanted.split(), '--label_splits=train,valid', f'--out={mfcc.folder}'):
     assert words in mfcc.args
-  assert f'--config.data.units={mfcc.folder}/units' in model.args
+  assert f'--config.data.fields.units={mfcc.folder}/units' in model.args
   assert '--config.model.args.codes=8' in model.args
   assert '--config.optim.lr=1e-3' in model.args and '--config.data.root=/data' in model.args
   for words in (f'--features={model.folder}', '--layer=1', '--percent=0.5', '--input=builtin'):
     assert words in units.args
 
 
-def test_the_root_of_the_training_data_is_that_of_what_is_clustered():
+def test_clustering_uses_the_data_root_of_the_training():
   mfcc, model, units = commands(TWO, overrides=['data.root=/mine'])
   assert all('--data_root=/mine' in stage.args for stage in (mfcc, units))
   assert '--config.data.root=/mine' in model.args
 
 
-def test_clustered_is_what_is_trained_on(tmp_path):
+def test_clustering_uses_the_clips_of_the_training(tmp_path):
   def inputs(source, *overrides):
     text = f"""
 published = get_config
@@ -62,8 +62,8 @@ def get_config(arg=''):
 """
     file = Path(TRAIN.partition(':')[0])
     (tmp_path / 'train.py').write_text(file.read_text() + text)
-    found = hubert_iterations._training(str(tmp_path / 'train.py'), overrides)
-    return hubert_iterations._clustered(found['data'])
+    found = hubert_iterations._training_config(str(tmp_path / 'train.py'), overrides)
+    return hubert_iterations._input_flag(found['data'])
 
   cut = dict(name='builtin', args=dict(cut_seconds=1.0))
   assert inputs('builtin') == 'builtin' and json.loads(inputs(cut)) == cut
@@ -72,16 +72,16 @@ def get_config(arg=''):
   pooled = json.loads(inputs(['builtin', words], 'data.where.voice=v1'))
   assert pooled[0] == dict(name='builtin', args=dict(where=dict(voice='v1')))
   assert pooled[1]['args']['where'] == dict(kind='word', voice='v1')
-  with pytest.raises(InputError, match=r'kind: both data\.where and the data source'):
+  with pytest.raises(InputError, match=r'kind: set by both data\.where and the data source'):
     inputs(words, 'data.where.kind=digit')
 
 
-def test_names_are_of_what_made_them():
+def test_folder_names_depend_on_the_settings():
   first = names(TWO)
   assert names(TWO, root='/elsewhere', workdir='v') == first
   assert first[0].startswith('1-units-mfcc-k8-') and first[1].startswith('1-hubert-')
   assert first[2].startswith('2-units-layer1-k6-')
-  # What changes late leaves what is before it; what changes early changes all.
+  # A change renames its own stage and all later ones.
   late = names([TWO[0], {**TWO[1], 'percent': 0.7}])
   assert late[:2] == first[:2] and late[2] != first[2]
   middle = names(TWO, overrides=['optim.lr=1e-3'])
@@ -89,14 +89,14 @@ def test_names_are_of_what_made_them():
   assert not set(names(TWO, seed=1)) & set(first)
 
 
-def test_what_changes_no_numbers_changes_no_names(tmp_path):
+def test_settings_that_do_not_affect_results_do_not_affect_names(tmp_path):
   first = names(TWO)
   for free in (
     'mesh.fsdp=2', 'log_every=3', 'data.num_threads=4', 'data.root=/mine', 'data.prefetch=2',
     'checkpoint.every=7', 'watch={}', 'on_nan=rewind', 'evals.valid.every=5',
   ):  # fmt: skip
     assert names(TWO, overrides=[free]) == first, free
-  # Nor do they in the config itself; what does change numbers counts there, too.
+  # The same holds for settings in the config itself.
   for line, same in (
     ('config.log_every = 3', True),
     ('config.data.num_threads = 9', True),
@@ -122,8 +122,8 @@ def finished(stage, clips):
   stage.record.write_text(json.dumps({'clusters': 8, **clips}))
 
 
-def test_finished_stages_are_those_of_the_clips(tmp_path):
-  """Of the same clips wherever they lie; never of others under the same name."""
+def test_finished_stages_must_be_of_the_same_clips(tmp_path):
+  """The same clips in another place are accepted; other clips under the same name are not."""
 
   def found(place, rows):
     root = tmp_path / place / 'words'
@@ -139,45 +139,47 @@ def test_finished_stages_are_those_of_the_clips(tmp_path):
     finished(stage, own)
   for stage in found('elsewhere', 4):
     assert stage.done
-    hubert_iterations.demand_own(stage, stage.clips.fingerprints())
+    hubert_iterations.check_clips(stage, stage.clips.fingerprints())
   for stage in found('others', 5):
-    # The name is that of before.
+    # The folder name is unchanged.
     assert stage.done and stage.folder in [each.folder for each in stages]
-    with pytest.raises(InputError, match=r'is finished, but of other clips .* another --workdir'):
-      hubert_iterations.demand_own(stage, stage.clips.fingerprints())
+    with pytest.raises(
+      InputError, match=r'is finished, but was made from other clips .* another --workdir'
+    ):
+      hubert_iterations.check_clips(stage, stage.clips.fingerprints())
   stages[1].record.unlink()
-  with pytest.raises(InputError, match='is finished, but of other clips'):
-    hubert_iterations.demand_own(stages[1], own)
+  with pytest.raises(InputError, match='is finished, but was made from other clips'):
+    hubert_iterations.check_clips(stages[1], own)
 
 
 @pytest.mark.parametrize(
   ('iterations', 'says'),
   [
-    ([], 'needs iterations'),
-    ([3], 'a list of dicts'),
+    ([], 'config.iterations must be a list of dicts'),
+    ([3], 'config.iterations must be a list of dicts'),
     ([dict(cluster=8, train=TRAIN)], "Did you mean 'clusters'"),
-    ([dict(train=TRAIN)], 'does not say how many clusters'),
-    ([dict(clusters=8)], 'does not say what to train'),
-    ([dict(clusters=8, layer=3, train=TRAIN)], 'there is no model yet'),
-    ([TWO[0], dict(clusters=8)], 'does not say which layer'),
-    ([*TWO, TWO[1]], 'only the last one may end there'),
-    ([dict(clusters=8, train='nowhere.py')], "no config file 'nowhere.py'"),
+    ([dict(train=TRAIN)], 'Iteration 1 lacks clusters'),
+    ([dict(clusters=8)], 'Iteration 1 lacks train'),
+    ([dict(clusters=8, layer=3, train=TRAIN)], 'clusters MFCC, so it cannot have a layer'),
+    ([TWO[0], dict(clusters=8)], 'Iteration 2 lacks layer'),
+    ([*TWO, TWO[1]], 'Iteration 2 lacks train.*Only the last iteration may omit it'),
+    ([dict(clusters=8, train='nowhere.py')], "config file 'nowhere.py' does not exist"),
     ([dict(clusters=8, train=5)], 'train=5: expected the path'),
     ([dict(clusters=8, train=f'{TRAIN[:-6]}:it9')], "cannot be read: .* no variant 'it9'"),
     ([dict(clusters='abc', train=TRAIN)], "clusters='abc'"),
     ([dict(clusters=8, max_epochs=0, train=TRAIN)], 'max_epochs=0'),
     (
       [TWO[0], dict(layer=77, clusters=6)],
-      r'layer 77; the model before it has 0 \(the stem\) to 2',
+      r'layer 77, but the previous model has layers 0 \(the stem\) to 2',
     ),
   ],
 )
-def test_configs_that_cannot_work(iterations, says):
+def test_invalid_configs(iterations, says):
   with pytest.raises(InputError, match=says):
     commands(iterations)
 
 
-def test_settings_that_nobody_reads():
+def test_unknown_settings():
   with pytest.raises(InputError, match=r"'config\.sead'. Did you mean 'config\.seed'"):
     hubert_iterations.stages(dict(sead=3, iterations=TWO), Path('w'), None, ())
   with pytest.raises(
@@ -189,7 +191,7 @@ def test_settings_that_nobody_reads():
   assert commands(TWO, overrides=['model.args.width=64', 'evals.valid.every=5'])
 
 
-def test_files_that_are_no_configs(tmp_path):
+def test_files_that_are_not_configs(tmp_path):
   (tmp_path / 'syntax.py').write_text('def get_config(:')
   (tmp_path / 'empty.py').write_text('')
   for name in ('syntax', 'empty'):
@@ -213,9 +215,9 @@ CONFIG = """
 """
 
 
-def begin(folder, clips):
+def start(folder, clips):
   args = ['--config', str(folder.parent / 'stages.py'), f'--workdir={folder}']
-  # Little clips, few steps, a checkpoint after the first.
+  # Short clips, few steps, a checkpoint after the first.
   settings = (f'data.source={clips}', 'data.seconds=0.8', 'checkpoint.every=1', 'total_steps=3')
   line = [sys.executable, '-m', 'launch.hubert_iterations', *args]
   line += [f'--train={x}' for x in settings]
@@ -226,7 +228,7 @@ def begin(folder, clips):
 
 
 def results(folder):
-  """Every array that the stages left, and what the last step had to say."""
+  """Every array in the output of the stages, and the metrics of the last step."""
   found = {}
   for part in sorted(folder.iterdir()):
     if (part / 'units').is_dir():
@@ -247,16 +249,16 @@ def test_killed_in_any_stage_and_started_again_the_bits_are_the_same(tmp_path):
   toy.tones(clips, per_class=14)
   (tmp_path / 'stages.py').write_text(textwrap.dedent(CONFIG))
 
-  whole = begin(tmp_path / 'whole', clips)
+  whole = start(tmp_path / 'whole', clips)
   text, _ = whole.communicate(timeout=600)
   assert whole.returncode == 0, text
   assert text.count('PNMI') + text.count('clusters in use') > 2
   want = results(tmp_path / 'whole')
   assert len(want) > 20
 
-  # Killed in each of its stages, when it has begun its work; a command goes with it.
+  # Killed in each of its stages, once the stage has started its work; its subprocess dies with it.
   for mark in ('[1/3]', '[2/3]', '[3/3]'):
-    process = begin(tmp_path / 'parts', clips)
+    process = start(tmp_path / 'parts', clips)
     begun = itertools.dropwhile(lambda line, mark=mark: not line.startswith(mark), process.stdout)
     stage = Path(next(begun).split()[1])
     assert next(begun).startswith('$ ')
@@ -265,20 +267,20 @@ def test_killed_in_any_stage_and_started_again_the_bits_are_the_same(tmp_path):
     while not (stage / sign).exists() and process.poll() is None and time.monotonic() < limit:
       time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
-    process.stdout.read()  # ends when the command has ended as well
+    process.stdout.read()  # returns when the subprocess has ended too
     assert process.wait() == -signal.SIGKILL
     assert (stage / sign).exists() and not (stage / 'report.html').exists()
-  process = begin(tmp_path / 'parts', clips)
+  process = start(tmp_path / 'parts', clips)
   text, _ = process.communicate(timeout=600)
   assert process.returncode == 0, text
   got = results(tmp_path / 'parts')
   assert set(got) == set(want)
   for key, x in want.items():
     np.testing.assert_array_equal(got[key], x, err_msg=key)
-  assert text.count('is there') == 2
+  assert text.count(' is finished\n') == 2
 
-  # The same name and other clips: neither its units nor its training is taken for theirs.
+  # Other clips under the same name: neither the units nor the training are reused.
   toy.tones(clips, per_class=15)
-  process = begin(tmp_path / 'parts', clips)
+  process = start(tmp_path / 'parts', clips)
   text, _ = process.communicate(timeout=600)
-  assert process.returncode == 2 and 'is finished, but of other clips' in text
+  assert process.returncode == 2 and 'is finished, but was made from other clips' in text

@@ -86,12 +86,12 @@ def test_the_same_command_again_does_nothing_new(folder, whole):
 def test_killed_at_any_time_it_ends_in_the_same_bits(folder, whole, tmp_path):
   out = tmp_path / 'out'
   args = ('--split=train', *SMALL, '--save_seconds=0')
-  for sign in ('fit/fit.npz', 'units.parts/part_00000.npz'):
+  for sign in ('fit/fit.npz', 'units.parts/part_*.npz'):
     process = runner.start(
       'launch.label_kmeans', f'--input={folder}', f'--out={out}', '--features=mfcc', *args
     )
     limit = time.monotonic() + 120
-    while not (out / sign).exists() and process.poll() is None and time.monotonic() < limit:
+    while not list(out.glob(sign)) and process.poll() is None and time.monotonic() < limit:
       time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
@@ -204,8 +204,8 @@ def test_every_mistake_gets_one_sentence(folder, whole, tmp_path):
     'patches': ([f'--features={model}'], 'models of spectrogram patches'),
     'no layer': ([f'--features={model}', '--layer=7'], 'layers 0 (stem) to 2'),
     'all layers': ([f'--features={model}', '--layer=all'], 'one layer is clustered'),
-    'a layer of mfcc': (['--layer=3'], 'mfcc has none'),
-    'a dtype of mfcc': (['--dtype=bfloat16'], 'are of models; mfcc has none'),
+    'a layer of mfcc': (['--layer=3'], 'remove them for mfcc'),
+    'a dtype of mfcc': (['--dtype=bfloat16'], 'apply to models only; remove them for mfcc'),
     'no dtype': (['--dtype=float16'], 'float32|bfloat16'),
     'more clusters than frames': (['--clusters=60000'], '60000 clusters need at least as many'),
     'no clusters': (['--clusters=0'], '0 clusters: expected 1'),
@@ -218,7 +218,7 @@ def test_every_mistake_gets_one_sentence(folder, whole, tmp_path):
     'codebook': (['--codebook=/no/such.bin'], "no codebook at '/no/such.bin'"),
     'codebook without one': ([f'--codebook={tmp_path}'], 'codebook.npy is missing'),
     'layer of a codebook': (
-      [f'--features={speech}', f'--codebook={bare}'], 'does not say of which layer it is',
+      [f'--features={speech}', f'--codebook={bare}'], 'does not specify its layer',
     ),
     'seed': (['--seed=-1'], 'seed is -1'),
     'line break': ([f'--input={broken}'], "'a\\nb.wav' has a tab or a line break"),

@@ -1,4 +1,4 @@
-"""Freed memory stays in the process where JAX computes on the CPU."""
+"""On the CPU, freed memory stays in the process."""
 
 import platform
 import subprocess
@@ -15,10 +15,10 @@ from launch import memory
 if sys.argv[1] == 'keep':
   assert memory.keep_freed_memory()
 import jax, jax.numpy as jnp
-# The sines are in memory of the program's own, 64 MB of it, while it sorts them.
+# The sines take 64 MB of temporary memory while the program sorts them.
 step = jax.jit(lambda x: jnp.sort(jnp.sin(x), axis=0)[::-1].sum())
 x = jnp.ones((16_000, 1_000))
-# The heap settles after a few calls, and small arrays may unsettle it: the best call counts.
+# The heap settles after a few calls, but small arrays may disturb it: take the best call.
 faults = []
 for _ in range(12):
   before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -29,7 +29,7 @@ print(min(faults))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='the setting is glibc malloc only')
-def test_a_step_does_not_ask_the_kernel_for_its_memory_again():
+def test_a_step_does_not_page_fault_its_memory_in_again():
   def faults(how: str) -> int:
     command = [sys.executable, '-c', FAULTS, how]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -37,6 +37,6 @@ def test_a_step_does_not_ask_the_kernel_for_its_memory_again():
   assert faults('keep') < faults('leave') / 4
 
 
-def test_memory_is_left_alone_beside_an_accelerator(monkeypatch):
+def test_malloc_is_not_configured_with_an_accelerator(monkeypatch):
   monkeypatch.setenv('JAX_PLATFORMS', 'cuda,cpu')
   assert not memory.keep_freed_memory()

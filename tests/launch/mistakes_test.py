@@ -1,4 +1,4 @@
-"""Mistakes that new users make: each gets one sentence that says what to do, and exit code 2."""
+"""User mistakes: each gets one sentence that says what to do, and exit code 2."""
 
 from tests.launch import runner
 
@@ -26,7 +26,10 @@ def cases(tmp_path):
       ["'wdith'", "Did you mean 'width'"],
     ),
     'no such config': (['--config=experiments/audio_mae/builtin.py', work], ['builtin_tiny.py']),
-    'config that is no Python file': (['--config=README.md', work], ['README.md', 'Python file']),
+    'config that is not a Python file': (
+      ['--config=README.md', work],
+      ['README.md', 'Python file'],
+    ),
     'no workdir': ([CONFIG], ['--workdir']),
     'no config': ([work], ['--config']),
     'unknown variant': (
@@ -58,9 +61,9 @@ def cases(tmp_path):
       [CONFIG, work, '--config.data.batch_size=abc'],
       ["batch_size=abc: 'abc' is not a whole number"],
     ),
-    'seconds of a batch that devices cannot share': (
+    'seconds of a batch that devices cannot split': (
       [CONFIG, work, '--config.data.batch_seconds=40', '--config.optim.accumulate=4'],
-      ['config.data.batch_multiple is 1, which 4', 'does not divide'],
+      ['config.data.batch_multiple is 1; it must be a multiple of 4 '],
     ),
     'seconds of a batch without lengths': (
       [CONFIG, work, '--config.data.batch_seconds=40'],
@@ -86,7 +89,7 @@ def cases(tmp_path):
       [CONFIG, work, '--config.model.args.frontend=log_mel'],
       ['config.model.args.frontend.name'],
     ),
-    'best of a metric that nothing measures': (
+    'best of a metric that no evaluation computes': (
       [CONFIG, work, '--config.checkpoint.best=loss'],
       ["config.checkpoint.best is 'loss'", "'valid/loss'"],
     ),
@@ -95,15 +98,15 @@ def cases(tmp_path):
       [f'--config={several}', work, '--config.data.source=/no/such/folder'],
       ['/no/such/folder'],
     ),
-    'folder that is not there': (
+    'folder that does not exist': (
       [CONFIG, work, '--config.data.source=/no/such/folder'],
       ['/no/such/folder'],
     ),
     'folder without audio': ([CONFIG, work, f'--config.data.source={empty}'], [str(empty)]),
     'unknown split': ([CONFIG, work, '--config.data.split=trian'], ["'trian'"]),
-    'batch that devices do not share': (
+    'batch that devices cannot split': (
       [CONFIG, work, '--config.optim.accumulate=3'],
-      ['batch_size is 8', '3'],
+      ['batch_size is 8; it must be a multiple of 3 '],
     ),
     'mesh of the wrong size': ([CONFIG, work, '--config.mesh.tensor=5'], ['mesh', 'devices']),
     'warm-up longer than the run': (

@@ -1,4 +1,4 @@
-"""A run that is killed, stopped or damaged ends in the same bits as one that was not."""
+"""A run that is killed or stopped ends in the same bits as an uninterrupted one."""
 
 import json
 import signal
@@ -46,7 +46,7 @@ def assert_same_bits(a, b):
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
-  """A run that nobody disturbed."""
+  """An uninterrupted run."""
   workdir = tmp_path_factory.mktemp('whole')
   done = runner.train(workdir, *ARGS)
   assert done.returncode == 0, done.stderr[-3000:]
@@ -54,7 +54,7 @@ def whole(tmp_path_factory):
 
 
 def wait_for_step(workdir, step, process, seconds=200):
-  """Until metrics.jsonl has a line of this step or a later one (or the process ended)."""
+  """Waits until metrics.jsonl has a line of this step or a later one, or the process ended."""
   file = workdir / 'metrics.jsonl'
   end = time.time() + seconds
   while time.time() < end and process.poll() is None:
@@ -67,7 +67,7 @@ def wait_for_step(workdir, step, process, seconds=200):
     time.sleep(0.01)
 
 
-def disturb(workdir, at_step, how):
+def interrupt(workdir, at_step, how):
   process = runner.start('launch.train', f'--config={runner.DEBUG}', f'--workdir={workdir}', *ARGS)
   wait_for_step(workdir, at_step, process)
   process.send_signal(how)
@@ -79,7 +79,7 @@ def test_killed_at_random_steps(whole, tmp_path):
   workdir = tmp_path / 'killed'
   steps = sorted(np.random.default_rng(int(time.time())).choice(STEPS - 1, 3, replace=False) + 1)
   for step in steps:
-    disturb(workdir, int(step), signal.SIGKILL)
+    interrupt(workdir, int(step), signal.SIGKILL)
   done = runner.train(workdir, *ARGS)
   assert done.returncode == 0, done.stderr[-3000:]
   assert_same_bits(whole, workdir)
@@ -93,26 +93,26 @@ def test_killed_at_random_steps(whole, tmp_path):
 
 def test_terminated_saves_and_exits_cleanly(whole, tmp_path):
   workdir = tmp_path / 'terminated'
-  code, out, err = disturb(workdir, 4, signal.SIGTERM)
+  code, out, err = interrupt(workdir, 4, signal.SIGTERM)
   assert code == 0, err[-3000:]
   assert 'Stopped by a signal: step ' in out
   saved = int(out.split('Stopped by a signal: step ')[1].split()[0])
   assert (workdir / 'checkpoints' / str(saved)).is_dir() and saved < STEPS
   done = runner.train(workdir, *ARGS)
-  assert f'goes on from step {saved}' in done.stdout
+  assert f'resumes from step {saved}' in done.stdout
   assert_same_bits(whole, workdir)
 
 
-def test_what_byol_a_remembers_goes_on(tmp_path):
-  """The bank, running statistics and both networks' batch norms, bit for bit."""
+def test_the_memory_of_byol_a_is_resumed(tmp_path):
+  """Memory bank, running statistics and the batch norms of both networks, bit for bit."""
   config = 'experiments/byol_a/laptop.py:debug'
   workdir, whole = tmp_path / 'run', tmp_path / 'whole'
   assert runner.train(workdir, *ARGS, config=config).returncode == 0
-  # Its end is taken away: the second process starts from what the first one saved on the way.
+  # Remove the last checkpoint: the second process resumes from an intermediate one.
   (whole / 'checkpoints').mkdir(parents=True)
   (workdir / 'checkpoints' / '9').rename(whole / 'checkpoints' / '9')
   done = runner.train(workdir, *ARGS, config=config)
-  assert done.returncode == 0 and 'goes on from step 6' in done.stdout, done.stderr[-3000:]
+  assert done.returncode == 0 and 'resumes from step 6' in done.stdout, done.stderr[-3000:]
   assert_same_bits(whole, workdir)
   arrays = leaves(workdir)[0]
   bank, seen = (
@@ -123,19 +123,20 @@ def test_what_byol_a_remembers_goes_on(tmp_path):
   assert sum("['batch_stats']" in name for name in arrays) > 20
 
 
-def test_goes_on_on_another_mesh(tmp_path):
-  """Four devices save, two restore; the losses of all steps are those of one device to rounding."""
+def test_resumes_on_another_mesh(tmp_path):
+  """Four devices save, two restore; the losses of all steps equal those of one device to
+  rounding."""
   one, other = tmp_path / 'one', tmp_path / 'other'
   assert runner.train(one, *ARGS).returncode == 0
   first = runner.train(other, *ARGS, '--config.mesh.fsdp=2', '--config.mesh.tensor=2', devices=4)
   assert first.returncode == 0, first.stderr[-2000:]
   for step in (6, 9):
     assert (other / 'checkpoints' / str(step)).is_dir()
-  # Take the newest away: the run must go on from step 6, with another shape of the mesh.
+  # Remove the newest checkpoint: the run must resume from step 6, on another mesh.
   (other / 'checkpoints' / '9').rename(tmp_path / 'taken')
   again = runner.train(other, *ARGS, '--config.mesh.data=2', devices=2)
   assert again.returncode == 0, again.stderr[-2000:]
-  assert 'goes on from step 6' in again.stdout
+  assert 'resumes from step 6' in again.stdout
   a, b = leaves(one)[0], leaves(other)[0]
   for name, x in a.items():
     if 'params' in name:

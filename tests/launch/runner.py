@@ -1,4 +1,4 @@
-"""Starts commands of the house the way a person does, in processes of their own."""
+"""Runs the commands in subprocesses, as a user does."""
 
 import json
 import os
@@ -11,7 +11,7 @@ DEBUG = 'experiments/audio_mae/builtin_tiny.py:debug'
 
 
 def environment(devices=1):
-  """One host device unless asked otherwise, and the tests' compilation cache."""
+  """Environment with `devices` host devices and the compilation cache of the tests."""
   from tests.conftest import CACHE
 
   flags = f'--xla_force_host_platform_device_count={devices}'
@@ -19,7 +19,7 @@ def environment(devices=1):
     **os.environ,
     'XLA_FLAGS': flags,
     'JAX_PLATFORMS': 'cpu',
-    # See conftest: devices that wait for each other need a thread each.
+    # Devices that wait for each other in a collective need a thread each, see conftest.
     'NPROC': '32' if devices > 1 else str(os.cpu_count()),
     'JAX_COMPILATION_CACHE_DIR': CACHE,
     'PYTHONUNBUFFERED': '1',
@@ -57,7 +57,7 @@ def train(workdir, *args, config=DEBUG, **kwargs):
   return run('launch.train', f'--config={config}', f'--workdir={workdir}', *args, **kwargs)
 
 
-# Runs every command line in a fork of one process that has imported everything already.
+# Runs every command line in a fork of one process that has already imported everything.
 FORKED = """
 import importlib, json, os, sys
 sys.path.insert(0, os.getcwd())
@@ -92,8 +92,13 @@ for name, argv in wanted['cases'].items():
 
 
 def check_mistakes(module, cases, *imports):
-  """Every command line of `cases`, {name: (arguments, words)}, ends with code 2 and one sentence on
-  one line that has all the words; `imports` are modules that it would import later."""
+  """Checks that every command line exits with code 2 and a one-line error.
+
+  Args:
+    module: the command.
+    cases: {name: (arguments, words that the error must contain)}.
+    imports: modules to import once, before the forks.
+  """
   given = {name: [str(a) for a in argv] for name, (argv, _) in cases.items()}
   done = subprocess.run(
     [sys.executable, '-c', FORKED],

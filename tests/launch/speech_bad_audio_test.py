@@ -1,5 +1,5 @@
-"""wav2vec 2.0 on audio in a bad state: pre-training, CTC fine-tuning and embedding do the sensible
-thing or say why not."""
+"""wav2vec 2.0 on bad audio: pre-training, CTC fine-tuning and embedding skip what they cannot use
+and report why."""
 
 import csv
 import json
@@ -71,7 +71,7 @@ def test_pretraining_and_embedding(folder, tmp_path):
   assert '310 s' in skipped['long.flac'] and '--window' in skipped['long.flac']
   assert set(found['ids'].tolist()) == set(CLIPS) - set(skipped)
   assert np.isfinite(found['embeddings']).all()
-  # In windows the long file is embedded whole.
+  # With windows all of the long file is embedded.
   out = tmp_path / 'windows.npz'
   done = runner.run(
     'launch.embed', f'--model={run}', f'--input={folder}/long.flac', f'--out={out}', '--window=30'

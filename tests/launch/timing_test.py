@@ -1,4 +1,4 @@
-"""Paired timings: workers in processes of their own, medians and ratios."""
+"""Paired timings: workers in their own processes, medians and ratios."""
 
 import os
 
@@ -9,7 +9,7 @@ from research.errors import InputError
 
 
 def make_counter(start: int):
-  """A run that counts, and the process it runs in."""
+  """A run that returns a count and the id of its process."""
   state = {'count': start}
 
   def run() -> int:
@@ -29,7 +29,7 @@ def make_end():
   return (lambda: os._exit(3)), None
 
 
-def test_a_worker_runs_in_a_process_of_its_own_and_keeps_its_state():
+def test_a_worker_runs_in_its_own_process_and_keeps_its_state():
   with timing.Worker(make_counter, start=5) as worker:
     assert worker.facts != os.getpid()
     assert [worker(), worker()] == [6, 7]

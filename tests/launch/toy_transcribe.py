@@ -1,4 +1,4 @@
-"""`launch.transcribe`, with the toy that spells tones among the models."""
+"""`launch.transcribe` with the toy CTC model added to the known models."""
 
 from launch import command, transcribe
 from research import models

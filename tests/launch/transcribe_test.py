@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import time
 
 import jax
@@ -11,7 +12,8 @@ import pytest
 import soundfile
 
 from research import weights
-from research.inference import ctc
+from research.inference import ctc, transcript_files
+from research.jobs import parts
 from research.text import characters
 from tests.evals import toy
 from tests.inference import beam_test
@@ -102,28 +104,45 @@ def test_killed_it_goes_on(model, tmp_path):
   """SIGKILL as soon as the first of several blocks of clips is being written."""
   clips = tmp_path / 'clips'
   clips.mkdir()
-  said = {f'{i:03d}.wav': f'{"ETAONIHSRD"[i % 10]} {"TEN" if i % 3 else "ANT"}' for i in range(300)}
+  said = {f'{i:03d}.wav': f'{"ETAONIHSRD"[i % 10]} {"TEN" if i % 3 else "ANT"}' for i in range(700)}
   for name, words in said.items():
     soundfile.write(clips / name, speak(words), RATE)
   out = tmp_path / 't.jsonl'
   args = ('tests.launch.toy_transcribe', f'--model={model}', f'--input={clips}', f'--out={out}')
   process = runner.start(*args)
-  kept = tmp_path / 't.jsonl.parts' / 'done.jsonl'
+  kept = tmp_path / 't.jsonl.parts'
   limit = time.monotonic() + 120
-  while not (kept.exists() and kept.stat().st_size) and time.monotonic() < limit:
+  while not list(kept.glob('part_*.npz')) and time.monotonic() < limit:
     time.sleep(0.001)
   process.send_signal(signal.SIGKILL)
   process.communicate()
   assert process.returncode == -signal.SIGKILL and not out.exists()
-  before = len(kept.read_bytes().splitlines())
-  assert 0 < before < 300
+  before = len(list(transcript_files._rows(parts.Parts(out, {}))))
+  assert 0 < before < 700
   done = runner.run(*args)
   assert done.returncode == 0, done.stderr
-  # What was done is not done again; a line that the kill has cut is.
-  assert 300 - before <= done.stdout.count('.wav: ') <= 301 - before
+  # What was done is not done again; a block that the kill has cut is.
+  assert done.stdout.count('.wav: ') == 700 - before
   assert {row['id']: row['text'] for row in rows_of(out)} == said
   again = runner.run(*args)
   assert again.returncode == 2 and 'is there already' in again.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_file(model, folder, tmp_path):
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  args = (f'--model={model}', f'--input={folder}')
+  more = (f'--out={tmp_path / "two.ctm"}', f'--coordinator=localhost:{port}', '--num_processes=2')
+  pair = [
+    runner.start('tests.launch.toy_transcribe', *args, *more, f'--process_id={i}') for i in range(2)
+  ]
+  outputs = [p.communicate(timeout=300) for p in pair]
+  assert [p.returncode for p in pair] == [0, 0], outputs
+  assert '4 clips, 2 left out' in outputs[0][0] and 'left out' not in outputs[1][0]
+  assert transcribe(model, folder, f'--out={tmp_path / "one.ctm"}').returncode == 0
+  assert (tmp_path / 'two.ctm').read_bytes() == (tmp_path / 'one.ctm').read_bytes()
 
 
 def test_the_real_model(tmp_path):

@@ -1,4 +1,4 @@
-"""Every score against scikit-learn or a value worked out by hand."""
+"""Metrics against scikit-learn or values computed by hand."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def multi(request):
   targets = (rng.random((257, 7)) < np.linspace(0.02, 0.6, 7)).astype(np.float32)
   targets[:, 3] = 0  # a class without a positive
   logits = rng.normal(size=(257, 7)) + targets
-  return np.round(logits, 1).astype(np.float32), targets  # rounding makes many ties
+  return np.round(logits, 1).astype(np.float32), targets  # rounded, for many ties
 
 
 def test_single_label_scores_equal_scikit_learn(single):
@@ -70,7 +70,7 @@ def test_multi_label_scores_equal_scikit_learn(multi):
   np.testing.assert_allclose(classification.mean_auc(logits, targets), np.mean(expected), atol=1e-6)
 
 
-def test_values_worked_out_by_hand():
+def test_values_computed_by_hand():
   logits = np.array([[0.9], [0.8], [0.7], [0.6]])
   targets = np.array([[1], [0], [1], [0]])
   np.testing.assert_allclose(

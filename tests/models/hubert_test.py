@@ -53,7 +53,7 @@ def test_loss_is_a_softmax_over_all_units_of_a_set():
   batch = batch_of(2, 400 + 320 * 29, units)
   batch['valid'] = np.array([True, False])
   _, out = run(model, batch)
-  loss, metrics = masked_units(out, batch, tau=0.2, penalty=0.0)
+  loss, metrics = masked_units(out, batch, logit_temp=0.2, penalty=0.0)
   used = np.asarray(out['masked'])[0]
   total = 0.0
   for i in range(2):
@@ -64,7 +64,7 @@ def test_loss_is_a_softmax_over_all_units_of_a_set():
   np.testing.assert_allclose(loss, total / used.sum(), rtol=1e-5)
   assert int(metrics['sample_size']) == used.sum() > 0
   with pytest.raises(InputError, match='predict_unmasked=True'):
-    masked_units(out, batch, unmasked=0.5)
+    masked_units(out, batch, pred_nomask_weight=0.5)
 
 
 @pytest.mark.parametrize(

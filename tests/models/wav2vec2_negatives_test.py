@@ -87,7 +87,7 @@ def test_continuous_targets_that_are_equal_are_no_distractors():
   }
 
   def loss(**changes):
-    return wav2vec2_contrastive({**out, **changes}, {}, kappa=1.0)[0]
+    return wav2vec2_contrastive({**out, **changes}, {}, logit_temp=1.0)[0]
 
   first, third = np.log(1 + np.exp(-1.0)), np.log(2.0)
   np.testing.assert_allclose(loss(), (first + third) / 2, rtol=1e-6)
@@ -154,7 +154,7 @@ def test_distractors_of_the_batch_are_other_masked_frames_of_all_clips():
     counts = np.bincount(own, minlength=b * m)[places]
     assert counts.max() < 2.5 * 3000 / len(places)
   # As it would be by hand.
-  _, metrics = wav2vec2_contrastive(out, batch, kappa=0.5)
+  _, metrics = wav2vec2_contrastive(out, batch, logit_temp=0.5)
   context, targets, codes = (
     np.asarray(out[name]).reshape(b * m, -1) for name in ('context', 'targets', 'codes')
   )
@@ -285,8 +285,8 @@ def test_one_dead_group_shows_in_the_least_perplexity():
   params = jax.tree.map(lambda x: x, variables['params'])
   params['logits'] = {**params['logits'], 'bias': jnp.asarray(bias)}
   found = quantizer.apply({'params': params}, x, used, 1.0)
-  np.testing.assert_allclose(found.least_code_perplexity, 1.0, atol=1e-5)
-  np.testing.assert_allclose(found.least_prob_perplexity, 1.0, atol=1e-5)
+  np.testing.assert_allclose(found.min_code_perplexity, 1.0, atol=1e-5)
+  np.testing.assert_allclose(found.min_prob_perplexity, 1.0, atol=1e-5)
   share = np.bincount(np.asarray(found.best)[..., 0].ravel(), minlength=5) / 120
   alive = np.exp(-(share * np.log(share + 1e-7)).sum())
   np.testing.assert_allclose(found.code_perplexity, alive + 1, rtol=1e-5)

@@ -10,7 +10,8 @@ from research.errors import InputError
 from research.features.span_masks import span_mask
 from research.models.wav2vec import stem_layers
 from research.nn import quantizers
-from research.nn.convolutions import frames_after, receptive_field, time_norm
+from research.nn.convolutions import frames_after, receptive_field
+from research.nn.kernels.convolutions import time_norm
 from research.weights import conversion, convert, revert, tables
 from tests.contract import wave
 

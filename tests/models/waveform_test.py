@@ -9,7 +9,9 @@ from research import models
 from research.errors import InputError
 from research.models import waveform
 from research.nn import quantizers
-from research.nn.convolutions import conv1d, frames_after, grouped_conv1d, scale_gradient, time_norm
+from research.nn.convolutions import frames_after
+from research.nn.kernels import scale_gradient
+from research.nn.kernels.convolutions import conv1d, grouped_conv1d, time_norm
 from tests.contract import wave
 
 TINY = dict(

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.nn.convolutions import conv3x3, max_pool2
+from research.nn.kernels.convolutions import conv3x3, max_pool2
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.nn import products
+from research.nn.kernels import products
 
 
 def normal(seed, *shape):

@@ -1,4 +1,4 @@
-"""CTC against the sum over all alignments, written out."""
+"""CTC against the explicit sum over all alignments."""
 
 import itertools
 
@@ -17,12 +17,12 @@ def collapse(path, blank):
 
 
 def by_hand(logits, frames, target, blank):
-  """-log of the probability of all paths over `frames` frames that read `target`."""
+  """-log of the total probability of all paths over `frames` frames that collapse to `target`."""
   log_p = np.asarray(jax.nn.log_softmax(jnp.asarray(logits)), np.float64)
   symbols = range(logits.shape[-1])
   paths = itertools.product(symbols, repeat=frames)
-  said = [p for p in paths if collapse(p, blank) == tuple(target)]
-  return -np.logaddexp.reduce([sum(log_p[t, s] for t, s in enumerate(p)) for p in said])
+  matching = [p for p in paths if collapse(p, blank) == tuple(target)]
+  return -np.logaddexp.reduce([sum(log_p[t, s] for t, s in enumerate(p)) for p in matching])
 
 
 def example():
@@ -68,7 +68,7 @@ def test_transcripts_that_do_not_fit_have_no_loss_and_no_gradient_or_an_infinite
   assert ctc(out, batch, zero_infinity=False)[0] == np.inf
 
 
-def test_an_empty_transcript_wants_blanks():
+def test_an_empty_transcript_trains_blanks():
   logits = jnp.asarray(RNG.normal(size=(1, 3, 4)), jnp.float32)
   out = {'logits': logits, 'frame_mask': jnp.ones((1, 3), bool)}
   loss, _ = ctc(out, {'tokens': jnp.full((1, 2), -1, jnp.int32)})

@@ -1,4 +1,4 @@
-"""Objectives against numbers worked out by hand, with and without jit."""
+"""Objectives against values computed by hand, with and without jit."""
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +90,7 @@ def test_binary_cross_entropy():
   assert np.isfinite(binary_cross_entropy(extreme, {'label': jnp.array([[0.0, 1.0]])})[0])
 
 
-def frames_to_come():
+def future_frames():
   h = jnp.array([[[[1.0, 0.0]], [[0.0, 2.0]], [[1.0, 1.0]]]])  # [1, 3 frames, 1 step, 2]
   z = jnp.array([[[1.0, 0.0], [0.0, 1.0], [-1.0, 2.0]]])
   negatives = jnp.array([[[1, 2], [0, 2], [0, 1]]])
@@ -104,22 +104,22 @@ SCORES = np.array([[2.0, 0.0, 4.0], [1.0, 1.0, 1.0]])
 
 def test_wav2vec_contrastive():
   softplus = np.log1p(np.exp(np.array([-1, 1, 1]) * SCORES))
-  loss, metrics = both(wav2vec_contrastive, frames_to_come(), {})
+  loss, metrics = both(wav2vec_contrastive, future_frames(), {})
   np.testing.assert_allclose(loss, softplus.sum() / 2, rtol=1e-6)
-  # Frame 1 loses to its second distractor; a tie in which nothing differs is no success either.
+  # Frame 1 scores below its second distractor; a tie of all scores is not a hit either.
   assert float(metrics['sample_size']) == 2 and float(metrics['accuracy']) == 0
-  loss, _ = both(wav2vec_contrastive, frames_to_come(), {}, balanced=True)
+  loss, _ = both(wav2vec_contrastive, future_frames(), {}, balanced_classes=True)
   np.testing.assert_allclose(loss, (softplus * [1, 0.5, 0.5]).sum() / 2, rtol=1e-6)
-  loss, _ = both(wav2vec_contrastive, frames_to_come(), {}, infonce=True)
+  loss, _ = both(wav2vec_contrastive, future_frames(), {}, infonce=True)
   log_p = SCORES[:, 0] - np.log(np.exp(SCORES).sum(axis=1))
   np.testing.assert_allclose(loss, -log_p.sum() / 2, rtol=1e-6)
   extra = {'quantiser_loss': jnp.float32(3.0), 'code_perplexity': jnp.float32(7.0)}
-  loss, metrics = both(wav2vec_contrastive, frames_to_come() | extra, {}, quantiser=0.5)
+  loss, metrics = both(wav2vec_contrastive, future_frames() | extra, {}, quantiser=0.5)
   np.testing.assert_allclose(loss, softplus.sum() / 2 + 1.5, rtol=1e-6)
   assert float(metrics['quantiser_loss']) == 3 and float(metrics['code_perplexity']) == 7
-  # A frame that wins, and a filler.
-  out = frames_to_come() | {'predictions': -frames_to_come()['predictions']}
-  twice = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), frames_to_come(), out)
+  # A hit, and a filler.
+  out = future_frames() | {'predictions': -future_frames()['predictions']}
+  twice = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), future_frames(), out)
   loss, metrics = both(wav2vec_contrastive, twice, {'valid': jnp.array([False, True])})
   want = np.log1p(np.exp(np.array([1, -1, -1]) * SCORES)).sum() / 2
   np.testing.assert_allclose(loss, want, rtol=1e-6)
@@ -134,7 +134,7 @@ def test_masked_codes():
   out = {'code_logits': logits, 'codes': codes, 'span_mask': jnp.array([[True, True]])}
   loss, metrics = both(masked_codes, out, {})
   np.testing.assert_allclose(loss, -(2 * LOG_P[0, 0] + LOG_P[1, 1] + LOG_P[1, 0]) / 2, rtol=1e-6)
-  # Of the second frame only one group is right.
+  # Only one group of the second frame is correct.
   assert float(metrics['accuracy']) == 0.5 and float(metrics['sample_size']) == 2
   loss, metrics = both(masked_codes, out | {'span_mask': jnp.array([[False, True]])}, {})
   np.testing.assert_allclose(loss, -(LOG_P[1, 1] + LOG_P[1, 0]), rtol=1e-6)

@@ -16,6 +16,7 @@ from research.models.audio_mae import AudioMAE
 from research.nn.positions import spectrogram_positions
 from research.objectives.reconstruction import masked_patch_mse, normalise_patches
 from research.weights import convert, revert, tables
+from tests.models.toy import make
 
 
 def fill(key: str, shape: tuple[int, ...]) -> np.ndarray:

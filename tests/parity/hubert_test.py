@@ -39,11 +39,13 @@ def test_pretraining(case: Case):
   params, rest = dict(variables)['params'], {k: v for k, v in variables.items() if k != 'params'}
   rngs = {name: jax.random.key(0) for name in ('mask', 'dropout')}
   (penalty,) = run['loss_weights']
-  weights = dict(masked=run['pred_masked_weight'], unmasked=run['pred_nomask_weight'])
+  weights = {n: run[n] for n in ('pred_masked_weight', 'pred_nomask_weight')}
 
   def loss(params):
     out = model.apply({'params': params, **rest}, batch, train=run['train_mode'], rngs=rngs)
-    value, metrics = masked_units(out, batch, tau=config['logit_temp'], penalty=penalty, **weights)
+    value, metrics = masked_units(
+      out, batch, logit_temp=config['logit_temp'], penalty=penalty, **weights
+    )
     return value, (out, metrics)
 
   compiled, gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)

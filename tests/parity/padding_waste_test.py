@@ -8,6 +8,7 @@ import pytest
 
 from research.audio import batching
 from research.train import config, selection
+from tests.audio.padding import padding_efficiency
 from tests.experiments_test import ROOT, load
 
 DATA = Path(os.environ.get('OIDO_DATA') or ROOT.parent / 'shared' / 'data')
@@ -24,6 +25,6 @@ def test_less_than_a_tenth_of_the_batches_is_padding(monkeypatch):
   batches = batching.Bucketed(
     durations, lengths, batch_size=data['batch_size'], sample_rate=data['sample_rate'], seed=0
   )
-  real = np.mean([batching.padding_efficiency(durations, batches, epoch) for epoch in range(5)])
+  real = np.mean([padding_efficiency(durations, batches, epoch) for epoch in range(5)])
   print(f'padding: {100 * (1 - real):.1f} %')
   assert real > 0.9

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.features.span_masks import most_masked, span_mask
+from research.features.span_masks import max_masked, span_mask
 from tests.parity.golden import Case, each_case
 
 DRAWS = 1000
@@ -23,7 +23,7 @@ def drawn(setting) -> tuple[np.ndarray, np.ndarray]:
   )
   one = jax.jit(jax.vmap(lambda key: span_mask(key, jnp.asarray(real), **args)))
   masks = np.asarray(one(jax.random.split(jax.random.key(0), DRAWS)))
-  most = most_masked(n, setting['mask_prob'], setting['mask_length'], setting['min_masks'])
+  most = max_masked(n, setting['mask_prob'], setting['mask_length'], setting['min_masks'])
   assert masks.sum(-1).max() <= most
   return masks, real
 

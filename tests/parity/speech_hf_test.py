@@ -197,7 +197,7 @@ def pretraining(ours, model, batch, heard, rng):
     )
   out = jax.jit(ours.model.apply)(ours.variables, batch)
   np.testing.assert_array_equal(out['used'].sum(axis=1), 9)
-  _, metrics = wav2vec2_contrastive(out, batch, kappa=0.1, diversity=0.1, penalty=0.0)
+  _, metrics = wav2vec2_contrastive(out, batch, logit_temp=0.1, diversity=0.1, penalty=0.0)
   np.testing.assert_allclose(metrics['contrastive'] * 18, want.contrastive_loss, rtol=1e-5)
   at = torch.from_numpy(places)[:, :, None]
   return {

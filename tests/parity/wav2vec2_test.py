@@ -48,7 +48,7 @@ def test_pretraining(case: Case):
   def loss(params):
     out = model.apply({'params': params, **rest}, batch, train=train, rngs=rngs)
     value, metrics = wav2vec2_contrastive(
-      out, batch, kappa=case.config['logit_temp'], diversity=diversity, penalty=penalty
+      out, batch, logit_temp=case.config['logit_temp'], diversity=diversity, penalty=penalty
     )
     return value, (out, metrics)
 

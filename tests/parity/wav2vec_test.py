@@ -181,7 +181,7 @@ def test_pretraining(case: Case):
       out,
       batch,
       infonce=config['infonce'],
-      balanced=config['balanced_classes'],
+      balanced_classes=config['balanced_classes'],
       quantiser=weight,
     )
     return value, (out, metrics)

@@ -32,7 +32,7 @@ def test_published_figures_are_labelled_and_never_win():
   # Fine-tuned figures stand beside fine-tuned ones.
   assert 'AudioMAE' not in text
   tuned = tables.comparison([row(task='esc50', protocol='finetune')], published.rows(['esc50']))
-  assert 'AudioMAE, ViT-B (published: fine-tuning;' in tuned[0].html()
+  assert 'AudioMAE, ViT-B (published: fine-tuning;' in tuned[0].markdown()
   assert 'ImageNet labels' in tuned[0].markdown()
 
 
@@ -68,49 +68,49 @@ def test_how_much_settings_matter():
 
 def test_what_is_absent_is_said():
   lost = {'listed': 200, 'absent': {'eval': 20}}
-  lost |= {'pinned': dict(clips=180, hash='cafe', absent=3, first=[])}
+  lost |= {'clip_list': dict(clips=180, hash='cafe', absent=3, first=[])}
   notes = '\n'.join(tables.notes([row(attrition=lost)]))
   assert '20 of eval in the published lists have no audio file here (10.0 % of all)' in notes
-  assert 'the pinned list cafe of 180 clips, 3 of them absent here' in notes
-  page = run.score_section({'rows': [row()], 'absent': {'gtzan': 'Not there: prepare it.'}})
+  assert 'the clip list cafe of 180 clips, 3 of them absent here' in notes
+  page = run.score_page({'rows': [row()], 'absent': {'gtzan': 'Not there: prepare it.'}})
   assert 'Not scored' in page and 'Not there: prepare it.' in page
 
 
 def test_scores_of_each_class_name_their_model():
   rows = [row(system=name, per_class={'dog': 0.5}) for name in ('mine', 'yours')]
-  page = run.score_section({'rows': rows})
+  page = run.score_page({'rows': rows})
   assert all(f'average precision of each class, {r["system"]}<' in page for r in rows)
 
 
-def test_a_pinned_list_is_the_same_clips_elsewhere(tmp_path):
+def test_a_clip_list_selects_the_same_clips_of_another_copy(tmp_path):
   root = toy.tones(tmp_path / 'a', per_class=6)
   made = tasks.prepare(str(root))
-  file = tmp_path / 'lists' / 'pins.json'
+  file = tmp_path / 'lists' / 'clips.json'
   assert clip_lists.read(file) is None
   clip_lists.write(file, [made])
   listed = clip_lists.read(file)
-  # Another copy has more clips, and lacks one that is pinned.
+  # Another copy has more clips, and lacks one of the list.
   more = toy.tones(tmp_path / 'b' / 'a', per_class=8)
   gone = made.source.id(0)
   lines = (more / 'labels.csv').read_text().splitlines()
   (more / 'labels.csv').write_text('\n'.join(x for x in lines if not x.startswith(gone)) + '\n')
-  again = tasks.prepare(str(more), pinned=clip_lists.of(listed, file, 'a'))
+  again = tasks.prepare(str(more), clip_list=clip_lists.of_task(listed, file, 'a'))
   ids = {again.source.id(i) for i in range(len(again.source))}
   assert ids == set(listed['a']['ids']) - {gone} and len(ids) == 17
   # The split was drawn, and stays as it was drawn, though another one would be drawn now.
   named = lambda t, rows: {t.source.id(r) for r in rows}  # noqa: E731
   for before, after in zip(made.splits.folds[0].rows(), again.splits.folds[0].rows()):
     assert named(again, after) == named(made, before) - {gone}
-  assert again.splits.origin == made.splits.origin + ' (pinned)'
-  said = again.attrition['pinned']
-  assert (said['clips'], said['absent'], said['first']) == (18, 1, [gone])
+  assert again.splits.origin == made.splits.origin + ' (clip list)'
+  facts = again.attrition['clip_list']
+  assert (facts['clips'], facts['absent'], facts['first']) == (18, 1, [gone])
   strange = dict(ids=['x'], parts=[[0]], hash='h', origin='o', published_validation=False)
-  with pytest.raises(InputError, match='none of the 1 pinned clips'):
-    tasks.prepare(str(root), pinned=strange)
-  with pytest.raises(InputError, match='no clip that is pinned as validation of fold 0 is here'):
-    tasks.prepare(str(root), pinned=strange | dict(ids=listed['a']['ids'], parts=[[0] * 18]))
-  with pytest.raises(InputError, match="pins no clips of the task 'b', only of a"):
-    clip_lists.of(listed, file, 'b')
+  with pytest.raises(InputError, match='none of the 1 clips in the clip list'):
+    tasks.prepare(str(root), clip_list=strange)
+  with pytest.raises(InputError, match='none of the validation clips of fold 0 in the clip list'):
+    tasks.prepare(str(root), clip_list=strange | dict(ids=listed['a']['ids'], parts=[[0] * 18]))
+  with pytest.raises(InputError, match="no clips for task 'b', only for a"):
+    clip_lists.of_task(listed, file, 'b')
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_pinned_list_is_the_same_clips_elsewhere(tmp_path):
 )
 def test_a_list_that_is_none_is_refused(tmp_path, text):
   (tmp_path / 'p.json').write_text(text)
-  with pytest.raises(InputError, match='--pin='):
+  with pytest.raises(InputError, match='--clip_list='):
     clip_lists.read(tmp_path / 'p.json')
 
 

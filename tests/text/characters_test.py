@@ -1,4 +1,4 @@
-"""Letter vocabularies: ids of fairseq's dict.ltr.txt, cases, unknown characters, the way back."""
+"""Character vocabularies: ids of fairseq's dict.ltr.txt, case, unknown characters, decoding."""
 
 import numpy as np
 import pytest
@@ -8,13 +8,13 @@ from research.text import characters
 
 
 def test_the_vocabulary_is_that_of_the_published_models():
-  assert len(characters.LETTERS) == 32
-  assert characters.LETTERS[:5] == ('<s>', '<pad>', '</s>', '<unk>', '|')
-  assert ''.join(characters.LETTERS[5:]) == "ETAONIHSRDLUMWCFGYPBVK'XJQZ"
+  assert len(characters.CHARACTERS) == 32
+  assert characters.CHARACTERS[:5] == ('<s>', '<pad>', '</s>', '<unk>', '|')
+  assert ''.join(characters.CHARACTERS[5:]) == "ETAONIHSRDLUMWCFGYPBVK'XJQZ"
 
 
 def test_every_word_ends_in_a_boundary():
-  ids = characters.encode(" It's\tat \n", characters.LETTERS)
+  ids = characters.encode(" It's\tat \n", characters.CHARACTERS)
   assert ids.dtype == np.int32
   # I T ' S | A T |, counted in the list above.
   assert ids.tolist() == [10, 6, 27, 12, 4, 7, 6, 4]
@@ -35,7 +35,7 @@ def test_text_takes_the_case_of_the_vocabulary():
   assert characters.encode('aB', both).tolist() == [1, 2, 0]
   with pytest.raises(InputError, match="'A'"):
     characters.encode('AB', both)
-  # The specials are no letters: '<unk>' does not make this a lower-case vocabulary.
+  # Special symbols are not characters: '<unk>' does not make this a lower-case vocabulary.
   assert characters.encode('ab', ('<unk>', '|', 'A', 'B')).tolist() == [2, 3, 1]
 
 
@@ -56,6 +56,6 @@ def test_spelling_drops_specials_and_superfluous_boundaries():
       characters.spell([5, wrong])
 
 
-def test_what_was_encoded_is_spelt_again():
+def test_spelling_inverts_encoding():
   for line in ("THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG'S BACK", 'A', 'Z Z Z'):
     assert characters.spell(characters.encode(line)) == line

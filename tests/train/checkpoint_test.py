@@ -1,4 +1,4 @@
-"""Checkpoints: round trip, another mesh, damage, best and newest, a disk that is full."""
+"""Checkpoints: round trip, another mesh, damage, best and newest, a full disk."""
 
 import json
 import shutil
@@ -84,7 +84,7 @@ def test_a_damaged_newest_checkpoint_falls_back(tmp_path, capsys, how):
   assert position == {'next_index': 1}
   equal(restored, state_of(1))
   assert 'checkpoint 2 cannot be read' in capsys.readouterr().out
-  # Set aside, not deleted, and its step can be saved again.
+  # Moved aside, not deleted, and its step can be saved again.
   assert (tmp_path / 'unreadable' / '2').is_dir()
   reader.save(2, state_of(2), {'next_index': 2})
   reader.close()
@@ -99,8 +99,8 @@ def test_nothing_readable_is_an_error_and_nothing_is_lost(tmp_path):
   with pytest.raises(InputError, match='None of the checkpoints'):
     Checkpointer(tmp_path / 'checkpoints').restore_newest(target_of(state_of()))
   assert (tmp_path / 'unreadable' / '1').is_dir()
-  # Nor does the same command, started again, begin anew as if nothing had been there.
-  with pytest.raises(InputError, match='has some that could not be read'):
+  # The same command, started again, does not train from scratch.
+  with pytest.raises(InputError, match='unreadable holds unreadable ones'):
     Checkpointer(tmp_path / 'checkpoints').restore_newest(target_of(state_of()))
   shutil.rmtree(tmp_path / 'unreadable')
   assert Checkpointer(tmp_path / 'checkpoints').restore_newest(target_of(state_of())) is None
@@ -111,7 +111,7 @@ def test_another_model_is_refused_and_the_checkpoint_stays(tmp_path):
   saver.save(1, state_of(1, width=16), None)
   saver.close()
   reader = Checkpointer(tmp_path / 'checkpoints')
-  with pytest.raises(InputError, match='does not fit this configuration'):
+  with pytest.raises(InputError, match='does not match this configuration'):
     reader.restore_newest(target_of(state_of(width=8)))
   assert reader.steps() == [1]
 
@@ -125,10 +125,9 @@ def test_newest_and_best_are_kept(tmp_path):
   assert Checkpointer(tmp_path / 'checkpoints').steps() == [2, 4, 5]
 
 
-def test_a_run_that_goes_on_still_knows_its_best(tmp_path):
-  nothing = float('nan')
+def test_a_resumed_run_keeps_its_best_checkpoint(tmp_path):
   # Step 3 was saved between two evaluations, step 5 diverged: neither is better than step 2.
-  losses = [3.0, 1.0, None, 2.0, nothing, 4.0]
+  losses = [3.0, 1.0, None, 2.0, float('nan'), 4.0]
   for step, loss in enumerate(losses, start=1):
     saver = Checkpointer(tmp_path / 'checkpoints', keep=1, best='valid/loss')
     found = None if loss is None else {'valid/loss': loss, 'valid/accuracy': 0.5}
@@ -137,7 +136,7 @@ def test_a_run_that_goes_on_still_knows_its_best(tmp_path):
     assert saver.steps() == ([1], [2], [2, 3], [2, 4], [2, 5], [2, 6])[step - 1]
 
 
-def test_scores_that_cannot_be_read_are_none(tmp_path):
+def test_unreadable_metrics_are_ignored(tmp_path):
   for step in (1, 2):
     saver = Checkpointer(tmp_path / 'checkpoints', keep=2, best='valid/loss')
     saver.save(step, state_of(step), {'next_index': step}, {'valid/loss': 1.0})
@@ -148,7 +147,7 @@ def test_scores_that_cannot_be_read_are_none(tmp_path):
   reader.close()
 
 
-def test_the_last_checkpoint_is_judged_whenever_it_comes(tmp_path):
+def test_the_last_checkpoint_is_always_ranked(tmp_path):
   config = load(ROOT / 'experiments/audio_mae/builtin_tiny.py').get_config('debug')
   config.total_steps = 3
   for every in (2, None):
@@ -184,7 +183,7 @@ def test_a_checkpoint_between_evaluations_has_no_score(tmp_path):
   assert read_run(tmp_path / 'run', teacher=False)[1].startswith(f'step {best} (best valid/loss, ')
 
 
-def test_empty_folder_is_a_fresh_start(tmp_path):
+def test_an_empty_folder_has_no_checkpoint(tmp_path):
   assert Checkpointer(tmp_path / 'checkpoints').restore_newest(target_of(state_of())) is None
 
 
@@ -203,19 +202,19 @@ def state(n):
 saver = Checkpointer(sys.argv[1])
 saver.save(1, state(1000), {'next_index': 1})
 saver.wait()
-# A file may not grow beyond 200 kB from here on: what a full disk or a quota does to a writer.
+# Files may not grow beyond 200 kB from here on, which a writer sees as a full disk or quota.
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 try:
   saver.save(2, state(4_000_000), {'next_index': 2})
   saver.wait(2)
 except InputError as error:
-  print('SAID:', error)
+  print('ERROR:', error)
   sys.exit(7)
 """
 
 
-def test_a_full_disk_is_said_and_the_old_checkpoint_is_intact(tmp_path):
+def test_a_full_disk_is_reported_and_the_old_checkpoint_is_intact(tmp_path):
   folder = tmp_path / 'checkpoints'
   run = subprocess.run(
     [sys.executable, '-c', textwrap.dedent(FULL_DISK), str(folder)],

@@ -1,4 +1,4 @@
-"""The watch of wav2vec 2.0 on a run made to collapse, against the trace of a healthy one."""
+"""The health limits of wav2vec 2.0 on a collapsing run, relative to the trace of a healthy one."""
 
 import json
 
@@ -19,15 +19,15 @@ from tests.experiments_test import ROOT, load
 
 STEPS = 40
 LIMITS = dict(
-  code_perplexity=dict(least=0.5, patience=2, after=10),
-  prob_perplexity=dict(least=0.5, patience=2, after=10),
-  accuracy=dict(least=0.2, patience=5, after=10),
-  grad_norm=dict(most=30.0, patience=2, after=10),
+  code_perplexity=dict(min_fraction=0.5, patience=2, after=10),
+  prob_perplexity=dict(min_fraction=0.5, patience=2, after=10),
+  accuracy=dict(min_fraction=0.2, patience=5, after=10),
+  grad_norm=dict(max_fraction=30.0, patience=2, after=10),
 )
 
 
 def metrics_of(seed, diversity):
-  """Metrics of every step of wav2vec 2.0's smallest experiment on tones, as the loop logs them."""
+  """Metrics of every step of the smallest wav2vec 2.0 experiment on tones, as logged."""
   config = load(ROOT / 'experiments/wav2vec2/librispeech_base.py').get_config('debug')
   config.objective.args.diversity = diversity
   config = complete(config)
@@ -66,12 +66,12 @@ def limits(trace, **changes):
   return {name: {**spec, 'trace': str(trace), **changes} for name, spec in LIMITS.items()}
 
 
-def test_another_healthy_run_is_left_in_peace(trace):
+def test_another_healthy_run_gives_no_warning(trace):
   assert watched(metrics_of(1, 0.1), limits(trace, stop=True)) == []
 
 
-def test_a_collapsing_codebook_is_named_and_stopped_where_asked(trace):
-  """A diversity loss of the wrong sign rewards the use of few codes."""
+def test_a_collapsing_codebook_is_reported_and_can_stop_the_run(trace):
+  """A diversity loss with the wrong sign rewards using few codes."""
   collapsing = metrics_of(0, -30.0)
   healthy = json.loads(trace.read_text().splitlines()[-1])
   assert collapsing[-1]['code_perplexity'] < 0.5 * healthy['code_perplexity']
@@ -82,10 +82,10 @@ def test_a_collapsing_codebook_is_named_and_stopped_where_asked(trace):
     watched(collapsing, limits(trace, stop=True))
 
 
-def test_limits_follow_the_trace_between_its_steps_and_beyond(tmp_path):
+def test_limits_interpolate_and_extrapolate_the_trace(tmp_path):
   file = tmp_path / 'trace.jsonl'
   file.write_text('{"step": 10, "x": 100.0}\n{"step": 20, "x": 200.0}\n')
-  watch = Watch({'x': dict(trace=str(file), least=0.5, most=2.0)})
+  watch = Watch({'x': dict(trace=str(file), min_fraction=0.5, max_fraction=2.0)})
   for step, value, wrong in (
     (15, 76.0, ''),
     (15, 74.0, 'below 75'),
@@ -98,7 +98,7 @@ def test_limits_follow_the_trace_between_its_steps_and_beyond(tmp_path):
     watch.check(0, {'x': 100.0})  # healthy in between
 
 
-def test_patience_counts_lines_in_a_row():
+def test_patience_counts_consecutive_lines():
   watch = Watch({'x': dict(min=1.0, patience=3)})
   values = [0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0]
   assert [len(watch.check(i, {'x': v})) for i, v in enumerate(values)] == [0, 0, 0, 0, 0, 1, 0]
@@ -109,12 +109,12 @@ def test_patience_counts_lines_in_a_row():
   [
     (dict(lowest=1.0), "has 'lowest'"),
     (dict(min='low'), 'must be a number'),
-    (dict(least=0.5), 'go together'),
-    (dict(trace='no/such/file', least=0.5), 'cannot be read'),
-    (dict(trace='TRACE', least=0.5), "has no 'x'"),
+    (dict(min_fraction=0.5), 'go together'),
+    (dict(trace='no/such/file', min_fraction=0.5), 'cannot be read'),
+    (dict(trace='TRACE', min_fraction=0.5), "has no 'x'"),
   ],
 )
-def test_limits_that_cannot_be_are_refused(limit, words, trace):
+def test_invalid_limits_are_refused(limit, words, trace):
   if limit.get('trace') == 'TRACE':
     limit = {**limit, 'trace': str(trace)}
   with pytest.raises(InputError, match=words):

@@ -1,4 +1,4 @@
-"""The feed: order, the position that goes with each batch, errors, and the metrics files."""
+"""The feed: order, input position of each batch, errors; and the metrics files."""
 
 import json
 import time
@@ -16,7 +16,7 @@ def put(batch):
 
 
 class Counter:
-  """An input whose state is the number of batches made."""
+  """An input whose state is the number of batches produced."""
 
   def __init__(self, fail_at=None, end=None):
     self.n, self.fail_at, self.end = 0, fail_at, end
@@ -36,7 +36,7 @@ class Counter:
     self.n = state['n']
 
 
-def test_position_is_that_of_the_batch_given_out():
+def test_position_is_that_of_the_returned_batch():
   source = Counter()
   feed = Feed(source, put, depth=3)
   assert feed.position == {'n': 0}
@@ -64,12 +64,12 @@ def test_errors_and_the_end_reach_the_reader():
   feed.close()
 
 
-def test_a_resumed_run_leaves_one_line_for_each_step(tmp_path):
+def test_a_resumed_run_has_one_line_per_step(tmp_path):
   writer = Writer(tmp_path)
   for step in (1, 2, 3):
     writer.scalars(step, {'loss': step, 'grad_norm': float('nan')})
   writer.close()
-  # What a kill in the middle of a line leaves.
+  # A line left incomplete by a kill.
   with (tmp_path / 'metrics.jsonl').open('a') as file:
     file.write('{"step": 4, "lo')
   writer = Writer(tmp_path, start_step=2)

@@ -1,4 +1,4 @@
-"""Schedules and optimisers against torch's definitions, by numbers."""
+"""Schedules and optimisers against the numbers of torch's definitions."""
 
 import jax
 import jax.numpy as jnp
@@ -48,10 +48,10 @@ def test_tri_stage_polynomial_and_constant():
   [
     (dict(name='cosin'), "Did you mean 'cosine'"),
     (dict(name='cosine', warmup_steps=50), 'warms up for 50 steps, but the run has 20'),
-    (dict(name='cosine', warmup_steps=1, warmup_epochs=1), 'give one of them'),
+    (dict(name='cosine', warmup_steps=1, warmup_epochs=1), 'give only one of them'),
   ],
 )
-def test_wrong_schedules_say_so(schedule, words):
+def test_invalid_schedules_are_refused(schedule, words):
   with pytest.raises(InputError, match=words):
     optim.make_schedule(make(schedule=schedule), 20)
 
@@ -86,7 +86,7 @@ def test_adamw_decays_matrices_only():
   )
   np.testing.assert_allclose(after['encoder']['patch_embed']['bias'], 0.9, rtol=1e-5)
   np.testing.assert_allclose(after['encoder']['blocks_0']['norm1']['scale'], 0.9, rtol=1e-5)
-  # Three-dimensional tokens do decay (timm's rule: one-dimensional tensors and biases do not).
+  # Three-dimensional tokens decay (timm's rule: one-dimensional tensors and biases do not).
   np.testing.assert_allclose(after['encoder']['cls_token'], 1 - 0.1 - 0.05, rtol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""The step: gradients by hand, accumulation, teacher, poisoned batches, eight devices."""
+"""The training step: gradients, accumulation, teacher, non-finite batches, eight devices."""
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,7 @@ def test_accumulation_equals_the_whole_batch():
 
 
 @pytest.mark.parametrize('accumulate', [1, 4])
-def test_a_batch_that_teaches_nothing_changes_nothing(accumulate):
+def test_a_batch_without_targets_changes_nothing(accumulate):
   def objective(out, batch):
     del batch
     count = jnp.zeros(())
@@ -73,7 +73,7 @@ def test_a_batch_that_teaches_nothing_changes_nothing(accumulate):
 
 
 class Counting(nn.Module):
-  """Loss and a counter of updates, as models with schedules of their own have it."""
+  """A loss and an update counter, as in models with their own schedules."""
 
   @nn.compact
   def __call__(self, batch, train=False):
@@ -85,7 +85,7 @@ class Counting(nn.Module):
     return {'y': scale * batch['audio'].mean(axis=1), 'done': done}
 
 
-def test_parts_of_a_batch_are_one_update_to_counters():
+def test_micro_batches_are_one_update_to_counters():
   def objective(out, batch):
     del batch
     return jnp.square(out['y']).mean(), {'done': out['done'].astype(jnp.float32)}
@@ -126,7 +126,7 @@ def test_teacher_follows_and_sees_the_same_batch():
     )
   )
   after, metrics = step(state, batch)
-  # At the start the teacher is the student and has the same draws.
+  # Initially the teacher equals the student and has the same random keys.
   assert float(metrics['gap']) == 0.0
   for t, old, new in zip(
     *map(jax.tree.leaves, (after.teacher['params'], state.params, after.params))
@@ -137,7 +137,7 @@ def test_teacher_follows_and_sees_the_same_batch():
   )
 
 
-def test_a_poisoned_batch_changes_nothing():
+def test_a_non_finite_batch_changes_nothing():
   state, step, batch = start(optimizer=promoting(optax.adam(0.1)))
   bad = {**batch, 'audio': batch['audio'].at[0, 0].set(jnp.nan)}
   after, metrics = step(state, bad)
@@ -176,7 +176,7 @@ def test_eight_devices_equal_one(shape):
   assert steps.flops > 0 and steps.compile_seconds > 0
 
 
-def test_collapse_is_seen_and_named_once():
+def test_collapse_is_reported_once():
   even = jnp.eye(8)
   one = jnp.ones((8, 8))
   assert float(representation_std(one)) == pytest.approx(0.0, abs=1e-6)

@@ -1,4 +1,4 @@
-"""A run whose batches hold units, noise and mixed utterances."""
+"""A run with units, noise and utterance mixing."""
 
 import json
 
@@ -24,8 +24,10 @@ def config(path):
   full = load(ROOT / 'experiments/audio_mae/builtin_tiny.py').get_config('debug').to_dict()
   full['data'].update(
     where=dict(kind=['word', 'sentence']),
-    units=path,
-    noise=dict(name='builtin', args=dict(where=dict(kind='event'))),
+    fields=dict(
+      units=path,
+      noise=dict(args=dict(source=dict(name='builtin', args=dict(where=dict(kind='event'))))),
+    ),
     batch_size=16,
     seconds=0.5,
   )
@@ -33,7 +35,7 @@ def config(path):
   return {**full, 'augment': [mix], 'total_steps': 2}
 
 
-def test_a_run_has_units_beside_mixed_clips(tmp_path, monkeypatch):
+def test_a_run_has_units_with_mixed_clips(tmp_path, monkeypatch):
   clips = sources.open_source('builtin').where(dict(kind=['word', 'sentence']))
   path = label(tmp_path / 'units', clips)
   seen = []
@@ -56,19 +58,20 @@ def test_a_run_has_units_beside_mixed_clips(tmp_path, monkeypatch):
   assert any(s['units'][1] > 0 and 'noise' not in s for s in seen)  # validation
   rows = [json.loads(line) for line in (tmp_path / 'run/metrics.jsonl').open()]
   assert not any('warning' in row for row in rows)
-  # Validation clips without units are a mistake that is known before the first step.
+  # Validation clips without units are refused before the first step.
   only = label(tmp_path / 'only', clips.split('train'))
   with pytest.raises(InputError, match=r'No clip of .* has units in .*only'):
     loop.train(config(only), tmp_path / 'other', quiet=True)
 
 
-def test_noise_and_what_mixes_it_go_together():
+def test_noise_and_its_augmentation_go_together():
   full = config('units')
   complete(full)
-  without = {**full, 'data': {**full['data'], 'noise': None}}
-  with pytest.raises(InputError, match=r'there is no noise: set config\.data\.noise'):
+  fields = {**full['data']['fields'], 'noise': None}
+  without = {**full, 'data': {**full['data'], 'fields': fields}}
+  with pytest.raises(InputError, match=r'there is no noise: set config\.data\.fields\.noise'):
     complete(without)
-  with pytest.raises(InputError, match='no augmentation mixes it in'):
+  with pytest.raises(InputError, match='no augmentation uses noise'):
     complete({**full, 'augment': [dict(name='mix_utterances')]})
   with pytest.raises(InputError, match="Did you mean 'noise_prob'"):
     complete({**full, 'augment': [dict(name='mix_utterances', args=dict(noise_pro=1))]})

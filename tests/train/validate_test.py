@@ -1,4 +1,4 @@
-"""What is measured while a run goes on."""
+"""Evaluations during training."""
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,7 @@ from tests.experiments_test import ROOT, load
 
 
 @pytest.mark.parametrize('norm_pix', [True, False])
-def test_pictures_know_what_the_predictions_are(tmp_path, monkeypatch, norm_pix):
+def test_pictures_take_the_arguments_of_the_objective(tmp_path, monkeypatch, norm_pix):
   asked, picture = [], AudioMAE.picture
 
   def spy(self, batch, norm_pix=True):
@@ -36,10 +36,10 @@ def test_pictures_know_what_the_predictions_are(tmp_path, monkeypatch, norm_pix)
 
 @pytest.mark.parametrize(
   ('own', 'rows'),
-  # Of the longest clips a batch of 1600 s has 44; what an evaluation says itself counts.
+  # A batch of 1600 s holds 44 of the longest clips; the evaluation's own settings take precedence.
   [({}, 44), ({'batch_size': 64}, 64), ({'seconds': 2.0}, 800), ({'batch_seconds': None}, 1024)],
 )
-def test_evaluations_have_as_many_clips_as_fit_of_the_longest(tmp_path, own, rows):
+def test_evaluation_batches_hold_as_many_clips_as_fit_of_the_longest(tmp_path, own, rows):
   config = load(ROOT / 'experiments/hubert/finetune_librispeech.py').get_config()
   config = complete(config)
   mesh = sharding.make_mesh(config['mesh'])
@@ -48,21 +48,21 @@ def test_evaluations_have_as_many_clips_as_fit_of_the_longest(tmp_path, own, row
 
 
 class Counting(nn.Module):
-  """The samples of each clip."""
+  """Number of samples of each clip."""
 
   def __call__(self, batch, train=False):
     return {'samples': batch['audio_mask'].sum(axis=1).astype(jnp.float32)}
 
 
 def squares(out, batch):
-  """A mean over samples, as losses over masked frames are."""
+  """A mean over samples, like losses over masked frames."""
   samples = jnp.where(batch['valid'], out['samples'], 0.0)
   size = samples.sum()
   return (samples**2).sum() / size, {'length': (samples**2).sum() / size, 'sample_size': size}
 
 
 @pytest.mark.parametrize('batches', [None, 2])
-def test_losses_are_weighted_by_what_they_are_means_of(tmp_path, monkeypatch, batches):
+def test_losses_are_weighted_by_their_sample_size(tmp_path, monkeypatch, batches):
   config = load(ROOT / 'experiments/audio_mae/builtin_tiny.py').get_config('debug')
   where = dict(kind=['word', 'sentence'])
   config.data.update(where=where, seconds=None)
@@ -89,7 +89,7 @@ def test_losses_are_weighted_by_what_they_are_means_of(tmp_path, monkeypatch, ba
   want = (samples**2).sum() / samples.sum()
   np.testing.assert_allclose([found['valid/loss'], found['valid/length']], want, rtol=1e-5)
   assert found['valid/sample_size'] == samples.sum()
-  # A few batches are of short and of long clips.
+  # A few batches still cover short and long clips.
   seconds = np.sort(clips.durations())
   assert abs(samples.mean() / 16_000 - seconds.mean()) < 0.1 * seconds.mean()
   assert samples.max() / 16_000 > np.quantile(seconds, 0.9)

@@ -1,4 +1,4 @@
-"""Encoders of speech from weights that exist: what would compute something else is refused."""
+"""Speech encoders from pretrained weights: mismatched settings are refused."""
 
 import warnings
 
@@ -20,7 +20,7 @@ SPEC = dict(include='.*', exclude=None, statistics='same')
 
 
 def start(tmp_path, theirs, ours, name='wavlm', **spec):
-  """A model with letters from one in pre-training: {argument: value} of each."""
+  """A CTC model (arguments `ours`) from a pre-training model (arguments `theirs`)."""
   own = dict(buckets=8, max_distance=20, final_width=12) if name == 'wavlm' else {}
   made = models.get(name)(**{**SIZES, **own, **theirs})
   path = tmp_path / 'model'
@@ -34,7 +34,7 @@ def start(tmp_path, theirs, ours, name='wavlm', **spec):
 
 
 @pytest.mark.parametrize('name', ['wavlm', 'hubert'])
-def test_the_encoder_is_taken_and_heads_are_not_missed(tmp_path, name):
+def test_the_encoder_is_copied_and_missing_heads_are_accepted(tmp_path, name):
   with warnings.catch_warnings():
     warnings.simplefilter('error')
     state, theirs = start(tmp_path, {}, {}, name)
@@ -64,12 +64,12 @@ def test_the_encoder_is_taken_and_heads_are_not_missed(tmp_path, name):
   ],
   ids=str,
 )  # fmt: skip
-def test_what_computes_something_else_is_refused(tmp_path, theirs, ours, says):
+def test_mismatched_settings_are_refused(tmp_path, theirs, ours, says):
   with pytest.raises(InputError, match=says):
     start(tmp_path, theirs, ours)
 
 
-def test_a_part_that_is_not_taken_may_differ(tmp_path):
+def test_an_excluded_part_may_differ(tmp_path):
   changed = dict(theirs=dict(pre_norm=True, heads=4), ours={})
   state, theirs = start(tmp_path, **changed, exclude='^params/encoder/')
   np.testing.assert_array_equal(
@@ -78,6 +78,6 @@ def test_a_part_that_is_not_taken_may_differ(tmp_path):
   )
 
 
-def test_layers_without_a_place_are_named(tmp_path):
+def test_unused_layers_are_named(tmp_path):
   with pytest.warns(UserWarning, match=r'no place for: params/encoder/blocks_1/.*in all\)'):
     start(tmp_path, {}, dict(depth=1))

@@ -1,4 +1,4 @@
-"""Starting a run from weights that exist."""
+"""Warm start from pretrained weights."""
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ def start(path, include='^(params/)?encoder/', **changes):
 
 
 @pytest.mark.parametrize('scan', [False, True])
-def test_blocks_one_by_one_fit_stacked_ones(path, scan):
+def test_unrolled_blocks_initialise_scanned_ones(path, scan):
   theirs = weights.load(path).variables['params']['encoder']
   ours = start(path, scan_layers=scan).params
   for i in range(2):
@@ -46,7 +46,7 @@ def test_blocks_one_by_one_fit_stacked_ones(path, scan):
     )
     for a, b in zip(*map(jax.tree.leaves, (mine, theirs[f'blocks_{i}'])), strict=True):
       np.testing.assert_array_equal(a, b)
-  # The head is not in the weights: it stays as it was drawn.
+  # The head is not in the weights and keeps its initialisation.
   _, state = fresh(scan_layers=scan)
   for a, b in zip(*map(jax.tree.leaves, (ours['head'], state.params['head'])), strict=True):
     np.testing.assert_array_equal(a, b)
@@ -77,7 +77,7 @@ def start_bert(bert, path):
   return warm_start(state, spec, model)
 
 
-def test_weights_fill_the_part_that_they_are_for(bert, tmp_path):
+def test_weights_fill_the_given_subtree(bert, tmp_path):
   theirs = save_tokenizer(tmp_path)['params']
   state = start_bert(bert, tmp_path)
   got = state.variables['frozen']['vq_wav2vec']['params']
@@ -115,6 +115,6 @@ def test_another_front_end_is_refused(path):
     start(path, frontend=dict(name='kaldi_fbank', mean=0.0))
 
 
-def test_weights_of_something_else_are_refused(path):
+def test_weights_without_a_match_are_refused(path):
   with pytest.raises(InputError, match='Nothing in'):
     start(path, include='^quantizer/')

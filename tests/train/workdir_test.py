@@ -1,4 +1,4 @@
-"""The folder of a run: one config, one process."""
+"""The folder of a run holds one config and is used by one process."""
 
 import json
 
@@ -17,10 +17,10 @@ def config(**settings):
   return complete({**full, **settings})
 
 
-def test_a_run_that_saved_nothing_has_no_config_to_keep(tmp_path):
+def test_the_config_of_a_run_without_checkpoints_is_overwritten(tmp_path):
   one, other = config(seed=1), config(seed=2)
   make_workdir(tmp_path, one)
-  # It stopped before the first checkpoint, because of the mistake that is corrected now.
+  # The run failed before its first checkpoint; the config is then corrected.
   (tmp_path / 'checkpoints').mkdir()
   make_workdir(tmp_path, other)
   assert json.loads((tmp_path / 'config.json').read_text())['seed'] == 2
@@ -42,7 +42,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
   assert make_workdir(tmp_path / 'run', config()) == tmp_path / 'run'
 
 
-def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
+def test_an_unwritable_folder_is_named(tmp_path, monkeypatch):
   def refuse(folder):
     raise PermissionError(13, 'Permission denied', str(folder / locks.LOCK))
 

@@ -167,7 +167,7 @@ def test_a_small_file_does_not_fill_the_memory(tmp_path, monkeypatch):
   import gzip
   import zlib
 
-  monkeypatch.setattr(read_centroids, 'MOST_BYTES', 10_000)
+  monkeypatch.setattr(centroids, 'MOST_BYTES', 10_000)
   for pack in (zlib.compress, gzip.compress):
     (tmp_path / 'a.bin').write_bytes(pack(bytes(1_000_000)))
     with pytest.raises(InputError, match='unpacks to more than 10000 bytes'):

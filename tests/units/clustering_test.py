@@ -167,7 +167,7 @@ def test_what_is_held_does_not_grow_with_the_data(source, monkeypatch):
     return samples[-1]
 
   monkeypatch.setattr(blocks.ClipBlocks, '_block', counted)
-  monkeypatch.setattr(fit, '_sample', sampled)
+  monkeypatch.setattr(clustering, '_sample', sampled)
   held, shapes = [], []
   append = mini_batches.append
 
@@ -237,10 +237,10 @@ def test_long_clips_are_cut_without_a_seam(tmp_path, monkeypatch):
     )
 
 
-def test_a_share_of_the_clips(source, monkeypatch):
+def test_a_fraction_of_the_clips(source, monkeypatch):
   taken = []
   monkeypatch.setattr(
-    fit, 'ClipBlocks', lambda frames, source, **more: taken.append(source) or 1 / 0
+    clustering, 'ClipBlocks', lambda frames, source, **more: taken.append(source) or 1 / 0
   )
   for seed in (0, 0, 1):
     with pytest.raises(ZeroDivisionError):
@@ -354,17 +354,17 @@ def test_codebooks_come_back_and_are_checked(tmp_path):
     again = Codebook.open(tmp_path / place)
     np.testing.assert_array_equal(again.centroids, book.centroids)
     assert again.fingerprint(mfcc) == book.fingerprint(mfcc)
-    again.demand(mfcc, 39)
+    again.check(mfcc, 39)
   other = frames.of_model(model(), 1)
   with pytest.raises(InputError, match="features is 'mfcc', not 'toy'"):
-    again.demand(other, 39)
+    again.check(other, 39)
   book = Codebook(np.zeros((5, 12), np.float32), other.about())
   with pytest.raises(InputError, match='layer is 1, not 2'):
-    book.demand(frames.of_model(model(), 2), 12)
+    book.check(frames.of_model(model(), 2), 12)
   with pytest.raises(InputError, match='weights is'):
-    book.demand(frames.of_model(model(seed=1), 1), 12)
+    book.check(frames.of_model(model(seed=1), 1), 12)
   with pytest.raises(InputError, match='centroids of 12 features, but mfcc gives 39'):
-    Codebook(book.centroids, {}).demand(mfcc, 39)
+    Codebook(book.centroids, {}).check(mfcc, 39)
   np.save(tmp_path / 'out' / 'codebook' / 'codebook.npy', np.zeros((5, 39), np.float32))
   with pytest.raises(InputError, match='was replaced'):
     Codebook.open(tmp_path / 'out')

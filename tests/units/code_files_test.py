@@ -6,11 +6,12 @@ import pytest
 import soundfile
 
 from research import models
-from research.audio import sources
+from research.audio import clips, sources
 from research.errors import InputError
 from research.units import code_files
 from research.weights import Pretrained, save
 from tests.evals import toy
+from tests.jobs.kills import killed
 from tests.launch import runner
 
 TINY = dict(size='tiny', channels=16, kernels=(2, 3), codes=9)
@@ -47,23 +48,23 @@ def test_every_clip_has_a_line_of_the_codes_that_the_model_hears(folder, tmp_pat
   ids = [source.id(i) for i in range(len(source))]
   assert [name for name, _ in lines] == ids[:5] == [f'{i}.wav' for i in range(5)]
   assert set(done['skipped']) == set(ids[5:]) and 'one frame' in done['skipped']['5.wav']
-  clips = [soundfile.read(folder / name, dtype='float32')[0] for name, _ in lines]
-  audio = np.zeros((5, max(map(len, clips))), np.float32)
-  for row, clip in zip(audio, clips):
+  heard = [soundfile.read(folder / name, dtype='float32')[0] for name, _ in lines]
+  audio = np.zeros((5, max(map(len, heard))), np.float32)
+  for row, clip in zip(audio, heard):
     row[: len(clip)] = clip
-  mask = np.arange(audio.shape[1]) < np.array([len(clip) for clip in clips])[:, None]
+  mask = np.arange(audio.shape[1]) < np.array([len(clip) for clip in heard])[:, None]
   encode = jax.jit(lambda *args: model.apply(variables, *args, method='encode'))
   codes, real = map(np.asarray, encode(audio, mask))
   for i, (_, text) in enumerate(lines):
     assert text == ' '.join(f'{a}-{b}' for a, b in codes[i][real[i]].tolist())
   assert done['clips'] == 5 and done['frames'] == real.sum() == 5 * 1 + sum(
-    (len(clip) - 465) // 160 for clip in clips
+    (len(clip) - 465) // 160 for clip in heard
   )
   with pytest.raises(InputError, match='is there already'):
     code_files.write_codes(model, variables, source, out)
 
 
-def test_a_failure_leaves_nothing_behind(folder, tmp_path):
+def test_a_failure_leaves_what_was_there(folder, tmp_path):
   model, variables = tokenizer(vq_type='kmeans')
   source = sources.open_source(str(folder))
   out = tmp_path / 'codes.tsv'
@@ -74,6 +75,23 @@ def test_a_failure_leaves_nothing_behind(folder, tmp_path):
     code_files.write_codes(model, variables, source.select([5]), out, overwrite=True)
   assert [p.name for p in tmp_path.iterdir()] == ['codes.tsv']
   assert out.read_text() == 'of before'
+
+
+def test_a_killed_job_goes_on(folder, tmp_path, monkeypatch):
+  model, variables = tokenizer(vq_type='kmeans')
+  source = clips.pool([sources.open_source(str(folder))] * 2)  # more than eight devices share
+  whole, out = tmp_path / 'whole.tsv', tmp_path / 'codes.tsv'
+  done = code_files.write_codes(model, variables, source, whole, batch_seconds=1.0)
+  with monkeypatch.context() as patch:
+    killed(patch, after=1)
+    with pytest.raises(KeyboardInterrupt):
+      code_files.write_codes(
+        model, variables, source, out, batch_seconds=1.0, part_seconds=0.0
+      )  # fmt: skip
+  assert not out.exists()
+  assert code_files.write_codes(model, variables, source, out, batch_seconds=1.0) == done
+  assert out.read_bytes() == whole.read_bytes()
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['codes.tsv', 'whole.tsv']
 
 
 def test_models_without_a_codebook_are_refused(folder, tmp_path):

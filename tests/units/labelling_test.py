@@ -13,11 +13,14 @@ from research.audio.units import Units
 from research.errors import InputError
 from research.features.frontend import Frontend
 from research.features.mfcc import kaldi_mfcc_deltas
+from research.inference.clip_jobs import ClipJob
+from research.jobs import parts
 from research.units import frames as frames_lib
 from research.units import labelling
 from research.units.codebook import Codebook
 from research.units.labelling import label
 from tests.evals import toy
+from tests.jobs.kills import killed
 
 MFCC = frames_lib.mfcc()
 ABOUT = dict(sample_rate=16_000, hop=160, window=400, fingerprint='ab12')
@@ -109,16 +112,9 @@ def test_units_of_a_model_in_pieces(source, tmp_path, monkeypatch):
 
 
 def test_a_killed_job_goes_on(source, book, tmp_path, monkeypatch):
-  label(MFCC, book, source, tmp_path / 'whole')
-  write = labelling._Job._write_part
-
-  def dying(self, number, kept):
-    if number >= 1:
-      raise KeyboardInterrupt
-    write(self, number, kept)
-
+  label(MFCC, book, source, tmp_path / 'whole', batch_seconds=8.0)
   with monkeypatch.context() as patch:
-    patch.setattr(labelling._Job, '_write_part', dying)
+    killed(patch, after=1)
     with pytest.raises(KeyboardInterrupt):
       label(MFCC, book, source, tmp_path / 'units', part_seconds=0.0, batch_seconds=8.0)
   assert not (tmp_path / 'units').exists() and (tmp_path / 'units.parts').is_dir()
@@ -184,13 +180,18 @@ def test_memory_does_not_grow_with_the_data(tmp_path):
   def peak(clips):
     ids = [f'{i}' for i in range(clips)]
     source = Source(Table('many', ids, {}, lambda row: {}, seconds=np.ones(clips)))
-    job = labelling._Job(tmp_path / f'{clips}', source, frames_lib.pieces(source, MFCC), {}, None)
-    job.open()
-    for number, row in enumerate(np.random.default_rng(0).permutation(clips)):
-      none = np.zeros(0, np.int64)
-      job._write_part(number, [labelling._Coded(np.array([row]), [codes(row)], none)])
+    cut = frames_lib.pieces(source, MFCC)
+    job = ClipJob(MFCC.embedder, cut.source, tmp_path / f'{clips}', {}, layers=(0,), pool='none')
+    job.parts.open()
+    job.job.keys = [f'{row}' for row in range(clips)]
+    none = np.zeros(0, np.int64)
+    failed = dict(too_short=none, failed=none, reasons=np.zeros(0, str))
+    for row in np.random.default_rng(0).permutation(clips).tolist():
+      one = dict(rows=np.array([row]), counts=np.array([count]), codes=codes(row), **failed)
+      job.parts.write({f'{row}': one})
+    job._look()
     tracemalloc.start()
-    job.finish({**ABOUT, 'clusters': 12})
+    labelling._finish(job, source, cut, tmp_path / f'{clips}', {**ABOUT, 'clusters': 12})
     found = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return found
@@ -204,11 +205,14 @@ def test_memory_does_not_grow_with_the_data(tmp_path):
 
 
 def test_a_part_is_written_when_it_is_large(source, book, tmp_path, monkeypatch):
-  monkeypatch.setattr(label, 'PART_BYTES', 200)
-  write, parts = labelling._Job._write_part, []
-  monkeypatch.setattr(
-    labelling._Job, '_write_part', lambda *args: (parts.append(args[1]), write(*args))
-  )
+  monkeypatch.setattr(parts, 'PART_BYTES', 200)
+  write, sizes = parts.Parts.write, []
+
+  def counted(self, results):
+    sizes.append(len(results))
+    write(self, results)
+
+  monkeypatch.setattr(parts.Parts, 'write', counted)
   label(MFCC, book, source, tmp_path / 'units', part_seconds=1e9, batch_seconds=4.0)
-  assert parts == list(range(len(parts))) and len(parts) > 2
+  assert sizes == [1] * len(sizes) and len(sizes) > 1
   check(Units.open(tmp_path / 'units'), source, book)

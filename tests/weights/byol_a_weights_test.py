@@ -51,5 +51,5 @@ def test_another_model_has_no_such_layout():
 
 def test_arguments_that_look_like_json_have_to_be_json():
   assert parse_args(['heads=4', 'decoder=global']) == {'heads': 4, 'decoder': 'global'}
-  with pytest.raises(InputError, match='the value is no JSON'):
+  with pytest.raises(InputError, match='the value is not valid JSON'):
     parse_args(['frontend={mean'])

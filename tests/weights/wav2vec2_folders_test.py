@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from research.capabilities import spells
 from research.errors import InputError
 from research.features.waveform import Waveform
-from research.text.characters import LETTERS
+from research.text.characters import CHARACTERS
 from research.weights import convert, load, revert
 from tests.models.toy import encoder_of, kind_of
 from tests.weights.toy import check_identical, same
@@ -98,7 +98,9 @@ def test_other_kinds_of_model(tmp_path, kind):
   write(tmp_path, theirs, config=config, vocab=None)
   ours = load(tmp_path, release='wav2vec2_hf')
   assert kind_of(ours.model) == kind[0]
-  assert (ours.model.vocabulary if spells(ours.model) else ()) == (LETTERS if kind is CTC else ())
+  assert (ours.model.vocabulary if spells(ours.model) else ()) == (
+    CHARACTERS if kind is CTC else ()
+  )
   check_identical(revert('wav2vec2_hf', ours.model, ours.variables), theirs)
 
 

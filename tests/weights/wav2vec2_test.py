@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from research.errors import InputError
 from research.features.waveform import Waveform
 from research.models.wav2vec2 import Wav2Vec2
-from research.text.characters import LETTERS
+from research.text.characters import CHARACTERS
 from research.weights import conversion, convert, load, revert, save
 from tests.launch import runner
 from tests.models.toy import encoder_of, flat_arguments, kind_of
@@ -213,7 +213,7 @@ def test_old_names_of_weight_norm_and_a_prefix_without_need():
 @RELEASES
 def test_symbols_of_the_head(release):
   model, _ = convert(release, original(CTC, release), heads=2)
-  assert (model.vocabulary, model.blank) == (LETTERS, 0)
+  assert (model.vocabulary, model.blank) == (CHARACTERS, 0)
   arrays = original(OTHER, release)
   with pytest.raises(InputError, match='head has 5 rows and nothing says which symbols'):
     convert(release, arrays, heads=2)
@@ -316,7 +316,8 @@ def test_a_fine_tuned_configuration_holds_that_of_its_pretraining():
   cfg = {'model': {**finetuned, 'w2v_args': before}, 'task': {'normalize': True}}
   model = from_cfg(arrays, cfg)
   want = dict(
-    heads=2, pre_norm=False, vocabulary=LETTERS, gradient_scale=0.0, mask_prob=0.5, mask_length=10,
+    heads=2, pre_norm=False, vocabulary=CHARACTERS, gradient_scale=0.0, mask_prob=0.5,
+    mask_length=10,
     mask_overlap=True, mask_space=2, channel_prob=0.1, channel_length=64, dropout=0.0,
     attention_dropout=0.0, activation_dropout=0.1, input_dropout=0.0, layer_drop=0.05,
     head_dropout=0.2, freeze_updates=10_000, frontend=Waveform(normalise=True).to_dict(),

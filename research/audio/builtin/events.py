@@ -1,8 +1,8 @@
-"""Procedural sound events of the built-in corpus: one NumPy function a class, random parameters.
+"""Procedural sound events of the built-in corpus: one NumPy function per class.
 
 Every function takes `(rng, n)`, a NumPy generator and a number of samples at `RATE` Hz, and returns
-float64 [n], not normalised. Nothing here is recorded: the sounds are what a few lines of
-arithmetic make of the word, varied enough that a representation of them is worth learning.
+float64 [n], not normalised. All sounds are synthetic, with random parameters that make the classes
+varied enough to be worth learning.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ def _time(n: int) -> np.ndarray:
 
 
 def _tone(frequency: np.ndarray | float, n: int, harmonics: np.ndarray) -> np.ndarray:
-  """A sum of harmonics of an instantaneous frequency in Hz; those above 7.6 kHz are left out."""
+  """A sum of harmonics of an instantaneous frequency in Hz, without those above 7.6 kHz."""
   frequency = np.broadcast_to(np.asarray(frequency, np.float64), (n,))
   phase = 2 * np.pi * np.cumsum(frequency) / RATE
   out = np.zeros(n)
@@ -28,7 +28,7 @@ def _tone(frequency: np.ndarray | float, n: int, harmonics: np.ndarray) -> np.nd
 
 
 def _fade(x: np.ndarray, seconds: float = 0.01) -> np.ndarray:
-  """Raised-cosine ramps at both ends, so that no event starts with a click."""
+  """Raised-cosine ramps at both ends, to avoid clicks."""
   n = min(int(seconds * RATE), len(x) // 2)
   ramp = 0.5 - 0.5 * np.cos(np.pi * np.arange(n) / max(n, 1))
   x = x.copy()
@@ -154,7 +154,7 @@ def knock(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def bell(rng: np.random.Generator, n: int) -> np.ndarray:
-  """A struck bell: inharmonic partials, the high ones die first."""
+  """A struck bell: inharmonic partials; high ones decay first."""
   partials = np.array([0.5, 1.0, 1.2, 1.5, 2.0, 2.74, 3.76, 5.4]) * rng.uniform(350, 1400)
   partials *= rng.uniform(0.98, 1.02, 8)
   decays = rng.uniform(0.25, 0.7) / np.sqrt(np.arange(1, 9))

@@ -1,13 +1,12 @@
-"""Makes the built-in corpus again: 16 kHz mono FLAC clips and labels.csv, from one seed.
+"""Regenerates the built-in corpus: 16 kHz mono FLAC clips and labels.csv, from one seed.
 
   python -m research.audio.builtin.generate --out=/tmp/builtin
 
-needs Debian's `espeak-ng` (the committed clips: espeak-ng 1.51, NumPy 2.4, soxr 1.1). The same
-seed with the same versions gives the same samples, clip for clip; other versions of espeak-ng
-pronounce differently.
+needs Debian's `espeak-ng` (the committed clips: espeak-ng 1.51, NumPy 2.4, soxr 1.1). The same seed
+and versions give the same samples; other versions of espeak-ng pronounce differently.
 
-The corpus is a small stand-in for real audio, so that every command works before any data is
-downloaded. It is not a benchmark: scores on it compare runs on it, nothing else.
+The corpus is a small stand-in for real audio, so that every command works without downloads. It is
+not a benchmark: scores are comparable only between runs on this corpus.
 
 Speech: 25 synthetic voices (accent x variant); each says the ten digits, ten of twenty words and
 one sentence, at a pitch and a speed that vary by clip. Events: twelve procedural classes
@@ -43,7 +42,7 @@ WORDS = (
   'yes', 'no', 'up', 'down', 'left', 'right', 'stop', 'go', 'open', 'close',
   'house', 'tree', 'water', 'music', 'happy', 'garden', 'window', 'dog', 'cat', 'light',
 )  # fmt: skip
-# (accent, variant, mean pitch 0-99). Twenty-five timbres, dealt to the folds in turn.
+# (accent, variant, mean pitch 0-99). Twenty-five voices, assigned to the folds in turn.
 SPEAKERS = (
   ('en-us', 'm1', 40), ('en-gb', 'f1', 55), ('en-gb-scotland', 'm3', 45),
   ('en-us', 'f2', 60), ('en-029', 'm4', 35), ('en-gb-x-rp', 'm5', 50),
@@ -85,7 +84,7 @@ SENTENCES = (
 
 
 def speak(text: str, accent: str, variant: str, pitch: int, speed: int) -> np.ndarray:
-  """What espeak-ng says, as float64 at `RATE` Hz, silence at both ends trimmed."""
+  """Speech of espeak-ng, float64 at `RATE` Hz, with silence at both ends trimmed."""
   command = ['espeak-ng', '-v', f'{accent}+{variant}', '-p', str(pitch), '-s', str(speed)]
   done = subprocess.run([*command, '--stdout', text], capture_output=True, check=True)
   audio, rate = soundfile.read(io.BytesIO(done.stdout), dtype='float64')
@@ -100,7 +99,7 @@ def _convolve(x: np.ndarray, response: np.ndarray) -> np.ndarray:
 
 
 def finish(rng: np.random.Generator, audio: np.ndarray) -> np.ndarray:
-  """Adds room, level and background, as int16: what makes two takes of one sound different."""
+  """Adds random reverberation, level and background noise; returns int16."""
   if rng.random() < 0.4:
     decay = rng.uniform(0.02, 0.08)
     t = np.arange(int(0.2 * RATE)) / RATE
@@ -110,14 +109,14 @@ def finish(rng: np.random.Generator, audio: np.ndarray) -> np.ndarray:
     audio = _convolve(audio, response)
   level = 10 ** (rng.uniform(-43, -23) / 20)
   audio = level * audio / np.abs(audio).max()
-  # Background 46 to 66 dB under the peak, and never below the last bit: no clip is digital silence.
+  # Background 46 to 66 dB under the peak, and at least one bit: no clip is digital silence.
   noise = events.coloured_noise(rng, len(audio), rng.uniform(0.2, 1.2))
   audio = audio + noise * max(level * 10 ** (rng.uniform(-66, -46) / 20), 0.7 / 32768)
   return np.clip(np.round(audio * 32767), -32768, 32767).astype(np.int16)
 
 
 def _random(seed: int, name: str) -> np.random.Generator:
-  """One generator a clip, so that a new clip changes no other."""
+  """One generator per clip, so that a new clip does not change the others."""
   return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
@@ -125,11 +124,11 @@ def speech(seed: int):
   """Yields (row of labels.csv, int16 audio) for all spoken clips."""
   for s, (accent, variant, pitch) in enumerate(SPEAKERS):
     speaker, fold = f'{accent}_{variant}'.lower(), s % FOLDS
-    # Speakers of one fold say both halves of the words between them.
+    # The speakers of a fold together cover all words.
     half = [w for i, w in enumerate(WORDS) if (i + s // FOLDS + fold) % 2 == 0]
-    said = [('digit', w, w) for w in DIGITS] + [('word', w, w) for w in half]
-    said.append(('sentence', 'sentence', SENTENCES[s]))
-    for kind, label, text in said:
+    utterances = [('digit', w, w) for w in DIGITS] + [('word', w, w) for w in half]
+    utterances.append(('sentence', 'sentence', SENTENCES[s]))
+    for kind, label, text in utterances:
       name = text.replace(' ', '_') if kind != 'sentence' else '_'.join(text.split()[:3])
       path = f'audio/{kind}/{speaker}-{name}.flac'
       rng = _random(seed, path)
@@ -169,7 +168,7 @@ def write(out: pathlib.Path, seed: int = SEED) -> tuple[int, int]:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description='Makes the built-in corpus again.')
+  parser = argparse.ArgumentParser(description='Regenerates the built-in corpus.')
   here = pathlib.Path(__file__).parent
   parser.add_argument('--out', type=pathlib.Path, default=here, help='folder to write into')
   parser.add_argument('--seed', type=int, default=SEED, help='of every random choice')

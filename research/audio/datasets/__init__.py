@@ -1,7 +1,7 @@
-"""The named data sets: where each is looked for, its layout as distributed, splits, statistics.
+"""The named data sets: folders, published layouts, splits, statistics.
 
-`DATASETS` is the whole list. A reader is named 'module:function' and imported when it is used; it
-takes the folder (`root`) and the arguments that a config gives, and returns a `Source`.
+`DATASETS` is the full list. A reader is given as 'module:function' and imported on use. It takes
+the folder (`root`) and the arguments of a config, and returns a `Source`.
 """
 
 import dataclasses
@@ -18,25 +18,25 @@ ROOT = 'OIDO_DATA'
 
 
 class Absent(InputError):
-  """A named data set is not where it was looked for."""
+  """A named data set was not found."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """What is known about a data set before it is read.
+  """Static metadata of a data set.
 
   Attributes:
     reader: 'module:function' under research.audio.
-    layout: what the folder has to hold, in a few words; every pattern of `marks` is part of it.
-    marks: glob patterns, of which one must match in a folder that has the published layout.
-    folders: names under which the folder is looked for.
-    splits: the values that `split` can take.
-    label: the column that classification uses, if there is one.
+    layout: short description of the folder's contents; covers every pattern of `marks`.
+    marks: glob patterns; one of them matches in a folder with the published layout.
+    folders: usual names of the folder.
+    splits: values of `split`.
+    label: label column for classification, if any.
     labels: number and origin of its classes.
-    multilabel: a clip has several labels.
-    statistics: (mean, std) of the Kaldi log-mel spectrogram as published with AudioMAE.
-    weights: the published sampling weights, a value of `weights` of `train_batches`.
-    seconds: the usual clip length.
+    multilabel: whether a clip has several labels.
+    statistics: (mean, std) of the Kaldi log-mel spectrogram, published with AudioMAE.
+    weights: published sampling weights, a value of `weights` of `train_batches`.
+    seconds: typical clip length.
   """
 
   reader: str
@@ -76,7 +76,7 @@ _VERSION_2 = ('speech_commands_v0.02', 'speech_commands', 'SpeechCommands')
 
 
 def _speech_commands(function: str, labels: str, folders: tuple[str, ...]) -> Dataset:
-  """One version and one set of classes; `speech_commands` leaves both open."""
+  """A fixed version and set of classes; `speech_commands` takes both as arguments."""
   return Dataset(
     reader=f'datasets.speech_commands:{function}',
     layout=_SPEECH_COMMANDS_LAYOUT,
@@ -295,12 +295,12 @@ DATASETS: dict[str, Dataset] = {
 def find(name: str, root: str | os.PathLike | None) -> tuple[pathlib.Path, bool]:
   """The folder of a named data set, and whether it has the published layout.
 
-  Looked for: the data set's usual names in the folder `root`, then `root` itself; `root` defaults
-  to $OIDO_DATA. A folder of the data set's name that has a labels.csv or labels.jsonl instead of
-  the published layout is taken too: it is then a copy someone made, read as any folder.
+  Searches the usual folder names in `root`, then `root` itself; `root` defaults to $OIDO_DATA. A
+  folder of that name with a labels.csv or labels.jsonl instead of the published layout is accepted
+  and read as a generic folder.
 
   Raises:
-    Absent: not found; says what was expected and where it was looked for.
+    Absent: not found; states the expected layout and the searched folders.
   """
   entry = DATASETS[name]
   base = root if root is not None else os.environ.get(ROOT)

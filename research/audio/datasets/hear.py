@@ -1,8 +1,8 @@
-"""Tasks of HEAR 2021, as hear-preprocess writes them (github.com/hearbenchmark/hear-preprocess).
+"""HEAR 2021 tasks, as written by hear-preprocess (github.com/hearbenchmark/hear-preprocess).
 
-A task is a folder: task_metadata.json says what it is, labelvocabulary.csv (idx, label) its
-classes, SPLIT.json (train, valid and test, or fold00, fold01, …) the labels of each file, and the
-audio is RATE/SPLIT/FILE with the rate in Hz.
+A task is a folder with task_metadata.json, the classes in labelvocabulary.csv (idx, label), the
+labels of each file in SPLIT.json (train, valid and test, or fold00, fold01, …), and the audio in
+RATE/SPLIT/FILE with the rate in Hz.
 """
 
 import json
@@ -10,30 +10,30 @@ import pathlib
 from typing import Any
 
 from research.audio.clips import Source
-from research.audio.datasets.tables import need, read_rows, source
+from research.audio.datasets.tables import check_columns, read_rows, source
 from research.audio.example import Value
 from research.errors import InputError
 
 METADATA = 'task_metadata.json'
-# The rate that is read if the folder has it, Hz: what models here listen at.
+# Preferred sample rate, Hz: that of the models here.
 _RATE = 16000
 
 
 def metadata(root: str | pathlib.Path) -> dict[str, Any]:
-  """What task_metadata.json says, checked to be a task that whole clips are classified in.
+  """The contents of task_metadata.json, checked to be a task of classifying whole clips.
 
   Raises:
-    InputError: not such a file, or a task about timestamps (DCASE 2016, MAESTRO).
+    InputError: no valid file, or a timestamp task (DCASE 2016, MAESTRO).
   """
   path = pathlib.Path(root) / METADATA
   found = _read_json(path)
   for name in ('task_name', 'embedding_type', 'prediction_type', 'split_mode', 'splits'):
     if not found.get(name):
-      raise InputError(f'{path} does not say {name!r}; hear-preprocess writes it.')
+      raise InputError(f'{path} lacks {name!r}, which hear-preprocess writes.')
   if found['embedding_type'] != 'scene':
     raise InputError(
-      f'The HEAR task {found["task_name"]} is about timestamps (embedding_type '
-      f'{found["embedding_type"]!r}), which are not scored here; only tasks of type "scene" are.'
+      f'The HEAR task {found["task_name"]} is a timestamp task (embedding_type '
+      f'{found["embedding_type"]!r}); only tasks of type "scene" are supported.'
     )
   if found['prediction_type'] not in ('multiclass', 'multilabel'):
     raise InputError(
@@ -43,23 +43,23 @@ def metadata(root: str | pathlib.Path) -> dict[str, Any]:
 
 
 def hear(root: str, rate: int | None = None) -> Source:
-  """The clips of a HEAR task's folder.
+  """The clips of a HEAR task.
 
-  Columns: label (a list if the task is multi-label) and split, or fold where it has folds. Classes
+  Columns: label (a list for multi-label tasks), and split, or fold if the task has folds. Classes
   are in the order of labelvocabulary.csv.
 
   Args:
     root: the folder with task_metadata.json.
-    rate: which copy of the audio, Hz; by default 16000 if there is one, else the next above it.
+    rate: sample rate of the copy to read, Hz; by default 16000 if it exists, else the next higher.
 
   Raises:
-    InputError: the folder is not as described above, or the task is about timestamps.
+    InputError: another layout, or a timestamp task.
   """
   base = pathlib.Path(root)
   about = metadata(base)
   vocabulary = base / 'labelvocabulary.csv'
   listed = read_rows(vocabulary)
-  need(vocabulary, listed[0] if listed else {}, 'idx', 'label')
+  check_columns(vocabulary, listed[0] if listed else {}, 'idx', 'label')
   classes = tuple(r['label'] for r in sorted(listed, key=lambda r: int(r['idx'])))
   known, several = set(classes), about['prediction_type'] == 'multilabel'
   column = 'split' if about['split_mode'] == 'trainvaltest' else 'fold'
@@ -70,9 +70,11 @@ def hear(root: str, rate: int | None = None) -> Source:
       labels = [str(v) for v in labels] if isinstance(labels, list) else [str(labels)]
       strange = next((v for v in labels if v not in known), None)
       if strange is not None:
-        raise InputError(f'{file}: {name} is labelled {strange!r}, unknown to {vocabulary.name}.')
+        raise InputError(
+          f'{file}: {name} has label {strange!r}, which is not in {vocabulary.name}.'
+        )
       if not several and len(labels) != 1:
-        raise InputError(f'{file}: {name} has {len(labels)} labels in a task with one a clip.')
+        raise InputError(f'{file}: {name} has {len(labels)} labels in a single-label task.')
       columns: dict[str, Value] = {'label': labels if several else labels[0], column: part}
       rows.append((f'{part}/{name}', f'{audio}/{part}/{name}', columns))
   return source(str(about['task_name']), root, rows, label_sets={'label': classes})

@@ -9,7 +9,7 @@ from research.audio.example import Value
 from research.audio.folder import find_audio
 from research.errors import InputError
 
-# The groups every LibriSpeech paper uses.
+# The usual groups of subsets.
 _GROUPS = {
   'train': ('train-clean-100', 'train-clean-360', 'train-other-500'),
   'train-clean': ('train-clean-100', 'train-clean-360'),
@@ -66,8 +66,8 @@ def libri_light(root: str, voice_seconds: float | None = None) -> Source:
 
   Args:
     root: the folder that holds the subsets.
-    voice_seconds: cut the files, which are chapters, into clips of about so many seconds at pauses
-      of the `voice_activity` in the json; None gives whole files.
+    voice_seconds: cut the files, which are chapters, into clips of about N seconds at pauses of the
+      `voice_activity` in the json; None gives whole files.
   """
   base = pathlib.Path(root)
   files = [
@@ -108,7 +108,7 @@ def libri_light(root: str, voice_seconds: float | None = None) -> Source:
 
 
 def _utterances(root: pathlib.Path) -> tuple[list[str], list[Value]]:
-  """Paths of all .flac files below `root`, and transcripts from the .trans.txt beside them."""
+  """Paths of all .flac files below `root`, and transcripts from their .trans.txt files."""
   paths = [p for p in find_audio(root) if p.endswith('.flac')]
   texts: dict[str, str] = {}
   for folder in sorted({os.path.dirname(p) for p in paths}):

@@ -1,15 +1,15 @@
-"""GTZAN and the Surge synthesizer's notes: genres and pitches, as downloaded."""
+"""GTZAN genres and notes of the Surge synthesizer, as downloaded."""
 
 import pathlib
 import re
 
 from research.audio.clips import Source
-from research.audio.datasets.tables import need, read_rows, source
+from research.audio.datasets.tables import check_columns, read_rows, source
 from research.audio.example import Value
 from research.audio.folder import find_audio
 from research.errors import InputError
 
-# Where copies have the ten folders; the original archive has genres/.
+# Possible parents of the ten genre folders; the original archive has genres/.
 GENRES = ('genres', 'genres_original', 'Data/genres_original', '.')
 _GTZAN = re.compile(r'([a-z]+)/\1\.(\d{5})')
 _LISTS = {
@@ -18,20 +18,20 @@ _LISTS = {
 
 
 def gtzan(root: str, lists: bool = True) -> Source:
-  """GTZAN: genres/GENRE/GENRE.NNNNN.wav (or genres_original/, or .au), and three lists of a split.
+  """GTZAN: genres/GENRE/GENRE.NNNNN.wav (or genres_original/, or .au), and lists of its split.
 
-  The fault-filtered split (Kereliuk et al., arXiv 1507.04761) keeps artists apart and leaves copies
-  and distorted clips out: 443, 197 and 290 of the 1000 clips. It is published apart from the audio,
-  as {train,valid,test}_filtered.txt (github.com/jongpillee/music_dataset_split, GTZAN_split), which
-  belong beside the folders of the genres or above them. Columns: label (the genre), split (empty
-  for a clip that no list has).
+  The fault-filtered split (Kereliuk et al., arXiv 1507.04761) separates artists and excludes
+  duplicates and distorted clips: 443, 197 and 290 of the 1000 clips. It is published separately, as
+  {train,valid,test}_filtered.txt (github.com/jongpillee/music_dataset_split, GTZAN_split); put the
+  files next to the genre folders or one folder above. Columns: label (the genre), split (empty for
+  clips that are in no list).
 
   Args:
-    root: the folder that holds them.
-    lists: read the lists; without them there is no column `split`.
+    root: the folder.
+    lists: whether to read the lists; without them there is no column `split`.
 
   Raises:
-    InputError: a list is missing, a clip is in two lists, or a file has another name.
+    InputError: a list is missing, a clip is in two lists, or a file name is unexpected.
   """
   base = pathlib.Path(root)
   top = next((t for t in GENRES if next((base / t).glob('*/*.[0-9]*.*'), None)), '.')
@@ -43,7 +43,7 @@ def gtzan(root: str, lists: bool = True) -> Source:
       raise InputError(f'GTZAN in {root}: {prefix}{path} is not GENRE/GENRE.NNNNN.')
     paths[name] = path
   split = _gtzan_split(base, base / top) if lists else {}
-  # A clip that is listed but not there stays a row, so that it is counted as missing.
+  # Listed clips without a file stay rows, so that they count as bad files.
   paths |= {name: f'{name}.wav' for name in split if name not in paths}
   rows = []
   for name in sorted(paths):
@@ -54,44 +54,44 @@ def gtzan(root: str, lists: bool = True) -> Source:
 
 
 def _gtzan_split(base: pathlib.Path, genres: pathlib.Path) -> dict[str, str]:
-  """GENRE/GENRE.NNNNN -> the part that lists it."""
+  """GENRE/GENRE.NNNNN -> its split."""
   split: dict[str, str] = {}
   places = (base, genres, *([base.parent] if base.name in GENRES else []))
   for part, name in _LISTS.items():
     found = [f / name for f in places if (f / name).is_file()]
     if not found:
       raise InputError(
-        f'GTZAN in {base} lacks {name}, which says what belongs to that part; it is in '
+        f'GTZAN in {base} lacks {name}, the list of that split; it is in '
         'github.com/jongpillee/music_dataset_split (GTZAN_split). Without the three lists, '
-        "args={'lists': False} gives the clips without a split."
+        "args={'lists': False} reads the clips without a split."
       )
     for line in filter(None, map(str.strip, found[0].read_text().splitlines())):
       clip = line.rpartition('.')[0]
       if not _GTZAN.fullmatch(clip):
         raise InputError(f'{found[0]}: {line!r} is not GENRE/GENRE.NNNNN.wav.')
       if split.setdefault(clip, part) != part:
-        raise InputError(f'{found[0]}: {line} is in {_LISTS[split[clip]]} too.')
+        raise InputError(f'{found[0]}: {line} is also in {_LISTS[split[clip]]}.')
   return split
 
 
-# EVAR evar/predefined: which of the 2084 presets train (1692), validate (195) and test (197).
+# EVAR evar/predefined: split of the 2084 presets, 1692 train, 195 valid and 197 test.
 _TONES = 'dataset_surge_tone_splits.csv'
 
 
 def surge(root: str) -> Source:
   """Notes of the Surge synthesizer (zenodo.org/record/4677097): PRESET-velocity64/NOTE.ogg.
 
-  Columns: label (the note's MIDI number, 88 of them), preset, and split where the folder has EVAR's
-  dataset_surge_tone_splits.csv (tone, split); nothing is published with the audio.
+  Columns: label (one of 88 MIDI note numbers), preset, and split if the folder has EVAR's
+  dataset_surge_tone_splits.csv (tone, split); the data set has no published split.
 
   Raises:
-    InputError: a file that is not named by its note, or a preset that the table lacks.
+    InputError: a file is not named by its note, or a preset is not in the table.
   """
   base = pathlib.Path(root)
   table, split = base / _TONES, {}
   if table.is_file():
     for row in read_rows(table):
-      need(table, row, 'tone', 'split')
+      check_columns(table, row, 'tone', 'split')
       split[row['tone']] = row['split']
   rows = []
   for path in find_audio(base):
@@ -101,7 +101,7 @@ def surge(root: str) -> Source:
       raise InputError(f'Surge in {root}: {path} is not PRESET/NOTE with a MIDI number, 0 to 127.')
     preset = preset.split('/')[-1]
     if split and preset not in split:
-      raise InputError(f'{table} does not say which split the preset {preset!r} belongs to.')
+      raise InputError(f'{table} has no split for the preset {preset!r}.')
     columns: dict[str, Value] = {'label': str(int(note)), 'preset': preset}
     rows.append((path, path, columns | ({'split': split[preset]} if split else {})))
   return source('surge', root, rows)

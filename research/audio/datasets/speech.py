@@ -11,15 +11,15 @@ from research.errors import InputError
 
 
 def voxpopuli(root: str, language: str | None = None) -> Source:
-  """VoxPopuli as its download scripts leave it.
+  """VoxPopuli, in the layout of its download scripts.
 
   Splits 'train', 'dev' and 'test' are transcribed_data/LANG/asr_SPLIT.tsv with LANG/YEAR/ID.ogg;
   'unlabelled' is unlabelled_data/LANG/YEAR/*.ogg; 'raw' is raw_audios/LANG/YEAR/*.ogg, whole
   sessions (use cut_seconds). Columns: split, language, year, transcript, speaker, sex.
 
   Args:
-    root: the folder that holds them.
-    language: one language only, e.g. 'en'.
+    root: the folder.
+    language: selects one language, e.g. 'en'.
   """
   base, rows = pathlib.Path(root), []
   for tsv in sorted(base.glob(f'transcribed_data/{language or "*"}/asr_*.tsv')):
@@ -51,8 +51,8 @@ def voxpopuli(root: str, language: str | None = None) -> Source:
 def voxceleb1(root: str) -> Source:
   """VoxCeleb1: [dev/|test/]wav/idXXXXX/VIDEO/NUMBER.wav, iden_split.txt, vox1_meta.csv.
 
-  Columns: speaker, video, split (of the identification task in iden_split.txt; empty for files not
-  in it), sex, nationality.
+  Columns: speaker, video, split (of the identification task, from iden_split.txt; empty for files
+  that are not in it), sex, nationality.
   """
   base = pathlib.Path(root)
   parts = {'1': 'train', '2': 'valid', '3': 'test'}
@@ -81,7 +81,7 @@ def voxceleb1(root: str) -> Source:
 def voxceleb2(root: str) -> Source:
   """VoxCeleb2: {dev,test}/aac/idXXXXX/VIDEO/NUMBER.*, vox2_meta.csv.
 
-  Distributed as AAC (.m4a), which cannot be read here: convert the files and keep the folders.
+  Distributed as AAC (.m4a), which is not supported: convert the files and keep the folders.
   Columns: speaker, video, split ('dev' or 'test'), sex.
   """
   base = pathlib.Path(root)
@@ -106,12 +106,11 @@ def common_voice(root: str, language: str | None = None) -> Source:
   """Common Voice: LANG/{train,dev,test,validated,…}.tsv and LANG/clips/*.mp3.
 
   Columns: split (the name of the tsv), language, speaker (client_id), transcript (sentence), age,
-    sex, accent. The
-  sets overlap (validated holds train), so a clip's id is SPLIT/PATH.
+  sex, accent. Splits overlap (validated includes train), so the id of a clip is SPLIT/PATH.
 
   Args:
     root: the folder of one language, or of several.
-    language: which, where there are several.
+    language: selects one of several languages.
   """
   base = pathlib.Path(root)
   folders = [base] if (base / 'clips').is_dir() else sorted(p.parent for p in base.glob('*/clips'))
@@ -125,7 +124,7 @@ def common_voice(root: str, language: str | None = None) -> Source:
     for tsv in sorted(folder.glob('*.tsv')):
       listed = read_rows(tsv)
       if not listed or not {'client_id', 'path', 'sentence'} <= set(listed[0]):
-        continue  # reported.tsv, clip_durations.tsv and the like list no clips.
+        continue  # reported.tsv, clip_durations.tsv and the like do not list clips.
       for row in listed:
         path = (folder / 'clips').relative_to(base).as_posix() + f'/{row["path"]}'
         columns: dict[str, Value] = {
@@ -142,7 +141,7 @@ def common_voice(root: str, language: str | None = None) -> Source:
 
 
 def _meta(path: pathlib.Path, delimiter: str) -> dict[str, dict[str, str]]:
-  """First column -> row of a VoxCeleb meta file; names and values come with stray blanks."""
+  """First column -> row of a VoxCeleb meta file, whose names and values have stray blanks."""
   if not path.is_file():
     return {}
   lines = path.read_text(encoding='utf-8').splitlines()

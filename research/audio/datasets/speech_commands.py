@@ -37,19 +37,19 @@ def speech_commands(
 ) -> Source:
   """Speech Commands: WORD/SPEAKER_nohash_N.wav, validation_list.txt, testing_list.txt.
 
-  Columns: split, label, word, speaker. The background noise is listed with an empty split and the
-  label `_background_noise_`, which is no class.
+  Columns: split, label, word, speaker. Background noise has an empty split and the label
+  `_background_noise_`, which is not a class.
 
   Args:
     root: the folder of either version.
-    classes: 35 or 30, all words (None: as many as there are); 12: the ten commands, `_silence_`
-      (one-second windows of the background noise) and `_unknown_` (other words), the last two as
-      10 % of the commands of each split, chosen by a hash of the path.
-    version: 1 or 2, which the folder has to be; None for either.
-    name: of the source.
+    classes: 35 or 30 for all words, None for all words of either version, or 12: the ten commands,
+      `_silence_` (one-second windows of background noise) and `_unknown_` (other words). The last
+      two have 10 % as many clips as the commands of each split, selected by a hash of the path.
+    version: required version of the folder, 1 or 2; None accepts both.
+    name: name of the source.
 
   Raises:
-    InputError: another number of words, another version, or no lists.
+    InputError: another number of words, another version, or a missing list.
   """
   base = pathlib.Path(root)
   lists = {s: _listed(base / f) for s, f in _LISTS.items()}
@@ -77,12 +77,12 @@ def twelve(root: str) -> Source:
 
 
 def version_2(root: str) -> Source:
-  """`speech_commands` version 2: 35 words, 105,829 clips; 9981 validate and 11,005 test."""
+  """`speech_commands` version 2: 35 words, 105,829 clips, of which 9981 valid and 11,005 test."""
   return speech_commands(root, version=2, name='speech_commands_v2')
 
 
 def version_1(root: str) -> Source:
-  """`speech_commands` version 1: 30 words, 64,721 clips, of which 6798 validate and 6835 test."""
+  """`speech_commands` version 1: 30 words, 64,721 clips, of which 6798 valid and 6835 test."""
   return speech_commands(root, version=1, name='speech_commands_v1')
 
 
@@ -92,7 +92,7 @@ def version_1_twelve(root: str) -> Source:
 
 
 def _check_version(root: str, words: list[str], version: int | None) -> None:
-  """A few words alone, as a test or a demonstration has, may be of either version."""
+  """Raises InputError if the words are of another version; a small subset may be of either."""
   if version not in (None, *_WORDS):
     raise InputError(f'speech_commands has the versions 1 and 2; got version={version}.')
   added = sorted(set(words) & set(ADDED))
@@ -107,7 +107,7 @@ _LISTS = {'valid': 'validation_list.txt', 'test': 'testing_list.txt'}
 
 def _listed(path: pathlib.Path) -> set[str]:
   if not path.is_file():
-    raise InputError(f'Speech Commands lacks {path}, which says what belongs to that split.')
+    raise InputError(f'Speech Commands lacks {path}, the list of that split.')
   return set(path.read_text().split())
 
 
@@ -128,9 +128,9 @@ def _source(name: str, root: str, rows: list[_Row], classes: tuple[str, ...]) ->
 def _twelve(
   name: str, root: str, spoken: list[str], noise: list[str], split: dict[str, str]
 ) -> Source:
-  """The 12-class task: commands, some unknown words, and silence cut from the noise."""
+  """The 12-class task: commands, some unknown words, and silence cut from background noise."""
   if not noise:
-    raise InputError(f'Speech Commands in {root} lacks {NOISE}/, which {SILENCE} is cut from.')
+    raise InputError(f'Speech Commands in {root} lacks {NOISE}/, the source of {SILENCE}.')
   rows, spots = [], _spots(root, noise)
   for part in SPLITS:
     members = [p for p in spoken if split[p] == part]
@@ -146,7 +146,7 @@ def _twelve(
 
 
 def _spots(root: str, noise: list[str]) -> dict[str, list[tuple[str, float]]]:
-  """(file, second) of every second of noise, dealt to train, valid, test by three, one, one."""
+  """(file, offset) of every second of noise, assigned to train, valid and test by 3 : 1 : 1."""
   spots = [
     (path, float(second))
     for path in noise

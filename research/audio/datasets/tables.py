@@ -1,4 +1,4 @@
-"""Reading the tables that data sets are described by, and making sources of them."""
+"""Reads the tables of data sets and makes sources from them."""
 
 import csv
 import pathlib
@@ -11,14 +11,14 @@ from research.errors import InputError
 
 
 def read_rows(path: pathlib.Path, names: tuple[str, ...] | None = None) -> list[dict[str, str]]:
-  """The rows of a .csv, or of a .tsv, whose quotes are ordinary characters.
+  """The rows of a .csv, or of a .tsv (without quoting).
 
   Args:
     path: the file.
-    names: of the columns, for a file without a header.
+    names: column names, for a file without a header.
 
   Raises:
-    InputError: it is missing or not a table of text.
+    InputError: the file is missing or not a text table.
   """
   tsv = path.suffix == '.tsv'
   try:
@@ -33,12 +33,12 @@ def read_rows(path: pathlib.Path, names: tuple[str, ...] | None = None) -> list[
   except OSError as error:
     raise InputError(f'{path} cannot be read: {error.strerror}.') from None
   except (csv.Error, UnicodeDecodeError) as error:
-    raise InputError(f'{path} is not a table of text ({error}).') from None
+    raise InputError(f'{path} is not a text table ({error}).') from None
   return [{k: v or '' for k, v in row.items() if k is not None} for row in rows]
 
 
-def need(path: pathlib.Path, row: dict[str, str], *names: str) -> None:
-  """Checks that a table has the columns that its readers use."""
+def check_columns(path: pathlib.Path, row: dict[str, str], *names: str) -> None:
+  """Raises InputError if a row of a table lacks a column."""
   for name in names:
     if name not in row:
       raise InputError(f'{path} has no column {name!r} (it has: {", ".join(row)}).')
@@ -50,7 +50,7 @@ def source(
   rows: Iterable[tuple[str, str, dict[str, Value]]],
   **fields,
 ) -> Source:
-  """A source of rows (id, path below `root`, columns); a column that a row lacks is empty there.
+  """A source from rows (id, path below `root`, columns); missing columns are empty.
 
   Raises:
     InputError: a path leads out of `root`, or there are no rows.

@@ -1,4 +1,4 @@
-"""AudioSet, FSD50K, ESC-50, UrbanSound8K, NSynth: sounds with tags, in their published layouts."""
+"""AudioSet, FSD50K, ESC-50, UrbanSound8K and NSynth, in their published layouts."""
 
 import csv
 import json
@@ -8,12 +8,12 @@ import pathlib
 from absl import logging
 
 from research.audio.clips import Source
-from research.audio.datasets.tables import need, read_rows, source
+from research.audio.datasets.tables import check_columns, read_rows, source
 from research.audio.example import Value
 from research.audio.folder import find_audio
 from research.errors import InputError
 
-# How AudioSet names its lists of segments, and what they are called here.
+# AudioSet's names of its segment lists -> splits.
 _AUDIOSET_SPLITS = {
   'balanced_train_segments': 'balanced',
   'unbalanced_train_segments': 'unbalanced',
@@ -22,21 +22,21 @@ _AUDIOSET_SPLITS = {
 
 
 def audioset(root: str, labels: str = 'display_name') -> Source:
-  """AudioSet: the csv files of research.google.com/audioset, and clips someone downloaded.
+  """AudioSet: the csv files of research.google.com/audioset, and downloaded clips.
 
-  Clips are audio files in any subfolder, named YTID or YYTID, with or without the start of the
-  segment (seconds, or milliseconds, and the end) after an underscore. Segments without a file are
-  left out and counted. Columns: split ('balanced' 20k, 'unbalanced' 2M, 'eval'; 'train' is
-  both training sets), label (a list), ytid, start. Classes are the 527 of class_labels_indices.csv,
-  by index.
+  Clips are audio files in any subfolder, named YTID or YYTID, optionally with the start, or start
+  and end, of the segment after underscores (seconds or milliseconds). Segments without a file are
+  left out and counted. Columns: split ('balanced' 20k, 'unbalanced' 2M, 'eval'; 'train' is both
+  training sets), label (a list), ytid, start. Classes are the 527 of class_labels_indices.csv, by
+  index.
 
   Args:
-    root: the folder that holds the csv files.
-    labels: 'display_name' or 'mid', what the labels are called.
+    root: the folder with the csv files.
+    labels: names of the labels: 'display_name' or 'mid'.
   """
   base = pathlib.Path(root)
   if labels not in ('display_name', 'mid'):
-    raise InputError(f"labels={labels!r}: AudioSet's labels are 'display_name' or 'mid'.")
+    raise InputError(f"labels is {labels!r}; give 'display_name' or 'mid'.")
   names = _ontology(base, labels)
   files = {os.path.splitext(os.path.basename(p))[0]: p for p in find_audio(base)}
   rows: list[tuple[str, str, dict[str, Value]]] = []
@@ -51,17 +51,17 @@ def audioset(root: str, labels: str = 'display_name') -> Source:
         continue
       unknown_mids = [m for m in mids if m not in names]
       if unknown_mids:
-        raise InputError(f'{file} uses the label {unknown_mids[0]!r}, unknown to the class list.')
+        raise InputError(f'{file} has label {unknown_mids[0]!r}, which is not in the class list.')
       columns: dict[str, Value] = {'split': split, 'label': [names[m] for m in mids], 'ytid': ytid}
       rows.append((f'{split}/{ytid}_{start:g}', path, columns | {'start': f'{start:g}'}))
   missing = sum(absent.values())
   if not rows:
     raise InputError(
-      f'AudioSet in {root}: {missing} segments are listed in {len(lists)} csv files, but no audio '
-      'file is named after one; expected YTID.wav, YTID_30.flac, YTID_30000_40000.wav or the like.'
+      f'AudioSet in {root}: {len(lists)} csv files list {missing} segments, but no audio file '
+      'matches; expected names like YTID.wav, YTID_30.flac or YTID_30000_40000.wav.'
     )
   if missing:
-    logging.info('AudioSet in %s: %d segments have no file, %d do.', root, missing, len(rows))
+    logging.info('AudioSet in %s: %d segments without a file, %d with.', root, missing, len(rows))
   classes = tuple(names.values())
   train = {'train': ('balanced', 'unbalanced')}
   return source('audioset', root, rows, label_sets={'label': classes}, splits=train, absent=absent)
@@ -73,11 +73,11 @@ def _ontology(base: pathlib.Path, labels: str) -> dict[str, str]:
   if not found:
     raise InputError(f'AudioSet in {base} lacks class_labels_indices.csv, the list of its classes.')
   rows = read_rows(found[0])
-  need(found[0], rows[0] if rows else {}, 'index', 'mid', 'display_name')
+  check_columns(found[0], rows[0] if rows else {}, 'index', 'mid', 'display_name')
   rows.sort(key=lambda r: int(r['index']))
   names = {r['mid']: r[labels] for r in rows}
   if len(set(names.values())) != len(names):
-    raise InputError(f'{found[0]} gives one display name to two classes; use labels="mid".')
+    raise InputError(f'{found[0]} has two classes of one display name; use labels="mid".')
   return names
 
 
@@ -94,7 +94,7 @@ def _segments(file: pathlib.Path):
 
 
 def _clip_names(ytid: str, start: float, end: float) -> list[str]:
-  """How downloaders name a segment."""
+  """File names of a segment used by common download tools."""
   ms = f'{round(start * 1000)}', f'{round(end * 1000)}'
   tails = (
     '', f'_{start:g}', f'_{start:.3f}', f'_{start:.1f}', f'_{ms[0]}', f'_{ms[0]}_{ms[1]}',
@@ -107,8 +107,7 @@ def fsd50k(root: str) -> Source:
   """FSD50K (zenodo.org/record/4060432): FSD50K.ground_truth/*.csv and two folders of audio.
 
   Columns: split ('train' and 'valid' of the development set, 'test' for the evaluation set), label
-    (a list). The 200
-  classes are in the order of vocabulary.csv.
+  (a list). The 200 classes are in the order of vocabulary.csv.
   """
   base = pathlib.Path(root)
   truth = base / 'FSD50K.ground_truth'
@@ -118,7 +117,7 @@ def fsd50k(root: str) -> Source:
   for part, audio in (('dev', 'FSD50K.dev_audio'), ('eval', 'FSD50K.eval_audio')):
     listed = read_rows(truth / f'{part}.csv') if (truth / f'{part}.csv').is_file() else []
     for row in listed:
-      need(truth / f'{part}.csv', row, 'fname', 'labels')
+      check_columns(truth / f'{part}.csv', row, 'fname', 'labels')
       split = {'val': 'valid', 'train': 'train'}.get(row.get('split', ''), 'test')
       columns: dict[str, Value] = {'split': split, 'label': row['labels'].split(',')}
       path = f'{audio}/{row["fname"]}.wav'
@@ -130,14 +129,13 @@ def esc50(root: str) -> Source:
   """ESC-50 (github.com/karolpiczak/ESC-50): meta/esc50.csv and audio/*.wav.
 
   Columns: label (the category), fold ('1' to '5'), esc10 ('True' or 'False'), src_file, take. No
-    splits: five-fold
-  cross-validation by `fold`. Classes are in the order of the targets.
+  splits: five-fold cross-validation by `fold`. Classes are in the order of the targets.
   """
   return _esc(root, 'esc50', only_esc10=False)
 
 
 def esc10(root: str) -> Source:
-  """ESC-10: the ten classes of ESC-50 whose rows say esc10; otherwise as `esc50`."""
+  """ESC-10: the rows of ESC-50 with esc10 True, ten classes; otherwise as `esc50`."""
   return _esc(root, 'esc10', only_esc10=True)
 
 
@@ -145,7 +143,7 @@ def _esc(root: str, name: str, only_esc10: bool) -> Source:
   table = pathlib.Path(root) / 'meta' / 'esc50.csv'
   rows, targets = [], {}
   for row in read_rows(table):
-    need(table, row, 'filename', 'fold', 'target', 'category', 'esc10')
+    check_columns(table, row, 'filename', 'fold', 'target', 'category', 'esc10')
     if only_esc10 and row['esc10'] != 'True':
       continue
     targets[row['category']] = int(row['target'])
@@ -171,7 +169,7 @@ def urbansound8k(root: str) -> Source:
   table = pathlib.Path(root) / 'metadata' / 'UrbanSound8K.csv'
   rows, numbers = [], {}
   for row in read_rows(table):
-    need(table, row, 'slice_file_name', 'fsID', 'salience', 'fold', 'classID', 'class')
+    check_columns(table, row, 'slice_file_name', 'fsID', 'salience', 'fold', 'classID', 'class')
     numbers[row['class']] = int(row['classID'])
     path = f'audio/fold{row["fold"]}/{row["slice_file_name"]}'
     columns: dict[str, Value] = {
@@ -196,7 +194,7 @@ def nsynth(root: str) -> Source:
   """NSynth: nsynth-{train,valid,test}/examples.json and audio/*.wav.
 
   Columns: split, label (instrument family), instrument, source, pitch, velocity, qualities (a
-    list).
+  list).
   """
   rows = []
   for folder in sorted(pathlib.Path(root).glob('nsynth-*')):

@@ -1,10 +1,10 @@
-"""CREMA-D, VoxForge and LibriCount: emotions, languages and numbers of voices, as downloaded."""
+"""CREMA-D (emotions), VoxForge (languages) and LibriCount (speaker counts), as downloaded."""
 
 import pathlib
 import re
 
 from research.audio.clips import Source
-from research.audio.datasets.tables import need, read_rows, source
+from research.audio.datasets.tables import check_columns, read_rows, source
 from research.audio.example import Value
 from research.audio.folder import find_audio
 from research.errors import InputError
@@ -12,8 +12,8 @@ from research.errors import InputError
 _EMOTIONS = ('ANG', 'DIS', 'FEA', 'HAP', 'NEU', 'SAD')
 _CREMA_D = re.compile(r'(\d{4})_([A-Z]{3})_(ANG|DIS|FEA|HAP|NEU|SAD)_([A-Z]+)')
 _ACTORS = range(1001, 1092)
-# The actors that EVAR validates on and tests on (github.com/nttcslab/eval-audio-repr,
-# evar/metadata/cremad.csv); the other 63 train.
+# Validation and test actors of EVAR (github.com/nttcslab/eval-audio-repr,
+# evar/metadata/cremad.csv); the other 63 are for training.
 _VALID_ACTORS = (1009, 1011, 1022, 1034, 1039, 1047, 1066, 1070, 1082)
 _TEST_ACTORS = (
   1001, 1004, 1017, 1019, 1020, 1025, 1026, 1029, 1033, 1035, 1042, 1044, 1050, 1053, 1056, 1058,
@@ -25,15 +25,15 @@ def crema_d(root: str) -> Source:
   """CREMA-D (github.com/CheyneyComputerScience/CREMA-D): AudioWAV/ACTOR_SENTENCE_EMOTION_LEVEL.wav.
 
   Columns: label (ANG, DIS, FEA, HAP, NEU or SAD), speaker (the actor), sentence, level, split. The
-  download has no split: `split` is EVAR's, by actor, which leaves 5155, 732 and 1551 of its 7438
-  clips; the repository has 7442, and a clip that EVAR lacks goes where its actor is.
+  data set has no published split; `split` is EVAR's, by actor: 5155, 732 and 1551 of its 7438
+  clips. The repository has 7442 clips; those that EVAR lacks are in the split of their actor.
 
   Raises:
-    InputError: a file with another name, or of an actor who is none of the 91.
+    InputError: an unexpected file name, or an unknown actor.
   """
   rows = []
   for path in find_audio(pathlib.Path(root)):
-    # The repository has the same clips once more as AudioMP3/, and VideoFlash/.
+    # The repository also has the same clips in AudioMP3/ and VideoFlash/.
     if path.count('/') > 1 or ('/' in path and not path.startswith('AudioWAV/')):
       continue
     found = _CREMA_D.fullmatch(pathlib.PurePath(path).stem)
@@ -56,26 +56,26 @@ def crema_d(root: str) -> Source:
 
 
 _LANGUAGES = ('de', 'en', 'es', 'fr', 'it', 'ru')
-# How the English part of the site is called there.
+# Name of the English part on the site.
 _ENGLISH = 'SpeechCorpus'
 
 
 def voxforge(root: str) -> Source:
   """VoxForge (voxforge.org), six languages: LANGUAGE/…/SUBMISSION/{wav,flac}/NAME.
 
-  LANGUAGE is de, en (or SpeechCorpus, as on the site), es, fr, it or ru; folders of other languages
-  are left out. Where the folder has EVAR's voxforge.csv (file_name, label, split), its rows are the
-  clips instead, with its split. Columns: label (the language), submission (the folder a contributor
-  sent), speaker (their name; many are anonymous), split (of voxforge.csv).
+  LANGUAGE is de, en (or SpeechCorpus, as on the site), es, fr, it or ru; other languages are left
+  out. If the folder has EVAR's voxforge.csv (file_name, label, split), its rows are the clips.
+  Columns: label (the language), submission (the folder of a contribution), speaker (name of the
+  contributor; empty if anonymous), split (from voxforge.csv).
 
   Raises:
-    InputError: no clip lies in a folder of a language, and there is no voxforge.csv.
+    InputError: no clips in folders of these languages, and no voxforge.csv.
   """
   base = pathlib.Path(root)
   table, rows = base / 'voxforge.csv', []
   if table.is_file():
     for row in read_rows(table):
-      need(table, row, 'file_name', 'label', 'split')
+      check_columns(table, row, 'file_name', 'label', 'split')
       rows.append(_voxforge(row['file_name'], row['label'], row['split']))
     return source('voxforge', root, rows, label_sets={'label': _LANGUAGES})
   for path in find_audio(base):
@@ -85,7 +85,7 @@ def voxforge(root: str) -> Source:
       rows.append(_voxforge(path, language, ''))
   if not rows:
     raise InputError(
-      f'VoxForge in {root}: no audio is in LANGUAGE/…/SUBMISSION/wav/ with a language of '
+      f'VoxForge in {root}: no audio in LANGUAGE/…/SUBMISSION/wav/ with a language of '
       f'{", ".join(_LANGUAGES)}. Put the submissions of each language into a folder of that name, '
       "or add EVAR's voxforge.csv (file_name,label,split)."
     )
@@ -104,26 +104,26 @@ def _voxforge(path: str, language: str, split: str) -> tuple[str, str, dict[str,
   return path, path, columns | ({'split': split} if split else {})
 
 
-_MOST_VOICES = 10
+_MAX_VOICES = 10
 
 
 def libricount(root: str) -> Source:
   """LibriCount (zenodo.org/record/1216072): LibriCount10-0dB/test/COUNT_NAME.wav.
 
-  Columns: label, how many people speak at once, '0' to '10'. No splits are published.
+  Columns: label, the number of concurrent speakers, '0' to '10'. No published splits.
 
   Raises:
-    InputError: a file with another name, or with more voices.
+    InputError: an unexpected file name, or more speakers.
   """
   rows = []
   for path in find_audio(pathlib.Path(root)):
     count = re.match(r'(\d+)_', pathlib.PurePath(path).name)
-    if not count or int(count[1]) > _MOST_VOICES:
+    if not count or int(count[1]) > _MAX_VOICES:
       raise InputError(
         f'LibriCount in {root}: {path} is not named COUNT_NAME with a count from 0 to '
-        f'{_MOST_VOICES}.'
+        f'{_MAX_VOICES}.'
       )
     columns: dict[str, Value] = {'label': str(int(count[1]))}
     rows.append((path, path, columns))
-  classes = tuple(str(n) for n in range(_MOST_VOICES + 1))
+  classes = tuple(str(n) for n in range(_MAX_VOICES + 1))
   return source('libricount', root, rows, label_sets={'label': classes})

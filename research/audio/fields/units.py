@@ -1,4 +1,4 @@
-"""Units in batches: the labels of a crop are the crop of the labels."""
+"""Discrete units as frame labels: the labels of a crop are the crop of the labels."""
 
 import dataclasses
 import functools
@@ -7,94 +7,98 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from research.audio.clips import Source
-from research.audio.decode import AudioError
+from research.audio.decode import AudioMismatch, Crop
+from research.audio.example import Example
+from research.audio.fields import Context, Crops, Field, Rows
 from research.audio.units import Units
+from research.capabilities import PredictsUnits
 from research.errors import InputError
 
-# A path to a folder of units, units that are open, or a list of such: `open_sets` looks.
+# A folder of units, open units, or a list of these; see `open_sets`.
 Spec = Any
-# Units of a clip that differ from its length by more seconds were made from other audio; below
-# that, lengths in the headers of lossy formats are off by a frame or two.
+# Maximum difference between the length of a clip and that of its units, seconds. Headers of lossy
+# formats are off by a frame or two; more means that the units were made from other audio.
 TOLERANCE = 0.1
-# What label sets have to share for unit j of each to stand for the same samples.
+# Label sets must agree in these, so that unit j of each covers the same samples.
 ALIKE = ('sample_rate', 'hop', 'window')
 
 
-class OtherAudio(AudioError):
-  """A clip that is not the one its units were made from."""
-
-
 def open_sets(spec: Spec) -> tuple[Units, ...]:
-  """The label sets of a path to a folder of units, or of a list of such paths, in that order.
+  """Opens one or several label sets, in order.
 
   Raises:
-    InputError: no paths, no units there, or sets that differ in sample rate, hop or window.
+    InputError: no path, no units at a path, or sets that differ in sample rate, hop or window.
   """
   parts = [spec] if isinstance(spec, str | os.PathLike | Units) else spec
   good = isinstance(parts, Sequence) and all(
     isinstance(part, str | os.PathLike | Units) for part in parts
   )
   if not good or not parts:
-    raise InputError(f'units are {spec!r}; give a folder of units, or a list of such folders.')
+    raise InputError(f'units is {spec!r}; give a folder of units, or a list of folders.')
   sets = tuple(part if isinstance(part, Units) else Units.open(part) for part in parts)
   for other in sets[1:]:
     for name in ALIKE:
       if other.about[name] != sets[0].about[name]:
         raise InputError(
-          f'Units of {sets[0].path} have {name} {sets[0].about[name]} and those of {other.path} '
-          f'{other.about[name]}: label sets of one batch need the same {", ".join(ALIKE)}.'
+          f'Units of {sets[0].path} have {name} {sets[0].about[name]}, those of {other.path} '
+          f'{other.about[name]}: label sets of one run need the same {", ".join(ALIKE)}.'
         )
   return sets
 
 
 def find(source: Source, sets: Sequence[Units]) -> Int[np.ndarray, 'clips g']:
-  """Where the clips of a source are in each label set; -1 where they have no units.
+  """Rows of the clips of a source in each label set; -1 for clips without units.
 
   Raises:
-    InputError: no clip has units in all of them.
+    InputError: no clip has units in all label sets.
   """
   ids = [source.id(i) for i in range(len(source))]
   rows = np.stack([units.rows(ids) for units in sets], axis=1)
   if not (rows >= 0).all(axis=1).any():
-    # The set that knows the fewest clips.
+    # The label set with the fewest of these clips.
     units = sets[int(np.argmin((rows >= 0).sum(axis=0)))]
-    theirs = f'units are those of {units.ids[0]!r}' if len(units) else 'there are none'
+    theirs = f'{units.ids[0]!r}' if len(units) else 'none'
     raise InputError(
-      f'No clip of {source.name!r} has units in {_paths(sets)}: a clip is {ids[0]!r}, {theirs}. '
-      'Units go by id: label the same clips, cut and pooled in the same way.'
+      f'No clip of {source.name!r} has units in {_paths(sets)}. The first clip id is {ids[0]!r}, '
+      f'the first id of the units is {theirs}. Ids must match: label the same clips, cut and '
+      'pooled in the same way.'
     )
   return rows
 
 
-@dataclasses.dataclass
-class UnitRows:
-  """The units of the clips of a source.
+@dataclasses.dataclass(frozen=True)
+class UnitLabels(Field):
+  """Gives 'units' i32 [b, u, g], the units of g label sets; -1 if missing or behind the end of a
+  clip. Crops start at multiples of the hop of the units, so that unit j of a crop is unit
+  start / hop + j of its clip.
 
   Attributes:
-    sets: one or several label sets.
-    rows: of every clip in every set.
+    path: a folder of units (`audio/units.py`), or a list of folders.
   """
 
-  sets: tuple[Units, ...]
-  rows: Int[np.ndarray, 'clips g']
+  path: Spec
 
-  @classmethod
-  def of(cls, source: Source, spec: Spec, sample_rate: int) -> 'UnitRows | None':
-    """Of a source; None without units.
+  def known(self, source: Source) -> Bool[np.ndarray, 'clips']:
+    """Which clips have units in all label sets; raises InputError if none has."""
+    return np.all(find(source, open_sets(self.path)) >= 0, axis=1)
+
+  def open(self, source: Source, context: Context) -> 'UnitRows':
+    """Finds the units of all clips.
 
     Raises:
-      InputError: units of another sample rate, or clips without units.
+      InputError: the units have another sample rate, a clip has no units, or the units do not match
+        the model.
     """
-    if spec is None:
-      return None
-    sets = open_sets(spec)
-    if sets[0].about['sample_rate'] != sample_rate:
+    sets = open_sets(self.path)
+    if isinstance(context.model, PredictsUnits):
+      check_model(sets, context.model)
+    if sets[0].about['sample_rate'] != context.sample_rate:
       raise InputError(
-        f'{sets[0].path} holds units of audio at {sets[0].about["sample_rate"]} Hz, and the data '
-        f'are read at {sample_rate} Hz: set both alike.'
+        f'{sets[0].path} holds units of audio at {sets[0].about["sample_rate"]} Hz, but the data '
+        f'are read at {context.sample_rate} Hz: use the same sample rate.'
       )
     rows = find(source, sets)
     found = (rows >= 0).all(axis=1)
@@ -102,63 +106,79 @@ class UnitRows:
       first = source.id(int(np.argmin(found)))
       raise InputError(
         f'{(~found).sum()} of {len(source)} clips of {source.name!r} have no units in '
-        f'{_paths(sets)} ({first!r} is the first): leave such clips out, or label them.'
+        f'{_paths(sets)}, the first is {first!r}: leave out these clips, or label them.'
       )
-    return cls(sets, rows)
+    return UnitRows(sets, rows)
+
+
+def check_model(sets: Sequence[Units], model: PredictsUnits) -> None:
+  """Raises InputError if the units do not match the model."""
+  counts = tuple(units.clusters for units in sets)
+  if counts != model.sets:
+    codes = counts[0] if len(counts) == 1 else list(counts)
+    raise InputError(
+      f'config.model.args.codes is {model.codes}, but the units of config.data.fields.units have '
+      f'{" and ".join(map(str, counts))} clusters: set --config.model.args.codes={codes}.'
+    )
+  if sets[0].rate != model.label_rate:
+    raise InputError(
+      f'config.model.args.label_rate is {model.label_rate:g}, but config.data.fields.units has '
+      f'{sets[0].rate:g} units per second: set '
+      f'--config.model.args.label_rate={sets[0].rate:g}.'
+    )
+
+
+@dataclasses.dataclass
+class UnitRows(Rows):
+  """The units of the clips of a source.
+
+  Attributes:
+    sets: the label sets.
+    rows: row of every clip in every label set.
+  """
+
+  sets: tuple[Units, ...]
+  rows: Int[np.ndarray, 'clips g']
 
   @property
-  def hop(self) -> int:
-    """Samples from unit to unit: crops start at its multiples."""
+  def step(self) -> int:
+    """Hop of the units in samples; crops start at its multiples."""
     return int(self.sets[0].about['hop'])
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """What made the units, of all sets."""
+    """Fingerprints of all label sets."""
     return '+'.join(str(units.about['fingerprint']) for units in self.sets)
 
-  def demand_fit(self, samples: int) -> None:
-    """Raises InputError where batches of so many samples have no unit."""
-    if not self.sets[0].frames(samples):
+  def check_lengths(self, shortest: int, longest: int) -> None:
+    """Raises InputError if the shortest batches have no unit."""
+    if not self.sets[0].frames(shortest):
       raise InputError(
-        f'A unit of {self.sets[0].path} stands for {self.sets[0].about["window"]} samples, and '
-        f'there are batches of {samples}: make them longer, or leave shorter clips out.'
+        f'A unit of {self.sets[0].path} covers {self.sets[0].about["window"]} samples, but the '
+        f'shortest batches have {shortest}: use longer batches, or leave out shorter clips.'
       )
 
-  def demand_same(self, row: int, samples: int, where: str) -> None:
-    """Raises OtherAudio where a clip of so many samples is not what its units were made from."""
+  def read(self, row: int, example: Example, crop: Crop) -> None:
+    """Raises AudioMismatch if the units of a clip were made from other audio."""
     for units, at in zip(self.sets, self.rows[row]):
-      needed, stored = units.frames(samples), units.count(at)
+      needed, stored = units.frames(crop.total), units.count(at)
       if abs(needed - stored) > TOLERANCE * units.rate:
-        raise OtherAudio(
-          where,
-          f'It has {samples} samples, which are {needed} units, but {units.path} holds {stored}: '
-          'they were made from other audio; label it again.',
+        raise AudioMismatch(
+          example.where,
+          f'It has {crop.total} samples, hence {needed} units, but {units.path} has {stored}: they '
+          'were made from other audio; label the clip again.',
         )
 
-  def cropped(
-    self,
-    rows: Int[np.ndarray, 'b'],
-    starts: Int[np.ndarray, 'b'],
-    lengths: Int[np.ndarray, 'b'],
-    samples: int,
-  ) -> Int[np.ndarray, 'b u g']:
-    """Units of crops, int32: u units of `samples` samples, g label sets.
-
-    Args:
-      rows: which clips.
-      starts: the sample of its clip that a crop starts with, a multiple of the hop.
-      lengths: real samples of a crop. Units whose window reaches beyond are -1, and so are those
-        that a set lacks.
-      samples: static length of the crops.
-    """
+  def arrays(self, crops: Crops) -> dict[str, np.ndarray]:
+    """Units of crops; -1 for missing units, and for units whose window reaches beyond the clip."""
     units = self.sets[0]
-    out = np.full((len(rows), units.frames(samples), len(self.sets)), -1, np.int32)
-    for i, row in enumerate(rows):
-      whole, first = units.frames(int(lengths[i])), int(starts[i]) // self.hop
+    out = np.full((len(crops.index), units.frames(crops.samples), len(self.sets)), -1, np.int32)
+    for i, row in enumerate(crops.index):
+      whole, first = units.frames(int(crops.lengths[i])), int(crops.starts[i]) // self.step
       for g, labels in enumerate(self.sets):
         part = labels.part(int(self.rows[row, g]), first, whole)
         out[i, : len(part), g] = part
-    return out
+    return {'units': out}
 
 
 def _paths(sets: Sequence[Units]) -> str:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 from research.errors import InputError
 from research.models import waveform
 from research.nn import layers
-from research.text.characters import LETTERS
+from research.text.characters import CHARACTERS
 
 
 class CTC(nn.Module):
@@ -30,7 +30,7 @@ class CTC(nn.Module):
   TRAINING: ClassVar[tuple[str, ...]] = ('dropout',)
   encoder_args: ClassVar[Mapping[str, Any]] = {}
 
-  vocabulary: Sequence[str] = LETTERS
+  vocabulary: Sequence[str] = CHARACTERS  # a list from a file becomes a tuple
   blank: int = 0
   dropout: float = 0.0
 

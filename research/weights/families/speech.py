@@ -18,7 +18,7 @@ from research.errors import InputError
 from research.models import settings
 from research.models.finetuned import Finetuned, encoder_of, route
 from research.models.speech import Size
-from research.text.characters import LETTERS
+from research.text.characters import CHARACTERS
 from research.weights.stated import NOTHING, Stated, settle
 from research.weights.tables import Rule, linear, vector
 
@@ -271,13 +271,13 @@ def _letter_args(
   blank = stated.facts.get('blank')
   vocabulary = given.get('vocabulary', said.value if said else None)
   if vocabulary is None:
-    if rows != len(LETTERS):
+    if rows != len(CHARACTERS):
       raise InputError(
         f'The head has {rows} rows and nothing says which symbols they are: give '
         'vocabulary=["…", …], in the order of the rows, and blank=… unless it is the first '
         "(launch.convert: --args='vocabulary=[…]')."
       )
-    vocabulary = LETTERS
+    vocabulary = CHARACTERS
     index = given.get('blank', blank.value if blank else 0)
     if index != 0:
       raise InputError(

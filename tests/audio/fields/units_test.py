@@ -1,5 +1,4 @@
-"""Units in batches: whatever is cropped, padded or replaced, they are those of the audio beside
-them."""
+"""Units in batches match the audio, whatever is cropped, padded or replaced."""
 
 import json
 import pickle
@@ -11,6 +10,7 @@ from research.audio import sources
 from research.audio.bad_files import BadFiles
 from research.audio.clips import Files, Source, Table, windows
 from research.audio.decode import decode
+from research.audio.fields import make
 from research.audio.fields.units import open_sets
 from research.audio.pipeline import eval_batches, train_batches
 from research.audio.units import Units, save
@@ -23,7 +23,7 @@ LENGTHS = [0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.12, 0.26, 0.33, 0.02, 0.18]
 
 
 def sums(audio):
-  """A code that no other window has by rights: the sum of its PCM samples."""
+  """A code that is nearly unique to a window: the sum of its PCM samples."""
   if len(audio) < WINDOW:
     return np.zeros(0, np.int64)
   pcm = np.round(audio.astype(np.float64) * 32768).astype(np.int64)
@@ -38,7 +38,7 @@ def extremes(audio):
 
 
 def places(audio):
-  """The number of the frame in its clip."""
+  """The index of the frame in its clip."""
   return np.arange(len(sums(audio)))
 
 
@@ -50,7 +50,7 @@ def label(path, source, function=sums, fingerprint='ab', rate=16_000, hop=HOP, w
 
 
 def check(batch, functions=(sums,)):
-  """Every row's units are those of its own samples; returns how many there were."""
+  """The units of every row are those of its samples; returns their number."""
   audio, mask, units = batch['audio'], batch['audio_mask'], batch['units']
   count = max(0, 1 + (audio.shape[1] - WINDOW) // HOP)
   assert units.shape == (len(audio), count, len(functions)) and units.dtype == np.int32
@@ -75,7 +75,7 @@ def check(batch, functions=(sums,)):
 def test_units_of_a_batch_are_those_of_its_audio(make_source, tmp_path, options):
   source = make_source(LENGTHS)
   units = label(tmp_path / 'units', source)
-  settings = {'batch_size': 4, 'units': units, 'seed': 3, **options}
+  settings = {'batch_size': 4, 'fields': make(dict(units=units)), 'seed': 3, **options}
   whole = take(train_batches(source, **settings), 12)
   starts = set()
   for batch in whole:
@@ -89,7 +89,7 @@ def test_units_of_a_batch_are_those_of_its_audio(make_source, tmp_path, options)
     assert starts == {0}
   elif 'seconds' in options or 'fill' in options:
     assert len(starts) > 4
-  # Continued elsewhere, and shared by processes.
+  # Resumed, and split over processes.
   rest = take(train_batches(source, **settings, num_threads=0), 5, {'next_index': 7})
   halves = [
     take(train_batches(source, **settings, process_index=i, process_count=2), 12) for i in range(2)
@@ -105,7 +105,7 @@ def test_fixed_crops_keep_to_the_grid(make_source, tmp_path):
   units = label(tmp_path / 'units', source, places)
   for crop, first in (('start', 0), ('center', 2080)):
     # 8000 - 3900 samples are 25 steps of 160: of the 26 places the middle one is 13.
-    settings = dict(batch_size=1, seconds=3900 / 16_000, crop=crop, units=units)
+    settings = dict(batch_size=1, seconds=3900 / 16_000, crop=crop, fields=make(dict(units=units)))
     (batch,) = take(train_batches(source, **settings), 1)
     assert batch['units'][0, 0, 0] == first // HOP
     clip = decode(source[0], sample_rate=16_000)
@@ -119,7 +119,9 @@ def test_files_of_another_rate_line_up(tmp_path, write, rate):
   source = sources.open_source(str(tmp_path / 'a'))
   units = label(tmp_path / 'units', source, places)
   starts = set()
-  for batch in take(train_batches(source, batch_size=3, seconds=0.3, units=units), 8):
+  for batch in take(
+    train_batches(source, batch_size=3, seconds=0.3, fields=make(dict(units=units))), 8
+  ):
     for row, i in enumerate(batch['index']):
       start = batch['units'][row, 0, 0] * HOP
       starts.add(start)
@@ -136,15 +138,22 @@ def test_several_label_sets(make_source, tmp_path):
     label(tmp_path / 'extremes', source, extremes),
     label(tmp_path / 'few', source, lambda audio: places(audio)[:-3], 'cd'),
   ]
-  for batch in take(train_batches(source, batch_size=4, seconds=0.25, units=units), 6):
+  for batch in take(
+    train_batches(source, batch_size=4, seconds=0.25, fields=make(dict(units=units))), 6
+  ):
     check({**batch, 'units': batch['units'][..., :2]}, (sums, extremes))
-    # What one set lacks at the ends of clips, a codec's header, is missing there alone.
+    # A label set may lack units at the ends of clips (codec headers); the others are unaffected.
     lacking = (batch['units'][..., 2] < 0) & (batch['units'][..., 0] >= 0)
     assert lacking.sum(axis=1).max() <= 3
-  batches = [train_batches(source, batch_size=4, units=u) for u in (None, units[0], units)]
+  batches = [
+    train_batches(source, batch_size=4, fields=make(dict(units=u))) for u in (None, units[0], units)
+  ]
   assert len({b.signature for b in batches}) == 3
   other = label(tmp_path / 'other', source, fingerprint='ef')
-  assert train_batches(source, batch_size=4, units=other).signature != batches[1].signature
+  assert (
+    train_batches(source, batch_size=4, fields=make(dict(units=other))).signature
+    != batches[1].signature
+  )
 
 
 def test_evaluation_batches(make_source, tmp_path):
@@ -153,7 +162,9 @@ def test_evaluation_batches(make_source, tmp_path):
   spoil(source, 5)
   for max_seconds in (None, 0.155):
     seen = 0
-    batches = eval_batches(source, batch_size=4, units=units, max_seconds=max_seconds)
+    batches = eval_batches(
+      source, batch_size=4, fields=make(dict(units=units)), max_seconds=max_seconds
+    )
     for batch in batches:
       check(batch)
       assert (batch['units'][~batch['valid']] == -1).all()
@@ -165,7 +176,7 @@ def test_worker_processes_open_the_units_for_themselves(make_source, tmp_path, m
   source = make_source(LENGTHS)
   label(tmp_path / 'units', source)
   monkeypatch.chdir(tmp_path)
-  settings = {'batch_size': 4, 'seconds': 0.15, 'units': 'units'}
+  settings = {'batch_size': 4, 'seconds': 0.15, 'fields': make(dict(units='units'))}
   whole = take(train_batches(source, **settings), 4)
   for a, b in zip(whole, take(train_batches(source, **settings, num_workers=1), 4), strict=True):
     assert_equal(a, b)
@@ -182,7 +193,7 @@ def test_substitutes_have_their_own_units(make_source, tmp_path):
   source = make_source(LENGTHS)
   units = label(tmp_path / 'units', source)
   spoil(source, 3, 5)
-  settings = {'batch_size': 4, 'seconds': 0.15, 'units': units}
+  settings = {'batch_size': 4, 'seconds': 0.15, 'fields': make(dict(units=units))}
   for batch in take(train_batches(source, **settings, bad_files=BadFiles(None, 0.9)), 9):
     check(batch)
     assert not set(batch['index']) & {3, 5}
@@ -191,21 +202,19 @@ def test_substitutes_have_their_own_units(make_source, tmp_path):
 def test_units_of_other_audio_are_refused(make_source, tmp_path, write):
   source = make_source(LENGTHS)
   units = label(tmp_path / 'units', source)
-  # Another recording under the name of clip 4; one of nearly the length passes.
+  # Another recording replaces clip 4; one of nearly the same length passes.
   write(tmp_path / 'clips/004.flac', 0.55)
   write(tmp_path / 'clips/007.flac', 0.28)
   bad = BadFiles(tmp_path / 'bad.jsonl', 0.9)
-  settings = {'batch_size': 4, 'seconds': 0.15, 'units': units}
+  settings = {'batch_size': 4, 'seconds': 0.15, 'fields': make(dict(units=units))}
   for batch in take(train_batches(source, **settings, bad_files=bad), 9):
     assert 4 not in batch['index']
   (row,) = map(json.loads, (tmp_path / 'bad.jsonl').read_text().splitlines())
-  assert (
-    row['id'] == '004.flac' and '53 units, but' in row['reason'] and 'holds 28' in row['reason']
-  )
-  # An evaluation goes on over bad files, so it would measure nothing without a word.
+  assert row['id'] == '004.flac' and '53 units, but' in row['reason'] and 'has 28' in row['reason']
+  # Evaluation skips bad files, so it would silently measure nothing.
   source.table.seconds[:] = np.nan
   with pytest.raises(InputError, match=r'004.flac: It has 8800 samples.*made from other audio'):
-    list(eval_batches(source, batch_size=4, units=units))
+    list(eval_batches(source, batch_size=4, fields=make(dict(units=units))))
   with pytest.raises(InputError, match='made from other audio'):
     take(train_batches(source, **settings, bad_files=BadFiles(None, 0.0)), 9)
 
@@ -214,60 +223,64 @@ def test_windows_have_units_of_their_own(make_source, tmp_path):
   source = make_source([0.5, 0.3])
   cut = windows(source, 0.2, shortest=0.05)
   whole, parts = label(tmp_path / 'whole', source), label(tmp_path / 'parts', cut)
-  for batch in take(train_batches(cut, batch_size=4, seconds=0.15, units=parts), 4):
+  for batch in take(
+    train_batches(cut, batch_size=4, seconds=0.15, fields=make(dict(units=parts))), 4
+  ):
     check(batch)
-  with pytest.raises(InputError, match=r"a clip is '000.flac@0', units are those of '000.flac'"):
-    train_batches(cut, batch_size=4, units=whole)
+  with pytest.raises(InputError, match=r"'000.flac@0', the first id of the units is '000.flac'"):
+    train_batches(cut, batch_size=4, fields=make(dict(units=whole)))
 
 
 def test_clips_without_units_are_left_out_of_training(make_source, tmp_path, caplog):
   source = make_source(LENGTHS)
   units = label(tmp_path / 'units', source.select([0, 2, 4, 6]))
-  data = dict(config.DATA, units=units)
-  with pytest.raises(InputError, match=r"7 of 11 clips .* no units .*'001.flac' is the first"):
-    train_batches(source, batch_size=4, units=units)
+  data = dict(config.DATA, fields=dict(units=units))
+  with pytest.raises(InputError, match=r"7 of 11 clips .* no units .* the first is '001.flac'"):
+    train_batches(source, batch_size=4, fields=make(dict(units=units)))
   kept = selection.usable(source, data)
   assert [clip.id for clip in kept] == ['000.flac', '002.flac', '004.flac', '006.flac']
   assert '7 of 11 clips' in caplog.text
-  for batch in take(train_batches(kept, batch_size=4, units=units), 3):
+  for batch in take(train_batches(kept, batch_size=4, fields=make(dict(units=units))), 3):
     check(batch)
   with pytest.raises(InputError, match='No clip of'):
     selection.usable(source.select([1, 3]), data)
-  # Each of two sets knows some, but none is known to both.
+  # Each of two label sets has some of the clips, but no clip is in both.
   other = label(tmp_path / 'other', source.select([1, 3]))
-  with pytest.raises(InputError, match=r"No clip of .*other.* units are those of '001.flac'"):
-    selection.usable(source, {**data, 'units': [units, other]})
+  with pytest.raises(InputError, match=r"No clip of .*other.* first id of the units is '001.flac'"):
+    selection.usable(source, {**data, 'fields': dict(units=[units, other])})
 
 
 def test_configs_name_units(make_source, tmp_path):
   source = make_source(LENGTHS)
-  data = dict(config.DATA, units=[label(tmp_path / 'units', source)], batch_size=4, seconds=0.15)
+  data = dict(
+    config.DATA, fields=dict(units=[label(tmp_path / 'units', source)]), batch_size=4, seconds=0.15
+  )
   batches = build.train_batches(data, source, process_index=0, process_count=1, bad_files=None)
   check(take(batches, 1)[0])
 
 
 @pytest.mark.parametrize('spec', [[], 3, {'path': 'units'}, ['a', 3]])
-def test_what_names_no_units(spec):
+def test_invalid_units_are_refused(spec):
   with pytest.raises(InputError, match='give a folder of units, or a list'):
     open_sets(spec)
 
 
-def test_sets_and_data_have_to_fit(make_source, tmp_path):
+def test_label_sets_and_data_must_match(make_source, tmp_path):
   source = make_source(LENGTHS)
   units = label(tmp_path / 'units', source)
   for name, value in (('rate', 8_000), ('hop', 320), ('window', 320)):
     other = label(tmp_path / name, source, **{name: value})
-    with pytest.raises(InputError, match=f'{name}.* {value}: label sets of one batch'):
-      train_batches(source, batch_size=4, units=[units, other])
-  with pytest.raises(InputError, match='8000 Hz, and the data are read at 16000 Hz'):
-    train_batches(source, batch_size=4, units=str(tmp_path / 'rate'))
-  with pytest.raises(InputError, match=r'stands for 400 samples, .* batches of 320'):
-    train_batches(source, batch_size=4, seconds=0.02, units=units)
-  with pytest.raises(InputError, match='is no folder of units'):
-    train_batches(source, batch_size=4, units=str(tmp_path / 'nothing'))
+    with pytest.raises(InputError, match=f'{name}.* {value}: label sets of one run'):
+      train_batches(source, batch_size=4, fields=make(dict(units=[units, other])))
+  with pytest.raises(InputError, match='8000 Hz, but the data are read at 16000 Hz'):
+    train_batches(source, batch_size=4, fields=make(dict(units=str(tmp_path / 'rate'))))
+  with pytest.raises(InputError, match=r'covers 400 samples, .* batches have 320'):
+    train_batches(source, batch_size=4, seconds=0.02, fields=make(dict(units=units)))
+  with pytest.raises(InputError, match='is not a folder of units'):
+    train_batches(source, batch_size=4, fields=make(dict(units=str(tmp_path / 'nothing'))))
 
 
-def test_crops_without_units_are_free(make_source):
+def test_crops_without_units_need_no_grid(make_source):
   source = make_source([0.5])
   starts = set()
   clip = decode(source[0], sample_rate=16_000)
@@ -279,19 +292,19 @@ def test_crops_without_units_are_free(make_source):
 
 
 # ---------------------------------------------------------------------------------------------
-# Noise beside the clips.
+# Noise clips.
 
 
 @pytest.fixture
 def hum(tmp_path, write):
-  """Twenty clips of 0.05 to 1 s that no other source has."""
+  """Twenty clips of 0.05 to 1 s, in no other source."""
   paths = [f'{i:02d}.flac' for i in range(20)]
   for i, path in enumerate(paths):
     write(tmp_path / 'hum' / path, 0.05 * (i + 1), seed=100 + i)
   return Source(Table('hum', paths, {}, Files(str(tmp_path / 'hum'), paths)))
 
 
-# Of 0.4 s six clips a batch, of shorter ones twelve.
+# Batches of six clips of 0.4 s, or twelve shorter ones.
 SECONDS = {'buckets': [0.1, 0.2, 0.4], 'batch_seconds': 2.4, 'batch_multiple': 6}
 
 
@@ -299,10 +312,11 @@ SECONDS = {'buckets': [0.1, 0.2, 0.4], 'batch_seconds': 2.4, 'batch_multiple': 6
 def test_noise_comes_with_the_clips(make_source, hum, options):
   source = make_source(LENGTHS)
   settings = {'batch_size': 12, 'seed': 1, **options}
+  noisy = {**settings, 'fields': make(dict(noise=hum))}
   plain = take(train_batches(source, **settings), 10)
-  whole = take(train_batches(source, **settings, noise=hum), 10)
+  whole = take(train_batches(source, **noisy), 10)
   clips = [decode(clip, sample_rate=16_000) for clip in hum]
-  heard, starts = set(), set()
+  found, starts = set(), set()
   for without, batch in zip(plain, whole, strict=True):
     assert_equal({k: v for k, v in batch.items() if not k.startswith('noise')}, without)
     noise, mask = batch['noise'], batch['noise_mask']
@@ -318,15 +332,22 @@ def test_noise_comes_with_the_clips(make_source, hum, options):
         at = np.flatnonzero((view == noise[row, : view.shape[1]]).all(axis=1))
         if len(at):
           assert n == min(len(clip), noise.shape[1])
-          heard.add(i)
+          found.add(i)
           starts.add(int(at[0]))
-  # Six rows have one clip of noise among them, twelve have two.
-  assert len(heard) > (6 if options is SECONDS else 8) and len(starts) > 5
-  # Continued elsewhere, and shared by processes.
-  rest = take(train_batches(source, **settings, noise=hum, num_threads=0), 4, {'next_index': 6})
+  # Six rows share one noise clip, twelve have two.
+  assert len(found) > (6 if options is SECONDS else 8) and len(starts) > 5
+  # Resumed, and split over processes.
+  rest = take(
+    train_batches(source, **noisy, num_threads=0),
+    4,
+    {'next_index': 6},
+  )
   for count in (2, 3):
     parts = [
-      take(train_batches(source, **settings, noise=hum, process_index=i, process_count=count), 10)
+      take(
+        train_batches(source, **noisy, process_index=i, process_count=count),
+        10,
+      )
       for i in range(count)
     ]
     for g, batch in enumerate(whole):
@@ -338,7 +359,7 @@ def test_noise_comes_with_the_clips(make_source, hum, options):
 def test_bad_noise_is_replaced_and_listed(make_source, hum, tmp_path):
   source = make_source(LENGTHS)
   spoil(hum, 2, 11, 17)
-  settings = {'batch_size': 4, 'seconds': 0.2, 'noise': hum}
+  settings = {'batch_size': 4, 'seconds': 0.2, 'fields': make(dict(noise=hum))}
   bad = BadFiles(tmp_path / 'run/bad_files.jsonl', 0.5)
   for batch in take(train_batches(source, **settings, bad_files=bad), 30):
     assert batch['noise_mask'].any(axis=1).all()
@@ -349,6 +370,6 @@ def test_bad_noise_is_replaced_and_listed(make_source, hum, tmp_path):
   with pytest.raises(InputError, match=r'Too many bad audio files.*bad_noise\.jsonl'):
     take(train_batches(source, **settings, bad_files=strict), 30)
   a = train_batches(source, **settings)
-  b = train_batches(source, **{**settings, 'noise': None})
-  c = train_batches(source, **{**settings, 'noise': hum.select(range(5))})
+  b = train_batches(source, **{**settings, 'fields': ()})
+  c = train_batches(source, **{**settings, 'fields': make(dict(noise=hum.select(range(5))))})
   assert len({a.signature, b.signature, c.signature}) == 3

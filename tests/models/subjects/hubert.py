@@ -23,7 +23,7 @@ SUBJECTS = {
   'hubert': masked_prediction('hubert', meshes=MESHES),
   'hubert, two sets, unmasked too, layer norm, scan': masked_prediction(
     'hubert',
-    functools.partial(masked_units, unmasked=0.5),
+    functools.partial(masked_units, pred_nomask_weight=0.5),
     codes=(9, 7),
     label_rate=100.0,
     predict_unmasked=True,

@@ -1,10 +1,13 @@
-"""Transcripts in batches: the right symbols beside the right clip, whatever its length."""
+"""Transcripts in batches: the tokens match the clips, whatever their length."""
+
+import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from research.audio import pipeline, sources
-from research.audio.fields import transcripts
+from research.audio.fields import make, transcript
 from research.errors import InputError
 from research.text import characters
 from research.train import build, selection
@@ -35,7 +38,9 @@ def check(batch, source):
 def test_training_batches_have_whole_clips_with_their_transcripts_in_few_shapes():
   source = spoken()
   batches = iter(
-    pipeline.train_batches(source, batch_size=8, buckets=3, transcript='transcript', num_threads=0)
+    pipeline.train_batches(
+      source, batch_size=8, buckets=3, fields=make(dict(transcript='transcript')), num_threads=0
+    )
   )
   shapes = {}
   for _ in range(40):
@@ -48,50 +53,64 @@ def test_training_batches_have_whole_clips_with_their_transcripts_in_few_shapes(
 def test_evaluation_batches_have_every_transcript_once():
   source = spoken().split('test')
   seen = []
-  for batch in pipeline.eval_batches(source, batch_size=8, transcript='transcript'):
+  for batch in pipeline.eval_batches(
+    source, batch_size=8, fields=make(dict(transcript='transcript'))
+  ):
     check(batch, source)
     seen += batch['index'][batch['valid']].tolist()
   assert sorted(seen) == list(range(len(source)))
 
 
-def test_what_cannot_be_said_is_refused():
+def test_unusable_transcripts_are_refused():
   source = spoken()
   with pytest.raises(InputError, match='longer than 1 s'):
-    pipeline.train_batches(source, batch_size=8, seconds=1.0, transcript='transcript')
+    pipeline.train_batches(
+      source, batch_size=8, seconds=1.0, fields=make(dict(transcript='transcript'))
+    )
   with pytest.raises(InputError, match="Did you mean 'transcript'"):
-    pipeline.train_batches(source, batch_size=8, transcript='transcrip')
+    pipeline.train_batches(source, batch_size=8, fields=make(dict(transcript='transcrip')))
   events = sources.open_source('builtin').where(dict(kind='event'))
   with pytest.raises(InputError, match='CTC needs transcripts'):
-    pipeline.train_batches(events, batch_size=8, transcript='transcript')
+    pipeline.train_batches(events, batch_size=8, fields=make(dict(transcript='transcript')))
 
 
-def test_letters_that_a_vocabulary_lacks_are_named(caplog):
-  transcripts.demand_letters(['no tea', "it's ON"], characters.LETTERS)
+def test_characters_that_a_vocabulary_lacks_are_named(caplog):
+  transcript.check_characters(['no tea', "it's ON"], characters.CHARACTERS)
   assert not caplog.records
-  transcripts.demand_letters(['no tea', 'für 3|4 €'], characters.LETTERS)
+  transcript.check_characters(['no tea', 'für 3|4 €'], characters.CHARACTERS)
   assert "41.7 % of the transcripts' characters are not in the vocabulary" in caplog.text
   assert all(c in caplog.text for c in 'Ü34€|') and '<unk>' in caplog.text
-  with pytest.raises(InputError, match=r'no character of the transcripts .*日.*it has .* E T A'):
-    transcripts.demand_letters(['日本語', '語'], characters.LETTERS)
+  with pytest.raises(
+    InputError, match=r'No character of the transcripts .*日.*vocabulary: .* E T A'
+  ):
+    transcript.check_characters(['日本語', '語'], characters.CHARACTERS)
 
 
-def test_clips_with_fewer_frames_than_letters_are_counted(caplog):
+def test_clips_with_fewer_frames_than_characters_are_counted(caplog):
   ids = [characters.encode(t) for t in ('a', 'book', 'book')]
-  # "BOOK|" is five symbols and a blank between the two of them that are alike.
-  tokens = transcripts.Tokens(ids, np.array([0.04, 0.12, 0.10]))
-  tokens.demand_room(lambda seconds: round(seconds / 0.02))
+  # "BOOK|" is five symbols, plus a blank between the two equal ones.
+  tokens = transcript.Tokens(ids, np.array([0.04, 0.12, 0.10]), 16_000)
+  tokens.check_frames(Frames(lambda samples: round(samples / 320)))
   assert '1 of 3 clips have fewer frames' in caplog.text
   caplog.clear()
-  tokens.demand_room(lambda seconds: 6)
+  tokens.check_frames(Frames(lambda samples: 6))
   assert not caplog.records
-  with pytest.raises(InputError, match='Every transcript is longer'):
-    tokens.demand_room(lambda seconds: 1)
+  with pytest.raises(InputError, match='Every transcript needs more frames'):
+    tokens.check_frames(Frames(lambda samples: 1))
   # Files that cannot be opened are bad files, not bad transcripts.
-  transcripts.Tokens(ids, np.zeros(3)).demand_room(lambda seconds: 0)
+  transcript.Tokens(ids, np.zeros(3), 16_000).check_frames(Frames(lambda samples: 0))
   assert not caplog.records
 
 
-def test_runs_look_at_their_transcripts(caplog):
+@dataclasses.dataclass
+class Frames:
+  """A raw-waveform front-end with a given number of frames."""
+
+  frames: Callable[[int], int]
+  name: str = 'waveform'
+
+
+def test_runs_check_their_transcripts(caplog):
   config = load(ROOT / 'experiments/wav2vec2/finetune_librispeech_subset.py').get_config('debug')
   config.model.args.head.args.vocabulary = ('<pad>', '<unk>', '|', 'E', 'T')
   config = complete(config)
@@ -104,7 +123,7 @@ def test_runs_look_at_their_transcripts(caplog):
 
 
 def test_clips_without_a_transcript_are_left_out_of_training():
-  data = dict(DATA, transcript='transcript')
+  data = dict(DATA, fields=dict(transcript='transcript'))
   clips = selection.usable(sources.open_source('builtin', split='train'), data)
   assert set(clips.column('kind')) == {'digit', 'word', 'sentence'}
   events = sources.open_source('builtin').where(dict(kind='event'))
@@ -131,7 +150,7 @@ def test_a_bad_clip_is_replaced_together_with_its_transcript(tmp_path):
   (tmp_path / 'a').mkdir()
   rows = []
   for i in range(12):
-    # Half of the clips are short; a short one is broken, and long ones do not fit in its place.
+    # Half of the clips are short; a short one is bad, and long ones do not fit in its slot.
     seconds = 0.5 if i % 2 else 2.0
     path = tmp_path / f'a/{i}.wav'
     soundfile.write(path, 0.1 * rng.normal(size=int(16_000 * seconds)), 16_000)
@@ -144,7 +163,11 @@ def test_a_bad_clip_is_replaced_together_with_its_transcript(tmp_path):
   source = sources.open_source(str(tmp_path))
   batches = iter(
     pipeline.train_batches(
-      source, batch_size=4, buckets=[0.5, 2.0], transcript='transcript', num_threads=0
+      source,
+      batch_size=4,
+      buckets=[0.5, 2.0],
+      fields=make(dict(transcript='transcript')),
+      num_threads=0,
     )
   )
   for _ in range(12):

@@ -1,8 +1,4 @@
-"""Hand-written derivatives and other answers to a compiler, for blocks that can be read without.
-
-The functions are the plain ones of their names; how they are computed, forward and backward, was
-chosen by measurement.
-"""
+"""Products, norms and activations of each token by itself, with derivatives written out."""
 
 import functools
 import math
@@ -13,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from research.nn import products
+from research.nn.kernels import products
 
 Dtype = Any
 
@@ -164,3 +160,12 @@ def _contract_backward(n, dtype, kept, g):
 
 
 contract.defvjp(_contract_forward, _contract_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def scale_gradient(x: Float[Array, '*shape'], factor: float) -> Float[Array, '*shape']:
+  """x itself, whose gradient is multiplied by `factor`."""
+  return x
+
+
+scale_gradient.defvjp(lambda x, factor: (x, None), lambda factor, _, g: (factor * g,))

@@ -1,0 +1,92 @@
+"""Captions of clips as padded token ids."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from research.audio import batching
+from research.audio.clips import Source
+from research.audio.fields import Context, Crops, Field, Rows
+from research.errors import InputError, unknown
+
+TOKENIZERS = ('bytes',)
+
+
+@dataclasses.dataclass(frozen=True)
+class Captions(Field):
+  """Gives '<key>' i32 [b, u], the token ids of a caption, and '<key>_mask' bool [b, u]. For clips
+  with several captions (a column of lists), training draws one at every read; evaluation takes the
+  first.
+
+  Attributes:
+    column: column of captions, or of lists of captions.
+    max_tokens: u; longer captions are truncated.
+    tokenizer: 'bytes': UTF-8, ids 0 to 255.
+  """
+
+  column: str = 'caption'
+  max_tokens: int = 128
+  tokenizer: str = 'bytes'
+
+  def known(self, source: Source) -> Bool[np.ndarray, 'clips']:
+    """Which clips have a caption; raises InputError if none has."""
+    found = np.array([bool(each) for each in _captions(source, self.column)])
+    if not found.any():
+      raise InputError(f'No clip of {source.name!r} has a {self.column!r}.')
+    return found
+
+  def open(self, source: Source, context: Context) -> 'CaptionRows':
+    """Tokenizes all captions.
+
+    Raises:
+      InputError: an unknown tokenizer, or a clip without a caption.
+    """
+    if self.tokenizer not in TOKENIZERS:
+      raise unknown('tokenizer', self.tokenizer, TOKENIZERS)
+    if self.max_tokens < 1:
+      raise InputError(
+        f'config.data.fields.{self.key}.args.max_tokens is {self.max_tokens}; give at least 1.'
+      )
+    given = _captions(source, self.column)
+    for row, each in enumerate(given):
+      if not each:
+        raise InputError(
+          f'Clip {source.id(row)!r} of {source.name!r} has no {self.column!r}: leave out clips '
+          'without one.'
+        )
+    encoded = [[np.frombuffer(c.encode(), np.uint8) for c in each] for each in given]
+    seed = context.seed if context.train else None
+    return CaptionRows(self.key, encoded, self.max_tokens, seed)
+
+
+@dataclasses.dataclass
+class CaptionRows(Rows):
+  """Token ids of the captions of every clip; with `seed` None the first caption is used."""
+
+  key: str
+  ids: list[list[np.ndarray]]
+  max_tokens: int
+  seed: int | None
+
+  def arrays(self, crops: Crops) -> dict[str, np.ndarray]:
+    """A caption for every valid row; empty for the others."""
+    out: Any = np.zeros((len(crops.index), self.max_tokens), np.int32)
+    lengths = np.zeros(len(crops.index), np.int64)
+    for i, row in enumerate(crops.index):
+      if not crops.valid[i]:
+        continue
+      each, place = self.ids[row], 0
+      if self.seed is not None:
+        drawn = batching.uniform(self.seed, crops.position + int(crops.slots[i]), self.key)
+        place = int(drawn * len(each))
+      ids = each[place][: self.max_tokens]
+      out[i, : len(ids)], lengths[i] = ids, len(ids)
+    return {self.key: out, f'{self.key}_mask': np.arange(self.max_tokens) < lengths[:, None]}
+
+
+def _captions(source: Source, column: str) -> list[list[str]]:
+  """The non-empty captions of every clip."""
+  values = [[v] if isinstance(v, str) else v for v in source.column(column)]
+  return [[c for c in each if c.strip()] for each in values]
