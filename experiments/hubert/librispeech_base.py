@@ -106,7 +106,7 @@ def get_config(arg='it1'):
       depth=2,
       heads=2,
       hidden=64,
-      final_width=16,
+      final_dim=16,
       codes=20,
       dtype='float32',
     )

@@ -27,7 +27,7 @@ class MaskedUnits(speech.SpeechEncoder):
   with.
 
   Attributes (those of SpeechEncoder, and):
-    final_width: of the space in which frames and units are compared.
+    final_dim: of the space in which frames and units are compared.
     codes: how many units there are; of several sets, how many each has.
     specials: rows before the units that never are right: fairseq's dictionaries have four.
     label_rate: units a second, a whole multiple of the frames': 100 for MFCC's, 50 for those of
@@ -44,7 +44,7 @@ class MaskedUnits(speech.SpeechEncoder):
   }
 
   mask_prob: float = 0.8
-  final_width: int = by_size()
+  final_dim: int = by_size()
   codes: int | Sequence[int] = 500
   specials: int = 4
   label_rate: float = 50.0
@@ -78,7 +78,7 @@ class MaskedUnits(speech.SpeechEncoder):
   def setup(self):
     super().setup()
     torch = waveform.torch_linear(self.width)
-    outputs = self.final_width * (len(self.sets) if self.untied else 1)
+    outputs = self.final_dim * (len(self.sets) if self.untied else 1)
     self.project_context = layers.Dense(outputs, jnp.float32, torch, torch)
 
   @nn.compact
@@ -101,7 +101,7 @@ class MaskedUnits(speech.SpeechEncoder):
     """
     batch = jax.tree.map(jnp.asarray, dict(batch))
     rows = sum(self.sets) + self.specials * len(self.sets)
-    vectors = self.param('unit_vectors', layers.unit, (rows, self.final_width))
+    vectors = self.param('unit_vectors', layers.unit, (rows, self.final_dim))
     units = self._units(batch)
     # As published, clips end with their units; else frames without one are no targets.
     most = units.shape[1] // int(self.ratio) if self.padding == 'published' else None

@@ -194,7 +194,7 @@ def test_weights_of_pretraining_fit_by_name(encoder, tmp_path):
 
 def test_specifications_are_complete_and_equal():
   short = make('hubert', LETTERS)
-  assert short.encoder['args']['depth'] == 2 and short.encoder['args']['layer_drop'] == 0.1
+  assert short.encoder['args']['depth'] == 2 and short.encoder['args']['layerdrop'] == 0.1
   given = json.loads(json.dumps(weights.model_args(short, defaults=True)))
   assert Finetuned(**given) == short and hash(Finetuned(**given)) == hash(short)
   again = Finetuned(**route(given, dict(mask_prob=0.3, head_dropout=0.2, freeze_updates=5)))

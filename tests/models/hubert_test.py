@@ -14,7 +14,7 @@ from research.nn.relative_bias import Gate
 from research.objectives.prediction import masked_units
 
 TINY = dict(
-  size='tiny', channels=16, width=16, depth=1, heads=2, hidden=16, tap_groups=4, final_width=8,
+  size='tiny', channels=16, width=16, depth=1, heads=2, hidden=16, conv_pos_groups=4, final_dim=8,
 )  # fmt: skip
 
 

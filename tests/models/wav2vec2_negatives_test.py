@@ -19,7 +19,7 @@ from tests.contract import wave
 from tests.models.contract_test import wav2vec2
 
 TINY = dict(
-  size='tiny', channels=24, width=32, depth=1, heads=2, hidden=32, final_width=16, tap_groups=4,
+  size='tiny', channels=24, width=32, depth=1, heads=2, hidden=32, final_dim=16, conv_pos_groups=4,
   codes=12, negatives=7, mask_length=2,
 )  # fmt: skip
 RNGS = {name: jax.random.key(i) for i, name in enumerate(('mask', 'noise', 'dropout'))}

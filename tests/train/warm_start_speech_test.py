@@ -21,11 +21,11 @@ SPEC = dict(include='.*', exclude=None, statistics='same')
 
 def start(tmp_path, theirs, ours, name='wavlm', **spec):
   """A CTC model (arguments `ours`) from a pre-training model (arguments `theirs`)."""
-  own = dict(buckets=8, max_distance=20, final_width=12) if name == 'wavlm' else {}
+  own = dict(buckets=8, max_distance=20, final_dim=12) if name == 'wavlm' else {}
   made = models.get(name)(**{**SIZES, **own, **theirs})
   path = tmp_path / 'model'
   weights.save(weights.Pretrained(name, made, filled(made), 'a test'), path)
-  own.pop('final_width', None)
+  own.pop('final_dim', None)
   model = make(f'{name}+ctc', **{**SIZES, **own, **ours})
   batch = dict(audio=jnp.zeros((1, 900)), audio_mask=jnp.ones((1, 900), bool))
   state = jax.jit(lambda: init_state(model, optax.sgd(0.1), batch, 0, False))()

@@ -16,9 +16,9 @@ from tests.weights.wav2vec2_toy import LAYERED, SIZES
 
 SYMBOLS = ('_', '|', 'a', 'b')
 KINDS = {
-  'pretraining': dict(final_width=12, codes=5),
-  'two sets': dict(final_width=12, codes=(5, 3), untied=True),
-  'two sets, one projection': dict(final_width=12, codes=(5, 3), untied=False),
+  'pretraining': dict(final_dim=12, codes=5),
+  'two sets': dict(final_dim=12, codes=(5, 3), untied=True),
+  'two sets, one projection': dict(final_dim=12, codes=(5, 3), untied=False),
   'encoder': {},
   'letters': dict(vocabulary=SYMBOLS),
 }
@@ -84,7 +84,7 @@ def test_the_configuration_of_a_checkpoint_counts(family):
     assert (model.buckets, model.max_distance) == (8, 30)
 
   for change, says in {
-    'final_dim': (dict(final_dim=8), r'final_dim\) says final_width=8'),
+    'final_dim': (dict(final_dim=8), r'final_dim\) says final_dim=8'),
     'heads': (dict(encoder_attention_heads=4), 'heads=2 was given'),
     'activation': (dict(activation_fn='relu'), "activation_fn='relu'"),
     **({} if family == 'hubert' else {

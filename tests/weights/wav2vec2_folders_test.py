@@ -56,7 +56,7 @@ def test_files_say_what_does_not_show(tmp_path, file):
   assert (model.vocabulary, model.blank) == (SYMBOLS, 3)
   assert model.frontend == Waveform()
   # Rates are those of the size, not the defaults of that library.
-  assert (encoder.mask_prob, encoder.layer_drop) == (0.65, 0.1)
+  assert (encoder.mask_prob, encoder.layerdrop) == (0.65, 0.1)
   check_identical(revert('wav2vec2_hf', model, ours.variables), arrays())
   assert ours.origin == f'wav2vec2_hf weights from {path.name}'
 

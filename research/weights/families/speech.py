@@ -254,8 +254,8 @@ def _encoder_args(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     hidden=arrays['encoder.layers.0.fc1.weight'].shape[0],
     norm='layer' if 'feature_extractor.conv_layers.0.2.1.weight' in arrays else 'group',
     conv_bias='feature_extractor.conv_layers.0.0.bias' in arrays,
-    taps=taps,
-    tap_groups=width // per_group,
+    conv_pos=taps,
+    conv_pos_groups=width // per_group,
     mask_embedding='mask_emb' in arrays,
   )
   return found if found['mask_embedding'] else {**found, 'mask_prob': 0.0}

@@ -47,7 +47,7 @@ def head_args(
       f'final_proj has {outputs} outputs, units have vectors of {width}: that is no projection for '
       f'{len(sets)} sets of units. Give codes=[…], how many units every set has.'
     )
-  found: dict[str, Any] = dict(final_width=width)
+  found: dict[str, Any] = dict(final_dim=width)
   found['codes'] = sets[0] if len(sets) == 1 else tuple(sets)
   if len(sets) > 1:
     found['untied'] = outputs != width

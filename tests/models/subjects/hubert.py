@@ -10,7 +10,7 @@ from tests.models.subjects import SPEECH, masks_and_units
 def masked_prediction(name, objective=masked_units, meshes=(), **args):
   return Subject(
     name,
-    SPEECH | dict(final_width=16, codes=9) | args,
+    SPEECH | dict(final_dim=16, codes=9) | args,
     objective,
     outputs=('embedding',),
     framed={'features': 'frame_mask'},
