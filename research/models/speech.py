@@ -195,7 +195,10 @@ class SpeechEncoder(nn.Module):
   def borrowed(self) -> dict[str, dict[str, Any]]:
     """What weights for a part must have been trained with: see `train/warm_start.py`."""
     relative = ('buckets', 'max_distance') if self.buckets else ('buckets',)
-    parts = {'extractor': ('norm', 'conv_bias'), 'encoder': ('pre_norm', 'heads', *relative)}
+    parts = {
+      'feature_extractor': ('norm', 'conv_bias'),
+      'encoder': ('pre_norm', 'heads', *relative),
+    }
     return {
       f'params/{part}': {name: getattr(self, name) for name in names}
       for part, names in parts.items()
@@ -204,7 +207,7 @@ class SpeechEncoder(nn.Module):
   @property
   def frozen(self) -> tuple[str, ...]:
     """Patterns of the parameters that never learn."""
-    return ('^extractor/',) if self.feature_grad_mult == 0.0 else ()
+    return ('^feature_extractor/',) if self.feature_grad_mult == 0.0 else ()
 
   def example(self) -> Example:
     """A clip of one frame."""
@@ -212,7 +215,7 @@ class SpeechEncoder(nn.Module):
 
   def setup(self):
     dtype = jnp.dtype(self.dtype)
-    self.extractor = waveform.FeatureExtractor(
+    self.feature_extractor = waveform.FeatureExtractor(
       waveform.stem_layers(self.channels), self.norm, self.conv_bias,
       'masked' if self.padding == 'masked' else 'published', self.feature_grad_mult, dtype,
     )  # fmt: skip
@@ -243,7 +246,9 @@ class SpeechEncoder(nn.Module):
     """Convolutional features (the first `most` of them), which are real, and the features normed;
     `clip_stats` of the clips that the audio is cropped from."""
     audio, audio_mask = jnp.asarray(audio), jnp.asarray(audio_mask)
-    features, real = self.extractor(self.frontend(audio, audio_mask, clip_stats), audio_mask)
+    features, real = self.feature_extractor(
+      self.frontend(audio, audio_mask, clip_stats), audio_mask
+    )
     features, real = features[:, :most], real[:, :most]
     if self.BLOCKS and self.padding == 'published':
       real = block_frames(audio_mask, features.shape[1])

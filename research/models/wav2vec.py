@@ -252,7 +252,7 @@ class Wav2Vec(nn.Module):
 
   def setup(self):
     dtype = jnp.dtype(self.dtype)
-    self.extractor = waveform.FeatureExtractor(
+    self.feature_extractor = waveform.FeatureExtractor(
       self._stem, 'clip', False, self.padding, 1.0, dtype, self.activation, torch_init=True
     )
     if self.vq_type == 'gumbel':
@@ -340,7 +340,7 @@ class Wav2Vec(nn.Module):
   ):
     """z, and which frames are real."""
     audio, audio_mask = jnp.asarray(audio), jnp.asarray(audio_mask)
-    z, real = self.extractor(self.frontend(audio, audio_mask, clip_stats), audio_mask)
+    z, real = self.feature_extractor(self.frontend(audio, audio_mask, clip_stats), audio_mask)
     return (jnp.log1p(jnp.abs(z)) if self.log_compression else z), real
 
   def _counted(self, real: Bool[Array, 'b n']) -> Bool[Array, 'b n']:

@@ -137,7 +137,7 @@ def test_a_frozen_encoder_stays_as_it_is(encoder):
 
 def test_frozen_convolutions_are_not_decayed_either():
   before, after, _ = train(make('wav2vec2', LETTERS), ctc)
-  assert not any(k.startswith('extractor/') for k in moved(before, after))
+  assert not any(k.startswith('feature_extractor/') for k in moved(before, after))
   assert any(k.startswith('encoder/') for k in moved(before, after))
 
 

@@ -118,7 +118,7 @@ def test_only_the_head_learns_until_the_encoder_is_freed():
   variables = start(model)
   early, late = gradients(model, variables, 2), gradients(model, variables, 3)
   assert {k for k, moved in early.items() if moved} == {'head'}
-  assert {k for k, moved in late.items() if not moved} == {'extractor'}
+  assert {k for k, moved in late.items() if not moved} == {'feature_extractor'}
 
 
 def test_frozen_updates_are_counted_and_masks_act_all_the_same():
@@ -136,7 +136,7 @@ def test_the_convolutions_learn_where_they_are_asked_to():
 
 
 def test_frozen_convolutions_are_the_usual():
-  assert make().upstream.feature_grad_mult == 0.0 and make().frozen == ('^extractor/',)
+  assert make().upstream.feature_grad_mult == 0.0 and make().frozen == ('^feature_extractor/',)
   assert make(feature_grad_mult=0.3).upstream.feature_grad_mult == 0.3
   assert make(feature_grad_mult=0.3).frozen == ()
 

@@ -110,7 +110,7 @@ def test_layouts_are_not_mixed_up():
     == (arrays[f'{layer}.out_proj.weight'][7, 8 + 3])
   )
   assert (
-    p['extractor']['conv_1']['kernel'][2, 3, 5]
+    p['feature_extractor']['conv_1']['kernel'][2, 3, 5]
     == (arrays['feature_extractor.conv_layers.1.0.weight'][5, 3, 2])
   )
   assert (

@@ -74,7 +74,7 @@ def encoder_rules(model: nn.Module) -> list[Rule]:
   """The key table of the encoder."""
   stem = []
   for i in range(7):
-    theirs, ours = f'feature_extractor.conv_layers.{i}', f'params/extractor/conv_{i}'
+    theirs, ours = f'feature_extractor.conv_layers.{i}', f'params/feature_extractor/conv_{i}'
     stem.append(Rule(f'{theirs}.0.weight', f'{ours}/kernel', 'conv1d'))
     if model.conv_bias:
       stem.append(Rule(f'{theirs}.0.bias', f'{ours}/bias'))

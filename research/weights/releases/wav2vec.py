@@ -125,7 +125,7 @@ def rules(model: nn.Module) -> list[Rule]:
   """The key table of a model."""
   context = _convolution(_CONTEXT, 'params/aggregator', 'depth', 1, model.conv_bias)
   return [
-    *_convolution(_ENCODER, 'params/extractor', 'encoder_layers', 0, False),
+    *_convolution(_ENCODER, 'params/feature_extractor', 'encoder_layers', 0, False),
     *context,
     *(_quantizer(model) if model.vq_type != 'none' else []),
     Rule(f'{_STEPS}.weight', 'params/predictor/kernel', 'steps'),

@@ -54,7 +54,10 @@ def classes(meshes=(), pooling='mean', **args):
 SUBJECTS = {
   'finetuned': letters('wav2vec2', MESHES),
   'finetuned, wav2vec2, layer norm, frozen convolutions': letters(
-    'wav2vec2', untrained={'^extractor/': 'feature_grad_mult=0'}, **LAYERED, feature_grad_mult=0.0
+    'wav2vec2',
+    untrained={'^feature_extractor/': 'feature_grad_mult=0'},
+    **LAYERED,
+    feature_grad_mult=0.0,
   ),
   # Only other sizes or one table tell these from wav2vec 2.0.
   'finetuned, hubert': letters('hubert', MESHES[-1:]),
