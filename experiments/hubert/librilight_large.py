@@ -57,7 +57,7 @@ def get_config(arg='large'):
     name='hubert',
     args=dict(
       size='xlarge' if huge else 'large',
-      codes=500,
+      num_clusters=500,
       mask_seconds=22.5 if huge else 56.25,
       label_rate=50.0,
       dtype='bfloat16',
@@ -107,7 +107,7 @@ def get_config(arg='large'):
       heads=2,
       hidden=64,
       final_dim=16,
-      codes=20,
+      num_clusters=20,
       label_rate=100.0,
       dtype='float32',
     )

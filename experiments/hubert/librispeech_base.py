@@ -61,7 +61,7 @@ def get_config(arg='it1'):
     name='hubert',
     args=dict(
       size='base',
-      codes=500 if second else 100,
+      num_clusters=500 if second else 100,
       label_rate=50.0 if second else 100.0,
       mask_seconds=87.5,
       dtype='bfloat16',
@@ -107,7 +107,7 @@ def get_config(arg='it1'):
       heads=2,
       hidden=64,
       final_dim=16,
-      codes=20,
+      num_clusters=20,
       dtype='float32',
     )
     config.optim.schedule.warmup_steps = 1

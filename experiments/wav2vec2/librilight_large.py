@@ -93,7 +93,7 @@ def get_config(arg=''):
       heads=2,
       hidden=64,
       final_dim=16,
-      codes=20,
+      codebook_size=20,
       negatives=10,
       dtype='float32',
     )

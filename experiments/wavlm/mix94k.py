@@ -61,7 +61,7 @@ def get_config(arg='base_plus'):
     name='wavlm',
     args=dict(
       size='large' if large else 'base_plus',
-      codes=500,
+      num_clusters=500,
       mask_seconds=112.5 if large else 350.0,
       label_rate=50.0,
       dtype='bfloat16',
@@ -116,7 +116,7 @@ def get_config(arg='base_plus'):
       heads=2,
       hidden=64,
       final_dim=16,
-      codes=20,
+      num_clusters=20,
       label_rate=100.0,
       dtype='float32',
     )

@@ -63,7 +63,7 @@ class Wav2Vec2(speech.SpeechEncoder):
   Attributes (those of SpeechEncoder, and):
     final_dim: of the space in which context and targets are compared.
     quantise: False leaves out the quantiser: targets are a projection of the frames.
-    groups, codes, latent_dim: of the quantiser; `latent_dim` is all groups together.
+    groups, codebook_size, latent_dim: of the quantiser; `latent_dim` is all groups together.
     negatives: distractors of every masked frame, from the other ones of its clip.
     cross_sample_negatives: further ones, from the other masked frames of all clips of the batch
       (fairseq's option; there the batch of one GPU, and a frame may meet itself).
@@ -83,7 +83,7 @@ class Wav2Vec2(speech.SpeechEncoder):
   final_dim: int = by_size()
   quantise: bool = True
   groups: int = 2
-  codes: int = 320
+  codebook_size: int = 320
   latent_dim: int = by_size()  # `final_dim`
   negatives: int = 100
   cross_sample_negatives: int = 0
@@ -116,7 +116,7 @@ class Wav2Vec2(speech.SpeechEncoder):
     super().setup()
     torch = waveform.torch_linear
     if self.quantise:
-      self.quantizer = quantizers.GumbelQuantizer(self.groups, self.codes, self.latent_dim)
+      self.quantizer = quantizers.GumbelQuantizer(self.groups, self.codebook_size, self.latent_dim)
     target_width = self.latent_dim if self.quantise else self.channels
     f = self.final_dim
     self.project_targets = layers.Dense(f, jnp.float32, torch(target_width), torch(target_width))
@@ -130,8 +130,9 @@ class Wav2Vec2(speech.SpeechEncoder):
       batch: 'audio' [b, t], 'audio_mask' [b, t]. Draws may be given: 'span_mask' [b, n] (shorter or
         longer is as good; m is n then), 'negative_draws' int [b, m or more, k] below (masked
         frames - 1), 'cross_negative_draws' int [b, m or more, k] below (those of the batch - 1),
-        'codebook_draws' int [b, m or more, k, g] below `codes`, 'gumbel_noise' [b, m or more, g,
-        codes]; else rngs 'mask' and 'noise' give them. Clips with 'valid' [b] False are no others.
+        'codebook_draws' int [b, m or more, k, g] below `codebook_size`, 'gumbel_noise' [b, m or
+        more, g, codebook_size]; else rngs 'mask' and 'noise' give them. Clips with 'valid' [b]
+        False are no others.
       train: dropout, Gumbel noise and the update counter act.
 
     Returns:
@@ -166,7 +167,7 @@ class Wav2Vec2(speech.SpeechEncoder):
         'code_perplexity': found.code_perplexity,
         'min_prob_perplexity': found.min_prob_perplexity,
         'min_code_perplexity': found.min_code_perplexity,
-        'num_codes': self.groups * self.codes,
+        'num_codes': self.groups * self.codebook_size,
       }
     if self.cross_sample_negatives:
       out['cross_negatives'] = self._draw_across(batch, used)
@@ -216,4 +217,4 @@ class Wav2Vec2(speech.SpeechEncoder):
     if 'codebook_draws' in batch:
       return batch['codebook_draws'][:, :m]
     shape = (b, m, self.codebook_negatives, self.groups)
-    return jax.random.randint(waveform.draw_key(self, 'mask'), shape, 0, self.codes)
+    return jax.random.randint(waveform.draw_key(self, 'mask'), shape, 0, self.codebook_size)

@@ -30,10 +30,10 @@ ENCODERS = {
   ),
   'code_bert': dict(
     size='tiny', width=32, depth=2, heads=2, hidden=64,
-    tokenizer=dict(size='tiny', channels=16, codes=12, vq_type='kmeans'),
+    tokenizer=dict(size='tiny', channels=16, codebook_size=12, vq_type='kmeans'),
   ),
   'hubert': SPEECH,
-  'wav2vec': dict(size='tiny', channels=32, kernels=(2, 3), codes=12, vq_type='gumbel'),
+  'wav2vec': dict(size='tiny', channels=32, kernels=(2, 3), codebook_size=12, vq_type='gumbel'),
   'wav2vec2': SPEECH,
   'wavlm': SPEECH,
 }  # fmt: skip

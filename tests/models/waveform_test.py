@@ -16,7 +16,7 @@ from tests.contract import wave
 
 TINY = dict(
   size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, final_dim=16, conv_pos_groups=4,
-  codes=12,
+  codebook_size=12,
 )  # fmt: skip
 
 

@@ -285,7 +285,7 @@ def from_cfg(arrays, cfg, **args):
 
 def quantised():
   return original(
-    ('wav2vec2', dict(final_dim=12, latent_dim=8, codes=5, groups=4)),
+    ('wav2vec2', dict(final_dim=12, latent_dim=8, codebook_size=5, groups=4)),
     norm='layer',
     conv_bias=True,
   )
@@ -293,7 +293,7 @@ def quantised():
 
 def test_a_configuration_says_what_does_not_show():
   model = from_cfg(quantised(), {'model': CFG, 'task': {'normalize': True, 'sample_rate': 16000}})
-  assert (model.heads, model.pre_norm, model.groups, model.codes) == (2, False, 4, 5)
+  assert (model.heads, model.pre_norm, model.groups, model.codebook_size) == (2, False, 4, 5)
   assert model.frontend == Waveform(normalise=True)
   assert {k: getattr(model, k) for k in TRAINED} == TRAINED
   # Old checkpoints have one flat list of arguments.
@@ -347,7 +347,7 @@ def test_a_fine_tuned_configuration_holds_that_of_its_pretraining():
     ({'extractor_mode': 'conv'}, {}, "cfg says extractor_mode='conv'"),
     ({'encoder_layers': 12}, {}, r'says depth=12, but the arrays have depth=2'),
     ({'conv_bias': False}, {}, r'says conv_bias=False, but the arrays have conv_bias=True'),
-    ({'latent_vars': 7}, {}, 'says codes=7, but the arrays have codes=5'),
+    ({'latent_vars': 7}, {}, 'says codebook_size=7, but the arrays have codebook_size=5'),
     ({'quantize_targets': False}, {}, 'says quantise=False, but the arrays have quantise=True'),
     ({'activation_fn': 'relu'}, {},
      "cfg says activation_fn='relu'; models with activation_fn='gelu'"),

@@ -10,7 +10,7 @@ SIZES = dict(
 LAYERED = dict(norm='layer', conv_bias=True, pre_norm=True, frontend={'normalise': True})
 SYMBOLS = ('a', '|', '[UNK]', '[PAD]', 'b')
 
-PRETRAINING = ('wav2vec2', dict(final_dim=12, latent_dim=8, codes=5))
+PRETRAINING = ('wav2vec2', dict(final_dim=12, latent_dim=8, codebook_size=5))
 CONTINUOUS = ('wav2vec2', dict(final_dim=12, quantise=False))
 ENCODER = ('wav2vec2+', {})
 CTC = ('wav2vec2+ctc', {})

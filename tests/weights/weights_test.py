@@ -59,7 +59,7 @@ def test_a_scalar_stays_one(tmp_path):
 
 
 def test_a_front_end_of_waveforms_and_counters_survive(tmp_path):
-  sizes = dict(size='tiny', channels=8, kernels=(2, 3), vq_type='gumbel', codes=4)
+  sizes = dict(size='tiny', channels=8, kernels=(2, 3), vq_type='gumbel', codebook_size=4)
   model = models.get('wav2vec')(**sizes)
   save(Pretrained('wav2vec', model, filled(model), 'a test'), tmp_path)
   back = load(tmp_path, frontend={'normalise': False})

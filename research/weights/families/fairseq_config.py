@@ -216,7 +216,7 @@ def _encoder(model: Any, family: str) -> dict[str, Any]:
   }
   cfg['final_dim'] = model.final_dim
   if family == 'wav2vec2' and model.quantise:
-    cfg |= {'latent_vars': model.codes, 'latent_dim': model.latent_dim}
+    cfg |= {'latent_vars': model.codebook_size, 'latent_dim': model.latent_dim}
     falling = (model.temperature_start, model.temperature_end, model.temperature_decay)
     cfg['latent_temp'] = list(falling)
   if family == 'wavlm':
@@ -284,7 +284,7 @@ def _labels(state: Any) -> dict[str, Fact]:
     )
   facts['specials'] = Fact(specials[0], where)
   sets = tuple(len(d) - specials[0] for d in several)
-  facts['codes'] = Fact(sets[0] if len(sets) == 1 else sets, where)
+  facts['num_clusters'] = Fact(sets[0] if len(sets) == 1 else sets, where)
   for i, symbols in enumerate(several):
     units = symbols[specials[0] :]
     if all(s.isdecimal() for s in units) and units != [str(k) for k in range(len(units))]:
@@ -356,7 +356,7 @@ def _facts(encoder: Plain) -> dict[str, Fact]:
       if encoder['relative_position_embedding'] and key in encoder:
         facts[ours] = Fact(encoder[key], f'cfg ({key})')
   if encoder.get('quantize_targets') and 'latent_vars' in encoder:
-    facts['codes'] = Fact(encoder['latent_vars'], 'cfg (latent_vars)')
+    facts['codebook_size'] = Fact(encoder['latent_vars'], 'cfg (latent_vars)')
   return facts
 
 

@@ -200,8 +200,8 @@ def infer_plain(
       stated = stated._replace(facts=facts)
   else:
     name = family.name
-    if isinstance(given.get('codes'), list):
-      given = {**given, 'codes': tuple(given['codes'])}
+    if isinstance(given.get('num_clusters'), list):
+      given = {**given, 'num_clusters': tuple(given['num_clusters'])}
     found |= family.head_args(arrays, given, stated)
 
   # Files speak of the parts of other models too.

@@ -43,7 +43,7 @@ _FACTS: dict[str, tuple[str, Any]] = {
 _OWN_FACTS: dict[str, dict[str, tuple[str, Any]]] = {
   'wav2vec2': {
     'num_codevector_groups': ('groups', 2),
-    'num_codevectors_per_group': ('codes', 320),
+    'num_codevectors_per_group': ('codebook_size', 320),
     'codevector_dim': ('latent_dim', 256),
     'proj_codevector_dim': ('final_dim', 256),
   },

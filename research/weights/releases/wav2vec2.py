@@ -42,7 +42,7 @@ def head_args(
     _, rows, part = arrays['quantizer.vars'].shape
     if not isinstance(groups, int) or groups < 1 or rows % groups:
       raise InputError(f'The codebook has {rows} rows, which are not groups={groups!r} alike.')
-    found |= dict(codes=rows // groups, latent_dim=part * groups)
+    found |= dict(codebook_size=rows // groups, latent_dim=part * groups)
   return found
 
 
