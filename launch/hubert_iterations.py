@@ -141,7 +141,7 @@ def stages(
       depth = _depth(setup)
       model = workdir / f'{i}-{setup["model"]["name"]}-{made.hexdigest()[:8]}'
       args = [f'--config={each["train"]}', f'--config.data.fields.units={units / "units"}']
-      args += [f'--config.model.args.codes={each["clusters"]}']
+      args += [f'--config.model.args.num_clusters={each["clusters"]}']
       args += [f'--config.data.root={r}' for r in root] + [f'--config.{o}' for o in overrides]
       found.append(Stage(model, 'launch.train', [*args, f'--workdir={model}'], clips))
   return found

@@ -129,7 +129,7 @@ class PredictsUnits(Protocol):
   """Learns from discrete units."""
 
   TITLE: str
-  codes: int | Sequence[int]
+  num_clusters: int | Sequence[int]
   label_rate: float  # units a second
 
   @property

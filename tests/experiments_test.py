@@ -111,7 +111,7 @@ def example(config):
     multi = config['objective']['name'] == 'binary_cross_entropy'
     batch['label'] = jnp.zeros((2, classes)) if multi else jnp.zeros(2, jnp.int32)
   if config['objective']['name'] == 'masked_units':
-    codes = config['model']['args'].get('codes', 500)
+    codes = config['model']['args'].get('num_clusters', 500)
     sets = 1 if isinstance(codes, int) else len(codes)
     rate = config['model']['args'].get('label_rate', 50.0)
     batch['units'] = jnp.zeros((2, int(samples / data['sample_rate'] * rate) - 2, sets), jnp.int32)
@@ -126,9 +126,11 @@ def units_of(path, args):
   source = sources.open_source('builtin')
   frames = 1 + (np.round(source.durations() * 16_000).astype(int) - 400) // hop
   rng = np.random.default_rng(0)
-  about = dict(clusters=args.codes, sample_rate=16_000, hop=hop, window=400, fingerprint='drawn')
+  about = dict(
+    clusters=args.num_clusters, sample_rate=16_000, hop=hop, window=400, fingerprint='drawn'
+  )
   ids = [source.id(i) for i in range(len(source))]
-  units.save(path, ids, (rng.integers(0, args.codes, n) for n in frames), about)
+  units.save(path, ids, (rng.integers(0, args.num_clusters, n) for n in frames), about)
   return path
 
 

@@ -52,9 +52,9 @@ def get_config(arg=''):
           mask_length=10,
           mask_seconds=80.0,
           activation_dropout=0.0,
-          layer_drop=0.0,
+          layerdrop=0.0,
           # Not frozen: without pre-training, the convolutions are random.
-          gradient_scale=1.0,
+          feature_grad_mult=1.0,
         ),
       ),
       head=dict(name='ctc', args=dict(blank=0)),

@@ -50,7 +50,7 @@ def get_config(arg='it1'):
     args=dict(
       size='tiny',
       channels=64,
-      codes=100,
+      num_clusters=100,
       label_rate=50.0 if variant == 'it2' else 100.0,
       frontend=dict(normalise=True),
       norm='layer',
@@ -59,7 +59,7 @@ def get_config(arg='it1'):
       dropout=0.0,
       attention_dropout=0.0,
       input_dropout=0.0,
-      gradient_scale=1.0,
+      feature_grad_mult=1.0,
       predict_unmasked=True,
       mask_seconds=32.0,
     ),
@@ -89,7 +89,7 @@ def get_config(arg='it1'):
     config.total_steps = 4
     config.data.update(source='builtin', seconds=2.0, batch_size=4)
     config.model.args.update(
-      channels=32, width=32, depth=2, heads=2, hidden=64, final_width=16, codes=20
+      channels=32, width=32, depth=2, heads=2, hidden=64, final_dim=16, num_clusters=20
     )
     config.optim.schedule.warmup_steps = 1
     config.evals.valid.every = 2

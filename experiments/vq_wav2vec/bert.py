@@ -80,7 +80,7 @@ def get_config(arg='kmeans'):
     config.data.update(source='builtin', seconds=2.0, batch_size=4, num_threads=2)
     config.model.args.update(
       size='tiny',
-      tokenizer=dict(size='tiny', channels=32, kernels=(2, 3), vq_type='kmeans', codes=20),
+      tokenizer=dict(size='tiny', channels=32, kernels=(2, 3), vq_type='kmeans', codebook_size=20),
       width=32,
       depth=2,
       heads=2,

@@ -86,7 +86,7 @@ def get_config(arg='gumbel'):
       kernels=(2, 3),
       vq_type='gumbel',
       activation='gelu',
-      codes=20,
+      codebook_size=20,
       dtype='float32',
     )
     config.optim.schedule.warmup_steps = 1

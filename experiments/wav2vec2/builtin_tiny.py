@@ -38,7 +38,7 @@ def get_config(arg=''):
       norm='layer',
       conv_bias=True,
       pre_norm=True,
-      codes=40,
+      codebook_size=40,
       negatives=20,
       mask_length=4,
       mask_prob=0.65,
@@ -46,7 +46,7 @@ def get_config(arg=''):
       dropout=0.0,
       attention_dropout=0.0,
       input_dropout=0.0,
-      gradient_scale=1.0,
+      feature_grad_mult=1.0,
     ),
   )
   config.objective = dict(
@@ -72,7 +72,7 @@ def get_config(arg=''):
     config.total_steps = 4
     config.data.batch_size = 8
     config.model.args.update(
-      channels=32, width=32, depth=2, heads=2, hidden=64, final_width=16, codes=20
+      channels=32, width=32, depth=2, heads=2, hidden=64, final_dim=16, codebook_size=20
     )
     config.log_every = 1
     config.checkpoint.every = 2

@@ -30,16 +30,16 @@ import ml_collections
 
 # Where the variants differ.
 RECIPES = {
-  'base_10m': dict(updates=13_000, lr=5e-5, mask=0.65, channel=0.25, layer_drop=0.1, freeze=10_000),
-  'base_1h': dict(updates=13_000, lr=5e-5, mask=0.65, channel=0.25, layer_drop=0.1, freeze=10_000),
-  'base_10h': dict(updates=20_000, lr=5e-5, mask=0.65, channel=0.5, layer_drop=0.05, freeze=10_000),
-  'base_100h': dict(updates=80_000, lr=3e-5, mask=0.65, channel=0.5, layer_drop=0.1, freeze=0),
-  'base_960h': dict(updates=320_000, lr=1e-4, mask=0.5, channel=0.1, layer_drop=0.1, freeze=0),
-  'vox_10m': dict(updates=13_000, lr=1e-4, mask=0.65, channel=0.25, layer_drop=0.1, freeze=10_000),
-  'vox_1h': dict(updates=13_000, lr=3e-4, mask=0.75, channel=0.25, layer_drop=0.1, freeze=10_000),
-  'vox_10h': dict(updates=20_000, lr=1e-4, mask=0.75, channel=0.25, layer_drop=0.1, freeze=10_000),
-  'vox_100h': dict(updates=80_000, lr=3e-5, mask=0.5, channel=0.5, layer_drop=0.1, freeze=10_000),
-  'vox_960h': dict(updates=320_000, lr=3e-5, mask=0.5, channel=0.25, layer_drop=0.1, freeze=10_000),
+  'base_10m': dict(updates=13_000, lr=5e-5, mask=0.65, channel=0.25, layerdrop=0.1, freeze=10_000),
+  'base_1h': dict(updates=13_000, lr=5e-5, mask=0.65, channel=0.25, layerdrop=0.1, freeze=10_000),
+  'base_10h': dict(updates=20_000, lr=5e-5, mask=0.65, channel=0.5, layerdrop=0.05, freeze=10_000),
+  'base_100h': dict(updates=80_000, lr=3e-5, mask=0.65, channel=0.5, layerdrop=0.1, freeze=0),
+  'base_960h': dict(updates=320_000, lr=1e-4, mask=0.5, channel=0.1, layerdrop=0.1, freeze=0),
+  'vox_10m': dict(updates=13_000, lr=1e-4, mask=0.65, channel=0.25, layerdrop=0.1, freeze=10_000),
+  'vox_1h': dict(updates=13_000, lr=3e-4, mask=0.75, channel=0.25, layerdrop=0.1, freeze=10_000),
+  'vox_10h': dict(updates=20_000, lr=1e-4, mask=0.75, channel=0.25, layerdrop=0.1, freeze=10_000),
+  'vox_100h': dict(updates=80_000, lr=3e-5, mask=0.5, channel=0.5, layerdrop=0.1, freeze=10_000),
+  'vox_960h': dict(updates=320_000, lr=3e-5, mask=0.5, channel=0.25, layerdrop=0.1, freeze=10_000),
 }
 # hours: source, split.
 DATA = {
@@ -60,8 +60,8 @@ def get_config(arg='base_100h'):
     )
   size, hours = ('base', '10m') if debug else variant.split('_')
   recipe = RECIPES['base_10m' if debug else variant]
-  mask_prob, channel_prob = recipe['mask'], recipe['channel']
-  layer_drop, freeze = recipe['layer_drop'], recipe['freeze']
+  mask_prob, mask_channel_prob = recipe['mask'], recipe['channel']
+  layerdrop, freeze = recipe['layerdrop'], recipe['freeze']
   source, split = DATA[hours]
   config = ml_collections.ConfigDict()
   config.seed = 0
@@ -90,11 +90,11 @@ def get_config(arg='base_100h'):
           mask_prob=mask_prob,
           mask_length=10,
           mask_seconds=80.0 if size == 'vox' else 200.0,
-          channel_prob=channel_prob,
-          channel_length=64,
+          mask_channel_prob=mask_channel_prob,
+          mask_channel_length=64,
           activation_dropout=0.1,
-          layer_drop=layer_drop,
-          gradient_scale=0.0,
+          layerdrop=layerdrop,
+          feature_grad_mult=0.0,
           dtype='bfloat16',
         ),
       ),
@@ -149,7 +149,7 @@ def get_config(arg='base_100h'):
       depth=2,
       heads=2,
       hidden=64,
-      channel_length=8,
+      mask_channel_length=8,
       dtype='float32',
     )
     config.model.args.freeze_updates = 2

@@ -92,8 +92,8 @@ def get_config(arg=''):
       depth=2,
       heads=2,
       hidden=64,
-      final_width=16,
-      codes=20,
+      final_dim=16,
+      codebook_size=20,
       negatives=10,
       dtype='float32',
     )

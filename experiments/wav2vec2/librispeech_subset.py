@@ -59,7 +59,7 @@ def get_config(arg=''):
       dropout=0.0,
       attention_dropout=0.0,
       input_dropout=0.0,
-      gradient_scale=1.0,
+      feature_grad_mult=1.0,
       mask_seconds=32.0,
       temperature_decay=0.999,
     ),
@@ -91,7 +91,14 @@ def get_config(arg=''):
     config.total_steps = 4
     config.data.update(source='builtin', seconds=2.0, batch_size=4)
     config.model.args.update(
-      channels=32, width=32, depth=2, heads=2, hidden=64, final_width=16, codes=20, negatives=10
+      channels=32,
+      width=32,
+      depth=2,
+      heads=2,
+      hidden=64,
+      final_dim=16,
+      codebook_size=20,
+      negatives=10,
     )
     config.optim.schedule.warmup_steps = 1
     config.evals.valid.every = 2

@@ -54,7 +54,7 @@ def get_config(arg='base'):
   config.augment = [dict(name='mix_utterances', args=dict(prob=0.2))]
   config.model = dict(
     name='wavlm',
-    args=dict(size='base', codes=500, label_rate=50.0, mask_seconds=350.0, dtype='bfloat16'),
+    args=dict(size='base', num_clusters=500, label_rate=50.0, mask_seconds=350.0, dtype='bfloat16'),
   )
   config.objective = dict(
     name='masked_units', args=dict(logit_temp=0.1, pred_masked_weight=1.0, penalty=10.0)
@@ -95,8 +95,8 @@ def get_config(arg='base'):
       depth=2,
       heads=2,
       hidden=64,
-      final_width=16,
-      codes=20,
+      final_dim=16,
+      num_clusters=20,
       label_rate=100.0,
       dtype='float32',
     )

@@ -23,7 +23,7 @@ from research.train import hardware
 
 RATE = 16_000
 NO_DROPOUT: dict[str, Any] = dict(
-  dropout=0.0, attention_dropout=0.0, input_dropout=0.0, layer_drop=0.0
+  dropout=0.0, attention_dropout=0.0, input_dropout=0.0, layerdrop=0.0
 )
 PARTS = ('forward', 'backward', 'pretraining')
 UNITS = 500

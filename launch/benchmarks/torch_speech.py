@@ -19,7 +19,7 @@ def _config(model: str, size: Size) -> Any:
   make: Any = getattr(transformers, f'{CLASSES[model]}Config')
   own: dict[str, Any] = {} if model == 'wavlm' else {'attn_implementation': 'sdpa'}
   if model == 'wav2vec2':
-    own |= dict(codevector_dim=size.final_width, proj_codevector_dim=size.final_width)
+    own |= dict(codevector_dim=size.final_dim, proj_codevector_dim=size.final_dim)
     own |= dict(num_negatives=100, feat_quantizer_dropout=0.0)
   return make(
     hidden_size=size.width,
@@ -60,7 +60,7 @@ def make_run(
   if part == 'pretraining':
     if model == 'wav2vec2':
       return _pretraining(config, waveforms, autocast)
-    return _unit_pretraining(model, config, waveforms, autocast, size.final_width, units)
+    return _unit_pretraining(model, config, waveforms, autocast, size.final_dim, units)
   encoder = _encoder(model, config).to(device)
   # Training mode would sample masks; without dropout, evaluation mode has the same gradients.
   encode = torch.compile(encoder.eval()) if device == 'cuda' else encoder.eval()

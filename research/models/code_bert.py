@@ -49,7 +49,11 @@ class Size(NamedTuple):
 
 SIZES = {
   'tiny': Size(  # ours
-    width=192, depth=4, heads=3, hidden=768, tokenizer=dict(size='tiny', vq_type='kmeans', codes=64)
+    width=192,
+    depth=4,
+    heads=3,
+    hidden=768,
+    tokenizer=dict(size='tiny', vq_type='kmeans', codebook_size=64),
   ),
   'base': Size(  # BERT base
     width=768, depth=12, heads=12, hidden=3072, tokenizer=dict(size='vq_kmeans')
@@ -175,7 +179,9 @@ class CodeBert(nn.Module):
 
     collection, name = FROZEN.split('/')
     self.frozen = self.variable(collection, name, start)
-    self.embedding = self.param('embedding', waveform.bert, (vq.groups, vq.codes, self.width))
+    self.embedding = self.param(
+      'embedding', waveform.bert, (vq.groups, vq.codebook_size, self.width)
+    )
     rates = waveform.Dropout(self.dropout, self.attention_dropout)
     self.trunk = Trunk(
       self.frames, self.depth, self.heads, self.hidden, rates, dtype, self.scan_layers,

@@ -11,10 +11,10 @@ from research.models.unit_prediction import MaskedUnits
 
 # fairseq's hubert_base_librispeech, hubert_large_librivox and hubert_xlarge_librivox.
 SIZES = {
-  'tiny': Size(width=192, depth=4, heads=3, hidden=768, final_width=64),  # ours
-  'base': Size(width=768, depth=12, heads=12, hidden=3072, final_width=256, layer_drop=0.05),
-  'large': Size(width=1024, depth=24, heads=16, hidden=4096, final_width=768, **LAYERED),
-  'xlarge': Size(width=1280, depth=48, heads=16, hidden=5120, final_width=1024, **LAYERED),
+  'tiny': Size(width=192, depth=4, heads=3, hidden=768, final_dim=64),  # ours
+  'base': Size(width=768, depth=12, heads=12, hidden=3072, final_dim=256, layerdrop=0.05),
+  'large': Size(width=1024, depth=24, heads=16, hidden=4096, final_dim=768, **LAYERED),
+  'xlarge': Size(width=1280, depth=48, heads=16, hidden=5120, final_dim=1024, **LAYERED),
 }
 
 

@@ -33,20 +33,20 @@ class Size(NamedTuple):
   depth: int
   heads: int
   hidden: int
-  final_width: int
+  final_dim: int
   norm: str = 'group'
   conv_bias: bool = False
   pre_norm: bool = False
   normalise: bool = False
   dropout: float = 0.1  # of branches, attention weights and inputs
-  layer_drop: float = 0.0
-  gradient_scale: float = 0.1
+  layerdrop: float = 0.0
+  feature_grad_mult: float = 0.1
   temperature_end: float | None = None  # of models with a Gumbel quantiser
 
 
 # What the large models of Libri-Light have: layer norms everywhere, clips normalised, no dropout.
 LAYERED: dict[str, Any] = dict(
-  norm='layer', pre_norm=True, normalise=True, dropout=0.0, gradient_scale=1.0
+  norm='layer', pre_norm=True, normalise=True, dropout=0.0, feature_grad_mult=1.0
 )
 
 
@@ -71,7 +71,7 @@ class SpeechEncoder(nn.Module):
     channels: of the convolutions.
     norm: 'group' (first convolution, over time) or 'layer' (every convolution, over channels).
     pre_norm: transformer with norms before the branches.
-    taps, tap_groups: of the positional convolution.
+    conv_pos, conv_pos_groups: of the positional convolution.
     buckets, max_distance: of WavLM's relative position bias, see `relative_bias.bucket`; 0 buckets:
       none.
     mask_prob, mask_length, min_masks, mask_overlap, mask_space: of the masks over frames, see
@@ -82,10 +82,10 @@ class SpeechEncoder(nn.Module):
       take the masks of the long ones.
     mask_embedding: whether there is a vector for masked frames. Models that were configured without
       masks over frames have none: then `mask_prob` is 0, and no such mask may be given.
-    channel_prob, channel_length: of the masks over the channels of the transformer's input.
-    gradient_scale: of the gradient that enters the convolutions (fairseq's feature_grad_mult); 0
-      freezes them.
-    dropout, attention_dropout, activation_dropout, input_dropout, layer_drop: in training.
+    mask_channel_prob, mask_channel_length: of the masks over the channels of the transformer's
+      input.
+    feature_grad_mult: factor of the gradient that enters the convolutions; 0 freezes them.
+    dropout, attention_dropout, activation_dropout, input_dropout, layerdrop: in training.
     padding: 'masked' or 'published', see `models/waveform.py`. HuBERT and WavLM have a rule of
       their own for which frames are real when 'published', see `block_frames`; 'transformers' is
       that library's: published norms, and frames by the length of the convolutions.
@@ -99,13 +99,13 @@ class SpeechEncoder(nn.Module):
   # masks and dropped layers, no other dropout but of activations, frozen convolutions.
   FINETUNING: ClassVar[Mapping[str, Any]] = dict(
     mask_prob=0.65, dropout=0.0, attention_dropout=0.0, input_dropout=0.0, activation_dropout=0.1,
-    layer_drop=0.1, gradient_scale=0.0,
+    layerdrop=0.1, feature_grad_mult=0.0,
   )  # fmt: skip
   # What training alone depends on.
   TRAINING: ClassVar[tuple[str, ...]] = (
     'mask_prob', 'mask_length', 'min_masks', 'mask_overlap', 'mask_space', 'mask_seconds',
-    'channel_prob', 'channel_length', 'gradient_scale', 'dropout', 'attention_dropout',
-    'activation_dropout', 'input_dropout', 'layer_drop',
+    'mask_channel_prob', 'mask_channel_length', 'feature_grad_mult', 'dropout', 'attention_dropout',
+    'activation_dropout', 'input_dropout', 'layerdrop',
   )  # fmt: skip
 
   size: str = 'base'
@@ -118,8 +118,8 @@ class SpeechEncoder(nn.Module):
   norm: str = by_size()
   conv_bias: bool = by_size()
   pre_norm: bool = by_size()
-  taps: int = 128
-  tap_groups: int = 16
+  conv_pos: int = 128
+  conv_pos_groups: int = 16
   buckets: int = 0
   max_distance: int = 800
   mask_prob: float = 0.65
@@ -129,14 +129,14 @@ class SpeechEncoder(nn.Module):
   mask_space: int = 1
   mask_seconds: float | None = None
   mask_embedding: bool = True
-  channel_prob: float = 0.0
-  channel_length: int = 64
-  gradient_scale: float = by_size()
+  mask_channel_prob: float = 0.0
+  mask_channel_length: int = 64
+  feature_grad_mult: float = by_size()
   dropout: float = by_size()
   attention_dropout: float = by_size()
   activation_dropout: float = 0.0
   input_dropout: float = by_size()
-  layer_drop: float = by_size()
+  layerdrop: float = by_size()
   padding: str = 'masked'
   dtype: str = 'float32'
   scan_layers: bool = False
@@ -167,7 +167,7 @@ class SpeechEncoder(nn.Module):
         f'{self.TITLE} got mask_seconds={self.mask_seconds!r}; give more than 0, or None.'
       )
     self._demand_multiple('width', 'heads')
-    self._demand_multiple('width', 'tap_groups')
+    self._demand_multiple('width', 'conv_pos_groups')
     if self.buckets and (self.buckets < 4 or self.max_distance <= self.buckets // 4):
       raise InputError(
         f'{self.TITLE} got buckets={self.buckets} and max_distance={self.max_distance}: a quarter '
@@ -195,7 +195,10 @@ class SpeechEncoder(nn.Module):
   def borrowed(self) -> dict[str, dict[str, Any]]:
     """What weights for a part must have been trained with: see `train/warm_start.py`."""
     relative = ('buckets', 'max_distance') if self.buckets else ('buckets',)
-    parts = {'extractor': ('norm', 'conv_bias'), 'encoder': ('pre_norm', 'heads', *relative)}
+    parts = {
+      'feature_extractor': ('norm', 'conv_bias'),
+      'encoder': ('pre_norm', 'heads', *relative),
+    }
     return {
       f'params/{part}': {name: getattr(self, name) for name in names}
       for part, names in parts.items()
@@ -204,7 +207,7 @@ class SpeechEncoder(nn.Module):
   @property
   def frozen(self) -> tuple[str, ...]:
     """Patterns of the parameters that never learn."""
-    return ('^extractor/',) if self.gradient_scale == 0.0 else ()
+    return ('^feature_extractor/',) if self.feature_grad_mult == 0.0 else ()
 
   def example(self) -> Example:
     """A clip of one frame."""
@@ -212,9 +215,9 @@ class SpeechEncoder(nn.Module):
 
   def setup(self):
     dtype = jnp.dtype(self.dtype)
-    self.extractor = waveform.FeatureExtractor(
+    self.feature_extractor = waveform.FeatureExtractor(
       waveform.stem_layers(self.channels), self.norm, self.conv_bias,
-      'masked' if self.padding == 'masked' else 'published', self.gradient_scale, dtype,
+      'masked' if self.padding == 'masked' else 'published', self.feature_grad_mult, dtype,
     )  # fmt: skip
     # Compared with targets in float32, so normed in float32.
     self.feature_norm = layers.LayerNorm(waveform.EPSILON)
@@ -223,11 +226,12 @@ class SpeechEncoder(nn.Module):
     if self.mask_embedding:
       self.mask_token = self.param('mask_token', layers.unit, (self.width,))
     rates = waveform.Dropout(
-      self.dropout, self.attention_dropout, self.activation_dropout, self.layer_drop
+      self.dropout, self.attention_dropout, self.activation_dropout, self.layerdrop
     )
     self.encoder = waveform.Encoder(
-      self.depth, self.heads, self.hidden, self.pre_norm, rates, self.taps, self.tap_groups,
-      self.buckets, self.max_distance, dtype, self.scan_layers, self.remat, self.attention,
+      self.depth, self.heads, self.hidden, self.pre_norm, rates, self.conv_pos,
+      self.conv_pos_groups, self.buckets, self.max_distance, dtype, self.scan_layers, self.remat,
+      self.attention,
     )  # fmt: skip
 
   # -- Parts -----------------------------------------------------------------------------------
@@ -242,7 +246,9 @@ class SpeechEncoder(nn.Module):
     """Convolutional features (the first `most` of them), which are real, and the features normed;
     `clip_stats` of the clips that the audio is cropped from."""
     audio, audio_mask = jnp.asarray(audio), jnp.asarray(audio_mask)
-    features, real = self.extractor(self.frontend(audio, audio_mask, clip_stats), audio_mask)
+    features, real = self.feature_extractor(
+      self.frontend(audio, audio_mask, clip_stats), audio_mask
+    )
     features, real = features[:, :most], real[:, :most]
     if self.BLOCKS and self.padding == 'published':
       real = block_frames(audio_mask, features.shape[1])
@@ -312,13 +318,13 @@ class SpeechEncoder(nn.Module):
     """Which channels are hidden: those of batch['channel_mask'], or drawn, or none."""
     if 'channel_mask' in batch:
       return batch['channel_mask'].astype(bool)
-    if self.channel_prob == 0.0:
+    if self.mask_channel_prob == 0.0:
       return None
     return span_mask(
       waveform.draw_key(self, 'mask'),
       jnp.ones((b, self.width), bool),
-      prob=self.channel_prob,
-      length=self.channel_length,
+      prob=self.mask_channel_prob,
+      length=self.mask_channel_length,
       min_masks=0,
       equal_rows=self._equal_rows(batch),
     )

@@ -27,8 +27,8 @@ class MaskedUnits(speech.SpeechEncoder):
   with.
 
   Attributes (those of SpeechEncoder, and):
-    final_width: of the space in which frames and units are compared.
-    codes: how many units there are; of several sets, how many each has.
+    final_dim: of the space in which frames and units are compared.
+    num_clusters: how many units there are; of several sets, how many each has.
     specials: rows before the units that never are right: fairseq's dictionaries have four.
     label_rate: units a second, a whole multiple of the frames': 100 for MFCC's, 50 for those of
       models.
@@ -44,18 +44,20 @@ class MaskedUnits(speech.SpeechEncoder):
   }
 
   mask_prob: float = 0.8
-  final_width: int = by_size()
-  codes: int | Sequence[int] = 500
+  final_dim: int = by_size()
+  num_clusters: int | Sequence[int] = 500
   specials: int = 4
   label_rate: float = 50.0
   untied: bool = True
   predict_unmasked: bool = False
 
   def __post_init__(self):
-    if not isinstance(self.codes, int):
-      object.__setattr__(self, 'codes', tuple(self.codes))
+    if not isinstance(self.num_clusters, int):
+      object.__setattr__(self, 'num_clusters', tuple(self.num_clusters))
     if not self.sets or min(self.sets) < 1:
-      raise InputError(f'{self.TITLE} got codes={self.codes}: every set of units needs some.')
+      raise InputError(
+        f'{self.TITLE} got num_clusters={self.num_clusters}: every set of units needs some.'
+      )
     super().__post_init__()
 
   def _check(self) -> None:
@@ -68,7 +70,7 @@ class MaskedUnits(speech.SpeechEncoder):
   @property
   def sets(self) -> tuple[int, ...]:
     """How many units every set has."""
-    return (self.codes,) if isinstance(self.codes, int) else tuple(self.codes)
+    return (self.num_clusters,) if isinstance(self.num_clusters, int) else tuple(self.num_clusters)
 
   @property
   def ratio(self) -> float:
@@ -78,7 +80,7 @@ class MaskedUnits(speech.SpeechEncoder):
   def setup(self):
     super().setup()
     torch = waveform.torch_linear(self.width)
-    outputs = self.final_width * (len(self.sets) if self.untied else 1)
+    outputs = self.final_dim * (len(self.sets) if self.untied else 1)
     self.project_context = layers.Dense(outputs, jnp.float32, torch, torch)
 
   @nn.compact
@@ -101,7 +103,7 @@ class MaskedUnits(speech.SpeechEncoder):
     """
     batch = jax.tree.map(jnp.asarray, dict(batch))
     rows = sum(self.sets) + self.specials * len(self.sets)
-    vectors = self.param('unit_vectors', layers.unit, (rows, self.final_width))
+    vectors = self.param('unit_vectors', layers.unit, (rows, self.final_dim))
     units = self._units(batch)
     # As published, clips end with their units; else frames without one are no targets.
     most = units.shape[1] // int(self.ratio) if self.padding == 'published' else None
@@ -142,8 +144,9 @@ class MaskedUnits(speech.SpeechEncoder):
       units = batch['units']
       if units.shape[2] != len(self.sets):
         raise InputError(
-          f'{self.TITLE} has {len(self.sets)} sets of units (codes={self.codes}), but the batch '
-          f'has {units.shape[2]}: set model.args.codes and data.fields.units alike.'
+          f'{self.TITLE} has {len(self.sets)} sets of units '
+          f'(num_clusters={self.num_clusters}), but the batch has '
+          f'{units.shape[2]}: set model.args.num_clusters and data.fields.units alike.'
         )
       return units
     if self.is_initializing():

@@ -139,8 +139,8 @@ class Wav2Vec(nn.Module):
       in the order (frame, distractor) and then reads them as (distractor, frame), so that a frame
       may be its own distractor (1.3 to 2.1 % of draws at 50 frames).
     vq_type: 'none', 'gumbel' or 'kmeans'.
-    groups, codes, combine_groups, head_depth, gamma: of the quantiser: parts of a vector, codes a
-      group, one codebook for all groups, layers that give the Gumbel logits, weight of the
+    groups, codebook_size, combine_groups, head_depth, gamma: of the quantiser: parts of a vector,
+      codes a group, one codebook for all groups, layers that give the Gumbel logits, weight of the
       k-means commitment. The README's recipe combines groups; the released Gumbel model has
       34,145,408 parameters, which do not.
     temperature_start, temperature_end, temperature_decay: of the Gumbel softmax, by updates.
@@ -170,7 +170,7 @@ class Wav2Vec(nn.Module):
   published_negatives: bool = False
   vq_type: str = by_size()
   groups: int = 2
-  codes: int = 320
+  codebook_size: int = 320
   combine_groups: bool = False
   head_depth: int = 2
   gamma: float = 0.25
@@ -203,8 +203,9 @@ class Wav2Vec(nn.Module):
     )
     check_choices('wav2vec', self, choices)
     counts = dict(
-      encoder_layers=(self.encoder_layers, 5), groups=(self.groups, 1), codes=(self.codes, 1),
-      steps=(self.steps, 1), negatives=(self.negatives, 1), head_depth=(self.head_depth, 1),
+      encoder_layers=(self.encoder_layers, 5), groups=(self.groups, 1),
+      codebook_size=(self.codebook_size, 1), steps=(self.steps, 1), negatives=(self.negatives, 1),
+      head_depth=(self.head_depth, 1),
       offset=(1 if self.offset is None else self.offset, 1),
     )  # fmt: skip
     for name, (value, least) in counts.items():
@@ -244,7 +245,7 @@ class Wav2Vec(nn.Module):
   @property
   def code_sizes(self) -> tuple[int, ...]:
     """Codes of every group; none without a quantiser."""
-    return () if self.vq_type == 'none' else (self.codes,) * self.groups
+    return () if self.vq_type == 'none' else (self.codebook_size,) * self.groups
 
   def example(self) -> Example:
     """A clip of one frame."""
@@ -252,17 +253,17 @@ class Wav2Vec(nn.Module):
 
   def setup(self):
     dtype = jnp.dtype(self.dtype)
-    self.extractor = waveform.FeatureExtractor(
+    self.feature_extractor = waveform.FeatureExtractor(
       self._stem, 'clip', False, self.padding, 1.0, dtype, self.activation, torch_init=True
     )
     if self.vq_type == 'gumbel':
       self.quantizer: nn.Module = quantizers.GumbelQuantizer(
-        self.groups, self.codes, self.channels, jnp.float32, self.combine_groups, self.head_depth,
-        waveform.ACTIVATIONS[self.activation],
+        self.groups, self.codebook_size, self.channels, jnp.float32, self.combine_groups,
+        self.head_depth, waveform.ACTIVATIONS[self.activation],
       )  # fmt: skip
     elif self.vq_type == 'kmeans':
       self.quantizer = quantizers.KMeansQuantizer(
-        self.groups, self.codes, self.gamma, self.combine_groups
+        self.groups, self.codebook_size, self.gamma, self.combine_groups
       )
     self.aggregator = Aggregator(
       tuple(self.kernels), self.conv_bias, self.zero_pad, self.skip, self.residual_scale,
@@ -278,8 +279,8 @@ class Wav2Vec(nn.Module):
 
     Args:
       batch: 'audio' [b, t], 'audio_mask' [b, t]. Draws may be given: 'negative_draws' int [b, n or
-        more, k] below (real frames of the clip - 1), 'gumbel_noise' [b, n, g, codes]; else they
-        come from rngs 'mask' and 'noise'.
+        more, k] below (real frames of the clip - 1), 'gumbel_noise' [b, n, g, codebook_size];
+        else they come from rngs 'mask' and 'noise'.
       train: dropout, Gumbel noise and the update counter act.
 
     Returns:
@@ -340,7 +341,7 @@ class Wav2Vec(nn.Module):
   ):
     """z, and which frames are real."""
     audio, audio_mask = jnp.asarray(audio), jnp.asarray(audio_mask)
-    z, real = self.extractor(self.frontend(audio, audio_mask, clip_stats), audio_mask)
+    z, real = self.feature_extractor(self.frontend(audio, audio_mask, clip_stats), audio_mask)
     return (jnp.log1p(jnp.abs(z)) if self.log_compression else z), real
 
   def _counted(self, real: Bool[Array, 'b n']) -> Bool[Array, 'b n']:

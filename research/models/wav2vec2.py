@@ -24,15 +24,15 @@ AnyArray = jax.Array | np.ndarray
 # fairseq's wav2vec2_base_librispeech and wav2vec2_large_librivox; torchaudio's WAV2VEC2_LARGE.
 SIZES = {
   'tiny': Size(  # ours
-    width=192, depth=4, heads=3, hidden=768, final_width=64, temperature_end=0.5
+    width=192, depth=4, heads=3, hidden=768, final_dim=64, temperature_end=0.5
   ),
   'base': Size(
     width=768,
     depth=12,
     heads=12,
     hidden=3072,
-    final_width=256,
-    layer_drop=0.05,
+    final_dim=256,
+    layerdrop=0.05,
     temperature_end=0.5,
   ),
   'large': Size(
@@ -40,8 +40,8 @@ SIZES = {
     depth=24,
     heads=16,
     hidden=4096,
-    final_width=768,
-    layer_drop=0.2,
+    final_dim=768,
+    layerdrop=0.2,
     temperature_end=0.1,
   ),
   'large_lv60': Size(
@@ -49,7 +49,7 @@ SIZES = {
     depth=24,
     heads=16,
     hidden=4096,
-    final_width=768,
+    final_dim=768,
     conv_bias=True,
     temperature_end=0.1,
     **LAYERED,
@@ -61,9 +61,9 @@ class Wav2Vec2(speech.SpeechEncoder):
   """The encoder with its quantiser and heads.
 
   Attributes (those of SpeechEncoder, and):
-    final_width: of the space in which context and targets are compared.
+    final_dim: of the space in which context and targets are compared.
     quantise: False leaves out the quantiser: targets are a projection of the frames.
-    groups, codes, code_width: of the quantiser; `code_width` is all groups together.
+    groups, codebook_size, latent_dim: of the quantiser; `latent_dim` is all groups together.
     negatives: distractors of every masked frame, from the other ones of its clip.
     cross_sample_negatives: further ones, from the other masked frames of all clips of the batch
       (fairseq's option; there the batch of one GPU, and a frame may meet itself).
@@ -80,11 +80,11 @@ class Wav2Vec2(speech.SpeechEncoder):
     'feature_dropout', 'temperature_start', 'temperature_end', 'temperature_decay',
   )  # fmt: skip
 
-  final_width: int = by_size()
+  final_dim: int = by_size()
   quantise: bool = True
   groups: int = 2
-  codes: int = 320
-  code_width: int = by_size()  # `final_width`
+  codebook_size: int = 320
+  latent_dim: int = by_size()  # `final_dim`
   negatives: int = 100
   cross_sample_negatives: int = 0
   codebook_negatives: int = 0
@@ -94,7 +94,7 @@ class Wav2Vec2(speech.SpeechEncoder):
   temperature_decay: float = 0.999995
 
   def _check(self) -> None:
-    self._demand_multiple('code_width', 'groups')
+    self._demand_multiple('latent_dim', 'groups')
     if self.feature_dropout is None:
       object.__setattr__(self, 'feature_dropout', self.input_dropout)
     kinds = ('negatives', 'cross_sample_negatives', 'codebook_negatives')
@@ -109,16 +109,16 @@ class Wav2Vec2(speech.SpeechEncoder):
       )
 
   def _figures(self, table: dict[str, Any]) -> dict[str, Any]:
-    own = table['final_width'] if self.final_width is None else self.final_width
-    return {**super()._figures(table), 'code_width': own}
+    own = table['final_dim'] if self.final_dim is None else self.final_dim
+    return {**super()._figures(table), 'latent_dim': own}
 
   def setup(self):
     super().setup()
     torch = waveform.torch_linear
     if self.quantise:
-      self.quantizer = quantizers.GumbelQuantizer(self.groups, self.codes, self.code_width)
-    target_width = self.code_width if self.quantise else self.channels
-    f = self.final_width
+      self.quantizer = quantizers.GumbelQuantizer(self.groups, self.codebook_size, self.latent_dim)
+    target_width = self.latent_dim if self.quantise else self.channels
+    f = self.final_dim
     self.project_targets = layers.Dense(f, jnp.float32, torch(target_width), torch(target_width))
     self.project_context = layers.Dense(f, jnp.float32, torch(self.width), torch(self.width))
 
@@ -130,8 +130,9 @@ class Wav2Vec2(speech.SpeechEncoder):
       batch: 'audio' [b, t], 'audio_mask' [b, t]. Draws may be given: 'span_mask' [b, n] (shorter or
         longer is as good; m is n then), 'negative_draws' int [b, m or more, k] below (masked
         frames - 1), 'cross_negative_draws' int [b, m or more, k] below (those of the batch - 1),
-        'codebook_draws' int [b, m or more, k, g] below `codes`, 'gumbel_noise' [b, m or more, g,
-        codes]; else rngs 'mask' and 'noise' give them. Clips with 'valid' [b] False are no others.
+        'codebook_draws' int [b, m or more, k, g] below `codebook_size`, 'gumbel_noise' [b, m or
+        more, g, codebook_size]; else rngs 'mask' and 'noise' give them. Clips with 'valid' [b]
+        False are no others.
       train: dropout, Gumbel noise and the update counter act.
 
     Returns:
@@ -166,7 +167,7 @@ class Wav2Vec2(speech.SpeechEncoder):
         'code_perplexity': found.code_perplexity,
         'min_prob_perplexity': found.min_prob_perplexity,
         'min_code_perplexity': found.min_code_perplexity,
-        'num_codes': self.groups * self.codes,
+        'num_codes': self.groups * self.codebook_size,
       }
     if self.cross_sample_negatives:
       out['cross_negatives'] = self._draw_across(batch, used)
@@ -216,4 +217,4 @@ class Wav2Vec2(speech.SpeechEncoder):
     if 'codebook_draws' in batch:
       return batch['codebook_draws'][:, :m]
     shape = (b, m, self.codebook_negatives, self.groups)
-    return jax.random.randint(waveform.draw_key(self, 'mask'), shape, 0, self.codes)
+    return jax.random.randint(waveform.draw_key(self, 'mask'), shape, 0, self.codebook_size)

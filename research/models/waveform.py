@@ -148,7 +148,7 @@ class FeatureExtractor(nn.Module):
       layer over time and channels jointly.
     use_bias: whether convolutions have a bias.
     padding: 'masked' or 'published', see the module's docstring.
-    gradient_scale: multiplies the gradient that enters from above; 0 stops it.
+    feature_grad_mult: multiplies the gradient that enters from above; 0 stops it.
     activation: a key of ACTIVATIONS.
     torch_init: kernels start as PyTorch's Conv1d does, not as Kaiming's normal.
   """
@@ -157,7 +157,7 @@ class FeatureExtractor(nn.Module):
   norm: str = 'group'
   use_bias: bool = False
   padding: str = 'masked'
-  gradient_scale: float = 1.0
+  feature_grad_mult: float = 1.0
   dtype: Dtype = jnp.float32
   activation: str = 'gelu'
   torch_init: bool = False
@@ -177,10 +177,10 @@ class FeatureExtractor(nn.Module):
       start = torch_linear(shape[1] * x.shape[-1]) if self.torch_init else kaiming
       how = shape, norm, self.use_bias, self.dtype, self.activation, start
       x = ConvLayer(*how, name=f'conv_{i}')(x, counted)
-    if self.gradient_scale == 0.0:
+    if self.feature_grad_mult == 0.0:
       x = jax.lax.stop_gradient(x)
-    elif self.gradient_scale != 1.0:
-      x = kernels.scale_gradient(x, self.gradient_scale)
+    elif self.feature_grad_mult != 1.0:
+      x = kernels.scale_gradient(x, self.feature_grad_mult)
     return x, real
 
 
@@ -295,7 +295,7 @@ class Encoder(nn.Module):
     depth, heads, hidden: layers, attention heads, width of the MLP.
     pre_norm: pre-norm layers and a norm at the end; else post-norm layers and a norm before them.
     dropout: rates; they act in training.
-    taps, groups: of the positional convolution.
+    conv_pos, conv_pos_groups: kernel and groups of the positional convolution.
     buckets, max_distance: of the gated relative position bias; 0 buckets: none.
     scan_layers, remat, attention: see `layers.run_blocks` and `attention.attend`.
   """
@@ -305,8 +305,8 @@ class Encoder(nn.Module):
   hidden: int
   pre_norm: bool = False
   dropout: Dropout = Dropout()
-  taps: int = 128
-  groups: int = 16
+  conv_pos: int = 128
+  conv_pos_groups: int = 16
   buckets: int = 0
   max_distance: int = 800
   dtype: Dtype = jnp.float32
@@ -321,7 +321,7 @@ class Encoder(nn.Module):
     """'tokens' [b, n, d]: what the encoder gives. 'layers' [1 + l, b, n, d]: input of the first
     layer, then every layer's output before the norm at the end. 'positions' [b, n, d]."""
     x = jnp.where(real[:, :, None], x, jnp.zeros((), x.dtype))
-    positions = PositionalConv(self.taps, self.groups, self.dtype, name='positions')(x)
+    positions = PositionalConv(self.conv_pos, self.conv_pos_groups, self.dtype, name='positions')(x)
     x = x + positions
     norm = layers.LayerNorm(EPSILON, self.dtype, name='norm')
     if not self.pre_norm:

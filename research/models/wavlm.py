@@ -10,13 +10,13 @@ from typing import ClassVar
 from research.models.speech import LAYERED, Size
 from research.models.unit_prediction import MaskedUnits
 
-_BASE = Size(width=768, depth=12, heads=12, hidden=3072, final_width=256, layer_drop=0.05)
+_BASE = Size(width=768, depth=12, heads=12, hidden=3072, final_dim=256, layerdrop=0.05)
 # base_plus is base on more data.
 SIZES = {
-  'tiny': Size(width=192, depth=4, heads=3, hidden=768, final_width=64),  # ours
+  'tiny': Size(width=192, depth=4, heads=3, hidden=768, final_dim=64),  # ours
   'base': _BASE,
   'base_plus': _BASE,
-  'large': Size(width=1024, depth=24, heads=16, hidden=4096, final_width=768, **LAYERED),
+  'large': Size(width=1024, depth=24, heads=16, hidden=4096, final_dim=768, **LAYERED),
 }
 
 

@@ -61,9 +61,11 @@ def config_for(
   encoder: Any = encoder_of(loaded.model)
   if not isinstance(encoder, Encodes):
     raise InputError(f'{loaded.name} cannot be fine-tuned: it gives no hidden states for a head.')
-  # Rates and masks are those of fine-tuning.
+  # Rates and masks are those of fine-tuning, unless the encoder has no vector for masked frames.
   rates = encoder.TRAINING if isinstance(encoder, HasTraining) else ()
   sizes = {k: v for k, v in arguments(encoder, defaults=False).items() if k not in rates}
+  if not sizes.get('mask_embedding', True):
+    sizes['mask_prob'] = 0.0
   parts = dict(
     encoder=dict(name=models.name_of(type(encoder)), args=sizes),
     head=dict(name='classifier', args=dict(classes=len(task.classes))),

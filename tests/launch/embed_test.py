@@ -192,7 +192,7 @@ def test_units_are_the_nearest_centroids_of_a_layer(tmp_path, folder):
 
   from research.weights import Pretrained, load, save
 
-  sizes = dict(size='tiny', channels=8, width=16, depth=2, heads=2, hidden=24, tap_groups=4)
+  sizes = dict(size='tiny', channels=8, width=16, depth=2, heads=2, hidden=24, conv_pos_groups=4)
   model = make('hubert+', **sizes)
   batch = {'audio': np.zeros((1, 1000), np.float32), 'audio_mask': np.ones((1, 1000), bool)}
   variables = jax.jit(model.init)(jax.random.key(0), batch)

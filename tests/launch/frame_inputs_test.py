@@ -17,7 +17,7 @@ FLAGS = dict(release=None, layer=None, dtype=None, layer_flag='layer')
 @pytest.fixture(scope='module')
 def paths(tmp_path_factory):
   """The same weights in models with compute dtype float32 and bfloat16."""
-  sizes = dict(size='tiny', channels=8, width=16, depth=2, heads=2, hidden=24, tap_groups=4)
+  sizes = dict(size='tiny', channels=8, width=16, depth=2, heads=2, hidden=24, conv_pos_groups=4)
   folder, variables, found = tmp_path_factory.mktemp('models'), None, {}
   for dtype in ('float32', 'bfloat16'):
     model = make('hubert+', **sizes, dtype=dtype)

@@ -38,7 +38,7 @@ def test_every_stage_takes_the_output_of_the_previous_one():
   for words in (*wanted.split(), '--label_splits=train,valid', f'--out={mfcc.folder}'):
     assert words in mfcc.args
   assert f'--config.data.fields.units={mfcc.folder}/units' in model.args
-  assert '--config.model.args.codes=8' in model.args
+  assert '--config.model.args.num_clusters=8' in model.args
   assert '--config.optim.lr=1e-3' in model.args and '--config.data.root=/data' in model.args
   for words in (f'--features={model.folder}', '--layer=1', '--percent=0.5', '--input=builtin'):
     assert words in units.args

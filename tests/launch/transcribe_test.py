@@ -147,7 +147,7 @@ def test_two_processes_write_one_file(model, folder, tmp_path):
 
 def test_the_real_model(tmp_path):
   """Random weights spell nonsense: the same that the model's logits say."""
-  small = dict(size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, tap_groups=4)
+  small = dict(size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, conv_pos_groups=4)
   module = make('wav2vec2+ctc', **small)
   batch = {'audio': jnp.zeros((1, 4000)), 'audio_mask': jnp.ones((1, 4000), bool)}
   fresh = jax.device_get(jax.jit(module.init)(jax.random.key(0), batch))

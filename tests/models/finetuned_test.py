@@ -30,10 +30,10 @@ ENCODERS = {
   ),
   'code_bert': dict(
     size='tiny', width=32, depth=2, heads=2, hidden=64,
-    tokenizer=dict(size='tiny', channels=16, codes=12, vq_type='kmeans'),
+    tokenizer=dict(size='tiny', channels=16, codebook_size=12, vq_type='kmeans'),
   ),
   'hubert': SPEECH,
-  'wav2vec': dict(size='tiny', channels=32, kernels=(2, 3), codes=12, vq_type='gumbel'),
+  'wav2vec': dict(size='tiny', channels=32, kernels=(2, 3), codebook_size=12, vq_type='gumbel'),
   'wav2vec2': SPEECH,
   'wavlm': SPEECH,
 }  # fmt: skip
@@ -137,7 +137,7 @@ def test_a_frozen_encoder_stays_as_it_is(encoder):
 
 def test_frozen_convolutions_are_not_decayed_either():
   before, after, _ = train(make('wav2vec2', LETTERS), ctc)
-  assert not any(k.startswith('extractor/') for k in moved(before, after))
+  assert not any(k.startswith('feature_extractor/') for k in moved(before, after))
   assert any(k.startswith('encoder/') for k in moved(before, after))
 
 
@@ -194,7 +194,7 @@ def test_weights_of_pretraining_fit_by_name(encoder, tmp_path):
 
 def test_specifications_are_complete_and_equal():
   short = make('hubert', LETTERS)
-  assert short.encoder['args']['depth'] == 2 and short.encoder['args']['layer_drop'] == 0.1
+  assert short.encoder['args']['depth'] == 2 and short.encoder['args']['layerdrop'] == 0.1
   given = json.loads(json.dumps(weights.model_args(short, defaults=True)))
   assert Finetuned(**given) == short and hash(Finetuned(**given)) == hash(short)
   again = Finetuned(**route(given, dict(mask_prob=0.3, head_dropout=0.2, freeze_updates=5)))

@@ -14,7 +14,7 @@ from research.nn.relative_bias import Gate
 from research.objectives.prediction import masked_units
 
 TINY = dict(
-  size='tiny', channels=16, width=16, depth=1, heads=2, hidden=16, tap_groups=4, final_width=8,
+  size='tiny', channels=16, width=16, depth=1, heads=2, hidden=16, conv_pos_groups=4, final_dim=8,
 )  # fmt: skip
 
 
@@ -32,7 +32,7 @@ def run(model, batch):
 @pytest.mark.parametrize('label_rate', [50.0, 100.0, 200.0])
 def test_frames_have_the_units_that_begin_with_them(label_rate):
   ratio = int(label_rate / 50)
-  model = Hubert(**TINY, codes=500, label_rate=label_rate, predict_unmasked=True)
+  model = Hubert(**TINY, num_clusters=500, label_rate=label_rate, predict_unmasked=True)
   units = np.arange(2 * 19 * ratio).reshape(2, -1, 1).astype(np.int32)
   units[1, 11 * ratio :] = -1  # The second clip is shorter.
   batch = batch_of(2, 400 + 320 * 19, units)
@@ -48,7 +48,7 @@ def test_frames_have_the_units_that_begin_with_them(label_rate):
 
 
 def test_loss_is_a_softmax_over_all_units_of_a_set():
-  model = Hubert(**TINY, codes=(5, 7), specials=2)
+  model = Hubert(**TINY, num_clusters=(5, 7), specials=2)
   units = np.random.default_rng(1).integers(0, 5, (2, 30, 2)).astype(np.int32)
   batch = batch_of(2, 400 + 320 * 29, units)
   batch['valid'] = np.array([True, False])
@@ -70,8 +70,8 @@ def test_loss_is_a_softmax_over_all_units_of_a_set():
 @pytest.mark.parametrize(
   ('args', 'says'),
   [
-    (dict(codes=()), 'every set of units needs some'),
-    (dict(codes=(5, 0)), 'every set of units needs some'),
+    (dict(num_clusters=()), 'every set of units needs some'),
+    (dict(num_clusters=(5, 0)), 'every set of units needs some'),
     (dict(label_rate=75.0), '50 frames a second: give a whole multiple'),
     (dict(label_rate=25.0), 'whole multiple'),
     (dict(padding='blocks'), "padding of HuBERT 'blocks'"),
@@ -84,14 +84,14 @@ def test_settings_that_cannot_be(args, says):
 
 
 def test_units_that_are_missing_or_too_many():
-  model = Hubert(**TINY, codes=5)
+  model = Hubert(**TINY, num_clusters=5)
   batch = batch_of(1, 8000, np.zeros((1, 24, 1), np.int32))
   variables, _ = run(model, batch)
   rngs = {'mask': jax.random.key(0)}
   without = {k: v for k, v in batch.items() if k != 'units'}
   with pytest.raises(InputError, match=r'launch\.label_kmeans and set data\.units'):
     model.apply(variables, without, rngs=rngs)
-  with pytest.raises(InputError, match=r'1 sets of units \(codes=5\), but the batch has 2'):
+  with pytest.raises(InputError, match=r'1 sets of units \(num_clusters=5\), but the batch has 2'):
     model.apply(variables, batch | {'units': np.zeros((1, 24, 2), np.int32)}, rngs=rngs)
 
 
@@ -122,7 +122,7 @@ def test_wavlm_without_buckets_is_hubert():
   batch = batch_of(2, 8000, np.zeros((2, 24, 1), np.int32))
   batch['span_mask'] = np.arange(24) % 3 == np.zeros((2, 1))
   hubert, plain, wavlm = (
-    models.get(name)(**TINY, codes=5, **args)
+    models.get(name)(**TINY, num_clusters=5, **args)
     for name, args in (('hubert', {}), ('wavlm', dict(buckets=0)), ('wavlm', {}))
   )
   variables, want = run(hubert, batch)

@@ -11,8 +11,8 @@ from research.objectives.supervised import ctc
 from tests.contract import wave
 
 TINY = dict(
-  size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, tap_groups=4,
-  vocabulary=('_', *'abcd'), activation_dropout=0.0, layer_drop=0.0, channel_length=8,
+  size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, conv_pos_groups=4,
+  vocabulary=('_', *'abcd'), activation_dropout=0.0, layerdrop=0.0, mask_channel_length=8,
 )  # fmt: skip
 PARTS = {'encoder': {'name': 'wav2vec2'}, 'head': {'name': 'ctc'}}
 RNGS = {name: jax.random.key(i) for i, name in enumerate(('mask', 'dropout'))}
@@ -68,7 +68,7 @@ def test_logits_of_a_clip_are_the_same_alone_padded_and_in_a_batch():
 
 
 def test_masked_frames_are_the_token_and_masked_channels_are_zero():
-  model = make(channel_prob=0.5, mask_length=3, mask_seconds=2 * 9000 / 16_000)
+  model = make(mask_channel_prob=0.5, mask_length=3, mask_seconds=2 * 9000 / 16_000)
   variables = start(model)
   out = jax.jit(lambda v, b: model.apply(v, b, train=True, rngs=RNGS))(variables, clips())
   plain = jax.jit(model.apply)(variables, clips())
@@ -118,7 +118,7 @@ def test_only_the_head_learns_until_the_encoder_is_freed():
   variables = start(model)
   early, late = gradients(model, variables, 2), gradients(model, variables, 3)
   assert {k for k, moved in early.items() if moved} == {'head'}
-  assert {k for k, moved in late.items() if not moved} == {'extractor'}
+  assert {k for k, moved in late.items() if not moved} == {'feature_extractor'}
 
 
 def test_frozen_updates_are_counted_and_masks_act_all_the_same():
@@ -131,14 +131,14 @@ def test_frozen_updates_are_counted_and_masks_act_all_the_same():
 
 
 def test_the_convolutions_learn_where_they_are_asked_to():
-  model = make(gradient_scale=1.0, mask_prob=0.5, mask_length=2)
+  model = make(feature_grad_mult=1.0, mask_prob=0.5, mask_length=2)
   assert all(gradients(model, start(model), 0).values())
 
 
 def test_frozen_convolutions_are_the_usual():
-  assert make().upstream.gradient_scale == 0.0 and make().frozen == ('^extractor/',)
-  assert make(gradient_scale=0.3).upstream.gradient_scale == 0.3
-  assert make(gradient_scale=0.3).frozen == ()
+  assert make().upstream.feature_grad_mult == 0.0 and make().frozen == ('^feature_extractor/',)
+  assert make(feature_grad_mult=0.3).upstream.feature_grad_mult == 0.3
+  assert make(feature_grad_mult=0.3).frozen == ()
 
 
 def test_impossible_settings_are_refused():

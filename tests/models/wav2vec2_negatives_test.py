@@ -16,11 +16,11 @@ from research.train.state import init_state
 from research.train.step import make_train_step
 from tests import contract
 from tests.contract import wave
-from tests.models.contract_test import wav2vec2
+from tests.models.subjects.wav2vec2 import wav2vec2
 
 TINY = dict(
-  size='tiny', channels=24, width=32, depth=1, heads=2, hidden=32, final_width=16, tap_groups=4,
-  codes=12, negatives=7, mask_length=2,
+  size='tiny', channels=24, width=32, depth=1, heads=2, hidden=32, final_dim=16, conv_pos_groups=4,
+  codebook_size=12, negatives=7, mask_length=2,
 )  # fmt: skip
 RNGS = {name: jax.random.key(i) for i, name in enumerate(('mask', 'noise', 'dropout'))}
 

@@ -15,7 +15,7 @@ from research.nn.kernels.convolutions import time_norm
 from research.weights import conversion, convert, revert, tables
 from tests.contract import wave
 
-TINY = dict(size='tiny', channels=24, kernels=(2, 3, 4), codes=12)
+TINY = dict(size='tiny', channels=24, kernels=(2, 3, 4), codebook_size=12)
 
 
 def make(**args):
@@ -439,14 +439,14 @@ def test_only_codebooks_have_codes():
 )
 def test_weights_say_what_they_are(args):
   """Sizes come back from the arrays, the rest from the published size; and so do the arrays."""
-  model = models.get('wav2vec')(**{'channels': 12, 'codes': 6, 'kernels': (2, 3), **args})
+  model = models.get('wav2vec')(**{'channels': 12, 'codebook_size': 6, 'kernels': (2, 3), **args})
   rng = np.random.default_rng(0)
   shapes = sorted(tables.expected_shapes(model).items())
   flat = {k: rng.standard_normal(s).astype(np.float32) for k, s in shapes}
   arrays = revert('vq_wav2vec', model, tables.nest(flat, model))
   back, variables = convert('wav2vec', arrays)
   if model.vq_type == 'none':
-    back = back.clone(codes=model.codes)
+    back = back.clone(codebook_size=model.codebook_size)
   assert back == model
   for key, x in revert('wav2vec', back, variables).items():
     np.testing.assert_array_equal(x, arrays[key], err_msg=key)
@@ -457,7 +457,7 @@ def test_contradictions_of_weights_are_refused():
   arrays = revert('wav2vec', model, jax.tree.map(np.asarray, start(model)[0]))
   assert convert('wav2vec', arrays, skip=False, log_compression=True)[0].skip is False
   for args, words in (
-    (dict(codes=13), 'codes=13 was given, but the weights have codes=12'),
+    (dict(codebook_size=13), 'codebook_size=13 was given, but the weights have codebook_size=12'),
     (dict(kernels=[2, 3]), r'kernels=\(2, 3\) was given'),
   ):
     with pytest.raises(InputError, match=words):

@@ -15,8 +15,8 @@ from research.nn.kernels.convolutions import conv1d, grouped_conv1d, time_norm
 from tests.contract import wave
 
 TINY = dict(
-  size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, final_width=16, tap_groups=4,
-  codes=12,
+  size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, final_dim=16, conv_pos_groups=4,
+  codebook_size=12,
 )  # fmt: skip
 
 

@@ -71,11 +71,11 @@ def test_dictionaries_say_how_many_units_there_are(tmp_path, dictionary, kind, c
   assert ours.model.sets == counts and ours.model.specials == 4
   check_identical(revert('hubert', ours.model, ours.variables), arrays)
   if len(counts) == 2:
-    given = r'codes=\(6, 2\) was given, but task_state \(dictionaries\)'
+    given = r'num_clusters=\(6, 2\) was given, but task_state \(dictionaries\)'
     with pytest.raises(InputError, match=given):
-      load(path, release='hubert', codes=[6, 2])
+      load(path, release='hubert', num_clusters=[6, 2])
   write(path, kind, {'dictionaries': [dictionary(units(n + 1)) for n in counts]})
-  with pytest.raises(InputError, match='vectors of units, which are not those of codes='):
+  with pytest.raises(InputError, match='vectors of units, which are not those of num_clusters='):
     load(path, release='hubert')
 
 

@@ -29,7 +29,7 @@ def test_pretraining(case: Case):
   sizes = config['label_set_sizes']
   model, variables = build(
     case,
-    codes=sizes[0] if len(sizes) == 1 else tuple(sizes),
+    num_clusters=sizes[0] if len(sizes) == 1 else tuple(sizes),
     predict_unmasked=True,
   )
   assert model.label_rate == config['label_rate']
@@ -92,7 +92,7 @@ def test_masked_frames_alone(case: Case):
   batch = with_units(case)
   found = []
   for everywhere in (False, True):
-    model, variables = build(case, codes=codes, predict_unmasked=everywhere)
+    model, variables = build(case, num_clusters=codes, predict_unmasked=everywhere)
     out = jax.jit(model.apply)(variables, batch)
     assert ('unmasked' in out) == everywhere
     found.append(masked_units(out, batch))

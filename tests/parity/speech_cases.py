@@ -25,12 +25,12 @@ def build(case: Case, config=None, **args):
     attention_dropout=config['attention_dropout'],
     activation_dropout=config['activation_dropout'],
     input_dropout=config['dropout_input'],
-    layer_drop=config['encoder_layerdrop'],
-    gradient_scale=config['feature_grad_mult'],
+    layerdrop=config['encoder_layerdrop'],
+    feature_grad_mult=config['feature_grad_mult'],
     mask_prob=config['mask_prob'],
     mask_length=config['mask_length'],
-    channel_prob=config['mask_channel_prob'],
-    channel_length=config['mask_channel_length'],
+    mask_channel_prob=config['mask_channel_prob'],
+    mask_channel_length=config['mask_channel_length'],
     frontend={'normalise': False},  # The inputs are what the model receives.
     **args,
   )

@@ -238,7 +238,8 @@ TRAINING = dict(
 )  # fmt: skip
 OURS = dict(
   dropout=0.11, attention_dropout=0.12, activation_dropout=0.13, input_dropout=0.14,
-  layer_drop=0.15, mask_prob=0.45, mask_length=7, min_masks=3, channel_prob=0.2, channel_length=5,
+  layerdrop=0.15, mask_prob=0.45, mask_length=7, min_masks=3, mask_channel_prob=0.2,
+  mask_channel_length=5,
 )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def test_a_checkpoint_says_what_does_not_show(tmp_path, old):
   torch.save({'model': tensors(arrays), **rest}, tmp_path / 'wav2vec.pt')
   ours = load(tmp_path / 'wav2vec.pt', release='wav2vec2')
   assert (ours.model.heads, ours.model.pre_norm, ours.model.mask_prob) == (2, True, 0.4)
-  assert ours.model.gradient_scale == 0.5 and ours.frontend == Waveform(normalise=True)
+  assert ours.model.feature_grad_mult == 0.5 and ours.frontend == Waveform(normalise=True)
   check_identical(revert('wav2vec2', ours.model, ours.variables), arrays)
   with pytest.raises(InputError, match=r'normalise=False was given, but cfg.*says normalise=True'):
     load(tmp_path / 'wav2vec.pt', release='wav2vec2', frontend={'normalise': False})
@@ -51,7 +51,7 @@ def test_a_fine_tuned_checkpoint_of_old(tmp_path):
   arrays = original(CTC, conv_bias=True, pre_norm=True)
   torch.save({'model': tensors(arrays), 'args': args}, tmp_path / 'a.pt')
   model = load(tmp_path / 'a.pt', release='wav2vec2').model
-  assert (model.heads, model.norm, model.pre_norm, model.layer_drop) == (2, 'group', True, 0.05)
+  assert (model.heads, model.norm, model.pre_norm, model.layerdrop) == (2, 'group', True, 0.05)
   assert model.frontend == Waveform()
   torch.save({'model': tensors(original(CTC, **LAYERED)), 'args': args}, tmp_path / 'b.pt')
   with pytest.raises(InputError, match="says norm='group', but the arrays have norm='layer'"):

@@ -55,7 +55,7 @@ def build(case: Case, release: str, **args):
   wanted = (kernels, config['vq_type'], not config['no_conv_bias'], config['prediction_steps'])
   assert found == wanted
   if model.vq_type != 'none':
-    found = (model.groups, model.codes, model.combine_groups)
+    found = (model.groups, model.codebook_size, model.combine_groups)
     assert found == (config['vq_groups'], config['vq_vars'], config['combine_groups'])
   if model.vq_type == 'gumbel':
     assert model.head_depth == config['vq_depth']
@@ -68,7 +68,9 @@ def batch_of(case: Case, model):
   draws = case.inputs['negative_draws'].reshape(b, n, -1).astype(np.int32)
   batch = {'audio': audio, 'audio_mask': np.ones(audio.shape, bool), 'negative_draws': draws}
   if 'gumbel_noise' in case.inputs:
-    batch['gumbel_noise'] = case.inputs['gumbel_noise'].reshape(b, n, model.groups, model.codes)
+    batch['gumbel_noise'] = case.inputs['gumbel_noise'].reshape(
+      b, n, model.groups, model.codebook_size
+    )
   return batch
 
 
@@ -132,7 +134,7 @@ def check_outputs(case: Case, model, batch, out):
   if 'kmeans_loss' in want:
     np.testing.assert_allclose(out['quantiser_loss'], want['kmeans_loss'], rtol=1e-5)
   if 'num_vars' in want:
-    codes = model.codes * (model.groups if model.vq_type == 'gumbel' else 1)
+    codes = model.codebook_size * (model.groups if model.vq_type == 'gumbel' else 1)
     assert codes == int(want['num_vars'])
 
 

@@ -21,11 +21,11 @@ SPEC = dict(include='.*', exclude=None, statistics='same')
 
 def start(tmp_path, theirs, ours, name='wavlm', **spec):
   """A CTC model (arguments `ours`) from a pre-training model (arguments `theirs`)."""
-  own = dict(buckets=8, max_distance=20, final_width=12) if name == 'wavlm' else {}
+  own = dict(buckets=8, max_distance=20, final_dim=12) if name == 'wavlm' else {}
   made = models.get(name)(**{**SIZES, **own, **theirs})
   path = tmp_path / 'model'
   weights.save(weights.Pretrained(name, made, filled(made), 'a test'), path)
-  own.pop('final_width', None)
+  own.pop('final_dim', None)
   model = make(f'{name}+ctc', **{**SIZES, **own, **ours})
   batch = dict(audio=jnp.zeros((1, 900)), audio_mask=jnp.ones((1, 900), bool))
   state = jax.jit(lambda: init_state(model, optax.sgd(0.1), batch, 0, False))()
@@ -38,7 +38,7 @@ def test_the_encoder_is_copied_and_missing_heads_are_accepted(tmp_path, name):
   with warnings.catch_warnings():
     warnings.simplefilter('error')
     state, theirs = start(tmp_path, {}, {}, name)
-  for part in ('encoder', 'extractor', 'project', 'feature_norm'):
+  for part in ('encoder', 'feature_extractor', 'project', 'feature_norm'):
     pair = state.params[part], theirs.variables['params'][part]
     for a, b in zip(*map(jax.tree.leaves, pair), strict=True):
       np.testing.assert_array_equal(a, b)
@@ -48,9 +48,12 @@ def test_the_encoder_is_copied_and_missing_heads_are_accepted(tmp_path, name):
   'theirs, ours, says',
   [
     (dict(pre_norm=True), {}, 'pre_norm=True, but params/encoder of this model has pre_norm=False'),
-    (dict(norm='layer'), {}, "norm='layer', but params/extractor of this model has norm='group'"),
-    (dict(conv_bias=True), {}, 'conv_bias=True, but params/extractor .* has conv_bias=False'),
-    ({}, dict(conv_bias=True), 'conv_bias=False, but params/extractor .* has conv_bias=True'),
+    (dict(norm='layer'), {},
+     "norm='layer', but params/feature_extractor of this model has norm='group'"),
+    (dict(conv_bias=True), {},
+     'conv_bias=True, but params/feature_extractor .* has conv_bias=False'),
+    ({}, dict(conv_bias=True),
+     'conv_bias=False, but params/feature_extractor .* has conv_bias=True'),
     (dict(heads=4), {},
      'heads=4, but params/encoder of this model has heads=2.*args.encoder.args.heads=4'),
     (dict(max_distance=30), {}, 'max_distance=30, but params/encoder .* max_distance=20'),
@@ -73,8 +76,8 @@ def test_an_excluded_part_may_differ(tmp_path):
   changed = dict(theirs=dict(pre_norm=True, heads=4), ours={})
   state, theirs = start(tmp_path, **changed, exclude='^params/encoder/')
   np.testing.assert_array_equal(
-    state.params['extractor']['conv_0']['kernel'],
-    theirs.variables['params']['extractor']['conv_0']['kernel'],
+    state.params['feature_extractor']['conv_0']['kernel'],
+    theirs.variables['params']['feature_extractor']['conv_0']['kernel'],
   )
 
 

@@ -52,7 +52,7 @@ def test_unrolled_blocks_initialise_scanned_ones(path, scan):
     np.testing.assert_array_equal(a, b)
 
 
-TOKENIZER = dict(size='tiny', channels=16, kernels=(2,), codes=12, vq_type='gumbel')
+TOKENIZER = dict(size='tiny', channels=16, kernels=(2,), codebook_size=12, vq_type='gumbel')
 
 
 def save_tokenizer(folder, **args):
@@ -81,7 +81,7 @@ def test_weights_fill_the_given_subtree(bert, tmp_path):
   theirs = save_tokenizer(tmp_path)['params']
   state = start_bert(bert, tmp_path)
   got = state.variables['frozen']['vq_wav2vec']['params']
-  assert set(got) == {'extractor', 'quantizer'}
+  assert set(got) == {'feature_extractor', 'quantizer'}
   for name, tree in got.items():
     for a, b in zip(*map(jax.tree.leaves, (tree, theirs[name])), strict=True):
       np.testing.assert_array_equal(a, b)
@@ -94,8 +94,8 @@ def test_weights_fill_the_given_subtree(bert, tmp_path):
   [
     (dict(activation='gelu'), "activation='gelu', but frozen/vq_wav2vec .* activation='relu'"),
     (dict(vq_type='kmeans'), "vq_type='kmeans', but"),
-    (dict(codes=13), r'of shape .* this model'),
-    (dict(encoder_layers=5), 'lacks frozen/vq_wav2vec/params/extractor/conv_5/kernel'),
+    (dict(codebook_size=13), r'of shape .* this model'),
+    (dict(encoder_layers=5), 'lacks frozen/vq_wav2vec/params/feature_extractor/conv_5/kernel'),
   ],
   ids=str,
 )

@@ -320,7 +320,7 @@ def test_pieces_of_a_clip_are_normalised_by_the_whole(monkeypatch):
   from research.audio.clips import Source, Table
   from research.inference import embedder
 
-  sizes = dict(channels=16, width=16, depth=1, heads=2, hidden=32, tap_groups=4)
+  sizes = dict(channels=16, width=16, depth=1, heads=2, hidden=32, conv_pos_groups=4)
   of = lambda normalise: frames.of_model(  # noqa: E731
     embedder.random_init(
       models.get('wav2vec2')(size='tiny', frontend=dict(normalise=normalise), **sizes)

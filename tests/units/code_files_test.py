@@ -14,7 +14,7 @@ from tests.evals import toy
 from tests.jobs.kills import killed
 from tests.launch import runner
 
-TINY = dict(size='tiny', channels=16, kernels=(2, 3), codes=9)
+TINY = dict(size='tiny', channels=16, kernels=(2, 3), codebook_size=9)
 
 
 def tokenizer(**args):

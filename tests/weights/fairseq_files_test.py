@@ -20,27 +20,27 @@ from tests.weights.wav2vec2_toy import SIZES
 
 # Nothing here is the default of its model.
 MASKS = dict(
-  mask_prob=0.45, mask_length=7, mask_overlap=False, mask_space=3, channel_prob=0.2,
-  channel_length=5,
+  mask_prob=0.45, mask_length=7, mask_overlap=False, mask_space=3, mask_channel_prob=0.2,
+  mask_channel_length=5,
 )  # fmt: skip
 RATES = dict(
-  gradient_scale=0.3, dropout=0.11, attention_dropout=0.12, activation_dropout=0.13,
-  input_dropout=0.14, layer_drop=0.15,
+  feature_grad_mult=0.3, dropout=0.11, attention_dropout=0.12, activation_dropout=0.13,
+  input_dropout=0.14, layerdrop=0.15,
 )  # fmt: skip
 COMMON = {**SIZES, **MASKS, **RATES, 'heads': 8}
-UNITS = dict(final_width=12, codes=(5, 3), untied=False, label_rate=100.0)
+UNITS = dict(final_dim=12, num_clusters=(5, 3), untied=False, label_rate=100.0)
 LETTERS = dict(vocabulary=('<s>', '<pad>', '|', 'ä', 'b'), head_dropout=0.21, freeze_updates=77)
 CODES = dict(
-  final_width=12, code_width=8, codes=5, groups=4, negatives=9, temperature_start=1.5,
+  final_dim=12, latent_dim=8, codebook_size=5, groups=4, negatives=9, temperature_start=1.5,
   temperature_end=0.25, temperature_decay=0.99,
 )  # fmt: skip
 KINDS = {
   'wav2vec2': ('wav2vec2', CODES),
-  'wav2vec2 of continuous targets': ('wav2vec2', dict(final_width=12, quantise=False, negatives=9)),
+  'wav2vec2 of continuous targets': ('wav2vec2', dict(final_dim=12, quantise=False, negatives=9)),
   'wav2vec2 with letters': ('wav2vec2+ctc', LETTERS),
   'hubert': ('hubert', UNITS),
-  'hubert without special symbols': ('hubert', dict(final_width=12, codes=6, specials=0)),
-  'hubert with six': ('hubert', dict(final_width=12, codes=6, specials=6)),
+  'hubert without special symbols': ('hubert', dict(final_dim=12, num_clusters=6, specials=0)),
+  'hubert with six': ('hubert', dict(final_dim=12, num_clusters=6, specials=6)),
   'hubert with letters': ('hubert+ctc', LETTERS),
   'hubert alone': ('hubert+', {}),
   'wavlm': ('wavlm', {**UNITS, 'buckets': 8, 'max_distance': 23}),

@@ -16,9 +16,9 @@ from tests.weights.wav2vec2_toy import LAYERED, SIZES
 
 SYMBOLS = ('_', '|', 'a', 'b')
 KINDS = {
-  'pretraining': dict(final_width=12, codes=5),
-  'two sets': dict(final_width=12, codes=(5, 3), untied=True),
-  'two sets, one projection': dict(final_width=12, codes=(5, 3), untied=False),
+  'pretraining': dict(final_dim=12, num_clusters=5),
+  'two sets': dict(final_dim=12, num_clusters=(5, 3), untied=True),
+  'two sets, one projection': dict(final_dim=12, num_clusters=(5, 3), untied=False),
   'encoder': {},
   'letters': dict(vocabulary=SYMBOLS),
 }
@@ -56,7 +56,7 @@ def test_there_and_back(family, names, layered, kind):
     return
   arrays = revert(release, made, variables)
   given = dict(heads=2, scan_layers=layered)
-  given |= {k: v for k, v in KINDS[kind].items() if k in ('vocabulary', 'codes') and v}
+  given |= {k: v for k, v in KINDS[kind].items() if k in ('vocabulary', 'num_clusters') and v}
   if family == 'wavlm':
     given['max_distance'] = 20
   model, back = convert(release, arrays, **given)
@@ -79,12 +79,13 @@ def test_the_configuration_of_a_checkpoint_counts(family):
     cfg |= dict(relative_position_embedding=True, num_buckets=8, max_distance=30, gru_rel_pos=True)
   model, _ = conversion.convert_files(family, arrays, {'cfg': cfg}, {})
   assert (model.heads, model.pre_norm, model.frontend.normalise) == (2, True, True)
-  assert (model.label_rate, model.mask_prob, model.codes, model.specials) == (100.0, 0.65, 5, 4)
+  assert (model.label_rate, model.mask_prob) == (100.0, 0.65)
+  assert (model.num_clusters, model.specials) == (5, 4)
   if family == 'wavlm':
     assert (model.buckets, model.max_distance) == (8, 30)
 
   for change, says in {
-    'final_dim': (dict(final_dim=8), r'final_dim\) says final_width=8'),
+    'final_dim': (dict(final_dim=8), r'final_dim\) says final_dim=8'),
     'heads': (dict(encoder_attention_heads=4), 'heads=2 was given'),
     'activation': (dict(activation_fn='relu'), "activation_fn='relu'"),
     **({} if family == 'hubert' else {
@@ -121,17 +122,17 @@ def test_hubert_is_no_wavlm(tmp_path):
 def test_sets_of_units_that_do_not_fit_the_vectors():
   _, made = make('hubert', 'two sets')
   arrays = revert('hubert', made, filled(made))
-  with pytest.raises(InputError, match=r'codes=.*how many units every set has'):
+  with pytest.raises(InputError, match=r'num_clusters=.*how many units every set has'):
     convert('hubert', arrays, heads=2)
-  with pytest.raises(InputError, match=r'16 vectors .* codes=\[5, 4\] with specials=4'):
-    convert('hubert', arrays, heads=2, codes=(5, 4))
+  with pytest.raises(InputError, match=r'16 vectors .* num_clusters=\[5, 4\] with specials=4'):
+    convert('hubert', arrays, heads=2, num_clusters=(5, 4))
   # torchaudio's have no specials.
   vectors = arrays['label_embs_concat'][:5]
   arrays['label_embs_concat'] = vectors
   arrays['final_proj.weight'] = arrays['final_proj.weight'][:12]
   arrays['final_proj.bias'] = arrays['final_proj.bias'][:12]
   model, _ = convert('hubert', arrays, heads=2, specials=0)
-  assert (model.codes, model.specials) == (5, 0)
+  assert (model.num_clusters, model.specials) == (5, 0)
   del arrays['label_embs_concat']
   with pytest.raises(InputError, match='without label_embs_concat'):
     convert('hubert', arrays, heads=2)

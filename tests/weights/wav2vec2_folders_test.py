@@ -12,7 +12,7 @@ from research.errors import InputError
 from research.features.waveform import Waveform
 from research.text.characters import CHARACTERS
 from research.weights import convert, load, revert
-from tests.models.toy import kind_of
+from tests.models.toy import encoder_of, kind_of
 from tests.weights.toy import check_identical, same
 from tests.weights.wav2vec2_toy import CTC, ENCODER, LAYERED, OTHER, PRETRAINING, SYMBOLS, original
 
@@ -50,11 +50,13 @@ def test_files_say_what_does_not_show(tmp_path, file):
   path = tmp_path / 'model.safetensors' if file else tmp_path
   ours = load(path, release='wav2vec2_hf')
   model = ours.model
-  assert (model.heads, model.norm, model.pre_norm, model.conv_bias) == (2, 'layer', False, True)
+  encoder = encoder_of(model)
+  found = (encoder.heads, encoder.norm, encoder.pre_norm, encoder.conv_bias)
+  assert found == (2, 'layer', False, True)
   assert (model.vocabulary, model.blank) == (SYMBOLS, 3)
   assert model.frontend == Waveform()
   # Rates are those of the size, not the defaults of that library.
-  assert (model.mask_prob, model.layer_drop) == (0.65, 0.1)
+  assert (encoder.mask_prob, encoder.layerdrop) == (0.65, 0.1)
   check_identical(revert('wav2vec2_hf', model, ours.variables), arrays())
   assert ours.origin == f'wav2vec2_hf weights from {path.name}'
 
@@ -192,4 +194,4 @@ def test_an_encoder_alone_embeds(tmp_path):
   clip = np.random.default_rng(0).normal(size=4000).astype(np.float32) / 10
   embedding = ours.embed(clip, 16_000, layers='all', pool='none')
   assert embedding.shape == (3, Waveform().frames(4000), 16) and np.isfinite(embedding).all()
-  assert LAYERED['norm'] == ours.model.norm
+  assert LAYERED['norm'] == encoder_of(ours.model).norm

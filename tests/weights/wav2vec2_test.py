@@ -110,7 +110,7 @@ def test_layouts_are_not_mixed_up():
     == (arrays[f'{layer}.out_proj.weight'][7, 8 + 3])
   )
   assert (
-    p['extractor']['conv_1']['kernel'][2, 3, 5]
+    p['feature_extractor']['conv_1']['kernel'][2, 3, 5]
     == (arrays['feature_extractor.conv_layers.1.0.weight'][5, 3, 2])
   )
   assert (
@@ -160,7 +160,7 @@ def test_a_published_size_gives_its_rates():
   assert convert('wav2vec2', arrays, heads=2)[0].size == 'base'
   # A model with the figures of a published size, but few channels.
   large = dict(width=192, depth=4, heads=3, hidden=768, norm='group', conv_bias=False)
-  model = Wav2Vec2(**{**SIZES, **large, 'final_width': 64, 'code_width': 64})
+  model = Wav2Vec2(**{**SIZES, **large, 'final_dim': 64, 'latent_dim': 64})
   found, _ = convert('wav2vec2', revert('wav2vec2', model, filled(model)))
   assert (found.size, found.heads, found.temperature_end) == ('tiny', 3, 0.5)
 
@@ -273,8 +273,8 @@ CFG = dict(
   mask_selection='static',
 )  # fmt: skip
 TRAINED = dict(
-  gradient_scale=0.3, mask_prob=0.4, mask_length=7, mask_overlap=False, mask_space=2,
-  channel_prob=0.2, channel_length=3, negatives=9, dropout=0.0, layer_drop=0.15,
+  feature_grad_mult=0.3, mask_prob=0.4, mask_length=7, mask_overlap=False, mask_space=2,
+  mask_channel_prob=0.2, mask_channel_length=3, negatives=9, dropout=0.0, layerdrop=0.15,
   temperature_start=2.0, temperature_end=0.25, temperature_decay=0.999,
 )  # fmt: skip
 
@@ -285,7 +285,7 @@ def from_cfg(arrays, cfg, **args):
 
 def quantised():
   return original(
-    ('wav2vec2', dict(final_width=12, code_width=8, codes=5, groups=4)),
+    ('wav2vec2', dict(final_dim=12, latent_dim=8, codebook_size=5, groups=4)),
     norm='layer',
     conv_bias=True,
   )
@@ -293,14 +293,14 @@ def quantised():
 
 def test_a_configuration_says_what_does_not_show():
   model = from_cfg(quantised(), {'model': CFG, 'task': {'normalize': True, 'sample_rate': 16000}})
-  assert (model.heads, model.pre_norm, model.groups, model.codes) == (2, False, 4, 5)
+  assert (model.heads, model.pre_norm, model.groups, model.codebook_size) == (2, False, 4, 5)
   assert model.frontend == Waveform(normalise=True)
   assert {k: getattr(model, k) for k in TRAINED} == TRAINED
   # Old checkpoints have one flat list of arguments.
   flat = {**CFG, 'arch': 'wav2vec2', 'task': 'audio_pretraining', 'normalize': False}
-  model = from_cfg(quantised(), flat, mask_prob=0.5, gradient_scale=0.0)
-  assert model.frontend == Waveform() and (model.mask_prob, model.gradient_scale) == (0.5, 0.0)
-  assert model.channel_prob == 0.2
+  model = from_cfg(quantised(), flat, mask_prob=0.5, feature_grad_mult=0.0)
+  assert model.frontend == Waveform() and (model.mask_prob, model.feature_grad_mult) == (0.5, 0.0)
+  assert model.mask_channel_prob == 0.2
 
 
 def test_a_fine_tuned_configuration_holds_that_of_its_pretraining():
@@ -316,16 +316,16 @@ def test_a_fine_tuned_configuration_holds_that_of_its_pretraining():
   cfg = {'model': {**finetuned, 'w2v_args': before}, 'task': {'normalize': True}}
   model = from_cfg(arrays, cfg)
   want = dict(
-    heads=2, pre_norm=False, vocabulary=CHARACTERS, gradient_scale=0.0, mask_prob=0.5,
+    heads=2, pre_norm=False, vocabulary=CHARACTERS, feature_grad_mult=0.0, mask_prob=0.5,
     mask_length=10,
-    mask_overlap=True, mask_space=2, channel_prob=0.1, channel_length=64, dropout=0.0,
-    attention_dropout=0.0, activation_dropout=0.1, input_dropout=0.0, layer_drop=0.05,
-    head_dropout=0.2, freeze_updates=10_000, frontend=Waveform(normalise=True),
+    mask_overlap=True, mask_space=2, mask_channel_prob=0.1, mask_channel_length=64, dropout=0.0,
+    attention_dropout=0.0, activation_dropout=0.1, input_dropout=0.0, layerdrop=0.05,
+    head_dropout=0.2, freeze_updates=10_000, frontend=Waveform(normalise=True).to_dict(),
   )  # fmt: skip
-  assert {k: getattr(model, k) for k in want} == want
+  assert {k: flat_arguments(model)[k] for k in want} == want
   cfg['model']['apply_mask'] = False
   model = from_cfg(arrays, cfg)
-  assert (model.mask_prob, model.channel_prob) == (0.0, 0.0)
+  assert (encoder_of(model).mask_prob, encoder_of(model).mask_channel_prob) == (0.0, 0.0)
   before['task']['normalize'] = False
   with pytest.raises(
     InputError, match=r'cfg.task \(normalize\) says normalise=True, but cfg.model'
@@ -347,7 +347,7 @@ def test_a_fine_tuned_configuration_holds_that_of_its_pretraining():
     ({'extractor_mode': 'conv'}, {}, "cfg says extractor_mode='conv'"),
     ({'encoder_layers': 12}, {}, r'says depth=12, but the arrays have depth=2'),
     ({'conv_bias': False}, {}, r'says conv_bias=False, but the arrays have conv_bias=True'),
-    ({'latent_vars': 7}, {}, 'says codes=7, but the arrays have codes=5'),
+    ({'latent_vars': 7}, {}, 'says codebook_size=7, but the arrays have codebook_size=5'),
     ({'quantize_targets': False}, {}, 'says quantise=False, but the arrays have quantise=True'),
     ({'activation_fn': 'relu'}, {},
      "cfg says activation_fn='relu'; models with activation_fn='gelu'"),

@@ -4,12 +4,14 @@ from research.weights import revert
 from tests.models import toy
 from tests.weights.toy import filled
 
-SIZES = dict(size='tiny', channels=8, width=16, depth=2, heads=2, hidden=24, taps=6, tap_groups=4)
+SIZES = dict(
+  size='tiny', channels=8, width=16, depth=2, heads=2, hidden=24, conv_pos=6, conv_pos_groups=4
+)
 LAYERED = dict(norm='layer', conv_bias=True, pre_norm=True, frontend={'normalise': True})
 SYMBOLS = ('a', '|', '[UNK]', '[PAD]', 'b')
 
-PRETRAINING = ('wav2vec2', dict(final_width=12, code_width=8, codes=5))
-CONTINUOUS = ('wav2vec2', dict(final_width=12, quantise=False))
+PRETRAINING = ('wav2vec2', dict(final_dim=12, latent_dim=8, codebook_size=5))
+CONTINUOUS = ('wav2vec2', dict(final_dim=12, quantise=False))
 ENCODER = ('wav2vec2+', {})
 CTC = ('wav2vec2+ctc', {})
 OTHER = ('wav2vec2+ctc', dict(vocabulary=SYMBOLS, blank=3))

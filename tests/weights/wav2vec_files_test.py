@@ -17,7 +17,7 @@ COMMON = dict(
   temperature_start=1.5, temperature_end=0.25, temperature_decay=0.99,
   frontend={'normalise': True},
 )  # fmt: skip
-BOOK = dict(groups=3, codes=4, combine_groups=True)
+BOOK = dict(groups=3, codebook_size=4, combine_groups=True)
 KINDS = {
   'wav2vec': ('wav2vec', dict(vq_type='none')),
   'gumbel': ('vq_wav2vec', dict(vq_type='gumbel', head_depth=3, **BOOK)),

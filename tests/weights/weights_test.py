@@ -47,7 +47,7 @@ def test_saved_weights_carry_everything(tmp_path):
 def test_a_scalar_stays_one(tmp_path):
   """Counters of updates have no axis, on disk neither."""
 
-  sizes = dict(size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, tap_groups=4)
+  sizes = dict(size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, conv_pos_groups=4)
   model = make('wav2vec2+ctc', **sizes)
   batch = {'audio': np.zeros((1, 4000), np.float32), 'audio_mask': np.ones((1, 4000), bool)}
   variables = jax.device_get(jax.jit(model.init)(jax.random.key(0), batch))
@@ -59,7 +59,7 @@ def test_a_scalar_stays_one(tmp_path):
 
 
 def test_a_front_end_of_waveforms_and_counters_survive(tmp_path):
-  sizes = dict(size='tiny', channels=8, kernels=(2, 3), vq_type='gumbel', codes=4)
+  sizes = dict(size='tiny', channels=8, kernels=(2, 3), vq_type='gumbel', codebook_size=4)
   model = models.get('wav2vec')(**sizes)
   save(Pretrained('wav2vec', model, filled(model), 'a test'), tmp_path)
   back = load(tmp_path, frontend={'normalise': False})
@@ -334,7 +334,7 @@ def test_a_release_file_loads_and_exports(tmp_path):
 
 
 def test_how_a_speech_model_is_trained_is_not_in_its_fingerprint(tmp_path):
-  sizes = dict(size='tiny', channels=16, width=32, depth=1, heads=2, hidden=32, tap_groups=4)
+  sizes = dict(size='tiny', channels=16, width=32, depth=1, heads=2, hidden=32, conv_pos_groups=4)
   model = make('wav2vec2+ctc', **sizes, vocabulary=('_', 'a', 'b'))
   batch = {'audio': np.zeros((1, 800), np.float32), 'audio_mask': np.ones((1, 800), bool)}
   variables = jax.tree.map(np.asarray, jax.jit(model.init)(jax.random.key(0), batch))

@@ -117,8 +117,9 @@ def check_model(sets: Sequence[Units], model: PredictsUnits) -> None:
   if counts != model.sets:
     codes = counts[0] if len(counts) == 1 else list(counts)
     raise InputError(
-      f'config.model.args.codes is {model.codes}, but the units of config.data.fields.units have '
-      f'{" and ".join(map(str, counts))} clusters: set --config.model.args.codes={codes}.'
+      f'config.model.args.num_clusters is {model.num_clusters}, but the units of '
+      f'config.data.fields.units have {" and ".join(map(str, counts))} clusters: set '
+      f'--config.model.args.num_clusters={codes}.'
     )
   if sets[0].rate != model.label_rate:
     raise InputError(

@@ -30,8 +30,8 @@ _FACTS = {
   'encoder_attention_heads': 'heads',
   'layer_norm_first': 'pre_norm',
   'conv_bias': 'conv_bias',
-  'conv_pos': 'taps',
-  'conv_pos_groups': 'tap_groups',
+  'conv_pos': 'conv_pos',
+  'conv_pos_groups': 'conv_pos_groups',
   'quantize_targets': 'quantise',
   'latent_groups': 'groups',
 }
@@ -46,11 +46,11 @@ _MASKS: dict[str, tuple[str, Callable[[Any], Any]]] = {
   'mask_prob': ('mask_prob', float),
   'mask_length': ('mask_length', int),
   'no_mask_overlap': ('mask_overlap', lambda x: not x),
-  'mask_channel_prob': ('channel_prob', float),
-  'mask_channel_length': ('channel_length', int),
+  'mask_channel_prob': ('mask_channel_prob', float),
+  'mask_channel_length': ('mask_channel_length', int),
 }
 _RATES: dict[str, tuple[str, Callable[[Any], Any]]] = {
-  'feature_grad_mult': ('gradient_scale', float),
+  'feature_grad_mult': ('feature_grad_mult', float),
   'dropout': ('dropout', float),
   'attention_dropout': ('attention_dropout', float),
   'activation_dropout': ('activation_dropout', float),
@@ -59,7 +59,7 @@ _RATES: dict[str, tuple[str, Callable[[Any], Any]]] = {
 _PRETRAINING: dict[str, tuple[str, Callable[[Any], Any]]] = {
   **_MASKS,
   **_RATES,
-  'encoder_layerdrop': ('layer_drop', float),
+  'encoder_layerdrop': ('layerdrop', float),
   'mask_min_space': ('mask_space', int),
   'dropout_features': ('feature_dropout', float),
   'num_negatives': ('negatives', int),
@@ -71,7 +71,7 @@ _PRETRAINING: dict[str, tuple[str, Callable[[Any], Any]]] = {
 _FINETUNING: dict[str, tuple[str, Callable[[Any], Any]]] = {
   **_MASKS,
   **_RATES,
-  'layerdrop': ('layer_drop', float),
+  'layerdrop': ('layerdrop', float),
   'final_dropout': ('head_dropout', float),
   'freeze_finetune_updates': ('freeze_updates', int),
 }
@@ -136,7 +136,7 @@ def describe(files: Mapping[str, Any]) -> Stated:
   if finetuned and 'mask_min_space' in encoder:
     training['mask_space'] = cast(int, encoder['mask_min_space'], 'mask_min_space')
   if finetuned and not model.get('apply_mask', True):
-    training |= {'mask_prob': 0.0, 'channel_prob': 0.0}
+    training |= {'mask_prob': 0.0, 'mask_channel_prob': 0.0}
   strange = {k: section[k] for k, v in _TRAINED_ONLY.items() if section.get(k, v[0]) not in v}
   if strange:
     named = ', '.join(f'{k}={v!r}' for k, v in strange.items())
@@ -214,9 +214,9 @@ def _encoder(model: Any, family: str) -> dict[str, Any]:
     'activation_fn': 'gelu',
     **_training(model, _PRETRAINING),
   }
-  cfg['final_dim'] = model.final_width
+  cfg['final_dim'] = model.final_dim
   if family == 'wav2vec2' and model.quantise:
-    cfg |= {'latent_vars': model.codes, 'latent_dim': model.code_width}
+    cfg |= {'latent_vars': model.codebook_size, 'latent_dim': model.latent_dim}
     falling = (model.temperature_start, model.temperature_end, model.temperature_decay)
     cfg['latent_temp'] = list(falling)
   if family == 'wavlm':
@@ -284,7 +284,7 @@ def _labels(state: Any) -> dict[str, Fact]:
     )
   facts['specials'] = Fact(specials[0], where)
   sets = tuple(len(d) - specials[0] for d in several)
-  facts['codes'] = Fact(sets[0] if len(sets) == 1 else sets, where)
+  facts['num_clusters'] = Fact(sets[0] if len(sets) == 1 else sets, where)
   for i, symbols in enumerate(several):
     units = symbols[specials[0] :]
     if all(s.isdecimal() for s in units) and units != [str(k) for k in range(len(units))]:
@@ -345,9 +345,9 @@ def _facts(encoder: Plain) -> dict[str, Fact]:
   width = encoder.get('encoder_embed_dim')
   if width is not None and 'final_dim' in encoder:
     final = encoder['final_dim'] or width
-    facts['final_width'] = Fact(final, 'cfg (final_dim)')
+    facts['final_dim'] = Fact(final, 'cfg (final_dim)')
     if encoder.get('quantize_targets') and 'latent_dim' in encoder:
-      facts['code_width'] = Fact(encoder['latent_dim'] or final, 'cfg (latent_dim)')
+      facts['latent_dim'] = Fact(encoder['latent_dim'] or final, 'cfg (latent_dim)')
   if 'relative_position_embedding' in encoder:
     where = 'cfg (relative_position_embedding{})'
     if not encoder['relative_position_embedding']:
@@ -356,7 +356,7 @@ def _facts(encoder: Plain) -> dict[str, Fact]:
       if encoder['relative_position_embedding'] and key in encoder:
         facts[ours] = Fact(encoder[key], f'cfg ({key})')
   if encoder.get('quantize_targets') and 'latent_vars' in encoder:
-    facts['codes'] = Fact(encoder['latent_vars'], 'cfg (latent_vars)')
+    facts['codebook_size'] = Fact(encoder['latent_vars'], 'cfg (latent_vars)')
   return facts
 
 

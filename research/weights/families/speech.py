@@ -74,7 +74,7 @@ def encoder_rules(model: nn.Module) -> list[Rule]:
   """The key table of the encoder."""
   stem = []
   for i in range(7):
-    theirs, ours = f'feature_extractor.conv_layers.{i}', f'params/extractor/conv_{i}'
+    theirs, ours = f'feature_extractor.conv_layers.{i}', f'params/feature_extractor/conv_{i}'
     stem.append(Rule(f'{theirs}.0.weight', f'{ours}/kernel', 'conv1d'))
     if model.conv_bias:
       stem.append(Rule(f'{theirs}.0.bias', f'{ours}/bias'))
@@ -200,8 +200,8 @@ def infer_plain(
       stated = stated._replace(facts=facts)
   else:
     name = family.name
-    if isinstance(given.get('codes'), list):
-      given = {**given, 'codes': tuple(given['codes'])}
+    if isinstance(given.get('num_clusters'), list):
+      given = {**given, 'num_clusters': tuple(given['num_clusters'])}
     found |= family.head_args(arrays, given, stated)
 
   # Files speak of the parts of other models too.
@@ -254,8 +254,8 @@ def _encoder_args(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     hidden=arrays['encoder.layers.0.fc1.weight'].shape[0],
     norm='layer' if 'feature_extractor.conv_layers.0.2.1.weight' in arrays else 'group',
     conv_bias='feature_extractor.conv_layers.0.0.bias' in arrays,
-    taps=taps,
-    tap_groups=width // per_group,
+    conv_pos=taps,
+    conv_pos_groups=width // per_group,
     mask_embedding='mask_emb' in arrays,
   )
   return found if found['mask_embedding'] else {**found, 'mask_prob': 0.0}

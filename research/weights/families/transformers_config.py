@@ -35,17 +35,17 @@ _FACTS: dict[str, tuple[str, Any]] = {
   'feat_extract_norm': ('norm', 'group'),
   'do_stable_layer_norm': ('pre_norm', False),
   'conv_bias': ('conv_bias', False),
-  'num_conv_pos_embeddings': ('taps', 128),
-  'num_conv_pos_embedding_groups': ('tap_groups', 16),
+  'num_conv_pos_embeddings': ('conv_pos', 128),
+  'num_conv_pos_embedding_groups': ('conv_pos_groups', 16),
   'vocab_size': ('rows', 32),
 }
 # And what only some families have.
 _OWN_FACTS: dict[str, dict[str, tuple[str, Any]]] = {
   'wav2vec2': {
     'num_codevector_groups': ('groups', 2),
-    'num_codevectors_per_group': ('codes', 320),
-    'codevector_dim': ('code_width', 256),
-    'proj_codevector_dim': ('final_width', 256),
+    'num_codevectors_per_group': ('codebook_size', 320),
+    'codevector_dim': ('latent_dim', 256),
+    'proj_codevector_dim': ('final_dim', 256),
   },
   'hubert': {},
   'wavlm': {'num_buckets': ('buckets', 320), 'max_bucket_distance': ('max_distance', 800)},
@@ -154,13 +154,13 @@ def _training(args: Mapping[str, Any], family: str) -> dict[str, Any]:
     'activation_dropout': args['activation_dropout'],
     'feat_proj_dropout': args['input_dropout'],
     'final_dropout': args.get('head_dropout', 0.0),
-    'layerdrop': args['layer_drop'],
+    'layerdrop': args['layerdrop'],
     'apply_spec_augment': bool(masks),
     'mask_time_prob': args['mask_prob'] if masks else 0.0,
     'mask_time_length': args['mask_length'],
     'mask_time_min_masks': args['min_masks'],
-    'mask_feature_prob': args['channel_prob'] if masks else 0.0,
-    'mask_feature_length': args['channel_length'],
+    'mask_feature_prob': args['mask_channel_prob'] if masks else 0.0,
+    'mask_feature_length': args['mask_channel_length'],
     # Clips whose transcript does not fit count 0, as in `objectives.supervised` and in fairseq.
     'ctc_zero_infinity': True,
   }

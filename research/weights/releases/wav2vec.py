@@ -78,7 +78,7 @@ def compose(model: Any) -> dict[str, dict[str, Any]]:
     'no_conv_bias': not model.conv_bias,
     'offset': 'auto' if model.offset is None else str(model.offset),
     'vq_type': model.vq_type,
-    'vq_vars': model.codes,
+    'vq_vars': model.codebook_size,
     'vq_groups': model.groups,
     'vq_depth': model.head_depth,
     'combine_groups': model.combine_groups,
@@ -125,7 +125,7 @@ def rules(model: nn.Module) -> list[Rule]:
   """The key table of a model."""
   context = _convolution(_CONTEXT, 'params/aggregator', 'depth', 1, model.conv_bias)
   return [
-    *_convolution(_ENCODER, 'params/extractor', 'encoder_layers', 0, False),
+    *_convolution(_ENCODER, 'params/feature_extractor', 'encoder_layers', 0, False),
     *context,
     *(_quantizer(model) if model.vq_type != 'none' else []),
     Rule(f'{_STEPS}.weight', 'params/predictor/kernel', 'steps'),
@@ -179,7 +179,7 @@ def _codebook(arrays: Mapping[str, np.ndarray], channels: int) -> dict[str, Any]
     codes, books, part = arrays[f'{_QUANTIZER}.embedding'].shape
     groups = channels // part
     return dict(
-      vq_type='kmeans', codes=codes, groups=groups, combine_groups=groups > 1 and books == 1
+      vq_type='kmeans', codebook_size=codes, groups=groups, combine_groups=groups > 1 and books == 1
     )
   if f'{_QUANTIZER}.vars' not in arrays:
     return dict(vq_type='none')
@@ -192,7 +192,7 @@ def _codebook(arrays: Mapping[str, np.ndarray], channels: int) -> dict[str, Any]
   groups = channels // part
   codes = arrays[last].shape[0] // groups
   return dict(
-    vq_type='gumbel', codes=codes, groups=groups, head_depth=depth,
+    vq_type='gumbel', codebook_size=codes, groups=groups, head_depth=depth,
     combine_groups=groups > 1 and rows == codes,
   )  # fmt: skip
 

@@ -34,7 +34,7 @@ def head_args(
   """Arguments of quantiser and projections."""
   found: dict[str, Any] = {'quantise': 'quantizer.vars' in arrays}
   if 'final_proj.weight' in arrays:
-    found['final_width'] = arrays['final_proj.weight'].shape[0]
+    found['final_dim'] = arrays['final_proj.weight'].shape[0]
   if found['quantise']:
     # Groups do not show in the arrays; all published models have two.
     said = stated.facts.get('groups')
@@ -42,7 +42,7 @@ def head_args(
     _, rows, part = arrays['quantizer.vars'].shape
     if not isinstance(groups, int) or groups < 1 or rows % groups:
       raise InputError(f'The codebook has {rows} rows, which are not groups={groups!r} alike.')
-    found |= dict(codes=rows // groups, code_width=part * groups)
+    found |= dict(codebook_size=rows // groups, latent_dim=part * groups)
   return found
 
 

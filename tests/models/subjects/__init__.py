@@ -7,7 +7,7 @@ import pkgutil
 
 import numpy as np
 
-SPEECH = dict(size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, tap_groups=4)
+SPEECH = dict(size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, conv_pos_groups=4)
 
 
 def every():

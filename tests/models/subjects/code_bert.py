@@ -17,7 +17,7 @@ def code_masks(model, b):
 
 
 def code_bert(meshes=(), **args):
-  tokenizer = dict(size='tiny', channels=16, codes=12, vq_type='kmeans')
+  tokenizer = dict(size='tiny', channels=16, codebook_size=12, vq_type='kmeans')
   return Subject(
     'code_bert',
     dict(size='tiny', width=32, depth=2, heads=2, hidden=64, tokenizer=tokenizer) | args,
@@ -34,6 +34,6 @@ SUBJECTS = {
   'code_bert, windows, scan': code_bert(
     frames=40,
     scan_layers=True,
-    tokenizer=dict(size='tiny', channels=16, codes=12, vq_type='gumbel'),
+    tokenizer=dict(size='tiny', channels=16, codebook_size=12, vq_type='gumbel'),
   ),
 }

@@ -4,7 +4,7 @@ from research.objectives.supervised import binary_cross_entropy, ctc
 from tests.contract import MESHES, Subject
 from tests.models.subjects import SPEECH, audio_mae, channel_masks, labels, transcripts
 
-RATES = dict(activation_dropout=0.0, layer_drop=0.0, gradient_scale=1.0)
+RATES = dict(activation_dropout=0.0, layerdrop=0.0, feature_grad_mult=1.0)
 LETTERS = dict(name='ctc', args=dict(vocabulary=('_', *'abcd')))
 LAYERED = dict(norm='layer', conv_bias=True, pre_norm=True, scan_layers=True)
 
@@ -54,7 +54,10 @@ def classes(meshes=(), pooling='mean', **args):
 SUBJECTS = {
   'finetuned': letters('wav2vec2', MESHES),
   'finetuned, wav2vec2, layer norm, frozen convolutions': letters(
-    'wav2vec2', untrained={'^extractor/': 'gradient_scale=0'}, **LAYERED, gradient_scale=0.0
+    'wav2vec2',
+    untrained={'^feature_extractor/': 'feature_grad_mult=0'},
+    **LAYERED,
+    feature_grad_mult=0.0,
   ),
   # Only other sizes or one table tell these from wav2vec 2.0.
   'finetuned, hubert': letters('hubert', MESHES[-1:]),

@@ -10,7 +10,7 @@ from tests.models.subjects import SPEECH, masks_and_units
 def masked_prediction(name, objective=masked_units, meshes=(), **args):
   return Subject(
     name,
-    SPEECH | dict(final_width=16, codes=9) | args,
+    SPEECH | dict(final_dim=16, num_clusters=9) | args,
     objective,
     outputs=('embedding',),
     framed={'features': 'frame_mask'},
@@ -24,7 +24,7 @@ SUBJECTS = {
   'hubert, two sets, unmasked too, layer norm, scan': masked_prediction(
     'hubert',
     functools.partial(masked_units, pred_nomask_weight=0.5),
-    codes=(9, 7),
+    num_clusters=(9, 7),
     label_rate=100.0,
     predict_unmasked=True,
     norm='layer',

@@ -16,7 +16,7 @@ def negatives(model, b):
 def wav2vec(meshes=(), **args):
   return Subject(
     'wav2vec',
-    dict(size='tiny', channels=32, kernels=(2, 3), codes=12, steps=4) | args,
+    dict(size='tiny', channels=32, kernels=(2, 3), codebook_size=12, steps=4) | args,
     functools.partial(wav2vec_contrastive, quantiser=1.0),
     outputs=('embedding',),
     framed={'predictions': 'used', 'targets': 'frame_mask'},

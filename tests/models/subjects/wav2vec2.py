@@ -17,7 +17,7 @@ def spans_and_noise(model, b):
 def wav2vec2(meshes=(), **args):
   return Subject(
     'wav2vec2',
-    SPEECH | dict(final_width=16, codes=12, mask_prob=0.5, mask_length=2, negatives=7) | args,
+    SPEECH | dict(final_dim=16, codebook_size=12, mask_prob=0.5, mask_length=2, negatives=7) | args,
     wav2vec2_contrastive,
     outputs=('embedding',),
     framed={'context': 'used', 'targets': 'used', 'features': 'frame_mask'},
