@@ -1,4 +1,4 @@
-"""The evaluation protocol `finetune` on encoders of every kind: the config it makes, a short run."""
+"""Fine-tuning as an evaluation: which encoders it takes, and the config it makes of each."""
 
 import jax
 import numpy as np
