@@ -25,7 +25,7 @@ from research.text import characters
 BEAM, THRESHOLD, LM_WEIGHT, WORD_SCORE = 50, 50.0, 2.0, -1.0
 # Impossible, but finite: sums of it stay numbers.
 NEVER = -1e4
-# Longer clips are searched in blocks, and decided so many frames behind: memory stays bounded.
+# Longer clips are searched in blocks; decisions are final N frames back, which bounds memory.
 BLOCK, LOOK_BACK = 1000, 500
 # How its binaries begin.
 KENLM = b'mmap lm http://kheafield.com/code'

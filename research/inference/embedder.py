@@ -303,7 +303,7 @@ def log_mel(frontend: Any) -> Embedder:
 
   Beside a model of raw waveforms the bins are those of the Kaldi filter bank.
   """
-  if getattr(frontend, 'kind', None) == 'waveform':
+  if frontend.name == 'waveform':
     frontend = Frontend.create('kaldi_fbank', sample_rate=frontend.sample_rate)
   return Embedder(
     'log-mel statistics', _LogMel(frontend), {}, frontend, 'none', 'logmel', 'mean_std'

@@ -63,6 +63,6 @@ def release(folder: Path) -> None:
   """Gives a folder back before this process ends, and leaves no trace in it."""
   path = folder.resolve() / LOCK
   if path in _CLAIMED:
-    # The file goes first: whoever waits for it sees that it is gone, and makes another.
+    # The file is removed first: a process that waits for it sees that and makes another.
     path.unlink(missing_ok=True)
     _CLAIMED.pop(path)[0].release(force=True)

@@ -262,7 +262,7 @@ class ByolA(nn.Module):
   def _check_ranges(self) -> None:
     for name in ('mix_ratio', 'noise_ratio'):
       if not 0 <= getattr(self, name) <= 1:
-        raise InputError(f'byol_a got {name}={getattr(self, name)}; it is a share, from 0 to 1.')
+        raise InputError(f'byol_a got {name}={getattr(self, name)}; it is a fraction, 0 to 1.')
     for name, least in dict(
       fade_gain=0, projection=0, projection_hidden=1, channels=1, hidden=1, width=1, blocks=1
     ).items():
@@ -366,7 +366,7 @@ class ByolA(nn.Module):
     }
 
   def _spectrogram(self, batch: Mapping[str, Any]) -> Float[Array, 'b s f']:
-    """Log-mel of so many samples as training takes, silence where a clip has none."""
+    """Log-mel of a training window; silence where the clip is shorter."""
     audio, mask = batch['audio'], batch['audio_mask']
     samples = self.frontend.samples(self.frames)
     extra = max(0, samples - audio.shape[1])

@@ -50,7 +50,7 @@ class Finetuned(nn.Module):
       behind a softmax (s3prl's Featurizer, arXiv 2105.01051).
     freeze: the encoder is not trained at all: it computes as in evaluation, no gradient enters it
       and no weight decay.
-    freeze_updates: for so many updates only the head learns; the encoder's masks and dropout act
+    freeze_updates: for N updates only the head learns; the encoder's masks and dropout act
       all the same (fairseq's freeze_finetune_updates).
 
   Both specifications become complete: two models with the same parts are equal.

@@ -76,10 +76,9 @@ class SpeechEncoder(nn.Module):
       none.
     mask_prob, mask_length, min_masks, mask_overlap, mask_space: of the masks over frames, see
       `features.span_mask`.
-    mask_seconds: clips in a row that are so many seconds long together, padding included, get equal
-      numbers of masked frames, and of channels. fairseq does so with the clips of a GPU, max_tokens
-      in all; None, every clip by itself, suits batches of many lengths, where a short clip would
-      take the masks of the long ones.
+    mask_seconds: consecutive clips of N seconds in all, padding included, get equal numbers of
+      masked frames and channels. fairseq does so with the clips of a GPU (max_tokens). None masks
+      every clip by itself, which suits batches of many lengths.
     mask_embedding: whether there is a vector for masked frames. Models that were configured without
       masks over frames have none: then `mask_prob` is 0, and no such mask may be given.
     mask_channel_prob, mask_channel_length: of the masks over the channels of the transformer's
@@ -166,8 +165,8 @@ class SpeechEncoder(nn.Module):
       raise InputError(
         f'{self.TITLE} got mask_seconds={self.mask_seconds!r}; give more than 0, or None.'
       )
-    self._demand_multiple('width', 'heads')
-    self._demand_multiple('width', 'conv_pos_groups')
+    self._check_multiple('width', 'heads')
+    self._check_multiple('width', 'conv_pos_groups')
     if self.buckets and (self.buckets < 4 or self.max_distance <= self.buckets // 4):
       raise InputError(
         f'{self.TITLE} got buckets={self.buckets} and max_distance={self.max_distance}: a quarter '
@@ -184,7 +183,7 @@ class SpeechEncoder(nn.Module):
     """What attributes that are None take, by the size's row."""
     return table | dict(attention_dropout=table['dropout'], input_dropout=table['dropout'])
 
-  def _demand_multiple(self, name: str, parts: str) -> None:
+  def _check_multiple(self, name: str, parts: str) -> None:
     if getattr(self, name) % getattr(self, parts):
       raise InputError(
         f'{self.TITLE} got {name}={getattr(self, name)} and {parts}={getattr(self, parts)}; '

@@ -94,7 +94,7 @@ class Wav2Vec2(speech.SpeechEncoder):
   temperature_decay: float = 0.999995
 
   def _check(self) -> None:
-    self._demand_multiple('latent_dim', 'groups')
+    self._check_multiple('latent_dim', 'groups')
     if self.feature_dropout is None:
       object.__setattr__(self, 'feature_dropout', self.input_dropout)
     kinds = ('negatives', 'cross_sample_negatives', 'codebook_negatives')

@@ -35,7 +35,7 @@ from research.units.codebook import MOST_CLUSTERS
 from research.units.frames import Frames
 from research.units.mini_batches import Pool, Rules, drain
 
-# The sample for the initialisation is drawn from so many times as many frames: more speakers.
+# The initialisation samples from N times as many frames, to see more speakers.
 SPREAD = 4
 # Rows whose distances to some hundred centroids stay in the cache of a CPU.
 BLOCK = 2000
@@ -151,7 +151,7 @@ def fit(
   # Of streamed clips, how many go through at once decides which mini-batch they are in.
   about_stream = digest(about, blocks.batches_of, blocks.devices.count)
   if settings.max_epochs > 1 and 4 * frames.width() * blocks.frames <= hold_bytes:
-    x = _demand_enough(_all(blocks), settings)
+    x = _check_enough(_all(blocks), settings)
     return _fit(_row_blocks(x, settings), settings, folder, about, save_seconds, report)
   return _fit(blocks, settings, folder, about_stream, save_seconds, report)
 
@@ -201,7 +201,7 @@ def _sample(blocks: Blocks, settings: Settings) -> np.ndarray:
   rng = np.random.default_rng([settings.seed, 1])
   if isinstance(blocks, RowBlocks):
     rows = rng.choice(blocks.frames, min(wanted, blocks.frames), replace=False)
-    return _demand_enough(np.asarray(blocks.x)[rows], settings)
+    return _check_enough(np.asarray(blocks.x)[rows], settings)
   share = min(1.0, wanted / max(1, min(SPREAD * wanted, blocks.frames)))
   parts: list[np.ndarray] = []
   found = 0
@@ -212,11 +212,11 @@ def _sample(blocks: Blocks, settings: Settings) -> np.ndarray:
     found += count
     if found >= wanted:
       break
-  return _demand_enough(np.concatenate(parts)[:wanted], settings)
+  return _check_enough(np.concatenate(parts)[:wanted], settings)
 
 
-def _demand_enough(sample: np.ndarray, settings: Settings) -> np.ndarray:
-  _demand_finite(sample)
+def _check_enough(sample: np.ndarray, settings: Settings) -> np.ndarray:
+  _check_finite(sample)
   if len(sample) < settings.clusters:
     raise InputError(
       f'{settings.clusters} clusters need at least as many frames, and the data have only '
@@ -225,7 +225,7 @@ def _demand_enough(sample: np.ndarray, settings: Settings) -> np.ndarray:
   return sample
 
 
-def _demand_finite(values: Any) -> None:
+def _check_finite(values: Any) -> None:
   if not np.isfinite(values).all():
     raise InputError('The features hold values that are not finite: nothing can be clustered.')
 
@@ -317,7 +317,7 @@ def _fit(
 def _row(state: kmeans.State, epoch: float) -> Row:
   """One row of the history; raises InputError if the inertia is not finite any more."""
   inertia = float(state.inertia)
-  _demand_finite(inertia)
+  _check_finite(inertia)
   share = occupancy(np.asarray(state.recent))
   smoothed = float(state.smoothed)
   return {

@@ -22,7 +22,7 @@ from research.inference.embedder import Embedder, ModelApply, digest, layer_indi
 
 # fairseq, dump_hubert_feature.py: max_chunk.
 PIECE_SAMPLES = 1_600_000
-# A model's grid is looked for in clips of up to so many hops of its front-end.
+# Maximum length, in hops of the front-end, of the clips in which a model's grid is searched.
 _HOPS = 200
 
 
@@ -35,7 +35,7 @@ class Frames:
     layer: which of its layers.
     hop: samples from one frame to the next.
     window: samples that a frame stands for.
-    context: frames on both sides that a frame depends on; a piece of a clip is read with so many
+    context: frames on both sides that a frame depends on; a piece of a clip is read with this many
       more. 0 for models, whose pieces are run by themselves as in fairseq.
     epsilon: clips are normalised as a whole with this beside their variance before they are cut;
       the embedder then takes them as they are. None leaves them alone.
@@ -66,7 +66,7 @@ class Frames:
     return max(1, int(self.count(samples)) - 2 * self.context)
 
   def count(self, samples: Any) -> Any:
-    """Frames of clips of so many samples (a number or an array)."""
+    """Frames of clips of N samples (a number or an array)."""
     return np.maximum(0, 1 + (np.asarray(samples) - self.window) // self.hop)
 
   def width(self) -> int:

@@ -79,7 +79,7 @@ def _nearest(x: Float[Array, 'n d'], centroids: Float[Array, 'k d']) -> Int[Arra
   clusters = centroids.shape[0]
   numbers = jnp.arange(clusters, dtype=jnp.int32)[:, None]
   labels = jnp.where(scores == scores.min(axis=0), numbers, clusters).min(axis=0)
-  # Rows that are not finite are nobody's; they get a number that exists.
+  # Rows that are not finite belong to no cluster; they get a valid number.
   return jnp.minimum(labels, clusters - 1)
 
 
@@ -232,7 +232,7 @@ def update(
     block: see `assign`.
   """
   clusters = state.centroids.shape[0]
-  # Rows behind the mask get a label that nobody has: a copy of x without them would take longer.
+  # Masked rows get an unused label; copying x without them would take longer.
   labels, squared = assign(x, state.centroids, block)
   labels = jnp.where(mask, labels, clusters)
   weights = mask.astype(jnp.float32)

@@ -238,7 +238,7 @@ def _assemble(
       given = (
         Waveform.from_dict({**own.to_dict(), **given}) if waveform else Frontend.from_dict(given)
       )
-    demand_frontend(own, given)
+    check_frontend(own, given)
   model = conversion.build(spec['name'], conversion.changed(spec['name'], known, changes))
   try:
     variables = tables.nest(flat, model)
@@ -253,7 +253,7 @@ def _assemble(
   return Pretrained(spec['name'], model, variables, origin)
 
 
-def demand_frontend(own: AnyFrontend, given: AnyFrontend) -> None:
+def check_frontend(own: AnyFrontend, given: AnyFrontend) -> None:
   """Refuses a front-end that is not the one the weights were trained with; names both values."""
   different = own.differences(given)
   if different:

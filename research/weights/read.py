@@ -288,7 +288,7 @@ def _best(workdir: Path, folders: Sequence[Path]) -> tuple[Path, str] | None:
   try:
     wanted = json.loads((workdir / 'config.json').read_text()).get('checkpoint') or {}
   except ValueError:
-    return None  # whoever reads the model's settings says so
+    return None  # the reader of the model's settings reports it
   name = wanted.get('best')
   scores = []
   for folder in folders if name else ():

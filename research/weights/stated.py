@@ -31,7 +31,7 @@ class Stated(NamedTuple):
 NOTHING = Stated()
 
 
-def demand_agreement(
+def check_agreement(
   found: Mapping[str, Any], given: Mapping[str, Any], facts: Mapping[str, Fact]
 ) -> None:
   """Raises InputError where two of the three differ: the arrays, the caller and the files."""
@@ -70,15 +70,15 @@ def settle(
     found: what the arrays show.
     given: by the caller.
     stated: by the files.
-    defaults: for what nobody says; 'frontend' holds the front-end's.
+    defaults: used where nothing is stated; 'frontend' holds the front-end's.
   """
   front = given.get('frontend') or {}
   if isinstance(front, Waveform):
     front = front.to_dict()
   if not isinstance(front, Mapping):
     raise InputError(f'frontend is {front!r}; expected its arguments, as {{"normalise": true}}.')
-  demand_agreement(found, given, stated.facts)
-  demand_agreement({}, front, stated.frontend)
+  check_agreement(found, given, stated.facts)
+  check_agreement({}, front, stated.frontend)
   said = {name: fact.value for name, fact in stated.frontend.items()}
   facts = {name: fact.value for name, fact in stated.facts.items()}
   frontend = {**defaults.get('frontend', {}), **said, **front}
