@@ -103,8 +103,8 @@ class CodeBert(nn.Module):
     tokenizer: arguments of the frozen vq-wav2vec (`models/wav2vec.py`), a dict; kept as pairs.
     frames: number of learned positions; longer clips are encoded in windows of this length, one by
       one, as s3prl does (RoBERTa's number is 512; that of the released model is not published).
-    mask_prob, mask_length: fraction of the frames that spans would cover if they did not overlap, and
-      frames a span: spans of 10 start at 5 % of the frames.
+    mask_prob, mask_length: fraction of the frames that spans would cover if they did not overlap,
+      and frames a span: spans of 10 start at 5 % of the frames.
     random_prob, keep_prob: fractions of the masked frames that get random codes, or keep theirs,
       instead of the mask's vector (fairseq's defaults for masked language models).
     dropout, attention_dropout: RoBERTa's.
