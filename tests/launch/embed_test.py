@@ -61,6 +61,7 @@ def test_tokens_are_those_of_load(model, folder, whole):
     np.testing.assert_allclose(whole['seconds'][rows], times, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_killed_twice_it_goes_on(model, folder, whole, tmp_path):
   out = tmp_path / 'e.npz'
   args = ('--layers=all', '--pool=none', '--part_seconds=0')
@@ -221,6 +222,7 @@ def test_units_are_the_nearest_centroids_of_a_layer(tmp_path, folder):
   assert guess.returncode == 2 and 'does not specify its layer' in guess.stderr
 
 
+@pytest.mark.slow
 def test_units_of_mfcc(tmp_path, folder):
   from research.audio.sources import open_source
   from research.audio.units import Units

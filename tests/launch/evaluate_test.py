@@ -47,6 +47,7 @@ def test_a_folder_of_the_user(model, folder, tmp_path):
   assert scores == [r['score'] for r in rows]
 
 
+@pytest.mark.slow
 def test_fine_tuning_against_training_from_scratch(model, tmp_path):
   parts = ('train', 'train', 'train', 'valid', 'test', 'test')
   folder = toy.tones(
@@ -84,6 +85,7 @@ def test_fine_tuning_against_training_from_scratch(model, tmp_path):
   assert [run.read_text() for run in runs] == before
 
 
+@pytest.mark.slow
 def test_two_processes_score_the_same(model, folder, tmp_path):
   with socket.socket() as free:
     free.bind(('localhost', 0))
@@ -130,6 +132,7 @@ def test_mistakes_are_one_sentence(model, tmp_path, args, sentence):
   assert 'Traceback' not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_suite_lists_absent_tasks_and_writes_a_clip_list(model, tmp_path):
   """Only ESC-50 of the suite is present: it is scored, the other tasks are listed."""
   root = tmp_path / 'data' / 'ESC-50'

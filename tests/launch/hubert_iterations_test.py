@@ -244,6 +244,7 @@ def results(folder):
   return found
 
 
+@pytest.mark.slow
 def test_killed_in_any_stage_and_started_again_the_bits_are_the_same(tmp_path):
   clips = tmp_path / 'clips'
   toy.tones(clips, per_class=14)

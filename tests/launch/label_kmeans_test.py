@@ -73,6 +73,7 @@ def test_what_is_written(whole):
   assert '8 units of MFCC' in page and '300_02.flac' in page and '900_02.flac' in page
 
 
+@pytest.mark.slow
 def test_the_same_command_again_does_nothing_new(folder, whole):
   out, _ = whole
   before = (out / 'units' / 'codes.npy').stat().st_mtime_ns
@@ -83,6 +84,7 @@ def test_the_same_command_again_does_nothing_new(folder, whole):
   assert done.returncode == 2 and 'units, finished or not, with another clusters' in done.stderr
 
 
+@pytest.mark.slow
 def test_killed_at_any_time_it_ends_in_the_same_bits(folder, whole, tmp_path):
   out = tmp_path / 'out'
   args = ('--split=train', *SMALL, '--save_seconds=0')
@@ -101,6 +103,7 @@ def test_killed_at_any_time_it_ends_in_the_same_bits(folder, whole, tmp_path):
     assert (out / name).read_bytes() == (whole[0] / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_codebook_labels_other_clips(folder, whole, tmp_path):
   """A folder of ours, and the bare centroids, of one split."""
   np.save(tmp_path / 'bare.npy', Codebook.open(whole[0]).centroids)
@@ -161,6 +164,7 @@ def test_two_processes_fit_and_label_together(folder, whole, tmp_path):
   assert quality['clips'] == 34 and quality['references']['label']['pnmi'] > 0.9
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_is_left_as_it_is(folder, tmp_path):
   other = claim(tmp_path)
   assert other.stdout.readline() == 'mine\n'
@@ -173,6 +177,7 @@ def test_a_folder_in_use_is_left_as_it_is(folder, tmp_path):
   assert label(folder, tmp_path, *SMALL).returncode == 0
 
 
+@pytest.mark.slow
 def test_every_mistake_gets_one_sentence(folder, whole, tmp_path):
   import soundfile
 

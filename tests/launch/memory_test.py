@@ -28,6 +28,7 @@ print(min(faults))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='the setting is glibc malloc only')
 def test_a_step_does_not_page_fault_its_memory_in_again():
   def faults(how: str) -> int:

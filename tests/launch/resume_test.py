@@ -103,6 +103,7 @@ def test_terminated_saves_and_exits_cleanly(whole, tmp_path):
   assert_same_bits(whole, workdir)
 
 
+@pytest.mark.slow
 def test_the_memory_of_byol_a_is_resumed(tmp_path):
   """Memory bank, running statistics and the batch norms of both networks, bit for bit."""
   config = 'experiments/byol_a/laptop.py:debug'
@@ -123,6 +124,7 @@ def test_the_memory_of_byol_a_is_resumed(tmp_path):
   assert sum("['batch_stats']" in name for name in arrays) > 20
 
 
+@pytest.mark.slow
 def test_resumes_on_another_mesh(tmp_path):
   """Four devices save, two restore; the losses of all steps equal those of one device to
   rounding."""

@@ -60,6 +60,7 @@ def trained(folder, tmp_path, config, *args):
   return tmp_path / 'run', done
 
 
+@pytest.mark.slow
 def test_pretraining_and_embedding(folder, tmp_path):
   run, _ = trained(folder, tmp_path, 'librispeech_base')
   out = tmp_path / 'out.npz'
@@ -80,6 +81,7 @@ def test_pretraining_and_embedding(folder, tmp_path):
   assert len(np.load(out)['ids']) == 11
 
 
+@pytest.mark.slow
 def test_fine_tuning(folder, tmp_path):
   _, done = trained(folder, tmp_path, 'finetune_librispeech', '--config.data.where={}')
   assert '1 of 8 clips' in done.stderr and 'left out' in done.stderr

@@ -145,6 +145,7 @@ def test_two_processes_write_one_file(model, folder, tmp_path):
   assert (tmp_path / 'two.ctm').read_bytes() == (tmp_path / 'one.ctm').read_bytes()
 
 
+@pytest.mark.slow
 def test_the_real_model(tmp_path):
   """Random weights spell nonsense: the same that the model's logits say."""
   small = dict(size='tiny', channels=24, width=32, depth=2, heads=2, hidden=64, conv_pos_groups=4)
@@ -167,6 +168,7 @@ def test_the_real_model(tmp_path):
   assert done.stdout.splitlines()[0] == f'noise.wav: {expected}' and len(expected) > 3
 
 
+@pytest.mark.slow
 def test_mistakes_are_one_sentence(model, folder, tmp_path):
   lm = tmp_path / 'lm.bin'
   lm.write_bytes(bytes(100))

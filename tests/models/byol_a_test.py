@@ -43,6 +43,7 @@ def started(batch, model=None, lr=3e-4):
   return state, jax.jit(step)
 
 
+@pytest.mark.slow
 def test_memory_goes_on_in_training_alone():
   batch = clips(4)
   state, step = started(batch)
@@ -77,6 +78,7 @@ def test_the_teacher_sees_the_views_of_the_student():
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_batch_statistics_are_those_of_the_whole_batch_on_a_mesh():
   batch = clips(8)
   state, step = started(batch)
@@ -126,6 +128,7 @@ def test_short_clips_may_be_repeated():
   np.testing.assert_allclose(got, spectrogram(again, jnp.ones_like(short)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_without_a_predictor_it_collapses_and_the_watch_says_so():
   """As BYOL reports (arXiv 2006.07733, section 5)."""
   found = {}

@@ -7,7 +7,17 @@ from tests import contract
 from tests.models import subjects
 
 SUBJECTS = subjects.every()
-SUBJECT = pytest.mark.parametrize('subject', SUBJECTS.values(), ids=SUBJECTS)
+# One form of every model in every run of the tests; the other forms in `make test-all`.
+FIRST = set(models.names())
+
+
+def marks(what):
+  return () if what in FIRST else pytest.mark.slow
+
+
+SUBJECT = pytest.mark.parametrize(
+  'subject', [pytest.param(s, id=what, marks=marks(what)) for what, s in SUBJECTS.items()]
+)
 NAME = pytest.mark.parametrize('name', models.names())
 
 
@@ -21,11 +31,13 @@ def test_padding_changes_nothing(subject):
   contract.check_padding(subject)
 
 
+@pytest.mark.slow
 @NAME
 def test_jit_changes_nothing(name):
   contract.check_jit(SUBJECTS[name])
 
 
+@pytest.mark.slow
 def test_jit_changes_nothing_under_a_classifier():
   contract.check_jit(SUBJECTS['finetuned, audio_mae, classes'])
 
@@ -40,13 +52,19 @@ def test_gradients_reach_every_parameter(subject):
   contract.check_gradients(subject)
 
 
+@pytest.mark.slow
 @SUBJECT
 def test_bfloat16(subject):
   contract.check_bfloat16(subject)
 
 
 MESHED = [
-  pytest.param(subject, mesh, id=f'{what}-{mesh}')
+  pytest.param(
+    subject,
+    mesh,
+    id=f'{what}-{mesh}',
+    marks=marks(what) if min(mesh.values()) > 1 else pytest.mark.slow,
+  )
   for what, subject in SUBJECTS.items()
   for mesh in subject.meshes
 ]
