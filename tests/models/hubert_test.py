@@ -89,7 +89,7 @@ def test_units_that_are_missing_or_too_many():
   variables, _ = run(model, batch)
   rngs = {'mask': jax.random.key(0)}
   without = {k: v for k, v in batch.items() if k != 'units'}
-  with pytest.raises(InputError, match=r'launch\.label_kmeans and set data\.units'):
+  with pytest.raises(InputError, match=r'launch\.label_kmeans and set data\.fields\.units'):
     model.apply(variables, without, rngs=rngs)
   with pytest.raises(InputError, match=r'1 sets of units \(num_clusters=5\), but the batch has 2'):
     model.apply(variables, batch | {'units': np.zeros((1, 24, 2), np.int32)}, rngs=rngs)
