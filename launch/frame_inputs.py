@@ -20,6 +20,7 @@ def open_frames(name, codebook, *, release, layer, dtype, layer_flag):
 
   from research import weights
   from research.errors import InputError
+  from research.models.finetuned import replaced
   from research.units import frames
 
   about = codebook.about if codebook else {}
@@ -31,7 +32,7 @@ def open_frames(name, codebook, *, release, layer, dtype, layer_flag):
     return frames.mfcc(), 'computed from the audio'
   loaded = weights.load(name, release=release)
   # Weights are float32, whatever dtype the model was trained with.
-  model = loaded.model.clone(dtype=dtype or about.get('dtype') or 'float32')
+  model = replaced(loaded.model, dtype=dtype or about.get('dtype') or 'float32')
   loaded = dataclasses.replace(loaded, model=model)
   embedder = loaded.embedder
   layer = about.get('layer') if layer is None else layer

@@ -106,6 +106,11 @@ class Finetuned(nn.Module):
     return self.upstream.frontend
 
   @property
+  def dtype(self) -> str:
+    """What the encoder computes in."""
+    return self.upstream.dtype
+
+  @property
   def EMBEDDING(self) -> Embedding:
     """That of the encoder."""
     return self.upstream.EMBEDDING
@@ -243,6 +248,13 @@ def encoder_of(model: Any) -> Any:
 def encoder_place(model: Any) -> str:
   """Where a config has the arguments of a model, or of the encoder of one with a head."""
   return 'model.args.encoder.args' if isinstance(model, Finetuned) else 'model.args'
+
+
+def replaced(model: nn.Module, **changes: Any) -> nn.Module:
+  """The same model with other arguments, its own or those of its parts (see `route`)."""
+  if isinstance(model, Finetuned):
+    return Finetuned(**route(settings.arguments(model), changes))
+  return model.clone(**changes)
 
 
 def flat_arguments(model: Any) -> dict[str, Any]:

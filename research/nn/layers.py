@@ -336,7 +336,7 @@ def count_updates(module: nn.Module) -> nn.Variable:
 
 def next_update(module: nn.Module, updates: nn.Variable, train: bool) -> Int[Array, '']:
   """Updates done before this one; every training forward pass of the module counts one up."""
-  done = updates.value
+  done = jnp.asarray(updates.value)
   if train and not module.is_initializing() and module.is_mutable_collection('counters'):
     updates.value = done + 1
   return done

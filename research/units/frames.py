@@ -19,6 +19,7 @@ from research.errors import InputError
 from research.features.frontend import Frontend
 from research.features.waveform import Waveform
 from research.inference.embedder import Embedder, ModelApply, digest, layer_indices, log_mel
+from research.models.finetuned import replaced
 
 # fairseq, dump_hubert_feature.py: max_chunk.
 PIECE_SAMPLES = 1_600_000
@@ -128,7 +129,7 @@ def of_model(embedder: Embedder, layer: str | int) -> Frames:
   if not isinstance(frontend, Waveform) or not frontend.normalise:
     return Frames(embedder, found[0], hop, window)
   model = embedder.apply.model  # type: ignore[attr-defined]
-  model = model.clone(frontend=dataclasses.replace(frontend, normalise=False))
+  model = replaced(model, frontend=dataclasses.replace(frontend, normalise=False).to_dict())
   # Its front-end stays: it is what the frames are of.
   embedder = dataclasses.replace(embedder, apply=ModelApply(model))
   return Frames(embedder, found[0], hop, window, epsilon=frontend.epsilon)

@@ -28,7 +28,7 @@ class ToyText(nn.Module):
     table = self.param('embedding', nn.initializers.normal(1.0), (self.size + 1, self.width))
     positions = self.param('positions', nn.initializers.normal(1.0), (32, self.width))
     x = jnp.asarray(table)[jnp.where(tokens < 0, self.size, tokens)] + positions[: tokens.shape[1]]
-    x, _ = layers.run_blocks(
+    x, _, _ = layers.run_blocks(
       lambda name, index: layers.Block(self.heads, name=name),
       lambda block, x, layer: block(x),
       x,

@@ -393,7 +393,7 @@ def test_cut_spans_start_at_5_percent_of_the_frames_and_end_with_the_clip():
     (dict(kernels=[3, 0]), r'kernels=\[3, 0\]'),
     (dict(offset=0), 'offset=0'),
     (dict(vq_type='kmeans', groups=5), 'groups=5'),
-    (dict(frontend={'hop': 320}), 'window=465 and hop=320.*465 samples, 160 apart'),
+    (dict(frontend={'hop': 320}), 'window=465 and hop=320.*window=465 and hop=160'),
     (dict(frontend={'name': 'kaldi_fbank'}), 'waveform'),
   ],
   ids=str,

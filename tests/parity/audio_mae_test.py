@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.models.finetuned import replaced
 from research.models.window_decoder import from_strips, padded_grid, to_strips
 from research.objectives.reconstruction import masked_patch_mse
 from research.objectives.supervised import binary_cross_entropy
@@ -176,7 +177,7 @@ def test_fine_tuning(case: Case):
     drop_path=config['drop_path_rate'],
     **shared_args(config),
   )
-  assert model.pooling == ('mean' if config['global_pool'] else 'cls')
+  assert model.head['args']['pooling'] == ('mean' if config['global_pool'] else 'cls')
 
   def block0(inner):
     return inner['encoder']['blocks_0']['__call__'][0][:, ::3]
@@ -185,7 +186,7 @@ def test_fine_tuning(case: Case):
   got = {'block0': block0(inner), 'pooled': out['pooled'], 'logits': out['logits']}
 
   # Token masking without drop path: training mode with drop path switched off.
-  still = model.clone(drop_path=0.0)
+  still = replaced(model, drop_path=0.0)
   out, inner = jax.jit(partial(captured, still, train=True))(variables, batch)
   got |= {'block0_masked': block0(inner), 'logits_masked': out['logits']}
 

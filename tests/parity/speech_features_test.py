@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.features.waveform import Waveform
+from research.models.finetuned import encoder_of
 from research.nn.relative_bias import RelativeBias, bucket, by_distance
 from research.weights import revert
 from tests.parity.golden import Case, assert_close, each_case
@@ -16,6 +17,7 @@ from tests.weights.toy import check_identical
 @each_case(*SYSTEMS, where=kind('_features'))
 def test_features(case: Case):
   model, variables = build(case)
+  model = encoder_of(model)  # its parameters are those of the whole
   batch = batch_of(case)
   if 'raw_waveform' in case.inputs:
     front = Waveform(normalise=case.info['run']['normalize_input'])
