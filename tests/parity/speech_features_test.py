@@ -17,7 +17,7 @@ from tests.weights.toy import check_identical
 @each_case(*SYSTEMS, where=kind('_features'))
 def test_features(case: Case):
   model, variables = build(case)
-  model = encoder_of(model)  # its parameters are those of the whole
+  whole, model = model, encoder_of(model)  # they have the same tree of parameters
   batch = batch_of(case)
   if 'raw_waveform' in case.inputs:
     front = Waveform(normalise=case.info['run']['normalize_input'])
@@ -61,7 +61,7 @@ def test_features(case: Case):
       if key == 'conv_features':
         x, y = np.swapaxes(x, 1, 2), np.swapaxes(y, 1, 2)
       assert_close(x[real], y[real], what=f'{name} {key}')
-  check_identical(revert(case.system, model, variables), case.weights)
+  check_identical(revert(case.system, whole, variables), case.weights)
 
 
 @each_case('wavlm', where=kind('_bucket_table'))
