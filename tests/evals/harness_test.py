@@ -75,6 +75,7 @@ def test_a_row_documents_its_score(found):
   assert len(row['grid']) == 4 and all({'validation', 'test'} <= set(g) for g in row['grid'])
 
 
+@pytest.mark.slow
 def test_the_interval_is_over_folds(found):
   row = pick(found[0], 'tones_noise', 'model')
   assert np.shape(row['values']) == (3, 2) and row['ci_over'] == 'folds'
@@ -148,6 +149,7 @@ def test_missing_clips_are_left_out_and_counted(tmp_path):
   assert '1 of 18 clips could not be used' in (tmp_path / 'out' / 'scores.md').read_text()
 
 
+@pytest.mark.slow
 def test_several_labels_a_clip(tmp_path):
   folder = toy.tones(tmp_path / 'tones', per_class=10)
   lines = []

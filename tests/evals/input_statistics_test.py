@@ -36,6 +36,7 @@ def by_hand(embedder, paths):
   return np.concatenate(values).mean(), np.concatenate(values).std()
 
 
+@pytest.mark.slow
 def test_statistics_are_of_the_training_clips(byol, tmp_path):
   parts = ('train', 'train', 'train', 'valid', 'test', 'test')
   root = folder(tmp_path / 'tones', ('split',), lambda i, c: (parts[i],))
@@ -59,6 +60,7 @@ def test_tasks_on_the_same_clips_share_embeddings(byol, tmp_path):
   assert system.normalised(first)[1].clips == 12
 
 
+@pytest.mark.slow
 def test_statistics_are_cached_for_the_next_run(byol, tmp_path, monkeypatch):
   root = folder(tmp_path / 'tones', ('fold',), lambda i, c: (str(i % 3),))
   first = input_statistics.of_task(byol, tasks.prepare(str(root)), tmp_path / 'cache')
@@ -73,6 +75,7 @@ def test_statistics_are_cached_for_the_next_run(byol, tmp_path, monkeypatch):
   assert again != first
 
 
+@pytest.mark.slow
 def test_a_model_that_takes_them_is_normalised_by_them(byol, tmp_path):
   root = folder(tmp_path / 'tones', ('fold',), lambda i, c: (str(i % 3),))
   task = tasks.prepare(str(root))

@@ -110,6 +110,7 @@ def test_there_is_a_tree_for_every_task():
   assert list(published.TREES) == list(tasks.TASKS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', tasks.TASKS)
 def test_from_the_published_layout_to_a_score(name, tmp_path):
   tree = published.Tree(tmp_path / 'data')

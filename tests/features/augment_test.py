@@ -16,6 +16,7 @@ def clips(lengths: list[int], samples: int) -> dict[str, np.ndarray]:
   return {'audio': audio, 'audio_mask': ~np.isnan(audio), 'id': np.arange(len(lengths))}
 
 
+@pytest.mark.slow
 def test_the_table_names_batch_functions():
   assert set(augment.AUGMENTATIONS) == {'gain', 'speed', 'mixup', 'mix_utterances'}
   for function in augment.AUGMENTATIONS.values():

@@ -37,6 +37,7 @@ def clips_of(frontend: Frontend) -> list[np.ndarray]:
 # Every front-end.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', KINDS)
 def test_alone_padded_and_in_a_batch_are_the_same(name):
   frontend = Frontend.create(name)
@@ -53,6 +54,7 @@ def test_alone_padded_and_in_a_batch_are_the_same(name):
       assert not np.asarray(batch[row, frames:]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', KINDS)
 def test_with_and_without_jit(name):
   frontend = Frontend.create(name)
@@ -64,6 +66,7 @@ def test_with_and_without_jit(name):
   assert np.abs(np.asarray(got) - np.asarray(want)).mean() < 2e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', KINDS)
 def test_gradients_are_finite_and_stop_at_the_mask(name):
   frontend = Frontend.create(name)
@@ -89,6 +92,7 @@ def test_frames_and_samples(name):
   assert frontend.frames(frontend.min_samples - 1) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', KINDS)
 def test_too_short_is_refused_in_seconds_and_in_a_batch_has_no_frames(name):
   frontend = Frontend.create(name)
@@ -100,6 +104,7 @@ def test_too_short_is_refused_in_seconds_and_in_a_batch_has_no_frames(name):
   assert not np.asarray(batch[0]).any() and np.isfinite(np.asarray(batch)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize('name', ['kaldi_fbank', 'byol_a_v2', 'whisper'])
 def test_features_are_float32_whatever_comes_in(name, dtype):

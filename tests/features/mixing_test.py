@@ -57,6 +57,7 @@ def drawn(seed, sizes, noise_sizes, prob=0.8, noise_prob=0.3, divisor=2):
   return mixing.Draws(mixed, noisy, partner, snr, length, source, target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('seed', range(6))
 @pytest.mark.parametrize('padded', [False, True])
 def test_explicit_draws_give_what_the_loop_gives(seed, padded):
@@ -154,6 +155,7 @@ def test_draws_have_the_published_distribution(many):
   assert len(np.unique(draws.partner)) > 1800 and draws.partner.max() > 2990
 
 
+@pytest.mark.slow
 def test_a_batch_is_mixed(many):
   def changed(**args):
     mix = functools.partial(mixing.mix_utterances, **args)
@@ -182,6 +184,7 @@ def test_a_batch_is_mixed(many):
   assert (a != c).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('noise_prob', [0.0, 0.5])
 def test_devices_give_what_one_gives(noise_prob):
   audio, mask = clips([200, 150, 90, 200] * 8, 200)

@@ -33,6 +33,7 @@ def starts(masks):
   return np.diff(np.pad(masks, ((0, 0), (1, 0))).astype(np.int8), axis=1) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('size', 'prob', 'length', 'space'), [(200, 0.5, 10, 1), (60, 0.8, 5, 3)])
 def test_without_overlap_the_statistics_are_those_of_the_recursion(size, prob, length, space):
   n, padded = size + 20, 30
@@ -65,6 +66,7 @@ def test_counts_are_equal_without_overlap_too():
   assert len(set(np.asarray(mask.sum(1)).tolist())) == 1 and not (mask & ~real).any()
 
 
+@pytest.mark.slow
 def test_counts_are_equal_within_groups_only():
   """The masked fraction of a clip must not depend on the batch size."""
   real = jnp.ones((352, 781), bool)

@@ -277,6 +277,7 @@ def test_weights_hash_sees_every_bit():
   assert other.fingerprint() != toy.embedder().fingerprint()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('bands, group', [(1, 1), (2, 4), (4, 3)])
 def test_times_of_tokens_are_found_from_outside(bands, group):
   system = toy.embedder(bands=bands, group=group)
@@ -295,6 +296,7 @@ def test_times_of_very_long_clips_are_refused(system):
     system.token_seconds(61 * 16000)
 
 
+@pytest.mark.slow
 def test_mfcc_statistics_are_those_of_huberts_first_features():
   system = embedder.mfcc()
   audio = np.random.default_rng(0).normal(size=(1, 16_000)).astype(np.float32)

@@ -37,6 +37,7 @@ def source(tmp_path):
   return open_source(str(folder))
 
 
+@pytest.mark.slow
 def test_npz_of_clips(system, source, tmp_path):
   done = export(system, source, tmp_path / 'e.npz', layers=(0, 2), about={'model': 'toy'})
   assert done == {'clips': 12, 'skipped': 0, 'resumed': 0}
@@ -53,6 +54,7 @@ def test_npz_of_clips(system, source, tmp_path):
   assert not (tmp_path / 'e.npz.parts').exists()
 
 
+@pytest.mark.slow
 def test_npz_of_tokens_with_their_times(system, source, tmp_path):
   export(system, source, tmp_path / 'e.npz', layers=(1,), pool='none')
   with np.load(tmp_path / 'e.npz') as file:
@@ -89,6 +91,7 @@ def test_parquet_holds_the_same(system, source, tmp_path, pool, monkeypatch):
   assert json.loads(table.schema.metadata[b'oido'])['layers'] == [0, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('suffix', ['npz', 'parquet'])
 @pytest.mark.parametrize('pool', ['mean', 'none'])
 def test_a_killed_job_goes_on_to_the_same_bytes(

@@ -35,6 +35,7 @@ def test_shapes_and_order(model):
   np.testing.assert_array_equal(every[1], model.embed(clips[0], 16_000, layers=1, pool='none'))
 
 
+@pytest.mark.slow
 def test_poolings_are_of_the_tokens(model):
   clips = [wave(i, n) for i, n in enumerate((9000, 3000))]
   tokens = model.embed(clips, 16_000, pool='none')
@@ -47,6 +48,7 @@ def test_poolings_are_of_the_tokens(model):
     np.testing.assert_allclose(got, [by_hand(t) for t in tokens], atol=2e-5)
 
 
+@pytest.mark.slow
 def test_byol_a_is_pooled_as_published():
   net = ByolA(
     size='v1_d512', hidden=8, width=8, channels=4, projection=0, norm='frontend',

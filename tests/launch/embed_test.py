@@ -139,6 +139,7 @@ def test_a_list_with_bad_files_to_parquet(model, folder, tmp_path):
   assert 'broken.wav' in skipped and 'absent.wav' in skipped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'args, sentence',
   [

@@ -108,6 +108,7 @@ def test_two_processes_score_the_same(model, folder, tmp_path):
     assert a['values'] == b['values'] and a['split'] == b['split']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'args, sentence',
   [

@@ -91,6 +91,7 @@ def test_killed_at_random_steps(whole, tmp_path):
   assert [r['loss'] for r in rows if 'loss' in r] == expected
 
 
+@pytest.mark.slow
 def test_terminated_saves_and_exits_cleanly(whole, tmp_path):
   workdir = tmp_path / 'terminated'
   code, out, err = interrupt(workdir, 4, signal.SIGTERM)
@@ -145,6 +146,7 @@ def test_resumes_on_another_mesh(tmp_path):
       np.testing.assert_allclose(x, b[name], rtol=2e-3, atol=2e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(whole, tmp_path):
   """jax.distributed over loopback: two processes of two devices, the same losses as one process."""
   import socket

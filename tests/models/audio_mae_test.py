@@ -56,6 +56,7 @@ def test_names():
     models.get('audiomae')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'kind, kept', [('unstructured', 6), ('time', 8), ('frequency', 4), ('time_frequency', 5)]
 )
@@ -73,6 +74,7 @@ def test_kinds_of_masking(kind, kept):
   np.testing.assert_array_equal(ids, [np.flatnonzero(row.ravel() == 0) for row in mask])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['unstructured', 'time_frequency'])
 def test_masked_padding_keeps_the_same_share_of_each_clip(kind):
   model = AudioMAE(
@@ -96,6 +98,7 @@ def test_published_padding_is_sound_that_is_zero_before_normalisation():
   assert frames.tolist() == [64, 28]
 
 
+@pytest.mark.slow
 def test_reconstruction_can_be_looked_at():
   model = AudioMAE(**SMALL, **DECODER)
   variables, out = run(model)
@@ -182,6 +185,7 @@ def classifier(**args):
   return Finetuned(**route(PARTS, {**SMALL, **unmasked, 'classes': 5, **args}))
 
 
+@pytest.mark.slow
 def test_classifier_trains_with_masks_and_evaluates_without():
   model = classifier(mask_t_prob=0.25, mask_f_prob=0.2, freq_mask=20, time_mask=30)
   variables = jax.jit(model.init)(jax.random.key(0), batch())

@@ -165,6 +165,7 @@ def test_refusals(args, says):
     ByolA(**{**SMALL, **args})
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_clip_is_refused():
   """PyTorch's batch norm refuses it too: the projector would learn from one value a channel."""
   batch = clips(1)

@@ -75,6 +75,7 @@ def test_meshes(subject, mesh):
   contract.check_mesh(subject, mesh)
 
 
+@pytest.mark.slow
 @SUBJECT
 def test_embed_any_length(subject):
   contract.check_embed_lengths(subject)

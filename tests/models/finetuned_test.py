@@ -76,6 +76,7 @@ def moved(before, after):
   return {k for k in a if not np.array_equal(a[k], b[k])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('encoder', 'head', 'args'),
   [
@@ -109,6 +110,7 @@ def test_one_step(encoder, head, args):
     assert out['logits'].shape == (2, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('encoder', ['hubert', 'byol_a'])
 def test_a_frozen_encoder_stays_as_it_is(encoder):
   """No gradient, no weight decay, no statistics of batches; the head and the mix learn."""
@@ -135,12 +137,14 @@ def test_a_frozen_encoder_stays_as_it_is(encoder):
                            if k.split('/')[0] in ('head', 'fc_norm', 'layer_mix')) + 10  # fmt: skip
 
 
+@pytest.mark.slow
 def test_frozen_convolutions_are_not_decayed_either():
   before, after, _ = train(make('wav2vec2', LETTERS), ctc)
   assert not any(k.startswith('feature_extractor/') for k in moved(before, after))
   assert any(k.startswith('encoder/') for k in moved(before, after))
 
 
+@pytest.mark.slow
 def test_only_the_head_learns_for_some_updates():
   model = make('audio_mae', CLASSES, freeze_updates=2)
   before, after, _ = train(model, cross_entropy, steps=2, weight_decay=0.0)
@@ -171,6 +175,7 @@ def test_a_mix_starts_as_the_mean_and_a_number_is_one_layer():
   np.testing.assert_allclose(out['pooled'], normed(states[1]), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('encoder', ENCODERS)
 def test_weights_of_pretraining_fit_by_name(encoder, tmp_path):
   """Every parameter of the encoder comes from them, and nothing is said to be left over."""
@@ -229,6 +234,7 @@ def test_files_and_changes_at_loading(tmp_path):
     weights.load(tmp_path, width=64)
 
 
+@pytest.mark.slow
 def test_multi_label_classes():
   model = make('audio_mae', CLASSES)
   labels = np.eye(3, dtype=np.float32)[:2]

@@ -29,6 +29,7 @@ def run(model, batch):
   return variables, jax.jit(model.apply)(variables, batch, rngs=rngs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('label_rate', [50.0, 100.0, 200.0])
 def test_frames_have_the_units_that_begin_with_them(label_rate):
   ratio = int(label_rate / 50)
@@ -47,6 +48,7 @@ def test_frames_have_the_units_that_begin_with_them(label_rate):
   assert out['masked'].sum() > 5
 
 
+@pytest.mark.slow
 def test_loss_is_a_softmax_over_all_units_of_a_set():
   model = Hubert(**TINY, num_clusters=(5, 7), specials=2)
   units = np.random.default_rng(1).integers(0, 5, (2, 30, 2)).astype(np.int32)
@@ -83,6 +85,7 @@ def test_settings_that_cannot_be(args, says):
     Hubert(**{**TINY, **args})
 
 
+@pytest.mark.slow
 def test_units_that_are_missing_or_too_many():
   model = Hubert(**TINY, num_clusters=5)
   batch = batch_of(1, 8000, np.zeros((1, 24, 1), np.int32))
@@ -118,6 +121,7 @@ def test_the_gate_of_nothing():
   np.testing.assert_allclose(gate.apply(variables, x), np.full((2, 5, 2), 1.75))
 
 
+@pytest.mark.slow
 def test_wavlm_without_buckets_is_hubert():
   batch = batch_of(2, 8000, np.zeros((2, 24, 1), np.int32))
   batch['span_mask'] = np.arange(24) % 3 == np.zeros((2, 1))

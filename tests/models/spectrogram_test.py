@@ -57,6 +57,7 @@ def loss_and_gradients(model, variables, patches, **kwargs):
   return jax.jit(jax.value_and_grad(loss))(variables['params'])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'change',
   [dict(scan_layers=True), dict(remat=True), dict(scan_layers=True, remat=True)],

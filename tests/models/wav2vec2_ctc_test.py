@@ -37,6 +37,7 @@ def start(model):
   return jax.jit(model.init)(jax.random.key(0), clips())
 
 
+@pytest.mark.slow
 def test_padded_frames_are_certainly_blank():
   model = make()
   out = jax.jit(model.apply)(start(model), clips())
@@ -46,6 +47,7 @@ def test_padded_frames_are_certainly_blank():
   assert np.isfinite(np.asarray(out['logits'])[np.asarray(out['frame_mask'])]).all()
 
 
+@pytest.mark.slow
 def test_logits_of_a_clip_are_the_same_alone_padded_and_in_a_batch():
   """Padded by one second, by ten, and as one of eight: at most 1e-5 apart."""
   model = make()
@@ -67,6 +69,7 @@ def test_logits_of_a_clip_are_the_same_alone_padded_and_in_a_batch():
     np.testing.assert_allclose(got[:1, :n], want, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_masked_frames_are_the_token_and_masked_channels_are_zero():
   model = make(mask_channel_prob=0.5, mask_length=3, mask_seconds=2 * 9000 / 16_000)
   variables = start(model)
@@ -85,6 +88,7 @@ def test_masked_frames_are_the_token_and_masked_channels_are_zero():
   assert not np.any(y == 0.0)
 
 
+@pytest.mark.slow
 def test_clips_of_so_many_seconds_share_the_count_of_masked_frames():
   """So many clips as fit, padding included: what a GPU of fairseq holds."""
   batch = clips((9000, 8000, 9000, 7000))
@@ -113,6 +117,7 @@ def gradients(model, variables, updates):
   return {k: any(np.any(x) for x in jax.tree.leaves(v)) for k, v in found.items()}
 
 
+@pytest.mark.slow
 def test_only_the_head_learns_until_the_encoder_is_freed():
   model = make(freeze_updates=3, mask_prob=0.5, mask_length=2)
   variables = start(model)
@@ -121,6 +126,7 @@ def test_only_the_head_learns_until_the_encoder_is_freed():
   assert {k for k, moved in late.items() if not moved} == {'feature_extractor'}
 
 
+@pytest.mark.slow
 def test_frozen_updates_are_counted_and_masks_act_all_the_same():
   model = make(freeze_updates=3, mask_length=3)
   variables = start(model)
@@ -130,6 +136,7 @@ def test_frozen_updates_are_counted_and_masks_act_all_the_same():
   assert not np.allclose(out['projected'], plain['projected'])
 
 
+@pytest.mark.slow
 def test_the_convolutions_learn_where_they_are_asked_to():
   model = make(feature_grad_mult=1.0, mask_prob=0.5, mask_length=2)
   assert all(gradients(model, start(model), 0).values())

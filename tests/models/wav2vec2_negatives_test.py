@@ -50,6 +50,7 @@ def loss_of(model, variables, batch, train=True):
 # -- Continuous targets ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_continuous_targets_train():
   """Steps on one batch: no diversity, no codes, every parameter moves, and the loss falls."""
   model = models.get('wav2vec2')(**TINY, quantise=False)
@@ -99,6 +100,7 @@ def test_continuous_targets_that_are_equal_are_no_distractors():
 # -- Where there is nothing to draw ------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_clip_with_one_masked_frame_has_no_distractors_and_no_loss():
   """Its draws fall on a place that hides nothing: they do not count, nor does the frame."""
   model, variables = start()
@@ -125,6 +127,7 @@ def rows_of(batch, i):
   return {name: x[i : i + 1] for name, x in batch.items()}
 
 
+@pytest.mark.slow
 def test_one_masked_frame_in_all_is_a_loss_of_nothing():
   model, variables = start(cross_sample_negatives=4)
   mask = np.zeros((1, model.frontend.frames(9000)), bool)
@@ -138,6 +141,7 @@ def test_one_masked_frame_in_all_is_a_loss_of_nothing():
 # -- Distractors of the batch ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_distractors_of_the_batch_are_other_masked_frames_of_all_clips():
   model, variables = start(negatives=0, cross_sample_negatives=3000)
   lengths = 9000, 5000, 9000, 9000
@@ -187,6 +191,7 @@ def test_draws_over_the_batch_may_be_given():
 # -- Distractors of the codebook ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_distractors_of_the_codebook_are_its_vectors():
   model, variables = start(negatives=0, codebook_negatives=200)
   batch = clips(6000, 9000)
@@ -220,6 +225,7 @@ def test_groups_may_share_the_codebook_that_vectors_are_of():
   np.testing.assert_allclose(again, found.vectors, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mesh', contract.MESHES[::2], ids=str)
 def test_all_kinds_on_meshes(mesh):
   contract.check_mesh(every_kind(), mesh)
@@ -244,6 +250,7 @@ def every_kind():
 # -- Settings ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_is_quantised_has_a_dropout_of_its_own():
   make = models.get('wav2vec2')
   assert make().feature_dropout == make().input_dropout == 0.1

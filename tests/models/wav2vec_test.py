@@ -48,6 +48,7 @@ def test_frames_of_the_stem():
   assert models.get('wav2vec')().first_step == 3 and make(offset=1).first_step == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('groups', [1, 3])
 def test_joint_norm_counts_real_frames_only_and_its_gradients_are_those_of_jax(groups):
   x, scale, bias = normal(0, 2, 37, 24), normal(1, 24), normal(2, 24)
@@ -85,6 +86,7 @@ PADDED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'args'), PADDED.values(), ids=PADDED)
 def test_a_clip_is_the_same_alone_padded_and_in_a_batch(name, args):
   """Every layer is normed over time: at most 1e-5 apart, alone, behind a second or ten of NaN, or
@@ -110,6 +112,7 @@ def test_a_clip_is_the_same_alone_padded_and_in_a_batch(name, args):
       np.testing.assert_allclose(together[:, i, :n], alone[:, 0, :n], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_published_padding_norms_over_padded_time():
   ours, theirs = (make(padding=p) for p in ('masked', 'published'))
   variables, _ = start(ours)
@@ -130,6 +133,7 @@ def test_published_padding_norms_over_padded_time():
   assert np.abs(padded - embed['masked'](audio, part)[:, :, :n]).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_context_hears_the_past_and_starts_from_copies_of_the_first_frame():
   """Kernels 2, 3, 4 see 1 + 1 + 2 + 3 frames; a norm in between would spread any change."""
   from research.models import wav2vec, waveform
@@ -161,6 +165,7 @@ def test_context_hears_the_past_and_starts_from_copies_of_the_first_frame():
 # -- Predictions -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_distractors():
   """Uniform over the other real frames of a clip; the published sampler meets the frame itself."""
   model = make(negatives=50)
@@ -182,6 +187,7 @@ def test_distractors():
   assert 0.010 < (drawn == own)[:, 0].mean() < 0.027
 
 
+@pytest.mark.slow
 def test_predictions_are_lined_up_with_the_frames_that_they_are_of():
   model = make(steps=4, negatives=3)
   variables, batch = start(model, 2000)
@@ -198,6 +204,7 @@ def test_predictions_are_lined_up_with_the_frames_that_they_are_of():
     np.testing.assert_allclose(out['predictions'][0, 3 + i :, i], want, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_too_few_frames_to_predict_are_no_samples():
   from research.objectives.contrastive import wav2vec_contrastive
 
@@ -231,6 +238,7 @@ def test_published_sizes_have_the_published_parameters():
 # -- Quantisers --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shared', [False, True])
 def test_k_means_takes_the_nearest_vector_and_its_gradients_go_where_they_should(shared):
   quantizer = quantizers.KMeansQuantizer(groups=2, codes=5, gamma=0.25, shared=shared)
@@ -289,6 +297,7 @@ def test_groups_may_share_a_codebook_and_a_deep_head_has_hidden_layers():
   assert float(jnp.abs(params['logits']['kernel']).max()) <= 8**-0.5
 
 
+@pytest.mark.slow
 def test_the_temperature_falls_with_updates():
   model = make(vq_type='gumbel', temperature_decay=0.5, temperature_end=0.6)
   variables, batch = start(model)
@@ -306,6 +315,7 @@ def test_the_temperature_falls_with_updates():
 # -- BERT over codes ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bert_hides_what_it_predicts_and_its_codes_are_those_of_the_tokenizer():
   model = models.get('code_bert')(**BERT, dropout=0.0, attention_dropout=0.0)
   variables, batch = start(model)
@@ -344,6 +354,7 @@ def test_bert_hides_what_it_predicts_and_its_codes_are_those_of_the_tokenizer():
     assert np.abs(other['code_logits'] - open_['code_logits']).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_bert_reads_long_clips_in_windows():
   model = models.get('code_bert')(**BERT, frames=16)
   variables, batch = start(model)

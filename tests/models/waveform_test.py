@@ -29,6 +29,7 @@ def normal(seed, *shape):
   return jax.random.normal(jax.random.key(seed), shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('samples', 'taps', 'stride', 'inputs'),
   [(20, 3, 2, 4), (21, 3, 2, 4), (22, 3, 2, 4), (20, 2, 2, 4), (23, 10, 5, 4), (23, 4, 1, 4),
@@ -51,6 +52,7 @@ def test_gradients_of_the_strided_convolution_are_those_of_jax(samples, taps, st
     assert [a.dtype for a in ours(weight.astype(dtype))] == [jnp.float32] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('taps', [8, 16, 7])
 def test_gradients_of_the_grouped_convolution_are_those_of_jax(taps):
   x, kernel, weight = normal(0, 2, 37, 24), normal(1, taps, 6, 24), normal(2, 2, 37, 24)
@@ -102,6 +104,7 @@ def test_positions_look_64_frames_back_and_63_ahead():
   assert np.flatnonzero(away).tolist() == list(range(150 - 63, 150 + 65))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('norm', waveform.NORMS)
 def test_a_clip_is_the_same_alone_padded_and_in_a_batch(norm):
   """Padded by one second, by ten, and as one of eight: at most 1e-5 apart."""
@@ -123,6 +126,7 @@ def test_a_clip_is_the_same_alone_padded_and_in_a_batch(norm):
     np.testing.assert_allclose(tokens[:, :1, :n], want, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_published_padding_differs_only_where_there_is_padding():
   ours, theirs = (models.get('wav2vec2')(**TINY, padding=p) for p in ('masked', 'published'))
   audio = np.zeros((1, 12_000), np.float32)
@@ -160,6 +164,7 @@ def test_published_sizes_have_the_published_parameters():
     assert sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes)) == count
 
 
+@pytest.mark.slow
 def test_noise_of_the_quantiser_follows_the_temperature_and_gradients_pass_through():
   quantizer = quantizers.GumbelQuantizer(groups=2, codes=5, width=6)
   x, used = normal(0, 3, 11, 4), jnp.ones((3, 11), bool)
@@ -182,6 +187,7 @@ def test_noise_of_the_quantiser_follows_the_temperature_and_gradients_pass_throu
   np.testing.assert_allclose(noisy.vectors, chosen, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_temperature_falls_with_updates():
   model = models.get('wav2vec2')(**TINY, temperature_decay=0.5, temperature_end=0.6)
   batch = {'audio': wave(0, 9000)[None], 'audio_mask': np.ones((1, 9000), bool)}

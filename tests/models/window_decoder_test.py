@@ -92,6 +92,7 @@ def reference(params, x, shift):
   return x + norm(h @ p['mlp']['fc2']['kernel'] + p['mlp']['fc2']['bias'], 'norm2')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shift', [0, 2])
 def test_block_against_loops(shift):
   x = jax.random.normal(jax.random.key(0), (2, 96, 16))
@@ -112,6 +113,7 @@ def decoder(**args):
   return WindowDecoder(4, 2, GRID, WINDOW, 2, 256, **args)
 
 
+@pytest.mark.slow
 def test_scan_and_remat_change_nothing():
   x = jax.random.normal(jax.random.key(0), (2, 96, 16))
   params = decoder().init(jax.random.key(1), x, None, False)['params']
@@ -140,6 +142,7 @@ def test_bias_dropout_acts_in_training_only():
   assert np.abs(moved[0] - still).max() > 1e-4 and np.abs(moved[0] - moved[1]).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_masked_tokens_are_not_attended_to():
   x = jax.random.normal(jax.random.key(0), (1, 96, 16))
   mask = (jnp.arange(96) < 56)[None]

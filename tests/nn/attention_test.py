@@ -18,6 +18,7 @@ def plain(q, k, v, mask, bias=None):
   return jnp.einsum('bhts,bshk->bthk', jax.nn.softmax(logits), v)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('biased, masked', [(False, False), (False, True), (True, True)])
 @pytest.mark.parametrize(
@@ -135,6 +136,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('way', WAYS)
 @pytest.mark.parametrize('case', CASES)
 def test_general_attention(monkeypatch, case, way):

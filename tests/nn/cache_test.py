@@ -179,6 +179,7 @@ def test_what_the_layer_refuses():
       layer.apply(variables, x, cache=caches.create(1, 4, 2, 4, ring=True))
 
 
+@pytest.mark.slow
 def test_gradients_of_a_decoder_reach_every_parameter():
   model = Decoder(kv_heads=2, cross=True, positions='learned', dropout=0.1)
   ids = jnp.asarray(np.random.default_rng(0).integers(0, 23, (2, 9)), jnp.int32)

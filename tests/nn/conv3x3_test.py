@@ -9,6 +9,7 @@ import pytest
 from research.nn.kernels.convolutions import conv3x3, max_pool2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'shape, channels', [((3, 7, 6, 1), 4), ((2, 6, 5, 3), 5), ((1, 1, 2, 3), 2)]
 )
@@ -45,6 +46,7 @@ def test_conv3x3_in_half_precision_sums_in_single():
   np.testing.assert_allclose(np.float32(got[0]), expected[0], rtol=3e-2, atol=3e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shape', [(2, 6, 8, 3), (1, 5, 7, 2), (1, 2, 2, 1)])
 def test_max_pool2_is_that_of_the_library(shape):
   x = jax.random.normal(jax.random.key(0), shape)

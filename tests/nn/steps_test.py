@@ -66,32 +66,38 @@ def stepper(form):
   )
 
 
+@pytest.mark.slow
 @FORM
 def test_step_by_step_equals_all_at_once(form):
   contract.check_steps(stepper(form))
 
 
+@pytest.mark.slow
 @FORM
 def test_padding_changes_nothing(form):
   contract.check_padded_steps(stepper(form))
 
 
+@pytest.mark.slow
 @FORM
 def test_rows_go_on_from_other_rows(form):
   contract.check_reordered_steps(stepper(form), caches.reorder)
 
 
+@pytest.mark.slow
 @FORM
 def test_bfloat16(form):
   contract.check_bfloat16_steps(stepper(form))
 
 
+@pytest.mark.slow
 @FORM
 @pytest.mark.parametrize('mesh', (contract.MESHES[0], contract.MESHES[-1]), ids=str)
 def test_meshes(form, mesh):
   contract.check_steps_on_mesh(stepper(form), mesh)
 
 
+@pytest.mark.slow
 def test_projections_are_spread_by_their_heads():
   mesh = sharding.make_mesh(contract.MESHES[-1])
   specs = jax.tree_util.tree_map_with_path(

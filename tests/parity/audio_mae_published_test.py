@@ -71,6 +71,7 @@ def test_the_published_state_dict():
   assert sum(int(np.prod(s)) for k, s in shapes.items() if k != 'pos_embed') == 85_659_407
 
 
+@pytest.mark.slow
 def test_pretraining(spectrogram):
   model, variables = convert('audio_mae', filled(AudioMAE()))
   assert (model.size, model.heads, model.decoder, model.decoder_heads) == ('base', 12, 'swin', 16)
@@ -90,6 +91,7 @@ def test_pretraining(spectrogram):
   check(features, 0.0049659, 0.9801829, (-0.669564, 0.855433, 0.995834, -1.124807))
 
 
+@pytest.mark.slow
 def test_fine_tuned_logits(spectrogram):
   model, variables = convert('audio_mae', filled(make('audio_mae+classifier', classes=527)))
   logits = jax.jit(model.apply)(variables, {'spectrogram': spectrogram})['logits']

@@ -28,6 +28,7 @@ def drawn(setting) -> tuple[np.ndarray, np.ndarray]:
   return masks, real
 
 
+@pytest.mark.slow
 @each_case('span_masking')
 def test_statistics_are_those_of_the_published_masks(case: Case):
   checked = 0

@@ -147,6 +147,7 @@ def test_unreadable_metrics_are_ignored(tmp_path):
   reader.close()
 
 
+@pytest.mark.slow
 def test_the_last_checkpoint_is_always_ranked(tmp_path):
   config = load(ROOT / 'experiments/audio_mae/builtin_tiny.py').get_config('debug')
   config.total_steps = 3
@@ -165,6 +166,7 @@ def test_the_last_checkpoint_is_always_ranked(tmp_path):
     assert scores['valid/loss'] == result.metrics['valid/loss']
 
 
+@pytest.mark.slow
 def test_a_checkpoint_between_evaluations_has_no_score(tmp_path):
   config = load(ROOT / 'experiments/audio_mae/builtin_tiny.py').get_config('debug')
   config.total_steps = 4

@@ -66,10 +66,12 @@ def limits(trace, **changes):
   return {name: {**spec, 'trace': str(trace), **changes} for name, spec in LIMITS.items()}
 
 
+@pytest.mark.slow
 def test_another_healthy_run_gives_no_warning(trace):
   assert watched(metrics_of(1, 0.1), limits(trace, stop=True)) == []
 
 
+@pytest.mark.slow
 def test_a_collapsing_codebook_is_reported_and_can_stop_the_run(trace):
   """A diversity loss with the wrong sign rewards using few codes."""
   collapsing = metrics_of(0, -30.0)
@@ -104,6 +106,7 @@ def test_patience_counts_consecutive_lines():
   assert [len(watch.check(i, {'x': v})) for i, v in enumerate(values)] == [0, 0, 0, 0, 0, 1, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('limit', 'words'),
   [

@@ -33,6 +33,7 @@ def saved(name, folder):
   return weights.save(weights.Pretrained(kind, model, variables, 'random'), folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', MODELS)
 def test_every_encoder_is_fine_tuned(name, tmp_path):
   path = saved(name, tmp_path / 'model')

@@ -35,6 +35,7 @@ def config(path):
   return {**full, 'augment': [mix], 'total_steps': 2}
 
 
+@pytest.mark.slow
 def test_a_run_has_units_with_mixed_clips(tmp_path, monkeypatch):
   clips = sources.open_source('builtin').where(dict(kind=['word', 'sentence']))
   path = label(tmp_path / 'units', clips)

@@ -14,6 +14,7 @@ from research.train.state import State
 from tests.experiments_test import ROOT, load
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('norm_pix', [True, False])
 def test_pictures_take_the_arguments_of_the_objective(tmp_path, monkeypatch, norm_pix):
   asked, picture = [], AudioMAE.picture

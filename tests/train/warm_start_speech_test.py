@@ -33,6 +33,7 @@ def start(tmp_path, theirs, ours, name='wavlm', **spec):
   return warm_start(state, spec, model), weights.load(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['wavlm', 'hubert'])
 def test_the_encoder_is_copied_and_missing_heads_are_accepted(tmp_path, name):
   with warnings.catch_warnings():
@@ -44,6 +45,7 @@ def test_the_encoder_is_copied_and_missing_heads_are_accepted(tmp_path, name):
       np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'theirs, ours, says',
   [
@@ -81,6 +83,7 @@ def test_an_excluded_part_may_differ(tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_unused_layers_are_named(tmp_path):
   with pytest.warns(UserWarning, match=r'no place for: params/encoder/blocks_1/.*in all\)'):
     start(tmp_path, {}, dict(depth=1))

@@ -34,6 +34,7 @@ def start(path, include='^(params/)?encoder/', **changes):
   return warm_start(state, spec, model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scan', [False, True])
 def test_unrolled_blocks_initialise_scanned_ones(path, scan):
   theirs = weights.load(path).variables['params']['encoder']
@@ -77,6 +78,7 @@ def start_bert(bert, path):
   return warm_start(state, spec, model)
 
 
+@pytest.mark.slow
 def test_weights_fill_the_given_subtree(bert, tmp_path):
   theirs = save_tokenizer(tmp_path)['params']
   state = start_bert(bert, tmp_path)
@@ -89,6 +91,7 @@ def test_weights_fill_the_given_subtree(bert, tmp_path):
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('args', 'words'),
   [
@@ -105,11 +108,13 @@ def test_other_codes_are_refused(bert, tmp_path, args, words):
     start_bert(bert, tmp_path)
 
 
+@pytest.mark.slow
 def test_another_size_is_refused(path):
   with pytest.raises(InputError, match=r'of shape .* this model'):
     start(path, width=64)
 
 
+@pytest.mark.slow
 def test_another_front_end_is_refused(path):
   with pytest.raises(InputError, match=r'mean is -4.2.* there and 0.0 here'):
     start(path, frontend=dict(name='kaldi_fbank', mean=0.0))

@@ -61,6 +61,7 @@ def speech():
   return few, x
 
 
+@pytest.mark.slow
 def test_inertia_is_that_of_sklearn(speech):
   cluster = pytest.importorskip('sklearn.cluster')
   few, x = speech
@@ -83,6 +84,7 @@ def test_inertia_is_that_of_sklearn(speech):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('hold_bytes', [0, clustering.HOLD_BYTES])
 def test_the_history_says_how_it_goes(source, hold_bytes):
   told, settings = [], dataclasses.replace(SMALL, max_epochs=8)
@@ -150,6 +152,7 @@ def test_the_state_of_another_fit_is_refused(source, tmp_path):
     fit(frames.mfcc(), source, other, folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_what_is_held_does_not_grow_with_the_data(source, monkeypatch):
   """Ten times the clips: the same arrays, the same sample, one block at a time."""
   alive, most, samples = set(), [0], []
@@ -291,6 +294,7 @@ def model(**args):
   return toy.embedder(**{'bands': 1, 'frontend': KALDI, **args})
 
 
+@pytest.mark.slow
 def test_frames_of_models():
   found = frames.of_model(model(), '1')
   assert (found.layer, found.hop, found.window, found.sample_rate) == (1, 640, 400, 16_000)
@@ -305,6 +309,7 @@ def test_frames_of_models():
     frames.of_model(model(), '3')
 
 
+@pytest.mark.slow
 def test_frames_of_a_waveform_model_are_those_of_its_front_end():
   from research import models
   from research.inference import embedder
@@ -315,6 +320,7 @@ def test_frames_of_a_waveform_model_are_those_of_its_front_end():
   assert [found.count(n) for n in (found.window - 1, found.window)] == [0, 1]
 
 
+@pytest.mark.slow
 def test_pieces_of_a_clip_are_normalised_by_the_whole(monkeypatch):
   from research import models
   from research.audio.clips import Source, Table

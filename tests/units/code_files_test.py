@@ -38,6 +38,7 @@ def lines_of(path):
   return [line.split('\t') for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_every_clip_has_a_line_of_the_codes_that_the_model_hears(folder, tmp_path):
   model, variables = tokenizer(vq_type='kmeans')
   source = sources.open_source(str(folder))
@@ -64,6 +65,7 @@ def test_every_clip_has_a_line_of_the_codes_that_the_model_hears(folder, tmp_pat
     code_files.write_codes(model, variables, source, out)
 
 
+@pytest.mark.slow
 def test_a_failure_leaves_what_was_there(folder, tmp_path):
   model, variables = tokenizer(vq_type='kmeans')
   source = sources.open_source(str(folder))
@@ -94,6 +96,7 @@ def test_a_killed_job_goes_on(folder, tmp_path, monkeypatch):
   assert sorted(p.name for p in tmp_path.iterdir()) == ['codes.tsv', 'whole.tsv']
 
 
+@pytest.mark.slow
 def test_models_without_a_codebook_are_refused(folder, tmp_path):
   source = sources.open_source(str(folder))
   for model in (tokenizer()[0], models.get('hubert')(size='tiny')):
@@ -103,6 +106,7 @@ def test_models_without_a_codebook_are_refused(folder, tmp_path):
     code_files.write_codes(tokenizer(vq_type='gumbel')[0], {}, source, tmp_path / 'codes.npz')
 
 
+@pytest.mark.slow
 def test_the_command_writes_them(folder, tmp_path):
   model, variables = tokenizer(vq_type='gumbel')
   path = save(Pretrained('wav2vec', model, variables, 'random'), tmp_path / 'model')

@@ -48,6 +48,7 @@ def mean_inertia(*args):
   return float(jax.jit(kmeans.mean_inertia, static_argnums=3)(*args))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('init', kmeans.INITS)
 def test_initialisation_takes_real_rows(init):
   x, mask = spoiled(blobs(1), np.random.default_rng(1))
@@ -183,6 +184,7 @@ def test_poor_clusters_move_if_asked_to():
   assert moved.restarts == 1 and moved.counts.tolist() == [99, 99]
 
 
+@pytest.mark.slow
 def test_rows_shared_out_over_devices_give_the_same():
   x, mask = spoiled(blobs(8), np.random.default_rng(8), extra=40)
   mesh = Mesh(np.array(jax.devices()), ('data',))
@@ -195,6 +197,7 @@ def test_rows_shared_out_over_devices_give_the_same():
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *alone)
 
 
+@pytest.mark.slow
 def test_sums_do_not_depend_on_how_they_are_computed():
   rng = np.random.default_rng(9)
   x, labels = rng.normal(size=(50, 3)).astype(np.float32), rng.integers(4, size=50)

@@ -90,6 +90,7 @@ def test_long_clips_are_labelled_without_a_seam(source, book, tmp_path, monkeypa
   check(Units.open(tmp_path / 'units'), source, book)
 
 
+@pytest.mark.slow
 def test_units_of_a_model_in_pieces(source, tmp_path, monkeypatch):
   """A model's piece is run by itself; its frames lie on the grid of the clip."""
   system = toy.embedder(bands=1, frontend=Frontend.create('kaldi_fbank', num_mel_bins=16))

@@ -13,6 +13,7 @@ from research.weights import conversion
 from tests.models.byol_a_test import SMALL, clips, started
 
 
+@pytest.mark.slow
 def test_a_pretrained_model_becomes_the_official_encoder():
   """What comes back embeds as the model does, once the statistics it printed are given to it."""
   batch = clips(4)

@@ -32,6 +32,7 @@ def make(family, kind, **args):
   return name, toy.make(name, **{**SIZES, **own, **relative, **args})
 
 
+@pytest.mark.slow
 @FAMILY
 @pytest.mark.parametrize('names', ['', '_hf'])
 @pytest.mark.parametrize('layered', [False, True])

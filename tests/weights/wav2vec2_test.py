@@ -119,6 +119,7 @@ def test_layouts_are_not_mixed_up():
   assert p['quantizer']['codebook'][1, 2, 3] == arrays['quantizer.vars'][0, 5 + 2, 3]
 
 
+@pytest.mark.slow
 @RELEASES
 def test_launch_convert_and_saved_files(tmp_path, release):
   arrays = original(OTHER, release, **LAYERED)

@@ -333,6 +333,7 @@ def test_a_release_file_loads_and_exports(tmp_path):
   assert set(load_file(file)) == set(tables.flatten(ours.variables))
 
 
+@pytest.mark.slow
 def test_how_a_speech_model_is_trained_is_not_in_its_fingerprint(tmp_path):
   sizes = dict(size='tiny', channels=16, width=32, depth=1, heads=2, hidden=32, conv_pos_groups=4)
   model = make('wav2vec2+ctc', **sizes, vocabulary=('_', 'a', 'b'))
