@@ -1,5 +1,8 @@
-# `make demo`, `make test`, `make parity`, `make check`: each builds what it needs in .venv first.
-# `make parity PEER=1` leaves out what needs no peer: `make test` has run it.
+# `make demo`, `make test`, `make test-all`, `make parity`, `make check`: each builds what it needs in
+# .venv first.
+# `make test` touches every folder in minutes, with the recorded cases of tests/golden; `make test-all`
+# runs everything that needs no torch, `make parity` all comparisons with official implementations.
+# `make parity PEER=1` leaves out what needs no peer: `make test-all` has run it.
 PYTHON ?= python3
 VENV := .venv
 # Tests run in two processes: much of their time is compiling, which uses one core. Each grows to 7 GB.
@@ -36,13 +39,13 @@ demo: $(call STAMP,base)
 	  --protocol=logistic --pool=mean_bands --layers=all --out=runs/demo
 
 test: $(call STAMP,test)
-	$(PY) -m pytest tests -m 'not slow' $(WORKERS)
+	OIDO_GOLDEN=$${OIDO_GOLDEN:-tests/golden} $(PY) -m pytest tests -m 'not slow' $(WORKERS)
 
 test-all: $(call STAMP,test)
 	$(PY) -m pytest tests $(WORKERS)
 
 parity: $(call STAMP,parity)
-	$(PY) -m pytest tests/parity -m 'not slow$(if $(PEER), and peer)' $(WORKERS)
+	$(PY) -m pytest tests/parity $(if $(PEER),-m 'peer and not slow') $(WORKERS)
 
 check: $(call STAMP,dev)
 	$(VENV)/bin/ruff check .

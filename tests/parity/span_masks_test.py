@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from research.features.span_masks import max_masked, span_mask
 from tests.parity.golden import Case, each_case
