@@ -12,6 +12,7 @@ for single attributes. A model that has no audio (a text model) has no front-end
 | `Encodes` | `models.finetuned`: an encoder under a head, in training |
 | `Composed` | configs and weights: arguments that describe modules |
 | `Freezes` | the optimiser: parameters that never learn |
+| `Classifies` | the field of labels |
 | `Spells` | transcripts: fields, decoders, evaluations |
 | `PredictsUnits` | the field of units |
 | `EncodesToCodes` | files of codes |
@@ -113,6 +114,16 @@ class Freezes(Protocol):
   @property
   def frozen(self) -> Sequence[str]:
     """Patterns of their paths, without the collection."""
+    ...
+
+
+@runtime_checkable
+class Classifies(Protocol):
+  """Gives logits [b, c] of classes."""
+
+  @property
+  def classes(self) -> int:
+    """Number of classes; 0 where the model has no logits."""
     ...
 
 

@@ -164,7 +164,8 @@ def test_builds_at_full_size(file, variant):
   mesh = sharding.make_mesh(dict(data=2, fsdp=2, tensor=2))
   layout = sharding.shardings(shapes.params, mesh)
   spread = [s for s in jax.tree.leaves(layout) if any(s.spec)]
-  assert len(spread) > 10
+  # Of small models few parameters are large enough to be spread.
+  assert len(spread) > min(10, len(jax.tree.leaves(layout)) // 4)
 
 
 @pytest.mark.parametrize('file', FILES, ids=name_of)
@@ -202,13 +203,10 @@ def test_unknown_variants_are_refused(file):
 
 
 def quick():
-  """The first experiment of pre-training and the first of a head: they train in every run of the
-  tests, the others in `make test-all`."""
-  first = {}
-  for file in FILES:
-    model = load(file).get_config('debug').to_dict()['model']
-    first.setdefault(bool(model['args'].get('head')), file)
-  return set(first.values())
+  """The first experiment with a head: it trains in every run of the tests (tests/launch trains one
+  without), the others in `make test-all`."""
+  heads = (load(file).get_config('debug').to_dict()['model']['args'].get('head') for file in FILES)
+  return {next(file for file, head in zip(FILES, heads) if head)}
 
 
 QUICK = quick()

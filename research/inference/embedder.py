@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from research.capabilities import TakesStatistics
+from research.capabilities import Embeds, TakesStatistics
 from research.errors import InputError, unknown
 from research.features.frontend import Frontend
 from research.inference import inputs, lengths
@@ -274,6 +274,11 @@ def from_model(
     name: what tables call it.
     weights: hash of the weights and of the arguments that matter; made here if None.
   """
+  if not isinstance(model, Embeds):
+    raise InputError(
+      f'{type(model).__name__} gives no embeddings: it declares no frontend, EMBEDDING and `embed` '
+      '(see capabilities.Embeds).'
+    )
   # The arguments count: the same tensors read with other settings are other embeddings.
   if weights is None:
     weights = digest(repr(model), weights_hash(variables))

@@ -8,7 +8,7 @@ import importlib
 import sys
 
 from research import capabilities
-from research.errors import unknown
+from research.errors import InputError, unknown
 from research.models import settings
 
 # Models of other packages, name -> 'module:class': a program adds its own before it needs them.
@@ -22,6 +22,11 @@ def get(name: str) -> type:
     module, attribute = ELSEWHERE[name].split(':')
     return getattr(importlib.import_module(module), attribute)
   found = settings.class_in(sys.modules[__name__], name, capabilities.Model)
+  if found is None and name in settings.stems(sys.modules[__name__]):
+    raise InputError(
+      f'models/{name}.py has no model: expected a class {settings.class_name(name)} that declares '
+      'an example batch (`example`, see capabilities.Model).'
+    )
   if found is None:
     raise unknown('model', name, names())
   return found

@@ -11,6 +11,7 @@ Letters: b batch, t samples, n tokens, d width, l layers.
 """
 
 import functools
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -77,6 +78,8 @@ class Finetuned(nn.Module):
     upstream = _built(models.get, 'encoder', self.encoder, args)
     object.__setattr__(self, 'head', head)
     object.__setattr__(self, 'encoder', _spec(self.encoder, upstream))
+    if isinstance(self.layer, str) and re.fullmatch(r'-?\d+', self.layer):
+      object.__setattr__(self, 'layer', int(self.layer))  # a command line has texts
     if not isinstance(self.layer, int) and self.layer not in LAYERS:
       raise unknown('layer of finetuned', self.layer, (*LAYERS, 'the number of a layer'))
     if self.layer != 'output' and head is None:
@@ -119,6 +122,11 @@ class Finetuned(nn.Module):
   def vocabulary(self) -> tuple[str, ...]:
     """Symbols that the logits are of; empty where the head has none."""
     return self.head['args'].get('vocabulary', ()) if self.head else ()
+
+  @property
+  def classes(self) -> int:
+    """Number of classes that the logits are of; 0 where the head has none."""
+    return self.head['args'].get('classes', 0) if self.head else 0
 
   @property
   def blank(self) -> int:
@@ -179,8 +187,24 @@ class Finetuned(nn.Module):
     if self.head is None:
       return out
     if collect:
+      if 'layers' not in encoded:
+        raise InputError(
+          f'{self.encoder["name"]} gives no layers: layer={self.layer!r} needs them.'
+        )
       tokens = self._layer(encoded['layers'])
-    return out | self.shared_head(tokens, real, encoded, train)
+    before = set(self.variables.get('params', {}))
+    found = self.shared_head(tokens, real, encoded, train)
+    if not isinstance(found, Mapping):
+      raise InputError(
+        f'Head {self.head["name"]} gave {type(found).__name__}; expected a dict of named outputs.'
+      )
+    undeclared = set(self.variables.get('params', {})) - before - set(self.top.PARAMETERS)
+    if undeclared:
+      raise InputError(
+        f'Head {self.head["name"]} has parameters that its PARAMETERS do not name: '
+        f'{", ".join(sorted(undeclared))}.'
+      )
+    return {**out, **found}
 
   def _layer(self, states: Float[Array, 'l b n d']) -> Float[Array, 'b n d']:
     count = len(states)
@@ -228,6 +252,11 @@ def _built(get: Callable[[str], type], what: str, spec: Any, under: Mapping[str,
   cls: Any = get(spec['name'])
   if what == 'encoder' and not issubclass(cls, GivesHiddenStates):
     raise InputError(f'{spec["name"]} cannot stand under a head: it gives no hidden states.')
+  if what == 'encoder' and not hasattr(cls, 'FINETUNING'):
+    raise InputError(
+      f'{spec["name"]} cannot stand under a head: it does not declare FINETUNING, the arguments '
+      'that it has there ({} for none; see capabilities.Encodes).'
+    )
   usual = cls.FINETUNING if what == 'encoder' else {}
   known = settings.argument_names(cls)
   given = settings.thawed(spec.get('args') or {})

@@ -89,6 +89,11 @@ def class_in(package: ModuleType, stem: str, kind: type) -> type | None:
   return None
 
 
+def class_name(stem: str) -> str:
+  """The name that the class of a module has, as AudioMae of audio_mae; its case is free."""
+  return ''.join(part.capitalize() for part in stem.split('_'))
+
+
 def stems(package: ModuleType) -> list[str]:
   """Names of the modules of a package."""
   return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg)

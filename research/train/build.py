@@ -44,7 +44,21 @@ def objective(config: Mapping[str, Any]) -> Callable[..., Any]:
   spec = config['objective']
   function = objectives.get(spec['name'])
   args = dict(spec['args'])
-  return lambda out, batch: function(out, batch, **args)
+
+  def loss(out, batch):
+    try:
+      return function(out, batch, **args)
+    except KeyError as error:
+      raise InputError(
+        f'Objective {spec["name"]} reads {error}, which neither the model gives ({_named(out)}) '
+        f'nor the batch holds ({_named(batch)}): set config.data.fields, or another objective.'
+      ) from error
+
+  return loss
+
+
+def _named(arrays: Mapping[str, Any]) -> str:
+  return ', '.join(sorted(arrays))
 
 
 def augmentations(config: Mapping[str, Any]) -> list[Callable[..., Any]]:

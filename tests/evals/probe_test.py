@@ -35,6 +35,7 @@ def test_separable_classes_are_found():
   assert len(result.grid) == 4
 
 
+@pytest.mark.slow
 def test_random_labels_stay_at_chance():
   x, _ = blobs(n=1200)
   labels = np.random.default_rng(1).integers(0, 5, 1200)
@@ -165,6 +166,7 @@ def test_more_neighbours_than_training_rows():
   assert [g['neighbours'] for g in result.grid] == [1, 4]
 
 
+@pytest.mark.slow
 def test_refit_uses_the_validation_rows():
   """A class that occurs only in validation is learned by the refit; nothing else changes."""
   x, labels = blobs(n=400)
@@ -186,6 +188,7 @@ def test_refit_uses_the_validation_rows():
   assert not near[0][:, 4].any() and (near[1].argmax(1) == 4).all()
 
 
+@pytest.mark.slow
 def test_refit_on_the_same_rows_gives_the_same_probe():
   """Without validation rows the refit repeats the first training: same rounds, same draws."""
   x, labels = blobs(spread=0.8)

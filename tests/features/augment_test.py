@@ -46,6 +46,7 @@ def sines(hertz: list[float], lengths: list[int], samples: int) -> dict[str, np.
   return {'audio': np.where(mask, audio, np.float32(np.nan)), 'audio_mask': mask}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('factor', [0.8, 1.0, 1.25, 1.9])
 def test_speed_moves_pitch_and_length(factor):
   given = sines([300.0, 2000.0], [4000, 3000], 5200)

@@ -92,6 +92,7 @@ def test_energy_column():
   np.testing.assert_allclose(floored[..., 0], np.log(1e9), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_without_snipping_the_ends_are_mirrored():
   clip = noise(1000)
   got, mask = kaldi_fbank(*whole(clip), snip_edges=False)

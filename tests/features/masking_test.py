@@ -99,6 +99,7 @@ def published_2d(noise_t, noise_f, keep_t, keep_f, offset):
   return order[: keep_t * keep_f], np.argsort(order, kind='stable'), removed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'rows, columns, keep_t, keep_f', [(64, 8, 19, 5), (101, 12, 30, 8), (6, 5, 6, 5), (7, 3, 1, 1)]
 )

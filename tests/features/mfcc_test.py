@@ -36,6 +36,7 @@ def test_mfcc_is_the_liftered_transform_of_the_filter_bank():
   np.testing.assert_allclose(got[0], want * lifter, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_energy_and_the_old_order():
   plain, _ = kaldi_mfcc(*whole(clip(2000)))
   energy, _ = kaldi_mfcc(*whole(clip(2000)), use_energy=True, energy_floor=0.0)

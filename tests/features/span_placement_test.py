@@ -60,6 +60,7 @@ def test_without_overlap_the_statistics_are_those_of_the_recursion(size, prob, l
     assert min(np.diff(g)[np.diff(g) > 1].min() for g in gaps if len(g) > length) - 1 >= space - 1
 
 
+@pytest.mark.slow
 def test_counts_are_equal_without_overlap_too():
   real = jnp.arange(120) < jnp.array([[120], [90], [60]])
   mask = span_mask(jax.random.key(3), real, prob=0.6, length=10, overlap=False, equal_rows=3)
@@ -86,6 +87,7 @@ def test_counts_are_equal_within_groups_only():
   assert counts[7] < min(counts[2], counts[6])
 
 
+@pytest.mark.slow
 def test_masked_fraction_does_not_depend_on_the_order_of_clips():
   """Batches in fairseq are sorted by length; fillers here may have any length."""
   lengths = np.tile([99, 780, 250, 600], 22)

@@ -117,6 +117,7 @@ def test_frames_are_the_sliding_windows(size, hop):
   np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.slow
 def test_frames_in_pieces_equal_frames_at_once(monkeypatch):
   clips = [tone(40000, seed=1), tone(31234, seed=2), tone(500, seed=3)]
 
@@ -173,6 +174,7 @@ def test_other_platforms_get_products_and_no_fft(platform):
   assert 'stablehlo.fft' not in text
 
 
+@pytest.mark.slow
 def test_gradient_of_the_magnitude_is_finite_in_silence():
   def total(audio):
     mask = jnp.ones(audio.shape, bool)

@@ -87,6 +87,7 @@ def test_a_source_is_embedded_as_each_clip_alone(system, source, tmp_path):
       np.testing.assert_allclose(found.layers[layer][i], expected[layer], atol=2e-5)
 
 
+@pytest.mark.slow
 def test_clips_are_cut_to_the_asked_length(system, source, tmp_path):
   found = cache_lib.embed_source(system, source, cache=tmp_path, layers=(2,), seconds=0.25)
   audio = decode(source[5], sample_rate=16000, seconds=0.25)
@@ -291,6 +292,7 @@ def test_times_of_tokens_are_found_from_outside(bands, group):
   np.testing.assert_allclose(times, expected, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_times_of_very_long_clips_are_refused(system):
   with pytest.raises(InputError, match='--window=30'):
     system.token_seconds(61 * 16000)

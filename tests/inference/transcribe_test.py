@@ -71,6 +71,7 @@ def test_clips_of_every_length_in_their_batches(whole):
   assert [t.text for t in whole.transcribe(clips, RATE)] == [t.replace('EE', 'E') for t in texts]
 
 
+@pytest.mark.slow
 def test_a_batch_gives_the_logits_of_a_clip_alone(whole):
   clips = [speak(t) for t in ('NO', 'TEA IN A NET', 'SIT')]
   source = transcribe._in_memory(clips, RATE, RATE)

@@ -77,6 +77,7 @@ def test_a_folder_with_transcripts(model, folder, tmp_path):
   assert not (tmp_path / 't.jsonl.parts').exists()
 
 
+@pytest.mark.slow
 def test_one_file_in_chunks_to_the_screen_and_to_subtitles(model, folder, tmp_path):
   file, out = folder / 'three.wav', tmp_path / 't.srt'
   done = transcribe(model, file, f'--out={out}', '--window=2', '--overlap=0.4')
@@ -88,6 +89,7 @@ def test_one_file_in_chunks_to_the_screen_and_to_subtitles(model, folder, tmp_pa
   assert screen.stdout == f'three.wav: {SAID["three.wav"]}\n1 clips\n'
 
 
+@pytest.mark.slow
 def test_an_n_gram_and_a_lexicon(model, tmp_path):
   pytest.importorskip('flashlight', reason="needs flashlight-text ('.[lm]')")
   lm = beam_test.arpa(tmp_path / 'lm.arpa', beam_test.WORDS)

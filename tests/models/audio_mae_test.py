@@ -118,6 +118,7 @@ def test_reconstruction_can_be_looked_at():
   assert abs(reconstructed[patch].mean() - original[patch].mean()) < original.std()
 
 
+@pytest.mark.slow
 def test_contextual_features_need_blocks_above():
   model = AudioMAE(**SMALL, **DECODER)
   variables, _ = run(model)
@@ -127,6 +128,7 @@ def test_contextual_features_need_blocks_above():
   assert x.shape == (2, 33, 32)
 
 
+@pytest.mark.slow
 def test_embed_cuts_long_audio_into_chunks():
   model = AudioMAE(**SMALL, **DECODER)
   variables, _ = run(model)
@@ -140,6 +142,7 @@ def test_embed_cuts_long_audio_into_chunks():
   np.testing.assert_allclose(last.mean(-1), 0, atol=1e-5)  # normed
 
 
+@pytest.mark.slow
 def test_without_a_key_the_masks_cannot_be_drawn():
   model = AudioMAE(**SMALL, **DECODER)
   variables, _ = run(model)

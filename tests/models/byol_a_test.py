@@ -93,6 +93,7 @@ def test_batch_statistics_are_those_of_the_whole_batch_on_a_mesh():
       np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('padding', ['end', 'both'])
 def test_short_clips_are_padded_with_silence(padding):
   model = ByolA(**SMALL, padding=padding)
@@ -113,6 +114,7 @@ def test_short_clips_are_padded_with_silence(padding):
   assert np.isfinite(got).all()
 
 
+@pytest.mark.slow
 def test_short_clips_may_be_repeated():
   model = ByolA(**SMALL, padding='repeat')
   batch = clips(1)
@@ -155,7 +157,7 @@ def test_without_a_predictor_it_collapses_and_the_watch_says_so():
     (dict(bank=0), 'bank=0'),
     (dict(projection=0), "take norm='frontend'"),
     (dict(projection=-1), 'projection=-1'),
-    (dict(mix_ratio=2.0), 'mix_ratio=2.0; it is a share'),
+    (dict(mix_ratio=2.0), 'mix_ratio=2.0; it is a fraction'),
     (dict(crop_freq=(1.5, 0.6)), r'crop_freq=\(1.5, 0.6\); it takes \(least, most\)'),
     (dict(canvas=(0.5, 1.0)), 'canvas='),
   ],

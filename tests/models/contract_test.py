@@ -11,6 +11,10 @@ SUBJECTS = subjects.every()
 FIRST = set(models.names())
 
 
+# One model of spectrograms and one of waveforms.
+MESHED_QUICKLY = ('audio_mae', 'wav2vec2')
+
+
 def marks(what):
   return () if what in FIRST else pytest.mark.slow
 
@@ -63,7 +67,7 @@ MESHED = [
     subject,
     mesh,
     id=f'{what}-{mesh}',
-    marks=marks(what) if min(mesh.values()) > 1 else pytest.mark.slow,
+    marks=() if what in MESHED_QUICKLY and min(mesh.values()) > 1 else pytest.mark.slow,
   )
   for what, subject in SUBJECTS.items()
   for mesh in subject.meshes

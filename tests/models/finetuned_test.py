@@ -292,6 +292,6 @@ def test_configs_are_checked_to_the_last_part(part, says):
 
 
 def test_every_head_is_found():
-  assert heads.names() == ['classifier', 'ctc']
+  assert {'classifier', 'ctc'} <= set(heads.names())
   for name in heads.names():
     assert isinstance(heads.get(name).PARAMETERS, tuple)

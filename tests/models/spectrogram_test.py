@@ -93,6 +93,7 @@ def test_collected_layers_are_the_same_scanned_and_not():
   np.testing.assert_allclose(plain['normed'][-1], plain['tokens'], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_only_kept_patches_are_seen():
   patches = jax.random.normal(jax.random.key(0), (2, 32, 256))
   ids = jnp.array([[5, 2, 9], [0, 31, 4]])

@@ -216,6 +216,7 @@ def test_distractors_of_the_codebook_are_its_vectors():
   assert float(metrics['contrastive']) > 1
 
 
+@pytest.mark.slow
 def test_groups_may_share_the_codebook_that_vectors_are_of():
   shared = quantizers.GumbelQuantizer(groups=2, codes=5, width=6, shared=True)
   x, used = jax.random.normal(jax.random.key(0), (3, 11, 4)), jnp.ones((3, 11), bool)

@@ -131,6 +131,7 @@ def test_scan_and_remat_change_nothing():
     jax.tree.map(compare, unstack_blocks(gradients), wanted)
 
 
+@pytest.mark.slow
 def test_bias_dropout_acts_in_training_only():
   x = jax.random.normal(jax.random.key(0), (1, 96, 16))
   model = decoder()

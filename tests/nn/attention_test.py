@@ -179,6 +179,7 @@ def test_general_attention(monkeypatch, case, way):
     np.testing.assert_allclose(a, b, atol=1e-5 * float(1 + jnp.abs(b).max()))
 
 
+@pytest.mark.slow
 def test_a_query_without_keys_is_finite_and_its_neighbours_right():
   q, k, v = (jax.random.normal(jax.random.key(i), (1, 3, 2, 4)) for i in range(3))
   real = jnp.asarray([[False, True, True]])  # padding on the left: query 0 sees nothing

@@ -133,6 +133,7 @@ def test_parameters_of_the_layer():
   }
 
 
+@pytest.mark.slow
 def test_the_layer_is_that_of_encoders_where_it_does_the_same():
   x = jax.random.normal(jax.random.key(0), (2, 5, 16))
   mask = jnp.arange(5) < jnp.asarray([[5], [3]])
@@ -148,6 +149,7 @@ def test_the_layer_is_that_of_encoders_where_it_does_the_same():
   np.testing.assert_allclose(got, fused.apply(variables, x, mask), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_dropout_of_weights_acts_in_training_alone():
   x = jax.random.normal(jax.random.key(0), (1, 64, 8))
   layer = MultiHeadAttention(8, 2, causal=True, dropout=0.5)

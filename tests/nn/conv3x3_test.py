@@ -33,6 +33,7 @@ def test_conv3x3_is_the_convolution_of_the_library(shape, channels):
       np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_conv3x3_in_half_precision_sums_in_single():
   keys = jax.random.split(jax.random.key(1), 3)
   x = jax.random.normal(keys[0], (4, 16, 8, 3), jnp.bfloat16)

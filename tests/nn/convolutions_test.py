@@ -54,6 +54,7 @@ def test_chunks_give_what_the_whole_does(args, sizes):
   np.testing.assert_allclose(want, library + bias, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('taps, stride', [(4, 2), (3, 3), (5, 2), (1, 1)])
 def test_transposed_chunks_give_what_the_whole_does(taps, stride):
   x = jax.random.normal(jax.random.key(0), (2, 9, 4))

@@ -40,6 +40,7 @@ def test_layer_norm_survives_a_large_mean():
   assert set(variables['params']) == {'scale', 'bias'}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_layer_norms_gradients_are_those_of_jax(dtype):
   x, weight = 3 + normal(2, 5, 64), normal(2, 5, 64, seed=1)
@@ -84,6 +85,7 @@ def test_drop_path_keeps_the_mean_and_is_off_in_evaluation():
   assert DropPath().apply({}, x, 0.25, False) is x
 
 
+@pytest.mark.slow
 def test_initialisation_of_a_block():
   d, heads = 96, 4
   params = Block(heads).init(jax.random.key(0), normal(1, 3, d))['params']

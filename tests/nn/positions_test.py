@@ -75,6 +75,7 @@ def test_rotary_needs_pairs_of_a_head():
 # -- Relative bias -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('bidirectional', [True, False])
 @pytest.mark.parametrize('t, s, offset', [(4, 9, 0), (4, 9, 5), (9, 9, 0), (1, 9, 3), (5, 3, 0)])
 def test_relative_bias_of_queries_within_the_keys(t, s, offset, bidirectional):

@@ -98,6 +98,7 @@ def test_the_history_says_how_it_goes(source, hold_bytes):
   assert found.ended == '8 times through the data'
 
 
+@pytest.mark.slow
 def test_frames_of_small_data_are_computed_once(source, monkeypatch):
   read, calls = blocks.ClipBlocks._block, []
   monkeypatch.setattr(blocks.ClipBlocks, '_block', lambda *args: calls.append(args) or read(*args))
@@ -352,6 +353,7 @@ def test_pieces_of_a_clip_are_normalised_by_the_whole(monkeypatch):
   np.testing.assert_array_equal(jax.jit(found.embedder.apply)(*args, mask)[0], same)
 
 
+@pytest.mark.slow
 def test_codebooks_come_back_and_are_checked(tmp_path):
   mfcc = frames.mfcc()
   book = Codebook(np.random.default_rng(0).normal(size=(5, 39)).astype(np.float32), mfcc.about())

@@ -146,6 +146,7 @@ def test_smoothed_inertia_and_patience():
   assert states[-1].steps == 30 and stale > 0
 
 
+@pytest.mark.slow
 def test_dead_clusters_move_to_rows_of_the_batch():
   x = blobs(5)[:100]
   far = np.full((3, 5), 1e3, np.float32) + np.arange(3, dtype=np.float32)[:, None]

@@ -129,6 +129,7 @@ def test_a_killed_job_goes_on(source, book, tmp_path, monkeypatch):
     assert whole.read_bytes() == again.read_bytes()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_used_is_left_out_and_named(folder, book, tmp_path):
   import soundfile
 

@@ -175,7 +175,10 @@ def get(name: str) -> type[Field]:
     InputError: unknown name; suggests the nearest.
   """
   if name not in names():
-    raise unknown('field', name, names())
+    error = unknown('field', name, names())
+    raise InputError(
+      f'{error} A key of its own needs the name of a field: {{"name": …, "args": …}}.'
+    )
   module = importlib.import_module(f'{__name__}.{name}')
   for value in vars(module).values():
     if inspect.isclass(value) and issubclass(value, Field) and value.__module__ == module.__name__:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from research.audio import batching
 from research.audio.clips import Source
 from research.audio.fields import Context, Crops, Field, Rows
+from research.capabilities import Classifies
 from research.errors import InputError, unknown
 
 
@@ -32,8 +33,14 @@ class Label(Field):
     Raises:
       InputError: no such column, or a clip without a class.
     """
-    del context
-    return Labels.of(source, self.column, self.key)
+    labels = Labels.of(source, self.column, self.key)
+    model = context.model
+    if isinstance(model, Classifies) and model.classes and model.classes != labels.count:
+      raise InputError(
+        f'The column {self.column!r} of {source.name!r} has {labels.count} classes, but the model '
+        f'gives logits of {model.classes}: set config.model.args.head.args.classes={labels.count}.'
+      )
+    return labels
 
 
 @dataclasses.dataclass

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import flax.linen as nn
 
-from research.errors import unknown
+from research.errors import InputError, unknown
 from research.models import settings
 
 
@@ -40,8 +40,15 @@ def get(name: str) -> type:
   """The Flax module class of a head; raises InputError with the nearest names for an unknown
   one."""
   found = settings.class_in(sys.modules[__name__], name, nn.Module)
+  if found is None and name in settings.stems(sys.modules[__name__]):
+    raise InputError(
+      f'models/heads/{name}.py has no head: expected a Flax module {settings.class_name(name)}.'
+    )
   if found is None:
     raise unknown('head', name, names())
+  for declared in ('PARAMETERS', 'encoder_args'):
+    if not hasattr(found, declared):
+      raise InputError(f'Head {name} does not declare {declared}: see models/heads/__init__.py.')
   return found
 
 
