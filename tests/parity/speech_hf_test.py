@@ -81,8 +81,8 @@ def test_twins(case: Case):
   batch, want = batch_of(case), twin.outputs
 
   def run(variables, audio, mask):
-    _, real, normed = model.apply(variables, audio, mask, method='_frames')
-    out = model.apply(variables, normed, real, None, False, method='_encode')
+    _, real, normed = encoder.apply(variables, audio, mask, method='_frames')
+    out = encoder.apply(variables, normed, real, None, False, method='_encode')
     return {'normed': normed, 'real': real, **out}
 
   got = jax.jit(run)(variables, batch['audio'], batch['audio_mask'])
