@@ -96,30 +96,6 @@ def different():
       yield pytest.param(file, variant, id=labelled(file, variant), marks=marks)
 
 
-def example(config):
-  """A batch of two clips of zeros, as the pipeline would give."""
-  data = config['data']
-  samples = int((data['seconds'] or 10.0) * data['sample_rate'])
-  batch = {
-    'audio': jnp.zeros((2, samples)),
-    'audio_mask': jnp.ones((2, samples), bool),
-    'index': jnp.zeros(2, jnp.int32),
-    'valid': jnp.ones(2, bool),
-  }
-  if data['fields'].get('label'):
-    classes = config['model']['args']['head']['args']['classes']
-    multi = config['objective']['name'] == 'binary_cross_entropy'
-    batch['label'] = jnp.zeros((2, classes)) if multi else jnp.zeros(2, jnp.int32)
-  if config['objective']['name'] == 'masked_units':
-    codes = config['model']['args'].get('num_clusters', 500)
-    sets = 1 if isinstance(codes, int) else len(codes)
-    rate = config['model']['args'].get('label_rate', 50.0)
-    batch['units'] = jnp.zeros((2, int(samples / data['sample_rate'] * rate) - 2, sets), jnp.int32)
-  if data['fields'].get('transcript'):
-    batch['tokens'] = jnp.ones((2, 30), jnp.int32)
-  return batch
-
-
 def units_of(path, args):
   """Random units of the built-in corpus."""
   hop = int(16_000 / args.label_rate)
@@ -142,7 +118,7 @@ def test_builds_at_full_size(file, variant):
   schedule = optim.make_schedule(config['optim'], total, epoch)
   model = build.model(config)
   optimizer = optim.make_optimizer(config['optim'], schedule)
-  batch = example(config)
+  batch = build.example_batch(config, model, 2, config['data']['seconds'] or 10.0)
   shapes = jax.eval_shape(lambda: init_state(model, optimizer, batch, 0, bool(config['teacher'])))
   count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes.params))
   assert count == parameters(file).get(variant, count)

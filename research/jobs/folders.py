@@ -1,7 +1,6 @@
 """Files and folders that a long job writes: checked before it starts, there whole or not at all."""
 
 import contextlib
-import fcntl
 import json
 import os
 import zipfile
@@ -9,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 from absl import logging
 
@@ -61,17 +61,20 @@ def lock(path: Path) -> Iterator[None]:
   """
   try:
     path.mkdir(parents=True, exist_ok=True)
-    file = open(path / locks.LOCK, 'w')  # noqa: SIM115
+    (path / locks.LOCK).touch()
   except OSError as error:
     raise InputError(f'{path} cannot be written to: {error.strerror}.') from None
-  with file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError as error:
-      logging.warning(
-        '%s is on a disk without locks (%s): no two runs may use it at once.', path, error
-      )
+  held = filelock.FileLock(path / locks.LOCK, fallback_to_soft=False)
+  try:
+    held.acquire()
+  except OSError as error:
+    logging.warning(
+      '%s is on a disk without locks (%s): no two runs may use it at once.', path, error
+    )
+  try:
     yield
+  finally:
+    held.release()
 
 
 def parts_folder(out: Path) -> Path:

@@ -4,6 +4,7 @@ data out."""
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import optax
 from flax import linen as nn
 
@@ -85,6 +86,29 @@ def fields_for(data: Mapping[str, Any], model: Any) -> tuple[fields.Field, ...]:
   frontend = model.frontend if isinstance(model, Hears) else None
   asked = frontend.fields if isinstance(frontend, Waveform) else ()
   return fields.make({**given, **{key: {} for key in asked}})
+
+
+def example_batch(
+  config: Mapping[str, Any], model: nn.Module, clips: int, seconds: float
+) -> dict[str, np.ndarray]:
+  """Zeros of the shapes of a training batch of N clips of that length, without data.
+
+  A field that the model needs and the config does not set yet is there all the same.
+  """
+  data = config['data']
+  needed = model.NEEDS if isinstance(model, NeedsFields) else {}
+  unset = {key: '' for key in needed if data['fields'].get(key) is None}
+  samples = round(seconds * data['sample_rate'])
+  batch: dict[str, np.ndarray] = {
+    'audio': np.zeros((clips, samples), np.float32),
+    'audio_mask': np.ones((clips, samples), bool),
+    'index': np.zeros(clips, np.int32),
+    'valid': np.ones(clips, bool),
+  }
+  context = fields.Context(data['sample_rate'], model, data['root'])
+  for field in fields_for({**data, 'fields': {**data['fields'], **unset}}, model):
+    batch |= field.example(context, clips, samples)
+  return batch
 
 
 def train_batches(

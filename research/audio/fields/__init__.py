@@ -156,6 +156,21 @@ class Field:
     """
     raise NotImplementedError
 
+  def example(self, context: Context, clips: int, samples: int) -> dict[str, np.ndarray]:
+    """Zeros of the shapes that the field adds to a batch, where there are no data yet (plans).
+
+    Args:
+      context: as in `open`; its model gives sizes.
+      clips: b.
+      samples: t.
+
+    Raises:
+      InputError: the field does not define it.
+    """
+    raise InputError(
+      f'Field {type(self).__name__} defines no example(): a batch cannot be planned without data.'
+    )
+
   def check_config(self, config: Mapping[str, Any]) -> None:
     """Raises InputError if other settings of the config contradict the field."""
 

@@ -37,6 +37,11 @@ class Captions(Field):
       raise InputError(f'No clip of {source.name!r} has a {self.column!r}.')
     return found
 
+  def example(self, context: Context, clips: int, samples: int) -> dict[str, np.ndarray]:
+    """Empty captions."""
+    shape = (clips, self.max_tokens)
+    return {self.key: np.zeros(shape, np.int32), f'{self.key}_mask': np.zeros(shape, bool)}
+
   def open(self, source: Source, context: Context) -> 'CaptionRows':
     """Tokenizes all captions.
 

@@ -15,6 +15,10 @@ class ClipStats(Field):
   """Gives 'clip_stats' f32 [b, 2], mean and variance of the clip of a crop; NaN for rows that hold
   the whole clip. A cropped clip is read whole once."""
 
+  def example(self, context: Context, clips: int, samples: int) -> dict[str, np.ndarray]:
+    """Two statistics per clip."""
+    return {'clip_stats': np.zeros((clips, 2), np.float32)}
+
   def open(self, source: Source, context: Context) -> 'ClipStatsRows':
     """Statistics are computed on demand."""
     return ClipStatsRows(context.sample_rate, np.full((len(source), 2), np.nan, np.float32))

@@ -27,6 +27,10 @@ class Label(Field):
     """See `batching.label_weights`."""
     return batching.label_weights(source, self.column)
 
+  def example(self, context: Context, clips: int, samples: int) -> dict[str, np.ndarray]:
+    """One class per clip."""
+    return {self.key: np.zeros(clips, np.int32)}
+
   def open(self, source: Source, context: Context) -> 'Labels':
     """Class indices of all clips.
 

@@ -40,6 +40,11 @@ class Noise(Field):
         'noise_prob of mix_utterances.'
       )
 
+  def example(self, context: Context, clips: int, samples: int) -> dict[str, np.ndarray]:
+    """Noise as long as the batch."""
+    shape = (clips, samples)
+    return {'noise': np.zeros(shape, np.float32), 'noise_mask': np.zeros(shape, bool)}
+
   def open(self, source: Source, context: Context) -> 'NoiseRows':
     """Opens the noise data set."""
     noise = self.source

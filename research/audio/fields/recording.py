@@ -44,6 +44,12 @@ class Recording(Field):
       raise InputError(f'No clip of {source.name!r} has a {self.column!r}.')
     return found
 
+  def example(self, context: Context, clips: int, samples: int) -> dict[str, np.ndarray]:
+    """A recording as long as the batch, or of the length that is set."""
+    length = samples if self.seconds is None else round(self.seconds * context.sample_rate)
+    shape = (clips, length)
+    return {self.key: np.zeros(shape, np.float32), f'{self.key}_mask': np.zeros(shape, bool)}
+
   def open(self, source: Source, context: Context) -> 'Recordings':
     """The paths of all recordings.
 

@@ -18,6 +18,8 @@ from research.text import characters
 
 # Headers of 10.0001 s mean 10 s.
 GRACE = 1e-3
+# Of LibriSpeech, with spaces.
+CHARACTERS_PER_SECOND = 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Transcript(Field):
     if not found.any():
       raise InputError(f'No clip of {source.name!r} has a {self.column!r}; CTC needs transcripts.')
     return found
+
+  def example(self, context: Context, clips: int, samples: int) -> dict[str, np.ndarray]:
+    """As many characters as English speech of that length has."""
+    count = max(1, round(CHARACTERS_PER_SECOND * samples / context.sample_rate))
+    return {'tokens': np.zeros((clips, count), np.int32)}
 
   def open(self, source: Source, context: Context) -> 'Tokens':
     """Encodes all transcripts.

@@ -85,6 +85,14 @@ class UnitLabels(Field):
     """Which clips have units in all label sets; raises InputError if none has."""
     return np.all(find(source, open_sets(self.path)) >= 0, axis=1)
 
+  def example(self, context: Context, clips: int, samples: int) -> dict[str, np.ndarray]:
+    """Units at the rate of the model, in as many label sets as it has."""
+    model = context.model
+    if not isinstance(model, PredictsUnits):
+      raise InputError(f'{type(model).__name__} predicts no units, so their number is unknown.')
+    count = int(samples / context.sample_rate * model.label_rate)
+    return {'units': np.zeros((clips, count, len(model.sets)), np.int32)}
+
   def open(self, source: Source, context: Context) -> 'UnitRows':
     """Finds the units of all clips.
 
