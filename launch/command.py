@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from launch.memory import keep_freed_memory
+from research import peers
 from research.errors import InputError
 from research.jobs.cache import cache_folder
 
@@ -25,13 +27,17 @@ _REPLACEMENTS = (
     r'--\1 is a group of settings: set its members, as in --\1.<name>=…, or {} for none.',
   ),
 )
+UNFINISHED = 75  # exit code of a run that has to be started again (EX_TEMPFAIL)
 _REQUIRED: list[str] = []
 _SHARED: list[str] = []
 
 
 def fail(message: object) -> None:
   """Prints `error: <message>` on one line to stderr and exits with code 2."""
-  print(f'error: {" ".join(str(message).split())}', file=sys.stderr, flush=True)
+  sentence = ' '.join(str(message).split())
+  if peers.several():
+    peers.end(sentence, 2)
+  print(f'error: {sentence}', file=sys.stderr, flush=True)
   sys.exit(2)
 
 
@@ -39,6 +45,8 @@ def _exit_interrupted() -> None:
   """Exits at once, without Python's shutdown, in which threads that still run would crash."""
   for child in multiprocessing.active_children():
     child.terminate()
+  if peers.several():
+    peers.end('Interrupted.', 2)
   print('error: Interrupted.', file=sys.stderr, flush=True)
   with contextlib.suppress(OSError, ValueError):
     sys.stdout.flush()
@@ -122,12 +130,23 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
       logging.set_verbosity(logging.WARNING)
     try:
       main(argv)
+      peers.done()
+    except SystemExit:  # an exit code of its own
+      peers.done()
+      raise
     except InputError as error:
       if show:
-        raise
+        traceback.print_exc()
       fail(error)
     except KeyboardInterrupt:
       _exit_interrupted()
+    except Exception as error:
+      if not peers.several():
+        raise
+      # A collective fails where another process has ended: that one's sentence is the cause.
+      peers.await_cause(error)
+      traceback.print_exc()
+      peers.end(f'{type(error).__name__}: {_cause(error)}', 1)
 
   app.run(guarded, flags_parser=parse)
 
@@ -210,5 +229,7 @@ def start_jax() -> None:
         '--coordinator, --num_processes and --process_id go together: give all three.'
       )
     jax.distributed.initialize(values.coordinator, values.num_processes, values.process_id)
+    peers.start()
   elif values.distributed:
     jax.distributed.initialize()
+    peers.start()

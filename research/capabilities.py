@@ -20,6 +20,7 @@ for single attributes. A model that has no audio (a text model) has no front-end
 | `TakesStatistics` | protocols that normalise by the data of a task |
 | `Borrows` | warm starts: settings that the weights of a part need |
 | `HasTraining` | fingerprints: arguments that only training depends on |
+| `MixesRows` | the training loop: batches that cannot have empty rows |
 | `NeedsFields` | the input pipeline: fields without which the model cannot learn |
 
 Letters: b batch, t samples, n tokens, d width, l layers, g groups of codes.
@@ -196,6 +197,13 @@ class HasTraining(Protocol):
   """Has arguments that only training depends on."""
 
   TRAINING: Sequence[str]
+
+
+@runtime_checkable
+class MixesRows(Protocol):
+  """Computes statistics over all rows of a training batch (batch norm, a memory of clips)."""
+
+  MIXES_ROWS: bool
 
 
 @runtime_checkable

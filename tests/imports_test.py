@@ -14,6 +14,7 @@ FLOORS = (
   'errors',
   'capabilities',
   'distributed',
+  'peers',
   'jobs',
   'text',
   'metrics',
@@ -33,6 +34,7 @@ FLOORS = (
 NARROWER = {
   'capabilities': {'errors'},
   'distributed': {'errors'},
+  'peers': set(),
   'text': {'errors'},
   'metrics': {'errors', 'text'},
   'audio': {'errors', 'capabilities', 'jobs', 'text'},

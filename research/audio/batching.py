@@ -42,6 +42,17 @@ class Batch:
   bucket: int = 0
 
 
+def filled(rows: int, multiple: int) -> int:
+  """The next multiple at or above a number of rows."""
+  return -(-rows // multiple) * multiple
+
+
+def fill(batch: Batch, size: int) -> Batch:
+  """A batch with empty slots (-1) behind its rows, `size` in all."""
+  empty = np.full(size - len(batch.rows), -1, batch.rows.dtype)
+  return dataclasses.replace(batch, rows=np.concatenate([batch.rows, empty]))
+
+
 def uniform(seed: int, position: int, purpose: str, attempt: int = 0) -> float:
   """A number in [0, 1): a hash of the arguments, the same on every machine and version."""
   key = f'{seed}:{position}:{purpose}:{attempt}'.encode()

@@ -30,6 +30,7 @@ class Loader:
     fields: open fields of a batch, by key.
     substitute: whether a bad clip is replaced by another one.
     stride: only the first of every N consecutive rows is read.
+    fill_to: rows of a global batch are filled up to a multiple of N.
   """
 
   source: Source
@@ -41,6 +42,7 @@ class Loader:
   fields: Mapping[str, Rows] = dataclasses.field(default_factory=dict)
   substitute: bool = True
   stride: int = 1
+  fill_to: int = 1
 
   def __len__(self) -> int:
     return len(self.batches)
@@ -56,7 +58,9 @@ class Loader:
 
   def load(self, g: int) -> dict[str, np.ndarray]:
     """Rows of this process of batch number g."""
-    return self.read(self.batches[g], g)
+    batch = self.batches[g]
+    size = batching.filled(len(batch.rows), self.fill_to)
+    return self.read(batching.fill(batch, size), g)
 
   def read(self, batch: batching.Batch, g: int) -> dict[str, np.ndarray]:
     """Rows of this process of `batch`, which is batch number g of the run."""

@@ -44,12 +44,14 @@ def train_batches(
   prefetch: int = 8,
   process_index: int = 0,
   process_count: int = 1,
+  fill_to: int = 1,
   bad_files: BadFiles | None = None,
 ) -> 'Batches':
   """Shuffled batches, endless or for `epochs`; the position can be saved and restored.
 
   A batch is a dict: `audio` f32 [b, t]; `audio_mask` bool [b, t], True at real samples; `index` i32
-  [b], index of the clip in `source`; `valid` bool [b], always True; and the arrays of the fields.
+  [b], index of the clip in `source`; `valid` bool [b], False for fillers (`fill_to`), which are
+  zeros and masked; and the arrays of the fields.
   Batches depend only on the seed and the batch number. A clip that cannot be decoded, or that a
   field rejects, is recorded in `bad_files` and replaced by another one drawn by the seed.
 
@@ -82,12 +84,14 @@ def train_batches(
     prefetch: number of batches decoded ahead.
     process_index: index of this process.
     process_count: number of processes.
+    fill_to: the rows of a global batch are filled up to a multiple of it, so that devices and
+      micro-batches can split any batch evenly.
     bad_files: counts bad files; None counts them in memory, with a maximum fraction of 0.1.
 
   Raises:
     InputError: settings that cannot work; says what to do.
   """
-  settings.check(source, batch_size, process_index, process_count, batch_multiple)
+  settings.check(source, batch_size, process_index, process_count, batch_multiple, fill_to)
   if crop not in CROPS:
     raise unknown('crop', crop, CROPS)
   if fill not in FILLS:
@@ -119,7 +123,9 @@ def train_batches(
   else:
     durations = source.durations()
     lengths = settings.bucket_seconds(durations, buckets, seconds, fill)
-    clips = settings.bucket_rows(lengths, batch_size, batch_seconds, batch_multiple, process_count)
+    clips = settings.bucket_rows(
+      lengths, batch_size, batch_seconds, batch_multiple, process_count, fill_to
+    )
     batches = batching.Bucketed(
       durations, lengths, sample_rate=sample_rate, fill=fill, rows=clips, **order
     )
@@ -132,7 +138,7 @@ def train_batches(
   lengths_given = np.atleast_1d(batches.samples)
   for rows in opened.values():
     rows.check_lengths(int(min(lengths_given)), int(max(lengths_given)))
-  loader = Loader(source, batches, sample_rate, crop, process, bad_files, opened)
+  loader = Loader(source, batches, sample_rate, crop, process, bad_files, opened, fill_to=fill_to)
   return Batches(loader, num_threads=num_threads, num_workers=num_workers, prefetch=prefetch)
 
 

@@ -21,15 +21,17 @@ def check(
   process_index: int,
   process_count: int,
   batch_multiple: int = 1,
+  fill_to: int = 1,
 ) -> None:
-  """Raises InputError if there are no clips or the processes cannot split the batch evenly."""
+  """Raises InputError if there are no clips or the processes cannot split the batch, filled to a
+  multiple of `fill_to` rows, evenly."""
   if not len(source):
     raise InputError(f'Data set {source.name!r} has no clips.')
   if batch_multiple < 1 or batch_size % batch_multiple:
     raise InputError(
       f'batch_size is {batch_size}, not a multiple of batch_multiple {batch_multiple}.'
     )
-  if batch_size < 1 or batch_size % process_count:
+  if batch_size < 1 or batching.filled(batch_size, fill_to) % process_count:
     raise InputError(
       f'A batch of {batch_size} cannot be split over {process_count} processes; give a multiple of '
       f'{process_count}.'
@@ -86,6 +88,7 @@ def bucket_rows(
   batch_seconds: float | None,
   batch_multiple: int,
   process_count: int,
+  fill_to: int = 1,
 ) -> list[int]:
   """Batch size of every bucket, see `pipeline.train_batches`.
 
@@ -95,7 +98,7 @@ def bucket_rows(
   """
   if batch_seconds is None:
     return [batch_size] * len(lengths)
-  if batch_multiple % process_count:
+  if batching.filled(batch_multiple, fill_to) % process_count:
     raise InputError(
       f'Batches of {batch_seconds:g} s hold a multiple of {batch_multiple} clips, which cannot be '
       f'split over {process_count} processes; give a batch_multiple that {process_count} divides.'

@@ -128,7 +128,8 @@ def draw(
   rows = size.shape
   keys = jax.random.split(key, 8)
   mixed = jax.random.bernoulli(keys[0], prob, rows)
-  partner = jax.random.randint(keys[1], rows, 0, rows[0])
+  # Rows without audio come last: they fill up a batch.
+  partner = jax.random.randint(keys[1], rows, 0, jnp.maximum((size > 0).sum(), 1))
   ratio = jax.random.uniform(keys[2], rows, jnp.float32, snr[0], snr[1])
   noisy, there = jnp.zeros(rows, bool), size[partner]
   if noise_size is not None:

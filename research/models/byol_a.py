@@ -228,6 +228,7 @@ class ByolA(nn.Module):
 
   EMBEDDING: ClassVar[Embedding] = Embedding(pool='mean+max')
   FINETUNING: ClassVar[Mapping[str, Any]] = {}
+  MIXES_ROWS: ClassVar[bool] = True  # batch norm, the bank, running statistics
 
   def __post_init__(self):
     if self.size not in SIZES:

@@ -115,12 +115,20 @@ def train_batches(
   data: Mapping[str, Any],
   clips: sources.Source,
   *,
-  process_index: int,
-  process_count: int,
-  bad_files: BadFiles | None,
+  process: tuple[int, int] = (0, 1),
+  fill_to: int = 1,
+  bad_files: BadFiles | None = None,
   model: nn.Module | None = None,
 ) -> pipeline.Batches:
   """The training batches that `config['data']` describes, for a model.
+
+  Args:
+    data: `config['data']`.
+    clips: the clips.
+    process: which part of every batch to read, and number of parts (`sharding.batch_part`).
+    fill_to: rows are filled up to a multiple of it.
+    bad_files: counts bad files.
+    model: the model to train.
 
   Raises:
     InputError: fields that do not suit the clips or the model.
@@ -133,8 +141,9 @@ def train_batches(
     clips,
     fields=fields_for(data, model),
     model=model,
-    process_index=process_index,
-    process_count=process_count,
+    process_index=process[0],
+    process_count=process[1],
+    fill_to=fill_to,
     bad_files=bad_files,
     **{name: data[name] for name in names},
   )

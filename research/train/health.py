@@ -8,51 +8,66 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from research.errors import InputError
 
 
-def representation_std(z: Float[Array, 'b d']) -> Float[Array, '']:
+def representation_std(
+  z: Float[Array, 'b d'], valid: Bool[Array, 'b'] | None = None
+) -> Float[Array, '']:
   """Standard deviation over the batch of l2-normalised rows, averaged over dimensions.
 
   It is 1/sqrt(d) for rows uniform on the sphere and 0 if all rows are equal (SimSiam, §4.1:
   https://arxiv.org/abs/2011.10566). It is returned times sqrt(d), so 1 is healthy for any width.
+  Rows that are not valid do not count.
   """
   z = z.astype(jnp.float32)
   z = z / jnp.maximum(jnp.linalg.norm(z, axis=-1, keepdims=True), 1e-12)
-  return jnp.std(z, axis=0).mean() * jnp.sqrt(jnp.float32(z.shape[-1]))
+  where = None if valid is None else valid[:, None]
+  return jnp.std(z, axis=0, where=where).mean() * jnp.sqrt(jnp.float32(z.shape[-1]))
 
 
-def effective_rank(z: Float[Array, 'b d']) -> Float[Array, '']:
+def effective_rank(
+  z: Float[Array, 'b d'], valid: Bool[Array, 'b'] | None = None
+) -> Float[Array, '']:
   """Effective rank of the rows: (sum of l)^2 / sum of l^2, with l the eigenvalues of their
   covariance.
 
   The exponential of the second-order Renyi entropy of the spectrum. (Roy and Vetterli, 2007, use
   the first order.) The second order needs no eigenvalues. It is 1 if all rows are on a line, and
-  at most min(b - 1, d).
+  at most min(b - 1, d). Rows that are not valid do not count.
   """
   z = z.astype(jnp.float32)
-  z = z - z.mean(axis=0)
+  where = None if valid is None else valid[:, None]
+  z = z - z.mean(axis=0, where=where)
+  z = z if where is None else jnp.where(where, z, 0.0)
   z = z / jnp.maximum(jnp.sqrt(jnp.square(z).sum()), 1e-12)
   smaller = z @ z.T if z.shape[0] < z.shape[1] else z.T @ z
   return jnp.square(jnp.trace(smaller)) / jnp.maximum(jnp.square(smaller).sum(), 1e-12)
 
 
-def signals(out: Mapping[str, Any]) -> dict[str, jax.Array]:
+def signals(out: Mapping[str, Any], valid: Bool[Array, 'b'] | None = None) -> dict[str, jax.Array]:
   """Health signals of a model's outputs.
 
   Args:
     out: model outputs. Signals are computed from `embedding` [b, d] and, for models that compare r
       views, from `projection` [r, b, p], which collapses first. Both are optional.
+    valid: False for fillers, which do not count.
   """
   found = {}
   if 'embedding' in out:
     z = jax.lax.stop_gradient(out['embedding'])
-    found = {'representation_std': representation_std(z), 'effective_rank': effective_rank(z)}
+    found = {
+      'representation_std': representation_std(z, valid),
+      'effective_rank': effective_rank(z, valid),
+    }
   if 'projection' in out:
     z = jax.lax.stop_gradient(out['projection'][0])
-    found |= {'projection_std': representation_std(z), 'projection_rank': effective_rank(z)}
+    found |= {
+      'projection_std': representation_std(z, valid),
+      'projection_rank': effective_rank(z, valid),
+    }
   return found
 
 

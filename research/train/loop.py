@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from research.audio.bad_files import BadFiles
 from research.audio.sources import Source
+from research.capabilities import MixesRows
 from research.errors import InputError
 from research.jobs import locks
 from research.train import build, hardware, optim, selection, sharding, validate
@@ -78,15 +79,25 @@ def train(
   """
   config = complete(config)
   mesh = sharding.make_mesh(config['mesh'])
-  parts = sharding.batch_devices(mesh) * config['optim']['accumulate']
-  key = 'batch_size' if config['data']['batch_seconds'] is None else 'batch_multiple'
-  if config['data'][key] % parts:
-    raise InputError(
-      f'config.data.{key} is {config["data"][key]}; it must be a multiple of {parts} (devices that '
-      'split a batch x optim.accumulate).'
-    )
   with jax.set_mesh(mesh):
     return _Run(config, workdir, mesh, quiet, clips).run()
+
+
+def _fill_to(config: Mapping[str, Any], model: Any, mesh: Any) -> int:
+  """Devices x micro-batches that split a batch: rows are filled up to a multiple.
+
+  Raises:
+    InputError: the model cannot have fillers in its batches.
+  """
+  parts = sharding.batch_devices(mesh) * config['optim']['accumulate']
+  key = 'batch_size' if config['data']['batch_seconds'] is None else 'batch_multiple'
+  if config['data'][key] % parts and isinstance(model, MixesRows):
+    raise InputError(
+      f'config.data.{key} is {config["data"][key]}; it must be a multiple of {parts} (devices that '
+      f'split a batch x optim.accumulate): {config["model"]["name"]} computes statistics over all '
+      'rows, so a batch cannot be filled up with empty ones.'
+    )
+  return parts
 
 
 def _batch_text(data: Mapping[str, Any]) -> str:
@@ -113,8 +124,8 @@ class _Run:
     dataset = build.train_batches(
       config['data'],
       rows,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      process=sharding.batch_part(mesh),
+      fill_to=_fill_to(config, self.model, mesh),
       bad_files=self.bad_files,
       model=self.model,
     )

@@ -92,10 +92,50 @@ def batch_devices(mesh: Mesh) -> int:
   return mesh.shape['data'] * mesh.shape['fsdp']
 
 
+def batch_part(mesh: Mesh) -> tuple[int, int]:
+  """Which part of a global batch this process reads: (its index, number of parts).
+
+  Raises:
+    InputError: the devices of a process hold rows that are not one of several equal parts.
+  """
+  owners = [[device.process_index for device in row] for row in _by_row(mesh)]
+  return part_of(np.array(owners), jax.process_index())
+
+
+def _by_row(mesh: Mesh) -> np.ndarray:
+  """Devices [parts of a batch, holders of the same part]."""
+  return mesh.devices.reshape(batch_devices(mesh), -1)
+
+
+def part_of(owners: np.ndarray, process: int) -> tuple[int, int]:
+  """See `batch_part`.
+
+  The devices decide: processes whose devices split a model between them (a `tensor` axis across
+  hosts) read the same part.
+
+  Args:
+    owners: [parts, holders], the process of every device.
+    process: the process that reads.
+  """
+  rows = {each: np.flatnonzero((owners == each).any(axis=1)) for each in np.unique(owners)}
+  own = rows[process]
+  for mine in rows.values():
+    apart = len(mine) != len(own) or mine[-1] - mine[0] != len(mine) - 1 or mine[0] % len(mine)
+    if apart:
+      raise InputError(
+        'The mesh gives the devices of one process rows of a batch that are not one of several '
+        'equal parts: let data x fsdp be a multiple of the number of processes, or tensor a '
+        'multiple of the devices of a process.'
+      )
+  return int(own[0]) // len(own), len(owners) // len(own)
+
+
 def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """Global arrays from the rows that this process holds."""
-  sharding = batch_sharding(mesh)
-  return {
-    name: jax.make_array_from_process_local_data(sharding, np.asarray(x))
-    for name, x in batch.items()
-  }
+  """Global arrays from the rows that this process holds, see `batch_part`."""
+  sharding, (_, parts) = batch_sharding(mesh), batch_part(mesh)
+
+  def put(x: np.ndarray) -> jax.Array:
+    shape = (parts * len(x), *x.shape[1:])
+    return jax.make_array_from_process_local_data(sharding, x, shape)
+
+  return {name: put(np.asarray(x)) for name, x in batch.items()}

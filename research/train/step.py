@@ -47,13 +47,19 @@ def _split(batch: Batch, parts: int) -> dict[str, jax.Array]:
   return {k: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1) for k, x in batch.items()}
 
 
+def _clips(batch: Batch) -> jax.Array | float:
+  """Number of clips that are not fillers, relative to the rows."""
+  return batch['valid'].astype(jnp.float32).mean() if 'valid' in batch else 1.0
+
+
 def make_gradient(
   model: nn.Module, objective: Objective, accumulate: int, teacher_forward: bool
 ) -> Callable[[State, Batch, jax.Array], tuple[Tree, Tree, Tree, Metrics]]:
   """`(state, batch, key) -> (gradients, variables, teacher variables, metrics)`.
 
   With `accumulate` > 1 the batch is split into that many micro-batches, run in sequence. Losses and
-  gradients are averaged, weighted by `metrics['sample_size']` if the objective returns one.
+  gradients are averaged, weighted by `metrics['sample_size']` if the objective returns one, else by
+  the number of clips.
   """
 
   def loss_fn(params, variables, teacher, batch, key):
@@ -67,7 +73,7 @@ def make_gradient(
       teacher = {**teacher, 'variables': teacher_variables}
     loss, metrics = objective(out, batch)
     loss = loss.astype(jnp.float32)
-    return loss, (variables, teacher, {'loss': loss, **metrics, **signals(out)})
+    return loss, (variables, teacher, {'loss': loss, **metrics, **signals(out, batch.get('valid'))})
 
   value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
 
@@ -83,7 +89,7 @@ def make_gradient(
       variables = {**variables, **counters}
       (_, aux), g = value_and_grad(state.params, variables, teacher, rows, part_key)
       variables, teacher, metrics = aux
-      weight = jnp.asarray(metrics.get('sample_size', 1.0), jnp.float32)
+      weight = jnp.asarray(metrics.get('sample_size', _clips(rows)), jnp.float32)
       grads = jax.tree.map(lambda a, b: a + weight * b, grads, g)
       return (variables, teacher, total + weight, grads), (weight, metrics)
 
@@ -93,8 +99,8 @@ def make_gradient(
     start = (state.variables, state.teacher, jnp.float32(0.0), zeros)
     parts = (jnp.arange(accumulate), _split(batch, accumulate))
     (variables, teacher, total, grads), (weights, metrics) = jax.lax.scan(body, start, parts)
-    # Weights are counts; a total of 0 is a batch without targets.
-    counted = jnp.maximum(total, 1.0)
+    # A total of 0 is a batch without targets.
+    counted = jnp.where(total > 0, total, 1.0)
     grads = jax.tree.map(lambda g: g / counted, grads)
     mean = {k: jnp.sum(weights * v) / counted for k, v in metrics.items()}
     if 'sample_size' in metrics:

@@ -72,8 +72,9 @@ def _subset(rows: Any, run: Run, data: Mapping[str, Any], batches: int | None) -
   return rows.select(np.sort(by_length[places]).tolist())
 
 
-def _batches(run: Run, data: Mapping[str, Any], rows: Any, shard: bool = True) -> Any:
+def _batches(run: Run, data: Mapping[str, Any], rows: Any) -> Any:
   chosen = build.fields_for(data, run.model)
+  index, count = sharding.batch_part(run.mesh)
   return pipeline.eval_batches(
     rows,
     batch_size=_batch_size(run, data, rows),
@@ -83,8 +84,8 @@ def _batches(run: Run, data: Mapping[str, Any], rows: Any, shard: bool = True) -
     fields=chosen,
     model=run.model,
     root=data['root'],
-    process_index=jax.process_index() if shard else 0,
-    process_count=jax.process_count() if shard else 1,
+    process_index=index,
+    process_count=count,
     num_threads=data['num_threads'],
   )
 

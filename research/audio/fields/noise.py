@@ -82,6 +82,7 @@ class NoiseRows(Rows):
     """Noise clips for the rows of a batch."""
     batch = self.loader.batches[crops.number]
     batch = dataclasses.replace(batch, rows=batch.rows[: crops.size], samples=crops.samples)
+    batch = batching.fill(batch, crops.size)
     noise = self.loader.read(batch, crops.number)
     mine = np.searchsorted(self.loader.slots(crops.size), crops.slots, side='right') - 1
     return {'noise': noise['audio'][mine], 'noise_mask': noise['audio_mask'][mine]}

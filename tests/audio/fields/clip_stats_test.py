@@ -78,7 +78,7 @@ def test_the_model_input_is_a_crop_of_the_normalised_clip(make_source, evaluatio
 def test_training_reads_statistics_if_the_model_normalises(make_source):
   source = make_source(LENGTHS)
   data = {**config.DATA, 'batch_size': 2, 'seconds': 0.25}
-  args = dict(process_index=0, process_count=1, bad_files=None)
+  args = dict(bad_files=None)
   for normalise in (False, True):
     model = Toy()
     object.__setattr__(model, 'frontend', Waveform(normalise=normalise))

@@ -116,7 +116,7 @@ def test_runs_check_their_transcripts(caplog):
   config = complete(config)
   clips = selection.usable(selection.source(config['data']), config['data'])
   build.train_batches(
-    config['data'], clips, process_index=0, process_count=1, bad_files=None,
+    config['data'], clips, bad_files=None,
     model=build.model(config),
   )  # fmt: skip
   assert 'are not in the vocabulary' in caplog.text

@@ -255,7 +255,7 @@ def test_configs_name_units(make_source, tmp_path):
   data = dict(
     config.DATA, fields=dict(units=[label(tmp_path / 'units', source)]), batch_size=4, seconds=0.15
   )
-  batches = build.train_batches(data, source, process_index=0, process_count=1, bad_files=None)
+  batches = build.train_batches(data, source, bad_files=None)
   check(take(batches, 1)[0])
 
 

@@ -1,0 +1,105 @@
+"""Batches filled up with empty rows, for devices and micro-batches that do not divide them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.capabilities import MixesRows
+from research.train import build, health
+from research.train.config import complete
+from research.train.state import init_state
+from research.train.step import make_gradient
+from tests import experiments_test
+from tests.multiprocess import group
+
+ROWS, FILLED = 3, 4
+QUICK = ('audio_mae/audioset_base',)
+
+
+def debug_models():
+  """One debug experiment for every model and objective."""
+  seen = set()
+  for file in experiments_test.FILES:
+    config = experiments_test.load(file).get_config('debug').to_dict()
+    args = config['model']['args']
+    parts = (args[part]['name'] for part in ('encoder', 'head') if args.get(part))
+    program = (config['model']['name'], *parts, config['objective']['name'])
+    if program not in seen:
+      seen.add(program)
+      name = experiments_test.name_of(file)
+      yield pytest.param(config, id=name, marks=() if name in QUICK else pytest.mark.slow)
+
+
+def some_batch(config, model):
+  """Three clips of noise of different lengths, with random fields."""
+  rng = np.random.default_rng(0)
+  batch = build.example_batch(config, model, ROWS, config['data']['seconds'] or 2.0)
+  batch['audio'] = rng.normal(size=batch['audio'].shape).astype(np.float32) * 0.1
+  samples = batch['audio'].shape[1]
+  lengths = np.array([samples, int(0.8 * samples), int(0.7 * samples)])
+  batch['audio_mask'] = np.arange(samples) < lengths[:, None]
+  batch['audio'] *= batch['audio_mask']
+  for name in ('label', 'units', 'tokens'):
+    if name in batch:
+      shape = batch[name][:, :4].shape if name == 'tokens' else batch[name].shape
+      batch[name] = rng.integers(1, 4, shape).astype(np.int32)
+  return batch
+
+
+def fill(batch):
+  """The same batch with rows as the pipeline fills it."""
+  extra = {k: np.zeros((FILLED - ROWS, *x.shape[1:]), x.dtype) for k, x in batch.items()}
+  if 'tokens' in extra:
+    extra['tokens'] -= 1
+  if 'units' in extra:
+    extra['units'] -= 1
+  return {k: np.concatenate([x, extra[k]]) for k, x in batch.items()}
+
+
+@pytest.mark.parametrize('config', list(debug_models()))
+def test_empty_rows_change_nothing(config):
+  config = complete(config)
+  model, objective = build.model(config), build.objective(config)
+  if isinstance(model, MixesRows):
+    pytest.skip('its rows mix: batches are not filled')
+  batch = some_batch(config, model)
+  optimizer = build.optimizer(config, model, lambda step: 1e-3)
+  state = init_state(model, optimizer, batch, 0, bool(config['teacher']))
+  forward = bool((config['teacher'] or {}).get('forward'))
+  gradient = jax.jit(make_gradient(model, objective, 1, forward))
+  key = jax.random.key(1)
+  grads, _, _, metrics = gradient(state, batch, key)
+  filled_grads, _, _, filled_metrics = gradient(state, fill(batch), key)
+  assert np.isfinite(metrics['loss'])
+  for name, value in metrics.items():
+    np.testing.assert_allclose(value, filled_metrics[name], rtol=2e-4, atol=1e-5, err_msg=name)
+  scale = max(float(np.abs(x).max()) for x in jax.tree.leaves(grads))
+  assert scale > 0
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * scale), grads, filled_grads
+  )
+
+
+def test_signals_leave_empty_rows_out():
+  z = jax.random.normal(jax.random.key(0), (5, 8))
+  filled = jnp.concatenate([z, jnp.full((3, 8), 100.0)])
+  valid = jnp.arange(8) < 5
+  for signal in (health.representation_std, health.effective_rank):
+    np.testing.assert_allclose(signal(z), signal(filled, valid), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_three_devices_train_as_one(tmp_path):
+  """Eight clips on three devices, and with two micro-batches: nine and twelve rows."""
+  losses = []
+  for i, (devices, accumulate) in enumerate([(1, 1), (3, 1), (3, 2)]):
+    workdir = tmp_path / str(i)
+    args = ('--config.total_steps=20', f'--config.optim.accumulate={accumulate}')
+    done = group.train(workdir, *args, count=1, devices=devices).wait()[0]
+    assert done.code == 0, done
+    losses.append(group.losses(workdir))
+  one, three, parts = losses
+  for step, loss in one.items():
+    np.testing.assert_allclose(three[step], loss, rtol=1e-4)
+  assert all(np.isfinite(list(parts.values()))) and parts.keys() == one.keys()
