@@ -61,15 +61,20 @@ def check_all(error: Exception | None = None) -> None:
     error: this process's own, if it has one.
     InputError: another process came with an error.
   """
-  failed = error is not None
-  if jax.process_count() > 1:
-    from jax.experimental import multihost_utils
-
-    failed = bool(np.any(multihost_utils.process_allgather(np.bool_(failed))))
+  failed = somewhere(error is not None)
   if error is not None:
     raise error
   if failed:
     raise InputError('Another process has stopped: see its message.')
+
+
+def somewhere(flag: bool) -> bool:
+  """Whether the flag is set on any process. Collective."""
+  if jax.process_count() == 1:
+    return flag
+  from jax.experimental import multihost_utils
+
+  return bool(np.any(multihost_utils.process_allgather(np.bool_(flag))))
 
 
 def total(value: np.ndarray) -> np.ndarray:

@@ -16,13 +16,28 @@ from research.errors import InputError
 from research.jobs import locks
 
 
+def local(path: str | os.PathLike, flag: str) -> Path:
+  """The path, of this machine or a mounted disk.
+
+  Raises:
+    InputError: it is an address (gs://…), which would become a folder of that name here.
+  """
+  if '://' in str(path):
+    scheme = str(path).split('://')[0]
+    raise InputError(
+      f'--{flag}={path}: a path of a disk was expected, not an address ({scheme}://). Mount the '
+      'bucket on every host (gcsfuse, a network disk) and give that path.'
+    )
+  return Path(path)
+
+
 def writable(out: str | os.PathLike, suffixes: Sequence[str], overwrite: bool) -> Path:
   """The path of the file to be written.
 
   Raises:
     InputError: its ending is not one of `suffixes`, it is a folder, or it exists.
   """
-  out = Path(out)
+  out = local(out, 'out')
   if out.suffix not in suffixes:
     known = f'{", ".join(suffixes[:-1])} or {suffixes[-1]}'
     raise InputError(f'--out={out}: the file has to end in {known}.')
@@ -39,7 +54,7 @@ def folder(path: str | os.PathLike, flag: str) -> Path:
   Raises:
     InputError: it is a file, or cannot be written to.
   """
-  made = Path(path)
+  made = local(path, flag)
   trial = made / f'.{os.getpid()}.trial'
   try:
     made.mkdir(parents=True, exist_ok=True)

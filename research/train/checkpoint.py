@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from research import distributed
 from research.errors import InputError
 from research.train.state import State
 
@@ -85,6 +86,21 @@ class Checkpointer:
     """Steps of the existing checkpoints, oldest first."""
     return sorted(self._manager.all_steps())
 
+  def _steps_of_all(self) -> list[int]:
+    """The steps that process 0 sees, on every process.
+
+    Raises:
+      InputError: this process does not see them.
+    """
+    steps = json.loads(distributed.broadcast(json.dumps(self.steps()).encode()))
+    unseen = [step for step in steps if not (self.directory / str(step)).is_dir()]
+    if unseen:
+      raise InputError(
+        f'This process does not see checkpoint {unseen[-1]} in {self.directory}, which process 0 '
+        'sees: --workdir must be one folder that all hosts share.'
+      )
+    return steps
+
   def save(
     self, step: int, state: State, position: Any, metrics: Mapping[str, float] | None = None
   ) -> None:
@@ -134,9 +150,10 @@ class Checkpointer:
         match `target`.
     """
     tried = []
-    for step in reversed(self.steps()):
+    for step in reversed(self._steps_of_all()):
+      restored, damage = None, ''
       try:
-        return self._restore(step, target)
+        restored = self._restore(step, target)
       except Exception as error:
         if not _is_damage(error):
           raise InputError(
@@ -145,9 +162,13 @@ class Checkpointer:
           ) from error
         # Otherwise asyncio reports every array of the failed read at exit, after our message.
         python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
-        logging.warning('checkpoint %d cannot be read: %s', step, _first_line(error))
-        tried.append(step)
-        self._set_aside(step)
+        damage = _first_line(error)
+      # What one process cannot read, all leave.
+      if not distributed.somewhere(bool(damage)):
+        return restored
+      logging.warning('checkpoint %d cannot be read: %s', step, damage or 'by another process')
+      tried.append(step)
+      self._set_aside(step)
     aside = self.directory.parent / ASIDE
     if tried:
       raise InputError(
@@ -163,11 +184,25 @@ class Checkpointer:
     return None
 
   def _restore(self, step: int, target: State) -> tuple[State, Any]:
-    wanted = target.to_dict()
-    args = ocp.args.Composite(state=ocp.args.StandardRestore(wanted), data=ocp.args.JsonRestore())
-    restored = self._manager.restore(step, args=args)
-    state = State.from_dict(restored['state'])
-    return state, restored['data']['position']
+    """Reads what this process needs of a checkpoint, waiting for no other process: one that cannot
+    read its part would leave the others in a barrier."""
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+      primary_host=me, active_processes={me}, barrier_sync_key_prefix=f'restore-{me}'
+    )
+    folder = self.directory / str(step)
+    handlers = (
+      (ocp.StandardCheckpointHandler, 'state', ocp.args.StandardRestore(target.to_dict())),
+      (ocp.JsonCheckpointHandler, 'data', ocp.args.JsonRestore()),
+    )
+    found = []
+    for handler, item, args in handlers:
+      reader = ocp.Checkpointer(
+        handler(multiprocessing_options=alone), multiprocessing_options=alone
+      )
+      with reader:
+        found.append(reader.restore(folder / item, args=args))
+    return State.from_dict(found[0]), found[1]['position']
 
   def _set_aside(self, step: int) -> None:
     """Moves an unreadable checkpoint aside (process 0), so that its step can be saved again."""

@@ -15,7 +15,7 @@ from research.audio.bad_files import BadFiles
 from research.audio.sources import Source
 from research.capabilities import MixesRows
 from research.errors import InputError
-from research.jobs import locks
+from research.jobs import folders, locks
 from research.train import build, hardware, optim, selection, sharding, validate
 from research.train import step as step_lib
 from research.train.checkpoint import Checkpointer
@@ -78,6 +78,7 @@ def train(
       not finite, a full disk).
   """
   config = complete(config)
+  workdir = folders.local(workdir, 'workdir')
   mesh = sharding.make_mesh(config['mesh'])
   with jax.set_mesh(mesh):
     return _Run(config, workdir, mesh, quiet, clips).run()

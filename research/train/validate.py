@@ -198,20 +198,20 @@ def pictures(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
   accepted = inspect.signature(run.model.picture).parameters
   shared = {k: v for k, v in dict(objective_args).items() if k in accepted}
 
-  def draw(state: State, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+  def draw(state: State, batch: Mapping[str, jax.Array]) -> tuple[dict[str, jax.Array], jax.Array]:
     variables = {'params': state.params, **state.variables}
     rngs = streams(jax.random.key(0))
-    return run.model.apply(variables, batch, rngs=rngs, method='picture', **shared)
+    drawn = run.model.apply(variables, batch, rngs=rngs, method='picture', **shared)
+    return drawn, batch['valid']
 
   jitted = jax.jit(draw, out_shardings=NamedSharding(run.mesh, PartitionSpec()))
 
   def run_once(step: int, state: State) -> dict[str, float]:
     panels: dict[str, list[np.ndarray]] = {}
     for batch in _batches(run, data, chosen):
-      drawn = jax.device_get(jitted(state, sharding.to_devices(batch, run.mesh)))
-      gathered = batch['valid'] if jax.process_count() == 1 else np.ones(len(batch['valid']), bool)
+      drawn, valid = jax.device_get(jitted(state, sharding.to_devices(batch, run.mesh)))
       for panel, values in drawn.items():
-        panels.setdefault(panel, []).extend(values[: len(gathered)][gathered])
+        panels.setdefault(panel, []).extend(values[valid])
     if jax.process_index() == 0:
       arrays: dict[str, Any] = {k: np.stack(v[:count]) for k, v in panels.items()}
       partial = run.workdir / 'pictures.partial.npz'

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def make_workdir(workdir: str | os.PathLike, config: Mapping[str, Any]) -> Path:
   try:
     path.mkdir(parents=True, exist_ok=True)
     _lock(path)
+    _check_shared(path)
     if file.exists() and _has_checkpoints(path):
       different = changed(json.loads(file.read_text()), config)
       if different:
@@ -49,6 +51,26 @@ def make_workdir(workdir: str | os.PathLike, config: Mapping[str, Any]) -> Path:
 def _has_checkpoints(path: Path) -> bool:
   """Whether there is a checkpoint, possibly unreadable or unfinished."""
   return any(p for name in ('checkpoints', ASIDE) for p in (path / name).glob('*'))
+
+
+def _check_shared(path: Path) -> None:
+  """Raises InputError on a process that does not see the folder of process 0."""
+  if jax.process_count() == 1:
+    return
+  mark = distributed.broadcast(secrets.token_hex(8).encode()).decode()
+  seen = path / f'.shared-{mark}'
+  if jax.process_index() == 0:
+    seen.touch()
+  distributed.broadcast(b'there')
+  found = seen.exists()
+  distributed.somewhere(found)  # all have looked
+  if jax.process_index() == 0:
+    seen.unlink()
+  if not found:
+    raise InputError(
+      f'--workdir={path} is another folder on this host than on that of process 0: give one that '
+      'all hosts share.'
+    )
 
 
 def _lock(path: Path) -> None:

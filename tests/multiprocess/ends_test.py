@@ -73,3 +73,35 @@ def test_an_input_error_in_one_ends_all(tmp_path):
   assert 'Process 1 of 2' in ends[0].errors[0] and '/nonexistent' in ends[0].errors[0]
   assert all(len(end.errors) == 1 and 'Traceback' not in end.err for end in ends)
   assert abs(ends[0].seconds - ends[1].seconds) < BOUND
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_one_process_cannot_read_is_left_by_all(tmp_path):
+  workdir = tmp_path / 'run'
+  args = ('--config.total_steps=40', '--config.mesh.fsdp=2', '--config.mesh.data=1')
+  assert all(end.code == 0 for end in group.train(workdir, *args).wait())
+  damaged = [
+    file
+    for file in (workdir / 'checkpoints' / '40' / 'state').rglob('*')
+    if file.is_file() and 'process_1' in str(file) and '/d/' in str(file)
+  ]
+  assert damaged
+  for file in damaged:
+    file.write_bytes(b'')
+  ends = group.train(workdir, *args).wait(200)
+  assert all(end.code == 0 for end in ends), ends
+  assert 'resumes from step 20' in ends[0].out
+  assert (workdir / 'unreadable' / '40').is_dir()
+
+
+@pytest.mark.slow
+def test_hosts_without_a_shared_folder_are_refused(tmp_path):
+  last = (f'--workdir={tmp_path / "elsewhere"}',)
+  ends = group.train(tmp_path / 'run', last=last).wait()
+  assert [end.code for end in ends] == [2, 2], ends
+  assert all('all hosts share' in end.errors[0] for end in ends)
+
+
+def test_an_address_is_no_folder(tmp_path):
+  done = group.train(tmp_path / 'run', '--workdir=gs://bucket/run', count=1).wait()[0]
+  assert done.code == 2 and 'Mount the bucket' in done.errors[0]
