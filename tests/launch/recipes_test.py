@@ -49,7 +49,17 @@ def stand_in(folder, name, text):
 
 
 def nothing_may_run(folder):
-  for name in ('gcloud', 'srun', 'scontrol', 'tar', 'setsid', 'kill', 'python', 'python3'):
+  for name in (
+    'gcloud',
+    'srun',
+    'scontrol',
+    'tar',
+    'setsid',
+    'kill',
+    'python',
+    'python3',
+    'python3.11',
+  ):
     stand_in(folder, name, 'echo "ran $0 $*" >&2; exit 99\n')
   return folder
 
@@ -371,12 +381,15 @@ GCLOUD = """
       printf '%s\\n' ACCEPTED PROVISIONING ACTIVE ACTIVE >"$STATES" ;;
   esac
 """
-# `python -m venv FOLDER` makes a venv whose python takes its codes from a file.
+# A Python that is too old, but brings uv: it makes a venv whose python takes its codes from a file.
 PYTHON = """
-  mkdir -p "$3/bin"
-  cp "$(dirname "$0")/train" "$3/bin/python"
-  printf '#!/bin/sh\\necho "$@" >>"$HOME/pip"\\n' >"$3/bin/pip"
-  chmod +x "$3/bin/pip"
+  printf '%s\\n' "$*" >>"$HOME/python"
+  case $1 in -c) exit 1 ;; esac
+  [[ $3 == venv ]] || exit 0
+  mkdir -p "${@: -1}/bin"
+  cp "$(dirname "$0")/train" "${@: -1}/bin/python"
+  printf '#!/bin/sh\\necho "$@" >>"$HOME/pip"\\n' >"${@: -1}/bin/pip"
+  chmod +x "${@: -1}/bin/pip"
 """
 
 
@@ -387,7 +400,8 @@ def tpu_slice(tmp_path):
   stand_in(
     path, 'train', TAKES_CODES.replace('$KEEP', '$HOME/train').replace('$CODES', '$HOME/codes')
   )
-  stand_in(path, 'python3', PYTHON)
+  for name in ('python3', 'python3.11', 'python3.12', 'python3.13'):
+    stand_in(path, name, PYTHON)
   checkout = tmp_path / 'checkout'
   shutil.copytree(RECIPES, checkout / 'launch' / 'recipes')
   for host in '01':
@@ -419,6 +433,10 @@ def test_a_run_on_a_slice(tpu_slice):
   assert calls(folder / '0' / 'train', '-m') == [expected] * 3
   assert calls(folder / '1' / 'train', '-m') == [expected] * 2
   assert f'-e {folder}/0/oido/code[tpu]' in (folder / '0' / 'pip').read_text()
+  assert (folder / '0' / 'python').read_text().splitlines()[-2:] == [
+    '-m pip install --quiet --user uv',
+    f'-m uv venv --quiet --python=3.12 --seed {folder}/0/oido/venv',
+  ]
   # Nothing is left of the archive and of its folder.
   assert sorted(p.name for p in (folder / '0' / 'oido').iterdir()) == [
     'code', 'run.pid', 'train.log', 'venv',

@@ -12,7 +12,6 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=../shell.sh
 . "$here/../shell.sh"
 home=$HOME/oido code=$(cd "$here/../../.." && pwd)
-python=${OIDO_PYTHON:-python3}
 [[ ${1-} != --dry_run ]] || { dry_run=1 && shift; }
 verb=${1-}
 (($#)) && shift
@@ -20,6 +19,19 @@ verb=${1-}
 active() {
   local pid
   pid=$(cat "$home/run.pid" 2>/dev/null) && grep -qsa again.sh "/proc/$pid/cmdline"
+}
+
+# The images of TPU VMs have an older Python than oido needs; uv brings its own.
+make_venv() {
+  local python
+  for python in python3.13 python3.12 python3.11 python3; do
+    if "$python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      run "$python" -m venv "$home/venv"
+      return
+    fi
+  done
+  run python3 -m pip install --quiet --user uv
+  run python3 -m uv venv --quiet --python=3.12 --seed "$home/venv"
 }
 
 case $verb in
@@ -32,7 +44,7 @@ case $verb in
       run rm -rf "$home/code"
       run mv "$code" "$home/code"
     fi
-    [[ -x $home/venv/bin/python ]] || run "$python" -m venv "$home/venv"
+    [[ -x $home/venv/bin/python ]] || make_venv
     run "$home/venv/bin/pip" install --quiet --disable-pip-version-check -e "$home/code[tpu]"
     ;;
   mark)
