@@ -213,7 +213,10 @@ def test_dry_run_on_a_host(tmp_path):
   ]  # fmt: skip
   done = shell(host, '--dry_run', 'install', path=path, HOME=tmp_path)
   assert f'{ROOT} {tmp_path}/oido/code' in done.stdout and '[tpu]' in done.stdout
-  assert RECIPES.exists()
+  for verb in ('mark', 'see', 'state', 'stop'):
+    done = shell(host, '--dry_run', verb, str(tmp_path / 'a b'), 'one', path=path, HOME=tmp_path)
+    assert done.returncode == 0 and not (tmp_path / 'a b').exists(), done.stderr
+  assert RECIPES.exists() and not (tmp_path / 'oido').exists()
 
 
 # ---- Mistakes: one sentence, code 2.
@@ -478,7 +481,7 @@ def test_a_workdir_of_one_host_is_refused(tmp_path):
   assert shell(host, 'see', str(tmp_path / 'a b'), 'one', HOME=tmp_path).returncode == 0
   for folder, mark in (('a b', 'two'), ('c', 'one')):
     done = shell(host, 'see', str(tmp_path / folder), mark, HOME=tmp_path)
-    assert done.returncode == 2 and 'another folder' in done.stderr
+    assert done.returncode == 2 and 'is another folder' in done.stderr
 
 
 def test_create_waits_until_the_slice_is_there(tpu_slice):

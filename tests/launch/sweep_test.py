@@ -296,4 +296,9 @@ def test_a_sweep_of_two_runs_one_of_which_fails(tmp_path):
   again = runner.run('launch.sweep', *args)
   assert again.returncode == 2 and '1 of 2 runs are finished' in again.stdout
   assert again.stdout.count(': starts') == 1
+  # Only the table, and the commands.
+  table = runner.run('launch.sweep', *args, '--parallel=0')
+  assert table.returncode == 0 and ': starts' not in table.stdout
+  commands = runner.run('launch.sweep', *args, '--print_commands').stdout.splitlines()
+  assert [shlex.split(line)[:3] for line in commands] == [['python', '-m', 'launch.train']] * 2
   assert (workdir / 'sweep.csv').read_text().startswith('name,status,data.source,seed,step')

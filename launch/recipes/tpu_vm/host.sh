@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What happens on each host of a TPU slice; the other scripts call it there.
 #   host.sh [--dry_run] install           moves this copy of the code to ~/oido/code, makes ~/oido/venv
-#   host.sh mark FOLDER ID                leaves a mark in the folder …
-#   host.sh see FOLDER ID                 … which every host must see
+#   host.sh [--dry_run] mark FOLDER ID    leaves a mark in the folder …
+#   host.sh [--dry_run] see FOLDER ID     … which every host must see
 #   host.sh [--dry_run] start ARGUMENT…   starts `launch.train ARGUMENT…`; it outlives the ssh session
 #   host.sh [--dry_run] stop              SIGTERM, so that a checkpoint is saved, and waits for the end
 #   host.sh [--dry_run] state             says whether a run is active here
@@ -48,11 +48,12 @@ case $verb in
     run "$home/venv/bin/pip" install --quiet --disable-pip-version-check -e "$home/code[tpu]"
     ;;
   mark)
-    mkdir -p "$1"
-    echo "$2" >"$1/.seen_by_all_hosts"
+    run mkdir -p "$1"
+    # shellcheck disable=SC2016  # expanded by the inner shell
+    run bash -c 'echo "$2" >"$1"' - "$1/.seen_by_all_hosts" "$2"
     ;;
   see)
-    [[ $(cat "$1/.seen_by_all_hosts" 2>/dev/null) == "$2" ]] ||
+    run grep -qsx -e "$2" "$1/.seen_by_all_hosts" ||
       fail "--workdir=$1 is another folder on $(hostname) than on host 0: give a bucket or a shared disk."
     ;;
   start)
@@ -83,7 +84,9 @@ case $verb in
     printf '%s: stopped\n' "$(hostname)"
     ;;
   state)
-    if active; then
+    if ((dry_run)); then
+      run tail -n 1 "$home/train.log"
+    elif active; then
       printf '%s: active\n' "$(hostname)"
     else
       printf '%s: not active; last line: %s\n' "$(hostname)" \
