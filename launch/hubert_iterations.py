@@ -17,7 +17,6 @@ that follows. The clips of that training are the ones that are clustered. The la
 have no training. For a multi-host run start it once on each host, with the flags of launch.train.
 """
 
-import ctypes
 import hashlib
 import importlib.util
 import json
@@ -33,7 +32,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from launch import command
+from launch import children, command
 from launch.inputs import open_input
 
 CONFIG = command.config_flag()
@@ -48,7 +47,6 @@ command.required('config', 'workdir')
 command.distributed_flags()
 
 KEYS = ('clusters', 'layer', 'percent', 'max_epochs', 'train')
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 HOSTS = ('distributed', 'coordinator', 'num_processes', 'process_id', 'compilation_cache')
 
 
@@ -289,7 +287,7 @@ def run(stage: Stage, flags_of_hosts: Sequence[str]) -> int:
   """Runs a stage in a subprocess, passes SIGTERM on to it, and returns its exit status."""
   line = [sys.executable, '-m', stage.module, *stage.args, *flags_of_hosts]
   print(f'$ python {shlex.join(line[1:])}', flush=True)
-  process = subprocess.Popen(line, preexec_fn=_die_together)
+  process = subprocess.Popen(line, preexec_fn=children.die_together)
 
   def forward(number, frame):
     del frame
@@ -305,12 +303,6 @@ def run(stage: Stage, flags_of_hosts: Sequence[str]) -> int:
   finally:
     for number, handler in old.items():
       signal.signal(number, handler)
-
-
-def _die_together() -> None:
-  """Kills the stage when this process is killed; a restart would conflict with it otherwise."""
-  if sys.platform == 'linux':
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def check_clips(stage: Stage, fingerprints: Mapping[str, str]) -> None:
