@@ -217,6 +217,12 @@ def test_debug_trains(file, tmp_path):
   assert (tmp_path / 'run' / 'checkpoints' / str(len(losses))).is_dir()
 
 
+def test_an_evaluation_can_be_switched_off():
+  config = load(ROOT / 'experiments/audio_mae/builtin_tiny.py').get_config().to_dict()
+  config['evals']['valid'] = None
+  assert list(complete(config)['evals']) == ['pictures']
+
+
 def test_changes_that_alter_the_numbers_are_named():
   config = complete(load(ROOT / 'experiments/audio_mae/builtin_tiny.py').get_config())
   other = json.loads(json.dumps(config))

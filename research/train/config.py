@@ -185,7 +185,9 @@ def complete(config: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
     check_arguments('augmentation', item, augmentation_arguments)
   _check_fields(full)
   full['evals'] = {
-    name: _merge(EVAL, spec, f'evals.{name}') for name, spec in full['evals'].items()
+    name: _merge(EVAL, spec, f'evals.{name}')
+    for name, spec in full['evals'].items()
+    if spec is not None  # switched off
   }
   best = full['checkpoint']['best']
   if best is not None and str(best).split('/')[0] not in full['evals']:
