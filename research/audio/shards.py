@@ -13,16 +13,15 @@ import json
 import os
 import pathlib
 import struct
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from array_record.python import array_record_module
 
+from research.audio import trouble
 from research.audio.clips import Source, Table
-from research.audio.decode import AudioError
 from research.audio.example import Example, Value
+from research.audio.readers import Readers
 from research.errors import InputError
 
 FORMAT = 'oido-audio-1'
@@ -69,8 +68,7 @@ class Records:
 
   def __post_init__(self):
     self._starts = np.concatenate([[0], np.cumsum(self.counts)])
-    self._readers: dict[int, Any] = {}
-    self._lock = threading.Lock()
+    self._readers = Readers()
 
   def __getstate__(self):
     return {'paths': self.paths, 'counts': self.counts}
@@ -84,24 +82,14 @@ class Records:
 
     Raises:
       AudioError: the record is damaged.
+      InputError: the machine cannot read the shard, though it was tried again.
     """
     shard = int(np.searchsorted(self._starts, row, side='right')) - 1
-    try:
-      return self._reader(shard).read([row - int(self._starts[shard])])[0]
-    except (ValueError, IndexError, RuntimeError, OSError) as error:
-      where = f'{self.paths[shard]}#{row - int(self._starts[shard])}'
-      raise AudioError(where, f'The record cannot be read ({error}).') from None
+    path, number = self.paths[shard], row - int(self._starts[shard])
+    return trouble.patiently(lambda: self._readers.read(path, number))
 
   def __call__(self, row: int) -> dict[str, Any]:
     return unpack(self.record(row))[1]
-
-  def _reader(self, shard: int):
-    with self._lock:
-      if shard not in self._readers:
-        # No read-ahead: in shuffled order it would read the neighbours of every clip for nothing.
-        options = 'readahead_buffer_size:0,max_parallelism:0'
-        self._readers[shard] = array_record_module.ArrayRecordReader(self.paths[shard], options)
-      return self._readers[shard]
 
 
 def array_record(path: str, verify: bool = False) -> Source:
