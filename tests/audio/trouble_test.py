@@ -40,7 +40,7 @@ def folder_of_shards(folder, count):
     write_shard(path)
     described.append({'file': path.name, 'count': 2, 'bytes': path.stat().st_size, 'sha256': ''})
   index = {
-    'format': shards.FORMAT, 'plan': '', 'name': 'tiny', 'count': 2 * count, 'seconds': 0.0,
+    'format': shards.OLD_FORMAT, 'plan': '', 'name': 'tiny', 'count': 2 * count, 'seconds': 0.0,
     'shards': described, 'label_sets': {}, 'splits': {}, 'columns': {},
     'ids': [f'{k}' for k in range(2 * count)], 'durations': [0.01] * 2 * count,
   }  # fmt: skip
