@@ -197,7 +197,8 @@ class _Shards:
     """Gives the folder back and leaves no trace in it."""
     locks.release(self.claimed)
     if self.claimed != self.folder:
-      self.claimed.rmdir()
+      with contextlib.suppress(OSError):
+        self.claimed.rmdir()
 
   def shard(self, name: str) -> dict[str, Any]:
     """Size and checksum of a shard; raises InputError if they are not known."""

@@ -96,6 +96,20 @@ def test_a_copy_for_a_worker_is_small_and_opens_the_file_again(pair):
   assert len({indexed.select(r).fingerprint() for r in ([0, 1], [1, 0], [0], range(12))}) == 4
 
 
+@pytest.mark.slow
+def test_worker_processes_open_the_index_themselves(pair):
+  settings = dict(batch_size=4, seconds=0.1, fields=make(dict(label='label')))
+  ours, theirs = (
+    iter(train_batches(pair[1], **settings, num_workers=n)) for n in (0, 2)
+  )  # fmt: skip
+  for _ in range(6):
+    a, b = next(ours), next(theirs)
+    for key in a:
+      np.testing.assert_array_equal(a[key], b[key])
+  ours.close()
+  theirs.close()
+
+
 def test_rows_are_sent_as_bits():
   table = Table('many', [str(i) for i in range(50_000)], {}, lambda row: {})
   table.stored = index.Stored('', np.zeros(0), (table_of_many, 50_000))
