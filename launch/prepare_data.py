@@ -23,7 +23,7 @@ from absl import flags
 from rich import progress as rich_progress
 
 from launch import command
-from research.audio import index, prepare, tfds
+from research.audio import beam_prepare, index, prepare, tfds
 from research.audio.sources import Source, open_source
 from research.errors import InputError
 from research.jobs import folders
@@ -40,6 +40,9 @@ _CUT_SECONDS = flags.DEFINE_float('cut_seconds', None, 'cut long files into clip
 _MAX_BAD = flags.DEFINE_float('max_bad_fraction', 0.01, 'of the files; more of them stop the run')
 _PART = flags.DEFINE_string('part', '0/1', 'I/N: only every N-th shard, from shard I')
 _INDEX_ONLY = flags.DEFINE_bool('index_only', False, 'write an index of the files, no shards')
+_BEAM = flags.DEFINE_string(
+  'beam', None, 'run as an Apache Beam pipeline with these options: --beam="--runner=FlinkRunner …"'
+)
 _NUM_WORKERS = flags.DEFINE_integer('num_workers', 2, 'threads that decode')
 
 
@@ -59,6 +62,9 @@ def main(argv):
     return
   count = _SHARDS.value or prepare.shard_count(source, settings, _SHARD_MIB.value)
   out = pathlib.Path(_OUT.value).expanduser()
+  if _BEAM.value is not None:
+    _report(source, _run_pipeline(out, min(count, len(source)), settings), out)
+    return
   mine = len(range(part[0], min(count, len(source)), part[1]))
   with rich_progress.Progress(
     *rich_progress.Progress.get_default_columns(),
@@ -81,6 +87,11 @@ def main(argv):
   if not written:
     print(f'Part {_PART.value}: {mine} shards in {out}; the part that ends last writes the index')
     return
+  _report(source, written, out)
+
+
+def _report(source: Source, written: dict[str, Any], out: pathlib.Path) -> None:
+  """Prints what was made."""
   left_out, parts = len(source) - written['count'], written['shards']
   size = sum(s['bytes'] for s in parts) / prepare.MIB
   print(
@@ -112,6 +123,23 @@ def _part() -> tuple[int, int]:
   return int(index), int(count)
 
 
+def _run_pipeline(out: pathlib.Path, count: int, settings: prepare.Settings) -> dict[str, Any]:
+  """Prepares the shards in a Beam pipeline, a part for each of them."""
+  if _PART.value != '0/1' or flags.FLAGS.distributed or flags.FLAGS.num_processes:
+    raise InputError('--beam divides the work itself: no --part and no --num_processes with it.')
+  return beam_prepare.run(
+    _spec(),
+    out,
+    count=count,
+    settings=settings,
+    parts=count,
+    split=_SPLIT.value,
+    root=_DATA_ROOT.value,
+    max_bad_fraction=_MAX_BAD.value,
+    options=(_BEAM.value or '').split(),
+  )
+
+
 def _write_index(source: Source) -> None:
   """Writes the index of a source of audio files."""
   out = folders.folder(pathlib.Path(_OUT.value).expanduser(), 'out')
@@ -126,17 +154,23 @@ def _write_index(source: Source) -> None:
 
 
 def _open() -> Source:
-  args: dict[str, Any] = {}
-  if _CUT_SECONDS.value is not None:
-    args['cut_seconds'] = _CUT_SECONDS.value
   name = _SOURCE.value
   if name.startswith('tfds:'):
     tfds.prepare(name.removeprefix('tfds:'), _DATA_ROOT.value)
-    args['data_dir'] = _DATA_ROOT.value
   out, here = pathlib.Path(_OUT.value).resolve(), pathlib.Path(name).resolve()
   if not _INDEX_ONLY.value and here.is_dir() and (out == here or here in out.parents):
     raise InputError(f'--out={_OUT.value} lies in the source {name}: give a folder outside of it.')
-  return open_source({'name': name, 'args': args}, split=_SPLIT.value, root=_DATA_ROOT.value)
+  return open_source(_spec(), split=_SPLIT.value, root=_DATA_ROOT.value)
+
+
+def _spec() -> dict[str, Any]:
+  """The source, as `open_source` takes it."""
+  args: dict[str, Any] = {}
+  if _CUT_SECONDS.value is not None:
+    args['cut_seconds'] = _CUT_SECONDS.value
+  if _SOURCE.value.startswith('tfds:'):
+    args['data_dir'] = _DATA_ROOT.value
+  return {'name': _SOURCE.value, 'args': args}
 
 
 command.required('source', 'out')
