@@ -158,7 +158,9 @@ def _open() -> Source:
   if name.startswith('tfds:'):
     tfds.prepare(name.removeprefix('tfds:'), _DATA_ROOT.value)
   out, here = pathlib.Path(_OUT.value).resolve(), pathlib.Path(name).resolve()
-  if not _INDEX_ONLY.value and here.is_dir() and (out == here or here in out.parents):
+  # An index beside the audio would be read in its place when it is to be made again.
+  inside = out == here or (here in out.parents and not _INDEX_ONLY.value)
+  if here.is_dir() and inside:
     raise InputError(f'--out={_OUT.value} lies in the source {name}: give a folder outside of it.')
   return open_source(_spec(), split=_SPLIT.value, root=_DATA_ROOT.value)
 

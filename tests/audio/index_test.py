@@ -244,3 +244,9 @@ def test_the_command_indexes_a_folder(folder, tmp_path):
   same(open_source(folder).split('train'), open_source(out))
   assert open_source(out).table.seconds[0] == pytest.approx(0.1)  # Without a look at a file.
   assert not list(cache_folder().glob('durations-*'))
+
+
+def test_an_index_does_not_hide_the_files_it_is_made_of(folder):
+  command = [sys.executable, '-m', 'launch.prepare_data', f'--source={folder}', f'--out={folder}']
+  done = subprocess.run([*command, '--index_only'], capture_output=True, text=True, timeout=120)
+  assert done.returncode == 2 and 'give a folder outside of it' in done.stderr
