@@ -5,7 +5,14 @@
   python -m launch.prepare_data --source=tfds:speech_commands --out=/data/commands  # [tfds] extra
 
 A run that was interrupted goes on when it is started again: finished shards are verified and kept.
-Several processes (--num_processes) write shards of their own into one folder.
+Large data are prepared on several machines that see one disk: each runs the command with its own
+--part=I/N (I from 0), at any time, and the last to end writes the index. Processes that run
+together (--num_processes) share the shards too.
+
+A manifest or folder of millions of files opens at once from an index, which also holds durations:
+
+  python -m launch.prepare_data --source=/data/my_audio --out=/data/my_index --index_only
+
 Train on the result with `--config.data.source=/data/my_shards`.
 """
 
@@ -16,9 +23,10 @@ from absl import flags
 from rich import progress as rich_progress
 
 from launch import command
-from research.audio import prepare, tfds
+from research.audio import beam_prepare, index, prepare, tfds
 from research.audio.sources import Source, open_source
 from research.errors import InputError
+from research.jobs import folders
 
 _SOURCE = flags.DEFINE_string('source', '', 'a folder, a name (esc50, …) or tfds:NAME')
 _OUT = flags.DEFINE_string('out', '', 'folder for the shards')
@@ -30,12 +38,17 @@ _SAMPLE_RATE = flags.DEFINE_integer('sample_rate', None, 'Hz; 16000 unless --enc
 _ENCODING = flags.DEFINE_string('encoding', 'pcm16', 'pcm16 (fastest), flac (smaller) or copy')
 _CUT_SECONDS = flags.DEFINE_float('cut_seconds', None, 'cut long files into clips of this length')
 _MAX_BAD = flags.DEFINE_float('max_bad_fraction', 0.01, 'of the files; more of them stop the run')
+_PART = flags.DEFINE_string('part', '0/1', 'I/N: only every N-th shard, from shard I')
+_INDEX_ONLY = flags.DEFINE_bool('index_only', False, 'write an index of the files, no shards')
+_BEAM = flags.DEFINE_string(
+  'beam', None, 'run as an Apache Beam pipeline with these options: --beam="--runner=FlinkRunner …"'
+)
 _NUM_WORKERS = flags.DEFINE_integer('num_workers', 2, 'threads that decode')
 
 
 def main(argv):
   del argv
-  process = _process()
+  process, part = _process(), _part()
   settings = prepare.Settings(
     encoding=_ENCODING.value,
     sample_rate=_SAMPLE_RATE.value or (None if _ENCODING.value == 'copy' else 16000),
@@ -44,15 +57,22 @@ def main(argv):
   if _SHARD_MIB.value <= 0 or (_SHARDS.value is not None and _SHARDS.value < 1):
     raise InputError('--shards and --shard_mib are to be above 0.')
   source = _open()
+  if _INDEX_ONLY.value:
+    _write_index(source)
+    return
   count = _SHARDS.value or prepare.shard_count(source, settings, _SHARD_MIB.value)
   out = pathlib.Path(_OUT.value).expanduser()
+  if _BEAM.value is not None:
+    _report(source, _run_pipeline(out, min(count, len(source)), settings), out)
+    return
+  mine = len(range(part[0], min(count, len(source)), part[1]))
   with rich_progress.Progress(
     *rich_progress.Progress.get_default_columns(),
     rich_progress.MofNCompleteColumn(),
     disable=bool(process[0]),
   ) as bar:
-    task = bar.add_task(f'{source.name}: {min(count, len(source))} shards', total=len(source))
-    index = prepare.prepare(
+    task = bar.add_task(f'{source.name}: {mine} shards', total=len(source) // part[1])
+    written = prepare.prepare(
       source,
       out,
       count=count,
@@ -60,13 +80,22 @@ def main(argv):
       max_bad_fraction=_MAX_BAD.value,
       progress=lambda n: bar.advance(task, n),
       process=process,
+      part=part,
     )
   if process[0]:
     return
-  left_out = len(source) - index['count']
-  size = sum(s['bytes'] for s in index['shards']) / prepare.MIB
+  if not written:
+    print(f'Part {_PART.value}: {mine} shards in {out}; the part that ends last writes the index')
+    return
+  _report(source, written, out)
+
+
+def _report(source: Source, written: dict[str, Any], out: pathlib.Path) -> None:
+  """Prints what was made."""
+  left_out, parts = len(source) - written['count'], written['shards']
+  size = sum(s['bytes'] for s in parts) / prepare.MIB
   print(
-    f'{index["count"]} clips, {index["seconds"] / 3600:.2f} h, {len(index["shards"])} shards, '
+    f'{written["count"]} clips, {written["seconds"] / 3600:.2f} h, {len(parts)} shards, '
     f'{size:.1f} MiB in {out}'
     + (f'; {left_out} bad files, listed in {out / "bad_files.jsonl"}' if left_out else '')
   )
@@ -82,18 +111,68 @@ def _process() -> tuple[int, int]:
   return distributed.process()
 
 
+def _part() -> tuple[int, int]:
+  """(index, count) of the independent runs that share the shards."""
+  index, _, count = _PART.value.partition('/')
+  if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+    raise InputError(
+      f'--part={_PART.value}: give I/N with I from 0 to N - 1, as 0/4, 1/4, 2/4 and 3/4.'
+    )
+  if int(count) > 1 and (flags.FLAGS.distributed or flags.FLAGS.num_processes):
+    raise InputError('--part is for runs that do not know of each other: no --num_processes.')
+  return int(index), int(count)
+
+
+def _run_pipeline(out: pathlib.Path, count: int, settings: prepare.Settings) -> dict[str, Any]:
+  """Prepares the shards in a Beam pipeline, a part for each of them."""
+  if _PART.value != '0/1' or flags.FLAGS.distributed or flags.FLAGS.num_processes:
+    raise InputError('--beam divides the work itself: no --part and no --num_processes with it.')
+  return beam_prepare.run(
+    _spec(),
+    out,
+    count=count,
+    settings=settings,
+    parts=count,
+    split=_SPLIT.value,
+    root=_DATA_ROOT.value,
+    max_bad_fraction=_MAX_BAD.value,
+    options=(_BEAM.value or '').split(),
+  )
+
+
+def _write_index(source: Source) -> None:
+  """Writes the index of a source of audio files."""
+  out = folders.folder(pathlib.Path(_OUT.value).expanduser(), 'out')
+  with folders.disk_errors(out, out):
+    index.write_files(source, out / index.FILE)
+  seconds = source.durations()
+  unread = int((seconds == 0).sum())
+  print(
+    f'{len(source)} clips, {seconds.sum() / 3600:.2f} h, indexed in {out / index.FILE}'
+    + (f'; {unread} of them cannot be opened' if unread else '')
+  )
+
+
 def _open() -> Source:
-  args: dict[str, Any] = {}
-  if _CUT_SECONDS.value is not None:
-    args['cut_seconds'] = _CUT_SECONDS.value
   name = _SOURCE.value
   if name.startswith('tfds:'):
     tfds.prepare(name.removeprefix('tfds:'), _DATA_ROOT.value)
-    args['data_dir'] = _DATA_ROOT.value
   out, here = pathlib.Path(_OUT.value).resolve(), pathlib.Path(name).resolve()
-  if here.is_dir() and (out == here or here in out.parents):
+  # An index beside the audio would be read in its place when it is to be made again.
+  inside = out == here or (here in out.parents and not _INDEX_ONLY.value)
+  if here.is_dir() and inside:
     raise InputError(f'--out={_OUT.value} lies in the source {name}: give a folder outside of it.')
-  return open_source({'name': name, 'args': args}, split=_SPLIT.value, root=_DATA_ROOT.value)
+  return open_source(_spec(), split=_SPLIT.value, root=_DATA_ROOT.value)
+
+
+def _spec() -> dict[str, Any]:
+  """The source, as `open_source` takes it."""
+  args: dict[str, Any] = {}
+  if _CUT_SECONDS.value is not None:
+    args['cut_seconds'] = _CUT_SECONDS.value
+  if _SOURCE.value.startswith('tfds:'):
+    args['data_dir'] = _DATA_ROOT.value
+  return {'name': _SOURCE.value, 'args': args}
 
 
 command.required('source', 'out')

@@ -64,6 +64,8 @@ def label_weights(source: Source, column: str = 'label') -> Float[np.ndarray, 'c
 
   From AudioSet training of AudioMAE and AST (dataset/audioset/gen_weight.py); counts over `source`.
   """
+  if stored := source.codes(column):
+    return (1000.0 / (np.bincount(stored[0], minlength=len(stored[1])) + 0.01))[stored[0]]
   labels = [[v] if isinstance(v, str) else v for v in source.column(column)]
   counts = collections.Counter(name for clip in labels for name in clip)
   return np.array([sum(1000.0 / (counts[name] + 0.01) for name in clip) for clip in labels])

@@ -4,13 +4,15 @@ import collections
 import dataclasses
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, UInt64
 
 from research.audio import durations
+from research.audio.columns import Codes, Column
 from research.audio.example import Example, Value
 from research.errors import InputError, unknown
 
@@ -21,15 +23,15 @@ class Files:
 
   root: str
   paths: Sequence[str]
-  starts: Sequence[float] | None = None
-  seconds: Sequence[float | None] | None = None
+  starts: Sequence[float] | np.ndarray | None = None
+  seconds: Sequence[float | None] | np.ndarray | None = None
 
   def __call__(self, row: int) -> dict[str, Any]:
     fields: dict[str, Any] = {'path': os.path.join(self.root, self.paths[row])}
     if self.starts is not None:
       fields['start'] = float(self.starts[row])
     length = None if self.seconds is None else self.seconds[row]
-    return fields if length is None else fields | {'seconds': float(length)}
+    return fields if length is None or np.isnan(length) else fields | {'seconds': float(length)}
 
 
 @dataclasses.dataclass
@@ -46,6 +48,8 @@ class Table:
     seconds: durations, NaN if unknown; measured on demand.
     absent: value of the column `split` -> number of clips in the published lists without an audio
       file here.
+    stored: what an index on disk knows of all rows: their fingerprint, the hashes of their
+      recordings, and how the table is opened again where it is unpickled. Its ids are unique.
   """
 
   name: str
@@ -56,15 +60,22 @@ class Table:
   splits: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
   seconds: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
   absent: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  stored: Any = None
 
   def __post_init__(self):
-    if len(set(self.ids)) != len(self.ids):
+    if self.stored is None and len(set(self.ids)) != len(self.ids):
       duplicate = collections.Counter(self.ids).most_common(1)[0][0]
       raise InputError(
         f'Data set {self.name!r} lists {duplicate!r} twice; every clip needs a unique id.'
       )
     if not len(self.seconds):
       self.seconds = np.full(len(self.ids), np.nan)
+
+  def __reduce__(self) -> Any:
+    if self.stored is None:
+      return object.__reduce__(self)
+    function, *args = self.stored.reopen
+    return function, tuple(args)
 
   @property
   def root(self) -> str:
@@ -89,6 +100,14 @@ class Source:
     self.table = table
     self.rows = everything if rows is None else np.asarray(rows, np.int64)
     self.universe = everything if universe is None else np.asarray(universe, np.int64)
+
+  def __getstate__(self):
+    size = len(self.table.ids)
+    return self.table, _packed(self.rows, size), _packed(self.universe, size)
+
+  def __setstate__(self, state):
+    self.table, *packed = state
+    self.rows, self.universe = (_unpacked(rows, len(self.table.ids)) for rows in packed)
 
   @property
   def name(self) -> str:
@@ -123,7 +142,15 @@ class Source:
       InputError: no such column.
     """
     values = self._values(name)
+    if isinstance(values, Column):
+      return values.take(self.rows)
     return [values[r] for r in self.rows]
+
+  def codes(self, name: str) -> tuple[np.ndarray, Sequence[str]] | None:
+    """The values of a column of an index as numbers [clips] and the text of each number; None if
+    they are not stored so."""
+    values = self._values(name)
+    return (values.codes[self.rows], values.values) if isinstance(values, Codes) else None
 
   def classes(self, name: str) -> tuple[str, ...]:
     """The classes of a label column over all splits, in a fixed order.
@@ -134,12 +161,11 @@ class Source:
     if name in self.table.label_sets:
       return tuple(self.table.label_sets[name])
     values = self._values(name)
-    found: set[str] = set()
-    for row in self.universe:
-      value = values[row]
-      found.update([value] if isinstance(value, str) else value)
-    found.discard('')
-    return _ordered(found)
+    return _ordered(_present(values, self.universe) - {''})
+
+  def present(self, name: str) -> set[str]:
+    """The distinct values of a column; those in lists each for itself."""
+    return _present(self._values(name), self.rows)
 
   def durations(self) -> Float[np.ndarray, 'clips']:
     """Duration of every clip in seconds, from file headers; 0 if a file cannot be opened.
@@ -168,15 +194,15 @@ class Source:
         f'Data set {self.name!r} has no column "split", so split={name!r} cannot be selected; '
         'give split=None, or a labels.csv with that column.'
       )
-    values = np.array(self.column('split'), dtype=object)
-    wanted: set[str] = set()
+    values = self.table.columns['split']
+    known, wanted = _present(values, self.rows), set[str]()
     for part in name.split('+'):
       names = self.table.splits.get(part, (part,))
-      if not any(n in set(values) for n in names):
-        known = {v for v in values if v} | set(self.table.splits)
+      if not any(n in known for n in names):
+        known = {v for v in known if v} | set(self.table.splits)
         raise unknown(f'split of data set {self.name}', part, known)
       wanted.update(names)
-    return self.select(np.flatnonzero([v in wanted for v in values]))
+    return self.select(np.flatnonzero(_matches(values, wanted, self.rows)))
 
   def where(self, conditions: Mapping[str, Any]) -> 'Source':
     """The clips whose columns have the given values; the classes are those of matching clips.
@@ -191,26 +217,95 @@ class Source:
     for name, value in conditions.items():
       wanted = {str(value)} if isinstance(value, str | int | float) else {str(v) for v in value}
       values = self._values(name)
-      keep &= [not wanted.isdisjoint(_as_list(values[r])) for r in self.rows]
-      universe &= [not wanted.isdisjoint(_as_list(values[r])) for r in self.universe]
+      keep &= _matches(values, wanted, self.rows)
+      universe &= _matches(values, wanted, self.universe)
     if not keep.any():
       raise InputError(f'No clip of data set {self.name!r} matches {dict(conditions)}.')
     return Source(self.table, self.rows[keep], self.universe[universe])
 
   def fingerprint(self) -> str:
-    """A hash of ids and columns: equal for the same clips in the same order, on any machine."""
-    digest = hashlib.sha256()
-    names = sorted(self.table.columns)
-    digest.update(repr(names).encode())
-    columns = [self.table.columns[n] for n in names]
-    for row in self.rows:
-      digest.update(repr((self.table.ids[row], [c[row] for c in columns])).encode())
+    """A hash of ids and columns: equal for the same clips in the same order, on any machine.
+
+    That of a selection of an index is of the index and the numbers of the rows.
+    """
+    stored = self.table.stored
+    if stored is None:
+      return fingerprint(self.table.ids, self.table.columns, self.rows)
+    if _is_all(self.rows, len(self.table.ids)):
+      return stored.fingerprint
+    digest = hashlib.sha256(stored.fingerprint.encode())
+    digest.update(self.rows.astype('<i8').tobytes())
     return digest.hexdigest()[:16]
+
+  def recordings(self) -> UInt64[np.ndarray, 'clips']:
+    """A hash of the recording of every clip: windows of one recording have the same."""
+    if self.table.stored is not None:
+      return self.table.stored.recordings[self.rows]
+    ids = (self.id(i) for i in range(len(self)))
+    return np.fromiter(map(recording_hash, ids), np.uint64, len(self))
 
   def _values(self, name: str) -> Sequence[Value]:
     if name not in self.table.columns:
       raise unknown(f'column of data set {self.name}', name, self.table.columns)
     return self.table.columns[name]
+
+
+def fingerprint(
+  ids: Sequence[str], columns: Mapping[str, Sequence[Value]], rows: range | Int[np.ndarray, 'n']
+) -> str:
+  """A hash of the ids and columns of some rows."""
+  digest = hashlib.sha256()
+  names = sorted(columns)
+  digest.update(repr(names).encode())
+  values = [columns[n] for n in names]
+  for row in rows:
+    digest.update(repr((ids[row], [c[row] for c in values])).encode())
+  return digest.hexdigest()[:16]
+
+
+def recording_hash(id: str, whole: bool = False) -> int:
+  """The first 64 bits of the sha256 of an id, without the place of a window unless `whole`."""
+  name = id if whole else re.sub(r'@[\d.]+$', '', id)
+  return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], 'big')
+
+
+def _matches(
+  values: Sequence[Value], wanted: set[str], rows: Int[np.ndarray, 'n']
+) -> Bool[np.ndarray, 'n']:
+  """Which rows have one of the values, or a list with one of them."""
+  if isinstance(values, Column):
+    return values.matches(wanted)[rows]
+  return np.array([not wanted.isdisjoint(_as_list(values[r])) for r in rows], bool)
+
+
+def _present(values: Sequence[Value], rows: Int[np.ndarray, 'n']) -> set[str]:
+  """The distinct values of some rows."""
+  if isinstance(values, Column):
+    return values.present(rows)
+  return {v for r in rows for v in _as_list(values[r])}
+
+
+def _is_all(rows: np.ndarray, size: int) -> bool:
+  return len(rows) == size and bool((rows == np.arange(size)).all())
+
+
+def _packed(rows: np.ndarray, size: int) -> Any:
+  """Rows in ascending order as one bit a row of the table, None for all: workers are sent them."""
+  if _is_all(rows, size):
+    return None
+  if len(rows) < size // 64 or not (np.diff(rows) > 0).all():
+    return rows
+  chosen = np.zeros(size, bool)
+  chosen[rows] = True
+  return np.packbits(chosen).tobytes()
+
+
+def _unpacked(rows: Any, size: int) -> np.ndarray:
+  if rows is None:
+    return np.arange(size, dtype=np.int64)
+  if isinstance(rows, bytes):
+    return np.flatnonzero(np.unpackbits(np.frombuffer(rows, np.uint8), count=size))
+  return rows
 
 
 def _ordered(classes: set[str]) -> tuple[str, ...]:

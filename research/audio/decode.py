@@ -4,16 +4,19 @@ Formats are those of libsndfile: WAV, FLAC, OGG (Vorbis, Opus), MP3, AIFF, AU, C
 detected by content, not by extension. Resampling is soxr's 'HQ' (linear phase, 20 bit).
 """
 
+import functools
 import io
 import math
 import os
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import soundfile
 import soxr
 from jaxtyping import Float, Shaped
 
+from research.audio import trouble
 from research.audio.example import Example
 from research.errors import InputError
 
@@ -24,6 +27,8 @@ CONTEXT = 2048
 EXACT_SECONDS = 30.0
 _LOSSY = ('OGG', 'MP3')
 _EXACT = ('PCM_', 'ULAW', 'ALAW')
+
+Read = TypeVar('Read', bound=Callable[..., Any])
 
 
 class AudioError(InputError):
@@ -41,6 +46,26 @@ class AudioMismatch(AudioError):
   """Audio that does not match the units or the target made from it."""
 
 
+def _patient(read: Read) -> Read:
+  """Reads a file again where the machine is in trouble; InputError if that lasts."""
+
+  @functools.wraps(read)
+  def reading(example: Example, **how: Any) -> Any:
+    def attempt() -> Any:
+      try:
+        return read(example, **how)
+      except AudioError:
+        # libsndfile takes a failed read for the end of the file: the disk knows better.
+        if example.path is None or not trouble.probe(example.path):
+          raise
+      return read(example, **how)
+
+    return trouble.patiently(attempt)
+
+  return cast(Read, reading)
+
+
+@_patient
 def decode(
   example: Example,
   *,
@@ -85,6 +110,7 @@ class Crop(NamedTuple):
   total: int
 
 
+@_patient
 def crop(example: Example, *, sample_rate: int, samples: int, place: float, step: int = 1) -> Crop:
   """Decodes a crop of `samples` of a clip, as `decode`; a shorter clip is returned whole.
 
@@ -112,6 +138,7 @@ def clip_stats(example: Example, *, sample_rate: int) -> tuple[float, float]:
   return float(whole.mean(dtype=np.float64)), float(whole.var(dtype=np.float64))
 
 
+@_patient
 def duration(example: Example) -> float:
   """Duration of a clip in seconds, from the header only.
 
@@ -234,9 +261,12 @@ class _File:
     if example.data is not None:
       tail = example.data[-65307:]
     else:
-      with open(example.where, 'rb') as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - 65307))
-        tail = file.read()
+      try:
+        with open(example.where, 'rb') as file:
+          file.seek(max(0, os.fstat(file.fileno()).st_size - 65307))
+          tail = file.read()
+      except OSError as error:
+        raise AudioError(self.where, f'It cannot be read: {error.strerror or error}.') from None
     at = tail.rfind(b'OggS')
     segments = tail[at + 27 : at + 27 + tail[at + 26]] if 0 <= at < len(tail) - 26 else b''
     if at < 0 or not segments or at + 27 + len(segments) + sum(segments) > len(tail):

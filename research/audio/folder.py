@@ -1,10 +1,13 @@
 """A folder of audio files, with or without a manifest of labels."""
 
+import contextlib
 import csv
 import json
 import os
 import pathlib
 from collections.abc import Iterator
+
+import numpy as np
 
 from research.audio.clips import Files, Source, Table
 from research.audio.example import Value
@@ -15,6 +18,8 @@ EXTENSIONS = (
   '.rf64', '.sph', '.m4a',
 )  # fmt: skip
 MANIFESTS = ('labels.csv', 'labels.jsonl')
+# Columns of durations in seconds; the first of them that a manifest has is used.
+SECONDS = ('seconds', 'duration')
 # Multi-label column of a csv: labels separated by `;`.
 SEVERAL = 'labels'
 
@@ -23,7 +28,9 @@ def folder(path: str, manifest: str | None = None, name: str | None = None) -> S
   """The audio files of a folder.
 
   With a manifest (`labels.csv` or `labels.jsonl` in the folder, or `manifest`), its rows are the
-  clips. The column `path` is relative to the folder; all others are labels. Multi-label values are
+  clips. The column `path` is relative to the folder. A column `seconds` or `duration` of numbers
+  gives the durations of the clips, so that no audio file has to be opened for them (an empty value
+  is measured); they are trusted. All other columns are labels. Multi-label values are
   `;`-separated in the csv column `labels`, and lists in jsonl. Without a manifest, all audio files
   below the folder are the clips, sorted by path; the column `folder` is their parent folder.
 
@@ -45,7 +52,20 @@ def folder(path: str, manifest: str | None = None, name: str | None = None) -> S
     columns: dict[str, list[Value]] = {'folder': [os.path.dirname(p) for p in paths]}
   else:
     paths, columns = read_manifest(root, listed)
-  return Source(Table(name, paths, columns, Files(str(root), paths)))
+  seconds = _durations(columns)
+  return Source(Table(name, paths, columns, Files(str(root), paths), seconds=seconds))
+
+
+def _durations(columns: dict[str, list[Value]]) -> np.ndarray:
+  """Takes the column of durations out of `columns`; empty if there is none."""
+  for name in SECONDS:
+    # Texts in such a column are labels.
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+      found = np.array([float(v) if v else np.nan for v in columns[name]])  # type: ignore[arg-type]
+      if not np.isnan(found).all() and not (found < 0).any() and not np.isinf(found).any():
+        del columns[name]
+        return found
+  return np.zeros(0)
 
 
 def find_audio(root: pathlib.Path) -> list[str]:

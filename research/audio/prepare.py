@@ -2,7 +2,7 @@
 
 A shard is written beside its final name and renamed when it is complete, then described by a small
 JSON file; a second run keeps what is described so, if the checksum is right. When all shards are
-there, the descriptions become one index.json.
+there, the descriptions become one index: index.json and clips.index.
 """
 
 import concurrent.futures
@@ -14,7 +14,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,12 @@ import soundfile
 from array_record.python import array_record_module
 
 from research.audio import decode, shards
+from research.audio import index as clips_index
 from research.audio.bad_files import BadFiles
 from research.audio.clips import Source
 from research.audio.example import Example
 from research.errors import InputError, unknown
-from research.jobs import locks
+from research.jobs import folders, locks
 from research.jobs.parts import Job
 
 ENCODINGS = ('pcm16', 'flac', 'copy')
@@ -78,8 +79,12 @@ def prepare(
   max_bad_fraction: float = 0.01,
   progress: Callable[[int], None] = lambda n: None,
   process: tuple[int, int] = (0, 1),
+  part: tuple[int, int] = (0, 1),
 ) -> dict[str, Any]:
-  """Writes `count` shards and index.json into `out`; returns the index, {} on later processes.
+  """Writes `count` shards and their index into `out`; returns index.json, {} on later processes.
+
+  With `part` (i, n) only every n-th shard is written, from shard i. The parts need not run at the
+  same time or know of each other; the one that ends last makes the index, the others return {}.
 
   Args:
     source: the clips; those that cannot be decoded are left out and listed in bad_files.jsonl.
@@ -88,7 +93,8 @@ def prepare(
     settings: encoding and sample rate.
     max_bad_fraction: of the clips; more stop the preparation.
     progress: called with the number of clips done since the last call.
-    process: (index, count) of the processes that share the shards.
+    process: (index, count) of the processes that share the shards and run together.
+    part: (index, count) of the independent runs that share the shards.
 
   Raises:
     InputError: `out` holds something else or is in use by another process, too many bad files, or a
@@ -96,26 +102,33 @@ def prepare(
   """
   folder = pathlib.Path(out)
   count = min(count, len(source))
-  store = _Shards(folder, count, _plan(source, count, settings))
+  names = [shards.shard_name(k, count) for k in range(count)]
+  own = range(part[0], count, part[1])
+  claimed = folder / f'.part-{part[0]}-of-{part[1]}' if part[1] > 1 else folder
+  store = _Shards(folder, names, _plan(source, count, settings), claimed)
   bad = BadFiles(folder / 'bad_files.jsonl', max_bad_fraction, total=len(source))
   edges = np.linspace(0, len(source), count + 1).round().astype(int)
-  names = [shards.shard_name(k, count) for k in range(count)]
-  job = Job(store, names, np.diff(edges).tolist(), out=out, process=process, part_seconds=0.0)
+  sizes = np.diff(edges)[list(own)].tolist()
+  job = Job(store, [names[k] for k in own], sizes, out=out, process=process, part_seconds=0.0)
 
   def work(numbers: list[int]) -> Iterator[dict[str, Any]]:
     if not job.index:
       progress(job.resumed)
-    for k in numbers:
+    for k in (own[number] for number in numbers):
       rows = range(int(edges[k]), int(edges[k + 1]))
       yield _write_shard(source, rows, folder / names[k], settings, bad, progress)
 
   def finish() -> dict[str, Any]:
-    parts = [store.described(name) for name in names]
-    index = _index(source, parts, store.plan, settings)
-    shards.write_json(folder / shards.INDEX, index)
-    for name in names:
-      store.path(name).unlink(missing_ok=True)
-    locks.release(folder)
+    with contextlib.ExitStack() as stack:
+      if part[1] > 1:
+        stack.enter_context(folders.lock(folder))
+        if not store.complete():
+          store.release()
+          return {}
+      index = _merge(source, store, settings)
+      if part[1] > 1:
+        (folder / locks.LOCK).unlink(missing_ok=True)
+    store.release()
     return index
 
   return job.run(work, finish) or {}
@@ -130,16 +143,19 @@ def _plan(source: Source, count: int, settings: Settings) -> str:
 class _Shards:
   """Shards as a job finds and adds them: each is described beside it, or by the index of all."""
 
-  def __init__(self, folder: pathlib.Path, count: int, plan: str):
-    self.folder, self.count, self.plan = folder, count, plan
+  def __init__(self, folder: pathlib.Path, names: Sequence[str], plan: str, claimed: pathlib.Path):
+    """`claimed` is the folder that this run holds while it works."""
+    self.folder, self.names, self.plan, self.claimed = folder, names, plan, claimed
 
   def open(self) -> None:
     """Refuses a folder that another preparation wrote into."""
-    locks.claim(self.folder)
+    locks.claim(self.claimed)
     described = [*self.folder.glob('*.array_record.json'), *self.folder.glob(shards.INDEX)]
     for path in described:
       try:
         other = json.loads(path.read_text(encoding='utf-8', errors=shards.ESCAPED)).get('plan')
+      except FileNotFoundError:  # Another part has just made the index.
+        continue
       except ValueError:
         other = None
       if other != self.plan:
@@ -156,16 +172,40 @@ class _Shards:
     """Shards that are complete; one that was damaged since is written again."""
     found = set()
     for name in keys:
-      with contextlib.suppress(InputError):
-        shards.check_shard(self.folder, self.described(name)['shard'], verify=True)
+      with contextlib.suppress(InputError, FileNotFoundError):
+        shards.check_shard(self.folder, self.shard(name), verify=True)
         found.add(name)
     return found
 
   def write(self, results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Gives shards their names, and describes them."""
+    """Describes shards, and gives them their names."""
     for name, part in results.items():
-      os.replace(_temporary(self.folder / name), self.folder / name)
+      # In this order, for other parts look at the folder meanwhile.
       shards.write_json(self.path(name), {**part, 'plan': self.plan})
+      os.replace(_temporary(self.folder / name), self.folder / name)
+
+  def complete(self) -> bool:
+    """Whether all shards are there, those of other parts too."""
+    try:
+      for name in self.names:
+        shards.check_shard(self.folder, self.shard(name), verify=False)
+    except InputError:
+      return False
+    return True
+
+  def release(self) -> None:
+    """Gives the folder back and leaves no trace in it."""
+    locks.release(self.claimed)
+    if self.claimed != self.folder:
+      with contextlib.suppress(OSError):
+        self.claimed.rmdir()
+
+  def shard(self, name: str) -> dict[str, Any]:
+    """Size and checksum of a shard; raises InputError if they are not known."""
+    path = self.path(name)
+    if path.is_file():
+      return self.described(name)['shard']
+    return next(s for s in shards.read_index(self.folder)['shards'] if s['file'] == name)
 
   def path(self, name: str) -> pathlib.Path:
     """Where a shard is described."""
@@ -176,24 +216,58 @@ class _Shards:
     path = self.path(name)
     if path.is_file():
       return json.loads(path.read_text(encoding='utf-8', errors=shards.ESCAPED))
-    return _part_of_index(shards.read_index(self.folder), name)
+    return _part_of_index(self.folder, name)
 
 
 def _temporary(path: pathlib.Path) -> pathlib.Path:
   return path.with_name(path.name + '.tmp')
 
 
-def _part_of_index(index: dict[str, Any], name: str) -> dict[str, Any]:
+def _part_of_index(folder: pathlib.Path, name: str) -> dict[str, Any]:
+  index = shards.read_index(folder)
   k = [shard['file'] for shard in index['shards']].index(name)
   start = sum(s['count'] for s in index['shards'][:k])
-  rows = slice(start, start + index['shards'][k]['count'])
+  source = shards.array_record_rows(folder)
+  rows = source.select(range(start, start + index['shards'][k]['count']))
   return {
     'shard': index['shards'][k],
-    'ids': index['ids'][rows],
-    'durations': index['durations'][rows],
-    'columns': {n: v[rows] for n, v in index['columns'].items()},
+    'ids': [rows.id(i) for i in range(len(rows))],
+    'durations': rows.durations().tolist(),
+    'columns': {n: rows.column(n) for n in rows.column_names},
     'plan': index['plan'],
   }
+
+
+def _merge(source: Source, store: _Shards, settings: Settings) -> dict[str, Any]:
+  """Writes the index of all shards, in the place of their descriptions."""
+  parts = [store.described(name) for name in store.names]
+  names = source.column_names
+  durations = [d for p in parts for d in p['durations']]
+  clips_index.write(
+    store.folder / clips_index.FILE,
+    name=source.name,
+    ids=[i for p in parts for i in p['ids']],
+    seconds=np.array(durations, np.float64),
+    values={n: [v for p in parts for v in p['columns'].get(n, [])] for n in names},
+    label_sets={n: source.classes(n) for n in clips_index.kept_label_sets(source)},
+    splits=source.table.splits,
+    absent=source.table.absent,
+    about={'plan': store.plan},
+  )
+  index = {
+    'format': shards.FORMAT,
+    'plan': store.plan,
+    'name': source.name,
+    'encoding': settings.encoding,
+    'sample_rate': settings.sample_rate,
+    'count': len(durations),
+    'seconds': sum(durations),
+    'shards': [p['shard'] for p in parts],
+  }
+  shards.write_json(store.folder / shards.INDEX, index)
+  for name in store.names:
+    store.path(name).unlink(missing_ok=True)
+  return index
 
 
 def _write_shard(
@@ -282,28 +356,6 @@ def _file_bytes(example: Example) -> bytes:
   if example.data is not None:
     return example.data
   return pathlib.Path(example.path or '').read_bytes()
-
-
-def _index(
-  source: Source, parts: list[dict[str, Any]], plan: str, settings: Settings
-) -> dict[str, Any]:
-  names = source.column_names
-  return {
-    'format': shards.FORMAT,
-    'plan': plan,
-    'name': source.name,
-    'encoding': settings.encoding,
-    'sample_rate': settings.sample_rate,
-    'count': sum(p['shard']['count'] for p in parts),
-    'seconds': sum(sum(p['durations']) for p in parts),
-    'shards': [p['shard'] for p in parts],
-    'label_sets': shards.label_sets(source),
-    'splits': {k: list(v) for k, v in source.table.splits.items()},
-    'absent': dict(source.table.absent),
-    'ids': [i for p in parts for i in p['ids']],
-    'durations': [d for p in parts for d in p['durations']],
-    'columns': {n: [v for p in parts for v in p['columns'].get(n, [])] for n in names},
-  }
 
 
 def _size(path: str | None) -> int:

@@ -1,10 +1,11 @@
 """ArrayRecord shards of audio, written by `launch/prepare_data.py`; the fastest source to read.
 
-A folder holds `audio-00000-of-00008.array_record` … and `index.json`. A record is a 4-byte little-
-endian length, that many bytes of JSON (id, encoding, sample_rate, columns), and the audio: `pcm16`,
-mono little-endian 16-bit samples; or `file`, the bytes of an audio file. The records are
-self-contained; the index repeats ids, durations and columns, so that opening a data set reads no
-audio.
+A folder holds `audio-00000-of-00008.array_record` …, `index.json`, which describes them, and
+`clips.index` (`audio/index.py`), which holds ids, durations and columns. A record is a 4-byte
+little-endian length, that many bytes of JSON (id, encoding, sample_rate, columns), and the audio:
+`pcm16`, mono little-endian 16-bit samples; or `file`, the bytes of an audio file. The records are
+self-contained; the index repeats their headers, so that opening a data set reads no audio. Folders
+of format oido-audio-1, whose index.json holds ids, durations and columns, are read as well.
 """
 
 import dataclasses
@@ -13,19 +14,20 @@ import json
 import os
 import pathlib
 import struct
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from array_record.python import array_record_module
 
+from research.audio import index as clips_index
+from research.audio import trouble
 from research.audio.clips import Source, Table
-from research.audio.decode import AudioError
 from research.audio.example import Example, Value
+from research.audio.readers import Readers
 from research.errors import InputError
 
-FORMAT = 'oido-audio-1'
+FORMAT = 'oido-audio-2'
+OLD_FORMAT = 'oido-audio-1'
 INDEX = 'index.json'
 ESCAPED = 'surrogateescape'
 # One record per group: random access reads one clip. zstd does not shrink PCM or audio files.
@@ -69,8 +71,7 @@ class Records:
 
   def __post_init__(self):
     self._starts = np.concatenate([[0], np.cumsum(self.counts)])
-    self._readers: dict[int, Any] = {}
-    self._lock = threading.Lock()
+    self._readers = Readers()
 
   def __getstate__(self):
     return {'paths': self.paths, 'counts': self.counts}
@@ -84,24 +85,14 @@ class Records:
 
     Raises:
       AudioError: the record is damaged.
+      InputError: the machine cannot read the shard, though it was tried again.
     """
     shard = int(np.searchsorted(self._starts, row, side='right')) - 1
-    try:
-      return self._reader(shard).read([row - int(self._starts[shard])])[0]
-    except (ValueError, IndexError, RuntimeError, OSError) as error:
-      where = f'{self.paths[shard]}#{row - int(self._starts[shard])}'
-      raise AudioError(where, f'The record cannot be read ({error}).') from None
+    path, number = self.paths[shard], row - int(self._starts[shard])
+    return trouble.patiently(lambda: self._readers.read(path, number))
 
   def __call__(self, row: int) -> dict[str, Any]:
     return unpack(self.record(row))[1]
-
-  def _reader(self, shard: int):
-    with self._lock:
-      if shard not in self._readers:
-        # No read-ahead: in shuffled order it would read the neighbours of every clip for nothing.
-        options = 'readahead_buffer_size:0,max_parallelism:0'
-        self._readers[shard] = array_record_module.ArrayRecordReader(self.paths[shard], options)
-      return self._readers[shard]
 
 
 def array_record(path: str, verify: bool = False) -> Source:
@@ -109,7 +100,7 @@ def array_record(path: str, verify: bool = False) -> Source:
 
   Args:
     path: the folder with index.json.
-    verify: check the checksum of every shard first.
+    verify: check the checksums of the index and of every shard first.
 
   Raises:
     InputError: no index, or a shard is missing, truncated or (with `verify`) changed.
@@ -118,10 +109,31 @@ def array_record(path: str, verify: bool = False) -> Source:
   index = read_index(folder)
   for shard in index['shards']:
     check_shard(folder, shard, verify)
+  if verify and index['format'] == FORMAT:
+    clips_index.read(folder / clips_index.FILE).verify()
+  return Source(_table(folder, index))
+
+
+def array_record_rows(folder: pathlib.Path) -> Source:
+  """As `array_record`, without a look at the shards."""
+  return Source(_table(folder))
+
+
+def _table(folder: pathlib.Path, index: Mapping[str, Any] | None = None) -> Table:
+  """The table of a folder of shards."""
+  index = index or read_index(folder)
   records = Records(
     [str(folder / s['file']) for s in index['shards']], [s['count'] for s in index['shards']]
   )
-  table = Table(
+  if index['format'] == FORMAT:
+    rows = clips_index.read(folder / clips_index.FILE)
+    if rows.header['about'].get('plan') != index['plan'] or len(rows) != index['count']:
+      raise InputError(
+        f'{rows.path} is not the index of the shards beside it: prepare the data again, or copy '
+        'the whole folder again.'
+      )
+    return rows.table(records, (_table, folder.absolute()))
+  return Table(
     name=index['name'],
     ids=index['ids'],
     columns=index['columns'],
@@ -131,7 +143,6 @@ def array_record(path: str, verify: bool = False) -> Source:
     seconds=np.array(index['durations'], np.float64),
     absent=index.get('absent', {}),
   )
-  return Source(table)
 
 
 def read_index(folder: pathlib.Path) -> dict[str, Any]:
@@ -146,7 +157,7 @@ def read_index(folder: pathlib.Path) -> dict[str, Any]:
     ) from None
   except ValueError:
     index = None
-  if not isinstance(index, dict) or index.get('format') != FORMAT:
+  if not isinstance(index, dict) or index.get('format') not in (FORMAT, OLD_FORMAT):
     raise InputError(f'{path} is not an index of audio shards of format {FORMAT!r}.')
   return index
 
@@ -184,17 +195,6 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     file.flush()
     os.fsync(file.fileno())
   os.replace(temporary, path)
-
-
-def label_sets(source: Source) -> dict[str, tuple[str, ...]]:
-  """Label sets that the rows do not determine: published orders, or classes of other splits."""
-  found = {}
-  for name in source.column_names:
-    classes = source.classes(name)
-    values = [[v] if isinstance(v, str) else v for v in source.column(name)]
-    if name in source.table.label_sets or set(classes) != {c for v in values for c in v if c}:
-      found[name] = classes
-  return found
 
 
 def rows_of(examples: Sequence[tuple[str, float, Mapping[str, Value]]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from research.audio import clips, datasets
+from research.audio import clips, datasets, index
 from research.audio.clips import Source, pool, windows
 from research.audio.example import Example, Value
 from research.audio.folder import folder
@@ -24,7 +24,7 @@ COMMON = ('split', 'where', 'cut_seconds', 'root')
 
 def names() -> tuple[str, ...]:
   """Names accepted by `open_source`."""
-  return (*datasets.DATASETS, 'folder', 'array_record', 'tfds')
+  return (*datasets.DATASETS, 'folder', 'index', 'array_record', 'tfds')
 
 
 def open_source(
@@ -33,10 +33,11 @@ def open_source(
   """Opens a data source.
 
   Args:
-    spec: a name ('builtin', 'esc50', …; `names()`); a path to a folder of audio, of ArrayRecord
-      shards, of a HEAR task or of a prepared TFDS data set; 'tfds:NAME'; a dict(name=…, args={…});
-      or a list of these, which is pooled. `args` are those of the reader. Every source also takes
-      `split`; `where`, a dict column -> value or values; `cut_seconds`, which cuts long files into
+    spec: a name ('builtin', 'esc50', …; `names()`); a path to a folder of audio, of an index of
+      audio (`audio/index.py`), of ArrayRecord shards, of a HEAR task or of a prepared TFDS data
+      set; 'tfds:NAME'; a dict(name=…, args={…}); or a list
+      of these, which is pooled. `args` are those of the reader. Every source also takes `split`;
+      `where`, a dict column -> value or values; `cut_seconds`, which cuts long files into
       windows; and `root`. On command lines, dicts and lists are written as JSON.
     split: selects the rows with this value in the column `split` ('a+b' selects both), or a named
       group of splits.
@@ -97,7 +98,7 @@ def _read(name: str, args: dict[str, Any], root: str | os.PathLike | None) -> So
     if not published:
       return _call(name, folder, {'path': str(found), 'name': name, **args})
     return _call(name, datasets.DATASETS[name].function(), {'root': str(found), **args})
-  if name in ('folder', 'array_record'):
+  if name in ('folder', 'index', 'array_record'):
     if 'path' not in args:
       raise InputError(f'Data source {name!r} needs a path in its args.')
     path = _under(args.pop('path'), root)
@@ -127,10 +128,12 @@ def _under(path: str | os.PathLike, root: str | os.PathLike | None) -> str:
 
 
 def _kind(path: str) -> str:
-  """Kind of data in a folder: shards, a prepared TFDS data set, a HEAR task, or audio files."""
+  """Kind of data in a folder: shards, an index, a prepared TFDS data set, a HEAR task, or audio."""
   folder_path = pathlib.Path(path)
   if (folder_path / 'index.json').is_file() and list(folder_path.glob('*.array_record')):
     return 'array_record'
+  if (folder_path / index.FILE).is_file():
+    return 'index'
   if (folder_path / 'features.json').is_file() and (folder_path / 'dataset_info.json').is_file():
     return 'tfds'
   if (folder_path / 'task_metadata.json').is_file():
@@ -148,6 +151,8 @@ def _reader(kind: str) -> Callable[..., Source]:
     from research.audio import tfds
 
     return tfds.tfds
+  if kind == 'index':
+    return index.index
   if kind == 'hear':
     from research.audio.datasets import hear
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from research.audio import trouble
 from research.audio.clips import Source, Table
 from research.audio.decode import AudioError
 from research.audio.example import Value
@@ -178,10 +179,17 @@ class TfdsRecords:
 
   def example(self, row: int) -> dict[str, Any]:
     """All features of row `row`, decoded by TFDS."""
+    return trouble.patiently(lambda: self._example(row))
+
+  def _example(self, row: int) -> dict[str, Any]:
     split = int(np.searchsorted(self._starts, row, side='right')) - 1
     try:
       return self._source(self.splits[split][0])[row - int(self._starts[split])]
     except (ValueError, IndexError, RuntimeError, OSError) as error:
+      if why := trouble.reason(error):
+        with self._lock:
+          self._opened = None  # A reader that has failed once fails for ever.
+        raise trouble.Trouble(self.folder, why) from None
       raise AudioError(f'{self.folder}#{row}', f'The record cannot be read ({error}).') from None
 
   def scan(self) -> list[dict[str, Any]]:

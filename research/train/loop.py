@@ -59,6 +59,7 @@ def _window_metrics(
   return mean
 
 
+@selection.opening_once()
 def train(
   config: Mapping[str, Any] | ConfigDict,
   workdir: str | os.PathLike,

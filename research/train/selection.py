@@ -1,15 +1,16 @@
 """Selects training clips by split, column values, duration and available fields."""
 
-import hashlib
-import os
+import contextlib
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from absl import logging
 
 from research.audio import fields, sources
+from research.audio.clips import recording_hash
 from research.audio.fields.transcript import GRACE
 from research.errors import InputError
 
@@ -25,11 +26,35 @@ def source(data: Mapping[str, Any]) -> sources.Source:
   Raises:
     InputError: the data are absent, or no clip is left after `split` and `where`.
   """
-  if data['split'] in ('train', 'valid'):
-    found = part(sources.open_source(data['source'], root=data['root']), data['split'])
-  else:
-    found = sources.open_source(data['source'], split=data['split'], root=data['root'])
+  own = data['split'] in ('train', 'valid')
+  found = _opened(data, None if own else data['split'])
+  if own:
+    found = part(found, data['split'])
   return found.where(data['where']) if data['where'] else found
+
+
+# What was opened within `opening_once`.
+_OPENED: list[dict[str, sources.Source]] = []
+
+
+@contextlib.contextmanager
+def opening_once() -> Iterator[None]:
+  """Within it, `source` opens every data source once: training and evaluations share the table."""
+  _OPENED.append({})
+  try:
+    yield
+  finally:
+    _OPENED.pop()
+
+
+def _opened(data: Mapping[str, Any], split: str | None) -> sources.Source:
+  spec = data['source']
+  spec = spec.to_dict() if hasattr(spec, 'to_dict') else spec
+  kept = _OPENED[-1] if _OPENED else {}
+  key = json.dumps([spec, data['root'], split], sort_keys=True, default=str)
+  if key not in kept:
+    kept[key] = sources.open_source(spec, split=split, root=data['root'])
+  return kept[key]
 
 
 def part(clips: sources.Source, split: str) -> sources.Source:
@@ -42,7 +67,7 @@ def part(clips: sources.Source, split: str) -> sources.Source:
   """
   names = set(split.split('+'))
   if names <= {'train', 'valid'}:
-    own = set(clips.column('split')) if 'split' in clips.column_names else set()
+    own = clips.present('split') if 'split' in clips.column_names else set()
     if not any(PURPOSE.search(str(name)) for name in own | set(clips.table.splits)):
       return clips if len(names) == 2 else hold_out(clips, split)
   return clips.split(split)
@@ -103,15 +128,24 @@ def hold_out(clips: sources.Source, split: str) -> sources.Source:
       'config.data.split=None and config.evals={}.'
     )
   # All windows of a recording are in the same part, unless there is only one recording.
-  names = np.array([re.sub(r'@[\d.]+$', '', clips.id(i)) for i in range(len(clips))])
-  if len(set(names)) == 1:
-    names = np.array([clips.id(i) for i in range(len(clips))])
-  order = sorted(set(names), key=lambda name: hashlib.sha256(os.fsencode(name)).hexdigest())
-  held = np.flatnonzero(np.isin(names, order[: max(len(order) // HELD_OUT, 1)]))
+  hashes = clips.recordings()
+  order = _distinct(hashes)
+  if len(order) == 1:
+    ids = (clips.id(i) for i in range(len(clips)))
+    hashes = np.fromiter((recording_hash(i, whole=True) for i in ids), np.uint64, len(clips))
+    order = _distinct(hashes)
+  is_held = hashes < order[max(len(order) // HELD_OUT, 1)]
+  held = np.flatnonzero(is_held)
   if split == 'valid':
     return clips.select(held)
   logging.warning(
     'Data set %r has no splits: %d of its %d clips are held out as valid.',
     clips.name, len(held), len(clips),
   )  # fmt: skip
-  return clips.select(np.setdiff1d(np.arange(len(clips)), held))
+  return clips.select(np.flatnonzero(~is_held))
+
+
+def _distinct(hashes: np.ndarray) -> np.ndarray:
+  """Distinct values in order; ten times as fast as `np.unique` for millions of them."""
+  order = np.sort(hashes)
+  return order[np.concatenate([[True], order[1:] != order[:-1]])]

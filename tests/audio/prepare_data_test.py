@@ -51,6 +51,7 @@ def test_shards_hold_what_the_source_holds(folder, tmp_path, encoding):
   assert index['count'] == 10 and [s['count'] for s in index['shards']] == [3, 4, 3]
   assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == [
     *(shards.shard_name(k, 3) for k in range(3)),
+    'clips.index',
     'index.json',
   ]
   packed = open_source(tmp_path / 'out')
@@ -336,3 +337,55 @@ def test_mistakes_end_in_one_sentence(tmp_path, flags, message):
   assert done.returncode == 2
   assert message in done.stderr and 'Traceback' not in done.stderr
   assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_parts_that_do_not_know_of_each_other(folder, tmp_path):
+  (folder / '3.flac').write_text('not audio')
+  source = open_source(folder)
+  settings = dict(count=5, settings=pcm(), max_bad_fraction=0.5)
+  prepare.prepare(source, tmp_path / 'whole', **settings)
+  out = tmp_path / 'out'
+  for i in (2, 0):
+    assert prepare.prepare(source, out, part=(i, 3), **settings) == {}
+    assert not (out / 'index.json').exists()
+  prepare.prepare(source, out, part=(0, 3), **settings)  # Once more changes nothing.
+  index = prepare.prepare(source, out, part=(1, 3), **settings)
+  assert [s['count'] for s in index['shards']] == [2, 1, 2, 2, 2]
+  assert contents(out) == contents(tmp_path / 'whole')
+  # A shard that was lost is written again by its part, which finds its clips in the index.
+  (out / shards.shard_name(4, 5)).unlink()
+  prepare.prepare(source, out, part=(1, 3), **settings)
+  assert contents(out) == contents(tmp_path / 'whole')
+  with pytest.raises(InputError, match='holds shards of other data or settings'):
+    prepare.prepare(source, out, count=4, settings=pcm(), part=(0, 2))
+
+
+def test_a_part_that_was_killed_is_started_again(tmp_path, write):
+  for k in range(200):
+    write(tmp_path / 'clips' / f'{k:03d}.flac', 1.0, seed=k)
+  out = tmp_path / 'out'
+  flags = (f'--source={tmp_path / "clips"}', '--shards=20', '--num_workers=1')
+  base = [sys.executable, '-m', 'launch.prepare_data', *flags, f'--out={out}']
+  quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+  killed, other = (subprocess.Popen([*base, f'--part={i}/2'], **quiet) for i in range(2))
+  deadline = time.time() + 60
+  mine = [shards.shard_name(k, 20) for k in range(0, 20, 2)]
+  while time.time() < deadline and killed.poll() is None:
+    if sum((out / name).exists() for name in mine) >= 2:
+      break
+    time.sleep(0.002)
+  killed.send_signal(signal.SIGKILL)
+  killed.wait()
+  assert other.wait(timeout=120) == 0
+  assert not (out / 'index.json').exists()
+  again = run(*flags, f'--out={out}', '--part=0/2')
+  assert again.returncode == 0, again.stderr
+  assert '200 clips' in again.stdout and '20 shards' in again.stdout
+  assert run(*flags, f'--out={tmp_path / "whole"}').returncode == 0
+  assert contents(out) == contents(tmp_path / 'whole')
+
+
+@pytest.mark.parametrize('part', ['2/2', 'x', '1', '-1/2'])
+def test_a_part_is_one_of_several(folder, tmp_path, part):
+  done = run(f'--source={folder}', f'--out={tmp_path / "out"}', f'--part={part}')
+  assert done.returncode == 2 and f'--part={part}: give I/N with I from 0' in done.stderr

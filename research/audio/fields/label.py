@@ -59,6 +59,10 @@ class Labels(Rows):
   def of(cls, source: Source, column: str, key: str = 'label') -> 'Labels':
     """Class indices of a column; see `Label.open`."""
     classes = {name: i for i, name in enumerate(source.classes(column))}
+    if stored := source.codes(column):
+      numbers = np.array([classes.get(text, -1) for text in stored[1]], np.int32)[stored[0]]
+      if (numbers >= 0).all():
+        return cls(key, numbers, len(classes))
     values = source.column(column)
     given = [[value] if isinstance(value, str) else value for value in values]
     for i, clip in enumerate(given):
