@@ -4,8 +4,7 @@ A folder holds `audio-00000-of-00008.array_record` …, `index.json`, which desc
 `clips.index` (`audio/index.py`), which holds ids, durations and columns. A record is a 4-byte
 little-endian length, that many bytes of JSON (id, encoding, sample_rate, columns), and the audio:
 `pcm16`, mono little-endian 16-bit samples; or `file`, the bytes of an audio file. The records are
-self-contained; the index repeats their headers, so that opening a data set reads no audio. Folders
-of format oido-audio-1, whose index.json holds ids, durations and columns, are read as well.
+self-contained; the index repeats their headers, so that opening a data set reads no audio.
 """
 
 import dataclasses
@@ -27,7 +26,6 @@ from research.audio.readers import Readers
 from research.errors import InputError
 
 FORMAT = 'oido-audio-2'
-OLD_FORMAT = 'oido-audio-1'
 INDEX = 'index.json'
 ESCAPED = 'surrogateescape'
 # One record per group: random access reads one clip. zstd does not shrink PCM or audio files.
@@ -109,7 +107,7 @@ def array_record(path: str, verify: bool = False) -> Source:
   index = read_index(folder)
   for shard in index['shards']:
     check_shard(folder, shard, verify)
-  if verify and index['format'] == FORMAT:
+  if verify:
     clips_index.read(folder / clips_index.FILE).verify()
   return Source(_table(folder, index))
 
@@ -125,24 +123,13 @@ def _table(folder: pathlib.Path, index: Mapping[str, Any] | None = None) -> Tabl
   records = Records(
     [str(folder / s['file']) for s in index['shards']], [s['count'] for s in index['shards']]
   )
-  if index['format'] == FORMAT:
-    rows = clips_index.read(folder / clips_index.FILE)
-    if rows.header['about'].get('plan') != index['plan'] or len(rows) != index['count']:
-      raise InputError(
-        f'{rows.path} is not the index of the shards beside it: prepare the data again, or copy '
-        'the whole folder again.'
-      )
-    return rows.table(records, (_table, folder.absolute()))
-  return Table(
-    name=index['name'],
-    ids=index['ids'],
-    columns=index['columns'],
-    locate=records,
-    label_sets={k: tuple(v) for k, v in index['label_sets'].items()},
-    splits={k: tuple(v) for k, v in index['splits'].items()},
-    seconds=np.array(index['durations'], np.float64),
-    absent=index.get('absent', {}),
-  )
+  rows = clips_index.read(folder / clips_index.FILE)
+  if rows.header['about'].get('plan') != index['plan'] or len(rows) != index['count']:
+    raise InputError(
+      f'{rows.path} is not the index of the shards beside it: prepare the data again, or copy the '
+      'whole folder again.'
+    )
+  return rows.table(records, (_table, folder.absolute()))
 
 
 def read_index(folder: pathlib.Path) -> dict[str, Any]:
@@ -157,7 +144,7 @@ def read_index(folder: pathlib.Path) -> dict[str, Any]:
     ) from None
   except ValueError:
     index = None
-  if not isinstance(index, dict) or index.get('format') not in (FORMAT, OLD_FORMAT):
+  if not isinstance(index, dict) or index.get('format') != FORMAT:
     raise InputError(f'{path} is not an index of audio shards of format {FORMAT!r}.')
   return index
 

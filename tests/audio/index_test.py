@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from research.audio import columns, durations, index, shards
+from research.audio import columns, durations, index
 from research.audio.clips import Source, Table
 from research.audio.decode import decode
 from research.audio.fields import make
@@ -198,26 +198,6 @@ def test_a_manifest_gives_durations(folder, tmp_path, monkeypatch):
     source = open_source({'name': 'folder', 'args': {'path': str(folder), 'manifest': 'm.csv'}})
     np.testing.assert_array_equal(source.durations(), expected)
     assert (name in source.column_names) == ('long' in values)
-
-
-def test_old_shards_are_read(folder, tmp_path):
-  from research.audio import prepare
-
-  source, out = open_source(folder), tmp_path / 'out'
-  prepare.prepare(source, out, count=2, settings=prepare.Settings())
-  packed = open_source(out)
-  about = json.loads((out / 'index.json').read_text())
-  about |= {
-    'format': 'oido-audio-1', 'ids': [packed.id(i) for i in range(12)],
-    'durations': packed.durations().tolist(), 'label_sets': {}, 'splits': {},
-    'columns': {n: packed.column(n) for n in packed.column_names},
-  }  # fmt: skip
-  (out / 'clips.index').unlink()
-  with pytest.raises(InputError, match='No such file'):
-    open_source(out)
-  shards.write_json(out / 'index.json', about)
-  assert open_source(out).fingerprint() == source.fingerprint()
-  assert open_source(out).split('test').column('text') == source.split('test').column('text')
 
 
 def test_the_index_of_other_shards_is_noticed(folder, tmp_path):
