@@ -54,7 +54,7 @@ case $verb in
     ;;
   see)
     run grep -qsx -e "$2" "$1/.seen_by_all_hosts" ||
-      fail "--workdir=$1 is another folder on $(hostname) than on host 0: give a bucket or a shared disk."
+      fail "--workdir=$1 is another folder on $(hostname) than on host 0: give a folder that all hosts mount."
     ;;
   start)
     ! active || fail "a run is active on $(hostname): stop it with stop.sh first."
