@@ -15,8 +15,8 @@ from research.capabilities import Freezes, Hears, NeedsFields
 from research.errors import InputError
 from research.features import augment
 from research.features.waveform import Waveform
-from research.models.finetuned import encoder_place
-from research.train import optim
+from research.models.finetuned import encoder_place, flat_arguments, replaced
+from research.train import optim, step
 
 
 def model(config: Mapping[str, Any]) -> nn.Module:
@@ -70,6 +70,33 @@ def augmentations(config: Mapping[str, Any]) -> list[Callable[..., Any]]:
     return lambda key, batch: function(key, batch, **args)
 
   return [bind(spec) for spec in config['augment']]
+
+
+def train_step(
+  config: Mapping[str, Any],
+  model: nn.Module,
+  optimizer: optax.GradientTransformation,
+  schedule: optim.Schedule,
+  total: int,
+) -> Callable[..., Any]:
+  """The step of a run of `total` steps, see `step.make_train_step`."""
+  teacher = config['teacher']
+  if teacher and teacher['decay_end'] is not None and not teacher['decay_steps']:
+    teacher = {**teacher, 'decay_steps': total}
+  return step.make_train_step(
+    model,
+    objective(config),
+    optimizer,
+    schedule=schedule,
+    augment=augmentations(config),
+    accumulate=config['optim']['accumulate'],
+    teacher=teacher,
+  )
+
+
+def without_remat(model: nn.Module) -> nn.Module:
+  """The model that keeps its activations, whose FLOPs count; the same where it does anyway."""
+  return replaced(model, remat=False) if flat_arguments(model).get('remat') else model
 
 
 def fields_for(data: Mapping[str, Any], model: Any) -> tuple[fields.Field, ...]:

@@ -104,7 +104,6 @@ class _Run:
     self.config, self.mesh = config, mesh
     self.first = jax.process_index() == 0
     self.model = build.model(config)
-    objective = build.objective(config)
     rows = selection.source(config['data']) if clips is None else clips
     rows = selection.usable(rows, config['data'])
     # Input: batches of this process.
@@ -124,9 +123,6 @@ class _Run:
     self.total, epoch = build.length(config, len(rows), dataset.mean_rows)
     schedule = optim.make_schedule(config['optim'], self.total, epoch)
     optimizer = build.optimizer(config, self.model, schedule)
-    teacher = config['teacher']
-    if teacher and teacher['decay_end'] is not None and not teacher['decay_steps']:
-      teacher = {**teacher, 'decay_steps': self.total}
 
     self.workdir = make_workdir(workdir, config)
 
@@ -135,7 +131,7 @@ class _Run:
     example = {k: np.zeros((1, *x.shape[1:]), x.dtype) for k, x in batch.items()}
 
     def fresh() -> State:
-      return init_state(self.model, optimizer, example, config['seed'], bool(teacher))
+      return init_state(self.model, optimizer, example, config['seed'], bool(config['teacher']))
 
     shapes = jax.eval_shape(fresh)
     self.shardings = sharding.shardings(shapes, mesh)
@@ -145,17 +141,12 @@ class _Run:
     self.fresh = jax.jit(fresh, out_shardings=self.shardings)
     options = {k: v for k, v in config['checkpoint'].items() if k != 'every'}
     self.checkpoints = Checkpointer(self.workdir / 'checkpoints', **options)
-    step = step_lib.make_train_step(
-      self.model,
-      objective,
-      optimizer,
-      schedule=schedule,
-      augment=build.augmentations(config),
-      accumulate=config['optim']['accumulate'],
-      teacher=teacher,
-    )
-    self.steps = step_lib.Steps(step, self.shardings, mesh)
-    self.objective, self.quiet = objective, quiet
+    args = (optimizer, schedule, self.total)
+    step = build.train_step(config, self.model, *args)
+    plain = build.without_remat(self.model)
+    counted = None if plain is self.model else build.train_step(config, plain, *args)
+    self.steps = step_lib.Steps(step, self.shardings, mesh, counted)
+    self.objective, self.quiet = build.objective(config), quiet
 
   def start(self) -> tuple[State, Any]:
     """(state, input position): from the newest checkpoint, pretrained weights, or initialised."""
