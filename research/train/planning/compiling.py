@@ -26,6 +26,8 @@ from research.train.planning import hlo, topology
 # Several planners may run at once, and libtpu must not look for the TPU of this machine.
 ENVIRONMENT = dict(ALLOW_MULTIPLE_LIBTPU_LOAD='1', TPU_SKIP_MDS_QUERY='1', JAX_PLATFORMS='cpu')
 
+TOO_LARGE = 'does not fit'
+
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
@@ -50,6 +52,11 @@ class Compiled:
   collectives: Mapping[str, tuple[int, float, float]] = dataclasses.field(default_factory=dict)
   compile_seconds: float = 0.0
   key: str = ''
+
+  @property
+  def too_large(self) -> bool:
+    """Whether the memory of a chip does not suffice."""
+    return self.error is not None and self.error.startswith(TOO_LARGE)
 
 
 def check_installed() -> None:
@@ -87,8 +94,8 @@ def compile_step(
       command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, check=False
     )
     if not answer.exists():
-      lines = [line for line in done.stderr.splitlines() if line.strip()]
-      return Compiled(error=f'the compiler ended with code {done.returncode}: {lines[-1:]}')
+      last = (done.stderr.strip().splitlines() or ['no message'])[-1]
+      return Compiled(error=f'the compiler ended with code {done.returncode}: {last[:300]}')
     result = json.loads(answer.read_text())
   if 'input_error' in result:
     raise InputError(result['input_error'])
@@ -99,8 +106,8 @@ def out_of_memory(message: str) -> str:
   """What the TPU compiler says of memory, in a few words."""
   used = re.search(r'Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) (\w+)', message)
   if used:
-    return f'does not fit: {used[1]}iB of {used[2]}iB {used[3].upper()}'
-  return f'does not fit: {" ".join(message.split())[:200]}'
+    return f'{TOO_LARGE}: {used[1]}iB of {used[2]}iB {used[3].upper()}'
+  return f'{TOO_LARGE}: {" ".join(message.split())[:200]}'
 
 
 # -- In the child ------------------------------------------------------------------------------

@@ -145,49 +145,59 @@ class Module:
     """Bytes that a chip reads from and writes to its memory in a step, about ± 30 %.
 
     Every instruction reads its operands and writes its result, but for those in on-chip memory,
-    S(1) and S(2). Arrays stacked over the turns of a loop are read and written one slice at a time;
+    S(1) and S(2). Arrays stacked over the turns of a loop are read and updated one slice at a time;
     that an array is one is a guess by its leading dimension.
     """
-    return self._memory(self.entry, 1)
+    return self._memory(self.entry, 1, 1)
 
-  def _memory(self, name: str, times: int) -> float:
+  def _memory(self, name: str, times: int, turns: int) -> float:
+    """Bytes of a computation that runs so many times, in a loop of so many turns."""
     total = 0.0
     for each in self.computations.get(name, ()):
       if each.op == 'while':
-        repeated = times * self.trips(each)
+        trips = self.trips(each)
         body = re.search(r'\bbody=%?([\w.\-]+)', each.line)
-        total += self._memory(body[1], repeated) if body else 0.0
+        total += self._memory(body[1], times * trips, trips) if body else 0.0
       elif each.op in ('conditional', 'call'):
-        total += max((self._memory(c, times) for c, _ in self.called(each)), default=0.0)
+        branches = (self._memory(called, times, turns) for called, _ in self.called(each))
+        total += max(branches, default=0.0)
       elif each.op not in FREE:
-        total += times * self._moved(each, times)
+        total += times * self._moved(each, turns)
     return total
 
-  def _moved(self, each: Instruction, times: int) -> float:
+  def _moved(self, each: Instruction, turns: int) -> float:
     """Bytes that one turn of an instruction moves, in a loop of that many turns."""
-    written = shape_bytes(each.shape, on_chip=False)
-    if each.op == 'copy-start':
-      return written
-    if each.op in ('dynamic-slice', 'slice'):
-      return 2 * written
-    stacked = lambda shape: times > 1 and re.match(rf'\(?\w+\[{times},', shape)  # noqa: E731
-    if stacked(each.shape) and 'dynamic_update' in each.line:
-      return 2 * written / times
-    read = 0.0
-    for name in each.operands:
-      shape = self.shapes.get(name, '')
-      size = shape_bytes(shape, on_chip=False)
-      read += size / times if stacked(shape) else size
-    return written + read
+    written = arrays(each.shape)
+    if each.op in ('dynamic-slice', 'slice', 'copy-start'):
+      return sum(size for _, size in written) * (1 if each.op == 'copy-start' else 2)
+    read = [array for name in each.operands for array in arrays(self.shapes.get(name, ''))]
+    kept = {text for text, _ in read}
+
+    def part(text: str, size: float, stack: bool) -> float:
+      return size / turns if stack and turns > 1 and f'[{turns},' in text else size
+
+    # A stack that is read as well is updated in place.
+    total = sum(part(text, size, text in kept) for text, size in written)
+    return total + sum(part(text, size, True) for text, size in read)
 
 
-def shape_bytes(shape: str, on_chip: bool = True) -> float:
-  """Bytes of the arrays in a shape; with `on_chip` false, without those in on-chip memory."""
-  total = 0.0
-  for dtype, sides, layout in _ARRAY.findall(shape):
-    if dtype in DTYPE_BYTES and (on_chip or not re.search(r'S\([12]\)', layout)):
-      total += DTYPE_BYTES[dtype] * math.prod(int(n) for n in sides.split(',') if n)
-  return total
+def arrays(shape: str) -> list[tuple[str, float]]:
+  """(dtype and sides, bytes) of the arrays of a shape that are in the chip's main memory."""
+  found = _ARRAY.findall(shape)
+  return [
+    (f'{dtype}[{sides}]', shape_bytes(f'{dtype}[{sides}]'))
+    for dtype, sides, layout in found
+    if not re.search(r'S\([12]\)', layout)
+  ]
+
+
+def shape_bytes(shape: str) -> float:
+  """Bytes of the arrays in a shape."""
+  return sum(
+    DTYPE_BYTES[dtype] * math.prod(int(n) for n in sides.split(',') if n)
+    for dtype, sides, _ in _ARRAY.findall(shape)
+    if dtype in DTYPE_BYTES
+  )
 
 
 def _group(line: str) -> int | None:

@@ -1,6 +1,7 @@
 """The training program of a config as shapes: its batches, its state on a mesh, its FLOPs, and the
 lowered step. Nothing is computed and no data are read."""
 
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -90,6 +91,12 @@ class Program:
     self.state = jax.eval_shape(fresh)
     self.params = count(self.state.params)
 
+  def on(self, config: Mapping[str, Any]) -> 'Program':
+    """The same program with a config that differs in mesh and accumulation only."""
+    other = copy.copy(self)
+    other.config = config
+    return other
+
   def step(self, remat: bool = True) -> Any:
     """`(state, batch) -> (state, metrics)`; without `remat` that of the model that keeps all."""
     model = self.model if remat else build.without_remat(self.model)
@@ -108,6 +115,11 @@ class Program:
     """FLOPs of a step over all chips: as it runs, or without rematerialisation."""
     traced = jax.jit(self.step(remat)).trace(self.state, self.shapes(batch))
     return flops.count(traced.jaxpr)
+
+  def step_flops(self, batch: Batch) -> tuple[float, float]:
+    """FLOPs of a step over all chips: of the model, without rematerialisation, and as it runs."""
+    kept = self.flops(batch, remat=False)
+    return kept, kept if build.without_remat(self.model) is self.model else self.flops(batch)
 
   def state_bytes(self, mesh: Mesh | AbstractMesh) -> dict[str, int]:
     """Bytes of the state that each chip holds, by part."""
