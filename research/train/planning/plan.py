@@ -151,6 +151,8 @@ def make(
 
 def gigabytes(count: float) -> str:
   """Bytes as text, decimal."""
+  if count < 1e5:
+    return f'{count:.0f} B'
   return f'{count / 1e9:.3g} GB' if count >= 1e7 else f'{count / 1e6:.2g} MB'
 
 
