@@ -99,7 +99,8 @@ def compile_step(
     result = json.loads(answer.read_text())
   if 'input_error' in result:
     raise InputError(result['input_error'])
-  return Compiled(**result)
+  found = {kind: tuple(figures) for kind, figures in result.pop('collectives').items()}
+  return Compiled(**result, collectives=found)
 
 
 def out_of_memory(message: str) -> str:
