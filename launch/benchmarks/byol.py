@@ -16,7 +16,7 @@ import optax
 from launch.benchmarks import timing
 from research.models.byol_a import ByolA
 from research.objectives.bootstrap import bootstrap
-from research.train import hardware
+from research.train import flops, hardware
 
 RATE, SAMPLES = 16_000, 15_200
 PROJECTION, HIDDEN = 256, 4096
@@ -84,8 +84,11 @@ def make_ours(part: str, size: str, batch: int, seconds: float) -> tuple[Callabl
   copy = lambda tree: jax.tree.map(lambda x: x.copy(), tree)  # noqa: E731
   of_teacher = {k: v for k, v in variables.items() if k != 'memory'}
   state = (params, variables, copy(params), copy(of_teacher), optimizer.init(params))
-  jitted = jax.jit(step, donate_argnums=0, compiler_options=hardware.compiler_options())
-  compiled = jitted.lower(state, jax.random.key(1)).compile()
+  jitted = jax.jit(
+    step, donate_argnums=0, compiler_options=hardware.compiler_options(jax.default_backend())
+  )
+  traced = jitted.trace(state, jax.random.key(1))
+  compiled = traced.lower().compile()
   held: dict[str, Any] = {'state': state, 'key': jax.random.key(1)}
 
   def run() -> float:
@@ -93,7 +96,7 @@ def make_ours(part: str, size: str, batch: int, seconds: float) -> tuple[Callabl
     held['state'], loss = compiled(held['state'], key)
     return float(loss)
 
-  return run, {'step_flops': hardware.step_flops(compiled)}
+  return run, {'step_flops': flops.count(traced.jaxpr)}
 
 
 def make_theirs(part: str, size: str, batch: int, seconds: float) -> tuple[Any, None]:

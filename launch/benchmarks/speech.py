@@ -19,7 +19,7 @@ from launch.benchmarks import timing
 from research import models
 from research.objectives.contrastive import wav2vec2_contrastive
 from research.objectives.prediction import masked_units
-from research.train import hardware
+from research.train import flops, hardware
 
 RATE = 16_000
 NO_DROPOUT: dict[str, Any] = dict(
@@ -63,7 +63,7 @@ def make_ours(
     objective = wav2vec2_contrastive if model == 'wav2vec2' else masked_units
     return objective(cast(dict[str, Any], out), inputs)[0]
 
-  options = hardware.compiler_options()
+  options = hardware.compiler_options(jax.default_backend())
   if part == 'pretraining':
     optimizer = optax.adamw(5e-4, b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.01)
 
@@ -74,7 +74,8 @@ def make_ours(
 
     held = {'params': params, 'moments': jax.jit(optimizer.init)(params)}
     jitted = jax.jit(step, donate_argnums=(0, 1), compiler_options=options)
-    compiled = jitted.lower(*held.values(), inputs).compile()
+    traced = jitted.trace(*held.values(), inputs)
+    compiled = traced.lower().compile()
 
     def run() -> float:
       held['params'], held['moments'], value = compiled(*held.values(), inputs)
@@ -82,18 +83,20 @@ def make_ours(
 
   elif part == 'backward':
     jitted = jax.jit(jax.value_and_grad(encode), compiler_options=options)
-    compiled = jitted.lower(params, inputs).compile()
+    traced = jitted.trace(params, inputs)
+    compiled = traced.lower().compile()
 
     def run() -> float:
       return float(jax.block_until_ready(compiled(params, inputs))[0])
 
   else:
-    compiled = jax.jit(encode).lower(params, inputs).compile()
+    traced = jax.jit(encode).trace(params, inputs)
+    compiled = traced.lower().compile()
 
     def run() -> float:
       return float(compiled(params, inputs))
 
-  return run, {'step_flops': hardware.step_flops(compiled), 'dtype': module.dtype}
+  return run, {'step_flops': flops.count(traced.jaxpr), 'dtype': module.dtype}
 
 
 def make_theirs(
@@ -135,7 +138,7 @@ def compare_speech(
 
   Returns:
     A row for each of PARTS: seconds of both, `ratio` torch / ours (above 1: ours is faster),
-    audio-seconds per second, FLOPs from XLA's cost analysis, MFU if the chip's peak is known. One
+    audio-seconds per second, FLOPs (`train.flops`), MFU if the chip's peak is known. One
     more row for WavLM, where `ratio` is HuBERT / WavLM.
   """
   if dtype is None:

@@ -14,12 +14,12 @@ import optax
 from launch.benchmarks import timing
 from research.models import audio_mae
 from research.objectives.reconstruction import masked_patch_mse
-from research.train import hardware
+from research.train import flops, hardware
 
 
 def _make_step(
   model: audio_mae.AudioMAE, batch: dict[str, np.ndarray]
-) -> tuple[Callable[[], float], float | None]:
+) -> tuple[Callable[[], float], float]:
   """(() -> loss, FLOPs of a step); the state stays on the device and is donated to each step."""
   optimizer = optax.adamw(1e-4, b1=0.9, b2=0.95, weight_decay=1e-4)
 
@@ -41,8 +41,11 @@ def _make_step(
   batch = jax.device_put(batch)
   key = jax.random.key(1)
   arguments = (*state, batch, key)
-  jitted = jax.jit(step, donate_argnums=(0, 1), compiler_options=hardware.compiler_options())
-  compiled = jitted.lower(*arguments).compile()
+  jitted = jax.jit(
+    step, donate_argnums=(0, 1), compiler_options=hardware.compiler_options(jax.default_backend())
+  )
+  traced = jitted.trace(*arguments)
+  compiled = traced.lower().compile()
   held = {'params': state[0], 'moments': state[1]}
 
   def run() -> float:
@@ -51,7 +54,7 @@ def _make_step(
     )
     return float(loss)
 
-  return run, hardware.step_flops(compiled)
+  return run, flops.count(traced.jaxpr)
 
 
 def _model(size: str, decoder: str) -> audio_mae.AudioMAE:
@@ -72,8 +75,8 @@ def _batch(model: audio_mae.AudioMAE, size: int) -> dict[str, np.ndarray]:
 def make_ours(size: str, decoder: str, batch: int) -> tuple[Callable[[], float], dict[str, Any]]:
   """(() -> loss, {'step_flops', 'dtype'}) of our step."""
   model = _model(size, decoder)
-  run, flops = _make_step(model, _batch(model, batch))
-  return run, {'step_flops': flops, 'dtype': model.dtype}
+  run, counted = _make_step(model, _batch(model, batch))
+  return run, {'step_flops': counted, 'dtype': model.dtype}
 
 
 def make_theirs(size: str, decoder: str, batch: int) -> tuple[Callable[[], float], None]:
@@ -100,7 +103,7 @@ def compare_training(
 
   Returns:
     One row: seconds of both, `ratio` torch / ours (above 1: ours is faster), audio-seconds per
-    second, FLOPs of a step from XLA's cost analysis, MFU if the chip's peak is known.
+    second, FLOPs of a step (`train.flops`), MFU if the chip's peak is known.
   """
   arguments = dict(size=size, decoder=decoder, batch=batch)
   with (

@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 import optax
 from flax import linen as nn
+from jax.sharding import AbstractMesh, Mesh
 
 from research import models, objectives
 from research.audio import fields, pipeline, sources
 from research.audio.bad_files import BadFiles
-from research.capabilities import Freezes, Hears, NeedsFields
+from research.capabilities import Freezes, Hears, MixesRows, NeedsFields
 from research.errors import InputError
 from research.features import augment
 from research.features.waveform import Waveform
-from research.models.finetuned import encoder_place
-from research.train import optim
+from research.models.finetuned import encoder_place, flat_arguments, replaced
+from research.train import optim, sharding, step
 
 
 def model(config: Mapping[str, Any]) -> nn.Module:
@@ -72,6 +73,33 @@ def augmentations(config: Mapping[str, Any]) -> list[Callable[..., Any]]:
   return [bind(spec) for spec in config['augment']]
 
 
+def train_step(
+  config: Mapping[str, Any],
+  model: nn.Module,
+  optimizer: optax.GradientTransformation,
+  schedule: optim.Schedule,
+  total: int,
+) -> Callable[..., Any]:
+  """The step of a run of `total` steps, see `step.make_train_step`."""
+  teacher = config['teacher']
+  if teacher and teacher['decay_end'] is not None and not teacher['decay_steps']:
+    teacher = {**teacher, 'decay_steps': total}
+  return step.make_train_step(
+    model,
+    objective(config),
+    optimizer,
+    schedule=schedule,
+    augment=augmentations(config),
+    accumulate=config['optim']['accumulate'],
+    teacher=teacher,
+  )
+
+
+def without_remat(model: nn.Module) -> nn.Module:
+  """The model that keeps its activations, whose FLOPs count; the same where it does anyway."""
+  return replaced(model, remat=False) if flat_arguments(model).get('remat') else model
+
+
 def fields_for(data: Mapping[str, Any], model: Any) -> tuple[fields.Field, ...]:
   """The fields that `config['data']` names, and those that the front-end of a model reads.
 
@@ -109,6 +137,23 @@ def example_batch(
   for field in fields_for({**data, 'fields': {**data['fields'], **unset}}, model):
     batch |= field.example(context, clips, samples)
   return batch
+
+
+def fill_to(config: Mapping[str, Any], model: nn.Module, mesh: Mesh | AbstractMesh) -> int:
+  """Devices x micro-batches that split a batch: rows are filled up to a multiple.
+
+  Raises:
+    InputError: the model cannot have empty rows in its batches.
+  """
+  parts = sharding.batch_devices(mesh) * config['optim']['accumulate']
+  key = 'batch_size' if config['data']['batch_seconds'] is None else 'batch_multiple'
+  if config['data'][key] % parts and isinstance(model, MixesRows):
+    raise InputError(
+      f'config.data.{key} is {config["data"][key]}; it must be a multiple of {parts} (devices that '
+      f'split a batch x optim.accumulate): {config["model"]["name"]} computes statistics over all '
+      'rows, so a batch cannot be filled up with empty ones.'
+    )
+  return parts
 
 
 def train_batches(

@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 
 from research.audio.bad_files import BadFiles
 from research.audio.sources import Source
-from research.capabilities import MixesRows
 from research.errors import InputError
 from research.jobs import folders, locks
 from research.train import build, hardware, optim, selection, sharding, validate
@@ -85,23 +84,6 @@ def train(
     return _Run(config, workdir, mesh, quiet, clips).run()
 
 
-def _fill_to(config: Mapping[str, Any], model: Any, mesh: Any) -> int:
-  """Devices x micro-batches that split a batch: rows are filled up to a multiple.
-
-  Raises:
-    InputError: the model cannot have fillers in its batches.
-  """
-  parts = sharding.batch_devices(mesh) * config['optim']['accumulate']
-  key = 'batch_size' if config['data']['batch_seconds'] is None else 'batch_multiple'
-  if config['data'][key] % parts and isinstance(model, MixesRows):
-    raise InputError(
-      f'config.data.{key} is {config["data"][key]}; it must be a multiple of {parts} (devices that '
-      f'split a batch x optim.accumulate): {config["model"]["name"]} computes statistics over all '
-      'rows, so a batch cannot be filled up with empty ones.'
-    )
-  return parts
-
-
 def _batch_text(data: Mapping[str, Any]) -> str:
   if data['batch_seconds'] is None:
     return f'{data["batch_size"]} clips'
@@ -117,7 +99,6 @@ class _Run:
     self.config, self.mesh = config, mesh
     self.first = jax.process_index() == 0
     self.model = build.model(config)
-    objective = build.objective(config)
     rows = selection.source(config['data']) if clips is None else clips
     rows = selection.usable(rows, config['data'])
     # Input: batches of this process.
@@ -127,7 +108,7 @@ class _Run:
       config['data'],
       rows,
       process=sharding.batch_part(mesh),
-      fill_to=_fill_to(config, self.model, mesh),
+      fill_to=build.fill_to(config, self.model, mesh),
       bad_files=self.bad_files,
       model=self.model,
     )
@@ -137,9 +118,6 @@ class _Run:
     self.total, epoch = build.length(config, len(rows), dataset.mean_rows)
     schedule = optim.make_schedule(config['optim'], self.total, epoch)
     optimizer = build.optimizer(config, self.model, schedule)
-    teacher = config['teacher']
-    if teacher and teacher['decay_end'] is not None and not teacher['decay_steps']:
-      teacher = {**teacher, 'decay_steps': self.total}
 
     self.workdir = make_workdir(workdir, config)
 
@@ -148,7 +126,7 @@ class _Run:
     example = {k: np.zeros((1, *x.shape[1:]), x.dtype) for k, x in batch.items()}
 
     def fresh() -> State:
-      return init_state(self.model, optimizer, example, config['seed'], bool(teacher))
+      return init_state(self.model, optimizer, example, config['seed'], bool(config['teacher']))
 
     shapes = jax.eval_shape(fresh)
     self.shardings = sharding.shardings(shapes, mesh)
@@ -158,17 +136,12 @@ class _Run:
     self.fresh = jax.jit(fresh, out_shardings=self.shardings)
     options = {k: v for k, v in config['checkpoint'].items() if k != 'every'}
     self.checkpoints = Checkpointer(self.workdir / 'checkpoints', **options)
-    step = step_lib.make_train_step(
-      self.model,
-      objective,
-      optimizer,
-      schedule=schedule,
-      augment=build.augmentations(config),
-      accumulate=config['optim']['accumulate'],
-      teacher=teacher,
-    )
-    self.steps = step_lib.Steps(step, self.shardings, mesh)
-    self.objective, self.quiet = objective, quiet
+    args = (optimizer, schedule, self.total)
+    step = build.train_step(config, self.model, *args)
+    plain = build.without_remat(self.model)
+    counted = None if plain is self.model else build.train_step(config, plain, *args)
+    self.steps = step_lib.Steps(step, self.shardings, mesh, counted)
+    self.objective, self.quiet = build.objective(config), quiet
 
   def start(self) -> tuple[State, Any]:
     """(state, input position): from the newest checkpoint, pretrained weights, or initialised."""

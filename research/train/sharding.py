@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from research.errors import InputError
@@ -46,6 +46,12 @@ def make_mesh(shape: Mapping[str, int], devices: Sequence[Any] | None = None) ->
     InputError: the product of the sizes is not the number of devices.
   """
   devices = list(jax.devices() if devices is None else devices)
+  grid = np.asarray(devices).reshape(mesh_sizes(shape, len(devices)))
+  return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def mesh_sizes(shape: Mapping[str, int], devices: int) -> list[int]:
+  """Sizes of the mesh axes over that many devices, see `make_mesh`."""
   wrong = set(shape) - set(AXES)
   if wrong:
     raise InputError(
@@ -55,18 +61,17 @@ def make_mesh(shape: Mapping[str, int], devices: Sequence[Any] | None = None) ->
   known = math.prod(s for s in sizes if s != -1)
   if sizes.count(-1) > 1 or any(s < 1 and s != -1 for s in sizes):
     raise InputError(f'mesh {dict(shape)}: sizes are positive, and at most one is -1 (the rest).')
-  if -1 in sizes and known and len(devices) % known == 0:
-    sizes[sizes.index(-1)] = len(devices) // known
-  if -1 in sizes or math.prod(sizes) != len(devices):
+  if -1 in sizes and known and devices % known == 0:
+    sizes[sizes.index(-1)] = devices // known
+  if -1 in sizes or math.prod(sizes) != devices:
     raise InputError(
       f'mesh {dict(shape)} needs {known}{" x n" if -1 in sizes else ""} devices, but there are '
-      f'{len(devices)}: choose data x fsdp x tensor = {len(devices)}.'
+      f'{devices}: choose data x fsdp x tensor = {devices}.'
     )
-  grid = np.asarray(devices).reshape(sizes)
-  return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+  return sizes
 
 
-def leaf_spec(path: str, shape: Sequence[int], mesh: Mesh) -> P:
+def leaf_spec(path: str, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> P:
   """The axes of one leaf: those of the first rule that matches its path."""
   for pattern, axes in RULES:
     if re.search(pattern, path) and len(shape) >= len(axes):
@@ -75,7 +80,7 @@ def leaf_spec(path: str, shape: Sequence[int], mesh: Mesh) -> P:
   return P()
 
 
-def shardings(tree: Any, mesh: Mesh) -> Any:
+def shardings(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
   """A NamedSharding for each leaf of `tree` (arrays or shapes), from `RULES`."""
   return jax.tree_util.tree_map_with_path(
     lambda path, x: NamedSharding(mesh, leaf_spec(path_name(path), np.shape(x), mesh)), tree
@@ -87,7 +92,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, P(('data', 'fsdp')))
 
 
-def batch_devices(mesh: Mesh) -> int:
+def batch_devices(mesh: Mesh | AbstractMesh) -> int:
   """Number of devices that split a batch."""
   return mesh.shape['data'] * mesh.shape['fsdp']
 

@@ -10,7 +10,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from research.train import hardware
+from research.train import flops, hardware
 from research.train.health import signals
 from research.train.state import State, Tree, streams, teacher_collections
 
@@ -179,17 +179,30 @@ def make_train_step(
   return step
 
 
-class Steps:
-  """Compiled steps by batch shape (length buckets give several), with their FLOPs."""
+def jit(step: Any, state_shardings: Any, mesh: Mesh) -> Any:
+  """The step under `jax.jit` for a mesh, with the state donated."""
+  return jax.jit(
+    step,
+    donate_argnums=0,
+    out_shardings=(state_shardings, NamedSharding(mesh, PartitionSpec())),
+    compiler_options=hardware.compiler_options(mesh.devices.flat[0].platform),
+  )
 
-  def __init__(self, step: Any, state_shardings: Any, mesh: Mesh):
-    replicated = NamedSharding(mesh, PartitionSpec())
-    self._jit = jax.jit(
-      step,
-      donate_argnums=0,
-      out_shardings=(state_shardings, replicated),
-      compiler_options=hardware.compiler_options(),
-    )
+
+class Steps:
+  """Compiled steps by batch shape (length buckets give several), with their model FLOPs.
+
+  Attributes:
+    compile_seconds: spent on compiling so far.
+    flops: model FLOPs of the steps so far, per device of the mesh.
+  """
+
+  def __init__(self, step: Any, state_shardings: Any, mesh: Mesh, counted: Any = None):
+    """`counted`: the step whose FLOPs are counted, that of the model without rematerialisation;
+    None for `step`."""
+    self._jit = jit(step, state_shardings, mesh)
+    self._counted = None if counted is None else jit(counted, state_shardings, mesh)
+    self._devices = mesh.size
     self._compiled: dict[Any, Any] = {}
     self.compile_seconds = 0.0
     self.flops = 0.0
@@ -202,8 +215,9 @@ class Steps:
       # Tracing keeps the caller's promotion mode; lowering 16-bit attention needs 'standard'.
       with jax.numpy_dtype_promotion('standard'):
         compiled = traced.lower().compile()
-      self._compiled[shape] = (compiled, hardware.step_flops(compiled) or 0.0)
+      counted = traced if self._counted is None else self._counted.trace(state, batch)
+      self._compiled[shape] = (compiled, flops.count(counted.jaxpr) / self._devices)
       self.compile_seconds += time.perf_counter() - start
-    compiled, flops = self._compiled[shape]
-    self.flops += flops
+    compiled, spent = self._compiled[shape]
+    self.flops += spent
     return compiled(state, batch)

@@ -1,0 +1,46 @@
+"""launch.plan as a user runs it."""
+
+import importlib.util
+
+import pytest
+
+from tests.launch import runner
+
+CONFIG = f'--config={runner.DEBUG}'
+SLICE = '--topology=v5e:2x2'
+
+
+def test_a_plan_without_the_compiler():
+  done = runner.run('launch.plan', CONFIG, SLICE, '--nocompile', '--config.mesh.fsdp=2')
+  assert done.returncode == 0, done.stderr[-2000:]
+  rows = dict(line.split('  ', 1) for line in done.stdout.splitlines())
+  assert rows['slice'].strip() == 'v5e:2x2: 4 chips, 1 hosts, data 2 x fsdp 2'
+  assert rows['memory'].strip() == 'not compiled'
+  assert 'TFLOP' in rows['a step'] and 'estimate: step' in rows
+
+
+@pytest.mark.slow
+def test_a_search_without_the_compiler():
+  done = runner.run('launch.plan', CONFIG, SLICE, '--nocompile', '--search')
+  assert done.returncode == 0, done.stderr[-2000:]
+  assert done.stdout.startswith('data fsdp tensor accumulate')
+  assert 'Nothing is recommended without compiling' in done.stdout
+
+
+def test_mistakes():
+  cases = {
+    'no topology': ([CONFIG], ['--topology']),
+    'unknown chip': ([CONFIG, '--topology=v9:4x4'], ["'v9'", 'v5e']),
+    'odd sides': ([CONFIG, '--topology=v5e:3x3'], ['even']),
+    'mesh that does not fit': (
+      [CONFIG, SLICE, '--nocompile', '--config.mesh.data=3'],
+      ['data x fsdp x tensor = 4'],
+    ),
+    'length that depends on the data': (
+      [CONFIG, SLICE, '--nocompile', '--config.data.seconds=None'],
+      ['config.data.seconds'],
+    ),
+  }
+  if importlib.util.find_spec('libtpu') is None:
+    cases['no libtpu'] = ([CONFIG, SLICE], ['[plan]', '--nocompile'])
+  runner.check_mistakes('launch.plan', cases, 'research.train.planning.plan')
