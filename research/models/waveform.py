@@ -24,6 +24,7 @@ from research.nn import kernels, layers
 from research.nn.attention import Bias, attend
 from research.nn.convolutions import frames_after
 from research.nn.kernels.convolutions import conv1d, grouped_conv1d, time_norm
+from research.nn.meshes import gather
 from research.nn.relative_bias import Gate, RelativeBias
 
 Dtype = Any
@@ -211,7 +212,7 @@ class PositionalConv(nn.Module):
 
     scale = self.param('kernel_scale', at_start, (self.taps,))
     bias = self.param('bias', nn.initializers.zeros_init(), (d,))
-    kernel = direction * (scale / norm)[:, None, None]
+    kernel = gather(direction * (scale / norm)[:, None, None])
     edges = (self.taps // 2, self.taps - 1 - self.taps // 2)
     y = grouped_conv1d(x.astype(self.dtype), kernel.astype(self.dtype), self.groups, edges)
     return kernels.gelu(y + bias.astype(self.dtype))

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from research.nn.attention import attend
 from research.nn.kernels import Dtype, contract, gelu, layer_norm, settled
+from research.nn.meshes import keep_rows
 
 # What models compute in.
 DTYPES = ('float32', 'bfloat16')
@@ -277,7 +278,11 @@ def run_blocks(
   depth = jax.tree.leaves(layers)[0].shape[0]
 
   def once(block: nn.Module, x: Array, layer: Any, kept: Any) -> tuple[Array, Any]:
-    return (call(block, x, layer), None) if cache is None else call(block, x, layer, kept)
+    x = keep_rows(x)
+    if cache is None:
+      return keep_rows(call(block, x, layer)), None
+    x, kept = call(block, x, layer, kept)
+    return keep_rows(x), kept
 
   step = nn.remat(once, prevent_cse=not scan) if remat else once
   if scan:
