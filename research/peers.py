@@ -233,8 +233,9 @@ class _Watch:
     while True:
       for key, _ in selector.select():
         if key.data is None:
-          link = _Link(self.server.accept()[0])
-          selector.register(link.sock, selectors.EVENT_READ, link)
+          with contextlib.suppress(OSError):  # it has given up already
+            link = _Link(self.server.accept()[0])
+            selector.register(link.sock, selectors.EVENT_READ, link)
           continue
         if not self._read(key.data):
           selector.unregister(key.data.sock)

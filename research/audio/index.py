@@ -313,4 +313,16 @@ def files_table(path: pathlib.Path, audio: str | None) -> Table:
   root = audio or found.header['about']['root']
   starts = found.array('starts') if 'starts' in arrays else None
   lengths = found.array('lengths') if 'lengths' in arrays else None
-  return found.table(Files(root, paths, starts, lengths), (files_table, path.absolute(), audio))
+  return found.table(Indexed(root, paths, starts, lengths), (files_table, path.absolute(), audio))
+
+
+class Indexed(Files):
+  """Files of an index, whose paths are only checked when a clip is read: they are many."""
+
+  def __call__(self, row: int) -> dict[str, Any]:
+    path = self.paths[row]
+    if os.path.isabs(path) or '..' in path.split('/'):
+      raise InputError(
+        f'The index of {self.root} has the path {path!r}, which leaves that folder; {_AGAIN}'
+      )
+    return super().__call__(row)

@@ -200,6 +200,17 @@ def test_a_manifest_gives_durations(folder, tmp_path, monkeypatch):
     assert (name in source.column_names) == ('long' in values)
 
 
+@pytest.mark.parametrize('path', ['../secret.wav', '/etc/secret.wav', 'a/../../secret.wav'])
+def test_an_index_reads_nothing_outside_of_its_folder(path, tmp_path):
+  index.write(
+    tmp_path / index.FILE, name='bad', ids=['0'], seconds=np.ones(1), values={}, label_sets={},
+    splits={}, absent={}, about={'root': str(tmp_path / 'audio')}, texts={'paths': [path]},
+  )  # fmt: skip
+  source = open_source({'name': 'index', 'args': {'path': str(tmp_path)}})
+  with pytest.raises(InputError, match='leaves that folder'):
+    next(iter(train_batches(source, batch_size=1, seconds=1.0)))
+
+
 def test_the_index_of_other_shards_is_noticed(folder, tmp_path):
   from research.audio import prepare
 

@@ -76,6 +76,19 @@ def test_an_input_error_in_one_ends_all(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_input_error_in_one_at_a_step_ends_all(tmp_path):
+  """The others are in a collective then, where they would wait for minutes."""
+  limit = ('max=0.0', 'stop=True', 'after=20')
+  last = tuple(f'--config.watch.loss.{each}' for each in limit)
+  ends = group.train(tmp_path / 'run', last=last).wait()
+  assert [end.code for end in ends] == [2, 2], ends
+  assert 'collapse warning: loss' in ends[1].errors[0]
+  assert 'Process 1 of 2' in ends[0].errors[0] and 'collapse warning: loss' in ends[0].errors[0]
+  assert all(len(end.errors) == 1 and 'Traceback' not in end.err for end in ends)
+  assert abs(ends[0].seconds - ends[1].seconds) < BOUND
+
+
+@pytest.mark.slow
 def test_a_checkpoint_that_one_process_cannot_read_is_left_by_all(tmp_path):
   workdir = tmp_path / 'run'
   args = ('--config.total_steps=40', '--config.mesh.fsdp=2', '--config.mesh.data=1')

@@ -31,6 +31,22 @@ def test_gelu_is_the_exact_one():
   np.testing.assert_allclose(half.astype(jnp.float32), want, atol=0.03)
 
 
+@pytest.mark.parametrize(('dtype', 'kept'), [(jnp.bfloat16, 2), (jnp.float32, 4)])
+def test_gelu_keeps_no_more_than_its_input(dtype, kept):
+  """For the backward pass, alone and in a scan."""
+  x = jnp.linspace(-3, 3, 8 * 128).reshape(8, 128).astype(dtype)
+
+  def scanned(x):
+    return jax.lax.scan(lambda carry, row: (carry, gelu(row)), 0.0, x)[1]
+
+  for function in (gelu, scanned):
+    backward = jax.jit(lambda x, function=function: jax.vjp(function, x)[1])(x)
+    assert sum(a.nbytes for a in jax.tree.leaves(backward)) <= x.size * kept + 64
+  slope = jax.vjp(gelu, x)[1](jnp.ones_like(x))[0]
+  expected = jax.vjp(gelu, x.astype(jnp.float32))[1](jnp.ones(x.shape))[0]
+  np.testing.assert_array_equal(slope, expected.astype(dtype))
+
+
 def test_layer_norm_survives_a_large_mean():
   x = 30 + 0.5 * normal(4, 64)
   y, variables = LayerNorm().init_with_output(jax.random.key(0), x)

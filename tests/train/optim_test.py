@@ -56,6 +56,24 @@ def test_invalid_schedules_are_refused(schedule, words):
     optim.make_schedule(make(schedule=schedule), 20)
 
 
+@pytest.mark.parametrize('name', ['adam', 'adamw'])
+def test_first_moments_in_16_bits(name):
+  schedule = lambda step: 1e-3  # noqa: E731
+  states = {}
+  for dtype in (None, 'bfloat16'):
+    rule = optim.make_optimizer(make(name=name, mu_dtype=dtype), schedule)
+    given = {'kernel': jnp.ones((3, 4))}
+    state = rule.init(given)
+    updates, state = rule.update({'kernel': jnp.full((3, 4), 0.3)}, state, given)
+    assert updates['kernel'].dtype == jnp.float32
+    states[dtype] = state, updates['kernel']
+  moments = [x.dtype for x in jax.tree.leaves(states['bfloat16'][0]) if x.shape == (3, 4)]
+  assert sorted(map(str, moments)) == ['bfloat16', 'float32']
+  np.testing.assert_allclose(states[None][1], states['bfloat16'][1], rtol=1e-2)
+  with pytest.raises(InputError, match=r"optim\.mu_dtype 'float16'"):
+    optim.make_optimizer(make(mu_dtype='float16'), schedule)
+
+
 def params():
   return {
     'encoder': {

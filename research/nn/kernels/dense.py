@@ -14,9 +14,16 @@ from research.nn.kernels import products
 Dtype = Any
 
 
-@jax.custom_jvp
 def gelu(x: Float[Array, '*axes']) -> Float[Array, '*axes']:
-  """Exact (erf) GELU, computed in float32; its derivative keeps only x for the backward pass."""
+  """Exact (erf) GELU, computed in float32.
+
+  For the backward pass 32-bit arrays keep the slope and 16-bit ones keep x: their slope would be
+  twice as large.
+  """
+  return _gelu_16(x) if x.dtype.itemsize == 2 else _gelu_32(x)
+
+
+def _gelu(x):
   y = x.astype(jnp.float32)
   return (y * _normal_cdf(y)).astype(x.dtype)
 
@@ -25,13 +32,16 @@ def _normal_cdf(x):
   return 0.5 + 0.5 * jax.lax.erf(x * np.float32(np.sqrt(0.5)))
 
 
-@gelu.defjvp
-def _gelu_jvp(primals, tangents):
-  (x,), (t,) = primals, tangents
+def _times_slope(x, t):
   y = x.astype(jnp.float32)
-  cdf = _normal_cdf(y)
   density = jnp.exp(-0.5 * y * y) * np.float32(1 / np.sqrt(2 * np.pi))
-  return (y * cdf).astype(x.dtype), (t.astype(jnp.float32) * (cdf + y * density)).astype(x.dtype)
+  return (t.astype(jnp.float32) * (_normal_cdf(y) + y * density)).astype(x.dtype)
+
+
+_gelu_16 = jax.custom_vjp(_gelu)
+_gelu_16.defvjp(lambda x: (_gelu(x), x), lambda x, g: (_times_slope(x, g),))
+_gelu_32 = jax.custom_jvp(_gelu)
+_gelu_32.defjvp(lambda x, t: (_gelu(x[0]), _times_slope(x[0], t[0])))
 
 
 def settled(x: Array) -> Array:
