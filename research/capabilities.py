@@ -201,9 +201,12 @@ class HasTraining(Protocol):
 
 @runtime_checkable
 class MixesRows(Protocol):
-  """Computes statistics over all rows of a training batch (batch norm, a memory of clips)."""
+  """Can compute statistics over all rows of a training batch (batch norm, a memory of clips)."""
 
-  MIXES_ROWS: bool
+  @property
+  def MIXES_ROWS(self) -> bool:
+    """Whether it does."""
+    ...
 
 
 @runtime_checkable
@@ -220,6 +223,11 @@ def audio_example(frontend: Any) -> Example:
     'audio': jax.ShapeDtypeStruct(shape, jnp.float32),
     'audio_mask': jax.ShapeDtypeStruct(shape, jnp.bool_),
   }
+
+
+def mixes_rows(model: Any) -> bool:
+  """Whether a model computes statistics over the rows of a training batch."""
+  return isinstance(model, MixesRows) and model.MIXES_ROWS
 
 
 def spells(model: Any) -> bool:

@@ -29,6 +29,7 @@ from research.capabilities import (
   Example,
   Freezes,
   GivesHiddenStates,
+  mixes_rows,
 )
 from research.errors import InputError, unknown
 from research.models import heads, settings, waveform
@@ -145,6 +146,11 @@ class Finetuned(nn.Module):
       learn = '|'.join(('layer_mix', *(() if self.head is None else self.top.PARAMETERS)))
       return (rf'^(?!({learn})(/|$))',)
     return tuple(self.upstream.frozen) if isinstance(self.upstream, Freezes) else ()
+
+  @property
+  def MIXES_ROWS(self) -> bool:
+    """Whether the encoder does, where it is trained."""
+    return mixes_rows(self.upstream) and not self.freeze
 
   def example(self) -> Example:
     """The smallest batch of the encoder."""

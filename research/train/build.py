@@ -12,7 +12,7 @@ from jax.sharding import AbstractMesh, Mesh
 from research import models, objectives
 from research.audio import fields, pipeline, sources
 from research.audio.bad_files import BadFiles
-from research.capabilities import Freezes, Hears, MixesRows, NeedsFields
+from research.capabilities import Freezes, Hears, NeedsFields, mixes_rows
 from research.errors import InputError
 from research.features import augment
 from research.features.waveform import Waveform
@@ -147,7 +147,7 @@ def fill_to(config: Mapping[str, Any], model: nn.Module, mesh: Mesh | AbstractMe
   """
   parts = sharding.batch_devices(mesh) * config['optim']['accumulate']
   key = 'batch_size' if config['data']['batch_seconds'] is None else 'batch_multiple'
-  if config['data'][key] % parts and isinstance(model, MixesRows):
+  if config['data'][key] % parts and mixes_rows(model):
     raise InputError(
       f'config.data.{key} is {config["data"][key]}; it must be a multiple of {parts} (devices that '
       f'split a batch x optim.accumulate): {config["model"]["name"]} computes statistics over all '

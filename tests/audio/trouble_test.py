@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from research.audio import readers, shards, trouble
+from research.audio import index, readers, shards, trouble
 from research.audio.bad_files import BadFiles
 from research.audio.decode import AudioError, decode
 from research.audio.example import Example
@@ -39,12 +39,16 @@ def folder_of_shards(folder, count):
     path = folder / shards.shard_name(k, count)
     write_shard(path)
     described.append({'file': path.name, 'count': 2, 'bytes': path.stat().st_size, 'sha256': ''})
-  index = {
-    'format': shards.OLD_FORMAT, 'plan': '', 'name': 'tiny', 'count': 2 * count, 'seconds': 0.0,
-    'shards': described, 'label_sets': {}, 'splits': {}, 'columns': {},
-    'ids': [f'{k}' for k in range(2 * count)], 'durations': [0.01] * 2 * count,
+  about = {
+    'format': shards.FORMAT, 'plan': 'test', 'name': 'tiny', 'count': 2 * count, 'seconds': 0.0,
+    'shards': described,
   }  # fmt: skip
-  (folder / 'index.json').write_text(json.dumps(index))
+  (folder / 'index.json').write_text(json.dumps(about))
+  index.write(
+    folder / index.FILE, name='tiny', ids=[f'{k}' for k in range(2 * count)],
+    seconds=np.full(2 * count, 0.01), values={}, label_sets={}, splits={}, absent={},
+    about={'plan': 'test'},
+  )  # fmt: skip
   return folder
 
 

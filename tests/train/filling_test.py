@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.capabilities import MixesRows
+from research.capabilities import mixes_rows
 from research.train import build, health
 from research.train.config import complete
 from research.train.state import init_state
@@ -61,7 +61,7 @@ def fill(batch):
 def test_empty_rows_change_nothing(config):
   config = complete(config)
   model, objective = build.model(config), build.objective(config)
-  if isinstance(model, MixesRows):
+  if mixes_rows(model):
     pytest.skip('its rows mix: batches are not filled')
   batch = some_batch(config, model)
   optimizer = build.optimizer(config, model, lambda step: 1e-3)
