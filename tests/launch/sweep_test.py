@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from experiments.audio_mae import builtin_tiny
-from launch import sweep
+from launch import points as sweep
 from research.errors import InputError
 from tests.launch import runner
 
