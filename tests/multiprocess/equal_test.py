@@ -7,6 +7,8 @@ from research.errors import InputError
 from research.train import sharding
 from tests.multiprocess import group
 
+STEPS = '--config.total_steps=20'
+
 
 def owners(shape, per_process):
   """[data x fsdp, tensor]: the processes of devices that belong to them in order, N each."""
@@ -35,6 +37,14 @@ def test_rows_that_are_no_equal_parts_are_refused():
     sharding.part_of(owners((3, 1, 2), 3), 0)
 
 
+@pytest.fixture(scope='module')
+def one(tmp_path_factory):
+  """The run of one process."""
+  workdir = tmp_path_factory.mktemp('one') / 'run'
+  assert group.train(workdir, STEPS, count=1).wait()[0].code == 0
+  return workdir
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ('count', 'devices', 'mesh'),
@@ -45,11 +55,9 @@ def test_rows_that_are_no_equal_parts_are_refused():
     (3, 1, dict(data=3)),
   ],
 )
-def test_any_mesh_equals_one_process(count, devices, mesh, tmp_path):
-  args = ['--config.total_steps=20']
-  one, several = tmp_path / 'one', tmp_path / 'several'
-  assert group.train(one, *args, count=1).wait()[0].code == 0
-  args += [f'--config.mesh.{axis}={size}' for axis, size in mesh.items()]
+def test_any_mesh_equals_one_process(one, count, devices, mesh, tmp_path):
+  several = tmp_path / 'several'
+  args = [STEPS, *(f'--config.mesh.{axis}={size}' for axis, size in mesh.items())]
   ends = group.train(several, *args, count=count, devices=devices).wait()
   assert all(end.code == 0 for end in ends), ends
   a, b = group.losses(one), group.losses(several)

@@ -14,7 +14,7 @@ from tests import experiments_test
 from tests.multiprocess import group
 
 ROWS, FILLED = 3, 4
-QUICK = ('audio_mae/audioset_base',)
+QUICK = ()
 
 
 def debug_models():
@@ -67,7 +67,8 @@ def test_empty_rows_change_nothing(config):
   optimizer = build.optimizer(config, model, lambda step: 1e-3)
   state = init_state(model, optimizer, batch, 0, bool(config['teacher']))
   forward = bool((config['teacher'] or {}).get('forward'))
-  gradient = jax.jit(make_gradient(model, objective, 1, forward))
+  options = {'xla_backend_optimization_level': 0}  # compiles in half of the time
+  gradient = jax.jit(make_gradient(model, objective, 1, forward), compiler_options=options)
   key = jax.random.key(1)
   grads, _, _, metrics = gradient(state, batch, key)
   filled_grads, _, _, filled_metrics = gradient(state, fill(batch), key)
