@@ -14,7 +14,6 @@ from tests import experiments_test
 from tests.multiprocess import group
 
 ROWS, FILLED = 3, 4
-QUICK = ()
 
 
 def debug_models():
@@ -27,8 +26,7 @@ def debug_models():
     program = (config['model']['name'], *parts, config['objective']['name'])
     if program not in seen:
       seen.add(program)
-      name = experiments_test.name_of(file)
-      yield pytest.param(config, id=name, marks=() if name in QUICK else pytest.mark.slow)
+      yield pytest.param(config, id=experiments_test.name_of(file))
 
 
 def some_batch(config, model):
@@ -57,6 +55,7 @@ def fill(batch):
   return {k: np.concatenate([x, extra[k]]) for k, x in batch.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('config', list(debug_models()))
 def test_empty_rows_change_nothing(config):
   config = complete(config)
