@@ -96,6 +96,7 @@ def test_noted_trip_counts():
   assert hlo.Module('').trips(loop) == 5
 
 
+@pytest.mark.slow
 def test_data_parallel_training_reduces_four_bytes_a_parameter():
   made = program.Program(subject.config())
   mesh = sharding.make_mesh(dict(data=8))

@@ -45,6 +45,7 @@ def test_the_fastest_that_fits_is_recommended():
   assert {row.outcome for row in found.rows} == {'compiled', 'not compiled'}
 
 
+@pytest.mark.slow
 def test_what_needs_more_than_what_does_not_fit_is_left_out():
   asked = []
 
