@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from launch import children
+from launch.command import UNFINISHED
 from research.errors import InputError
 
 LOG = 'train.log'
-STOPPED = 75
 MAX_NAME = 40  # characters of a value in the name of a folder
 
 
@@ -268,7 +268,7 @@ class Runner:
     interrupted = self.stopped and 'error: Interrupted.' in text
     if code == 0 and point.done:
       point.status = 'finished'
-    elif code in (0, STOPPED) or killed or interrupted:
+    elif code in (0, UNFINISHED) or killed or interrupted:
       point.status = 'unfinished'
     else:
       point.status, point.error = 'failed', _sentence(text, code)

@@ -17,7 +17,6 @@ what is there. Stopped by SIGTERM or Ctrl-C, all runs save, and the exit code is
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -25,7 +24,6 @@ from absl import flags
 from launch import command
 from launch.points import (
   LOG,
-  STOPPED,
   Point,
   Runner,
   as_csv,
@@ -74,9 +72,7 @@ def main(argv):
 
   # Leave the accelerators to the runs; this process only reads configs.
   jax.config.update('jax_platforms', 'cpu')
-  if '://' in str(WORKDIR.value):
-    raise InputError(f'--workdir={WORKDIR.value}: the table and the logs need a local folder.')
-  workdir = Path(str(WORKDIR.value)).expanduser()
+  workdir = folders.local(str(WORKDIR.value), 'workdir').expanduser()
   common = config_args(sys.argv[1:])
   found = points(CONFIG.value.to_dict(), str(VALUES.value), workdir, common)
   metric, mode = ranking(found[0].config, METRIC.value, MODE.value)
@@ -127,7 +123,7 @@ def _finish(found: Sequence[Point], made: Mapping[str, Any], stopped: bool) -> N
     print(f'failed: {point.name}: {point.error}', flush=True)
   if open_ and PARALLEL.value:
     print(f'{len(open_)} runs are not finished. Run the same command to resume.', flush=True)
-    sys.exit(STOPPED)
+    sys.exit(command.UNFINISHED)
   if failed:
     raise InputError(
       f'{len(failed)} of {len(found)} runs failed: {", ".join(p.name for p in failed)}; each has '

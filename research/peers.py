@@ -179,8 +179,12 @@ class _Watch:
     if self.link:
       self.link.send({'ended': sentence, 'code': code})
       self.over.wait(GOODBYE_SECONDS)  # until process 0 is gone
-    else:
-      self._tell({'index': 0, 'host': platform.node(), 'pid': os.getpid()}, sentence, code)
+      return
+    self._tell({'index': 0, 'host': platform.node(), 'pid': os.getpid()}, sentence, code)
+    # The thread that serves closes the links of those that are gone.
+    limit = time.monotonic() + GOODBYE_SECONDS
+    while self.links and time.monotonic() < limit:
+      time.sleep(0.01)
 
   def done(self) -> None:
     for link in (self.link,) if self.link else tuple(self.links):
@@ -199,18 +203,23 @@ class _Watch:
       f'error: Process {who["index"]} of {self.count} ({place}) {text}', file=sys.stderr, flush=True
     )
     if not self.link:
-      self._tell(who, why, code)
+      self._drain(self._tell(who, why, code))
     _exit(code)
 
-  def _tell(self, who: Mapping[str, Any], why: str | None, code: int) -> None:
-    """From process 0 to all others; waits until they are gone."""
-    told = [link for link in self.links if link.who.get('index') != who['index']]
+  def _tell(self, who: Mapping[str, Any], why: str | None, code: int) -> list[_Link]:
+    """From process 0 to all others."""
+    told = [link for link in tuple(self.links) if link.who.get('index') != who['index']]
     for link in told:
       link.send({'who': dict(who), 'why': why, 'code': code})
-    end = time.monotonic() + GOODBYE_SECONDS
-    for link in told:
-      link.sock.settimeout(max(0.01, end - time.monotonic()))
+    return told
+
+  def _drain(self, links: list[_Link]) -> None:
+    """In the thread that serves: waits until these are gone. What they sent and nobody read would
+    reset the connection, and with it what they were told."""
+    limit = time.monotonic() + GOODBYE_SECONDS
+    for link in links:
       with contextlib.suppress(OSError):
+        link.sock.settimeout(max(0.01, limit - time.monotonic()))
         while link.sock.recv(65536):
           pass
 

@@ -4,6 +4,7 @@ Each is a `Sequence` of the values of all rows. They also answer questions about
 with NumPy: which rows `matches` some values, which values are `present` in some rows.
 """
 
+import abc
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -50,8 +51,21 @@ class _Stored(Sequence):
   def __reduce__(self):
     return type(self), (self._arrays, self._key)
 
+  @abc.abstractmethod
   def _load(self) -> None:
-    raise NotImplementedError
+    """Maps the arrays of the column."""
+
+  @abc.abstractmethod
+  def _value(self, row: int) -> Any:
+    """The value of a row."""
+
+  def __getitem__(self, row: Any) -> Any:
+    row = range(len(self))[row]
+    return [self._value(r) for r in row] if isinstance(row, range) else self._value(row)
+
+  def take(self, rows: Int[np.ndarray, 'n']) -> list[Value]:
+    """See `Column`."""
+    return [self._value(r) for r in rows.tolist()]
 
   def _array(self, part: str) -> np.ndarray:
     return self._arrays.array(f'{self._key}.{part}')
@@ -69,15 +83,8 @@ class Texts(_Stored):
   def __len__(self) -> int:
     return len(self.offsets) - 1
 
-  def __getitem__(self, row: Any) -> Any:
-    row = range(len(self))[row]
-    if isinstance(row, range):
-      return [self[r] for r in row]
+  def _value(self, row: int) -> Any:
     return self.bytes[self.offsets[row] : self.offsets[row + 1]].tobytes().decode(errors=ESCAPED)
-
-  def take(self, rows: Int[np.ndarray, 'n']) -> list[Value]:
-    """See `Column`."""
-    return [self[r] for r in rows.tolist()]
 
   def matches(self, wanted: Collection[str]) -> Bool[np.ndarray, 'rows']:
     """See `Column`."""
@@ -107,10 +114,13 @@ class Codes(_Stored):
   def __len__(self) -> int:
     return len(self.codes)
 
+  def _value(self, row: int) -> Any:
+    return self.values[self.codes[row]]
+
   def __getitem__(self, row: Any) -> Any:
     if isinstance(row, slice):
       return self._objects[self.codes[row]].tolist()
-    return self.values[self.codes[row]]
+    return super().__getitem__(row)
 
   def take(self, rows: Int[np.ndarray, 'n']) -> list[Value]:
     """See `Column`."""
@@ -136,16 +146,9 @@ class Lists(_Stored):
   def __len__(self) -> int:
     return len(self.offsets) - 1
 
-  def __getitem__(self, row: Any) -> Any:
-    row = range(len(self))[row]
-    if isinstance(row, range):
-      return [self[r] for r in row]
+  def _value(self, row: int) -> Any:
     found = self.items[int(self.offsets[row]) : int(self.offsets[row + 1])]
     return found[0] if self.single[row] else found
-
-  def take(self, rows: Int[np.ndarray, 'n']) -> list[Value]:
-    """See `Column`."""
-    return [self[r] for r in rows.tolist()]
 
   def matches(self, wanted: Collection[str]) -> Bool[np.ndarray, 'rows']:
     """See `Column`."""

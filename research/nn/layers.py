@@ -276,9 +276,9 @@ def run_blocks(
     x, with `collect` the outputs of all layers, and the next cache (None without one).
   """
   depth = jax.tree.leaves(layers)[0].shape[0]
+  x = keep_rows(x)
 
   def once(block: nn.Module, x: Array, layer: Any, kept: Any) -> tuple[Array, Any]:
-    x = keep_rows(x)
     if cache is None:
       return keep_rows(call(block, x, layer)), None
     x, kept = call(block, x, layer, kept)

@@ -6,6 +6,7 @@ of their parameter, so they are sharded like it. A dimension not divisible by it
 replicated.
 """
 
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from research.errors import InputError
+from research.nn.meshes import BATCH_AXES
 from research.train.state import path_name
 
 AXES = ('data', 'fsdp', 'tensor')
@@ -51,7 +53,7 @@ def make_mesh(shape: Mapping[str, int], devices: Sequence[Any] | None = None) ->
 
 
 def mesh_sizes(shape: Mapping[str, int], devices: int) -> list[int]:
-  """Sizes of the mesh axes over that many devices, see `make_mesh`."""
+  """Sizes of the mesh axes over that many devices; arguments and errors as of `make_mesh`."""
   wrong = set(shape) - set(AXES)
   if wrong:
     raise InputError(
@@ -89,27 +91,24 @@ def shardings(tree: Any, mesh: Mesh | AbstractMesh) -> Any:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Batches are split on their first dimension over `data` and `fsdp`."""
-  return NamedSharding(mesh, P(('data', 'fsdp')))
+  return NamedSharding(mesh, P(BATCH_AXES))
 
 
 def batch_devices(mesh: Mesh | AbstractMesh) -> int:
   """Number of devices that split a batch."""
-  return mesh.shape['data'] * mesh.shape['fsdp']
+  return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
+@functools.cache
 def batch_part(mesh: Mesh) -> tuple[int, int]:
   """Which part of a global batch this process reads: (its index, number of parts).
 
   Raises:
     InputError: the devices of a process hold rows that are not one of several equal parts.
   """
-  owners = [[device.process_index for device in row] for row in _by_row(mesh)]
-  return part_of(np.array(owners), jax.process_index())
-
-
-def _by_row(mesh: Mesh) -> np.ndarray:
-  """Devices [parts of a batch, holders of the same part]."""
-  return mesh.devices.reshape(batch_devices(mesh), -1)
+  holders = mesh.devices.reshape(batch_devices(mesh), -1)
+  owners = np.array([[device.process_index for device in row] for row in holders])
+  return part_of(owners, jax.process_index())
 
 
 def part_of(owners: np.ndarray, process: int) -> tuple[int, int]:

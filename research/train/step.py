@@ -194,7 +194,8 @@ class Steps:
 
   Attributes:
     compile_seconds: spent on compiling so far.
-    flops: model FLOPs of the steps so far, per device of the mesh.
+    flops: model FLOPs of the steps so far, per device of the mesh; those of padding and of empty
+      rows count.
   """
 
   def __init__(self, step: Any, state_shardings: Any, mesh: Mesh, counted: Any = None):

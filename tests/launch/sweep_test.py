@@ -272,7 +272,7 @@ def test_mistakes_of_the_command(tmp_path):
       'no values': (good, ['--values']),
       'no JSON': ([*good, '--values=lr'], ['--values=lr', 'not JSON']),
       'misspelt': ([*good, '--values={"optim.lrr": [1]}'], ["Did you mean 'config.optim.lr'"]),
-      'bucket': ([*COMMON, '--workdir=gs://b', '--values={"seed": [1]}'], ['local folder']),
+      'bucket': ([*COMMON, '--workdir=gs://b', '--values={"seed": [1]}'], ['Mount the bucket']),
       'gpus': ([*good, '--values={"seed": [1]}', '--gpus=0,1,2', '--parallel=2'], ['divided']),
     },
     'research.train.config',

@@ -145,13 +145,13 @@ class Module:
     """Bytes that a chip reads from and writes to its memory in a step, about ± 30 %.
 
     Every instruction reads its operands and writes its result, but for those in on-chip memory,
-    S(1) and S(2). Arrays stacked over the turns of a loop are read and updated one slice at a time;
-    that an array is one is a guess by its leading dimension.
+    S(1) and S(2). Arrays stacked over the iterations of a loop are read and updated one slice at a
+    time; that an array is one is a guess by its leading dimension.
     """
     return self._memory(self.entry, 1, 1)
 
-  def _memory(self, name: str, times: int, turns: int) -> float:
-    """Bytes of a computation that runs so many times, in a loop of so many turns."""
+  def _memory(self, name: str, times: int, trip_count: int) -> float:
+    """Bytes of a computation that is executed `times` times, in a loop with this trip count."""
     total = 0.0
     for each in self.computations.get(name, ()):
       if each.op == 'while':
@@ -159,14 +159,14 @@ class Module:
         body = re.search(r'\bbody=%?([\w.\-]+)', each.line)
         total += self._memory(body[1], times * trips, trips) if body else 0.0
       elif each.op in ('conditional', 'call'):
-        branches = (self._memory(called, times, turns) for called, _ in self.called(each))
+        branches = (self._memory(called, times, trip_count) for called, _ in self.called(each))
         total += max(branches, default=0.0)
       elif each.op not in FREE:
-        total += times * self._moved(each, turns)
+        total += times * self._moved(each, trip_count)
     return total
 
-  def _moved(self, each: Instruction, turns: int) -> float:
-    """Bytes that one turn of an instruction moves, in a loop of that many turns."""
+  def _moved(self, each: Instruction, trip_count: int) -> float:
+    """Bytes that an instruction moves each time, in a loop with this trip count."""
     written = arrays(each.shape)
     if each.op in ('dynamic-slice', 'slice', 'copy-start'):
       return sum(size for _, size in written) * (1 if each.op == 'copy-start' else 2)
@@ -174,7 +174,8 @@ class Module:
     kept = {text for text, _ in read}
 
     def part(text: str, size: float, stack: bool) -> float:
-      return size / turns if stack and turns > 1 and f'[{turns},' in text else size
+      sliced = stack and trip_count > 1 and f'[{trip_count},' in text
+      return size / trip_count if sliced else size
 
     # A stack that is read as well is updated in place.
     total = sum(part(text, size, text in kept) for text, size in written)
