@@ -46,12 +46,13 @@ def first(make: Callable[[], bytes]) -> bytes:
   data = b''
   if not jax.process_index():
     try:
-      data = make()
+      data = b'1' + make()
     except InputError as raised:
-      error = raised
-  if agree(error is not None):
-    raise error or InputError('The first process has stopped: see its message.')
-  return broadcast(data)
+      error, data = raised, b'0' + str(raised).encode()
+  data = broadcast(data)
+  if data[:1] == b'0':
+    raise error or InputError(f'Process 0 has stopped: {data[1:].decode()}')
+  return data[1:]
 
 
 def check_all(error: Exception | None = None) -> None:
