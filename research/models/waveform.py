@@ -9,7 +9,6 @@ without padding comes out alike.
 Letters: b batch, t samples, n frames, c channels, d width, h heads, l layers.
 """
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from research.errors import InputError
 from research.nn import kernels, layers
-from research.nn.attention import Bias, attend
+from research.nn.attention import Bias, Drop, attend
 from research.nn.convolutions import frames_after
 from research.nn.kernels.convolutions import conv1d, grouped_conv1d, time_norm
 from research.nn.meshes import gather
@@ -240,8 +239,9 @@ class SelfAttention(nn.Module):
   ) -> Float[Array, 'b n d']:
     q, k, v = layers.HeadsIn(self.heads, self.dtype, bert, name='qkv')(x)
     bias = None if table is None else Bias(Gate(self.heads, name='gate')(x), table)
-    dropped = functools.partial(drop, self, rate=self.dropout, train=train)
-    weights = dropped if train and self.dropout > 0.0 else None
+    weights = None
+    if train and self.dropout > 0.0:
+      weights = Drop(self.make_rng('dropout'), self.dropout)
     y = attend(q, k, v, real, self.implementation, bias, drop=weights)
     return layers.HeadsOut(self.dtype, bert, name='proj')(y)
 

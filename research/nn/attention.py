@@ -3,16 +3,16 @@
 Letters: b batch, t queries, s keys, h query heads, g key and value heads, k size of a head.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from research.errors import InputError
+from research.nn.kernels import tpu_attention
 from research.nn.kernels.attention import (
   Bias,
+  Drop,
   Mask,
   fold,
   fold_pairs,
@@ -40,7 +40,7 @@ def attend(
   offset: Offset = 0,
   window: int | None = None,
   scale: float | None = None,
-  drop: Callable[[Array], Array] | None = None,
+  drop: Drop | None = None,
 ) -> Float[Array, 'b t h k']:
   """softmax(scale q.k + bias) v over the keys that all masks allow, softmax in float32.
 
@@ -59,7 +59,7 @@ def attend(
     window: keys at a distance below it are attended to: with `causal` the query's own and
       `window` - 1 before it, without as many on both sides.
     scale: of queries before the product; k^-0.5 where None, 1 for queries that are scaled.
-    drop: dropout of the weights, in training.
+    drop: dropout of the weights, in training. A TPU draws other numbers than XLA.
 
   Raises:
     InputError: key heads that do not divide the query heads.
@@ -80,6 +80,8 @@ def attend(
     allowed = key_mask if known else allowed
     return library(q, k, v, allowed, bias, scale, 'cudnn', is_causal=known)
 
+  if implementation is None and tpu_attention.suits(q, k, allowed):
+    return _on_chip(q, k, v, allowed, bias, scale, drop)
   if drop is None:
     return softmax_attention(q, k, v, allowed, bias, scale, implementation)
   if heads > groups:
@@ -94,6 +96,14 @@ def attend(
   weights = drop(jax.nn.softmax(logits)).astype(v.dtype)
   y = jnp.einsum('bhts,bshk->bthk', weights, v)
   return unfold(y, heads) if heads > groups else y
+
+
+def _on_chip(q, k, v, mask, bias, scale, drop):
+  words = None if drop is None else jax.random.bits(drop.key, (2,), jnp.uint32).astype(jnp.int32)
+  gate, table = (None, None) if bias is None else bias
+  scale = float(q.shape[-1] ** -0.5) if scale is None else scale
+  rate = 0.0 if drop is None else drop.rate
+  return tpu_attention.attention(q, k, v, mask, gate, table, words, scale, rate)
 
 
 # -- Masks -------------------------------------------------------------------------------------

@@ -29,3 +29,39 @@ def gather(kernel: Array) -> Array:
   """
   shape = jax.sharding.get_abstract_mesh().shape
   return kernel if shape.get('fsdp', 1) == 1 else jax.lax.with_sharding_constraint(kernel, P())
+
+
+def row_axes() -> tuple[str, ...]:
+  """The axes of the mesh that split a batch; none where there is one device or no mesh."""
+  shape = jax.sharding.get_abstract_mesh().shape
+  return tuple(axis for axis in BATCH_AXES if shape.get(axis, 1) > 1)
+
+
+def splits_rows(rows: int) -> bool:
+  """Whether all devices get the same number of these rows; without a mesh, whether there is one."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return jax.device_count() == 1
+  return rows % math.prod(mesh.shape[axis] for axis in row_axes()) == 0
+
+
+def tensor_axis(heads: int, together: int) -> str | None:
+  """The axis that splits heads of which some stay together; None where it does not."""
+  parts = size('tensor')
+  return 'tensor' if parts > 1 and heads % (parts * together) == 0 else None
+
+
+def size(axis: str | None) -> int:
+  """Devices along an axis of the mesh."""
+  return 1 if axis is None else jax.sharding.get_abstract_mesh().shape.get(axis, 1)
+
+
+def device_kind() -> str:
+  """Of the devices that a program is traced for, as `jax.Device.device_kind`."""
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  if device is not None:
+    return device.device_kind
+  chosen = jax.config.jax_default_device
+  if isinstance(chosen, str):
+    return chosen
+  return (chosen or jax.devices()[0]).device_kind

@@ -15,7 +15,7 @@ from research.errors import InputError
 from research.nn.attention import attend, both, check_groups, visible
 from research.nn.cache import EMPTY, Cache, Memory, append, token_positions
 from research.nn.kernels import Dtype
-from research.nn.kernels.attention import Bias
+from research.nn.kernels.attention import Bias, Drop
 from research.nn.layers import HeadProjection, HeadsOut
 from research.nn.positions import Rotary, rotary_frequencies, rotate
 
@@ -81,7 +81,6 @@ class MultiHeadAttention(nn.Module):
     self.key = HeadProjection(groups, size, use.key, self.dtype, start)
     self.value = HeadProjection(groups, size, use.value, self.dtype, start)
     self.out = HeadsOut(self.dtype, start, self.width, use.out)
-    self.drop_weights = nn.Dropout(self.dropout, deterministic=False)
     if self.rotary is not None:
       self.frequencies = rotary_frequencies(self.rotary, size)
 
@@ -130,7 +129,9 @@ class MultiHeadAttention(nn.Module):
     """
     t, rotary = x.shape[1], self.rotary
     q = self.query(x)
-    drop = self.drop_weights if train and self.dropout > 0.0 else None
+    drop = None
+    if train and self.dropout > 0.0:
+      drop = Drop(self.make_rng('dropout'), self.dropout)
     common: dict[str, Any] = dict(scale=self.scale, drop=drop)
     how = self.implementation, bias
 

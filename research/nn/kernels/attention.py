@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Bool, Float, Key, Shaped
 
 # Logits that a CPU's caches hold: as many heads are computed at a time.
 CPU_LOGITS = 1_500_000
@@ -35,6 +35,18 @@ class Bias(NamedTuple):
 
   gate: Float[Array, 'b t h'] | None
   table: Float[Array, 'h t s']
+
+
+class Drop(NamedTuple):
+  """Dropout of the weights: draws of `key` at `rate`."""
+
+  key: Key[Array, '']
+  rate: float
+
+  def __call__(self, weights: Float[Array, '*shape']) -> Float[Array, '*shape']:
+    keep = jax.random.bernoulli(self.key, 1.0 - self.rate, weights.shape)
+    kept = weights / np.asarray(1.0 - self.rate, weights.dtype)
+    return jnp.where(keep, kept, jnp.zeros((), weights.dtype))
 
 
 def full_bias(bias: Bias) -> Float[Array, '#b h t s']:
