@@ -121,7 +121,7 @@ class AudioMAE(nn.Module):
   contextual_depth: int = 8
   dtype: str = 'float32'
   scan_layers: bool = False
-  remat: bool = False
+  remat: bool | str = False
   attention: str | None = None
 
   def __post_init__(self):
@@ -457,7 +457,7 @@ class GlobalDecoder(nn.Module):
   mlp_ratio: float = 4.0
   dtype: kernels.Dtype = jnp.float32
   scan_layers: bool = False
-  remat: bool = False
+  remat: bool | str = False
   attention: str | None = None
 
   @nn.compact

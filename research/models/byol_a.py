@@ -21,6 +21,7 @@ from research.features.spectral import Array as AnyArray
 from research.models.settings import by_size, check_choices, fill
 from research.nn import layers
 from research.nn.batch_norm import BatchNorm
+from research.nn.kernels import add_bias
 from research.nn.kernels.convolutions import conv3x3, max_pool2
 
 
@@ -79,7 +80,7 @@ class Conv3x3(nn.Module):
     shape = (3, 3, x.shape[-1], self.channels)
     kernel = self.param('kernel', self.draw, shape)
     bias = self.param('bias', self.draw, (self.channels,))
-    return conv3x3(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
+    return add_bias(conv3x3(x.astype(self.dtype), kernel.astype(self.dtype)), bias)
 
 
 class ConvBlock(nn.Module):

@@ -76,7 +76,7 @@ class Trunk(nn.Module):
   dropout: waveform.Dropout = waveform.Dropout()
   dtype: Any = jnp.float32
   scan_layers: bool = False
-  remat: bool = False
+  remat: bool | str = False
   attention: str | None = None
   pre_norm = False
 
@@ -129,7 +129,7 @@ class CodeBert(nn.Module):
   attention_dropout: float = 0.1
   dtype: str = 'float32'
   scan_layers: bool = False
-  remat: bool = False
+  remat: bool | str = False
   attention: str | None = None
 
   def __post_init__(self):

@@ -99,7 +99,7 @@ class Encoder(nn.Module):
   final_norm: bool = True
   dtype: Dtype = jnp.float32
   scan_layers: bool = False
-  remat: bool = False
+  remat: bool | str = False
   attention: str | None = None
 
   @nn.compact

@@ -139,7 +139,7 @@ class SpeechEncoder(nn.Module):
   padding: str = 'masked'
   dtype: str = 'float32'
   scan_layers: bool = False
-  remat: bool = False
+  remat: bool | str = False
   attention: str | None = None
 
   # -- Settings --------------------------------------------------------------------------------

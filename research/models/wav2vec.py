@@ -23,7 +23,7 @@ from research.models import waveform
 from research.models.settings import by_size, check_choices, fill
 from research.nn import layers, quantizers
 from research.nn.convolutions import receptive_field
-from research.nn.kernels import contract
+from research.nn.kernels import add_bias, contract
 
 AnyArray = jax.Array | np.ndarray
 
@@ -117,7 +117,7 @@ class Predictor(nn.Module):
     start = waveform.torch_linear(channels * self.steps)
     kernel = self.param('kernel', start, (channels, self.steps, channels))
     bias = self.param('bias', start, (channels,))
-    return contract(context, kernel, 1, self.dtype) + bias.astype(self.dtype)
+    return add_bias(contract(context, kernel, 1, self.dtype), bias)
 
 
 class Wav2Vec(nn.Module):

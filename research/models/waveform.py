@@ -127,7 +127,7 @@ class ConvLayer(nn.Module):
     x = conv1d(x, kernel, stride, self.dtype)
     if self.use_bias:
       bias = self.param('bias', torch_linear(width * inputs), (channels,))
-      x = x + bias.astype(self.dtype)
+      x = kernels.add_bias(x, bias)
     x = drop(self, x, self.dropout, train)
     if self.norm in ('group', 'clip'):
       groups = 1 if self.norm == 'clip' else None
@@ -214,7 +214,7 @@ class PositionalConv(nn.Module):
     kernel = gather(direction * (scale / norm)[:, None, None])
     edges = (self.taps // 2, self.taps - 1 - self.taps // 2)
     y = grouped_conv1d(x.astype(self.dtype), kernel.astype(self.dtype), self.groups, edges)
-    return kernels.gelu(y + bias.astype(self.dtype))
+    return kernels.gelu(kernels.add_bias(y, bias))
 
 
 # -- Transformer -------------------------------------------------------------------------------
@@ -312,7 +312,7 @@ class Encoder(nn.Module):
   max_distance: int = 800
   dtype: Dtype = jnp.float32
   scan_layers: bool = False
-  remat: bool = False
+  remat: bool | str = False
   attention: str | None = None
 
   @nn.compact

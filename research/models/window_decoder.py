@@ -196,7 +196,7 @@ class WindowDecoder(nn.Module):
   mlp_ratio: float = 4.0
   dtype: Dtype = jnp.float32
   scan_layers: bool = False
-  remat: bool = False
+  remat: bool | str = False
 
   @nn.compact
   def __call__(

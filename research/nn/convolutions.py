@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from research.errors import InputError
-from research.nn.kernels import Dtype
+from research.nn.kernels import Dtype, add_bias
 from research.nn.kernels.convolutions import conv1d
 from research.nn.layers import uniform
 
@@ -111,7 +111,7 @@ class CausalConv1d(nn.Module):
       )
     if self.use_bias:
       bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
-      y = y + bias.astype(self.dtype)
+      y = add_bias(y, bias)
     return y, x[:, x.shape[1] - self.context :]
 
 
@@ -162,7 +162,7 @@ class CausalConvTranspose1d(nn.Module):
     y, rest = y[:, : x.shape[1] * self.stride], y[:, x.shape[1] * self.stride :]
     if self.use_bias:
       bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
-      y = y + bias.astype(self.dtype)
+      y = add_bias(y, bias)
     return y, rest
 
 

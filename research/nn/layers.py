@@ -13,15 +13,20 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
+from research.errors import unknown
 from research.nn.attention import attend
-from research.nn.kernels import Dtype, contract, gelu, layer_norm, settled
+from research.nn.kernels import Dtype, add_bias, contract, gelu, layer_norm, settled
 from research.nn.meshes import keep_rows
 
 # What models compute in.
 DTYPES = ('float32', 'bfloat16')
 DropRate = float | Float[Array, '']
+# What is recomputed in the backward pass, least first, see `run_blocks`.
+Remat = bool | str
+REMAT: tuple[Remat, ...] = (False, 'products', True)
 
 
 # -- Initialisers ------------------------------------------------------------------------------
@@ -62,6 +67,18 @@ class LayerNorm(nn.Module):
     return layer_norm(x, scale, bias, self.epsilon, self.dtype)
 
 
+def product(
+  x: Float[Array, '*batch_and_inputs'],
+  kernel: Float[Array, '*inputs_and_outputs'],
+  n: int,
+  dtype: Dtype,
+  bias: Float[Array, '*outputs'] | None = None,
+) -> Float[Array, '*batch_and_outputs']:
+  """`contract` plus a bias, which `run_blocks` can keep for the backward pass."""
+  y = contract(x, kernel, n, dtype)
+  return checkpoint_name(y if bias is None else add_bias(y, bias), 'product')
+
+
 class Dense(nn.Module):
   """`x @ kernel + bias` in `dtype`, Xavier-uniform kernel and zero bias unless told otherwise."""
 
@@ -75,7 +92,7 @@ class Dense(nn.Module):
     fans = x.shape[-1], self.features
     kernel = self.param('kernel', self.kernel_init or xavier(*fans), fans)
     bias = self.param('bias', self.bias_init, (self.features,))
-    return contract(x, kernel, 1, self.dtype) + bias.astype(self.dtype)
+    return product(x, kernel, 1, self.dtype, bias)
 
 
 # -- Attention ---------------------------------------------------------------------------------
@@ -96,8 +113,8 @@ class HeadsIn(nn.Module):
     d = x.shape[-1]
     shape = (3, self.heads, d // self.heads)
     kernel = self.param('kernel', self.kernel_init or xavier(d, 3 * d), (d, *shape))
-    bias = self.param('bias', nn.initializers.zeros_init(), shape).astype(self.dtype)
-    qkv = contract(x, kernel, 1, self.dtype) + bias
+    bias = self.param('bias', nn.initializers.zeros_init(), shape)
+    qkv = product(x, kernel, 1, self.dtype, bias)
     # A split, whose derivative is one concatenation; that of slices is three padded sums.
     q, k, v = (part.squeeze(2) for part in jax.lax.split(qkv, (1, 1, 1), axis=2))
     return q, k, v
@@ -120,9 +137,9 @@ class HeadProjection(nn.Module):
       'kernel', self.kernel_init or xavier(d, self.heads * self.size), (d, *shape)
     )
     if not self.use_bias:
-      return contract(x, kernel, 1, self.dtype)
-    bias = self.param('bias', nn.initializers.zeros_init(), shape).astype(self.dtype)
-    return contract(x, kernel, 1, self.dtype) + bias
+      return product(x, kernel, 1, self.dtype)
+    bias = self.param('bias', nn.initializers.zeros_init(), shape)
+    return product(x, kernel, 1, self.dtype, bias)
 
 
 class HeadsOut(nn.Module):
@@ -139,9 +156,9 @@ class HeadsOut(nn.Module):
     d = self.width or heads * size
     kernel = self.param('kernel', self.kernel_init or xavier(heads * size, d), (heads, size, d))
     if not self.use_bias:
-      return contract(x, kernel, 2, self.dtype)
-    bias = self.param('bias', nn.initializers.zeros_init(), (d,)).astype(self.dtype)
-    return contract(x, kernel, 2, self.dtype) + bias
+      return product(x, kernel, 2, self.dtype)
+    bias = self.param('bias', nn.initializers.zeros_init(), (d,))
+    return product(x, kernel, 2, self.dtype, bias)
 
 
 class Attention(nn.Module):
@@ -251,7 +268,7 @@ def run_blocks(
   layers: Any,
   *,
   scan: bool,
-  remat: bool,
+  remat: Remat,
   collect: bool = False,
   cache: Any = None,
 ) -> tuple[Float[Array, 'b n d'], Float[Array, 'l b n d'] | None, Any]:
@@ -267,14 +284,20 @@ def run_blocks(
     x: the input of the first layer.
     layers: pytree of arrays with a leading layer axis: what differs from layer to layer.
     scan: one scan instead of unrolled layers.
-    remat: recompute each layer in the backward pass instead of keeping its activations.
+    remat: what the backward pass recomputes of a layer instead of keeping it: False nothing, True
+      everything, 'products' all but matrix products and attention, which costs few FLOPs.
     collect: also return every layer's output.
     cache: what layers keep from call to call: a tuple of one tree a layer, or, scanned, one tree
       with a leading layer axis.
 
   Returns:
     x, with `collect` the outputs of all layers, and the next cache (None without one).
+
+  Raises:
+    InputError: no such `remat`.
   """
+  if remat not in REMAT:
+    raise unknown('remat', remat, [str(each) for each in REMAT])
   depth = jax.tree.leaves(layers)[0].shape[0]
   x = keep_rows(x)
 
@@ -284,7 +307,11 @@ def run_blocks(
     x, kept = call(block, x, layer, kept)
     return keep_rows(x), kept
 
-  step = nn.remat(once, prevent_cse=not scan) if remat else once
+  step = once
+  if remat:
+    kept_names = jax.checkpoint_policies.save_only_these_names('product', 'attention')
+    policy = kept_names if remat == 'products' else None
+    step = nn.remat(once, prevent_cse=not scan, policy=policy)
   if scan:
 
     def body(block, x, layer, kept):

@@ -1,6 +1,7 @@
 """What layers ask of a mesh: activations stay where their clips are, parameters come to them."""
 
 import math
+from collections.abc import Callable
 
 import jax
 from jax.sharding import PartitionSpec as P
@@ -29,6 +30,18 @@ def gather(kernel: Array) -> Array:
   """
   shape = jax.sharding.get_abstract_mesh().shape
   return kernel if shape.get('fsdp', 1) == 1 else jax.lax.with_sharding_constraint(kernel, P())
+
+
+def sum_over_rows(f: Callable[..., Array], *arrays: Array) -> Array:
+  """f(*arrays), a sum over the first axis of all arrays, computed by every device for its own rows
+  and added up over devices once: XLA would do that within f's loops each time."""
+  axes = row_axes()
+  if not axes or not splits_rows(len(arrays[0])):
+    return f(*arrays)
+  mapped = jax.shard_map(
+    lambda *parts: jax.lax.psum(f(*parts), axes), in_specs=P(axes), out_specs=P(), check_vma=False
+  )
+  return mapped(*arrays)
 
 
 def row_axes() -> tuple[str, ...]:

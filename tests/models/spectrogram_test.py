@@ -60,7 +60,7 @@ def loss_and_gradients(model, variables, patches, **kwargs):
 @pytest.mark.slow
 @pytest.mark.parametrize(
   'change',
-  [dict(scan_layers=True), dict(remat=True), dict(scan_layers=True, remat=True)],
+  [dict(scan_layers=True), dict(remat='products'), dict(scan_layers=True, remat=True)],
   ids=str,
 )
 @pytest.mark.parametrize('train', [False, True])

@@ -74,7 +74,7 @@ class Decoder(nn.Module):
   aligned: bool = True
   ring: bool = False
   scan_layers: bool = False
-  remat: bool = False
+  remat: bool | str = False
   dtype: Any = jnp.float32
 
   @nn.compact

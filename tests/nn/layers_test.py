@@ -31,6 +31,20 @@ def test_gelu_is_the_exact_one():
   np.testing.assert_allclose(half.astype(jnp.float32), want, atol=0.03)
 
 
+def test_the_gradient_of_a_bias_is_a_float32_sum():
+  x, bias = jnp.zeros((4096, 2), jnp.bfloat16), jnp.zeros((2,), jnp.float32)
+  weight = jnp.full((4096, 2), 1 + 2**-7, jnp.bfloat16).at[0].set(1.0)
+
+  def loss(bias):
+    y = kernels.add_bias(x, bias)
+    assert y.dtype == jnp.bfloat16
+    return (y * weight).astype(jnp.float32).sum()
+
+  found = jax.grad(loss)(bias)
+  assert found.dtype == jnp.float32
+  np.testing.assert_array_equal(found, [4095 * (1 + 2**-7) + 1.0] * 2)
+
+
 @pytest.mark.parametrize(('dtype', 'kept'), [(jnp.bfloat16, 2), (jnp.float32, 4)])
 def test_gelu_keeps_no_more_than_its_input(dtype, kept):
   """For the backward pass, alone and in a scan."""

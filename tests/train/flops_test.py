@@ -153,6 +153,8 @@ def test_scanned_unrolled_accumulated_and_recomputed_steps_are_alike():
   # Recomputing costs about a forward pass more, and without it the model is the same.
   recomputed = step_flops(mae(remat=True, scan_layers=True))
   assert 1.15 < recomputed / unrolled < 1.4
+  # Without products it costs nothing that counts.
+  assert step_flops(mae(remat='products', scan_layers=True)) == unrolled
   config = dict(model=mae(remat=True), data=dict(sample_rate=16_000))
   assert build.without_remat(build.model(config)) == build.model({**config, 'model': mae()})
 

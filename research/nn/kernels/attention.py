@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Key, Shaped
 
 # Logits that a CPU's caches hold: as many heads are computed at a time.
@@ -117,7 +118,7 @@ def _attend(q, k, v, mask, bias, scale, implementation):
 
 
 def _attend_forward(q, k, v, mask, bias, scale, implementation):
-  y = _attend(q, k, v, mask, bias, scale, implementation)
+  y = checkpoint_name(_attend(q, k, v, mask, bias, scale, implementation), 'attention')
   return y, (q, k, v, mask, bias, y)
 
 

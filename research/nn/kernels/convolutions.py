@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from research.nn.kernels import products
+from research.nn.meshes import sum_over_rows
 
 Dtype = Any
 _LAYOUT = ('NWC', 'WIO', 'NWC')
@@ -155,13 +156,14 @@ def _grouped_backward(groups, padding, kept, g):
   )
 
   # The kernel's: for every few taps one product of g with the input shifted by each.
-  b, m, _ = g.shape
   few = math.gcd(taps, 8)
-  padded = jnp.pad(x, ((0, 0), padding, (0, 0)))
-  grad = g.reshape(b, m, groups, -1).transpose(2, 3, 0, 1).reshape(groups, -1, b * m)
-  groups_first = padded.reshape(b, -1, groups, width).transpose(2, 0, 1, 3)
 
-  def kernel_gradient(groups_first, grad):
+  def kernel_gradient(x, g):
+    b, m, _ = g.shape
+    padded = jnp.pad(x, ((0, 0), padding, (0, 0)))
+    grad = g.reshape(b, m, groups, -1).transpose(2, 3, 0, 1).reshape(groups, -1, b * m)
+    groups_first = padded.reshape(b, -1, groups, width).transpose(2, 0, 1, 3)
+
     def some(p):
       window = jax.lax.dynamic_slice_in_dim(groups_first, p * few, m + few - 1, axis=2)
       shifted = jnp.concatenate([window[:, :, i : i + m] for i in range(few)], axis=-1)
@@ -172,11 +174,14 @@ def _grouped_backward(groups, padding, kept, g):
     found = found.reshape(taps // few, groups, out // groups, few, width)
     return found.transpose(0, 3, 4, 1, 2).reshape(kernel.shape)
 
-  def single(groups_first, grad):
+  def single(x, g):
     # Products as small as these are no faster in 16 bits.
-    return kernel_gradient(groups_first.astype(jnp.float32), grad.astype(jnp.float32))
+    return kernel_gradient(x.astype(jnp.float32), g.astype(jnp.float32))
 
-  dkernel = jax.lax.platform_dependent(groups_first, grad, cpu=single, default=kernel_gradient)
+  def own(x, g):
+    return jax.lax.platform_dependent(x, g, cpu=single, default=kernel_gradient)
+
+  dkernel = sum_over_rows(own, x, g)
   return dx, dkernel.astype(kernel.dtype)
 
 

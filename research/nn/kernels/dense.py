@@ -172,6 +172,22 @@ def _contract_backward(n, dtype, kept, g):
 contract.defvjp(_contract_forward, _contract_backward)
 
 
+@jax.custom_vjp
+def add_bias(
+  x: Float[Array, '*batch_and_outputs'], bias: Float[Array, '*outputs']
+) -> Float[Array, '*batch_and_outputs']:
+  """x + bias in the dtype of x; the gradient of the bias is summed in its own, over devices too."""
+  return x + bias.astype(x.dtype)
+
+
+def _add_bias_backward(like, g):
+  total = g.astype(like.dtype).sum(axis=tuple(range(g.ndim - like.ndim)))
+  return g, total
+
+
+add_bias.defvjp(lambda x, bias: (add_bias(x, bias), bias), _add_bias_backward)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def scale_gradient(x: Float[Array, '*shape'], factor: float) -> Float[Array, '*shape']:
   """x itself, whose gradient is multiplied by `factor`."""

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec as P
@@ -89,7 +90,7 @@ def _attend(call, q, k, v, mask, gate, table, words):
 
 
 def _attend_forward(call, *arrays):
-  y = _attend(call, *arrays)
+  y = checkpoint_name(_attend(call, *arrays), 'attention')
   return y, (*arrays, y)
 
 

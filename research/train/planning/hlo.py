@@ -26,6 +26,7 @@ FREE = {
 _COMPUTATION = re.compile(r'(ENTRY )?%?([\w.\-]+) \(.*\{\s*$')
 _INSTRUCTION = re.compile(r'\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([a-z\-]+)\((.*)')
 _ARRAY = re.compile(r'\b([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?')
+_ON_CHIP = re.compile(r'S\([12]\)')
 _CALLED = re.compile(
   r'\b(body|calls|to_apply|condition|true_computation|false_computation)=%?([\w.\-]+)'
 )
@@ -168,8 +169,13 @@ class Module:
   def _moved(self, each: Instruction, trip_count: int) -> float:
     """Bytes that an instruction moves each time, in a loop with this trip count."""
     written = arrays(each.shape)
-    if each.op in ('dynamic-slice', 'slice', 'copy-start'):
-      return sum(size for _, size in written) * (1 if each.op == 'copy-start' else 2)
+    if each.op in ('dynamic-slice', 'slice'):
+      return 2 * sum(size for _, size in written)
+    if each.op in ('copy-start', 'slice-start'):
+      # Of the shape the first array is the operand, the second what is moved.
+      (_, _, source), (dtype, sides, target) = _ARRAY.findall(each.shape)[:2]
+      ends = [layout for layout in (source, target) if not _ON_CHIP.search(layout)]
+      return len(ends) * shape_bytes(f'{dtype}[{sides}]')
     read = [array for name in each.operands for array in arrays(self.shapes.get(name, ''))]
     kept = {text for text, _ in read}
 
@@ -188,7 +194,7 @@ def arrays(shape: str) -> list[tuple[str, float]]:
   return [
     (f'{dtype}[{sides}]', shape_bytes(f'{dtype}[{sides}]'))
     for dtype, sides, layout in found
-    if not re.search(r'S\([12]\)', layout)
+    if not _ON_CHIP.search(layout)
   ]
 
 

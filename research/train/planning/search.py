@@ -12,6 +12,7 @@ from typing import Any
 
 from research.errors import InputError
 from research.models.finetuned import encoder_place, flat_arguments
+from research.nn.layers import REMAT
 from research.train import build
 from research.train.planning import plan as plans
 from research.train.planning.compiling import Compiled
@@ -38,13 +39,18 @@ class Candidate:
   fsdp: int
   tensor: int
   accumulate: int
-  remat: bool | None
+  remat: bool | str | None
   scan_layers: bool | None
 
   @property
   def order(self) -> tuple[Any, ...]:
     """Sorts what costs least first: few parts of the parameters, nothing recomputed."""
-    return self.fsdp * self.tensor, self.tensor, bool(self.remat), self.accumulate
+    return self.fsdp * self.tensor, self.tensor, self.recomputed, self.accumulate
+
+  @property
+  def recomputed(self) -> int:
+    """Ranks how much is recomputed."""
+    return REMAT.index(self.remat or False)
 
   @property
   def place(self) -> tuple[Any, ...]:
@@ -68,14 +74,14 @@ class Candidate:
       and self.fsdp <= other.fsdp
       and self.tensor <= other.tensor
       and self.data * self.fsdp * self.accumulate <= other.data * other.fsdp * other.accumulate
-      and bool(self.remat) <= bool(other.remat)
+      and self.recomputed <= other.recomputed
     )
 
   def only_adds_to(self, other: 'Candidate') -> bool:
     """Whether it is another one with more recomputed or done in parts."""
     return (
       self.place == other.place
-      and bool(self.remat) >= bool(other.remat)
+      and self.recomputed >= other.recomputed
       and self.accumulate >= other.accumulate
     )
 
@@ -102,7 +108,7 @@ class Found:
 def candidates(config: Mapping[str, Any], topology: Topology) -> list[Candidate]:
   """All ways to try, what costs least first; the config's own layers before the others."""
   args = flat_arguments(build.model(config))
-  remats = (False, True) if 'remat' in args else (None,)
+  remats: tuple[bool | str | None, ...] = REMAT if 'remat' in args else (None,)
   own = args.get('scan_layers')
   scans = (own, not own) if own is not None else (None,)
   found = [

@@ -105,3 +105,16 @@ def test_data_parallel_training_reduces_four_bytes_a_parameter():
   # Metrics and signals are reduced too: of so small a model they are more than a hundredth.
   assert 0 <= found['all-reduce'].bytes - 4 * made.params < 8000
   assert jax.device_count() == 8
+
+
+def test_what_comes_to_the_chip_in_pieces_is_counted_once():
+  text = """
+ENTRY %main (p: f32[8,1024]) -> f32[8,1024] {
+  %p = f32[8,1024]{1,0:T(8,128)} parameter(0)
+  %a = ((f32[8,1024]{1,0}), f32[2,1024]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%p)
+  %b = f32[2,1024]{1,0:T(8,128)S(1)} slice-done(%a)
+  %c = (f32[8,1024]{1,0:T(8,128)S(1)}, f32[8,1024]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%p)
+  ROOT %d = f32[8,1024]{1,0} copy-done(%c)
+}
+"""
+  assert hlo.Module(text).memory_bytes() == 4 * 2 * 1024 + 4 * 8 * 1024
