@@ -74,7 +74,7 @@ def device_kind() -> str:
   device = jax.sharding.get_abstract_mesh().abstract_device
   if device is not None:
     return device.device_kind
-  chosen = jax.config.jax_default_device
+  chosen = jax.config.values['jax_default_device']
   if isinstance(chosen, str):
     return chosen
   return (chosen or jax.devices()[0]).device_kind

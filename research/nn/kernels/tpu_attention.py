@@ -78,9 +78,9 @@ def attention(
     rate: of dropout.
     interpret: runs without a TPU, for tests.
   """
-  shape = (q.shape[1], k.shape[1], *q.shape[2:])
+  (_, t, heads, size), s = q.shape, k.shape[1]
   given = mask is not None, table is not None, gate is not None
-  call = Call(scale, rate, shape, *given, interpret=interpret)
+  call = Call(scale, rate, (t, s, heads, size), *given, interpret=interpret)
   return _attend(call, q, k, v, mask, gate, table, words)
 
 
@@ -99,7 +99,10 @@ def _attend_backward(call, kept, g):
   arrays = dict(q=q, k=k, v=v, mask=mask, gate=gate, table=table, y=y, g=g)
   outputs = ['q', 'k', 'v', *(['gate'] if call.gated else []), *(['table'] if call.biased else [])]
   found = dict(zip(outputs, _on_mesh(call, backward, outputs, arrays, words)))
-  return *(found[name] for name in 'qkv'), None, found.get('gate'), found.get('table'), None
+  bias = (
+    None if x is None else found[n].astype(x.dtype) for n, x in dict(gate=gate, table=table).items()
+  )
+  return *(found[name] for name in 'qkv'), None, *bias, None
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
@@ -190,7 +193,7 @@ def _run(call, kernel, products, arrays, outputs, scratch=(), order=(0, 1, 2)):
   for axis, count in zip(order, (b, heads // call.heads, math.ceil(t / call.queries))):
     grid[axis] = count
   # Programs along the last axis add to one block: they run one after another.
-  semantics = ('parallel', 'parallel', 'arbitrary')
+  semantics: Any = ('parallel', 'parallel', 'arbitrary')
   return pl.pallas_call(
     functools.partial(kernel, call, tuple(arrays)),
     grid=tuple(grid),

@@ -140,7 +140,7 @@ def _mix(x: Array) -> Array:
   return x ^ lax.shift_right_logical(x, jnp.int32(16))
 
 
-def kept(call: Call, seed: Any, clip: Any, head: Any, start: Any, shape: tuple[int, int]) -> Array:
+def kept(call: Call, seed: Any, clip: Any, head: Any, start: Any, shape: tuple[int, ...]) -> Array:
   """Which weights of a block of queries dropout keeps: a hash of their place, so that the backward
   pass and any mesh find the same."""
   where = _mix(seed[0] + (clip + seed[2]) * jnp.int32(0x3C6EF372))
@@ -275,5 +275,4 @@ def table(call: Call, names: tuple[str, ...], *all_refs: Any) -> None:
   for head in range(call.heads):
     at, begin = _window(call, head)
     logits = _logits_back(call, refs, head, at, begin, place, *arrays)[0]
-    _, gate = _bias(call, refs, head, place[2])
-    refs['dtable'][head] += logits * gate
+    refs['dtable'][head] += logits * _bias(call, refs, head, place[2])[1]
