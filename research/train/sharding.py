@@ -44,12 +44,33 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 def make_mesh(shape: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
   """A mesh over `devices` (default: all); one axis may be -1 for all remaining devices.
 
+  Slices of TPUs, between which there is only the network, split `data` first: only gradients cross
+  it.
+
   Raises:
-    InputError: the product of the sizes is not the number of devices.
+    InputError: the product of the sizes is not the number of devices, or a part of `data` does not
+      fit into a slice.
   """
   devices = list(jax.devices() if devices is None else devices)
-  grid = np.asarray(devices).reshape(mesh_sizes(shape, len(devices)))
+  grid = device_grid(mesh_sizes(shape, len(devices)), devices)
   return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def device_grid(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
+  """Devices as a mesh of these sizes has them, see `make_mesh`."""
+  slices = [getattr(device, 'slice_index', None) or 0 for device in devices]
+  check_slices(sizes, len(set(slices)))
+  devices = [device for _, device in sorted(zip(slices, devices), key=lambda each: each[0])]
+  return np.asarray(devices).reshape(sizes)
+
+
+def check_slices(sizes: Sequence[int], slices: int) -> None:
+  """Raises InputError unless `fsdp` and `tensor` stay within a slice."""
+  if sizes[0] % slices:
+    raise InputError(
+      f'mesh.data={sizes[0]} does not divide into {slices} slices: fsdp and tensor work within a '
+      f'slice, so let data be a multiple of {slices}.'
+    )
 
 
 def mesh_sizes(shape: Mapping[str, int], devices: int) -> list[int]:

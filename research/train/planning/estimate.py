@@ -1,7 +1,7 @@
 """What a step costs at least on a slice: an estimate from its FLOPs and from the compiled program.
 
-Each unit of a chip (arithmetic, memory, links) works at the peak of the data sheet, and all of them
-overlap, so that the busiest one gives the time. A real run is slower. The MFU is therefore an upper
+Each unit of a chip (arithmetic, memory, links, the network between slices) works at the peak of the
+data sheet, and all of them overlap, so that the busiest one gives the time. A real run is slower. The MFU is therefore an upper
 bound, and all times are lower bounds, but for the memory traffic: that is read from the compiled
 program to about ± 30 %.
 """
@@ -20,10 +20,10 @@ class Estimate:
   """Bounds on a run, see above.
 
   Attributes:
-    compute_seconds, memory_seconds, link_seconds: of a step, for each unit of a chip; None where
-      the program was not compiled.
+    compute_seconds, memory_seconds, link_seconds, network_seconds: of a step, for each unit of a
+      chip; None where the program was not compiled, or there is one slice.
     step_seconds: the longest of them.
-    bound: which one that is: 'compute', 'memory' or 'links'.
+    bound: which one that is: 'compute', 'memory', 'links' or 'network'.
     mfu: model FLOPs in that time as a fraction of the peak.
     audio_hours_a_day: that all chips together process, padding included.
     days, chip_hours: of the whole run; None where its number of steps is not known.
@@ -32,6 +32,7 @@ class Estimate:
   compute_seconds: float
   memory_seconds: float | None
   link_seconds: float | None
+  network_seconds: float | None
   step_seconds: float
   bound: str
   mfu: float
@@ -65,6 +66,8 @@ def estimate(
     seconds['memory'] = compiled.memory_bytes / chip.hbm_rate
     sent = sum(sent for _, _, sent in compiled.collectives.values())
     seconds['links'] = sent / chip.link_rate
+    if topology.slices > 1 and chip.network_rate:
+      seconds['network'] = _between_slices(topology, compiled) / chip.network_rate
   bound = max(seconds, key=lambda name: seconds[name])
   step = seconds[bound]
   days = None if total is None else total * step / DAY
@@ -72,6 +75,7 @@ def estimate(
     compute_seconds=seconds['compute'],
     memory_seconds=seconds.get('memory'),
     link_seconds=seconds.get('links'),
+    network_seconds=seconds.get('network'),
     step_seconds=step,
     bound=bound,
     mfu=model_flops / chips / chip.flops / step,
@@ -79,3 +83,13 @@ def estimate(
     days=days,
     chip_hours=None if days is None else days * 24 * chips,
   )
+
+
+def _between_slices(topology: Topology, compiled: Compiled) -> float:
+  """Bytes that a chip sends to other slices in a step.
+
+  Only `data` crosses slices, so these are the all-reduces: a slice adds up its own first, each chip
+  exchanges its part of the sums with the same chip of the other slices.
+  """
+  _, size, _ = compiled.collectives.get('all-reduce', (0, 0.0, 0.0))
+  return 2 * size * (topology.slices - 1) / topology.chips

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from research.errors import InputError
+from research.train import sharding
 from research.train.planning import estimate as estimates
 from research.train.planning import program as programs
 from research.train.planning.compiling import Compiled
@@ -109,6 +110,7 @@ class Plan:
     best = self.estimate
     units = {
       'compute': best.compute_seconds, 'memory': best.memory_seconds, 'links': best.link_seconds,
+      'network': best.network_seconds,
     }  # fmt: skip
     each = ', '.join(f'{k} {1e3 * s:.3g} ms' for k, s in units.items() if s is not None)
     bound = f'{best.bound}-bound' if self.compiled else 'only the arithmetic is counted'
@@ -145,6 +147,7 @@ def make(
   if flops is None:
     flops = program.step_flops(batch)
   filled, refused = batch.rows, None
+  sharding.check_slices(list(mesh.shape.values()), topology.slices)
   try:
     filled = program.rows(batch, mesh)
   except InputError as error:

@@ -34,6 +34,17 @@ def test_the_busiest_unit_gives_the_time(memory, sent, bound, seconds):
   assert found.mfu == pytest.approx(0.1 / seconds)
 
 
+def test_the_network_between_slices():
+  """Half of the sums of a slice's 16 chips go each way, a sixteenth of them by each chip."""
+  two = topology.parse('2xv5e:4x4')
+  compiled = Compiled(memory_bytes=1e9, collectives={'all-reduce': (3, 16e9, 31e9)})
+  found = estimate.estimate(two, BATCH, compiled=compiled, **FLOPS)
+  assert found.network_seconds == pytest.approx(16e9 / 16 / 3.125e9)
+  assert found.bound == 'network'
+  one = estimate.estimate(SLICE, BATCH, compiled=compiled, **FLOPS)
+  assert one.network_seconds is None
+
+
 def made(**changes):
   return plan.Plan(
     topology=SLICE,
