@@ -1,9 +1,9 @@
 """What a step costs at least on a slice: an estimate from its FLOPs and from the compiled program.
 
 Each unit of a chip (arithmetic, memory, links, the network between slices) works at the peak of the
-data sheet, and all of them overlap, so that the busiest one gives the time. A real run is slower. The MFU is therefore an upper
-bound, and all times are lower bounds, but for the memory traffic: that is read from the compiled
-program to about ± 30 %.
+data sheet, and all of them overlap, so that the busiest one gives the time. A real run is slower.
+The MFU is therefore an upper bound, and all times are lower bounds, but for the memory traffic,
+which is read from the compiled program to about ± 30 %.
 """
 
 import dataclasses
