@@ -175,7 +175,7 @@ def _with_groups(config: Any, argv: Sequence[str]) -> Any:
   """Prepares a config for command-line overrides that ml_collections would reject.
 
   Missing groups are added. Values that may change their type are removed: lists, None and data
-  sources, and any value overridden by None.
+  sources, words and booleans, and any value overridden by None.
   """
   from ml_collections import ConfigDict
 
@@ -192,7 +192,14 @@ def _with_groups(config: Any, argv: Sequence[str]) -> Any:
         node[part] = ConfigDict()
       node = node[part]
     known = isinstance(node, ConfigDict) and name in node
-    if known and (isinstance(node[name], list | None) or match[2] == 'None' or name == 'source'):
+    if not known:
+      continue
+    free = isinstance(node[name], list | None) or match[2] == 'None' or name == 'source'
+    # True or a word, as `remat`.
+    value, word = node[name], match[2].lower()
+    to_word = isinstance(value, bool) and word not in ('true', 'false', '1', '0')
+    to_bool = isinstance(value, str) and word in ('true', 'false')
+    if free or to_word or to_bool:
       del node[name]
   return config
 

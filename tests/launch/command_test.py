@@ -13,6 +13,13 @@ def test_overrides_may_change_the_type_of_a_value():
   assert config.to_dict() == dict(data=dict(seconds=3.0), init={})
 
 
+def test_a_word_may_override_a_boolean_and_back():
+  config = ConfigDict(dict(remat=True, scan=False, kept=True, name='a', other='products'))
+  given = ['remat=products', 'scan=true', 'kept=0', 'name=b', 'other=False']
+  command._with_groups(config, [f'--config.{each}' for each in given])
+  assert set(config) == {'scan', 'kept', 'name'}
+
+
 def test_none_may_override_anything():
   config = ConfigDict(dict(data=dict(batch_seconds=40.0, batch_size=8), total_steps=3))
   command._with_groups(config, ['--config.data.batch_seconds=None', '--config.data.batch_size=4'])
