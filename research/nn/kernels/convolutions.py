@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from research.nn.kernels import products
+from research.nn.kernels.dense import settled
 from research.nn.meshes import sum_over_rows
 
 Dtype = Any
@@ -288,29 +289,39 @@ def _group_mean(x, groups):
   return jnp.broadcast_to(mean, (b, groups, c // groups)).reshape(b, c)
 
 
+def _over_time(x, weight):
+  """Sum over time with weights [b, n]: a product on CPUs; elsewhere a sum, which becomes a part of
+  what computes x."""
+  return jax.lax.platform_dependent(
+    x,
+    weight,
+    cpu=lambda x, weight: jnp.einsum('bnc,bn->bc', x, weight),
+    default=lambda x, weight: (x * weight[:, :, None]).sum(axis=1),
+  )
+
+
 def _time_norm(x, scale, bias, real, epsilon, groups):
-  like = jnp.zeros((0,), x.dtype)  # remembers the dtype that x came in
-  x = x.astype(jnp.float32)
   weight = real.astype(jnp.float32)
   weight = weight / jnp.maximum(weight.sum(axis=1, keepdims=True), 1.0)
-  mean = _group_mean(jnp.einsum('bnc,bn->bc', x, weight), groups)
-  centred = x - mean[:, None]
-  variance = _group_mean(jnp.einsum('bnc,bn->bc', jnp.square(centred), weight), groups)
+  y = x.astype(jnp.float32)
+  mean = _group_mean(_over_time(y, weight), groups)[:, None]
+  centred = y - mean
+  variance = _group_mean(_over_time(jnp.square(centred), weight), groups)
   inverse = jax.lax.rsqrt(variance + epsilon)[:, None]
-  normed = centred * inverse
-  return normed * scale + bias, (normed, inverse, scale, weight, like)
+  # Of the large arrays only x is kept for the backward pass, in its own dtype.
+  return centred * inverse * scale + bias, (x, mean, inverse, scale, weight)
 
 
 def _time_norm_backward(epsilon, groups, kept, g):
   del epsilon
-  normed, inverse, scale, weight, like = kept
-  g = jax.lax.optimization_barrier(g.astype(jnp.float32))
+  x, mean, inverse, scale, weight = kept
+  g = settled(g.astype(jnp.float32))
+  normed = (x.astype(jnp.float32) - mean) * inverse
   ones = jnp.ones(weight.shape, jnp.float32)
-  sums = jnp.einsum('bnc,bn->bc', g, ones)
-  products = jnp.einsum('bnc,bn->bc', g * normed, ones)
+  sums, products = _over_time(g, ones), _over_time(g * normed, ones)
   spread, product = _group_mean(sums * scale, groups), _group_mean(products * scale, groups)
   dx = inverse * (scale * g - (spread[:, None] + normed * product[:, None]) * weight[:, :, None])
-  return dx.astype(like.dtype), products.sum(axis=0), sums.sum(axis=0), None
+  return dx.astype(x.dtype), products.sum(axis=0), sums.sum(axis=0), None
 
 
 time_norm.defvjp(_time_norm, _time_norm_backward)
