@@ -38,6 +38,7 @@ class Chip:
   options: tuple[tuple[str, str], ...] = ()
 
 
+# Of each of these a chip is one device, so that the peak of a device is that of its chip.
 # TPU: cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}, where the bandwidth between chips is in Gbit/s
 # (2,400, 1,600, 4,800 and 3,584). GPU: NVIDIA's data sheets of the SXM modules, half of NVLink's
 # figure, which adds both ways.
