@@ -29,6 +29,10 @@ import pytest
 from absl import flags
 
 CACHE = os.path.join(tempfile.gettempdir(), f'oido-test-cache-{os.getuid()}')
+os.makedirs(CACHE, mode=0o700, exist_ok=True)
+# It holds compiled programs, which are run: not those of someone else who made the folder first.
+if os.stat(CACHE).st_uid != os.getuid():
+  CACHE = tempfile.mkdtemp(prefix='oido-test-cache-')
 
 # One program at a time: two programs with collectives can deadlock.
 jax.config.update('jax_cpu_enable_async_dispatch', False)
