@@ -241,7 +241,8 @@ def start_jax() -> None:
   values = flags.FLAGS
   if values.compilation_cache:
     jax.config.update('jax_compilation_cache_dir', values.compilation_cache)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+    if 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS' not in os.environ:
+      jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
   given = [values.coordinator, values.num_processes, values.process_id]
   if any(v is not None for v in given):
     if any(v is None for v in given):

@@ -39,7 +39,8 @@ jax.config.update('jax_cpu_enable_async_dispatch', False)
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_default_matmul_precision', 'highest')
 jax.config.update('jax_compilation_cache_dir', CACHE)
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+# Small programs too: there are thousands of them, and most are the same in every module.
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
 # grain's worker processes read absl flags, which pytest does not parse.
 if not flags.FLAGS.is_parsed():

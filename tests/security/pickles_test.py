@@ -165,7 +165,7 @@ def test_a_command_says_one_sentence(trap, tmp_path):
   args = ['--release=hubert', '--source', tmp_path / 'evil.pt', '--out', tmp_path / 'out']
   torch = importlib.util.find_spec('torch') is not None
   words = ['evil.pt', 'such files are refused' if torch else 'torch is not installed']
-  runner.check_mistakes('launch.convert', {'weights': (args, words)}, 'research.weights')
+  runner.check_mistakes('launch.convert', {'weights': (args, words)})
 
 
 # -- Names that lead to code -----------------------------------------------------------------------
