@@ -34,6 +34,7 @@ from absl import flags
 
 from launch import command
 from launch.inputs import open_input
+from research.jobs import children
 
 CONFIG = command.config_flag()
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of all stages (created if missing).')
