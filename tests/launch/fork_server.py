@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 
 LIBRARIES = (
   'absl.app', 'ml_collections.config_flags', 'soundfile', 'soxr', 'scipy.signal', 'jax', 'optax',
@@ -45,7 +46,20 @@ def _become(request):
   os.environ.update(request['env'])
   os.chdir(request['cwd'])
   sys.argv = [request['module'], *request['args']]
-  runpy.run_module(request['module'], run_name='__main__', alter_sys=True)
+  if not request['quick']:
+    runpy.run_module(request['module'], run_name='__main__', alter_sys=True)
+    return
+  code = 0
+  try:
+    runpy.run_module(request['module'], run_name='__main__', alter_sys=True)
+  except SystemExit as error:
+    code = error.code if isinstance(error.code, int) else int(error.code is not None)
+  except BaseException:
+    traceback.print_exc()
+    code = 1
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(code)
 
 
 def main():
@@ -101,11 +115,11 @@ class Server:
     )  # fmt: skip
     atexit.register(self._process.stdin.close)
 
-  def start(self, module, args, env, out, err):
+  def start(self, module, args, env, out, err, quick):
     """The command, running; it writes to these files."""
     number = next(self._numbers)
     request = dict(number=number, module=module, args=[*map(str, args)], env=env, cwd=self.cwd)
-    request |= dict(out=str(out), err=str(err))
+    request |= dict(out=str(out), err=str(err), quick=quick)
     self._process.stdin.write(json.dumps(request) + '\n')
     self._process.stdin.flush()
     return Command(self, number, self.answer(number, 'pid'), (out, err), [module, *args])
@@ -171,9 +185,10 @@ def _server(cwd, environment):
   return Server(dict(environment), cwd)
 
 
-def start(module, args, env, cwd, out=None, err=None):
+def start(module, args, env, cwd, out=None, err=None, quick=False):
   """`python -m module args` with this environment, running; without `out` and `err` its output goes
-  to files that `communicate` reads."""
+  to files that `communicate` reads. With `quick` it ends without Python's shutdown, which takes as
+  long as a mistake in a flag."""
   if not hasattr(os, 'pidfd_open'):  # not Linux
     line = [sys.executable, '-m', module, *map(str, args)]
     files = (subprocess.PIPE, subprocess.PIPE) if out is None else (out.open('w'), err.open('w'))
@@ -185,7 +200,7 @@ def start(module, args, env, cwd, out=None, err=None):
   early = tuple(sorted((k, v) for k, v in env.items() if k.startswith(('JAX_', 'PYTHON', 'MPL'))))
   needed = ('PATH', 'HOME', 'LANG', 'LC_ALL', 'TMPDIR', 'LD_LIBRARY_PATH', 'VIRTUAL_ENV')
   needed = tuple((k, env[k]) for k in needed if k in env)
-  return _server(str(cwd), (*early, *needed)).start(module, args, env, out, err)
+  return _server(str(cwd), (*early, *needed)).start(module, args, env, out, err, quick)
 
 
 if __name__ == '__main__':

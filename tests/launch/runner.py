@@ -27,14 +27,14 @@ def environment(devices=1):
   }
 
 
-def start(module, *args, devices=1):
+def start(module, *args, devices=1, quick=False):
   """A running `python -m module args`, see `fork_server`."""
-  return fork_server.start(module, args, environment(devices), ROOT)
+  return fork_server.start(module, args, environment(devices), ROOT, quick=quick)
 
 
-def run(module, *args, devices=1, timeout=300):
+def run(module, *args, devices=1, timeout=300, quick=False):
   """`python -m module args`, finished: the completed process with its text."""
-  process = start(module, *args, devices=devices)
+  process = start(module, *args, devices=devices, quick=quick)
   try:
     out, err = process.communicate(timeout=timeout)
   except subprocess.TimeoutExpired:
@@ -60,7 +60,7 @@ def check_mistakes(module, cases):
   """
   problems = []
   for name, (argv, words) in cases.items():
-    done = run(module, *argv)
+    done = run(module, *argv, quick=True)
     text = done.stdout + done.stderr
     lines = [line for line in text.splitlines() if line.startswith('error: ')]
     if done.returncode != 2 or len(lines) != 1 or 'Traceback' in text:
