@@ -2,6 +2,7 @@
 code 2."""
 
 import contextlib
+import logging as std_logging
 import multiprocessing
 import os
 import re
@@ -15,7 +16,8 @@ from absl import app, flags, logging
 
 from launch.memory import keep_freed_memory
 from research import peers
-from research.errors import InputError
+from research.errors import InputError, printable
+from research.jobs import children
 from research.jobs.cache import cache_folder
 
 # Messages of Python and the flag library, and their plain replacements.
@@ -28,17 +30,33 @@ _REPLACEMENTS = (
   ),
 )
 UNFINISHED = 75  # exit code of a run that has to be started again (EX_TEMPFAIL)
+MAX_SENTENCE = 20_000  # characters of an error, whatever is in it
 _REQUIRED: list[str] = []
 _SHARED: list[str] = []
 
 
 def fail(message: object) -> None:
   """Prints `error: <message>` on one line to stderr and exits with code 2."""
-  sentence = ' '.join(str(message).split())
+  sentence = printable(' '.join(str(message).split()))
+  if len(sentence) > MAX_SENTENCE:
+    sentence = f'{sentence[: MAX_SENTENCE // 2]} … {sentence[-MAX_SENTENCE // 2 :]}'
   if peers.several():
     peers.end(sentence, 2)
   print(f'error: {sentence}', file=sys.stderr, flush=True)
   sys.exit(2)
+
+
+def say(text: object) -> None:
+  """Prints text that may hold names of files, labels or transcripts."""
+  print(printable(text), flush=True)
+
+
+class _Printable(std_logging.Filter):
+  """Log lines name files too."""
+
+  def filter(self, record: std_logging.LogRecord) -> bool:
+    record.msg, record.args = printable(record.getMessage()), None
+    return True
 
 
 def _exit_interrupted() -> None:
@@ -102,6 +120,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 
   OIDO_TRACEBACK=1 shows the traceback instead.
   """
+  children.die_together()
   show = os.environ.get('OIDO_TRACEBACK') == '1'
   # --help shows flags of the command's module only; add those defined here on its behalf.
   for name in _SHARED:
@@ -128,6 +147,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     # Libraries log every file they write; --verbosity=0 shows these lines.
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.WARNING)
+    logging.get_absl_handler().addFilter(_Printable())
     try:
       main(argv)
       peers.done()
@@ -146,7 +166,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
       # A collective fails where another process has ended: that one's sentence is the cause.
       peers.await_cause(error)
       traceback.print_exc()
-      peers.end(f'{type(error).__name__}: {_cause(error)}', 1)
+      peers.end(printable(f'{type(error).__name__}: {_cause(error)}'), 1)
 
   app.run(guarded, flags_parser=parse)
 
@@ -228,7 +248,8 @@ def start_jax() -> None:
   values = flags.FLAGS
   if values.compilation_cache:
     jax.config.update('jax_compilation_cache_dir', values.compilation_cache)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+    if 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS' not in os.environ:
+      jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
   given = [values.coordinator, values.num_processes, values.process_id]
   if any(v is not None for v in given):
     if any(v is None for v in given):

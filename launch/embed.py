@@ -187,7 +187,7 @@ def _write_codes(loaded, source):
     left = f', {len(done["skipped"])} left out' if done['skipped'] else ''
     print(f'{OUT.value!s}: {done["clips"]} clips, {done["frames"]} frames{left}', flush=True)
     for name, reason in done['skipped'].items():
-      print(f'  {name}: {reason}', flush=True)
+      command.say(f'  {name}: {reason}')
 
 
 if __name__ == '__main__':

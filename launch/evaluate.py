@@ -150,7 +150,7 @@ def prepare(names):
       absent[name] = str(error)
   if not prepared:
     for name, reason in absent.items():
-      print(f'- {name}: {reason}')
+      command.say(f'- {name}: {reason}')
     raise InputError('No task can be scored. The reasons are listed above.')
   return prepared, absent
 
@@ -201,9 +201,10 @@ def main(argv):
     print()
     others = published.rows([task.task.name for task in prepared if task.as_published])
     for table in (*tables.comparison(rows, others), tables.absent(absent)):
-      print(table.markdown() if table else '', end='\n' if table else '')
+      if table:
+        command.say(table.markdown())
     for note in tables.notes(rows):
-      print(f'- {note}')
+      command.say(f'- {note}')
     print(f'report: {run.write_report(str(OUT.value))}', flush=True)
 
 

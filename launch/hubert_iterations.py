@@ -32,8 +32,9 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from launch import children, command
+from launch import command
 from launch.inputs import open_input
+from research.jobs import children
 
 CONFIG = command.config_flag()
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of all stages (created if missing).')
@@ -287,7 +288,7 @@ def run(stage: Stage, flags_of_hosts: Sequence[str]) -> int:
   """Runs a stage in a subprocess, passes SIGTERM on to it, and returns its exit status."""
   line = [sys.executable, '-m', stage.module, *stage.args, *flags_of_hosts]
   print(f'$ python {shlex.join(line[1:])}', flush=True)
-  process = subprocess.Popen(line, preexec_fn=children.die_together)
+  process = subprocess.Popen(line, env=children.environment())
 
   def forward(number, frame):
     del frame

@@ -7,7 +7,6 @@ import hashlib
 import io
 import itertools
 import json
-import os
 import re
 import shlex
 import signal
@@ -18,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch import children
-from launch.command import UNFINISHED
+from launch.command import UNFINISHED, say
 from research.errors import InputError
+from research.jobs import children
 
 LOG = 'train.log'
 MAX_NAME = 40  # characters of a value in the name of a folder
@@ -235,7 +234,7 @@ class Runner:
       child.process.send_signal(number)
 
   def _start(self, point: Point, slot: int, number: int, count: int) -> None:
-    environment = dict(os.environ)
+    environment = children.environment()
     if self.gpus is not None:
       each = len(self.gpus) // self.parallel
       mine = self.gpus[slot * each : (slot + 1) * each]
@@ -250,7 +249,6 @@ class Runner:
           stdout=log,
           stderr=subprocess.STDOUT,
           env=environment,
-          preexec_fn=children.die_together,
         )
     except OSError as error:
       raise InputError(f'Cannot use {point.folder}: {error.strerror or error}.') from None
@@ -274,7 +272,7 @@ class Runner:
       point.status, point.error = 'failed', _sentence(text, code)
     seconds = time.monotonic() - child.began
     said = f': {point.error}' if point.error else ''
-    print(f'{point.name}: {point.status} after {seconds:.0f} s{said}', flush=True)
+    say(f'{point.name}: {point.status} after {seconds:.0f} s{said}')
     self.changed()
 
 

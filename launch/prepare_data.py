@@ -21,11 +21,12 @@ from typing import Any
 
 from absl import flags
 from rich import progress as rich_progress
+from rich.markup import escape
 
 from launch import command
 from research.audio import beam_prepare, index, prepare, tfds
 from research.audio.sources import Source, open_source
-from research.errors import InputError
+from research.errors import InputError, printable
 from research.jobs import folders
 
 _SOURCE = flags.DEFINE_string('source', '', 'a folder, a name (esc50, …) or tfds:NAME')
@@ -71,7 +72,8 @@ def main(argv):
     rich_progress.MofNCompleteColumn(),
     disable=bool(process[0]),
   ) as bar:
-    task = bar.add_task(f'{source.name}: {mine} shards', total=len(source) // part[1])
+    title = escape(printable(f'{source.name}: {mine} shards'))
+    task = bar.add_task(title, total=len(source) // part[1])
     written = prepare.prepare(
       source,
       out,

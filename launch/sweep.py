@@ -120,7 +120,7 @@ def _finish(found: Sequence[Point], made: Mapping[str, Any], stopped: bool) -> N
   failed = [point for point in found if point.status == 'failed']
   open_ = [point for point in found if point.status in ('unfinished', 'not started')]
   for point in failed:
-    print(f'failed: {point.name}: {point.error}', flush=True)
+    command.say(f'failed: {point.name}: {point.error}')
   if open_ and PARALLEL.value:
     print(f'{len(open_)} runs are not finished. Run the same command to resume.', flush=True)
     sys.exit(command.UNFINISHED)

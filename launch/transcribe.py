@@ -160,13 +160,13 @@ def main(argv):
     },
     overwrite=OVERWRITE.value,
     max_bad_fraction=MAX_BAD.value,
-    show=lambda id, text: print(f'{id}: {text}', flush=True),
+    show=lambda id, text: command.say(f'{id}: {text}'),
   )
   if jax.process_index():
     return
   lines = list(summary(rows, loaded.model.vocabulary))
   lines[0] = f'{OUT.value}: {lines[0]}' if OUT.value else lines[0]
-  print('\n'.join(lines), flush=True)
+  command.say('\n'.join(lines))
 
 
 if __name__ == '__main__':

@@ -29,13 +29,18 @@ import pytest
 from absl import flags
 
 CACHE = os.path.join(tempfile.gettempdir(), f'oido-test-cache-{os.getuid()}')
+os.makedirs(CACHE, mode=0o700, exist_ok=True)
+# It holds compiled programs, which are run: not those of someone else who made the folder first.
+if os.stat(CACHE).st_uid != os.getuid():
+  CACHE = tempfile.mkdtemp(prefix='oido-test-cache-')
 
 # One program at a time: two programs with collectives can deadlock.
 jax.config.update('jax_cpu_enable_async_dispatch', False)
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_default_matmul_precision', 'highest')
 jax.config.update('jax_compilation_cache_dir', CACHE)
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+# Small programs too: there are thousands of them, and most are the same in every module.
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 
 # grain's worker processes read absl flags, which pytest does not parse.
 if not flags.FLAGS.is_parsed():

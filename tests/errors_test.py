@@ -17,3 +17,8 @@ def test_of_many_names_a_few_are_listed():
   assert time.process_time() - start < 10
   assert "Did you mean 'speaker_123457/clip.wav'" in text
   assert 'speaker_000019/clip.wav, and 299980 more.' in text and len(text) < 1000
+
+
+def test_more_than_a_handful_is_cut():
+  assert str(unknown('x', 'y', map(str, range(100)))).count(',') == 99
+  assert str(unknown('x', 'y', map(str, range(101)))).endswith('18, 19, and 81 more.')

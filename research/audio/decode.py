@@ -281,6 +281,8 @@ def _open(example: Example) -> soundfile.SoundFile:
   """Opens the audio; raises AudioError with the reason if that fails."""
   if example.data is not None and not example.data:
     raise AudioError(example.where, 'It is empty (0 bytes).')
+  if example.data is None and trouble.special(example.where):
+    raise AudioError(example.where, 'It is a pipe, a socket or a device, not an audio file.')
   try:
     # The library takes only UTF-8 names, so other files are opened here.
     whence = os.fsencode(str(example.path)) if example.data is None else io.BytesIO(example.data)

@@ -40,14 +40,22 @@ def measure(
     for state in pool.map(lambda r: _state(ids[r], locate(r)), numbers, chunksize=256):
       digest.update(repr(state).encode())
     path = cache_folder() / f'durations-{digest.hexdigest()[:24]}.npy'
-    if path.exists():
-      known = np.load(path)
-      if known.shape == rows.shape:
-        return known
+    known = _known(path)
+    if known is not None and known.shape == rows.shape:
+      return known
     found = pool.map(lambda r: _seconds(ids[r], locate(r)), numbers, chunksize=64)
     seconds = np.fromiter(found, np.float64, len(rows))
   _save(path, seconds)
   return seconds
+
+
+def _known(path: pathlib.Path) -> np.ndarray | None:
+  """The durations of a file of the cache; None where there is none, or a damaged one."""
+  try:
+    known = np.load(path, allow_pickle=False)
+  except (OSError, ValueError, EOFError, MemoryError):
+    return None
+  return known if isinstance(known, np.ndarray) and known.dtype == np.float64 else None
 
 
 def _seconds(clip: str, where: Mapping[str, Any]) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 from research.audio.clips import Files, Source, Table
 from research.audio.example import Value
-from research.errors import InputError
+from research.errors import InputError, listed
 
 EXTENSIONS = (
   '.wav', '.flac', '.ogg', '.oga', '.opus', '.mp3', '.aif', '.aiff', '.aifc', '.au', '.caf', '.w64',
@@ -97,7 +97,7 @@ def read_manifest(
     if not isinstance(path, str) or not path:
       raise InputError(
         f'{manifest}, line {line}: no "path"; every row needs one, relative to {root} '
-        f'(columns here: {", ".join(row) or "none"}).'
+        f'(columns here: {listed(row)}).'
       )
     paths.append(inside(path, f'{manifest}, line {line}'))
   names = list(dict.fromkeys(name for _, row in rows for name in row))
@@ -165,9 +165,9 @@ def _csv_rows(manifest: pathlib.Path, file) -> Iterator[tuple[int, dict[str, Val
   try:
     names = reader.fieldnames or []
     if 'path' not in names:
-      raise InputError(f'{manifest} has no column "path" (it has: {", ".join(names) or "none"}).')
+      raise InputError(f'{manifest} has no column "path" (it has: {listed(names)}).')
     if len(set(names)) != len(names):
-      raise InputError(f'{manifest} names a column twice: {", ".join(names)}.')
+      raise InputError(f'{manifest} names a column twice: {listed(names)}.')
     for row in reader:
       extra = row.pop(None, None)
       if extra is not None or None in row.values():
@@ -188,7 +188,7 @@ def _json_rows(manifest: pathlib.Path, file) -> Iterator[tuple[int, dict[str, Va
       continue
     try:
       row = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
       raise InputError(f'{manifest}, line {line}: not JSON ({error}).') from None
     if not isinstance(row, dict):
       raise InputError(f'{manifest}, line {line}: not a JSON object.')

@@ -125,16 +125,46 @@ def read(path: str | os.PathLike) -> Index:
     raise InputError(f'The index {path} cannot be read: {error.strerror or error}.') from None
   if hashlib.sha256(text).digest() != digest:
     raise InputError(f'{path} is damaged or truncated in its header; {_AGAIN}')
-  header = json.loads(text.decode(errors=columns.ESCAPED))
+  header = _header(path, text)
   if size != header['size']:
     raise InputError(
       f'{path} has {size} bytes, but its header says {header["size"]}: it is truncated; {_AGAIN}'
     )
   for name, where in header['arrays'].items():
-    known = where['dtype'] in _DTYPES and min(where['at'], *where['shape']) >= 0
-    if not known or where['at'] + _bytes(where) > size:
-      raise InputError(f'{path} describes its array {name!r} as {where}; {_AGAIN}')
+    if not _inside(where, size):
+      raise InputError(f'{path} describes its array {name!r} as {str(where)[:200]}; {_AGAIN}')
   return Index(path, header)
+
+
+_KEYS: dict[str, type] = {
+  'name': str, 'count': int, 'columns': dict, 'about': dict, 'label_sets': dict, 'splits': dict,
+  'absent': dict, 'fingerprint': str, 'arrays': dict, 'first': int, 'size': int, 'sha256': str,
+}  # fmt: skip
+
+
+def _header(path: pathlib.Path, text: bytes) -> dict[str, Any]:
+  """The header of an index: its checksum is right, but whoever wrote it may have made mistakes."""
+  try:
+    header = json.loads(text.decode(errors=columns.ESCAPED))
+  except (ValueError, RecursionError):
+    header = None
+  known = isinstance(header, dict) and all(
+    isinstance(header.get(key), kind) for key, kind in _KEYS.items()
+  )
+  if not known or any(kind not in columns.KINDS for kind in header['columns'].values()):
+    raise InputError(f'{path} has a header that is not one of an index; {_AGAIN}')
+  return header
+
+
+def _inside(where: Any, size: int) -> bool:
+  """Whether an array of the header lies in the file."""
+  if not isinstance(where, dict) or where.get('dtype') not in _DTYPES:
+    return False
+  shape = where.get('shape')
+  numbers = [where.get('at'), *shape] if isinstance(shape, list) else [None]
+  if not all(type(n) is int and n >= 0 for n in numbers):
+    return False
+  return where['at'] + _bytes(where) <= size
 
 
 def write(

@@ -21,7 +21,7 @@ import numpy as np
 import soundfile
 from array_record.python import array_record_module
 
-from research.audio import decode, shards
+from research.audio import decode, shards, trouble
 from research.audio import index as clips_index
 from research.audio.bad_files import BadFiles
 from research.audio.clips import Source
@@ -355,7 +355,17 @@ def _file_bytes(example: Example) -> bytes:
     )
   if example.data is not None:
     return example.data
-  return pathlib.Path(example.path or '').read_bytes()
+  return trouble.patiently(lambda: _bytes_at(example.path or ''))
+
+
+def _bytes_at(path: str) -> bytes:
+  try:
+    return pathlib.Path(path).read_bytes()
+  except (OSError, MemoryError) as error:
+    if why := trouble.reason(error):
+      raise trouble.Trouble(path, why) from None
+    reason = getattr(error, 'strerror', None) or error
+    raise decode.AudioError(path, f'It cannot be opened: {reason}.') from None
 
 
 def _size(path: str | None) -> int:

@@ -21,6 +21,7 @@ import numpy as np
 from research.audio import index as clips_index
 from research.audio import trouble
 from research.audio.clips import Source, Table
+from research.audio.decode import AudioError
 from research.audio.example import Example, Value
 from research.audio.readers import Readers
 from research.errors import InputError
@@ -90,7 +91,13 @@ class Records:
     return trouble.patiently(lambda: self._readers.read(path, number))
 
   def __call__(self, row: int) -> dict[str, Any]:
-    return unpack(self.record(row))[1]
+    try:
+      return unpack(self.record(row))[1]
+    except (struct.error, KeyError, TypeError, ValueError, RecursionError) as error:
+      if isinstance(error, InputError):
+        raise
+      reason = f'Its header is damaged ({type(error).__name__}).'
+      raise AudioError(f'record {row}', reason) from None
 
 
 def array_record(path: str, verify: bool = False) -> Source:
@@ -146,7 +153,26 @@ def read_index(folder: pathlib.Path) -> dict[str, Any]:
     index = None
   if not isinstance(index, dict) or index.get('format') != FORMAT:
     raise InputError(f'{path} is not an index of audio shards of format {FORMAT!r}.')
+  found: Any = index.get('shards')
+  known = isinstance(found, list) and all(map(_described, found)) and 'plan' in index
+  if not known or sum(shard['count'] for shard in found) != index.get('count'):
+    raise InputError(
+      f'{path} is damaged: every shard needs a file (the name of one beside the index), count, '
+      'bytes and sha256; prepare the data again or copy that file again.'
+    )
   return index
+
+
+def _described(shard: Any) -> bool:
+  """Whether an entry of the index is one of a shard. Its file lies in the folder: an index that
+  came with data may not lead out of it."""
+  if not isinstance(shard, dict) or not all(type(shard.get(k)) is int for k in ('count', 'bytes')):
+    return False
+  file = shard.get('file')
+  plain = (
+    isinstance(file, str) and file.endswith('.array_record') and os.path.basename(file) == file
+  )
+  return plain and isinstance(shard.get('sha256'), str)
 
 
 def check_shard(folder: pathlib.Path, shard: Mapping[str, Any], verify: bool) -> None:

@@ -6,13 +6,15 @@ TensorFlow even to be described, so it is described as the tensor it is stored a
 --source=tfds:NAME --out=…` once.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
+import re
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from research.audio import trouble
 from research.audio.clips import Source, Table
 from research.audio.decode import AudioError
 from research.audio.example import Value
-from research.errors import InputError
+from research.errors import InputError, listed
 from research.jobs.cache import cache_folder
 
 INSTALL = "pip install 'oido[tfds]'"
@@ -51,6 +53,7 @@ def tfds(
   """
   folder = pathlib.Path(path) if path else find(name, data_dir, config)
   info = _json(folder / 'dataset_info.json')
+  _check_description(folder, info)
   if info.get('fileFormat') not in ('array_record', 'ARRAY_RECORD'):
     raise InputError(
       f'{folder} is prepared as {info.get("fileFormat", "tfrecord")}, which needs TensorFlow; '
@@ -114,6 +117,59 @@ def prepare(name: str, data_dir: str | None = None) -> None:
   builder.download_and_prepare()
 
 
+# TFDS imports the module of a feature's class by its name, whatever that is.
+_FEATURES = 'tensorflow_datasets.core.features.'
+
+
+def _check_description(folder: pathlib.Path, info: Mapping[str, Any]) -> None:
+  """Raises InputError where a description, which came with the data, names code that is not of
+  TFDS, or files that are not in the folder."""
+  for kind in _classes_of(_json(folder / 'features.json')):
+    if not (isinstance(kind, str) and kind.startswith(_FEATURES)):
+      raise InputError(
+        f'{folder / "features.json"} has a feature of class {kind!r}; only the classes of '
+        f'{_FEATURES.rstrip(".")} are read. Prepare the data set again with these.'
+      )
+  features = _json(folder / 'features.json').get('featuresDict')
+  features = features.get('features') if isinstance(features, Mapping) else None
+  splits = info.get('splits')
+  if not isinstance(features, Mapping) or not isinstance(splits, list):
+    raise InputError(f'{folder} describes no features or no splits; prepare the data set again.')
+  names: list[Any] = [*_names_of(features)]
+  for split in splits:
+    known = isinstance(split, Mapping) and isinstance(split.get('shardLengths'), list)
+    names += [split.get('name'), split.get('filepathTemplate') or 'default'] if known else [None]
+  for each in names:
+    if not isinstance(each, str) or not each or re.search(r'[/\\\0]|\.\.', each):
+      raise InputError(
+        f'{folder} describes a feature or a split named {each!r}, which leads out of that folder; '
+        'prepare the data set again.'
+      )
+
+
+def _classes_of(described: Any) -> Iterator[Any]:
+  """Every class that a features.json names, at any depth."""
+  if isinstance(described, Mapping):
+    for key, value in described.items():
+      # Older versions write the name of the class as `type`.
+      if key in ('pythonClassName', 'python_class_name', 'type'):
+        yield value
+      else:
+        yield from _classes_of(value)
+  elif isinstance(described, list):
+    for each in described:
+      yield from _classes_of(each)
+
+
+def _names_of(features: Mapping[str, Any]) -> Iterator[Any]:
+  """Names of features and of those in them."""
+  for name, feature in features.items():
+    yield name
+    inner = feature.get('featuresDict') if isinstance(feature, Mapping) else None
+    if isinstance(inner, Mapping) and isinstance(inner.get('features'), Mapping):
+      yield from _names_of(inner['features'])
+
+
 def retype(feature: Mapping[str, Any]) -> dict[str, Any]:
   """A features.json with every Audio feature described as the Tensor it is stored as."""
   feature = {k: retype(v) if isinstance(v, Mapping) else v for k, v in feature.items()}
@@ -134,7 +190,7 @@ def _scan_cached(folder: pathlib.Path, records: 'TfdsRecords') -> list[dict[str,
   stat = (folder / 'dataset_info.json').stat()
   key = repr((str(folder.resolve()), records.audio, stat.st_size, stat.st_mtime_ns))
   path = cache_folder() / f'tfds-{hashlib.sha256(key.encode()).hexdigest()[:24]}.json'
-  if path.is_file():
+  with contextlib.suppress(OSError, ValueError):
     return json.loads(path.read_text())
   rows = records.scan()
   try:
@@ -159,7 +215,7 @@ class TfdsRecords:
     self.audio = audio or _audio_feature(folder, features)
     if self.audio not in features:
       raise InputError(
-        f'{folder} has no feature {audio!r} (it has: {", ".join(features)}); name it with audio=.'
+        f'{folder} has no feature {audio!r} (it has: {listed(features)}); name it with audio=.'
       )
     held = features[self.audio].get('audio', {})
     self.sample_rate = int(held.get('sampleRate', 0) or _known_rate(pathlib.Path(folder)))
@@ -263,8 +319,8 @@ def _audio_feature(folder: str, features: Mapping[str, Any]) -> str:
   found = typed or named[:1]
   if len(found) != 1:
     raise InputError(
-      f'{folder} has {len(found)} audio features ({", ".join(found) or "none"}; all features: '
-      f'{", ".join(features)}); name one with audio=.'
+      f'{folder} has {len(found)} audio features ({listed(found)}; all features: '
+      f'{listed(features)}); name one with audio=.'
     )
   return found[0]
 

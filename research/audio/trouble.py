@@ -7,6 +7,7 @@ Nothing of it enters bad_files.jsonl.
 
 import errno
 import os
+import stat
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -48,12 +49,24 @@ def reason(error: BaseException) -> str | None:
   return 'Out of memory' if isinstance(error, MemoryError) else None
 
 
+def special(path: str) -> bool:
+  """Whether it is there and neither a file nor a folder: opening a pipe may wait for ever, and a
+  device may have no end."""
+  try:
+    mode = os.stat(path).st_mode
+  except (OSError, ValueError):
+    return False
+  return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 def probe(path: str) -> bool:
   """Whether a file that could not be decoded can be read from its first to its last byte.
 
   Raises:
     Trouble: the machine cannot read it now; not if the file is missing or may not be read.
   """
+  if special(path):
+    return False
   try:
     with open(path, 'rb', buffering=0) as file:
       while file.read(2**20):

@@ -66,7 +66,7 @@ class Units:
       offsets = np.load(path / 'offsets.npy', allow_pickle=False)
       # Read as bytes: ids may contain other line separators, and bytes that are not UTF-8.
       ids = (path / 'ids.txt').read_bytes().decode('utf-8', ESCAPED).split('\n')[:-1]
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, MemoryError) as error:
       raise InputError(f'The units in {path} cannot be read: {error}') from error
     missing = [n for n in FIGURES if not isinstance(about, dict) or n not in about]
     if missing:

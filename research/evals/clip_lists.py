@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from research.errors import InputError
+from research.errors import InputError, listed
 from research.evals.tasks import Prepared
 from research.jobs import folders
 
@@ -62,7 +62,7 @@ def of_task(lists: ClipLists | None, path: str | os.PathLike, task: str) -> dict
     return None
   if task not in lists:
     raise InputError(
-      f'--clip_list={path} has no clips for task {task!r}, only for {", ".join(lists)}. Give '
+      f'--clip_list={path} has no clips for task {task!r}, only for {listed(lists)}. Give '
       'another file for this task.'
     )
   found = lists[task]

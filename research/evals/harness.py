@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from research.errors import InputError, unknown
+from research.errors import InputError, printable, unknown
 from research.evals import protocols
 from research.evals.protocols import Options, Protocol, System
 from research.evals.tasks import Prepared
@@ -38,7 +38,7 @@ def evaluate(
   optional: Collection[str] = (),
   maps: bool = True,
   kinds: Mapping[str, Sequence[str]] = KINDS,
-  log: Callable[[str], None] = lambda text: print(text, flush=True),
+  log: Callable[[str], None] = lambda text: print(printable(text), flush=True),
 ) -> list[dict[str, Any]]:
   """Embeds every task with every system, then scores. Process 0 scores and writes.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from research.audio import datasets, sources
 from research.audio.datasets import hear
-from research.errors import InputError, unknown
+from research.errors import InputError, listed, unknown
 from research.evals import splits
 from research.metrics import classification
 
@@ -379,7 +379,7 @@ def _label_column(source: Any) -> str:
       return name
   raise InputError(
     f'{source.name!r} has no column "label"; its columns are '
-    f'{", ".join(source.column_names)}. Put the clips of each class in a subfolder, write a '
+    f'{listed(source.column_names)}. Put the clips of each class in a subfolder, write a '
     'labels.csv (path,label), or name the label column with --tasks=DIR:COLUMN.'
   )
 

@@ -144,8 +144,9 @@ def _transcribe(
 def _rows(parts: Parts, keys: Sequence[str] | None = None) -> Iterator[Row]:
   """The rows of the clips that are done."""
   for arrays in parts.read(keys):
-    for line in arrays['lines'].tobytes().decode(errors='surrogateescape').splitlines():
-      yield json.loads(line)
+    # Not splitlines: names of files may hold other ends of lines, as U+2028.
+    text = arrays['lines'].tobytes().decode(errors='surrogateescape')
+    yield from map(json.loads, filter(None, text.split('\n')))
 
 
 def check_out(out: str | os.PathLike, clips: int, overwrite: bool = False) -> Path:

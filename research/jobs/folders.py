@@ -124,7 +124,9 @@ def read_arrays(file: Any, name: str = '', only: Sequence[str] | None = None) ->
   try:
     with np.load(file, allow_pickle=False) as arrays:
       return {key: arrays[key] for key in (arrays.files if only is None else only)}
-  except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+  except (
+    ValueError, OSError, EOFError, KeyError, MemoryError, zipfile.BadZipFile
+  ) as error:  # fmt: skip
     raise InputError(
       f'{name or file} is damaged ({error}): delete it, and what it held is computed again.'
     ) from None

@@ -4,6 +4,8 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
+from research.errors import printable
+
 
 @contextlib.contextmanager
 def bar(text: str, total: int, active: bool = True) -> Iterator[Callable[[int], None]]:
@@ -18,8 +20,9 @@ def bar(text: str, total: int, active: bool = True) -> Iterator[Callable[[int], 
     yield lambda done: None
     return
   from rich.console import Console
+  from rich.markup import escape
   from rich.progress import Progress
 
   with Progress(console=Console(stderr=True), transient=True) as progress:
-    task = progress.add_task(text, total=total)
+    task = progress.add_task(escape(printable(text)), total=total)
     yield lambda done: progress.update(task, completed=done)

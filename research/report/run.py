@@ -83,7 +83,8 @@ def _json(path: Path, default: Any) -> Any:
 def read_lines(path: Path) -> list[dict[str, Any]]:
   """The objects of a .jsonl file; a line that a kill left half-written is passed over."""
   try:
-    lines = path.read_text(encoding='utf-8').splitlines()
+    # Not splitlines: names of files may hold other ends of lines, as U+2028.
+    lines = path.read_text(encoding='utf-8', errors='surrogateescape').split('\n')
   except FileNotFoundError:
     return []
   rows = []
@@ -198,9 +199,9 @@ def clips(path: Path, config: Mapping[str, Any]) -> list[dict[str, Any]]:
   """
   if not path.exists():
     return []
-  with np.load(path) as file:
-    names = sorted(file.files, key=lambda n: PANELS.index(n) if n in PANELS else len(PANELS))
-    panels = {name: file[name] for name in names if file[name].ndim == 3}
+  file = folders.read_arrays(path)
+  names = sorted(file, key=lambda n: PANELS.index(n) if n in PANELS else len(PANELS))
+  panels = {name: file[name] for name in names if file[name].ndim == 3}
   if not panels:
     return []
   first = next(iter(panels.values()))
@@ -285,10 +286,10 @@ def maps(path: Path) -> list[charts.Chart]:
   if not path.exists():
     return []
   shown = []
-  with np.load(path) as file:
-    for task in dict.fromkeys(key.split('/')[0] for key in file.files):
-      names = [str(n) for n in file[f'{task}/names']]
-      method = {'tsne': 't-SNE', 'pca': 'two principal components'}[str(file[f'{task}/method'])]
-      figure = charts.scatter(file[f'{task}/points'], file[f'{task}/groups'].tolist(), names)
-      shown.append(charts.chart(figure, f'{task}: {file[f"{task}/system"]}, {method}', names))
+  file = folders.read_arrays(path)
+  for task in dict.fromkeys(key.split('/')[0] for key in file):
+    names = [str(n) for n in file[f'{task}/names']]
+    method = {'tsne': 't-SNE', 'pca': 'two principal components'}[str(file[f'{task}/method'])]
+    figure = charts.scatter(file[f'{task}/points'], file[f'{task}/groups'].tolist(), names)
+    shown.append(charts.chart(figure, f'{task}: {file[f"{task}/system"]}, {method}', names))
   return shown

@@ -1,6 +1,7 @@
 """Score tables; Markdown and pages have the same cells."""
 
 import dataclasses
+import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,7 +37,12 @@ class Table:
 
 
 def _line(cells: Sequence[str]) -> str:
-  return '| ' + ' | '.join(c.replace('|', '\\|') for c in cells) + ' |'
+  return '| ' + ' | '.join(map(_cell, cells)) + ' |'
+
+
+def _cell(text: str) -> str:
+  """Text in a cell: names of classes and systems must not end it, nor become HTML."""
+  return ' '.join(html.escape(text, quote=False).replace('|', '\\|').split())
 
 
 def score_text(row: Mapping[str, Any]) -> str:

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from research.errors import printable
+
 SHOWN = ('loss', 'grad_norm', 'learning_rate')
 
 
@@ -54,6 +56,7 @@ class Console:
     """Prints a line."""
     if not self._active:
       return
+    text = printable(text)
     if self._bar:
       self._bar.console.print(text, markup=False, highlight=False)
     else:

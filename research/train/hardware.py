@@ -1,12 +1,15 @@
-"""Peak FLOP/s of the chips, and model FLOPs utilisation."""
+"""Peak FLOP/s of devices, and model FLOPs utilisation."""
 
 import jax
 
-# Dense 16-bit floating-point peak in FLOP/s per chip, from the vendors' data sheets. Keys are
-# matched as substrings of `device.device_kind`, longest first.
+# Devices of JAX on a TPU chip where each of its two cores is one. Those of v4 and v5p work as one
+# device; v5e and v6e have one core (cloud.google.com/tpu/docs/v2, …/v3, …/tpu7x).
+CORES = 2
+# Dense 16-bit floating-point peak in FLOP/s per device; the vendors' data sheets give it per chip.
+# Keys are matched as substrings of `device.device_kind`, longest first.
 PEAK_FLOPS: dict[str, float] = {
-  'TPU v2': 45e12,
-  'TPU v3': 123e12,
+  'TPU v2': 45e12 / CORES,
+  'TPU v3': 123e12 / CORES,
   'TPU v4': 275e12,
   'TPU v5 lite': 197e12,
   'TPU v5e': 197e12,
@@ -14,7 +17,7 @@ PEAK_FLOPS: dict[str, float] = {
   'TPU v5': 459e12,
   'TPU v6 lite': 918e12,
   'TPU v6e': 918e12,
-  'TPU7x': 2307e12,
+  'TPU7x': 2307e12 / CORES,
   'V100': 125e12,
   'T4': 65e12,
   'A10': 125e12,
@@ -32,8 +35,13 @@ PEAK_FLOPS: dict[str, float] = {
 
 
 def peak_flops(device: jax.Device | None = None) -> float | None:
-  """The chip's 16-bit peak in FLOP/s; None for a CPU or an unknown chip."""
-  kind = (device or jax.devices()[0]).device_kind.lower()
+  """The device's 16-bit peak in FLOP/s; None for a CPU or an unknown chip."""
+  return peak_of((device or jax.devices()[0]).device_kind)
+
+
+def peak_of(kind: str) -> float | None:
+  """`peak_flops` of a device of that `device_kind`."""
+  kind = kind.lower()
   for name in sorted(PEAK_FLOPS, key=len, reverse=True):
     if name.lower() in kind:
       return PEAK_FLOPS[name]

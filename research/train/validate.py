@@ -16,7 +16,7 @@ from research.audio import pipeline
 from research.audio.fields import transcript
 from research.audio.fields.transcript import Transcript
 from research.capabilities import Draws, spells
-from research.errors import InputError, unknown
+from research.errors import InputError, listed, unknown
 from research.inference import ctc
 from research.metrics import asr, classification
 from research.text import characters
@@ -275,7 +275,7 @@ class Evaluations:
       if ranks and self.best not in found:
         self.log(
           f'warning: config.checkpoint.best is {self.best!r}, which is not among the metrics of '
-          f'the evaluation ({", ".join(found)}). No checkpoint is kept as the best.'
+          f'the evaluation ({listed(found)}). No checkpoint is kept as the best.'
         )
       self.scores.update(found)
       self._newest = step, {**(self.metrics_at(step) or {}), **found}

@@ -213,11 +213,16 @@ def _load_saved(file: Path, args: dict[str, Any]) -> Pretrained:
       f'{str(file)!r} does not say which model it is for: name its release, one of '
       f'{", ".join(conversion.RELEASES)}.'
     )
-  about = json.loads(metadata['oido'])
-  if about['format'] != FORMAT:
-    raise InputError(
-      f'{str(file)!r} has format {about["format"]}, this version reads {FORMAT}: update oido.'
-    )
+  try:
+    about = json.loads(metadata['oido'])
+    own, known = about['format'], isinstance(about['model']['args'], dict)
+    known = known and isinstance(about['model']['name'], str) and isinstance(about['origin'], str)
+  except (ValueError, KeyError, TypeError, RecursionError):
+    own, known = FORMAT, False
+  if not known:
+    raise InputError(f'{str(file)!r} is damaged: its header does not say which model it is for.')
+  if own != FORMAT:
+    raise InputError(f'{str(file)!r} has format {own}, this version reads {FORMAT}: update oido.')
   return _assemble(about['model'], arrays, about['origin'], args)
 
 

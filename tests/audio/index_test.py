@@ -1,7 +1,5 @@
 import json
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from research.audio.pipeline import train_batches
 from research.audio.sources import open_source, pool, windows
 from research.errors import InputError
 from research.jobs.cache import cache_folder
+from tests.launch import runner
 
 
 @pytest.fixture
@@ -223,13 +222,8 @@ def test_the_index_of_other_shards_is_noticed(folder, tmp_path):
 
 def test_the_command_indexes_a_folder(folder, tmp_path):
   out = tmp_path / 'made'
-  done = subprocess.run(
-    [
-      sys.executable, '-m', 'launch.prepare_data', f'--source={folder}', f'--out={out}',
-      '--index_only', '--split=train',
-    ],
-    capture_output=True, text=True, timeout=120,
-  )  # fmt: skip
+  flags = ('--index_only', '--split=train')
+  done = runner.run('launch.prepare_data', f'--source={folder}', f'--out={out}', *flags)
   assert done.returncode == 0, done.stderr
   assert '8 clips' in done.stdout
   same(open_source(folder).split('train'), open_source(out))
@@ -238,6 +232,6 @@ def test_the_command_indexes_a_folder(folder, tmp_path):
 
 
 def test_an_index_does_not_hide_the_files_it_is_made_of(folder):
-  command = [sys.executable, '-m', 'launch.prepare_data', f'--source={folder}', f'--out={folder}']
-  done = subprocess.run([*command, '--index_only'], capture_output=True, text=True, timeout=120)
+  flags = (f'--source={folder}', f'--out={folder}', '--index_only')
+  done = runner.run('launch.prepare_data', *flags)
   assert done.returncode == 2 and 'give a folder outside of it' in done.stderr

@@ -17,6 +17,7 @@ from research.audio.fields import make
 from research.audio.pipeline import train_batches
 from research.audio.sources import open_source
 from research.errors import InputError
+from tests.launch import runner
 
 
 @pytest.fixture
@@ -31,8 +32,7 @@ def folder(tmp_path, write):
 
 
 def run(*flags):
-  command = [sys.executable, '-m', 'launch.prepare_data', *flags]
-  return subprocess.run(command, capture_output=True, text=True, timeout=120)
+  return runner.run('launch.prepare_data', *flags)
 
 
 def pcm(encoding='pcm16', sample_rate=16000, num_workers=2):

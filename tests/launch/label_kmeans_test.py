@@ -247,6 +247,5 @@ def test_every_mistake_gets_one_sentence(folder, whole, tmp_path):
     ),
   }  # fmt: skip
   cases = {name: (common + argv, [words]) for name, (argv, words) in sentences.items()}
-  imports = ('research.weights', 'research.units.labelling', 'research.units.quality')
-  runner.check_mistakes('launch.label_kmeans', cases, *imports)
+  runner.check_mistakes('launch.label_kmeans', cases)
   assert not (runner.ROOT / 'ran').exists()

@@ -140,6 +140,4 @@ def cases(tmp_path):
 
 
 def test_every_mistake_gets_one_clear_sentence(tmp_path):
-  runner.check_mistakes(
-    'launch.train', cases(tmp_path), 'research.train.loop', 'research.report.run'
-  )
+  runner.check_mistakes('launch.train', cases(tmp_path))

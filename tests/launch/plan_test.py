@@ -43,4 +43,4 @@ def test_mistakes():
   }
   if importlib.util.find_spec('libtpu') is None:
     cases['no libtpu'] = ([CONFIG, SLICE], ['[plan]', '--nocompile'])
-  runner.check_mistakes('launch.plan', cases, 'research.train.planning.plan')
+  runner.check_mistakes('launch.plan', cases)

@@ -275,7 +275,6 @@ def test_mistakes_of_the_command(tmp_path):
       'bucket': ([*COMMON, '--workdir=gs://b', '--values={"seed": [1]}'], ['Mount the bucket']),
       'gpus': ([*good, '--values={"seed": [1]}', '--gpus=0,1,2', '--parallel=2'], ['divided']),
     },
-    'research.train.config',
   )
 
 

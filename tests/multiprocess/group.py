@@ -4,12 +4,10 @@ import dataclasses
 import json
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-from tests.launch import runner
+from tests.launch import fork_server, runner
 
 CONFIG = 'tests/multiprocess/tiny.py'
 
@@ -48,12 +46,13 @@ class Group:
       own = (address, f'--num_processes={count}', f'--process_id={i}') if count > 1 else ()
       more = tuple(last) if i == count - 1 else ()
       self.processes.append(
-        subprocess.Popen(
-          [sys.executable, '-m', module, *map(str, (*args, *more, *own))],
-          cwd=runner.ROOT,
-          env={**runner.environment(devices), **(env or {})},
-          stdout=out.open('w'),
-          stderr=err.open('w'),
+        fork_server.start(
+          module,
+          (*args, *more, *own),
+          {**runner.environment(devices), **(env or {})},
+          runner.ROOT,
+          out,
+          err,
         )
       )
 

@@ -1,5 +1,6 @@
 """The health limits of wav2vec 2.0 on a collapsing run, relative to the trace of a healthy one."""
 
+import functools
 import json
 
 import jax
@@ -26,8 +27,9 @@ LIMITS = dict(
 )
 
 
-def metrics_of(seed, diversity):
-  """Metrics of every step of the smallest wav2vec 2.0 experiment on tones, as logged."""
+@functools.cache
+def program(diversity):
+  """(init, step) of the smallest wav2vec 2.0 experiment, the step compiled once for all seeds."""
   config = load(ROOT / 'experiments/wav2vec2/librispeech_base.py').get_config('debug')
   config.objective.args.diversity = diversity
   config = complete(config)
@@ -39,12 +41,19 @@ def metrics_of(seed, diversity):
     ),
     donate_argnums=0,
   )
+  init = jax.jit(lambda b, seed: init_state(model, optimizer, b, seed, False), static_argnums=1)
+  return init, step
+
+
+def metrics_of(seed, diversity):
+  """Metrics of every step on tones, as logged."""
+  init, step = program(diversity)
   state, rows = None, []
   for i in range(STEPS):
     audio = np.stack([wave(seed * 1000 + (4 * i + j) % 50, 12_000) for j in range(4)])
     batch = {'audio': jnp.asarray(audio), 'audio_mask': jnp.ones(audio.shape, bool)}
     if state is None:
-      state = jax.jit(lambda b: init_state(model, optimizer, b, seed, False))(batch)
+      state = init(batch, seed)
     state, metrics = step(state, batch)
     rows.append({'step': i + 1, **{k: float(v) for k, v in metrics.items()}})
   return rows

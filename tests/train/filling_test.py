@@ -64,9 +64,11 @@ def test_empty_rows_change_nothing(config):
     pytest.skip('its rows mix: batches are not filled')
   batch = some_batch(config, model)
   optimizer = build.optimizer(config, model, lambda step: 1e-3)
-  state = init_state(model, optimizer, batch, 0, bool(config['teacher']))
-  forward = bool((config['teacher'] or {}).get('forward'))
+  teacher = bool(config['teacher'])
   options = {'xla_backend_optimization_level': 0}  # compiles in half of the time
+  init = jax.jit(lambda b: init_state(model, optimizer, b, 0, teacher), compiler_options=options)
+  state = init(batch)
+  forward = bool((config['teacher'] or {}).get('forward'))
   gradient = jax.jit(make_gradient(model, objective, 1, forward), compiler_options=options)
   key = jax.random.key(1)
   grads, _, _, metrics = gradient(state, batch, key)

@@ -7,7 +7,7 @@ from research.audio.clips import Source
 from research.audio.datasets.tables import read_rows, source
 from research.audio.example import Value
 from research.audio.folder import find_audio
-from research.errors import InputError
+from research.errors import InputError, listed
 
 
 def voxpopuli(root: str, language: str | None = None) -> Source:
@@ -27,7 +27,7 @@ def voxpopuli(root: str, language: str | None = None) -> Source:
     for row in read_rows(tsv):
       name = row.get('id') or row.get('id_') or row.get('audio_id')
       if not name:
-        raise InputError(f'{tsv} has no column "id" (it has: {", ".join(row)}).')
+        raise InputError(f'{tsv} has no column "id" (it has: {listed(row)}).')
       path = f'transcribed_data/{lang}/{name[:4]}/{name}.ogg'
       columns: dict[str, Value] = {
         'split': tsv.stem.removeprefix('asr_'),

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from research.audio.clips import Files, Source, Table
 from research.audio.example import Value
 from research.audio.folder import Inside
-from research.errors import InputError
+from research.errors import InputError, listed
 
 
 def read_rows(path: pathlib.Path, names: tuple[str, ...] | None = None) -> list[dict[str, str]]:
@@ -41,7 +41,7 @@ def check_columns(path: pathlib.Path, row: dict[str, str], *names: str) -> None:
   """Raises InputError if a row of a table lacks a column."""
   for name in names:
     if name not in row:
-      raise InputError(f'{path} has no column {name!r} (it has: {", ".join(row)}).')
+      raise InputError(f'{path} has no column {name!r} (it has: {listed(row)}).')
 
 
 def source(

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import InputError
+from research.jobs import children
 from research.train.planning import hlo, topology
 
 # Several planners may run at once, and libtpu must not look for the TPU of this machine.
@@ -91,7 +92,11 @@ def compile_step(
     asked.write_text(json.dumps(request))
     command = [sys.executable, '-m', __spec__.name, str(asked), str(answer)]
     done = subprocess.run(
-      command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, check=False
+      command,
+      env={**children.environment(), **ENVIRONMENT},
+      capture_output=True,
+      text=True,
+      check=False,
     )
     if not answer.exists():
       last = (done.stderr.strip().splitlines() or ['no message'])[-1]
@@ -189,4 +194,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
+  children.die_together()
   main(sys.argv[1:])

@@ -41,6 +41,7 @@ class Chip:
   options: tuple[tuple[str, str], ...] = ()
 
 
+# Of each of these a chip is one device, so that the peak of a device is that of its chip.
 # TPU: cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}, where the bandwidth between chips is in Gbit/s
 # (2,400, 1,600, 4,800 and 3,584), and that of the network for a pod of 256 v5e or v6e (6.4 and 25.6
 # Tbit/s); v4 and v5p have 25 GB/s for the four chips of a host (jax-ml.github.io/scaling-book).

@@ -1,10 +1,13 @@
 """Compilation for a slice: what the compiler says, kept by its program."""
 
 import importlib.util
+import os
+import subprocess
 
 import pytest
 
 from research.errors import InputError
+from research.jobs import children
 from research.train.planning import compiling, program
 from tests.train.planning import subject
 
@@ -51,3 +54,18 @@ def test_a_tiny_model_compiles_for_a_tpu(tmp_path):
   assert len(files) == 2
   assert compiling.compile_step(config, 'v5e:2x2', 0, tmp_path) == found
   assert sorted((file, file.stat().st_mtime_ns) for file in tmp_path.iterdir()) == files
+
+
+def test_the_compiler_ends_with_the_planner(monkeypatch, tmp_path):
+  """The other half is in tests/jobs/children_test.py."""
+  started = []
+
+  def run(command, env, **kwargs):
+    started.append(env)
+    return subprocess.CompletedProcess(command, -9, '', '')
+
+  monkeypatch.setattr(compiling.subprocess, 'run', run)
+  monkeypatch.setattr(compiling, 'check_installed', lambda: None)
+  found = compiling.compile_step(subject.config(), 'v5e:2x2', 0, tmp_path)
+  assert found.error == 'the compiler ended with code -9: no message'
+  assert started[0][children.PARENT] == str(os.getpid())
