@@ -10,7 +10,6 @@ import logging as python_logging
 import math
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from research import distributed
 from research.errors import InputError
+from research.jobs import orbax_s3, paths
 from research.train.state import State
 
 ASIDE = 'unreadable'
@@ -45,7 +45,11 @@ class Checkpointer:
   ):
     if best_mode not in ('min', 'max'):
       raise InputError(f"checkpoint.best_mode is {best_mode!r}; it must be 'min' or 'max'.")
-    self.directory = Path(directory).absolute()
+    self.directory = paths.path(directory)
+    if not paths.is_remote(directory):
+      self.directory = self.directory.absolute()
+    elif str(directory).startswith(orbax_s3.PREFIX):
+      orbax_s3.teach()
     self.best, self.best_mode = best, best_mode
     policies: list[Any] = [preservation_policy.LatestN(n=max(int(keep), 1))]
     score = _score(best, best_mode) if best else None
@@ -70,7 +74,8 @@ class Checkpointer:
 
   def _open(self) -> ocp.CheckpointManager:
     try:
-      self.directory.mkdir(parents=True, exist_ok=True)
+      if not paths.is_remote(self.directory):
+        self.directory.mkdir(parents=True, exist_ok=True)
       for file in self.directory.glob('*/metrics/metrics'):
         _set_aside_damaged(file)
       return ocp.CheckpointManager(
@@ -208,13 +213,14 @@ class Checkpointer:
     """Moves an unreadable checkpoint aside (process 0), so that its step can be saved again."""
     if jax.process_index() == 0:
       folder = self.directory.parent / ASIDE
-      folder.mkdir(exist_ok=True)
+      if not paths.is_remote(folder):
+        folder.mkdir(exist_ok=True)
       target = folder / str(step)
       n = 0
       while target.exists():
         n += 1
         target = folder / f'{step}.{n}'
-      os.rename(self.directory / str(step), target)
+      paths.move(self.directory / str(step), target)
       print(f'warning: checkpoint {step} cannot be read; moved to {target}', flush=True)
     if jax.process_count() > 1:
       from jax.experimental import multihost_utils
@@ -234,7 +240,7 @@ def _score(best: str, mode: str) -> Callable[[Any], float]:
   return score
 
 
-def _set_aside_damaged(file: Path) -> None:
+def _set_aside_damaged(file: paths.AnyPath) -> None:
   """Renames an unreadable metrics file; its checkpoint is then treated as unranked."""
   try:
     json.loads(file.read_text())

@@ -1,0 +1,139 @@
+"""Runs whose workdir is in an object store."""
+
+import signal
+import time
+
+import pytest
+
+from research.errors import InputError
+from research.jobs import leases, paths
+from research.train import workdir as workdirs
+from research.train.writer import read_metrics
+from tests import stores
+from tests.launch import runner
+from tests.launch.resume_test import ARGS, STEPS, assert_same_bits
+
+
+@pytest.fixture(params=['gs', 's3'])
+def store(request, tmp_path):
+  with stores.running(request.param, tmp_path) as server:
+    yield server
+
+
+def start(home, *args):
+  return runner.start('launch.train', f'--config={runner.DEBUG}', f'--workdir={home}', *ARGS, *args)
+
+
+def finished(home, *args):
+  process = start(home, *args)
+  out, err = process.communicate(timeout=280)
+  return process.returncode, out, err
+
+
+def download(home, folder):
+  """A remote folder as a local one."""
+  paths.store(home).get(f'{home}/', f'{folder}/', recursive=True)
+  return folder
+
+
+def wait_for_checkpoint(home, process, seconds=200):
+  end = time.time() + seconds
+  while time.time() < end and process.poll() is None:
+    if any(name.isdecimal() for name in paths.names(home / 'checkpoints')):
+      return
+    time.sleep(0.05)
+
+
+def losses(workdir):
+  return [(r['step'], r['loss']) for r in read_metrics(workdir / 'metrics.jsonl') if 'loss' in r]
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_in_the_bits_of_a_local_one(store, tmp_path):
+  local = tmp_path / 'local'
+  assert runner.train(local, *ARGS).returncode == 0
+  home = paths.path(f'{store.root}/runs/one')
+  # Every eleventh request fails, from the first to the last of both starts.
+  store.failing = lambda method, path, number: 503 if number % 11 == 0 else None
+  process = start(home)
+  wait_for_checkpoint(home, process)
+  process.send_signal(signal.SIGKILL)
+  process.communicate()
+  assert paths.names(home / leases.FOLDER), 'a killed run gives nothing back'
+  code, out, err = finished(home)
+  store.failing = None
+  assert code == 0, err[-3000:]
+  assert f'report: {home}/report.html' in out
+  assert {'config.json', 'metrics.jsonl', 'report.html', 'tensorboard'} <= set(paths.names(home))
+  assert not paths.names(home / leases.FOLDER)
+  copy = download(home, tmp_path / 'copy')
+  assert_same_bits(local, copy)
+  assert losses(copy) == losses(local) and len(losses(copy)) == STEPS
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_set_aside(store, tmp_path):
+  home = paths.path(f'{store.root}/runs/damaged')
+  code, _, err = finished(home)
+  assert code == 0, err[-3000:]
+  steps = sorted(int(n) for n in paths.names(home / 'checkpoints') if n.isdecimal())
+  assert steps == [6, 9]
+  before = download(home, tmp_path / 'before')
+  paths.remove(home / 'checkpoints' / '9' / 'state' / 'd')
+  paths.remove(home / 'checkpoints' / '9' / 'state' / 'manifest.ocdbt')
+  code, out, err = finished(home)
+  assert code == 0, err[-3000:]
+  assert 'checkpoint 9 cannot be read; moved to' in out and 'resumes from step 6' in out
+  assert '9' in paths.names(home / 'unreadable')
+  assert_same_bits(before, download(home, tmp_path / 'after'))
+
+
+def test_a_second_run_is_refused_and_named(store, monkeypatch):
+  monkeypatch.setattr(leases, 'STALE', 2.0)
+  monkeypatch.setattr(leases, 'EVERY', 0.2)
+  home = paths.path(f'{store.root}/run')
+  first = leases.Lease(home)
+  monkeypatch.setattr(leases, '_machine', lambda: 'another')
+  with pytest.raises(InputError, match=r'run is in use by process \d+ on'):
+    workdirs.make_workdir(str(home), {})
+  assert paths.names(home) == [leases.FOLDER]
+  first.release()
+  assert not paths.names(home / leases.FOLDER)
+
+
+def test_a_stale_lease_is_taken_over_and_its_owner_notices(store, monkeypatch):
+  monkeypatch.setattr(leases, 'STALE', 1.0)
+  monkeypatch.setattr(leases, 'EVERY', 0.1)
+  home = paths.path(f'{store.root}/run')
+  first = leases.Lease(home)
+  first._end.set()  # as a run that hangs, or whose network is gone
+  first._thread.join()
+  monkeypatch.setattr(leases, '_machine', lambda: 'another')
+  second = leases.Lease(home)
+  assert len(paths.names(home / leases.FOLDER)) == 1
+  first._end.clear()
+  first._refresh()
+  assert 'taken over by another run' in first.lost
+  second.release()
+
+
+def test_a_missing_bucket_and_no_permission_are_one_sentence(store):
+  with pytest.raises(InputError, match='no-such-bucket/run cannot be written to: there is no such'):
+    workdirs.make_workdir(f'{store.scheme}://no-such-bucket/run', {})
+  store.failing = lambda method, path, number: 403
+  with pytest.raises(InputError, match='cannot be written to: the store refuses it'):
+    workdirs.make_workdir(f'{store.root}/run', {})
+
+
+@pytest.mark.parametrize(
+  'given, why', [('gs://', 'names no bucket'), ('ftp://host/run', 'gs:// or s3://')]
+)
+def test_other_addresses(given, why):
+  with pytest.raises(InputError, match=why):
+    paths.path(given, 'workdir')
+
+
+def test_the_extra_is_named_where_a_client_is_missing(monkeypatch):
+  monkeypatch.setattr(paths.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(InputError, match=r"gcsfs, which is not installed: pip install -e '\.\[remote"):
+    paths.path('gs://bucket/run')
