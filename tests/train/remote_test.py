@@ -135,5 +135,7 @@ def test_other_addresses(given, why):
 
 def test_the_extra_is_named_where_a_client_is_missing(monkeypatch):
   monkeypatch.setattr(paths.importlib.util, 'find_spec', lambda name: None)
-  with pytest.raises(InputError, match=r"gcsfs, which is not installed: pip install -e '\.\[remote"):
+  with pytest.raises(
+    InputError, match=r"gcsfs, which is not installed: pip install -e '\.\[remote"
+  ):
     paths.path('gs://bucket/run')
