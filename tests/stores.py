@@ -39,7 +39,7 @@ class Server:
     self._lock = threading.Lock()
     self._http = getattr(self, f'_{scheme}')()
     self.url = f'http://127.0.0.1:{self._http.server_port}'
-    threading.Thread(target=self._http.serve_forever, daemon=True).start()
+    threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
     where = (
       {'AWS_ENDPOINT_URL': self.url}
       if scheme == 's3'
