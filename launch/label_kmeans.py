@@ -21,7 +21,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import command
+from launch import command, outputs
 from launch.frame_inputs import open_frames
 from launch.inputs import open_input
 
@@ -175,6 +175,7 @@ def _references(source):
   return found + ([quality.of_alignments(ALIGNMENTS.value)] if ALIGNMENTS.value else [])
 
 
+@outputs.remote('out', folder=True)
 def main(argv):
   del argv
   command.start_jax()

@@ -33,12 +33,20 @@ class Mirror:
     remote: whether `home` is an address.
   """
 
-  def __init__(self, home: paths.AnyPath, pull: Sequence[str] = (), every: float | None = EVERY):
+  def __init__(
+    self,
+    home: paths.AnyPath,
+    pull: Sequence[str] = (),
+    every: float | None = EVERY,
+    folder: Path | None = None,
+  ):
     """
     Args:
       home: the folder.
       pull: patterns of names of files that are fetched first.
       every: seconds between copies by a thread; None copies on `push` alone.
+      folder: the local folder of a remote one, which stays; None for one that is removed. What lies
+        in it already is not fetched.
 
     Raises:
       InputError: the store cannot be read.
@@ -47,10 +55,11 @@ class Mirror:
     if not self.remote:
       self.folder = home
       return
-    self._made = _spool()
-    atexit.register(shutil.rmtree, self._made, ignore_errors=True)
-    self.folder = self._made / home.name
-    self.folder.mkdir()
+    self._made = None if folder else _spool()
+    if self._made:
+      atexit.register(shutil.rmtree, self._made, ignore_errors=True)
+    self.folder = folder or (self._made or Path()) / home.name
+    self.folder.mkdir(exist_ok=True)
     self._there: dict[str, tuple[int, int]] = {}
     self._lock, self._end = threading.Lock(), threading.Event()
     self.pull(*pull)
@@ -69,7 +78,8 @@ class Mirror:
       return
     with self._lock, paths.sentences(self.home, 'read'):
       for name in paths.names(self.home):
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+        wanted = any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+        if wanted and not (self.folder / name).exists():
           (self.folder / name).write_bytes(paths.read_bytes(self.home / name))
           self._there[name] = _version(self.folder / name)
 
@@ -110,7 +120,8 @@ class Mirror:
       if push:
         self.push()
     finally:
-      shutil.rmtree(self._made, ignore_errors=True)
+      if self._made:
+        shutil.rmtree(self._made, ignore_errors=True)
 
   def _run(self, every: float) -> None:
     while not self._end.wait(every):
