@@ -4,6 +4,7 @@ import contextlib
 import re
 import threading
 import urllib.parse
+import urllib.request
 
 import pytest
 
@@ -117,6 +118,10 @@ class Server:
       boto3.client('s3', endpoint_url=self.url).create_bucket(Bucket=BUCKET)
 
   def stop(self):
+    if self.scheme == 's3':  # one memory for all servers of a process
+      self.failing = None
+      request = urllib.request.Request(f'{self.url}/moto-api/reset', method='POST')
+      urllib.request.urlopen(request).close()
     self._http.shutdown()
     self._http.server_close()
     _forget()

@@ -92,7 +92,8 @@ class _Room:
   """Keeps all blocks of the machine below `LIMIT`, approximately while several processes write."""
 
   def __init__(self) -> None:
-    self._lock, self._written = threading.Lock(), None
+    self._lock = threading.Lock()
+    self._written: int | None = None
 
   def taken(self, size: int) -> None:
     with self._lock:

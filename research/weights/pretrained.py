@@ -127,8 +127,8 @@ def save(pretrained: Pretrained, path: str | os.PathLike) -> paths.AnyPath:
   Returns:
     the file. Its metadata hold the model's name and arguments, the front-end and the origin.
   """
-  path = paths.path(path)
-  file = path if path.suffix == '.safetensors' else path / FILE
+  place = paths.path(path)
+  file = place if place.suffix == '.safetensors' else place / FILE
   with mirror.folder(file.parent) as folder:
     _write(pretrained, folder / file.name)
   return file
@@ -178,25 +178,24 @@ def load(
     InputError: nothing there, not readable, or the weights do not fit the arguments: a front-end
       or a size that contradicts the weights is refused with both values named.
   """
-  path = paths.path(path)
-  remote = paths.is_remote(path)
-  if remote:
-    path = _remote(path)
+  place = paths.path(path)
+  if paths.is_remote(place):
+    place = _remote(place)
   if release is not None:
-    return _load_release(path, release, args)
-  if not path.exists():
-    raise InputError(f'There are no weights at {str(path)!r}: give a workdir or a weights file.')
-  if read.is_workdir(path):
-    variables, which = read.read_run(path, teacher)
-    return _load_run(path, variables, which, args)
-  if read.is_checkpoint(path):
-    variables = read.read_checkpoint(path, teacher)
-    workdir = (path if paths.is_remote(path) else path.absolute()).parent.parent
-    return _load_run(workdir, variables, f'step {path.name}', args)
-  file = path / FILE if path.is_dir() else path
-  if path.is_dir() and not file.exists():
+    return _load_release(place, release, args)
+  if not place.exists():
+    raise InputError(f'There are no weights at {str(place)!r}: give a workdir or a weights file.')
+  if read.is_workdir(place):
+    variables, which = read.read_run(place, teacher)
+    return _load_run(place, variables, which, args)
+  if read.is_checkpoint(place):
+    variables = read.read_checkpoint(place, teacher)
+    workdir = (place if paths.is_remote(place) else place.absolute()).parent.parent
+    return _load_run(workdir, variables, f'step {place.name}', args)
+  file = place / FILE if place.is_dir() else place
+  if place.is_dir() and not file.exists():
     raise InputError(
-      f'{str(path)!r} holds no weights: expected a workdir (config.json and checkpoints/) or '
+      f'{str(place)!r} holds no weights: expected a workdir (config.json and checkpoints/) or '
       f'{FILE}.'
     )
   return _load_saved(file, args)

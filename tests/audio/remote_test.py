@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
   return out
 
 
-@pytest.fixture(params=['gs', 's3'])
+@pytest.fixture(params=[pytest.param('gs', marks=pytest.mark.slow), 's3'])
 def store(request, tmp_path):
   with stores.running(request.param, tmp_path) as server:
     yield server

@@ -13,7 +13,7 @@ from tests.weights.toy import same
 from tests.weights.weights_test import pretrained, write_run
 
 
-@pytest.fixture(params=['gs', 's3'])
+@pytest.fixture(params=['gs', pytest.param('s3', marks=pytest.mark.slow)])
 def store(request, tmp_path):
   with stores.running(request.param, tmp_path) as server:
     yield server
