@@ -25,9 +25,9 @@ def local(path: str | os.PathLike, flag: str) -> Path:
   if '://' in str(path):
     scheme = str(path).split('://')[0]
     raise InputError(
-      f'--{flag}={path}: a path of a disk was expected, not an address ({scheme}://). Write to a '
-      'disk and copy the folder to the bucket when it is done, or mount the bucket on every host '
-      '(gcsfuse, a network disk) and give that path.'
+      f'--{flag}={path}: a path of a disk was expected, not an address ({scheme}://). Mount the '
+      'bucket on every host (gcsfuse, a network disk) and give that path, or write to a disk and '
+      'copy the folder to the bucket afterwards.'
     )
   return Path(path)
 

@@ -1,5 +1,6 @@
 """Folders that one process at a time may write: locks on a disk, leases in an object store."""
 
+import atexit
 import contextlib
 import os
 import platform
@@ -30,6 +31,8 @@ def claim(folder: paths.AnyPath) -> None:
   if paths.is_remote(folder):
     if str(folder) not in _LEASES:
       _LEASES[str(folder)] = Lease(folder)
+      # A run that ends by an error need not be waited for.
+      atexit.register(release, folder)
     return
   folder.mkdir(parents=True, exist_ok=True)
   # A folder that was removed and made again is another one.

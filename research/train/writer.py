@@ -124,8 +124,9 @@ class Writer:
       return
     self._events.flush()
     if self._parts:
-      name = self._events.file_writer.event_writer._ev_writer._file_name
-      if os.path.getsize(name) > EVENT_BYTES:
+      files = (self._folder / 'tensorboard').iterdir()
+      newest = max((f.stat() for f in files), key=lambda about: about.st_mtime_ns, default=None)
+      if newest and newest.st_size > EVENT_BYTES:
         self._events.close()
         self._open_events()
 

@@ -6,8 +6,9 @@ import time
 import pytest
 
 from research.errors import InputError
-from research.jobs import leases, paths
+from research.jobs import leases, mirror, paths
 from research.train import workdir as workdirs
+from research.train import writer
 from research.train.writer import read_metrics
 from tests import stores
 from tests.launch import runner
@@ -125,6 +126,44 @@ def test_a_missing_bucket_and_no_permission_are_one_sentence(store):
   store.failing = lambda method, path, number: 403
   with pytest.raises(InputError, match='cannot be written to: the store refuses it'):
     workdirs.make_workdir(f'{store.root}/run', {})
+
+
+def test_a_long_metrics_file_is_divided(tmp_path, monkeypatch):
+  monkeypatch.setattr(writer, 'PART_BYTES', 200)
+  monkeypatch.setattr(writer, 'EVENT_BYTES', 300)
+  one = writer.Writer(tmp_path, parts=True)
+  for step in range(1, 31):
+    one.scalars(step, {'loss': 1 / step})
+    one.flush()
+  one.close()
+  assert len(list(tmp_path.glob('metrics-0000?.jsonl'))) >= 3
+  assert len(list((tmp_path / 'tensorboard').iterdir())) >= 3
+  assert [r['step'] for r in read_metrics(tmp_path / 'metrics.jsonl')] == list(range(1, 31))
+  # A resumed run removes what came later than its checkpoint, and goes on.
+  two = writer.Writer(tmp_path, 20, parts=True)
+  two.scalars(21, {'loss': 0.5})
+  two.close()
+  rows = read_metrics(tmp_path / 'metrics.jsonl')
+  assert [r['step'] for r in rows] == list(range(1, 22)) and rows[-1]['loss'] == 0.5
+
+
+def test_only_what_has_changed_is_copied(store):
+  home = paths.path(f'{store.root}/run')
+  paths.write_bytes(home / 'kept.txt', b'kept')
+  paths.write_bytes(home / 'gone.jsonl', b'gone')
+  one = mirror.Mirror(home, ('*.jsonl',), every=None)
+  (one.folder / 'gone.jsonl').unlink()
+  (one.folder / 'deep').mkdir()
+  (one.folder / 'deep' / 'a.txt').write_text('a')
+  (one.folder / 'b.partial').write_text('no')
+  one.push()
+  assert paths.names(home) == ['deep', 'kept.txt'] and paths.names(home / 'deep') == ['a.txt']
+  asked = store.requests
+  one.push()
+  assert store.requests == asked
+  (one.folder / 'deep' / 'a.txt').write_text('more')
+  one.close()
+  assert paths.read_bytes(home / 'deep' / 'a.txt') == b'more' and not one.folder.exists()
 
 
 @pytest.mark.parametrize(
