@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import os
 import pathlib
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -109,6 +110,42 @@ def passing(error: BaseException) -> bool:
       return True
     seen = seen.__cause__ or seen.__context__
   return False
+
+
+# What tensorstore and gRPC say of a store that cannot be reached or refuses, and not of an object.
+_TROUBLE = re.compile(
+  r'HTTP response code: (5\d\d|40[138]|429)|\bCURL\b|UNAVAILABLE|DEADLINE_EXCEEDED|UNAUTHENTICATED|'
+  r'PERMISSION_DENIED|[Pp]ermission denied|AccessDenied|[Ff]orbidden|[Cc]redential'
+)
+
+
+class StoreError(InputError):
+  """A store cannot be reached, or refuses: nothing is known of the objects in it."""
+
+
+def check_store(path: AnyPath, error: BaseException) -> None:
+  """Tells an object that is damaged from a store that is in trouble.
+
+  Args:
+    path: a remote folder that is there.
+    error: what reading an object below it has raised.
+
+  Raises:
+    StoreError: the store is in trouble, or does not answer now.
+  """
+  why = reason(error) if passing(error) or isinstance(error, PermissionError) else ''
+  if not why and (said := _TROUBLE.search(str(error).split('[tensorstore_spec')[0])):
+    why = said[0]
+  if not why:
+    try:
+      patiently(lambda: store(path).ls(str(path), detail=False))
+    except Exception as other:
+      why = reason(other)
+  if why:
+    raise StoreError(
+      f'{path} cannot be read: {why}. Check the bucket, the credentials and the network, and start '
+      'the same command again.'
+    ) from error
 
 
 def reason(error: BaseException) -> str:

@@ -81,10 +81,12 @@ class Checkpointer:
       return ocp.CheckpointManager(
         self.directory, item_names=('state', 'data'), options=self._options
       )
-    except OSError as error:
+    except Exception as error:
+      if not (isinstance(error, OSError) or paths.is_remote(self.directory)):
+        raise
+      why = getattr(error, 'strerror', None) or paths.reason(error)
       raise InputError(
-        f'Cannot write checkpoints to {self.directory}: {error.strerror or error}. '
-        'Choose another --workdir.'
+        f'Cannot write checkpoints to {self.directory}: {why}. Choose another --workdir.'
       ) from error
 
   def steps(self) -> list[int]:
@@ -152,7 +154,7 @@ class Checkpointer:
 
     Raises:
       InputError: checkpoints exist (or were moved aside) and none can be read, or they do not
-        match `target`.
+        match `target`; or their store cannot be reached.
     """
     tried = []
     for step in reversed(self._steps_of_all()):
@@ -165,6 +167,8 @@ class Checkpointer:
             f'Checkpoint {self.directory / str(step)} does not match this configuration '
             f'({_first_line(error)}). Use the config it was saved with, or another --workdir.'
           ) from error
+        if paths.is_remote(self.directory):
+          paths.check_store(self.directory, error)
         # Otherwise asyncio reports every array of the failed read at exit, after our message.
         python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
         damage = _first_line(error)
@@ -266,13 +270,19 @@ class _DiskErrors:
       return
     text = ' '.join(str(error).split())
     signs = ('No space left', 'File too large', 'Disk quota', 'Read-only', 'Permission denied')
-    if isinstance(error, OSError) or any(sign.lower() in text.lower() for sign in signs):
+    directory = self._checkpointer.directory
+    remote = paths.is_remote(directory) and isinstance(error, Exception)
+    if remote or isinstance(error, OSError) or any(sign.lower() in text.lower() for sign in signs):
       reason = next((s for s in signs if s.lower() in text.lower()), text[:200])
-      steps = [s for s in self._checkpointer.steps() if s != self._step]
-      kept = f'the checkpoint of step {steps[-1]} is intact' if steps else 'there is no older one'
+      try:
+        steps = [s for s in self._checkpointer.steps() if s != self._step]
+      except Exception:  # a store that does not answer
+        steps = []
+      kept = f'the checkpoint of step {steps[-1]} is intact' if steps else 'no older one is known'
       raise InputError(
-        f'Could not write a checkpoint to {self._checkpointer.directory}: {reason}; {kept}. '
-        'Free some space and run the same command again to resume from it.'
+        f'Could not write a checkpoint to {directory}: {reason}; {kept}. '
+        + ('Check the bucket, the credentials and the network' if remote else 'Free some space')
+        + ' and run the same command again to resume from it.'
       ) from error
 
 

@@ -278,7 +278,7 @@ def read_run(workdir: paths.AnyPath, teacher: bool) -> tuple[dict[str, Any], str
   for folder, which in tries:
     try:
       return read_checkpoint(folder, teacher), which
-    except NoTeacherError:
+    except (NoTeacherError, paths.StoreError):
       raise
     except InputError as error:
       broken.append(str(error))
@@ -344,6 +344,8 @@ def read_checkpoint(folder: paths.AnyPath, teacher: bool) -> dict[str, Any]:
   except InputError:
     raise
   except Exception as error:
+    if paths.is_remote(folder):
+      paths.check_store(folder, error)
     reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
     raise InputError(f'The checkpoint {str(folder)!r} cannot be read ({reason}).') from error
   finally:

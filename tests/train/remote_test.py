@@ -1,5 +1,6 @@
 """Runs whose workdir is in an object store."""
 
+import contextlib
 import signal
 import time
 
@@ -7,12 +8,13 @@ import pytest
 
 from research.errors import InputError
 from research.jobs import leases, mirror, paths
+from research.train import checkpoint, writer
 from research.train import workdir as workdirs
-from research.train import writer
 from research.train.writer import read_metrics
 from tests import stores
 from tests.launch import runner
 from tests.launch.resume_test import ARGS, STEPS, assert_same_bits
+from tests.train.checkpoint_test import equal, state_of, target_of
 
 
 @pytest.fixture(params=['gs', pytest.param('s3', marks=pytest.mark.slow)])
@@ -126,6 +128,37 @@ def test_a_missing_bucket_and_no_permission_are_one_sentence(store):
   store.failing = lambda method, path, number: 403
   with pytest.raises(InputError, match='cannot be written to: the store refuses it'):
     workdirs.make_workdir(f'{store.root}/run', {})
+
+
+def test_a_store_in_trouble_is_no_damaged_checkpoint(store, tmp_path):
+  state = state_of()
+  home = paths.path(f'{store.root}/run')
+  saver = checkpoint.Checkpointer(home / 'checkpoints')
+  for step in (1, 2):
+    saver.save(step, state, {'next_index': step})
+  saver.close()
+  reader = checkpoint.Checkpointer(home / 'checkpoints')
+  store.failing = lambda method, path, number: 403 if 'state' in path else None
+  with pytest.raises(InputError, match=r'checkpoints cannot be read: .*start the same'):
+    reader.restore_newest(target_of(state))
+  store.failing = None
+  assert paths.names(home) == ['checkpoints']
+  restored, position = reader.restore_newest(target_of(state))
+  assert position == {'next_index': 2}
+  equal(restored, state)
+  # Damage is one.
+  for name in ('d', 'manifest.ocdbt', 'ocdbt.process_0'):
+    paths.remove(home / 'checkpoints' / '2' / 'state' / name)
+  _, position = reader.restore_newest(target_of(state))
+  assert position == {'next_index': 1} and paths.names(home / 'unreadable') == ['2']
+  # A write that is refused keeps what is there.
+  store.failing = lambda method, path, number: 403 if method in ('PUT', 'POST') else None
+  with pytest.raises(InputError, match=r'Could not write a checkpoint to .* of step 1 is intact'):
+    reader.save(3, state, {'next_index': 3})
+    reader.wait(3)
+  store.failing = None
+  with contextlib.suppress(Exception):
+    reader.close()
 
 
 def test_a_long_metrics_file_is_divided(tmp_path, monkeypatch):
