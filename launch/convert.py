@@ -11,13 +11,13 @@ a JSON value: --args=heads=4 --args='frontend={"statistics":"esc50"}'.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from launch import command
 from research.errors import InputError
+from research.jobs import mirror, paths
 
 RELEASE = flags.DEFINE_string(
   'release', None, 'Release of the original weights: a key of research.weights.RELEASES.'
@@ -49,7 +49,7 @@ def parse_args(items: list[str]) -> dict[str, Any]:
   return args
 
 
-def convert() -> Path:
+def convert() -> Any:
   """Converts --source from the original layout; returns the file written."""
   from research import weights
 
@@ -57,16 +57,20 @@ def convert() -> Path:
   return weights.save(pretrained, str(OUT.value))
 
 
-def reverse() -> Path:
+def reverse() -> Any:
   """Converts --source to the original layout; returns the file written."""
   from research import weights
   from research.weights import conversion, write
 
   pretrained = weights.load(str(SOURCE.value), **parse_args(ARGS.value))
   model, variables = pretrained.model, pretrained.variables
-  out = Path(str(OUT.value))
+  out = paths.path(str(OUT.value), 'out')
   arrays, files, left = conversion.revert_files(str(RELEASE.value), model, variables, out.suffix)
-  file = write.write_release(out, str(RELEASE.value), arrays, files)
+  alone = bool(out.suffix)
+  with mirror.folder(out.parent if alone else out) as folder:
+    local = folder / out.name if alone else folder
+    file = write.write_release(local, str(RELEASE.value), arrays, files)
+  file = (out.parent if alone else out) / file.name
   if left:
     print(f'left out: {left}; {RELEASE.value} has no key for it')
   return file
@@ -75,7 +79,9 @@ def reverse() -> Path:
 def main(argv):
   del argv
   file = reverse() if REVERSE.value else convert()
-  print(f'wrote {file} ({file.stat().st_size / 1e6:.1f} MB)')
+  remote = paths.is_remote(file)
+  size = (paths.info(file) or {})['size'] if remote else file.stat().st_size
+  print(f'wrote {file} ({size / 1e6:.1f} MB)')
 
 
 if __name__ == '__main__':

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import command
+from launch import command, outputs
 from launch.frame_inputs import open_frames
 from launch.inputs import open_input
 
@@ -68,6 +68,7 @@ command.required('model', 'input', 'out')
 command.distributed_flags()
 
 
+@outputs.remote('out', folder=False)
 def main(argv):
   del argv
   command.start_jax()

@@ -13,7 +13,7 @@ scores.json, scores.md, scores.html, map.npz, figures (SVG), report.html and the
 
 from absl import flags
 
-from launch import command
+from launch import command, outputs
 
 MODEL = flags.DEFINE_list(
   'model', None, 'Weights: a workdir, a checkpoint or a file; A,B for several.'
@@ -155,6 +155,7 @@ def prepare(names):
   return prepared, absent
 
 
+@outputs.remote('out', folder=True)
 def main(argv):
   del argv
   command.start_jax()

@@ -34,7 +34,7 @@ from absl import flags
 
 from launch import command
 from launch.inputs import open_input
-from research.jobs import children
+from research.jobs import children, folders
 
 CONFIG = command.config_flag()
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of all stages (created if missing).')
@@ -347,7 +347,7 @@ def main(argv):
 
   # Leave the accelerators to the stages; this process only reads configs.
   jax.config.update('jax_platforms', 'cpu')
-  workdir = Path(str(WORKDIR.value)).expanduser()
+  workdir = folders.local(str(WORKDIR.value), 'workdir').expanduser()
   todo = stages(CONFIG.value.to_dict(), workdir, DATA_ROOT.value, TRAIN.value)
   given = [flags.FLAGS[name] for name in HOSTS if flags.FLAGS[name].present]
   hosts = [f'--{flag.name}={flag.value}' for flag in given]

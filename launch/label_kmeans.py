@@ -21,7 +21,7 @@ from pathlib import Path
 
 from absl import flags
 
-from launch import command
+from launch import command, outputs
 from launch.frame_inputs import open_frames
 from launch.inputs import open_input
 
@@ -138,6 +138,7 @@ def _fitted(frames, source, settings, out):
   """A codebook of the source's frames; the state on the way lies in <out>/fit."""
   import dataclasses
 
+  from research import distributed
   from research.audio.bad_files import BadFiles
   from research.units.clustering import fit
   from research.units.codebook import Codebook
@@ -148,7 +149,7 @@ def _fitted(frames, source, settings, out):
     source,
     settings,
     folder=out / 'fit',
-    bad_files=BadFiles(out / 'bad_files.jsonl', MAX_BAD.value),
+    bad_files=BadFiles(out / 'bad_files.jsonl', MAX_BAD.value, process=distributed.process()[0]),
     batch_seconds=BATCH_SECONDS.value,
     save_seconds=SAVE_SECONDS.value,
     report=_told,
@@ -174,6 +175,7 @@ def _references(source):
   return found + ([quality.of_alignments(ALIGNMENTS.value)] if ALIGNMENTS.value else [])
 
 
+@outputs.remote('out', folder=True)
 def main(argv):
   del argv
   command.start_jax()
@@ -265,7 +267,7 @@ def main(argv):
 
 def _begin(out, job):
   from research.errors import InputError
-  from research.jobs import folders, locks
+  from research.jobs import folders, lines, locks
 
   try:
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
@@ -274,7 +276,8 @@ def _begin(out, job):
       raise InputError(f'{out} holds other files: give a new folder as --out.')
     locks.claim(out)
     # A command that came to nothing leaves nothing that another must not replace.
-    if names <= {'job.json', 'bad_files.jsonl'}:
+    own = {'job.json', *(path.name for path in lines.parts(out / 'bad_files.jsonl'))}
+    if names <= own:
       for name in names:
         (out / name).unlink()
     folders.begin(out, job, 'units, finished or not, with another')

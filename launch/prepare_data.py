@@ -62,7 +62,7 @@ def main(argv):
     _write_index(source)
     return
   count = _SHARDS.value or prepare.shard_count(source, settings, _SHARD_MIB.value)
-  out = pathlib.Path(_OUT.value).expanduser()
+  out = folders.local(_OUT.value, 'out').expanduser()
   if _BEAM.value is not None:
     _report(source, _run_pipeline(out, min(count, len(source)), settings), out)
     return
@@ -144,7 +144,7 @@ def _run_pipeline(out: pathlib.Path, count: int, settings: prepare.Settings) -> 
 
 def _write_index(source: Source) -> None:
   """Writes the index of a source of audio files."""
-  out = folders.folder(pathlib.Path(_OUT.value).expanduser(), 'out')
+  out = folders.folder(folders.local(_OUT.value, 'out').expanduser(), 'out')
   with folders.disk_errors(out, out):
     index.write_files(source, out / index.FILE)
   seconds = source.durations()
@@ -157,6 +157,7 @@ def _write_index(source: Source) -> None:
 
 def _open() -> Source:
   name = _SOURCE.value
+  folders.local(_OUT.value, 'out')  # before anything is read
   if name.startswith('tfds:'):
     tfds.prepare(name.removeprefix('tfds:'), _DATA_ROOT.value)
   out, here = pathlib.Path(_OUT.value).resolve(), pathlib.Path(name).resolve()

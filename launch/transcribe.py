@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from launch import command
+from launch import command, outputs
 from launch.inputs import open_input
 
 MODEL = flags.DEFINE_string('model', None, 'Weights: a workdir, a checkpoint or a file.')
@@ -120,6 +120,7 @@ def summary(rows, symbols):
     )
 
 
+@outputs.remote('out', folder=False)
 def main(argv):
   del argv
   command.start_jax()

@@ -1,5 +1,10 @@
-"""Bad files: counted, listed once each; too many of them stop the run."""
+"""Bad files: counted, listed once each; too many of them stop the run.
 
+Every process of a run writes a list of its own, so that no two hosts write one file:
+bad_files.jsonl, bad_files-00001.jsonl, … (`jobs/lines.py`). All are read.
+"""
+
+import contextlib
 import fcntl
 import json
 import math
@@ -8,6 +13,7 @@ import pathlib
 import threading
 
 from research.errors import InputError
+from research.jobs import lines
 
 
 def _line(row: dict) -> bytes:
@@ -24,30 +30,36 @@ class BadFiles:
   earlier, or without a known number of clips, when significantly more reads of this process fail
   than `max_fraction`: a wrong folder is noticed in the first batch, not after 100,000 files.
 
-  Thread-safe. Processes that share `path` see each other's records.
+  Thread-safe. Processes that see one folder see each other's records.
   """
 
   def __init__(
-    self, path: str | os.PathLike | None, max_fraction: float = 0.1, total: int | None = None
+    self,
+    path: str | os.PathLike | None,
+    max_fraction: float = 0.1,
+    total: int | None = None,
+    process: int = 0,
   ):
     """Reads the list at `path` if it exists, so that a resumed run continues it.
 
     Args:
-      path: bad_files.jsonl to append to; None keeps the list in memory.
+      path: bad_files.jsonl, the list of process 0; None keeps the list in memory.
       max_fraction: maximum fraction of bad clips; 0 stops at the first bad file, 1 never stops.
       total: number of clips of the data set, if known; `train_batches` sets it.
+      process: index of this process, which appends to a list of its own. Its workers share that.
     """
     if not 0 <= max_fraction <= 1:
       raise InputError(f'max_bad_fraction is {max_fraction}; give a fraction between 0 and 1.')
     self.path = pathlib.Path(path) if path is not None else None
     self.max_fraction, self.total = max_fraction, total
     self._known: dict[str, str] = {}
-    self._reads = self._failures = self._offset = 0
+    self._own = None if self.path is None else lines.part(self.path, process)
+    self._reads = self._failures = 0
+    # Bytes that have been read of every list.
+    self._offsets: dict[pathlib.Path, int] = {}
     self._last = ''
     self._lock = threading.Lock()
-    if self.path is not None and self.path.exists():
-      with open(self.path, 'rb') as file:
-        self._catch_up(file)
+    self._catch_up_all()
 
   def __getstate__(self):
     return {k: v for k, v in self.__dict__.items() if k != '_lock'}
@@ -73,9 +85,7 @@ class BadFiles:
   def items(self) -> list[tuple[str, str]]:
     """(id, reason) of every bad clip."""
     with self._lock:
-      if self.path is not None and self.path.exists():
-        with open(self.path, 'rb') as file:
-          self._catch_up(file)
+      self._catch_up_all()
       return list(self._known.items())
 
   def seen(self, n: int) -> None:
@@ -90,21 +100,25 @@ class BadFiles:
       self._last = f'{path or id}: {reason}'
       if id in self._known:
         return
-      if self.path is None:
+      if self._own is None:
         self._known[id] = reason
         return
-      self.path.parent.mkdir(parents=True, exist_ok=True)
-      with open(self.path, 'a+b') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        self._catch_up(file)
+      self._own.parent.mkdir(parents=True, exist_ok=True)
+      with open(self._own, 'a+b') as file:
+        # Between the workers of one process, on one host; other disks may have no locks.
+        with contextlib.suppress(OSError):
+          fcntl.flock(file, fcntl.LOCK_EX)
+        self._catch_up(self._own, file)
         if id not in self._known:
           self._known[id] = reason
           row = {'id': id, 'path': path, 'reason': reason}
-          if file.tell() > self._offset:  # Terminates a line truncated by a kill.
+          if file.tell() > self._offsets.get(
+            self._own, 0
+          ):  # Terminates a line truncated by a kill.
             file.write(b'\n')
           file.write(_line(row))
           file.flush()
-          self._offset = file.tell()
+          self._offsets[self._own] = file.tell()
 
   def check(self) -> None:
     """Stops the run if too many files are bad.
@@ -132,13 +146,34 @@ class BadFiles:
       f'--max_bad_fraction of commands that have it){listed}.{last}'
     )
 
-  def _catch_up(self, file) -> None:
+  def merge(self) -> None:
+    """Adds to the first list what the others have; for process 0, when all have ended."""
+    if self.path is None or len(lines.parts(self.path)) < 2:
+      return
+    with self._lock:
+      rows: dict[str, dict] = {}
+      for line in lines.read(self.path):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+          row = json.loads(line)
+          rows.setdefault(row['id'], row)
+      partial = self.path.with_name(f'{self.path.name}.partial')
+      partial.write_bytes(b''.join(map(_line, rows.values())))
+      os.replace(partial, self.path)
+      self._offsets[self.path] = self.path.stat().st_size
+
+  def _catch_up_all(self) -> None:
+    """Reads what all processes have added to their lists."""
+    for part in lines.parts(self.path) if self.path is not None else ():
+      with contextlib.suppress(FileNotFoundError), open(part, 'rb') as file:
+        self._catch_up(part, file)
+
+  def _catch_up(self, part: pathlib.Path, file) -> None:
     """Reads lines appended since the last call; skips lines truncated by a kill."""
-    file.seek(self._offset)
+    file.seek(self._offsets.setdefault(part, 0))
     for line in file.read().splitlines(keepends=True):
       if not line.endswith(b'\n'):
         break
-      self._offset += len(line)
+      self._offsets[part] += len(line)
       try:
         row = json.loads(line)
         self._known[row['id']] = row['reason']

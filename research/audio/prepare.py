@@ -106,7 +106,8 @@ def prepare(
   own = range(part[0], count, part[1])
   claimed = folder / f'.part-{part[0]}-of-{part[1]}' if part[1] > 1 else folder
   store = _Shards(folder, names, _plan(source, count, settings), claimed)
-  bad = BadFiles(folder / 'bad_files.jsonl', max_bad_fraction, total=len(source))
+  listed = folder / 'bad_files.jsonl'
+  bad = BadFiles(listed, max_bad_fraction, total=len(source), process=process[0] or part[0])
   edges = np.linspace(0, len(source), count + 1).round().astype(int)
   sizes = np.diff(edges)[list(own)].tolist()
   job = Job(store, [names[k] for k in own], sizes, out=out, process=process, part_seconds=0.0)

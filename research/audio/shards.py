@@ -7,6 +7,7 @@ little-endian length, that many bytes of JSON (id, encoding, sample_rate, column
 self-contained; the index repeats their headers, so that opening a data set reads no audio.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -24,7 +25,9 @@ from research.audio.clips import Source, Table
 from research.audio.decode import AudioError
 from research.audio.example import Example, Value
 from research.audio.readers import Readers
+from research.audio.remote_shards import RemoteReaders
 from research.errors import InputError
+from research.jobs import paths
 
 FORMAT = 'oido-audio-2'
 INDEX = 'index.json'
@@ -70,7 +73,8 @@ class Records:
 
   def __post_init__(self):
     self._starts = np.concatenate([[0], np.cumsum(self.counts)])
-    self._readers = Readers()
+    remote = bool(self.paths) and paths.is_remote(self.paths[0])
+    self._readers: Any = RemoteReaders() if remote else Readers()
 
   def __getstate__(self):
     return {'paths': self.paths, 'counts': self.counts}
@@ -104,16 +108,17 @@ def array_record(path: str, verify: bool = False) -> Source:
   """The clips of a folder of shards.
 
   Args:
-    path: the folder with index.json.
+    path: the folder with index.json, of a disk or gs:// or s3://.
     verify: check the checksums of the index and of every shard first.
 
   Raises:
     InputError: no index, or a shard is missing, truncated or (with `verify`) changed.
   """
-  folder = pathlib.Path(path)
+  folder = paths.path(path)
   index = read_index(folder)
+  sizes = _remote_sizes(folder) if paths.is_remote(folder) else None
   for shard in index['shards']:
-    check_shard(folder, shard, verify)
+    check_shard(folder, shard, verify, sizes)
   if verify:
     clips_index.read(folder / clips_index.FILE).verify()
   return Source(_table(folder, index))
@@ -124,26 +129,47 @@ def array_record_rows(folder: pathlib.Path) -> Source:
   return Source(_table(folder))
 
 
-def _table(folder: pathlib.Path, index: Mapping[str, Any] | None = None) -> Table:
+def _remote_sizes(folder: paths.AnyPath) -> dict[str, int]:
+  """{name: bytes} of the objects of a folder, by one request for a thousand of them."""
+  with paths.sentences(folder, 'read'):
+    found = paths.patiently(lambda: paths.store(folder).ls(str(folder), detail=True))
+  return {entry['name'].rsplit('/', 1)[-1]: entry.get('size') for entry in found}
+
+
+def _table(folder: paths.AnyPath, index: Mapping[str, Any] | None = None) -> Table:
   """The table of a folder of shards."""
   index = index or read_index(folder)
   records = Records(
     [str(folder / s['file']) for s in index['shards']], [s['count'] for s in index['shards']]
   )
-  rows = clips_index.read(folder / clips_index.FILE)
+  remote = paths.is_remote(folder)
+  rows = clips_index.read(paths.local_copy(folder / clips_index.FILE))
+  if remote:
+    rows.verify()  # what came over the network is what was written
   if rows.header['about'].get('plan') != index['plan'] or len(rows) != index['count']:
     raise InputError(
       f'{rows.path} is not the index of the shards beside it: prepare the data again, or copy the '
       'whole folder again.'
     )
-  return rows.table(records, (_table, folder.absolute()))
+  return rows.table(records, (_table, folder if remote else folder.absolute()))
 
 
-def read_index(folder: pathlib.Path) -> dict[str, Any]:
+def read_index(folder: paths.AnyPath) -> dict[str, Any]:
   """The parsed index.json of a folder of shards."""
   path = folder / INDEX
   try:
-    index = json.loads(path.read_text(encoding='utf-8', errors=ESCAPED))
+    with paths.sentences(path, 'read') if paths.is_remote(path) else contextlib.nullcontext():
+      there = not paths.is_remote(path) or paths.info(path) is not None
+      data = paths.read_bytes(path) if there else b''
+    if not there:
+      raise InputError(
+        f'{folder} holds no {INDEX}, so it is not a finished folder of shards. Audio files that '
+        'lie loose are read from a disk alone: make shards of them with `python -m '
+        'launch.prepare_data`, and copy that folder to the store.'
+      )
+    index = json.loads(data.decode(errors=ESCAPED))
+  except InputError:
+    raise
   except OSError:
     raise InputError(
       f'{folder} holds no {INDEX}, so it is not a finished folder of shards; make one with '
@@ -175,14 +201,22 @@ def _described(shard: Any) -> bool:
   return plain and isinstance(shard.get('sha256'), str)
 
 
-def check_shard(folder: pathlib.Path, shard: Mapping[str, Any], verify: bool) -> None:
+def check_shard(
+  folder: paths.AnyPath,
+  shard: Mapping[str, Any],
+  verify: bool,
+  sizes: Mapping[str, int] | None = None,
+) -> None:
   """Checks the size of a shard against the index, and with `verify` its checksum.
 
   Raises:
     InputError: the shard is missing or differs from the index.
   """
   path = folder / shard['file']
-  size = path.stat().st_size if path.is_file() else None
+  if sizes is not None:
+    size = sizes.get(shard['file'])
+  else:
+    size = path.stat().st_size if path.is_file() else None
   if size is None:
     problem = 'is missing'
   elif size != shard['bytes']:
@@ -195,7 +229,14 @@ def check_shard(folder: pathlib.Path, shard: Mapping[str, Any], verify: bool) ->
 
 
 def checksum(path: str | os.PathLike) -> str:
-  """The sha256 of a file."""
+  """The sha256 of a file, also of a remote one."""
+  if paths.is_remote(path):
+    found = hashlib.sha256()
+    with paths.sentences(path, 'read'):
+      size = (paths.info(path) or {'size': 0})['size']
+      for at in range(0, size, 2**24):
+        found.update(paths.read_bytes(path, at, min(at + 2**24, size)))
+    return found.hexdigest()
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 

@@ -12,6 +12,7 @@ from research.audio.clips import Source, pool, windows
 from research.audio.example import Example, Value
 from research.audio.folder import folder
 from research.errors import InputError, unknown
+from research.jobs import paths
 
 __all__ = ['Example', 'Source', 'Value', 'names', 'open_source', 'pool', 'windows']
 
@@ -33,7 +34,8 @@ def open_source(
   """Opens a data source.
 
   Args:
-    spec: a name ('builtin', 'esc50', …; `names()`); a path to a folder of audio, of an index of
+    spec: a name ('builtin', 'esc50', …; `names()`); an address of a folder of ArrayRecord shards
+      (gs://… or s3://…); a path to a folder of audio, of an index of
       audio (`audio/index.py`), of ArrayRecord shards, of a HEAR task or of a prepared TFDS data
       set; 'tfds:NAME'; a dict(name=…, args={…}); or a list
       of these, which is pooled. `args` are those of the reader. Every source also takes `split`;
@@ -91,6 +93,19 @@ def _parse(spec: str | os.PathLike | Mapping[str, Any]) -> tuple[str, dict[str, 
 
 
 def _read(name: str, args: dict[str, Any], root: str | os.PathLike | None) -> Source:
+  if root is not None and paths.is_remote(root):
+    raise InputError(
+      f'The folder of data sets {root} is an address: expected a folder of a disk. Only prepared '
+      'shards are read from a store; name their folder as the data source.'
+    )
+  named = args.get('path') if name in ('folder', 'index', 'array_record') else name
+  if named is not None and paths.is_remote(named):
+    if name in ('folder', 'index'):
+      raise InputError(
+        f'Audio files are read from a disk alone, and {named} is an address: make shards of them '
+        'with `python -m launch.prepare_data`, and copy that folder to the store.'
+      )
+    return _call(name, _reader('array_record'), {**args, 'path': named})
   if name == 'builtin':
     return _call(name, datasets.DATASETS[name].function(), args)
   if name in datasets.DATASETS:

@@ -65,7 +65,9 @@ class ClipJob:
     self.batches = plan(embedder, source, seconds=seconds, batch_seconds=batch_seconds)
     self.parts = Parts(out, dict(settings, source=source.fingerprint()))
     listed = self.parts.folder / 'bad_files.jsonl' if bad_files is None else Path(bad_files)
-    self._bad = functools.partial(BadFiles, listed, max_bad_fraction, total=len(source))
+    self._bad = functools.partial(
+      BadFiles, listed, max_bad_fraction, total=len(source), process=distributed.process()[0]
+    )
     self.job = Job(
       self.parts,
       [key(batch.rows.astype(np.int64), batch.samples) for batch in self.batches],

@@ -26,7 +26,8 @@ def local(path: str | os.PathLike, flag: str) -> Path:
     scheme = str(path).split('://')[0]
     raise InputError(
       f'--{flag}={path}: a path of a disk was expected, not an address ({scheme}://). Mount the '
-      'bucket on every host (gcsfuse, a network disk) and give that path.'
+      'bucket on every host (gcsfuse, a network disk) and give that path, or write to a disk and '
+      'copy the folder to the bucket afterwards.'
     )
   return Path(path)
 

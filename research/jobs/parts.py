@@ -21,7 +21,7 @@ import numpy as np
 
 from research import distributed
 from research.errors import InputError
-from research.jobs import folders, locks
+from research.jobs import folders, lines, locks
 from research.jobs.progress import bar
 
 # A part is written when it is this old or this large: little is lost to a kill, few files are made.
@@ -75,8 +75,8 @@ class Parts:
     locks.claim(self.folder)
     if not self.files():
       # A command that came to nothing leaves nothing that another must not replace.
-      for name in ('job.json', 'bad_files.jsonl'):
-        (self.folder / name).unlink(missing_ok=True)
+      for old in (self.folder / 'job.json', *lines.parts(self.folder / 'bad_files.jsonl')):
+        old.unlink(missing_ok=True)
     folders.begin(self.folder, self.settings)
 
   def done(self, keys: Collection[str]) -> set[str]:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from research.capabilities import Hears
 from research.errors import InputError
-from research.jobs import folders
+from research.jobs import folders, lines, mirror, paths
 from research.report import charts, tables
 from research.report.page import render
 
@@ -35,7 +35,17 @@ FIRST_CHARTS, MAX_CHARTS = 6, 24
 PANELS = ('original', 'masked', 'reconstructed')
 
 
-def write_report(workdir: str | os.PathLike) -> Path:
+READ = (
+  'config.json',
+  'metrics*.jsonl',
+  'pictures.npz',
+  'scores.json',
+  'map.npz',
+  'bad_files*.jsonl',
+)
+
+
+def write_report(workdir: str | os.PathLike) -> paths.AnyPath:
   """Writes report.html in a run's folder from what is there.
 
   Read: config.json (headline), metrics.jsonl (curves), pictures.npz (panels name -> [b, s, f]),
@@ -44,21 +54,26 @@ def write_report(workdir: str | os.PathLike) -> Path:
   Returns:
     the path of the page.
   """
-  workdir = Path(workdir)
+  home = paths.path(workdir, 'workdir')
+  with mirror.folder(home, READ) as folder:
+    return home / _write(folder, home.absolute().name if folder == home else home.name).name
+
+
+def _write(workdir: Path, name: str) -> Path:
   config = _json(workdir / 'config.json', {})
   metrics = read_lines(workdir / 'metrics.jsonl')
   found = _json(workdir / 'scores.json', {})
   path = workdir / 'report.html'
   page = render(
     'report.html',
-    title=config.get('model', {}).get('name') or workdir.resolve().name,
+    title=config.get('model', {}).get('name') or name,
     headline=headline(config, metrics, found.get('rows', [])),
     curves=curves(metrics),
     first_curves=FIRST_CHARTS,
     clips=clips(workdir / 'pictures.npz', config),
     scores=scores(found),
     maps=maps(workdir / 'map.npz'),
-    bad_files=tables.bad_files(read_lines(workdir / 'bad_files.jsonl')),
+    bad_files=tables.bad_files(_once(read_lines(workdir / 'bad_files.jsonl'))),
     config=json.dumps(config, indent=2, ensure_ascii=False) if config else '',
   )
   folders.replace_text(path, page)
@@ -83,12 +98,11 @@ def _json(path: Path, default: Any) -> Any:
 def read_lines(path: Path) -> list[dict[str, Any]]:
   """The objects of a .jsonl file; a line that a kill left half-written is passed over."""
   try:
-    # Not splitlines: names of files may hold other ends of lines, as U+2028.
-    lines = path.read_text(encoding='utf-8', errors='surrogateescape').split('\n')
+    found = lines.read(path)
   except FileNotFoundError:
     return []
   rows = []
-  for line in lines:
+  for line in found:
     try:
       row = json.loads(line)
     except json.JSONDecodeError:
@@ -96,6 +110,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if isinstance(row, dict):
       rows.append(row)
   return rows
+
+
+def _once(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+  """The first row of every id: several processes may have met one file."""
+  return list({row.get('id'): row for row in reversed(rows)}.values())[::-1]
 
 
 def _series(metrics: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[float], list[float]]]:

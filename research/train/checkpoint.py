@@ -10,7 +10,6 @@ import logging as python_logging
 import math
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from research import distributed
 from research.errors import InputError
+from research.jobs import orbax_s3, paths
 from research.train.state import State
 
 ASIDE = 'unreadable'
@@ -45,7 +45,11 @@ class Checkpointer:
   ):
     if best_mode not in ('min', 'max'):
       raise InputError(f"checkpoint.best_mode is {best_mode!r}; it must be 'min' or 'max'.")
-    self.directory = Path(directory).absolute()
+    self.directory = paths.path(directory)
+    if not paths.is_remote(directory):
+      self.directory = self.directory.absolute()
+    elif str(directory).startswith(orbax_s3.PREFIX):
+      orbax_s3.teach()
     self.best, self.best_mode = best, best_mode
     policies: list[Any] = [preservation_policy.LatestN(n=max(int(keep), 1))]
     score = _score(best, best_mode) if best else None
@@ -70,16 +74,19 @@ class Checkpointer:
 
   def _open(self) -> ocp.CheckpointManager:
     try:
-      self.directory.mkdir(parents=True, exist_ok=True)
+      if not paths.is_remote(self.directory):
+        self.directory.mkdir(parents=True, exist_ok=True)
       for file in self.directory.glob('*/metrics/metrics'):
         _set_aside_damaged(file)
       return ocp.CheckpointManager(
         self.directory, item_names=('state', 'data'), options=self._options
       )
-    except OSError as error:
+    except Exception as error:
+      if not (isinstance(error, OSError) or paths.is_remote(self.directory)):
+        raise
+      why = getattr(error, 'strerror', None) or paths.reason(error)
       raise InputError(
-        f'Cannot write checkpoints to {self.directory}: {error.strerror or error}. '
-        'Choose another --workdir.'
+        f'Cannot write checkpoints to {self.directory}: {why}. Choose another --workdir.'
       ) from error
 
   def steps(self) -> list[int]:
@@ -147,7 +154,7 @@ class Checkpointer:
 
     Raises:
       InputError: checkpoints exist (or were moved aside) and none can be read, or they do not
-        match `target`.
+        match `target`; or their store cannot be reached.
     """
     tried = []
     for step in reversed(self._steps_of_all()):
@@ -160,6 +167,8 @@ class Checkpointer:
             f'Checkpoint {self.directory / str(step)} does not match this configuration '
             f'({_first_line(error)}). Use the config it was saved with, or another --workdir.'
           ) from error
+        if paths.is_remote(self.directory):
+          paths.check_store(self.directory, error)
         # Otherwise asyncio reports every array of the failed read at exit, after our message.
         python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
         damage = _first_line(error)
@@ -208,13 +217,14 @@ class Checkpointer:
     """Moves an unreadable checkpoint aside (process 0), so that its step can be saved again."""
     if jax.process_index() == 0:
       folder = self.directory.parent / ASIDE
-      folder.mkdir(exist_ok=True)
+      if not paths.is_remote(folder):
+        folder.mkdir(exist_ok=True)
       target = folder / str(step)
       n = 0
       while target.exists():
         n += 1
         target = folder / f'{step}.{n}'
-      os.rename(self.directory / str(step), target)
+      paths.move(self.directory / str(step), target)
       print(f'warning: checkpoint {step} cannot be read; moved to {target}', flush=True)
     if jax.process_count() > 1:
       from jax.experimental import multihost_utils
@@ -234,7 +244,7 @@ def _score(best: str, mode: str) -> Callable[[Any], float]:
   return score
 
 
-def _set_aside_damaged(file: Path) -> None:
+def _set_aside_damaged(file: paths.AnyPath) -> None:
   """Renames an unreadable metrics file; its checkpoint is then treated as unranked."""
   try:
     json.loads(file.read_text())
@@ -260,13 +270,19 @@ class _DiskErrors:
       return
     text = ' '.join(str(error).split())
     signs = ('No space left', 'File too large', 'Disk quota', 'Read-only', 'Permission denied')
-    if isinstance(error, OSError) or any(sign.lower() in text.lower() for sign in signs):
+    directory = self._checkpointer.directory
+    remote = paths.is_remote(directory) and isinstance(error, Exception)
+    if remote or isinstance(error, OSError) or any(sign.lower() in text.lower() for sign in signs):
       reason = next((s for s in signs if s.lower() in text.lower()), text[:200])
-      steps = [s for s in self._checkpointer.steps() if s != self._step]
-      kept = f'the checkpoint of step {steps[-1]} is intact' if steps else 'there is no older one'
+      try:
+        steps = [s for s in self._checkpointer.steps() if s != self._step]
+      except Exception:  # a store that does not answer
+        steps = []
+      kept = f'the checkpoint of step {steps[-1]} is intact' if steps else 'no older one is known'
       raise InputError(
-        f'Could not write a checkpoint to {self._checkpointer.directory}: {reason}; {kept}. '
-        'Free some space and run the same command again to resume from it.'
+        f'Could not write a checkpoint to {directory}: {reason}; {kept}. '
+        + ('Check the bucket, the credentials and the network' if remote else 'Free some space')
+        + ' and run the same command again to resume from it.'
       ) from error
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +13,7 @@ from ml_collections import ConfigDict
 from research.audio.bad_files import BadFiles
 from research.audio.sources import Source
 from research.errors import InputError
-from research.jobs import folders, locks
+from research.jobs import locks, mirror, paths
 from research.train import build, hardware, optim, selection, sharding, validate
 from research.train import step as step_lib
 from research.train.checkpoint import Checkpointer
@@ -69,7 +68,7 @@ def train(
 
   Args:
     config: config of an experiment; completed and checked here.
-    workdir: folder of the run; the README lists its files.
+    workdir: folder of the run, of a disk or gs:// or s3://; the README lists its files.
     quiet: print nothing.
     clips: training clips that replace `config.data.source` (with its split and where).
 
@@ -78,7 +77,7 @@ def train(
       not finite, a full disk).
   """
   config = complete(config)
-  workdir = folders.local(workdir, 'workdir')
+  workdir = paths.path(workdir, 'workdir')
   mesh = sharding.make_mesh(config['mesh'])
   with jax.set_mesh(mesh):
     return _Run(config, workdir, mesh, quiet, clips).run()
@@ -102,8 +101,11 @@ class _Run:
     rows = selection.source(config['data']) if clips is None else clips
     rows = selection.usable(rows, config['data'])
     # Input: batches of this process.
-    bad_files = Path(workdir) / 'bad_files.jsonl'
-    self.bad_files = BadFiles(bad_files, config['data']['max_bad_fraction'])
+    # Files that grow or are rewritten: in the workdir, or on their way to an object store.
+    self.files = mirror.Mirror(workdir, ('bad_files*.jsonl',))
+    bad_files = self.files.folder / 'bad_files.jsonl'
+    limit = config['data']['max_bad_fraction']
+    self.bad_files = BadFiles(bad_files, limit, process=jax.process_index())
     dataset = build.train_batches(
       config['data'],
       rows,
@@ -156,10 +158,12 @@ class _Run:
   def run(self) -> Result:
     state, position = self.start()
     self.step = int(state.step)
-    self.writer = Writer(self.workdir, self.step, active=self.first)
+    if self.first:
+      self.files.pull('metrics*.jsonl')
+    self.writer = Writer(self.files.folder, self.step, self.first, parts=self.files.remote)
     self.console = Console(self.total, self.step, active=self.first and not self.quiet)
     run = validate.Run(
-      self.config, self.model, self.objective, self.mesh, self.workdir, self.writer
+      self.config, self.model, self.objective, self.mesh, self.files.folder, self.writer
     )
     self.evaluations = validate.Evaluations(run, self.total, self.console.log)
     self.watch = Watch(self.config['watch'])
@@ -183,6 +187,9 @@ class _Run:
       self.feed.close()
       self.writer.close()
       self.console.close()
+      if self.first:
+        self.bad_files.merge()
+      self.files.close()
     self.checkpoints.close()
     locks.release(self.workdir)
     return Result(state, {**metrics, **self.evaluations.scores}, self.step >= self.total)
@@ -219,6 +226,10 @@ class _Run:
       self.evaluations(self.step, state)
       leave = stop.agreed(self.step)
       if save or leave:
+        # What is logged up to here is there before the checkpoint from which a run goes on.
+        self.writer.flush()
+        self.files.push()
+        locks.check(self.workdir)
         ranking = self.evaluations.metrics_at(self.step)
         self.checkpoints.save(self.step, state, self.feed.position, ranking)
         saved = self.step
@@ -260,6 +271,6 @@ class _Run:
     spec = self.config['profile']
     if spec and self.first:
       if self.step == spec['start']:
-        jax.profiler.start_trace(str(self.workdir / 'profile'))
+        jax.profiler.start_trace(str(self.files.folder / 'profile'))
       elif self.step == spec['start'] + spec['steps']:
         jax.profiler.stop_trace()

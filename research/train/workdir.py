@@ -4,32 +4,32 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from research import distributed
 from research.errors import InputError
-from research.jobs import locks
+from research.jobs import locks, paths
 from research.train.checkpoint import ASIDE
 from research.train.config import changed
 
 
-def make_workdir(workdir: str | os.PathLike, config: Mapping[str, Any]) -> Path:
+def make_workdir(workdir: str | os.PathLike, config: Mapping[str, Any]) -> paths.AnyPath:
   """Creates the folder and its config.json, or checks that an existing run has the same config.
 
-  The folder is locked by this process until it ends. The config of a run without checkpoints is
-  overwritten.
+  The folder (of a disk, gs:// or s3://) is this process's own until it ends. The config of a run
+  without checkpoints is overwritten.
 
   Raises:
     InputError: the folder holds a run with another config, is in use by another process, or is not
       writable.
   """
-  path = Path(workdir)
+  path = paths.path(workdir, 'workdir')
   file = path / 'config.json'
   try:
-    path.mkdir(parents=True, exist_ok=True)
+    if not paths.is_remote(path):
+      path.mkdir(parents=True, exist_ok=True)
     _lock(path)
     _check_shared(path)
     if file.exists() and _has_checkpoints(path):
@@ -40,27 +40,30 @@ def make_workdir(workdir: str | os.PathLike, config: Mapping[str, Any]) -> Path:
           '--workdir, or the old settings to resume that run.'
         )
     if jax.process_index() == 0:
-      partial = path / 'config.json.partial'
-      partial.write_text(json.dumps(config, indent=2))
-      partial.replace(file)
-  except OSError as error:
-    raise InputError(f'Cannot use --workdir={path}: {error.strerror or error}.') from error
+      paths.write_bytes(file, json.dumps(config, indent=2).encode())
+  except InputError:
+    raise
+  except Exception as error:
+    if not (paths.is_remote(path) or isinstance(error, OSError)):
+      raise
+    why = getattr(error, 'strerror', None) or paths.reason(error)
+    raise InputError(f'Cannot use --workdir={path}: {why}.') from error
   return path
 
 
-def _has_checkpoints(path: Path) -> bool:
+def _has_checkpoints(path: paths.AnyPath) -> bool:
   """Whether there is a checkpoint, possibly unreadable or unfinished."""
   return any(p for name in ('checkpoints', ASIDE) for p in (path / name).glob('*'))
 
 
-def _check_shared(path: Path) -> None:
+def _check_shared(path: paths.AnyPath) -> None:
   """Raises InputError on a process that does not see the folder of process 0."""
   if jax.process_count() == 1:
     return
   mark = distributed.broadcast(secrets.token_hex(8).encode()).decode()
   seen = path / f'.shared-{mark}'
   if jax.process_index() == 0:
-    seen.touch()
+    paths.write_bytes(seen, b'')
   distributed.broadcast(b'there')
   found = seen.exists()
   distributed.somewhere(found)  # all have looked
@@ -73,7 +76,7 @@ def _check_shared(path: Path) -> None:
     )
 
 
-def _lock(path: Path) -> None:
+def _lock(path: paths.AnyPath) -> None:
   """Locks the folder on process 0; raises on all processes if that fails."""
   refused = ''
   if jax.process_index() == 0:

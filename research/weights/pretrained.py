@@ -20,6 +20,7 @@ from research.features.frontend import Frontend
 from research.features.waveform import Waveform
 from research.inference.embedder import Embedder, from_model
 from research.inference.inputs import Audio
+from research.jobs import mirror, paths
 from research.models import finetuned, settings
 from research.nn.layers import unstack_blocks
 from research.weights import conversion, read, tables
@@ -116,18 +117,24 @@ def model_args(model: nn.Module, defaults: bool = False) -> dict[str, Any]:
 # -- Saving ------------------------------------------------------------------------------------
 
 
-def save(pretrained: Pretrained, path: str | os.PathLike) -> Path:
+def save(pretrained: Pretrained, path: str | os.PathLike) -> paths.AnyPath:
   """Writes a safetensors file that `load` understands without anything else.
 
   Args:
     pretrained: what to save.
-    path: a .safetensors file, or a folder to write model.safetensors in.
+    path: of a disk, gs:// or s3://: a .safetensors file, or a folder to write model.safetensors in.
 
   Returns:
     the file. Its metadata hold the model's name and arguments, the front-end and the origin.
   """
-  path = Path(path)
-  file = path if path.suffix == '.safetensors' else path / FILE
+  place = paths.path(path)
+  file = place if place.suffix == '.safetensors' else place / FILE
+  with mirror.folder(file.parent) as folder:
+    _write(pretrained, folder / file.name)
+  return file
+
+
+def _write(pretrained: Pretrained, file: Path) -> None:
   flat = tables.flatten(unstack_blocks(nn.meta.unbox(pretrained.variables)))
   # safetensors writes wrong data for arrays that are not contiguous; a scalar stays one.
   arrays = {k: np.asarray(v, order='C') for k, v in flat.items()}
@@ -146,7 +153,6 @@ def save(pretrained: Pretrained, path: str | os.PathLike) -> Path:
     raise InputError(
       f'Cannot write weights to {str(file)!r}: {error.strerror or error}.'
     ) from error
-  return file
 
 
 # -- Loading -----------------------------------------------------------------------------------
@@ -158,10 +164,11 @@ def load(
   """A model with its weights.
 
   Args:
-    path: a workdir of ours (its best checkpoint where `config.checkpoint.best` says what counts,
-      else its newest), one checkpoint in it, a safetensors file that we saved, a folder with one,
-      or with `release` a file of original weights or a folder as transformers saves it. What the
-      file or folder says beside the arrays counts.
+    path: of a disk, gs:// or s3://: a workdir of ours (its best checkpoint where
+      `config.checkpoint.best` says what counts, else its newest), one checkpoint in it, a
+      safetensors file that we saved, a folder with one, or with `release` a file of original
+      weights or a folder as transformers saves it. What the file or folder says beside the arrays
+      counts.
     release: whose original weights they are, a key of `RELEASES`; None for our own.
     teacher: take the EMA teacher of a checkpoint.
     **args: model arguments. For our own weights they may change how the model computes (dtype,
@@ -171,24 +178,47 @@ def load(
     InputError: nothing there, not readable, or the weights do not fit the arguments: a front-end
       or a size that contradicts the weights is refused with both values named.
   """
-  path = Path(path)
+  place = paths.path(path)
+  if paths.is_remote(place):
+    place = _remote(place)
   if release is not None:
-    return _load_release(path, release, args)
-  if not path.exists():
-    raise InputError(f'There are no weights at {str(path)!r}: give a workdir or a weights file.')
-  if read.is_workdir(path):
-    variables, which = read.read_run(path, teacher)
-    return _load_run(path, variables, which, args)
-  if read.is_checkpoint(path):
-    variables = read.read_checkpoint(path, teacher)
-    return _load_run(path.absolute().parent.parent, variables, f'step {path.name}', args)
-  file = path / FILE if path.is_dir() else path
-  if path.is_dir() and not file.exists():
+    return _load_release(place, release, args)
+  if not place.exists():
+    raise InputError(f'There are no weights at {str(place)!r}: give a workdir or a weights file.')
+  if read.is_workdir(place):
+    variables, which = read.read_run(place, teacher)
+    return _load_run(place, variables, which, args)
+  if read.is_checkpoint(place):
+    variables = read.read_checkpoint(place, teacher)
+    workdir = (place if paths.is_remote(place) else place.absolute()).parent.parent
+    return _load_run(workdir, variables, f'step {place.name}', args)
+  file = place / FILE if place.is_dir() else place
+  if place.is_dir() and not file.exists():
     raise InputError(
-      f'{str(path)!r} holds no weights: expected a workdir (config.json and checkpoints/) or '
+      f'{str(place)!r} holds no weights: expected a workdir (config.json and checkpoints/) or '
       f'{FILE}.'
     )
   return _load_saved(file, args)
+
+
+def _remote(path: paths.AnyPath) -> paths.AnyPath:
+  """An address that is a run or one of its checkpoints, as it is; files of weights, copied into
+  the cache folder.
+
+  Raises:
+    InputError: there is nothing, or it cannot be read.
+  """
+  with paths.sentences(path, 'read'):
+    found = paths.info(path)
+    if found is None:
+      raise InputError(
+        f"There are no weights at '{path}': give a workdir, a folder or a weights file."
+      )
+    if found.get('type') == 'file':
+      return paths.local_copy(path)
+    if read.is_workdir(path) or read.is_checkpoint(path):
+      return path
+    return paths.local_folder(path)
 
 
 def _load_release(path: Path, release: str, args: dict[str, Any]) -> Pretrained:
@@ -199,10 +229,11 @@ def _load_release(path: Path, release: str, args: dict[str, Any]) -> Pretrained:
 
 
 def _load_run(
-  workdir: Path, variables: dict[str, Any], which: str, args: dict[str, Any]
+  workdir: paths.AnyPath, variables: dict[str, Any], which: str, args: dict[str, Any]
 ) -> Pretrained:
   model = read.read_config(workdir)
-  origin = f'run {workdir.absolute().name}, {which}'
+  name = workdir.name if paths.is_remote(workdir) else workdir.absolute().name
+  origin = f'run {name}, {which}'
   return _assemble(model, tables.flatten(unstack_blocks(variables)), origin, args)
 
 

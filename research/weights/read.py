@@ -15,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from research.errors import InputError
+from research.jobs import orbax_s3, paths
 
 TORCH_SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt')
 # Where training scripts put the state dict inside what they save.
@@ -239,17 +240,19 @@ def _plain(value: Any) -> Any:
 # -- Our own runs ------------------------------------------------------------------------------
 
 
-def is_workdir(path: Path) -> bool:
+def is_workdir(path: paths.AnyPath) -> bool:
   """Whether a folder is a run: config.json beside checkpoints/."""
   return (path / 'config.json').is_file() and (path / 'checkpoints').is_dir()
 
 
-def is_checkpoint(path: Path) -> bool:
+def is_checkpoint(path: paths.AnyPath) -> bool:
   """Whether a folder is one checkpoint of a run: <workdir>/checkpoints/<step>."""
-  return path.name.isdigit() and path.is_dir() and is_workdir(path.absolute().parent.parent)
+  if not (path.name.isdigit() and path.is_dir()):
+    return False
+  return is_workdir((path if paths.is_remote(path) else path.absolute()).parent.parent)
 
 
-def read_config(workdir: Path) -> dict[str, Any]:
+def read_config(workdir: paths.AnyPath) -> dict[str, Any]:
   """{'name', 'args'} of the model of a run."""
   try:
     config = json.loads((workdir / 'config.json').read_text())
@@ -260,7 +263,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
     ) from error
 
 
-def read_run(workdir: Path, teacher: bool) -> tuple[dict[str, Any], str]:
+def read_run(workdir: paths.AnyPath, teacher: bool) -> tuple[dict[str, Any], str]:
   """(variables, which checkpoint) of a run: the best one where its config names what counts
   (`checkpoint.best`) and evaluations have found it, the newest one otherwise, or the next of these
   that can be read; warns about the others."""
@@ -275,7 +278,7 @@ def read_run(workdir: Path, teacher: bool) -> tuple[dict[str, Any], str]:
   for folder, which in tries:
     try:
       return read_checkpoint(folder, teacher), which
-    except NoTeacherError:
+    except (NoTeacherError, paths.StoreError):
       raise
     except InputError as error:
       broken.append(str(error))
@@ -283,7 +286,9 @@ def read_run(workdir: Path, teacher: bool) -> tuple[dict[str, Any], str]:
   raise InputError(f'No checkpoint of {str(workdir)!r} can be read: {broken[0]}')
 
 
-def _best(workdir: Path, folders: Sequence[Path]) -> tuple[Path, str] | None:
+def _best(
+  workdir: paths.AnyPath, folders: Sequence[paths.AnyPath]
+) -> tuple[paths.AnyPath, str] | None:
   """The checkpoint (of equal ones the first of `folders`) with the best score, and what it is."""
   try:
     wanted = json.loads((workdir / 'config.json').read_text()).get('checkpoint') or {}
@@ -305,7 +310,7 @@ def _best(workdir: Path, folders: Sequence[Path]) -> tuple[Path, str] | None:
   return folder, f'step {folder.name} (best {name}, {score:.4g})'
 
 
-def read_checkpoint(folder: Path, teacher: bool) -> dict[str, Any]:
+def read_checkpoint(folder: paths.AnyPath, teacher: bool) -> dict[str, Any]:
   """Variables (params and other collections) of one checkpoint, as NumPy arrays.
 
   The optimiser's state is not read.
@@ -315,7 +320,11 @@ def read_checkpoint(folder: Path, teacher: bool) -> dict[str, Any]:
   """
   import orbax.checkpoint as ocp
 
-  path = (folder / 'state').absolute()
+  path = folder / 'state'
+  if not paths.is_remote(folder):
+    path = path.absolute()
+  elif str(folder).startswith(orbax_s3.PREFIX):
+    orbax_s3.teach()
 
   # Our state is one item among others: the file that orbax misses here lies one folder up.
   def quiet(record: logging.LogRecord) -> bool:
@@ -335,6 +344,8 @@ def read_checkpoint(folder: Path, teacher: bool) -> dict[str, Any]:
   except InputError:
     raise
   except Exception as error:
+    if paths.is_remote(folder):
+      paths.check_store(folder, error)
     reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
     raise InputError(f'The checkpoint {str(folder)!r} cannot be read ({reason}).') from error
   finally:
@@ -345,7 +356,7 @@ def read_checkpoint(folder: Path, teacher: bool) -> dict[str, Any]:
   return {'params': found['params'], **memory, **found.get('variables', {})}
 
 
-def _wanted(tree: Mapping[str, Any], teacher: bool, folder: Path) -> dict[str, Any]:
+def _wanted(tree: Mapping[str, Any], teacher: bool, folder: paths.AnyPath) -> dict[str, Any]:
   if teacher and not tree.get('teacher'):
     raise NoTeacherError(
       f'The checkpoint {str(folder)!r} has no teacher: load it with teacher=False.'

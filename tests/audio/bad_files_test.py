@@ -102,6 +102,23 @@ def test_an_invalid_fraction(fraction):
     BadFiles(None, fraction)
 
 
+def test_every_process_has_a_list_of_its_own(tmp_path):
+  path = tmp_path / 'bad_files.jsonl'
+  bad = [BadFiles(path, 1.0, process=i) for i in range(3)]
+  for i in (0, 2, 1):
+    bad[i].record(f'clip {i}', None, 'It is empty.')
+    bad[i].record('shared', None, f'Seen by {i}.')
+  names = ['bad_files-00001.jsonl', 'bad_files-00002.jsonl', 'bad_files.jsonl']
+  assert sorted(p.name for p in tmp_path.iterdir()) == names
+  assert len(lines(tmp_path / names[1])) == 2
+  for each in bad:  # All see all.
+    assert {id for id, _ in each.items()} == {'clip 0', 'clip 1', 'clip 2', 'shared'}
+  bad[0].merge()
+  assert sorted(r['id'] for r in lines(path)) == ['clip 0', 'clip 1', 'clip 2', 'shared']
+  bad[0].record('later', None, 'It is empty.')
+  assert len(lines(path)) == 5 and len(BadFiles(path, 1.0)) == 5
+
+
 def record_many(bad, offset):
   for i in range(50):
     bad.seen(1)

@@ -62,7 +62,7 @@ class Noise(Field):
         crop='random',
         process=context.process,
         stride=ROWS_PER_CLIP,
-        bad_files=BadFiles(listed, bad.max_fraction, len(noise)),
+        bad_files=BadFiles(listed, bad.max_fraction, len(noise), context.process[0]),
       )
     )
 
