@@ -146,9 +146,10 @@ class BadFiles:
       f'--max_bad_fraction of commands that have it){listed}.{last}'
     )
 
-  def merge(self) -> None:
-    """Adds to the first list what the others have; for process 0, when all have ended."""
-    if self.path is None or len(lines.parts(self.path)) < 2:
+  def merge(self, remove: bool = False) -> None:
+    """Adds to the first list what the others have, and may `remove` those; for one process, when
+    all have ended."""
+    if self.path is None or lines.parts(self.path) in ([], [self.path]):
       return
     with self._lock:
       rows: dict[str, dict] = {}
@@ -160,6 +161,9 @@ class BadFiles:
       partial.write_bytes(b''.join(map(_line, rows.values())))
       os.replace(partial, self.path)
       self._offsets[self.path] = self.path.stat().st_size
+      for part in lines.parts(self.path) if remove else ():
+        if part != self.path:
+          part.unlink()
 
   def _catch_up_all(self) -> None:
     """Reads what all processes have added to their lists."""

@@ -127,6 +127,7 @@ def prepare(
           store.release()
           return {}
       index = _merge(source, store, settings)
+      bad.merge(remove=True)
       if part[1] > 1:
         (folder / locks.LOCK).unlink(missing_ok=True)
     store.release()
