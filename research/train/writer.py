@@ -1,14 +1,18 @@
 """metrics.jsonl and TensorBoard events; written by process 0, consistent after a resume."""
 
+import contextlib
 import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from research.errors import InputError
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
@@ -26,18 +30,56 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
   return rows
 
 
-def _summary_writer() -> Any:
-  """tensorboardX's SummaryWriter, imported without torch: it would load torch wherever that is
-  installed, which takes seconds, for tensors that do not occur here."""
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+  """Without torch: tensorboardX would load it wherever it is installed, which takes seconds, for
+  tensors that do not occur here."""
   absent = 'torch' not in sys.modules
   if absent:
     sys.modules['torch'] = None  # type: ignore[assignment]
   try:
-    from tensorboardX import SummaryWriter
+    yield
   finally:
     if absent:
       del sys.modules['torch']
-  return SummaryWriter
+
+
+class _Events:
+  """A TensorBoard event file, written at once.
+
+  tensorboardX's SummaryWriter hands events to a thread, which ends at a full disk or a clock that
+  is set back by a month; the run would then wait for ever for room in that thread's queue.
+  """
+
+  def __init__(self, folder: Path, purge_step: int | None):
+    """Events of earlier attempts from `purge_step` on no longer count."""
+    with _without_torch():
+      from tensorboardX import summary
+      from tensorboardX.event_file_writer import EventsWriter
+      from tensorboardX.proto import event_pb2
+    self._summary, self._pb2 = summary, event_pb2
+    folder.mkdir(parents=True, exist_ok=True)
+    self._file = EventsWriter(str(folder / 'events'))
+    if purge_step is not None:
+      self._write(purge_step, file_version='brain.Event:2')
+      start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+      self._write(purge_step, session_log=start)
+
+  def _write(self, step: int, **what: Any) -> None:
+    self._file.write_event(self._pb2.Event(wall_time=time.time(), step=step, **what))
+
+  def scalar(self, step: int, name: str, value: float) -> None:
+    self._write(step, summary=self._summary.scalar(name, value))
+
+  def image(self, step: int, name: str, image: np.ndarray) -> None:
+    """An image [1, rows, columns] in [0, 1]."""
+    self._write(step, summary=self._summary.image(name, image))
+
+  def flush(self) -> None:
+    self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
 
 
 class Writer:
@@ -47,6 +89,8 @@ class Writer:
     workdir: folder of metrics.jsonl and the event files.
     start_step: step that the run resumes from; later lines of an earlier attempt are removed.
     active: write anything at all; False on every process but the first.
+
+  Every method raises InputError where the disk is full or fails.
   """
 
   def __init__(self, workdir: str | os.PathLike, start_step: int = 0, active: bool = True):
@@ -54,29 +98,40 @@ class Writer:
     if not active:
       return
     self._path = Path(workdir) / 'metrics.jsonl'
-    kept = [row for row in read_metrics(self._path) if row.get('step', 0) <= start_step]
-    partial = self._path.with_suffix('.jsonl.partial')
-    partial.write_text(''.join(json.dumps(row) + '\n' for row in kept))
-    os.replace(partial, self._path)
-    self._file = self._path.open('a')
-    purge = start_step + 1 if start_step else None
-    self._events = _summary_writer()(str(Path(workdir) / 'tensorboard'), purge_step=purge)
+    with self._sentences():
+      kept = [row for row in read_metrics(self._path) if row.get('step', 0) <= start_step]
+      partial = self._path.with_suffix('.jsonl.partial')
+      partial.write_text(''.join(json.dumps(row) + '\n' for row in kept))
+      os.replace(partial, self._path)
+      # Unbuffered: a line that the disk has no room for is not tried again when the file is closed.
+      self._file = self._path.open('ab', buffering=0)
+      purge = start_step + 1 if start_step else None
+      self._events = _Events(Path(workdir) / 'tensorboard', purge)
+
+  @contextlib.contextmanager
+  def _sentences(self) -> Iterator[None]:
+    try:
+      yield
+    except OSError as error:
+      raise InputError(
+        f'Cannot write {self._path}: {error.strerror or error}. Free some space, or mend the disk, '
+        'and run the same command again: it goes on from the last checkpoint.'
+      ) from error
 
   def scalars(self, step: int, values: Mapping[str, Any]) -> None:
     """Writes one line {step, name: value, …}; a non-finite value is written as null."""
     if not self._active:
       return
-    row: dict[str, Any] = {'step': step}
-    for name, value in values.items():
-      if isinstance(value, str):
-        row[name] = value
-        continue
-      value = float(value)
-      row[name] = value if math.isfinite(value) else None
-      if math.isfinite(value):
-        self._events.add_scalar(name, value, step)
-    self._file.write(json.dumps(row) + '\n')
-    self._file.flush()
+    numbers = {k: float(v) for k, v in values.items() if not isinstance(v, str)}
+    finite = {k: v for k, v in numbers.items() if math.isfinite(v)}
+    row = {'step': step, **{k: finite.get(k) if k in numbers else v for k, v in values.items()}}
+    with self._sentences():
+      for name, value in finite.items():
+        self._events.scalar(step, name, value)
+      self._events.flush()
+      line = memoryview(f'{json.dumps(row)}\n'.encode())
+      while line:
+        line = line[self._file.write(line) :]
 
   def picture(self, step: int, name: str, image: np.ndarray) -> None:
     """Writes a greyscale image [rows, columns], scaled to its own range."""
@@ -84,10 +139,13 @@ class Writer:
       return
     low, high = float(np.min(image)), float(np.max(image))
     scaled = (image - low) / max(high - low, 1e-9)
-    self._events.add_image(name, np.asarray(scaled, np.float32)[None], step)
+    with self._sentences():
+      self._events.image(step, name, np.asarray(scaled, np.float32)[None])
+      self._events.flush()
 
   def close(self) -> None:
     """Flushes and closes both files."""
     if self._active:
       self._file.close()
-      self._events.close()
+      with contextlib.suppress(OSError):  # every event was flushed, or its error raised
+        self._events.close()
