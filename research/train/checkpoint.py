@@ -10,6 +10,7 @@ import json
 import logging as python_logging
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ class Checkpointer:
     if best_mode not in ('min', 'max'):
       raise InputError(f"checkpoint.best_mode is {best_mode!r}; it must be 'min' or 'max'.")
     python_logging.getLogger('absl').addFilter(_raised_too)
+    if sys.excepthook is sys.__excepthook__:
+      sys.excepthook = _of_our_threads
     self.directory = Path(directory).absolute()
     self.best, self.best_mode = best, best_mode
     policies: list[Any] = [preservation_policy.LatestN(n=max(int(keep), 1))]
@@ -249,6 +252,12 @@ class Checkpointer:
 
       multihost_utils.sync_global_devices(f'set-aside-{step}')
     self._manager.reload()
+
+
+def _of_our_threads(kind: Any, error: BaseException, trace: Any) -> None:
+  """Python's own hook, but for what tensorstore's threads say of writes whose save has failed."""
+  if not (kind is RuntimeError and str(error) == 'Event loop is closed'):
+    sys.__excepthook__(kind, error, trace)
 
 
 def _raised_too(record: python_logging.LogRecord) -> bool:
