@@ -1,7 +1,8 @@
-# `make demo`, `make test`, `make test-all`, `make parity`, `make check`: each builds what it needs in
-# .venv first.
+# `make demo`, `make test`, `make test-all`, `make parity`, `make chaos`, `make check`: each builds what
+# it needs in .venv first.
 # `make test` touches every folder in minutes, with the recorded cases of tests/golden; `make test-all`
 # runs everything that needs no torch, `make parity` all comparisons with official implementations.
+# `make chaos` kills, fills and damages for 20 minutes; CHAOS_SEED=N repeats a run.
 # `make parity PEER=1` leaves out what needs no peer: `make test-all` has run it.
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ WORKERS ?= -n 2 --dist loadgroup
 PY := $(VENV)/bin/python
 STAMP = $(VENV)/.installed-$(1)
 
-.PHONY: demo test test-all parity check clean
+.PHONY: demo test test-all parity chaos check clean
 
 $(PY):
 	$(PYTHON) -c 'import sys; sys.exit("oido needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; name another with `make PYTHON=python3.12`") if sys.version_info < (3, 11) else 0'
@@ -46,6 +47,10 @@ test-all: $(call STAMP,test)
 
 parity: $(call STAMP,parity)
 	$(PY) -m pytest tests/parity $(if $(PEER),-m 'peer and not slow') $(WORKERS)
+
+# One test at a time goes to each process: they are long and of unequal length.
+chaos: $(call STAMP,test)
+	$(PY) -m pytest tests/chaos -o python_files='*_chaos.py' -n 2 --dist load --maxschedchunk 1
 
 check: $(call STAMP,dev)
 	$(VENV)/bin/ruff check .

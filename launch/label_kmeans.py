@@ -175,18 +175,19 @@ def _references(source):
   return found + ([quality.of_alignments(ALIGNMENTS.value)] if ALIGNMENTS.value else [])
 
 
+def _everything():
+  return LABEL_SPLITS.value in (['all'], [])
+
+
 @outputs.remote('out', folder=True)
 def main(argv):
   del argv
   command.start_jax()
   import jax
 
-  from research import distributed
-  from research.audio.units import Units
   from research.errors import InputError
-  from research.jobs import folders, locks
-  from research.report.units import write_page
-  from research.units import files, labelling, quality
+  from research.jobs import folders
+  from research.units import files
   from research.units.codebook import Codebook
 
   # -- What is asked for, before anything is written.
@@ -198,8 +199,7 @@ def main(argv):
   frames, origin = _frames(given)
   if given:
     given.check(frames, frames.width())
-  everything = LABEL_SPLITS.value in (['all'], [])
-  source = _source(None if everything else '+'.join(LABEL_SPLITS.value))
+  source = _source(None if _everything() else '+'.join(LABEL_SPLITS.value))
   to_fit = source if given else _source(SPLIT.value)
   references = _references(source)
   files.check_names(source, '')
@@ -212,6 +212,22 @@ def main(argv):
   if first:
     _begin(out, job)
 
+  with folders.disk_errors(out, out):
+    _fit_and_label(frames, origin, source, to_fit, settings, given, references, out)
+
+
+def _fit_and_label(frames, origin, source, to_fit, settings, given, references, out):
+  import jax
+
+  from research import distributed
+  from research.audio.units import Units
+  from research.jobs import folders, locks
+  from research.report.units import write_page
+  from research.units import labelling, quality
+  from research.units.codebook import Codebook
+
+  first = jax.process_index() == 0
+
   # -- The codebook.
   if given:
     codebook = Codebook(given.centroids, {**frames.about(), **given.about})
@@ -220,7 +236,9 @@ def main(argv):
   else:
     codebook = _fitted(frames, to_fit, settings, out)
   if first:
-    codebook.save(out / 'codebook')
+    # Only once: what is there already is not put at risk again.
+    if not (out / 'codebook').is_dir():
+      codebook.save(out / 'codebook')
     shutil.rmtree(out / 'fit', ignore_errors=True)
 
   # -- Units.
@@ -248,7 +266,7 @@ def main(argv):
   found = quality.quality(units, references, quality.speakers_of(source))
   folders.replace_text(out / 'quality.json', json.dumps(found, indent=1))
   facts = {
-    'input': f'{INPUT.value}, {"all splits" if everything else ", ".join(LABEL_SPLITS.value)}',
+    'input': f'{INPUT.value}, {"all splits" if _everything() else ", ".join(LABEL_SPLITS.value)}',
     'features': f'{frames.embedder.name}: {origin}',
     'codebook': CODEBOOK.value or f'fitted to {SPLIT.value or "everything"}, seed {SEED.value}',
   }

@@ -283,9 +283,8 @@ def _write_shard(
   """Writes a shard beside its name; what is to be said of it."""
   temporary = _temporary(path)
   temporary.unlink(missing_ok=True)
-  writer = array_record_module.ArrayRecordWriter(str(temporary), shards.OPTIONS)
   known = []
-  try:
+  with _records(temporary) as writer:
     for row, encoded in _encoded(source, rows, settings):
       bad.seen(1)
       progress(1)
@@ -296,8 +295,6 @@ def _write_shard(
       record, seconds, columns = encoded
       writer.write(record)
       known.append((source.id(row), seconds, columns))
-  finally:
-    writer.close()
   shard = {
     'file': path.name,
     'count': len(known),
@@ -307,6 +304,21 @@ def _write_shard(
   with open(temporary, 'rb') as file:
     os.fsync(file.fileno())
   return {'shard': shard, **shards.rows_of(known)}
+
+
+@contextlib.contextmanager
+def _records(path: pathlib.Path) -> Iterator[Any]:
+  """A writer of records; a full disk raises OSError, of which ArrayRecord gives only the text."""
+  try:
+    with contextlib.closing(
+      array_record_module.ArrayRecordWriter(str(path), shards.OPTIONS)
+    ) as writer:
+      yield writer
+  except (RuntimeError, ValueError) as error:
+    why = None if isinstance(error, InputError) else trouble.reason(error)
+    if why is None:
+      raise
+    raise OSError(why) from error
 
 
 def _encoded(source: Source, rows: range, settings: Settings) -> Iterator[tuple[int, Any]]:

@@ -95,7 +95,7 @@ def patiently(read: Callable[[], T]) -> T:
   except Trouble as trouble:
     raise InputError(
       f'{trouble.where} cannot be read after {len(WAITS) + 1} attempts: {trouble.reason}. This is '
-      f'trouble of the machine, not of the clip{_advice(trouble.reason)}; start the same command '
+      f'trouble of the machine, not of the file{_advice(trouble.reason)}; start the same command '
       'again to go on.'
     ) from None
 

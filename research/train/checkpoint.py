@@ -1,14 +1,16 @@
 """Atomic checkpoints of state, random key and input position.
 
-`checkpoints/<step>/state` holds the arrays, `checkpoints/<step>/data` the input position. An
-unreadable checkpoint is moved aside, never deleted, and the previous one is used.
+`checkpoints/<step>/state` holds the arrays, `checkpoints/<step>/data` the input position and the
+checksums of both. A damaged checkpoint is moved aside, never deleted, and the previous one is used.
 """
 
 import contextlib
+import functools
 import json
 import logging as python_logging
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,9 +20,11 @@ from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from research import distributed
+from research.audio import trouble
 from research.errors import InputError
 from research.jobs import orbax_s3, paths
 from research.train.state import State
+from research.weights import sums
 
 ASIDE = 'unreadable'
 
@@ -45,6 +49,9 @@ class Checkpointer:
   ):
     if best_mode not in ('min', 'max'):
       raise InputError(f"checkpoint.best_mode is {best_mode!r}; it must be 'min' or 'max'.")
+    python_logging.getLogger('absl').addFilter(_raised_too)
+    if sys.excepthook is sys.__excepthook__:
+      sys.excepthook = _of_our_threads
     self.directory = paths.path(directory)
     if not paths.is_remote(directory):
       self.directory = self.directory.absolute()
@@ -124,9 +131,10 @@ class Checkpointer:
     """
     if step in self._manager.all_steps():
       return
+    arrays = state.to_dict()
     args = ocp.args.Composite(
-      state=ocp.args.StandardSave(state.to_dict()),
-      data=ocp.args.JsonSave({'position': position}),
+      state=ocp.args.StandardSave(arrays),
+      data=ocp.args.JsonSave({'position': position, 'sums': sums.of(arrays, position)}),
     )
     scores = {k: float(v) for k, v in (metrics or {}).items()} if self.best else None
     with self._disk_errors(step):
@@ -153,14 +161,16 @@ class Checkpointer:
         from the one that saved.
 
     Raises:
-      InputError: checkpoints exist (or were moved aside) and none can be read, or they do not
-        match `target`; or their store cannot be reached.
+      InputError: checkpoints exist (or were moved aside) and none can be read, they do not match
+        `target`, or the machine or the store cannot read them now, though it was tried again.
     """
     tried = []
     for step in reversed(self._steps_of_all()):
       restored, damage = None, ''
       try:
-        restored = self._restore(step, target)
+        restored = trouble.patiently(functools.partial(self._restore, step, target))
+      except InputError:  # trouble of the machine: the checkpoint stays where it is
+        raise
       except Exception as error:
         if not _is_damage(error):
           raise InputError(
@@ -169,12 +179,13 @@ class Checkpointer:
           ) from error
         if paths.is_remote(self.directory):
           paths.check_store(self.directory, error)
-        # Otherwise asyncio reports every array of the failed read at exit, after our message.
-        python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
+        _silence_asyncio()
         damage = _first_line(error)
       # What one process cannot read, all leave.
-      if not distributed.somewhere(bool(damage)):
-        return restored
+      if not distributed.somewhere(bool(damage)) and restored is not None:
+        damage = self._other_bits(step, *restored)
+        if not damage:
+          return restored[:2]
       logging.warning('checkpoint %d cannot be read: %s', step, damage or 'by another process')
       tried.append(step)
       self._set_aside(step)
@@ -192,9 +203,24 @@ class Checkpointer:
       )
     return None
 
-  def _restore(self, step: int, target: State) -> tuple[State, Any]:
+  def _other_bits(self, step: int, state: State, position: Any, saved: Any) -> str:
+    """What differs from what was saved, on all processes; '' if nothing does."""
+    try:
+      sums.check(saved, state.to_dict(), position, where=str(self.directory / str(step)))
+    except InputError as error:
+      return str(error)
+    return ''
+
+  def _restore(self, step: int, target: State) -> tuple[State, Any, Any]:
     """Reads what this process needs of a checkpoint, waiting for no other process: one that cannot
-    read its part would leave the others in a barrier."""
+    read its part would leave the others in a barrier.
+
+    Returns:
+      (state, input position, checksums or None).
+
+    Raises:
+      Trouble: the machine cannot read it now.
+    """
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
       primary_host=me, active_processes={me}, barrier_sync_key_prefix=f'restore-{me}'
@@ -209,9 +235,14 @@ class Checkpointer:
       reader = ocp.Checkpointer(
         handler(multiprocessing_options=alone), multiprocessing_options=alone
       )
-      with reader:
-        found.append(reader.restore(folder / item, args=args))
-    return State.from_dict(found[0]), found[1]['position']
+      try:
+        with reader:
+          found.append(reader.restore(folder / item, args=args))
+      except Exception as error:
+        if why := trouble.reason(error):
+          raise trouble.Trouble(str(folder), why) from error
+        raise
+    return State.from_dict(found[0]), found[1]['position'], found[1].get('sums')
 
   def _set_aside(self, step: int) -> None:
     """Moves an unreadable checkpoint aside (process 0), so that its step can be saved again."""
@@ -231,6 +262,17 @@ class Checkpointer:
 
       multihost_utils.sync_global_devices(f'set-aside-{step}')
     self._manager.reload()
+
+
+def _of_our_threads(kind: Any, error: BaseException, trace: Any) -> None:
+  """Python's own hook, but for what tensorstore's threads say of writes whose save has failed."""
+  if not (kind is RuntimeError and str(error) == 'Event loop is closed'):
+    sys.__excepthook__(kind, error, trace)
+
+
+def _raised_too(record: python_logging.LogRecord) -> bool:
+  """False for the tracebacks that orbax logs in its threads: it raises the error to us as well."""
+  return not (record.exc_info and 'orbax' in record.pathname)
 
 
 def _score(best: str, mode: str) -> Callable[[Any], float]:
@@ -274,16 +316,26 @@ class _DiskErrors:
     remote = paths.is_remote(directory) and isinstance(error, Exception)
     if remote or isinstance(error, OSError) or any(sign.lower() in text.lower() for sign in signs):
       reason = next((s for s in signs if s.lower() in text.lower()), text[:200])
+      _silence_asyncio()
       try:
         steps = [s for s in self._checkpointer.steps() if s != self._step]
       except Exception:  # a store that does not answer
         steps = []
       kept = f'the checkpoint of step {steps[-1]} is intact' if steps else 'no older one is known'
+      # A jump of the clock looks like a disk in trouble, too.
+      late = isinstance(error, TimeoutError)
+      advice = 'Look at the disk and the clock, and' if late else 'Free some space and'
+      if remote:
+        advice = 'Check the bucket, the credentials and the network, and'
       raise InputError(
         f'Could not write a checkpoint to {directory}: {reason}; {kept}. '
-        + ('Check the bucket, the credentials and the network' if remote else 'Free some space')
-        + ' and run the same command again to resume from it.'
+        f'{advice} run the same command again to resume from it.'
       ) from error
+
+
+def _silence_asyncio() -> None:
+  """Otherwise it reports every array of a failed read or write at exit, after our message."""
+  python_logging.getLogger('asyncio').setLevel(python_logging.CRITICAL)
 
 
 def _first_line(error: BaseException) -> str:

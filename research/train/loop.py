@@ -1,5 +1,6 @@
 """The training loop, for any model, objective and mesh; a resumed run gives the same bits."""
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -182,6 +183,12 @@ class _Run:
       self.checkpoints.wait(self.step)
     except KeyboardInterrupt:
       self.checkpoints.wait(self.step)
+      raise
+    except InputError:
+      # A save that is under way is brought to its end. Others may never come to theirs.
+      if jax.process_count() == 1:
+        with contextlib.suppress(Exception):
+          self.checkpoints.wait(self.step)
       raise
     finally:
       self.feed.close()

@@ -78,8 +78,13 @@ class Codebook:
     np.save(partial / 'codebook.npy', self.centroids)
     about = {**self.about, 'clusters': self.clusters, 'centroids': self.hash}
     (partial / 'codebook.json').write_text(json.dumps(about, indent=1), encoding='utf-8')
-    shutil.rmtree(path, ignore_errors=True)
+    # Moved, not removed: a kill in the middle would leave half a codebook under its name.
+    old = path.with_name(f'{path.name}.old')
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+      os.replace(path, old)
     os.replace(partial, path)
+    shutil.rmtree(old, ignore_errors=True)
 
   @property
   def clusters(self) -> int:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from research.errors import InputError
 from research.jobs import orbax_s3, paths
+from research.weights import sums
 
 TORCH_SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt')
 # Where training scripts put the state dict inside what they save.
@@ -341,6 +342,7 @@ def read_checkpoint(folder: paths.AnyPath, teacher: bool) -> dict[str, Any]:
         partial_restore=True,
       )
       found = checkpointer.restore(path, args=args)
+    sums.check(_sums(folder), found, where=f'The checkpoint {str(folder)!r}')
   except InputError:
     raise
   except Exception as error:
@@ -354,6 +356,14 @@ def read_checkpoint(folder: paths.AnyPath, teacher: bool) -> dict[str, Any]:
   memory = found.get('variables', {}) if teacher else {}
   found = found['teacher'] if teacher else found
   return {'params': found['params'], **memory, **found.get('variables', {})}
+
+
+def _sums(folder: paths.AnyPath) -> dict[str, int] | None:
+  """Checksums of a checkpoint; None where it was saved without."""
+  try:
+    return json.loads((folder / 'data' / 'metadata').read_text()).get('sums')
+  except FileNotFoundError:  # the arrays alone, copied elsewhere
+    return None
 
 
 def _wanted(tree: Mapping[str, Any], teacher: bool, folder: paths.AnyPath) -> dict[str, Any]:

@@ -389,3 +389,24 @@ def test_a_part_that_was_killed_is_started_again(tmp_path, write):
 def test_a_part_is_one_of_several(folder, tmp_path, part):
   done = run(f'--source={folder}', f'--out={tmp_path / "out"}', f'--part={part}')
   assert done.returncode == 2 and f'--part={part}: give I/N with I from 0' in done.stderr
+
+
+def test_a_full_disk_is_a_sentence(folder, tmp_path, monkeypatch):
+  """ArrayRecord raises RuntimeError for it, of which only the text says why."""
+  module, made = prepare.array_record_module, []
+
+  class Full(module.ArrayRecordWriter):
+    def close(self):
+      super().close()
+      made.append(1)
+      if len(made) == 2:
+        raise RuntimeError('write() failed: No space left on device; writing x')
+
+  source = open_source(folder)
+  with monkeypatch.context() as patch:
+    patch.setattr(module, 'ArrayRecordWriter', Full)
+    with pytest.raises(InputError, match=r'Cannot write .*: No space left on device.*goes on'):
+      prepare.prepare(source, tmp_path / 'out', count=3, settings=pcm())
+  prepare.prepare(source, tmp_path / 'out', count=3, settings=pcm())
+  prepare.prepare(source, tmp_path / 'whole', count=3, settings=pcm())
+  assert contents(tmp_path / 'out') == contents(tmp_path / 'whole')

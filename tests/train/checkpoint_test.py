@@ -1,5 +1,6 @@
 """Checkpoints: round trip, another mesh, damage, best and newest, a full disk."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -10,14 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
+from research.audio import trouble
 from research.errors import InputError
 from research.train import loop, sharding
 from research.train.checkpoint import Checkpointer
 from research.train.optim import promoting
 from research.train.state import State, init_state
-from research.weights.read import read_run
+from research.weights.read import read_checkpoint, read_run
 from tests.experiments_test import ROOT, load
 from tests.train.toy import Toy, batch_of
 
@@ -89,6 +92,78 @@ def test_a_damaged_newest_checkpoint_falls_back(tmp_path, capsys, how):
   reader.save(2, state_of(2), {'next_index': 2})
   reader.close()
   assert Checkpointer(tmp_path / 'checkpoints').steps() == [1, 2]
+
+
+def flip(file, at=-1):
+  data = bytearray(file.read_bytes())
+  data[at if at >= 0 else len(data) // 2] ^= 16
+  file.write_bytes(data)
+
+
+@pytest.mark.parametrize('what', ['arrays', 'position'])
+def test_a_flipped_bit_falls_back(tmp_path, capsys, what):
+  """The files of arrays have no checksums of their own: they are read without an error."""
+  saver = Checkpointer(tmp_path / 'checkpoints')
+  for step in (1, 2):
+    saver.save(step, state_of(step, width=512), {'next_index': step})
+  saver.close()
+  folder = tmp_path / 'checkpoints' / '2'
+  if what == 'position':
+    text = (folder / 'data' / 'metadata').read_text()
+    (folder / 'data' / 'metadata').write_text(text.replace('"next_index": 2', '"next_index": 3'))
+  else:
+    files = [p for p in folder.glob('state/ocdbt.process_0/d/*') if p.is_file()]
+    for file in files:
+      for at in range(file.stat().st_size // 3, file.stat().st_size, 97):
+        flip(file, at)
+  reader = Checkpointer(tmp_path / 'checkpoints')
+  assert reader.restore_newest(target_of(state_of(width=512)))[1] == {'next_index': 1}
+  assert 'checkpoint 2 cannot be read' in capsys.readouterr().out
+  assert (tmp_path / 'unreadable' / '2').is_dir()
+
+
+def test_weights_with_a_flipped_bit_are_refused(tmp_path):
+  saver = Checkpointer(tmp_path / 'checkpoints')
+  saver.save(1, state_of(1), {'next_index': 1})
+  saver.close()
+  folder = tmp_path / 'checkpoints' / '1'
+  assert read_checkpoint(folder, teacher=False)['params']
+  metadata = folder / 'data' / 'metadata'
+  found = json.loads(metadata.read_text())
+  found['sums'] = {k: v ^ 1 for k, v in found['sums'].items()}
+  metadata.write_text(json.dumps(found))
+  with pytest.raises(InputError, match='checksum does not match'):
+    read_checkpoint(folder, teacher=False)
+  # Checkpoints of older versions have no sums.
+  metadata.write_text(json.dumps({'position': found['position']}))
+  assert read_checkpoint(folder, teacher=False)['params']
+  restored = Checkpointer(tmp_path / 'checkpoints').restore_newest(target_of(state_of()))
+  assert restored[1] == {'next_index': 1}
+
+
+def test_a_checkpoint_that_the_machine_cannot_read_stays(tmp_path, monkeypatch):
+  monkeypatch.setattr(trouble, 'WAITS', (0.0, 0.0))
+  saver = Checkpointer(tmp_path / 'checkpoints')
+  saver.save(1, state_of(1), {'next_index': 1})
+  saver.close()
+  reads, restore = [], ocp.StandardCheckpointHandler.restore
+
+  def failing(self, *args, **kwargs):
+    reads.append(1)
+    if len(reads) <= times:
+      raise OSError(errno.EIO, 'Input/output error')
+    return restore(self, *args, **kwargs)
+
+  monkeypatch.setattr(ocp.StandardCheckpointHandler, 'restore', failing)
+  times = 9
+  with pytest.raises(InputError, match='after 3 attempts: Input/output error'):
+    Checkpointer(tmp_path / 'checkpoints').restore_newest(target_of(state_of()))
+  assert not (tmp_path / 'unreadable').exists()
+  reads.clear()
+  times = 2
+  reader = Checkpointer(tmp_path / 'checkpoints')
+  assert reader.restore_newest(target_of(state_of()))[1] == {'next_index': 1}
+  assert reader.steps() == [1]
 
 
 def test_nothing_readable_is_an_error_and_nothing_is_lost(tmp_path):

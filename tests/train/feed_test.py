@@ -1,5 +1,6 @@
 """The feed: order, input position of each batch, errors; and the metrics files."""
 
+import errno
 import json
 import time
 
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research.errors import InputError
 from research.train.feed import Feed
 from research.train.writer import Writer, read_metrics
 
@@ -89,3 +91,41 @@ def test_other_processes_write_nothing(tmp_path):
   writer.scalars(1, {'loss': 1.0})
   writer.close()
   assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch):
+  writer = Writer(tmp_path)
+  with monkeypatch.context() as patch, open('/dev/full', 'ab', buffering=0) as no_room:
+    patch.setattr(writer, '_file', no_room)
+    with pytest.raises(InputError, match=r'Cannot write .*metrics.jsonl: No space left on device'):
+      writer.scalars(1, {'loss': 1.0})
+
+  def full():
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  # Events, which were once written by a thread: it ended, and the run waited for it for ever.
+  with monkeypatch.context() as patch:
+    patch.setattr(writer._events._file, 'flush', full)
+    for _ in range(20):
+      with pytest.raises(InputError, match='No space left'):
+        writer.scalars(1, {'loss': 1.0})
+    writer.close()
+
+
+def test_events_are_those_of_tensorboard(tmp_path):
+  from tensorboardX.proto.event_pb2 import Event
+
+  writer = Writer(tmp_path, start_step=2)
+  writer.scalars(3, {'loss': 30.0})
+  writer.picture(3, 'mel', np.arange(12.0).reshape(3, 4))
+  writer.close()
+  (file,) = (tmp_path / 'tensorboard').iterdir()
+  data, events = file.read_bytes(), []
+  while data:  # length (8), its checksum (4), the event, its checksum (4)
+    size = int.from_bytes(data[:8], 'little')
+    events.append(Event.FromString(data[12 : 12 + size]))
+    data = data[16 + size :]
+  assert [e.step for e in events] == [0, 3, 3, 3, 3]
+  assert events[2].session_log.status == events[2].session_log.START
+  assert events[3].summary.value[0].simple_value == 30.0
+  assert events[4].summary.value[0].image.width == 4

@@ -1,7 +1,9 @@
 """Fits that stream: as good as scikit-learn's, the same bits after a kill, nothing kept."""
 
 import dataclasses
+import shutil
 import weakref
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -378,3 +380,20 @@ def test_codebooks_come_back_and_are_checked(tmp_path):
     Codebook.open(tmp_path / 'out')
   with pytest.raises(InputError, match=r'codebook\.npy is missing'):
     Codebook.open(tmp_path)
+
+
+def test_a_codebook_that_is_replaced_is_never_half(tmp_path, monkeypatch):
+  book = Codebook(np.zeros((5, 12), np.float32), {})
+  book.save(tmp_path / 'book')
+  before = {p.name: p.read_bytes() for p in (tmp_path / 'book').iterdir()}
+
+  def killed(path, **kwargs):
+    if Path(path).exists():
+      next(Path(path).iterdir()).unlink()
+      raise KeyboardInterrupt
+
+  monkeypatch.setattr(shutil, 'rmtree', killed)
+  with pytest.raises(KeyboardInterrupt):
+    Codebook(np.ones((5, 12), np.float32), {}).save(tmp_path / 'book')
+  found = {p.name: p.read_bytes() for p in (tmp_path / 'book').iterdir()}
+  assert found.keys() == before.keys() and found != before
