@@ -1,6 +1,5 @@
 """Runs whose workdir is in an object store."""
 
-import contextlib
 import signal
 import time
 
@@ -151,14 +150,7 @@ def test_a_store_in_trouble_is_no_damaged_checkpoint(store, tmp_path):
     paths.remove(home / 'checkpoints' / '2' / 'state' / name)
   _, position = reader.restore_newest(target_of(state))
   assert position == {'next_index': 1} and paths.names(home / 'unreadable') == ['2']
-  # A write that is refused keeps what is there.
-  store.failing = lambda method, path, number: 403 if method in ('PUT', 'POST') else None
-  with pytest.raises(InputError, match=r'Could not write a checkpoint to .* of step 1 is intact'):
-    reader.save(3, state, {'next_index': 3})
-    reader.wait(3)
-  store.failing = None
-  with contextlib.suppress(Exception):
-    reader.close()
+  reader.close()
 
 
 def test_a_long_metrics_file_is_divided(tmp_path, monkeypatch):
