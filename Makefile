@@ -2,7 +2,7 @@
 # it needs in .venv first.
 # `make test` touches every folder in minutes, with the recorded cases of tests/golden; `make test-all`
 # runs everything that needs no torch, `make parity` all comparisons with official implementations.
-# `make chaos` kills, fills and damages for 20 minutes; CHAOS_SEED=N repeats a run.
+# `make chaos` kills, fills and damages for tens of minutes; CHAOS_SEED=N repeats a run.
 # `make parity PEER=1` leaves out what needs no peer: `make test-all` has run it.
 PYTHON ?= python3
 VENV := .venv
