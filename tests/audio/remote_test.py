@@ -83,7 +83,7 @@ def test_a_store_that_is_down_is_no_bad_clip(s3, folder, monkeypatch):
   monkeypatch.setattr(paths, 'WAITS', ())
   wrong = ConnectionResetError('reset by peer')
   monkeypatch.setattr(paths, 'store', lambda path: _Broken(wrong))
-  with pytest.raises(InputError, match='trouble of the machine, not of the clip'):
+  with pytest.raises(InputError, match='trouble of the machine, not of the file'):
     source.table.locate.record(0)
   monkeypatch.setattr(paths, 'store', lambda path: _Broken(PermissionError('Forbidden')))
   with pytest.raises(InputError, match='the store refuses it'):
