@@ -29,13 +29,27 @@ def normal(seed, *shape):
   return jax.random.normal(jax.random.key(seed), shape)
 
 
+@pytest.fixture(params=['cpu', 'tpu'])
+def platform(request, monkeypatch):
+  """The forms of a platform, computed here."""
+  if request.param == 'tpu':
+
+    def chosen(*args, default, **branches):
+      return branches.get('tpu', default)(*args)
+
+    monkeypatch.setattr(jax.lax, 'platform_dependent', chosen)
+  return request.param
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ('samples', 'taps', 'stride', 'inputs'),
   [(20, 3, 2, 4), (21, 3, 2, 4), (22, 3, 2, 4), (20, 2, 2, 4), (23, 10, 5, 4), (23, 4, 1, 4),
    (9, 3, 5, 4), (23, 10, 5, 1)],
 )  # fmt: skip
-def test_gradients_of_the_strided_convolution_are_those_of_jax(samples, taps, stride, inputs):
+def test_gradients_of_the_strided_convolution_are_those_of_jax(
+  samples, taps, stride, inputs, platform
+):
   x, kernel = normal(0, 2, samples, inputs), normal(1, taps, inputs, 6)
   weight = normal(2, 2, (samples - taps) // stride + 1, 6)
 
@@ -71,7 +85,7 @@ def test_gradients_of_the_grouped_convolution_are_those_of_jax(taps):
     np.testing.assert_allclose(got, want, atol=1e-4)
 
 
-def test_norm_over_time_counts_real_frames_only_and_its_gradients_are_those_of_jax():
+def test_norm_over_time_counts_real_frames_only_and_its_gradients_are_those_of_jax(platform):
   x, scale, bias = normal(0, 2, 37, 24), normal(1, 24), normal(2, 24)
   weight = normal(3, 2, 37, 24)
   real = jnp.arange(37) < jnp.array([[37], [20]])

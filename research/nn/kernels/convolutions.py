@@ -36,24 +36,57 @@ def conv1d(
 
 
 def _strided(x, kernel, stride):
+  taps, inputs, outputs = kernel.shape
+  m = (x.shape[1] - taps) // stride + 1
+
   def convolution(x, kernel):
     return jax.lax.conv_general_dilated(x, kernel, (stride,), 'VALID', dimension_numbers=_LAYOUT)
 
-  if x.dtype == jnp.float32 or x.shape[-1] == 1:
-    return convolution(x, kernel)
-
-  def in_blocks(x, kernel):
-    taps, _, outputs = kernel.shape
+  def in_blocks(dot, x, kernel):
     y = jnp.float32(0.0)
-    for i, j, part in _blocks(x, stride, taps, (x.shape[1] - taps) // stride + 1):
-      y = y + products.dot(part, kernel[i:j].reshape(-1, outputs))
-    return y.astype(x.dtype).reshape(len(x), -1, outputs)
+    for i, j, part in _blocks(x, stride, taps, m):
+      y = y + dot(part, kernel[i:j].reshape(-1, outputs))
+    return y.astype(x.dtype)
 
-  return jax.lax.platform_dependent(x, kernel, cpu=in_blocks, default=convolution)
+  # XLA cuts long convolutions on TPUs into pieces of a clip, and all that comes before and after
+  # them, in arrays of float32 that are written to memory: products move less than half as much.
+  def on_tpu(x, kernel):
+    if inputs > 1:
+      return in_blocks(_dot, x, kernel)
+    columns = [part for _, _, part in _blocks(x, stride, taps, m)]
+    return _dot(jnp.concatenate(columns, axis=-1), kernel[:, 0]).astype(x.dtype)
+
+  cpu = (
+    convolution
+    if x.dtype == jnp.float32 or inputs == 1
+    else functools.partial(in_blocks, _flat_dot)
+  )
+  return jax.lax.platform_dependent(x, kernel, cpu=cpu, tpu=on_tpu, default=convolution)
+
+
+def _dot(x, y, side=0):
+  """x y over the last axis of x [b, m, k], in float32; y is [k, n], or with `side` 1 [n, k]."""
+  sums = (((2,), (side,)), ((), ()))
+  return jax.lax.dot_general(x, y, sums, preferred_element_type=jnp.float32)
+
+
+def _flat_dot(x, y, side=0):
+  """The same of all rows at once, for CPUs."""
+  return products.dot(x.reshape(-1, x.shape[-1]), y, side).reshape(*x.shape[:2], -1)
+
+
+def _dot_rows(x, y):
+  """The sum over [b, m] of x and y, in float32."""
+  return jax.lax.dot_general(x, y, (((0, 1), (0, 1)), ((), ())), preferred_element_type=jnp.float32)
+
+
+def _flat_dot_rows(x, y):
+  """The same of all rows at once, for CPUs."""
+  return products.dot_rows(x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]))
 
 
 def _blocks(x, stride, taps, m):
-  """(i, j, what taps i to j of m windows see: [b m, (j - i) c]) for every `stride` taps."""
+  """(i, j, what taps i to j of m windows see: [b, m, (j - i) c]) for every `stride` taps."""
   b, n, channels = x.shape
   count = -(-taps // stride)
   length = (m + count - 1) * stride
@@ -61,7 +94,7 @@ def _blocks(x, stride, taps, m):
   x = x.reshape(b, -1, stride * channels)
   for block in range(count):
     i, j = block * stride, min((block + 1) * stride, taps)
-    yield i, j, x[:, block : block + m, : (j - i) * channels].reshape(b * m, -1)
+    yield i, j, x[:, block : block + m, : (j - i) * channels]
 
 
 def _conv1d_forward(x, kernel, stride, dtype):
@@ -78,29 +111,31 @@ def _conv1d_backward(stride, dtype, kept, g):
     dx, dkernel = pullback(g)
     return dx, dkernel.astype(kernel.dtype)
 
-  def written_out(x, kernel, g):
-    dkernel = _kernel_gradient(x, g, kernel.shape, stride)
-    return _input_gradient(kernel.astype(dtype), g, x.shape[1], stride), dkernel
+  def written_out(dot, dot_rows, x, kernel, g):
+    dkernel = _kernel_gradient(x, g, kernel.shape, stride, dot_rows)
+    return _input_gradient(kernel.astype(dtype), g, x.shape[1], stride, dot), dkernel
 
   # With one channel in there is too little to multiply; with samples between the taps that no tap
   # sees, a phase has no taps.
   if x.shape[-1] == 1 or stride > kernel.shape[0]:
     dx, dkernel = derived(x, kernel, g)
   else:
-    dx, dkernel = jax.lax.platform_dependent(x, kernel, g, cpu=written_out, default=derived)
+    cpu = functools.partial(written_out, _flat_dot, _flat_dot_rows)
+    tpu = functools.partial(written_out, _dot, _dot_rows)
+    dx, dkernel = jax.lax.platform_dependent(x, kernel, g, cpu=cpu, tpu=tpu, default=derived)
   return dx.astype(like.dtype), dkernel
 
 
-def _input_gradient(kernel, g, n, stride):
+def _input_gradient(kernel, g, n, stride, dot):
   """One convolution without stride for every sample of a stride: y[t s + r] is the sum over j of
   g[t - j] with tap r + j s. In 16 bits one product for every j."""
   b, m, outputs = g.shape
   steps = -(-n // stride)
   if g.dtype != jnp.float32:
     taps, inputs, _ = kernel.shape
-    flat, total = g.reshape(-1, outputs), jnp.float32(0.0)
+    total = jnp.float32(0.0)
     for j, i in enumerate(range(0, taps, stride)):
-      y = products.dot(flat, kernel[i : i + stride].reshape(-1, outputs), side=1).reshape(b, m, -1)
+      y = dot(g, kernel[i : i + stride].reshape(-1, outputs), 1)
       missing = stride * inputs - y.shape[-1]
       total = total + jnp.pad(y, ((0, 0), (j, steps - m - j), (0, missing)))
     return total.astype(g.dtype).reshape(b, -1, inputs)[:, :n]
@@ -113,12 +148,11 @@ def _input_gradient(kernel, g, n, stride):
   return jnp.stack(phases, axis=2).reshape(b, steps * stride, -1)[:, :n]
 
 
-def _kernel_gradient(x, g, shape, stride):
+def _kernel_gradient(x, g, shape, stride, dot_rows):
   """One product for every `stride` taps: of blocks of `stride` samples with g."""
   taps, inputs, outputs = shape
-  flat = g.reshape(-1, outputs)
   parts = [
-    products.dot_rows(part, flat).reshape(j - i, inputs, outputs)
+    dot_rows(part, g).reshape(j - i, inputs, outputs)
     for i, j, part in _blocks(x, stride, taps, g.shape[1])
   ]
   return jnp.concatenate(parts)
