@@ -65,7 +65,10 @@ def pytest_terminal_summary(terminalreporter):
   rows = []
   for outcome in ('passed', 'failed', 'skipped'):
     for report in terminalreporter.stats.get(outcome, ()):
-      found = [value for name, value in report.user_properties if name == 'chaos']
+      # Other tests may run beside these.
+      if '_chaos.py' not in report.nodeid:
+        continue
+      found = [v for name, v in getattr(report, 'user_properties', ()) if name == 'chaos']
       if outcome == 'skipped':
         reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else ''
         found = [(report.head_line, '', '0', reason, '')]
