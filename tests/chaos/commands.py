@@ -13,7 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.launch import resume_test
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
 from tests.multiprocess import group
 
 CONFIG = 'tests/chaos/config.py'
@@ -80,19 +83,36 @@ def refused(ended, *words, code=2):
 
 def trained(workdir, steps=STEPS):
   """Arrays, input position, lines of metrics and names of files of a finished run."""
-  arrays, position = resume_test.leaves(workdir, steps)
+  found, position = arrays(workdir / 'checkpoints' / str(steps))
   rows = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
   rows = [{k: v for k, v in row.items() if not _TIMES.search(k)} for row in rows]
   names = sorted(p.name for p in workdir.iterdir() if not _OWN.search(p.name))
   saved = sorted(p.name for p in (workdir / 'checkpoints').iterdir())
-  bits = {name: (x.dtype.name, x.shape, x.tobytes()) for name, x in arrays.items()}
+  bits = {name: (x.dtype.name, x.shape, x.tobytes()) for name, x in found.items()}
   return {'arrays': bits, 'position': position, 'rows': rows, 'names': names, 'saved': saved}
+
+
+def arrays(folder):
+  """Every array of a checkpoint by path, and the input position, whoever saved them."""
+  with ocp.PyTreeCheckpointer() as checkpointer:
+    path = (folder / 'state').absolute()
+    tree = checkpointer.metadata(path).item_metadata.tree
+    plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    found = checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=plain))
+  flat = jax.tree_util.tree_flatten_with_path(found)[0]
+  found = {jax.tree_util.keystr(path): np.asarray(_raw(x)) for path, x in flat}
+  return found, json.loads((folder / 'data' / 'metadata').read_text())
+
+
+def _raw(x):
+  key = hasattr(x, 'dtype') and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+  return jax.random.key_data(x) if key else x
 
 
 def contents(out):
   """The bytes of a file, or of every file below a folder."""
   if out.is_file():
-    return {out.name: out.read_bytes()}
+    return {'': out.read_bytes()}
   files = (p for p in sorted(out.rglob('*')) if p.is_file() and not _OWN.search(p.name))
   return {str(p.relative_to(out)): p.read_bytes() for p in files}
 
@@ -223,12 +243,15 @@ def _check_resumed(out, saved):
 
 
 def damage(file, how, rng):
-  """Truncates a file, empties it, or flips a bit of it."""
+  """Truncates a file, empties a part of it, or flips one bit of it or many."""
   data = bytearray(file.read_bytes())
   if how == 'truncated':
     data = data[: rng.randrange(len(data))] if data else data
   elif how == 'bit':
     data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+  elif how == 'bits':
+    for start in range(0, len(data) - 64, 64):
+      data[start + rng.randrange(64)] ^= 1 << rng.randrange(8)
   elif how == 'zeros':
     start = rng.randrange(len(data))
     data[start : start + 64] = bytes(len(data[start : start + 64]))

@@ -55,7 +55,7 @@ def test_all_checkpoints_are_damaged(whole, place, rng, table):
   steps = group.steps_saved(run)
   for step in steps:
     files = arrays_of(run / 'checkpoints' / str(step) / 'state')
-    commands.damage(max(files, key=lambda p: p.stat().st_size), 'bit', rng)
+    commands.damage(max(files, key=lambda p: p.stat().st_size), 'bits', rng)
   before = {p.read_bytes() for s in steps for p in arrays_of(run / 'checkpoints' / str(s))}
   started = time.monotonic()
   said = commands.refused(commands.training(run).run(), 'None of the checkpoints')
@@ -258,7 +258,8 @@ def test_reads_that_fail(clips, place, rng, table):
   expected, _ = on(clips, place / 'whole').finish()
   after = rng.randrange(60, 120)
   once = on(clips, place / 'once')
-  ended = once.run(fault=f'eio:2:{after}')
+  # Opening it, looking at its first bytes, reading it to its end.
+  ended = once.run(fault=f'eio:3:{after}')
   assert ended[0].code == 0, ended
   assert 'Input/output error. Trying again' in ended[0].err
   commands.assert_equal(once.same(once.out), expected)

@@ -168,7 +168,7 @@ def test_gradients_that_overflow(place, table):
   said = commands.refused(command.run(), 'not finite')
   seconds = time.monotonic() - started
   for step in group.steps_saved(command.out):
-    arrays, _ = commands.resume_test.leaves(command.out, step)
+    arrays, _ = commands.arrays(command.out / 'checkpoints' / str(step))
     for name, x in arrays.items():
       assert x.dtype.kind != 'f' or np.isfinite(x).all(), name
   ended = f'{disk_chaos.short(said)}; no saved value is infinite'
