@@ -20,7 +20,7 @@ ARGS = (
 )
 
 
-@pytest.fixture(params=['gs', 's3'])
+@pytest.fixture(params=['gs'])
 def store(request, tmp_path):
   with stores.running(request.param, tmp_path) as server:
     yield server

@@ -50,7 +50,9 @@ def losses(workdir):
   return [(r['step'], r['loss']) for r in read_metrics(workdir / 'metrics.jsonl') if 'loss' in r]
 
 
+# One store each: they take minutes, and what differs between stores is tested above and below.
 @pytest.mark.slow
+@pytest.mark.parametrize('store', ['gs'], indirect=True)
 def test_a_killed_run_ends_in_the_bits_of_a_local_one(store, tmp_path):
   local = tmp_path / 'local'
   assert runner.train(local, *ARGS).returncode == 0
@@ -76,6 +78,7 @@ def test_a_killed_run_ends_in_the_bits_of_a_local_one(store, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('store', ['s3'], indirect=True)
 def test_a_damaged_checkpoint_is_set_aside(store, tmp_path):
   home = paths.path(f'{store.root}/runs/damaged')
   code, _, err = finished(home)
