@@ -156,7 +156,7 @@ class _Watch:
     self.link, self.server = link, server
     self.links: set[_Link] = set()
     self.zero = {'index': 0, 'host': host}
-    self.over = threading.Event()
+    self.over, self.heard = threading.Event(), threading.Event()
     self._ending = threading.Lock()
     os.register_at_fork(after_in_child=self._close)
     threading.Thread(
@@ -178,7 +178,8 @@ class _Watch:
     print(f'error: {sentence}', file=sys.stderr, flush=True)
     if self.link:
       self.link.send({'ended': sentence, 'code': code})
-      self.over.wait(GOODBYE_SECONDS)  # until process 0 is gone
+      # Not until process 0 is gone: jax aborts a process that sees its coordinator end.
+      self.heard.wait(GOODBYE_SECONDS)
       return
     self._tell({'index': 0, 'host': platform.node(), 'pid': os.getpid()}, sentence, code)
     # The thread that serves closes the links of those that are gone.
@@ -192,8 +193,10 @@ class _Watch:
 
   # -- Another process ends ----------------------------------------------------------------------
 
-  def _leave(self, who: Mapping[str, Any], why: str | None, code: int) -> None:
-    """Ends this process because `who` has ended."""
+  def _leave(
+    self, who: Mapping[str, Any], why: str | None, code: int, link: _Link | None = None
+  ) -> None:
+    """Ends this process because `who` has ended, after it where it still has a link."""
     self.over.set()
     if not self._ending.acquire(blocking=False):
       return
@@ -203,7 +206,7 @@ class _Watch:
       f'error: Process {who["index"]} of {self.count} ({place}) {text}', file=sys.stderr, flush=True
     )
     if not self.link:
-      self._drain(self._tell(who, why, code))
+      self._drain([*self._tell(who, why, code), *([link] if link else [])])
     _exit(code)
 
   def _tell(self, who: Mapping[str, Any], why: str | None, code: int) -> list[_Link]:
@@ -229,11 +232,14 @@ class _Watch:
       for message in messages:
         if 'done' in message:
           self.link.done = True
+        elif 'heard' in message:
+          self.heard.set()
         elif 'who' in message:
           self._leave(message['who'], message['why'], int(message['code']))
     if not self.link.done:
       self._leave(self.zero, None, FAILED)
     self.over.set()
+    self.heard.set()
 
   def _serve(self) -> None:
     """The thread of process 0: accepts the others and reads what they say."""
@@ -264,7 +270,8 @@ class _Watch:
         link.done = True
       elif 'ended' in message:
         link.done = True
-        self._leave(link.who, str(message['ended']), int(message['code']))
+        link.send({'heard': True})
+        self._leave(link.who, str(message['ended']), int(message['code']), link)
     if messages is None and link.who and not link.done:
       self._leave(link.who, None, FAILED)
     return messages is not None
