@@ -52,6 +52,8 @@ class Checkpointer:
     python_logging.getLogger('absl').addFilter(_raised_too)
     if sys.excepthook is sys.__excepthook__:
       sys.excepthook = _of_our_threads
+    if sys.unraisablehook is sys.__unraisablehook__:
+      sys.unraisablehook = _of_our_coroutines
     self.directory = paths.path(directory)
     if not paths.is_remote(directory):
       self.directory = self.directory.absolute()
@@ -268,6 +270,13 @@ def _of_our_threads(kind: Any, error: BaseException, trace: Any) -> None:
   """Python's own hook, but for what tensorstore's threads say of writes whose save has failed."""
   if not (kind is RuntimeError and str(error) == 'Event loop is closed'):
     sys.__excepthook__(kind, error, trace)
+
+
+def _of_our_coroutines(unraisable: Any) -> None:
+  """Python's own hook, but for orbax's reads that were given up after another has failed."""
+  code = getattr(unraisable.object, 'cr_code', None)
+  if code is None or 'orbax' not in code.co_filename:
+    sys.__unraisablehook__(unraisable)
 
 
 def _raised_too(record: python_logging.LogRecord) -> bool:

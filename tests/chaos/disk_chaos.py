@@ -35,7 +35,12 @@ def test_the_newest_checkpoint_is_damaged(how, whole, place, rng, table):
     file = rng.choices(files, sizes)[0]
     commands.damage(file, how, rng)
     again = commands.training(run)
-    found, said = again.finish()
+    ended = again.run()
+    assert all(end.code == 0 for end in ended), ended
+    if file.name.startswith('_') and file.exists():
+      # What the restore does not read, and our reading below does.
+      shutil.copy(out / file.relative_to(run), file)
+    found, said = again.same(again.out), ended[0].out
     aside = (run / 'unreadable' / str(commands.STEPS)).is_dir()
     used['before' if aside else 'newest'] += 1
     assert aside == ('cannot be read' in said), (file, said)
