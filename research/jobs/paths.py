@@ -8,6 +8,7 @@ for half a minute, and then reported in one sentence. The network is used for ad
 import contextlib
 import hashlib
 import importlib.util
+import logging as std_logging
 import os
 import pathlib
 import re
@@ -25,6 +26,8 @@ from research.jobs.cache import cache_folder
 SCHEMES = {'gs': 'gcsfs', 's3': 's3fs'}
 # Seconds before each further attempt.
 WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+# Seconds after which nothing is tried again.
+PATIENCE = 60.0
 _BLOCK = 2**24
 
 # pathlib.Path or etils.epath.Path
@@ -74,6 +77,8 @@ def _epath() -> Any:
   import fsspec
   from etils import epath
 
+  # It logs a traceback of every failed request, of which a sentence says the same.
+  std_logging.getLogger('gcsfs').setLevel(std_logging.CRITICAL)
   # A listing that is kept would hide what other processes write.
   for protocol in ('gcs', 'gs', 's3'):
     fsspec.config.conf.setdefault(protocol, {})['use_listings_cache'] = False
@@ -188,12 +193,14 @@ def sentences(path: AnyPath, what: str) -> Iterator[None]:
 
 
 def patiently(call: Callable[[], T], waits: Sequence[float] | None = None) -> T:
-  """What `call` gives, which is called again while it raises a `passing` error."""
+  """What `call` gives, which is called again while it raises a `passing` error; not for ever, as
+  the clients, too, try for half a minute."""
+  end = time.monotonic() + PATIENCE
   for wait in WAITS if waits is None else waits:
     try:
       return call()
     except Exception as error:
-      if not passing(error):
+      if not passing(error) or time.monotonic() + wait > end:
         raise
       logging.warning('%s. Trying again in %g s.', ' '.join(str(error).split())[:200], wait)
       time.sleep(wait)

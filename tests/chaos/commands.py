@@ -243,15 +243,12 @@ def _check_resumed(out, saved):
 
 
 def damage(file, how, rng):
-  """Truncates a file, empties a part of it, or flips one bit of it or many."""
+  """Truncates a file, empties a part of it, or flips a bit of it."""
   data = bytearray(file.read_bytes())
   if how == 'truncated':
     data = data[: rng.randrange(len(data))] if data else data
   elif how == 'bit':
     data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-  elif how == 'bits':
-    for start in range(0, len(data) - 64, 64):
-      data[start + rng.randrange(64)] ^= 1 << rng.randrange(8)
   elif how == 'zeros':
     start = rng.randrange(len(data))
     data[start : start + 64] = bytes(len(data[start : start + 64]))

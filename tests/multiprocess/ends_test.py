@@ -114,5 +114,5 @@ def test_hosts_without_a_shared_folder_are_refused(tmp_path):
 
 
 def test_an_address_is_no_folder(tmp_path):
-  done = group.train(tmp_path / 'run', '--workdir=gs://bucket/run', count=1).wait()[0]
-  assert done.code == 2 and 'Mount the bucket' in done.errors[0]
+  done = group.train(tmp_path / 'run', '--workdir=az://bucket/run', count=1).wait()[0]
+  assert done.code == 2 and 'begins with gs:// or s3://' in done.errors[0]
