@@ -18,7 +18,7 @@ from launch import command
 from research.jobs.cache import cache_folder
 
 CONFIG = command.config_flag()
-TOPOLOGY = flags.DEFINE_string('topology', None, 'Chips: v5e:8x8, v5p:4x4x4, 2xv5e:16x16, h100:2x8…')
+TOPOLOGY = flags.DEFINE_string('topology', None, 'v5e:8x8, v5p:4x4x4, 2xv5e:16x16, h100:2x8, …')
 COMPILE = flags.DEFINE_bool('compile', True, 'Compile the step for the slice (TPU only).')
 SEARCH = flags.DEFINE_bool('search', False, 'Try mesh, accumulate, remat and scan_layers.')
 LIMIT = flags.DEFINE_integer('search_limit', 8, 'Programs to compile in a search.', lower_bound=1)
