@@ -48,8 +48,8 @@ def remote(flag: str, folder: bool) -> Callable[[Callable[..., None]], Callable[
       key = hashlib.sha256(str(home).encode()).hexdigest()[:24]
       local = cache_folder() / 'outputs' / key / home.name
       with paths.sentences(home, 'read'):
-        # The bucket is tried before hours of work.
-        paths.names(home.parent) if not folder else None
+        if not folder:  # a missing bucket is noticed before hours of work
+          paths.names(home.parent)
         there = paths.info(home)
       overwrite = 'overwrite' in flags.FLAGS and values.overwrite
       if there and not folder and not overwrite:

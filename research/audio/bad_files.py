@@ -112,9 +112,7 @@ class BadFiles:
         if id not in self._known:
           self._known[id] = reason
           row = {'id': id, 'path': path, 'reason': reason}
-          if file.tell() > self._offsets.get(
-            self._own, 0
-          ):  # Terminates a line truncated by a kill.
+          if file.tell() > self._offsets.get(self._own, 0):  # a line truncated by a kill
             file.write(b'\n')
           file.write(_line(row))
           file.flush()

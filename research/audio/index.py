@@ -143,7 +143,7 @@ _KEYS: dict[str, type] = {
 
 
 def _header(path: pathlib.Path, text: bytes) -> dict[str, Any]:
-  """The header of an index: its checksum is right, but whoever wrote it may have made mistakes."""
+  """The header of an index, checked field by field: a right checksum does not make it valid."""
   try:
     header = json.loads(text.decode(errors=columns.ESCAPED))
   except (ValueError, RecursionError):

@@ -22,8 +22,8 @@ def environment() -> dict[str, str]:
 
 
 def die_together() -> None:
-  """Kills this process when its parent is killed, if the parent said so; a restart would conflict
-  with it otherwise, or it would work for nobody."""
+  """Kills this process when its parent is killed, if the parent asked for it: an orphan would
+  conflict with a restart."""
   # Its own children are not meant.
   parent = os.environ.pop(PARENT, None)
   if parent is None:

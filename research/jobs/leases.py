@@ -22,7 +22,7 @@ from research.errors import InputError
 from research.jobs import paths
 
 FOLDER = '.lease'
-# Seconds between writes of a lease, and without one until it is nobody's.
+# A lease that was not written for STALE seconds is free; its owner writes it every EVERY seconds.
 STALE = float(os.environ.get('OIDO_LEASE_SECONDS', '60'))
 EVERY = STALE / 4
 _NAME = re.compile(r'(\d{6})\.json')
@@ -94,7 +94,7 @@ class Lease:
     return number
 
   def _await_end(self, number: int) -> None:
-    """Returns when the lease of that number is nobody's; refuses when its owner writes it again."""
+    """Returns when the lease of that number is free; refuses when its owner writes it again."""
     first = self._read(number)
     if first is None or self._is_dead(first):
       return

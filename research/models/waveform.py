@@ -99,8 +99,7 @@ def drop(module: nn.Module, x: Array, rate: float, train: bool) -> Array:
   """Inverted dropout with draws from rng 'dropout'."""
   if not train or rate == 0.0:
     return x
-  keep = jax.random.bernoulli(module.make_rng('dropout'), 1.0 - rate, x.shape)
-  return jnp.where(keep, x / np.asarray(1.0 - rate, x.dtype), jnp.zeros((), x.dtype))
+  return Drop(module.make_rng('dropout'), rate)(x)
 
 
 # -- Stem --------------------------------------------------------------------------------------

@@ -46,11 +46,12 @@ def check(
 ) -> None:
   """Raises InputError where the arrays, or the position, are not those whose sums were saved.
 
-  `tree` may be a part of what was saved; without sums (older checkpoints) nothing is checked.
+  `tree` may be a part of what was saved. Without sums (arrays that were copied alone) nothing is
+  checked.
   """
   if not saved:
     return
-  different = [name for name, each in of(tree, position).items() if saved.get(name, each) != each]
+  different = [name for name, each in of(tree, position).items() if saved.get(name) != each]
   if different:
     more = f' and {len(different) - 1} more' if len(different) > 1 else ''
     raise InputError(

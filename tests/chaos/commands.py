@@ -93,7 +93,7 @@ def trained(workdir, steps=STEPS):
 
 
 def arrays(folder):
-  """Every array of a checkpoint by path, and the input position, whoever saved them."""
+  """Every array of a checkpoint by path, and the input position, for any number of processes."""
   with ocp.PyTreeCheckpointer() as checkpointer:
     path = (folder / 'state').absolute()
     tree = checkpointer.metadata(path).item_metadata.tree
@@ -136,7 +136,7 @@ def _alive(running):
 
 
 def at_random(seconds):
-  """Any moment of the life of a command, which takes at most so many seconds."""
+  """A random moment of a command's life, at most `seconds` after its start."""
   longest = [seconds]
 
   def wait(running, command, rng):

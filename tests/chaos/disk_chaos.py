@@ -185,7 +185,7 @@ def mounted(folder, *how):
 
 
 def fill(folder, leave):
-  """Fills a disk up to so many bytes."""
+  """Fills a disk until `leave` bytes are free."""
   free = os.statvfs(folder)
   size = free.f_bavail * free.f_frsize - leave
   ballast = folder / 'ballast'

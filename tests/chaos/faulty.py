@@ -52,7 +52,7 @@ def _audio_reads(meet):
 
 
 def eio(times, after):
-  """The disk answers EIO to N openings of audio, or for good (N = -1), after so many others."""
+  """After `after` openings of audio, the disk answers EIO to `times` more; -1 for all."""
   left, before = [int(times)], [int(after)]
 
   def meet(path):
@@ -67,7 +67,7 @@ def eio(times, after):
 
 
 def slow(seconds, seed):
-  """Every opening of audio takes up to so many seconds."""
+  """Every opening of audio takes a random time of at most `seconds`."""
   rng = random.Random(seed)
   _audio_reads(lambda path: time.sleep(rng.uniform(0, float(seconds))))
 

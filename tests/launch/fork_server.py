@@ -145,7 +145,7 @@ class Command:
       self._handle = os.pidfd_open(pid)
 
   def poll(self, seconds=0.0):
-    """The exit code; None if it still runs after so many seconds."""
+    """The exit code; None if it still runs after `seconds`."""
     if self.returncode is None:
       if self._handle is not None:
         if not select.select([self._handle], [], [], seconds)[0]:

@@ -1,14 +1,16 @@
 """Attention of TPUs, run by Pallas' interpreter on a CPU."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.nn.attention import Bias
+from research.nn.attention import Bias, Drop, attend
 from research.nn.kernels import tpu_attention, tpu_programs
 from research.nn.kernels.attention import softmax_attention
-from research.train import sharding
+from research.train import flops, sharding
 
 # b, t, s, h, k, logits of a program (None: the usual), what there is.
 CASES = {
@@ -129,10 +131,49 @@ def test_a_mesh_changes_nothing(mesh):
     return y, pull(weight)
 
   alone = both(q, k, v, gate, table)
-  with jax.set_mesh(sharding.make_mesh(mesh)) as _:
+  with jax.set_mesh(sharding.make_mesh(mesh)):
     rows = [jax.device_put(x, jax.P(('data', 'fsdp'))) for x in (q, k, v, gate)]
-    jax.clear_caches()
+    assert 'shard_map' in str(jax.make_jaxpr(both)(*rows, table))
     check(both(*rows, table), alone)
+
+
+@pytest.fixture
+def on_a_tpu(monkeypatch):
+  """Attention as it is traced for one TPU, run by the interpreter."""
+  monkeypatch.setattr(tpu_attention.meshes, 'device_kind', lambda: 'TPU v5 lite')
+  monkeypatch.setattr(jax, 'device_count', lambda: 1)
+  interpreted = functools.partial(tpu_attention.attention, interpret=True)
+  monkeypatch.setattr(tpu_attention, 'attention', interpreted)
+
+
+def test_layers_use_it_with_mask_bias_and_dropout(on_a_tpu, monkeypatch):
+  q, k, v, mask, gate, table, _ = draw(2, 40, 40, 4, 32, 'mask table gate')
+  half = [x.astype(jnp.bfloat16) for x in (q, k, v)]
+  drop = Drop(jax.random.key(3), 0.25)
+  monkeypatch.setattr(tpu_attention, 'MIN_PAIRS', 1600)
+  got = attend(*half, mask, bias=Bias(gate, table), drop=drop)
+  words = jax.random.bits(drop.key, (2,), jnp.uint32).astype(jnp.int32)
+  want = ours(*half, mask, gate, table, words, 0.25)
+  np.testing.assert_array_equal(got, want)
+  # Shorter sequences, and other implementations, are XLA's.
+  monkeypatch.setattr(tpu_attention, 'MIN_PAIRS', 1601)
+  assert np.any(attend(*half, mask, bias=Bias(gate, table), drop=drop) != want)
+  monkeypatch.setattr(tpu_attention, 'MIN_PAIRS', 1600)
+  assert np.any(attend(*half, mask, 'xla', bias=Bias(gate, table), drop=drop) != want)
+
+
+def test_its_flops_are_those_of_the_plain_form(on_a_tpu):
+  x = jax.ShapeDtypeStruct((2, 256, 4, 64), jnp.bfloat16)
+
+  def gradients(*x, how=None):
+    return jax.grad(lambda *x: attend(*x, implementation=how).astype(jnp.float32).sum(), (0, 1, 2))(
+      *x
+    )
+
+  ours = jax.make_jaxpr(gradients)(x, x, x)
+  assert 'pallas_call' in str(ours)
+  plain = jax.make_jaxpr(functools.partial(gradients, how='xla'))(x, x, x)
+  assert flops.count(ours) == flops.count(plain) == 7 * 2 * 2 * 4 * 256 * 256 * 64
 
 
 def test_suits(monkeypatch):

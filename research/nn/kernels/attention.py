@@ -39,15 +39,15 @@ class Bias(NamedTuple):
 
 
 class Drop(NamedTuple):
-  """Dropout of the weights: draws of `key` at `rate`."""
+  """Inverted dropout at `rate`, with draws of `key`."""
 
   key: Key[Array, '']
   rate: float
 
-  def __call__(self, weights: Float[Array, '*shape']) -> Float[Array, '*shape']:
-    keep = jax.random.bernoulli(self.key, 1.0 - self.rate, weights.shape)
-    kept = weights / np.asarray(1.0 - self.rate, weights.dtype)
-    return jnp.where(keep, kept, jnp.zeros((), weights.dtype))
+  def __call__(self, x: Float[Array, '*shape']) -> Float[Array, '*shape']:
+    keep = jax.random.bernoulli(self.key, 1.0 - self.rate, x.shape)
+    kept = x / np.asarray(1.0 - self.rate, x.dtype)
+    return jnp.where(keep, kept, jnp.zeros((), x.dtype))
 
 
 def full_bias(bias: Bias) -> Float[Array, '#b h t s']:

@@ -185,7 +185,7 @@ def _laid_out(call: Call, seed: Any, arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(call, kernel, products, arrays, outputs, scratch=(), order=(0, 1, 2)):
-  """The arrays of a kernel with so many products of all pairs."""
+  """Runs a kernel that computes `products` matrix products over all query-key pairs."""
   specs = _specs(call, order)
   t, _, heads, _ = call.shape
   b = len(arrays['q'])

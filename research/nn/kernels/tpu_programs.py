@@ -69,11 +69,10 @@ class Call:
     """Of a program."""
     t = self.shape[0]
     parts = max(1, math.ceil(t * self.keys / LOGITS))
-    # A block is a multiple of a register, or all there is.
-    return _up(math.ceil(t / parts), LANES if self.gated and parts > 1 else ROWS)
+    return _up(math.ceil(t / parts), ROWS)
 
   def cost(self, b: int, products: int) -> pl.CostEstimate:
-    """Of a kernel with so many products of all pairs."""
+    """Of a kernel that computes `products` matrix products over all query-key pairs."""
     t, s, h, k = self.shape
     pairs = b * h * t * s
     moved = 2 * b * h * k * (t + s) * products
