@@ -27,6 +27,8 @@ from research.train.state import State
 from research.weights import sums
 
 ASIDE = 'unreadable'
+# What orbax writes last into a checkpoint of a store.
+_LAST_FILE = 'commit_success.txt'
 
 
 class Checkpointer:
@@ -77,19 +79,24 @@ class Checkpointer:
       best_fn=score,
       best_mode=best_mode,
       enable_async_checkpointing=True,
-      cleanup_tmp_directories=True,
+      # It removes them beside its own listing, which then finds the folder of a store gone.
+      cleanup_tmp_directories=not paths.is_remote(self.directory),
     )
     self._manager = self._open()
 
   def _open(self) -> ocp.CheckpointManager:
     try:
-      if not paths.is_remote(self.directory):
+      if paths.is_remote(self.directory):
+        distributed.first(self._remove_unfinished)
+      else:
         self.directory.mkdir(parents=True, exist_ok=True)
       for file in self.directory.glob('*/metrics/metrics'):
         _set_aside_damaged(file)
       return ocp.CheckpointManager(
         self.directory, item_names=('state', 'data'), options=self._options
       )
+    except InputError:
+      raise
     except Exception as error:
       if not (isinstance(error, OSError) or paths.is_remote(self.directory)):
         raise
@@ -97,6 +104,14 @@ class Checkpointer:
       raise InputError(
         f'Cannot write checkpoints to {self.directory}: {why}. Choose another --workdir.'
       ) from error
+
+  def _remove_unfinished(self) -> bytes:
+    """Removes what a killed run left in a store: checkpoints without their last file."""
+    with paths.sentences(self.directory, 'written to'):
+      for name in filter(str.isdecimal, paths.names(self.directory)):
+        if paths.info(self.directory / name / _LAST_FILE) is None:
+          paths.remove(self.directory / name)
+    return b''
 
   def steps(self) -> list[int]:
     """Steps of the existing checkpoints, oldest first."""

@@ -156,6 +156,29 @@ def test_a_store_in_trouble_is_no_damaged_checkpoint(store, tmp_path):
   reader.close()
 
 
+def test_what_a_killed_save_left_is_removed(store):
+  home = paths.path(f'{store.root}/run') / 'checkpoints'
+  for folders in ((), ('3',), ('3', '4')):
+    for folder in folders:
+      paths.write_bytes(home / folder / 'state' / 'd' / 'x', b'{}')
+      paths.write_bytes(home / folder / '_CHECKPOINT_METADATA', b'{}')
+    # One request after the other fails once.
+    count = store.requests
+    store.failing = lambda method, path, number, at=count + 1 + len(folders): 503 * (number == at)
+    saver = checkpoint.Checkpointer(home)
+    assert paths.names(home) == [] and saver.steps() == []
+    saver.close()
+  store.failing = None
+  saver = checkpoint.Checkpointer(home)
+  saver.save(3, state_of(), {'next_index': 3})
+  saver.close()
+  paths.write_bytes(home / '4' / 'state' / 'd' / 'x', b'{}')
+  reader = checkpoint.Checkpointer(home)
+  assert paths.names(home) == ['3'] and reader.steps() == [3]
+  equal(reader.restore_newest(target_of(state_of()))[0], state_of())
+  reader.close()
+
+
 def test_a_long_metrics_file_is_divided(tmp_path, monkeypatch):
   monkeypatch.setattr(writer, 'PART_BYTES', 200)
   monkeypatch.setattr(writer, 'EVENT_BYTES', 300)
