@@ -171,6 +171,11 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
   app.run(guarded, flags_parser=parse)
 
 
+def shared(*names: str) -> None:
+  """Registers flags that another module defines for commands, so that --help shows them."""
+  _SHARED.extend(names)
+
+
 def config_flag() -> Any:
   """The flag --config=FILE.py[:ARG], with --config.path.to.value=… to override single values."""
   from ml_collections import config_flags
@@ -237,7 +242,7 @@ def distributed_flags() -> None:
     os.environ.get('JAX_COMPILATION_CACHE_DIR', str(cache_folder() / 'xla')),
     'Folder of the compilation cache (empty: no cache).',
   )
-  _SHARED.extend(('distributed', 'coordinator', 'num_processes', 'process_id', 'compilation_cache'))
+  shared('distributed', 'coordinator', 'num_processes', 'process_id', 'compilation_cache')
 
 
 def start_jax() -> None:

@@ -19,13 +19,17 @@ python -m launch.embed --model=runs/vq_wav2vec --codes --input=my/folder --out=c
 
 --codes writes the codes of a vq-wav2vec, a line a clip, "g0-g1" a frame, see
 `research/units/code_files.py`.
+
+For more clips than one machine should do: --part=I/N does every N-th batch; the parts see one disk
+and may run anywhere, at any time; the one that ends last writes the file. --beam='--runner=…' runs
+them as an Apache Beam pipeline, --beam_parts of them.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from launch import command, outputs
+from launch import command, outputs, pipelines
 from launch.frame_inputs import open_frames
 from launch.inputs import open_input
 
@@ -64,6 +68,8 @@ MAX_BAD = flags.DEFINE_float(
   'max_bad_fraction', 0.5, 'Fraction of unreadable files that stops the run.'
 )
 PART_SECONDS = flags.DEFINE_float('part_seconds', 20.0, 'How often finished embeddings are saved.')
+pipelines.define_flags('batch of clips')
+BEAM_PARTS = flags.DEFINE_integer('beam_parts', 16, 'Parts of the pipeline.', lower_bound=1)
 command.required('model', 'input', 'out')
 command.distributed_flags()
 
@@ -100,18 +106,25 @@ def main(argv):
     raise InputError('--model=mfcc is for units: give --units, a codebook.')
   else:
     embedding_files.check_out(str(OUT.value), OVERWRITE.value)
+  share = pipelines.part()
+  if share[1] > 1 and OVERWRITE.value:
+    raise InputError(f'--overwrite does not go with --part: delete {OUT.value} first.')
   source = open_input(INPUT.value, split=SPLIT.value, root=DATA_ROOT.value)
+  if flags.FLAGS.beam is not None:
+    pipelines.run('launch.embed', BEAM_PARTS.value, file=Path(str(OUT.value)))
+    print(f'{OUT.value!s}: written', flush=True)
+    return
   if WINDOW.value:
     source = clips.windows(source, WINDOW.value)
   first = jax.process_index() == 0
   if first:
     folders.folder(Path(str(OUT.value)).parent, 'out')
   if UNITS.value:
-    _write_units(source, first)
+    _write_units(source, first, share)
     return
   loaded = weights.load(str(MODEL.value), release=RELEASE.value)
   if CODES.value:
-    _write_codes(loaded, source)
+    _write_codes(loaded, source, share)
     return
   embedder = loaded.embedder
   done = embedding_files.export(
@@ -125,14 +138,21 @@ def main(argv):
     overwrite=OVERWRITE.value,
     max_bad_fraction=MAX_BAD.value,
     part_seconds=PART_SECONDS.value,
+    share=share,
   )
-  if first:
+  if 'clips' not in done and share[1] > 1:
+    _part_ended()
+  elif first:
     again = f' ({done["resumed"]} were done before)' if done['resumed'] else ''
     left = f', {done["skipped"]} left out (named in the file)' if done['skipped'] else ''
     print(f'{OUT.value!s}: {done["clips"]} clips{again}{left}', flush=True)
 
 
-def _write_units(source, first):
+def _part_ended():
+  print(f'Part {flags.FLAGS.part} is done; the part that ends last writes {OUT.value!s}', flush=True)
+
+
+def _write_units(source, first, share):
   """Units of every clip into the file; they lie in a folder beside it until all are there."""
   import shutil
 
@@ -153,9 +173,12 @@ def _write_units(source, first):
   if not distributed.agree(folder.is_dir()):
     labelling.label(
       grid, codebook, source, folder,
-      max_bad_fraction=MAX_BAD.value, part_seconds=PART_SECONDS.value,
+      max_bad_fraction=MAX_BAD.value, part_seconds=PART_SECONDS.value, share=share,
     )  # fmt: skip
   if not first:
+    return
+  if share[1] > 1 and not folder.is_dir():
+    _part_ended()
     return
   units = Units.open(folder)
   ids = [source.id(i) for i in range(len(source))]
@@ -170,7 +193,7 @@ def _write_units(source, first):
   print(f'{out}: {done["clips"]} clips, {done["units"]} units{more}', flush=True)
 
 
-def _write_codes(loaded, source):
+def _write_codes(loaded, source, share):
   """Codes of every clip into the file."""
   from research.units import code_files
 
@@ -183,7 +206,10 @@ def _write_codes(loaded, source):
     overwrite=OVERWRITE.value,
     max_bad_fraction=MAX_BAD.value,
     part_seconds=PART_SECONDS.value,
+    share=share,
   )
+  if not done and share[1] > 1:
+    _part_ended()
   if done:
     left = f', {len(done["skipped"])} left out' if done['skipped'] else ''
     print(f'{OUT.value!s}: {done["clips"]} clips, {done["frames"]} frames{left}', flush=True)

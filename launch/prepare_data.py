@@ -23,8 +23,8 @@ from absl import flags
 from rich import progress as rich_progress
 from rich.markup import escape
 
-from launch import command
-from research.audio import beam_prepare, index, prepare, tfds
+from launch import command, pipelines
+from research.audio import index, prepare, shards, tfds
 from research.audio.sources import Source, open_source
 from research.errors import InputError, printable
 from research.jobs import folders
@@ -39,17 +39,13 @@ _SAMPLE_RATE = flags.DEFINE_integer('sample_rate', None, 'Hz; 16000 unless --enc
 _ENCODING = flags.DEFINE_string('encoding', 'pcm16', 'pcm16 (fastest), flac (smaller) or copy')
 _CUT_SECONDS = flags.DEFINE_float('cut_seconds', None, 'cut long files into clips of this length')
 _MAX_BAD = flags.DEFINE_float('max_bad_fraction', 0.01, 'of the files; more of them stop the run')
-_PART = flags.DEFINE_string('part', '0/1', 'I/N: only every N-th shard, from shard I')
 _INDEX_ONLY = flags.DEFINE_bool('index_only', False, 'write an index of the files, no shards')
-_BEAM = flags.DEFINE_string(
-  'beam', None, 'run as an Apache Beam pipeline with these options: --beam="--runner=FlinkRunner …"'
-)
 _NUM_WORKERS = flags.DEFINE_integer('num_workers', 2, 'threads that decode')
 
 
 def main(argv):
   del argv
-  process, part = _process(), _part()
+  process, part = _process(), pipelines.part()
   settings = prepare.Settings(
     encoding=_ENCODING.value,
     sample_rate=_SAMPLE_RATE.value or (None if _ENCODING.value == 'copy' else 16000),
@@ -63,8 +59,10 @@ def main(argv):
     return
   count = _SHARDS.value or prepare.shard_count(source, settings, _SHARD_MIB.value)
   out = folders.local(_OUT.value, 'out').expanduser()
-  if _BEAM.value is not None:
-    _report(source, _run_pipeline(out, min(count, len(source)), settings), out)
+  if flags.FLAGS.beam is not None:
+    count = min(count, len(source))
+    pipelines.run('launch.prepare_data', count, own=[f'--shards={count}'])
+    _report(source, shards.read_index(out), out)
     return
   mine = len(range(part[0], min(count, len(source)), part[1]))
   with rich_progress.Progress(
@@ -87,7 +85,7 @@ def main(argv):
   if process[0]:
     return
   if not written:
-    print(f'Part {_PART.value}: {mine} shards in {out}; the part that ends last writes the index')
+    print(f'Part {flags.FLAGS.part}: {mine} shards in {out}; the part that ends last writes the index')
     return
   _report(source, written, out)
 
@@ -111,35 +109,6 @@ def _process() -> tuple[int, int]:
   from research import distributed
 
   return distributed.process()
-
-
-def _part() -> tuple[int, int]:
-  """(index, count) of the independent runs that share the shards."""
-  index, _, count = _PART.value.partition('/')
-  if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-    raise InputError(
-      f'--part={_PART.value}: give I/N with I from 0 to N - 1, as 0/4, 1/4, 2/4 and 3/4.'
-    )
-  if int(count) > 1 and (flags.FLAGS.distributed or flags.FLAGS.num_processes):
-    raise InputError('--part is for runs that do not know of each other: no --num_processes.')
-  return int(index), int(count)
-
-
-def _run_pipeline(out: pathlib.Path, count: int, settings: prepare.Settings) -> dict[str, Any]:
-  """Prepares the shards in a Beam pipeline, a part for each of them."""
-  if _PART.value != '0/1' or flags.FLAGS.distributed or flags.FLAGS.num_processes:
-    raise InputError('--beam divides the work itself: no --part and no --num_processes with it.')
-  return beam_prepare.run(
-    _spec(),
-    out,
-    count=count,
-    settings=settings,
-    parts=count,
-    split=_SPLIT.value,
-    root=_DATA_ROOT.value,
-    max_bad_fraction=_MAX_BAD.value,
-    options=(_BEAM.value or '').split(),
-  )
 
 
 def _write_index(source: Source) -> None:
@@ -178,6 +147,7 @@ def _spec() -> dict[str, Any]:
   return {'name': _SOURCE.value, 'args': args}
 
 
+pipelines.define_flags('shard')
 command.required('source', 'out')
 command.distributed_flags()
 

@@ -48,6 +48,7 @@ class ClipJob:
     bad_files: str | os.PathLike | None = None,
     max_bad_fraction: float = 0.5,
     part_seconds: float = PART_SECONDS,
+    share: tuple[int, int] = (0, 1),
   ):
     """
     Args:
@@ -59,6 +60,7 @@ class ClipJob:
       bad_files: the list of clips that could not be used; in the folder of parts if None.
       max_bad_fraction: fraction of unreadable clips above which it stops.
       part_seconds: age at which a part is written.
+      share: (index, count) of the independent runs that share the clips.
     """
     self.embedder, self.source = embedder, source
     self.how: dict[str, Any] = dict(layers=layers, pool=pool, seconds=seconds)
@@ -66,7 +68,11 @@ class ClipJob:
     self.parts = Parts(out, dict(settings, source=source.fingerprint()))
     listed = self.parts.folder / 'bad_files.jsonl' if bad_files is None else Path(bad_files)
     self._bad = functools.partial(
-      BadFiles, listed, max_bad_fraction, total=len(source), process=distributed.process()[0]
+      BadFiles,
+      listed,
+      max_bad_fraction,
+      total=len(source),
+      process=distributed.process()[0] or share[0],
     )
     self.job = Job(
       self.parts,
@@ -74,6 +80,7 @@ class ClipJob:
       [int((batch.rows >= 0).sum()) for batch in self.batches],
       out=out,
       process=distributed.process(),
+      share=share,
       part_seconds=part_seconds,
     )
     self.counts = np.full(len(source), -1, np.int64)

@@ -141,8 +141,15 @@ def begin(
   Raises:
     InputError: the folder holds a job with other settings, or another process is at it.
   """
-  settings = json.loads(json.dumps(settings))
   locks.claim(folder)
+  same_job(folder, settings, what)
+
+
+def same_job(
+  folder: Path, settings: Mapping[str, Any], what: str = 'an unfinished job with another'
+) -> None:
+  """As `begin`, for a folder that several processes share."""
+  settings = json.loads(json.dumps(settings))
   file = folder / 'job.json'
   if not file.exists():
     replace_text(file, json.dumps(settings))
