@@ -20,7 +20,9 @@ from research.errors import InputError
 from research.jobs import mirror, paths
 
 RELEASE = flags.DEFINE_string(
-  'release', None, 'Release of the original weights: a key of research.weights.RELEASES.'
+  'release',
+  None,
+  'Whose weights they are (see research.weights.RELEASES); told from the file if not given.',
 )
 SOURCE = flags.DEFINE_string('source', None, 'File to convert; with --reverse, oido weights.')
 OUT = flags.DEFINE_string(
@@ -59,6 +61,8 @@ def convert() -> Any:
 
 def reverse() -> Any:
   """Converts --source to the original layout; returns the file written."""
+  if not RELEASE.value:
+    raise InputError('--reverse needs --release: in whose layout to write.')
   from research import weights
   from research.weights import conversion, write
 
@@ -85,5 +89,5 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  command.required('release', 'source', 'out')
+  command.required('source', 'out')
   command.run(main)

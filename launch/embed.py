@@ -149,7 +149,9 @@ def main(argv):
 
 
 def _part_ended():
-  print(f'Part {flags.FLAGS.part} is done; the part that ends last writes {OUT.value!s}', flush=True)
+  print(
+    f'Part {flags.FLAGS.part} is done; the part that ends last writes {OUT.value!s}', flush=True
+  )
 
 
 def _write_units(source, first, share):

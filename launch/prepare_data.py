@@ -85,7 +85,9 @@ def main(argv):
   if process[0]:
     return
   if not written:
-    print(f'Part {flags.FLAGS.part}: {mine} shards in {out}; the part that ends last writes the index')
+    print(
+      f'Part {flags.FLAGS.part}: {mine} shards in {out}; the part that ends last writes the index'
+    )
     return
   _report(source, written, out)
 

@@ -12,7 +12,7 @@ import numpy as np
 from research import models
 from research.errors import unknown
 from research.models import finetuned, settings
-from research.weights import read, releases, tables
+from research.weights import read, releases, tables, tell
 from research.weights.release import Release
 
 RELEASES = tuple(sorted(m.name for m in pkgutil.iter_modules(releases.__path__)))
@@ -92,9 +92,25 @@ def revert_files(
   return revert(release, model, variables), files, left
 
 
-def read_files(release: str, path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """(arrays, what lies beside them) of a file or folder of a release, see `read.read_release`."""
-  return read.read_release(path, get(release).files)
+def read_files(
+  release: str | None, path: Path
+) -> tuple[str, dict[str, np.ndarray], dict[str, Any]]:
+  """(release, arrays, what lies beside them) of a file or folder of original weights.
+
+  Args:
+    release: whose they are; None: told from what is there.
+    path: see `read.read_release`.
+
+  Raises:
+    InputError: as `read.read_release` and `tell.release`.
+  """
+  if release is not None:
+    return release, *read.read_release(path, get(release).files)
+  every = {name for each in tell.MODEL_TYPES.values() for name in get(each).files}
+  arrays, files = read.read_release(path, sorted(every))
+  release = tell.release(path, arrays, files, RELEASES)
+  own = get(release).files
+  return release, arrays, {k: v for k, v in files.items() if k not in every or k in own}
 
 
 def build(name: str, args: Mapping[str, Any]) -> nn.Module:

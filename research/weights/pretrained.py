@@ -23,7 +23,7 @@ from research.inference.inputs import Audio
 from research.jobs import mirror, paths
 from research.models import finetuned, settings
 from research.nn.layers import unstack_blocks
-from research.weights import conversion, read, tables
+from research.weights import conversion, downloads, read, tables
 
 FILE = 'model.safetensors'
 FORMAT = 1
@@ -166,10 +166,10 @@ def load(
   Args:
     path: of a disk, gs:// or s3://: a workdir of ours (its best checkpoint where
       `config.checkpoint.best` says what counts, else its newest), one checkpoint in it, a
-      safetensors file that we saved, a folder with one, or with `release` a file of original
-      weights or a folder as transformers saves it. What the file or folder says beside the arrays
-      counts.
-    release: whose original weights they are, a key of `RELEASES`; None for our own.
+      safetensors file that we saved, a folder with one, a file of original weights, or a folder
+      as transformers saves it; hf://ORG/NAME[@REVISION] or https://…#sha256=…, see
+      `downloads`. What the file or folder says beside the arrays counts.
+    release: whose original weights they are, a key of `RELEASES`; None: told from what is there.
     teacher: take the EMA teacher of a checkpoint.
     **args: model arguments. For our own weights they may change how the model computes (dtype,
       padding, scan_layers, …) but not contradict what the weights are; for a release see `convert`.
@@ -178,11 +178,12 @@ def load(
     InputError: nothing there, not readable, or the weights do not fit the arguments: a front-end
       or a size that contradicts the weights is refused with both values named.
   """
-  place = paths.path(path)
+  name = str(path) if downloads.is_download(path) else None
+  place = downloads.fetch(name) if name else paths.path(path)
   if paths.is_remote(place):
     place = _remote(place)
   if release is not None:
-    return _load_release(place, release, args)
+    return _load_release(place, release, args, name)
   if not place.exists():
     raise InputError(f'There are no weights at {str(place)!r}: give a workdir or a weights file.')
   if read.is_workdir(place):
@@ -193,12 +194,14 @@ def load(
     workdir = (place if paths.is_remote(place) else place.absolute()).parent.parent
     return _load_run(workdir, variables, f'step {place.name}', args)
   file = place / FILE if place.is_dir() else place
-  if place.is_dir() and not file.exists():
+  if read.is_ours(file):
+    return _load_saved(file, args)
+  if place.is_dir() and not any((place / each).exists() for each in read.WEIGHTS):
     raise InputError(
-      f'{str(place)!r} holds no weights: expected a workdir (config.json and checkpoints/) or '
-      f'{FILE}.'
+      f'{str(place)!r} holds no weights: expected a workdir (config.json and checkpoints/), '
+      f'{FILE}, or a folder of transformers.'
     )
-  return _load_saved(file, args)
+  return _load_release(place, None, args, name)
 
 
 def _remote(path: paths.AnyPath) -> paths.AnyPath:
@@ -221,11 +224,13 @@ def _remote(path: paths.AnyPath) -> paths.AnyPath:
     return paths.local_folder(path)
 
 
-def _load_release(path: Path, release: str, args: dict[str, Any]) -> Pretrained:
-  arrays, files = conversion.read_files(release, path)
+def _load_release(
+  path: Path, release: str | None, args: dict[str, Any], address: str | None
+) -> Pretrained:
+  release, arrays, files = conversion.read_files(release, path)
   model, variables = conversion.convert_files(release, arrays, files, args)
   name = models.name_of(type(model))
-  return Pretrained(name, model, variables, f'{release} weights from {path.name}')
+  return Pretrained(name, model, variables, f'{release} weights from {address or path.name}')
 
 
 def _load_run(
@@ -239,11 +244,6 @@ def _load_run(
 
 def _load_saved(file: Path, args: dict[str, Any]) -> Pretrained:
   arrays, metadata = read.read_arrays(file)
-  if 'oido' not in metadata:
-    raise InputError(
-      f'{str(file)!r} does not say which model it is for: name its release, one of '
-      f'{", ".join(conversion.RELEASES)}.'
-    )
   try:
     about = json.loads(metadata['oido'])
     own, known = about['format'], isinstance(about['model']['args'], dict)

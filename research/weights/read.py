@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from research.errors import InputError
 from research.jobs import orbax_s3, paths
-from research.weights import sums
+from research.weights import sums, torch_zip
 
 TORCH_SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt')
 # Where training scripts put the state dict inside what they save.
@@ -29,6 +30,8 @@ DICTIONARY = 'fairseq.data.dictionary.Dictionary'
 # What a folder of transformers holds; the first that is there counts.
 IN_FOLDERS = ('model.safetensors', 'pytorch_model.bin')
 INDEX = '.index.json'
+# What shows that a folder holds weights.
+WEIGHTS = tuple(name + end for name in IN_FOLDERS for end in ('', INDEX))
 
 
 class NoTeacherError(InputError):
@@ -45,6 +48,12 @@ class _Dictionary:
 
   def __setstate__(self, said: Any) -> None:
     self.said = said
+
+  @classmethod
+  def of(cls, said: Any) -> '_Dictionary':
+    made = cls()
+    made.said = said
+    return made
 
 
 def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -152,19 +161,43 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   )
 
 
+def is_ours(file: Path) -> bool:
+  """Whether it is a file of weights that `save` has written."""
+  if file.suffix != '.safetensors' or not file.is_file():
+    return False
+  try:
+    with safe_open(file, framework='np') as opened:
+      return 'oido' in (opened.metadata() or {})
+  except (SafetensorError, OSError, ValueError) as error:
+    raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> InputError:
+  return InputError(f'{str(file)!r} is damaged or not a safetensors file ({error}).')
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   try:
     with safe_open(path, framework='np') as file:
       return {k: file.get_tensor(k) for k in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
   except (SafetensorError, OSError, ValueError) as error:
-    raise InputError(f'{str(path)!r} is damaged or not a safetensors file ({error}).') from error
+    raise _damaged(path, error) from error
 
 
-def _read_torch(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _unpickle(path: Path) -> Any:
+  """What a PyTorch file holds, tensors as arrays: of zip files without torch."""
+  if torch_zip.is_zip(path):
+    known = {'argparse.Namespace': torch_zip.namespace, DICTIONARY: _Dictionary.of}
+    try:
+      return torch_zip.read(path, known)
+    except torch_zip.Refused as error:
+      raise _refused(path, f'of {error} in it') from error
+    except torch_zip.Damaged as error:
+      raise _refused(path, str(error)) from error
   if importlib.util.find_spec('torch') is None:
     raise InputError(
-      f"{str(path)!r} is a PyTorch file and torch is not installed: pip install -e '.[parity]', "
-      'or convert the file to safetensors where it is.'
+      f'{str(path)!r} is a PyTorch file of before version 1.6 and torch is not installed: pip '
+      "install -e '.[parity]', or save the file anew, or as safetensors, where torch is."
     )
   import torch
 
@@ -176,24 +209,43 @@ def _read_torch(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   except Exception as error:
     # torch's own text advises to load the file without the safety.
     needed = re.search(r'GLOBAL ([\w.]+)', str(error))
-    reason = f'of {needed[1]} in it' if needed else type(error).__name__
-    raise InputError(
-      f'{str(path)!r} cannot be read as plain PyTorch weights ({reason}): it is damaged, or it '
-      'needs code to be loaded, and such files are refused. Where it was written, save its state '
-      'dict anew, as safetensors, or with torch.save as {"model": state dict, "cfg": configuration '
-      'as plain dicts (OmegaConf.to_container)}.'
-    ) from error
-  found = whole
+    raise _refused(path, f'of {needed[1]} in it' if needed else type(error).__name__) from error
+
+  def numpy(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+      return (value.float() if value.dtype == torch.bfloat16 else value).detach().numpy()
+    if isinstance(value, Mapping):
+      return {k: numpy(v) for k, v in value.items()}
+    return value
+
+  return numpy(whole)
+
+
+def _refused(path: Path, reason: str) -> InputError:
+  return InputError(
+    f'{str(path)!r} cannot be read as plain PyTorch weights ({reason}): it is damaged, or it needs '
+    'code to be loaded, and such files are refused. Where it was written, save its state dict '
+    'anew, as safetensors, or with torch.save as {"model": state dict, "cfg": configuration as '
+    'plain dicts (OmegaConf.to_container)}.'
+  )
+
+
+def _read_torch(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  whole = found = _unpickle(path)
   for name in NESTED:
     if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
       found = found[name]
-  tensors = isinstance(found, Mapping) and all(isinstance(v, torch.Tensor) for v in found.values())
+  tensors = isinstance(found, Mapping) and all(isinstance(v, np.ndarray) for v in found.values())
   if not tensors or not found:
     raise InputError(
       f'{str(path)!r} holds no state dict: expected tensors by name, at the top or under '
       f'{", ".join(NESTED)}.'
     )
-  arrays = {k: (v.float() if v.dtype == torch.bfloat16 else v).numpy() for k, v in found.items()}
+  narrow = ml_dtypes.bfloat16
+  arrays = {
+    str(k): np.ascontiguousarray(v.astype(np.float32) if v.dtype == narrow else v).reshape(v.shape)
+    for k, v in found.items()
+  }
   if found is whole:
     return arrays, {}
   configs = [whole[k] for k in CONFIGS if whole.get(k) is not None]

@@ -164,7 +164,8 @@ def test_what_a_killed_save_left_is_removed(store):
       paths.write_bytes(home / folder / '_CHECKPOINT_METADATA', b'{}')
     # One request after the other fails once.
     count = store.requests
-    store.failing = lambda method, path, number, at=count + 1 + len(folders): 503 * (number == at)
+    at = count + 1 + len(folders)
+    store.failing = lambda method, path, number, at=at: 503 * (number == at)
     saver = checkpoint.Checkpointer(home)
     assert paths.names(home) == [] and saver.steps() == []
     saver.close()
