@@ -2,7 +2,7 @@
 
 python -m launch.train --config=experiments/audio_mae/builtin_tiny.py --workdir=runs/tiny
 
-For run time on two CPU cores and probe results, see experiments/README.md. `:debug` is a few steps
+For run time on two CPU cores and probe results, see experiments/notes/audio_mae.md. `:debug` is a few steps
 of a smaller model.
 """
 
@@ -40,7 +40,7 @@ def get_config(arg=''):
   config.objective = dict(name='masked_patch_mse', args=dict(norm_pix=True))
 
   # Small batches give more steps in the same time. At 1e-3, one direction of the residual stream
-  # grows until it dominates (see experiments/README.md).
+  # grows until it dominates (see experiments/notes/audio_mae.md).
   config.optim = dict(
     name='adamw',
     lr=5e-4,

@@ -8,7 +8,7 @@ python -m launch.evaluate --model=runs/laptop --tasks=fsdd_folds,esc10,speech_co
 $OIDO_DATA holds the folders speech_commands_v2_test, esc10 and fsdd, each with a labels.csv (path,
 label, split or fold). Training uses no labels. Tasks with folds have no training split: all their
 clips are used, without labels; of FSDD only the training clips are. Results are in
-experiments/README.md. `:debug` runs on the built-in corpus.
+experiments/notes/audio_mae.md. `:debug` runs on the built-in corpus.
 """
 
 import os
@@ -49,11 +49,11 @@ def get_config(arg=''):
     ),
   )
   # The published recipe normalises each patch; at this size probes are better without
-  # (experiments/README.md).
+  # (experiments/notes/audio_mae.md).
   config.objective = dict(name='masked_patch_mse', args=dict(norm_pix=False))
 
   # At this width and batch size, 1e-3 makes one direction of the residual stream grow until it
-  # dominates; see experiments/README.md.
+  # dominates; see experiments/notes/audio_mae.md.
   config.optim = dict(
     name='adamw',
     lr=5e-4,

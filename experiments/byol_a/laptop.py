@@ -8,11 +8,11 @@ python -m launch.evaluate --model=runs/byol --tasks=esc10,fsdd,fsdd_speaker,spee
 $OIDO_DATA holds the folders speech_commands_v2_test, esc10 and fsdd, each with a labels.csv (path,
 label, split or fold). Training uses no labels. Tasks with folds have no training split: all their
 clips are used, without labels; of FSDD only the training clips are. Results are in
-experiments/README.md. `:debug` runs on the built-in corpus.
+experiments/notes/byol_a.md. `:debug` runs on the built-in corpus.
 
 The model is v1 (arXiv 2103.06695) at its published width, with a smaller projector, batch and
 memory bank. Short clips are repeated, not padded, and the EMA decay is larger than published; for
-the reasons see experiments/README.md.
+the reasons see experiments/notes/byol_a.md.
 """
 
 import os

@@ -9,7 +9,7 @@ python -m launch.train --config=experiments/hubert/finetune_librispeech_subset.p
 The first starts from the second iteration of librispeech_subset.py, the second from scratch, with
 the same model, data, updates and learning rate. $OIDO_DATA holds the folder
 librispeech_test_clean_sub. Clips above ten seconds are left out of training, not of evaluation.
-Results are in experiments/README.md. `:debug` runs on the built-in corpus.
+Results are in experiments/notes/hubert.md. `:debug` runs on the built-in corpus.
 """
 
 import os

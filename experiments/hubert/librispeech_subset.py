@@ -14,7 +14,7 @@ python -m launch.train --config=experiments/hubert/librispeech_subset.py:it1 --w
 $OIDO_DATA holds the folder librispeech_test_clean_sub with its labels.csv (path, split,
 transcript). Transcripts are not used. `:it1` (default) learns 100 clusters of MFCC, `:it2` 100
 clusters of a layer of the first model. Continue with finetune_librispeech_subset.py. Results are in
-experiments/README.md. `:debug` runs on the built-in corpus.
+experiments/notes/hubert.md. `:debug` runs on the built-in corpus.
 
 The model is a narrow version of the large model: layer norm in the convolutions, pre-norm blocks,
 no dropout; no feature penalty, as in the wav2vec 2.0 of the same size. Unmasked frames are

@@ -9,7 +9,7 @@ python -m launch.train --config=experiments/wav2vec2/finetune_librispeech_subset
 The first starts from the run of librispeech_subset.py, the second from scratch, with the same
 model, data, updates and learning rate. $OIDO_DATA holds the folder librispeech_test_clean_sub.
 Clips above ten seconds are left out of training, not of evaluation. Results are in
-experiments/README.md. `:debug` runs on the built-in corpus.
+experiments/notes/wav2vec2.md. `:debug` runs on the built-in corpus.
 """
 
 import os

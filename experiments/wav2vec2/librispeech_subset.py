@@ -5,7 +5,7 @@ python -m launch.train --config=experiments/wav2vec2/librispeech_subset.py --wor
 
 $OIDO_DATA holds the folder librispeech_test_clean_sub with its labels.csv (path, split,
 transcript). Transcripts are not used. Continue with finetune_librispeech_subset.py. Results are in
-experiments/README.md. `:debug` runs on the built-in corpus.
+experiments/notes/wav2vec2.md. `:debug` runs on the built-in corpus.
 
 The model is a narrow version of the large Libri-Light model: layer norm in the convolutions,
 pre-norm blocks, no dropout, no feature penalty. Three choices are ours. With group norm, post-norm
