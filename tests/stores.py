@@ -1,6 +1,7 @@
 """Object stores on 127.0.0.1 for the tests: packages that behave as S3 and Google Cloud Storage."""
 
 import contextlib
+import io
 import re
 import threading
 import urllib.parse
@@ -100,10 +101,23 @@ class Server:
         if not super().parse_request():
           return False
         status = outer._status(self.command, self.path)
+        body = None
+        if status or 'ifGenerationMatch=0' in self.path:
+          body = self.rfile.read(int(self.headers.get('Content-Length') or 0))
+        if not status and body is not None and self._there(body):
+          status = 412
         if status:
-          self.rfile.read(int(self.headers.get('Content-Length') or 0))
           self.send_error(status)
+        elif body is not None:
+          self.rfile = io.BytesIO(body)
         return not status
+
+      def _there(self, body):
+        # The package makes an object anew whatever the request demands.
+        name = re.search(rb'"name":\s*"([^"]+)"', body)
+        with contextlib.suppress(Exception):
+          return bool(name and storage.get_file_obj(BUCKET, name[1].decode()))
+        return False
 
     return HTTPServer(('127.0.0.1', 0), Handler)
 

@@ -101,8 +101,12 @@ class Lease:
     # By the store's clock alone: those of two hosts may differ by more than a lease lasts.
     mark = self.folder / FOLDER / f'{self._about["nonce"]}.now'
     paths.write_bytes(mark, b'')
-    age = paths.modified(mark) - paths.modified(self._path(number))
-    paths.remove(mark)
+    try:
+      age = paths.modified(mark) - paths.modified(self._path(number))
+    except FileNotFoundError:  # given back, or taken over, just now
+      return
+    finally:
+      paths.remove(mark)
     end = time.monotonic() + STALE - age
     if end > time.monotonic():
       logging.warning(
@@ -141,7 +145,8 @@ class Lease:
   def _refresh(self) -> None:
     while not self._end.wait(EVERY):
       try:
-        if self._numbers()[-1:] != [self._number]:
+        mine = self._numbers()[-1:] == [self._number]
+        if not (mine and (self._read(self._number) or {}).get('nonce') == self._about['nonce']):
           self.lost = (
             f'{self.folder} was taken over by another run while the store could not be reached'
           )

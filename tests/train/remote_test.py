@@ -1,6 +1,8 @@
 """Runs whose workdir is in an object store."""
 
+import concurrent.futures
 import signal
+import threading
 import time
 
 import pytest
@@ -122,6 +124,34 @@ def test_a_stale_lease_is_taken_over_and_its_owner_notices(store, monkeypatch):
   first._refresh()
   assert 'taken over by another run' in first.lost
   second.release()
+
+
+def test_of_several_that_take_over_at_once_one_has_it(store, monkeypatch):
+  monkeypatch.setattr(leases, 'STALE', 1.0)
+  monkeypatch.setattr(leases, 'EVERY', 0.1)
+  home = paths.path(f'{store.root}/run')
+  first = leases.Lease(home)
+  first._end.set()
+  first._thread.join()
+  monkeypatch.setattr(leases, '_machine', lambda: 'another')
+  ready = threading.Barrier(4)
+
+  def take(_):
+    ready.wait()
+    try:
+      return leases.Lease(home)
+    except InputError as error:
+      return error
+
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    found = list(pool.map(take, range(4)))
+  has = [each for each in found if isinstance(each, leases.Lease)]
+  assert len(has) == 1
+  others = [str(each) for each in found if each is not has[0]]
+  assert all('is in use by' in each for each in others), others
+  assert len(paths.names(home / leases.FOLDER)) == 1
+  has[0].release()
+  assert not paths.names(home / leases.FOLDER)
 
 
 def test_a_missing_bucket_and_no_permission_are_one_sentence(store):
