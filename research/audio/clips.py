@@ -48,6 +48,8 @@ class Table:
     seconds: durations, NaN if unknown; measured on demand.
     absent: value of the column `split` -> number of clips in the published lists without an audio
       file here.
+    segments: start and duration (NaN: to the end) of each row in its file, seconds; for rows that
+      are parts of files by other ids than `windows` gives. None if there are none.
     stored: what an index on disk knows of all rows: their fingerprint, the hashes of their
       recordings, and how the table is opened again where it is unpickled. Its ids are unique.
   """
@@ -60,13 +62,15 @@ class Table:
   splits: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
   seconds: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
   absent: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  segments: np.ndarray | None = None
   stored: Any = None
 
   def __post_init__(self):
     if self.stored is None and len(set(self.ids)) != len(self.ids):
       duplicate = collections.Counter(self.ids).most_common(1)[0][0]
       raise InputError(
-        f'Data set {self.name!r} lists {duplicate!r} twice; every clip needs a unique id.'
+        f'Data set {self.name!r} lists {duplicate!r} twice; every clip needs a unique id (a '
+        'labels.csv or list may give it in a column "id").'
       )
     if not len(self.seconds):
       self.seconds = np.full(len(self.ids), np.nan)
@@ -230,7 +234,8 @@ class Source:
     """
     stored = self.table.stored
     if stored is None:
-      return fingerprint(self.table.ids, self.table.columns, self.rows)
+      table = self.table
+      return fingerprint(table.ids, table.columns, self.rows, table.segments)
     if _is_all(self.rows, len(self.table.ids)):
       return stored.fingerprint
     digest = hashlib.sha256(stored.fingerprint.encode())
@@ -238,9 +243,13 @@ class Source:
     return digest.hexdigest()[:16]
 
   def recordings(self) -> UInt64[np.ndarray, 'clips']:
-    """A hash of the recording of every clip: windows of one recording have the same."""
+    """A hash of the recording of every clip: windows and segments of one have the same."""
     if self.table.stored is not None:
       return self.table.stored.recordings[self.rows]
+    if self.table.segments is not None and isinstance(self.table.locate, Files):
+      files = self.table.locate.paths
+      hashes = (recording_hash(files[r], whole=True) for r in self.rows)
+      return np.fromiter(hashes, np.uint64, len(self))
     ids = (self.id(i) for i in range(len(self)))
     return np.fromiter(map(recording_hash, ids), np.uint64, len(self))
 
@@ -251,21 +260,27 @@ class Source:
 
 
 def fingerprint(
-  ids: Sequence[str], columns: Mapping[str, Sequence[Value]], rows: range | Int[np.ndarray, 'n']
+  ids: Sequence[str],
+  columns: Mapping[str, Sequence[Value]],
+  rows: range | Int[np.ndarray, 'n'],
+  segments: np.ndarray | None = None,
 ) -> str:
-  """A hash of the ids and columns of some rows."""
+  """A hash of the ids and columns of some rows, and of the places of segments."""
   digest = hashlib.sha256()
   names = sorted(columns)
   digest.update(repr(names).encode())
   values = [columns[n] for n in names]
   for row in rows:
     digest.update(repr((ids[row], [c[row] for c in values])).encode())
+  if segments is not None:
+    digest.update(segments[np.asarray(rows, np.int64)].astype('<f8').tobytes())
   return digest.hexdigest()[:16]
 
 
 def recording_hash(id: str, whole: bool = False) -> int:
-  """The first 64 bits of the sha256 of an id, without the place of a window unless `whole`."""
-  name = id if whole else re.sub(r'@[\d.]+$', '', id)
+  """The first 64 bits of the sha256 of an id, without the place of a window or segment (`@3`,
+  `@0.5-1.5`) unless `whole`."""
+  name = id if whole else re.sub(r'(@[\d.]+(-[\d.]+)?)+$', '', id)
   return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], 'big')
 
 
