@@ -58,14 +58,14 @@ def folder(path: str, manifest: str | None = None, name: str | None = None) -> S
   clips = Clips(name, root, Inside(root))
   for line, row in _rows(table):
     where = f'{table}, line {line}'
-    path = row.pop('path', None)
-    if not isinstance(path, str) or not path:
+    file = row.pop('path', '')
+    if not isinstance(file, str) or not file:
       raise InputError(
         f'{where}: no "path"; every row needs one, relative to {root} (columns here: '
         f'{listed(row)}).'
       )
     place = segments.take(row, where)
-    clips.add(where, path, row, place=place)
+    clips.add(where, file, row, place=place)
   if not len(clips):
     raise InputError(f'{table} has no rows.')
   clips.tell_seconds(durations(clips.columns))

@@ -138,26 +138,35 @@ class Clips:
       seconds = np.pad(seconds, (0, len(own) - len(seconds)), constant_values=np.nan)
       self._seconds = array.array('d', np.where(np.isnan(own), seconds, own))
 
+  def values(self) -> tuple[list[str], dict[str, list[Value]], np.ndarray]:
+    """Ids, columns and seconds (NaN: unknown) of all rows, for tables of audio that is in no files
+    of its own.
+
+    Raises:
+      InputError: there are no rows.
+    """
+    if not self._paths:
+      raise InputError(f'{self.name!r} lists no clips.')
+    columns = {n: self._padded(v) for n, v in self.columns.items()}
+    return self._ids, columns, np.array(self._seconds)
+
   def source(self, **fields: Any) -> Source:
     """All rows; `fields` are further ones of `Table`.
 
     Raises:
       InputError: there are no rows, or an id occurs twice.
     """
-    if not self._paths:
-      raise InputError(f'{self.name!r} lists no clips.')
+    ids, columns, seconds = self.values()
     paths = packed.pack_texts(self._below_one_root())
-    ids = packed.pack_texts(self._ids)
-    columns = {n: packed.pack(self._padded(v)) for n, v in self.columns.items()}
     places = np.stack([np.array(self._starts), np.array(self._lengths)], axis=1)
     starts, lengths = (places[:, 0], places[:, 1]) if self._segments else (None, None)
-    fields = {'splits': self._splits(), **fields}
+    fields = {'splits': self.splits(), **fields}
     table = Table(
       name=self.name,
-      ids=ids,
-      columns=columns,
+      ids=packed.pack_texts(ids),
+      columns={name: packed.pack(values) for name, values in columns.items()},
       locate=Files(self._root, paths, starts, lengths),
-      seconds=np.array(self._seconds),
+      seconds=seconds,
       segments=places if self._segments else None,
       **fields,
     )
@@ -166,7 +175,7 @@ class Clips:
   def _padded(self, values: list[Value]) -> list[Value]:
     return values + [''] * (len(self._paths) - len(values))
 
-  def _splits(self) -> dict[str, tuple[str, ...]]:
+  def splits(self) -> dict[str, tuple[str, ...]]:
     """'valid' for the validation split, if it is called otherwise."""
     own = {v for v in self.columns.get('split', ()) if isinstance(v, str)}
     other = next((n for n in ALSO_VALID if n in own), None)

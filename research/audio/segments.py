@@ -39,11 +39,11 @@ def take(row: dict[str, Value], where: str) -> Place | None:
     return None
   if len(starts) > 1:
     raise InputError(f'{where}: both "start" and "offset"; leave one of them.')
-  start = _seconds(row.pop(starts[0]), starts[0], where)
+  start = seconds(row.pop(starts[0]), starts[0], where)
   start = 0.0 if math.isnan(start) else start
-  lengths = {n: _seconds(row.pop(n), n, where) for n in LENGTHS if n in row}
+  lengths = {n: seconds(row.pop(n), n, where) for n in LENGTHS if n in row}
   if END in row:
-    lengths[END] = _seconds(row.pop(END), END, where) - start
+    lengths[END] = seconds(row.pop(END), END, where) - start
   known = {name: value for name, value in lengths.items() if not math.isnan(value)}
   if not known:
     return start, math.nan
@@ -57,7 +57,7 @@ def take(row: dict[str, Value], where: str) -> Place | None:
   return start, length
 
 
-def _seconds(value: Value, name: str, where: str) -> float:
+def seconds(value: Value, name: str, where: str) -> float:
   """A number of seconds; NaN for an empty value."""
   if value == '':
     return math.nan
