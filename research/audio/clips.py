@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt64
 
 from research.audio import durations
-from research.audio.columns import Codes, Column
+from research.audio.columns import Codes, Column, Texts
 from research.audio.example import Example, Value
 from research.errors import InputError, unknown
 
@@ -66,11 +66,12 @@ class Table:
   stored: Any = None
 
   def __post_init__(self):
-    if self.stored is None and len(set(self.ids)) != len(self.ids):
+    # Ids that are packed or stored have been checked where they were.
+    checked = self.stored is not None or isinstance(self.ids, Texts)
+    if not checked and len(set(self.ids)) != len(self.ids):
       duplicate = collections.Counter(self.ids).most_common(1)[0][0]
       raise InputError(
-        f'Data set {self.name!r} lists {duplicate!r} twice; every clip needs a unique id (a '
-        'labels.csv or list may give it in a column "id").'
+        f'Data set {self.name!r} lists {duplicate!r} twice; every clip needs a unique id.'
       )
     if not len(self.seconds):
       self.seconds = np.full(len(self.ids), np.nan)

@@ -1,5 +1,6 @@
 """Lines of manifests: text, gzipped text, JSON lines and tables, one line at a time."""
 
+import codecs
 import csv
 import gzip
 import json
@@ -23,12 +24,13 @@ def lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
   opened = gzip.open if path.suffix == '.gz' else open
   number = 0
   try:
-    with opened(path, 'rt', encoding='utf-8-sig', newline='\n') as file:
+    with opened(path, 'rb') as file:
       for number, line in enumerate(file, start=1):
-        yield number, line.rstrip('\r\n')
+        line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        yield number, line.decode().rstrip('\r\n')
   except UnicodeDecodeError as error:
     raise InputError(
-      f'{path}, behind line {number}: not UTF-8 text ({error.reason}); convert it to UTF-8.'
+      f'{path}, line {number}: not UTF-8 text ({error.reason}); convert it to UTF-8.'
     ) from None
   except (EOFError, zlib.error, gzip.BadGzipFile) as error:
     raise InputError(f'{path} is damaged behind line {number} ({error}); copy it again.') from None

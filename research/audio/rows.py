@@ -1,10 +1,11 @@
 """Rows of a manifest to a source: `Clips` collects them column by column and packs the columns.
 
 A manifest may have millions of rows, so no row is kept as a dict: values that repeat are kept once
-while the rows are read, and all are arrays of bytes or of numbers afterwards (`columns.py`).
+while the rows are read, and the columns of many rows are packed into arrays (`columns.py`).
 """
 
 import array
+import collections
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ from research.audio.clips import Files, Source, Table
 from research.audio.example import Value
 from research.errors import InputError
 
+# Columns of at least N rows are packed.
+PACKED_FROM = 2**14
 # Texts that are kept once while rows are read: at most this many of at most that length.
 MAX_SHARED, MAX_CHARACTERS = 2**18, 64
 # The split that other tools call otherwise, and what they call it.
@@ -157,15 +160,22 @@ class Clips:
       InputError: there are no rows, or an id occurs twice.
     """
     ids, columns, seconds = self.values()
-    paths = packed.pack_texts(self._below_one_root())
+    if len(set(ids)) != len(ids):
+      duplicate = collections.Counter(ids).most_common(1)[0][0]
+      raise InputError(
+        f'Data set {self.name!r} lists {duplicate!r} twice; every clip needs a unique id, which a '
+        'column "id" may give.'
+      )
     places = np.stack([np.array(self._starts), np.array(self._lengths)], axis=1)
     starts, lengths = (places[:, 0], places[:, 1]) if self._segments else (None, None)
     fields = {'splits': self.splits(), **fields}
+    paths = self._below_one_root()
+    many = len(ids) >= PACKED_FROM
     table = Table(
       name=self.name,
-      ids=packed.pack_texts(ids),
-      columns={name: packed.pack(values) for name, values in columns.items()},
-      locate=Files(self._root, paths, starts, lengths),
+      ids=packed.pack_texts(ids) if many else ids,
+      columns={n: packed.pack(values) if many else values for n, values in columns.items()},
+      locate=Files(self._root, packed.pack_texts(paths) if many else paths, starts, lengths),
       seconds=seconds,
       segments=places if self._segments else None,
       **fields,

@@ -73,13 +73,14 @@ def common_voice(path: str, language: str | None = None) -> Source:
     for tsv in [given] if given.is_file() else sorted(folder.glob('*.tsv')):
       if not _lists_clips(tsv):
         continue
+      split, language_here = tsv.stem, folder.resolve().name
       for line, row in lines.table(tsv):
         name = row.pop('path')
-        columns: dict[str, Value] = {'split': tsv.stem}
+        columns: dict[str, Value] = {'split': split}
         columns |= {_NAMES.get(n, n): v for n, v in row.items()}
-        columns['language'] = columns.get('language') or folder.resolve().name
+        columns['language'] = columns.get('language') or language_here
         clips.add(
-          f'{tsv}, line {line}', f'{prefix}/{name}', columns, prefix=f'{tsv.stem}/',
+          f'{tsv}, line {line}', f'{prefix}/{name}', columns, prefix=f'{split}/',
           seconds=seconds.get(name, math.nan),
         )  # fmt: skip
   return clips.source()

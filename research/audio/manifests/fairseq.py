@@ -66,21 +66,23 @@ def fairseq(path: str, audio: str | None = None, sample_rate: int | None = None)
   files = manifests(given)
   if not files:
     raise InputError(f'{given}: no .tsv with a folder in its first line and `path TAB samples`.')
-  clips = Clips(given.stem if given.is_file() else given.resolve().name, given.parent, _as_it_is)
+  single = given.is_file()
+  clips = Clips(given.stem if single else given.resolve().name, given.parent, _as_it_is)
   for file in files:
     beside = {kind: file.with_suffix(f'.{kind}') for kind in (*_LABELS, 'km')}
     labels = {k: lines.lines(f) for k, f in beside.items() if check_count(file, f) and k != 'km'}
     tried = itertools.islice(entries(file, audio), 0 if sample_rate else _TRIED)
     rate = sample_rate or next(filter(None, (rate_of(full) for _, full, _ in tried)), 0)
+    split = file.stem
     for name, full, samples in entries(file, audio):
-      columns: dict[str, Value] = {} if given.is_file() else {'split': file.stem}
+      columns: dict[str, Value] = {} if single else {'split': split}
       found = {kind: next(rows)[1].strip() for kind, rows in labels.items()}
       if 'wrd' in found or 'ltr' in found:
         columns['transcript'] = found['wrd'] if 'wrd' in found else _words(found['ltr'])
       if 'phn' in found:
         columns['phones'] = found['phn']
       seconds = samples / rate if rate else math.nan
-      clips.add('', full, columns, id=f'{file.stem}/{name}', seconds=seconds)
+      clips.add('', full, columns, id=f'{split}/{name}', seconds=seconds)
   return clips.source()
 
 

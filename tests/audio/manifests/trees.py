@@ -236,8 +236,8 @@ def saved_to_disk(root):
       ):
         out.write_table(table)
     state = {
-      '_data_files': [{'filename': n} for n in names], '_fingerprint': '0f', '_format_columns': None,
-      '_format_kwargs': {}, '_format_type': None, '_output_all_columns': False, '_split': split,
+      '_data_files': [{'filename': n} for n in names], '_fingerprint': '0f',
+      '_format_columns': None, '_format_kwargs': {}, '_format_type': None, '_output_all_columns': False, '_split': split,
     }  # fmt: skip
     (folder / 'state.json').write_text(json.dumps(state, indent=2))
     (folder / 'dataset_info.json').write_text(json.dumps({'features': FEATURES}, indent=2))
@@ -303,7 +303,10 @@ def common_voice(root):
   return {
     'path': folder,
     'order': (2, 0, 1),
-    'ids': [f'{s}/clips/common_voice_en_{k}.mp3' for s, k in (('dev', 2), ('train', 0), ('train', 1))],
+    'ids': [
+      'dev/clips/common_voice_en_2.mp3', 'train/clips/common_voice_en_0.mp3',
+      'train/clips/common_voice_en_1.mp3',
+    ],
     'columns': {
       'split': ('dev', 'train', 'train'), 'transcript': (TEXTS[2], *TEXTS[:2]),
       'speaker': (SPEAKERS[2], *SPEAKERS[:2]), 'language': ('en',) * 3,
