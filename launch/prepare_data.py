@@ -29,7 +29,7 @@ from research.audio.sources import Source, open_source
 from research.errors import InputError, printable
 from research.jobs import folders
 
-_SOURCE = flags.DEFINE_string('source', '', 'a folder, a name (esc50, …) or tfds:NAME')
+_SOURCE = flags.DEFINE_string('source', '', 'a folder, a manifest, a name (esc50, …) or tfds:NAME')
 _OUT = flags.DEFINE_string('out', '', 'folder for the shards')
 _DATA_ROOT = flags.DEFINE_string('data_root', None, 'folder that named data sets are looked for in')
 _SPLIT = flags.DEFINE_string('split', None, 'only this split')

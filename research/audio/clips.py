@@ -367,8 +367,17 @@ def pool(sources: Sequence[Source]) -> Source:
     locate=_Pooled(list(sources), np.concatenate([[0], np.cumsum(sizes)[:-1]])),
     label_sets=_PooledLabels(list(sources)),
     seconds=np.concatenate([s.table.seconds[s.rows] for s in sources]),
+    segments=_pooled_segments(sources),
   )
   return Source(table)
+
+
+def _pooled_segments(sources: Sequence[Source]) -> np.ndarray | None:
+  if all(s.table.segments is None for s in sources):
+    return None
+  whole = np.array([[0.0, np.nan]])
+  parts = (whole if s.table.segments is None else s.table.segments[s.rows] for s in sources)
+  return np.concatenate([np.broadcast_to(p, (len(s), 2)) for p, s in zip(parts, sources)])
 
 
 class _PooledLabels(Mapping[str, tuple[str, ...]]):
@@ -430,6 +439,7 @@ def windows(source: Source, seconds: float, shortest: float = 1.0) -> Source:
     label_sets=_PooledLabels([source]),
     splits=source.table.splits,
     seconds=lengths,
+    segments=None if source.table.segments is None else source.table.segments[source.rows[clips]],
   )
   return Source(table)
 

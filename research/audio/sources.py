@@ -67,6 +67,11 @@ def open_source(
   return windows(source, float(cut)) if cut else source
 
 
+def holds_data(path: str) -> bool:
+  """Whether a path is a folder, or a file that lists or holds clips in a known form."""
+  return os.path.isdir(path) or _kind(path) is not None
+
+
 def _from_json(spec: Spec, root: str | os.PathLike | None) -> Spec:
   """Parses a JSON spec. A string that names an existing folder is not parsed."""
   if not isinstance(spec, str) or not spec.startswith(('{', '[')):

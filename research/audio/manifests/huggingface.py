@@ -123,7 +123,7 @@ def _data_files(root: pathlib.Path) -> list[pathlib.Path]:
   names = [f.get('filename') for f in state.get('_data_files', []) if isinstance(f, dict)]
   if not names or not all(map(_is_name, names)):
     raise InputError(f'{root / STATE} names no data files that lie beside it.')
-  return [root / name for name in names]
+  return [root / str(name) for name in names]
 
 
 def _is_name(name: Any) -> bool:

@@ -11,6 +11,7 @@ from launch.inputs import open_input
 from research.audio import prepare
 from research.audio.decode import decode
 from research.audio.sources import open_source
+from research.evals import tasks
 from tests.audio.manifests import trees
 
 # Of these the manifest tells no durations.
@@ -71,3 +72,10 @@ def test_forms_can_be_named(tree):
   named = open_source({'name': form, 'args': {'path': str(tree['path'])}})
   assert named.fingerprint() == open_source(f'{form}:{tree["path"]}').fingerprint()
   assert [e.id for e in named] == tree['ids']
+
+
+def test_they_are_tasks(tree):
+  task = tasks.get(str(tree['path']))
+  assert [e.id for e in tasks._open(task, None)[0]] == tree['ids']
+  column = tasks.get(f'{tree["path"]}:speaker')
+  assert column.label == 'speaker' and column.folders == task.folders

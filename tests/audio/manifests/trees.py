@@ -237,7 +237,8 @@ def saved_to_disk(root):
         out.write_table(table)
     state = {
       '_data_files': [{'filename': n} for n in names], '_fingerprint': '0f',
-      '_format_columns': None, '_format_kwargs': {}, '_format_type': None, '_output_all_columns': False, '_split': split,
+      '_format_columns': None, '_format_kwargs': {}, '_format_type': None,
+      '_output_all_columns': False, '_split': split,
     }  # fmt: skip
     (folder / 'state.json').write_text(json.dumps(state, indent=2))
     (folder / 'dataset_info.json').write_text(json.dumps({'features': FEATURES}, indent=2))
