@@ -131,15 +131,14 @@ class Cells:
     files: the tables, in order.
     groups: (file, group, rows) of all groups, [g, 3].
     column: the column of audio.
-    root: folder of relative paths.
-    absolute: whether paths may be absolute.
+    root: folder of relative paths, which stay below it; `datasets` writes absolute ones for files
+      of its machine.
   """
 
   files: Sequence[str]
   groups: np.ndarray
   column: str
   root: str
-  absolute: bool
 
   def __post_init__(self):
     self._starts = np.concatenate([[0], np.cumsum(self.groups[:, 2])])
@@ -166,9 +165,8 @@ class Cells:
     return {'path': self._below(found['path'], where)}
 
   def _below(self, path: str, where: str) -> str:
-    absolute = os.path.isabs(path)
-    if '..' in path.split('/') or '\0' in path or (absolute and not self.absolute):
-      raise AudioError(where, f'Its path {path!r} leaves the folder of the data set.')
+    if '..' in path.split('/') or '\0' in path:
+      raise AudioError(where, f'Its path {path!r} goes up by "..", out of the data set.')
     return os.path.join(self.root, path)
 
   def _cell(self, file: str, group: int, row: int) -> Any:

@@ -86,7 +86,7 @@ class Clips:
     count = len(self._paths)
     self._paths.append(path)
     if not id:
-      id = prefix + path if prefix else path
+      id = prefix + path.lstrip('/') if prefix else path
       if place is not None:
         id = f'{id}@{_written(place[0])}'
         id = id if math.isnan(place[1]) else f'{id}-{_written(place[0] + place[1])}'

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from research.audio import arrow, columns
 from research.audio.clips import Source, Table
@@ -79,11 +80,15 @@ def huggingface(path: str, audio: str | None = None) -> Source:
       labelled = {n: _classes(v, features[n]['names']) for n, v in row.items()}
       clips.add('', path_, known | labelled, seconds=_seconds(row), prefix=f'{split}/')
   clips.rename()
-  return Source(_table(clips, files, features, column, np.array(groups, np.int64), root, saved))
+  left = [n for n, f in features.items() if n != column and not f['kept']]
+  if left:
+    logging.info('%s: columns that are no texts, numbers or lists: %s.', root, listed(left))
+  home = str(root.parent if root.is_file() else root)
+  return Source(_table(clips, files, features, column, np.array(groups, np.int64), home))
 
 
 def _table(
-  clips: Clips, files: Any, features: Any, column: str, groups: np.ndarray, root: Any, saved: bool
+  clips: Clips, files: Any, features: Any, column: str, groups: np.ndarray, home: str
 ) -> Table:
   ids, values, seconds = clips.values()
   if len(set(ids)) < len(ids) or any(i.endswith('/') for i in ids):
@@ -99,7 +104,7 @@ def _table(
     name=clips.name,
     ids=columns.pack_texts(ids),
     columns={n: columns.pack(v) for n, v in values.items()},
-    locate=arrow.Cells([str(f.absolute()) for _, f in files], groups, column, str(root), saved),
+    locate=arrow.Cells([str(f.absolute()) for _, f in files], groups, column, home),
     label_sets=names,
     splits=clips.splits(),
     seconds=seconds,
