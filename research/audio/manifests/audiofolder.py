@@ -24,9 +24,9 @@ SPLITS = {
 
 
 def recognise(path: pathlib.Path) -> str | None:
-  """A folder with metadata that has file_name, or with folders of training and other splits."""
+  """A folder with metadata that has file_name, its file, or folders of train and other splits."""
   if not path.is_dir():
-    return None
+    return path.name if path.name in METADATA and path.is_file() and _names_files(path) else None
   found = next((m for m in _metadata(path) if _names_files(m)), None)
   if found:
     return str(found.relative_to(path))
@@ -72,6 +72,7 @@ def audiofolder(path: str) -> Source:
     InputError: rows without file_name, a path that leaves the folder, or no audio.
   """
   root = pathlib.Path(path)
+  root = root.parent if root.is_file() else root
   found = [m for m in _metadata(root) if _names_files(m)]
   folders = [m.parent for m in found]
   twice = next((f for f in folders if folders.count(f) > 1), None)

@@ -126,7 +126,7 @@ def _files(scp: pathlib.Path, root: pathlib.Path) -> dict[str, str]:
     if path.endswith('|') or path.startswith('|'):
       raise InputError(
         f'{where}: {id!r} is the output of a command ({path[:80]!r}), and commands of manifests '
-        'are not run: write its audio to files (utils/data/… or wav-copy to .wav), and list these.'
+        'are not run: write its audio to files, for instance with wav-copy, and list these.'
       )
     if path == '-' or _ARK.search(path):
       raise InputError(
