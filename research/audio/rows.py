@@ -168,22 +168,24 @@ class Clips:
       )
     places = np.stack([np.array(self._starts), np.array(self._lengths)], axis=1)
     starts, lengths = (places[:, 0], places[:, 1]) if self._segments else (None, None)
-    fields = {'splits': self.splits(), **fields}
-    paths = self._below_one_root()
+    splits, paths = self.splits(), self._below_one_root()
+    # Each list is given up as soon as it is packed.
+    self.columns, self._shared = {}, {}
     many = len(ids) >= PACKED_FROM
     table = Table(
       name=self.name,
       ids=packed.pack_texts(ids) if many else ids,
-      columns={n: packed.pack(values) if many else values for n, values in columns.items()},
+      columns={n: packed.pack(columns.pop(n)) if many else columns[n] for n in list(columns)},
       locate=Files(self._root, packed.pack_texts(paths) if many else paths, starts, lengths),
       seconds=seconds,
       segments=places if self._segments else None,
-      **fields,
+      **{'splits': splits, **fields},
     )
     return Source(table)
 
   def _padded(self, values: list[Value]) -> list[Value]:
-    return values + [''] * (len(self._paths) - len(values))
+    short = len(self._paths) - len(values)
+    return values + [''] * short if short else values
 
   def splits(self) -> dict[str, tuple[str, ...]]:
     """'valid' for the validation split, if it is called otherwise."""

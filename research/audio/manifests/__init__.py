@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from research.audio.clips import Source
-from research.audio.folder import Inside
+from research.audio.folder import EXTENSIONS, Inside
 from research.errors import InputError
 
 
@@ -54,6 +54,8 @@ def recognise(path: str | os.PathLike) -> str | None:
     InputError: it has several.
   """
   given = pathlib.Path(path)
+  if given.is_dir() and _audio_alone(given):
+    return None
   found = {name: sign for name in names() if (sign := _module(name).recognise(given))}
   if len(found) > 1:
     signs = ' and '.join(f'{name} ({sign})' for name, sign in found.items())
@@ -63,6 +65,16 @@ def recognise(path: str | os.PathLike) -> str | None:
       f'{{"name": "{first}", "args": {{"path": "{given}"}}}}.'
     )
   return next(iter(found), None)
+
+
+def _audio_alone(folder: pathlib.Path) -> bool:
+  """Whether there are only audio files and notes in a folder. One pass, for there may be millions;
+  each form would look for itself."""
+  with os.scandir(folder) as entries:
+    return all(
+      os.path.splitext(e.name)[1].lower() in (*EXTENSIONS, '.txt', '.md') and not e.is_dir()
+      for e in entries
+    )
 
 
 def _module(name: str) -> Any:
