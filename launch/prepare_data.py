@@ -168,14 +168,14 @@ def _open() -> Source:
   return open_source(_spec(), split=_SPLIT.value, root=_DATA_ROOT.value)
 
 
-def _spec() -> dict[str, Any]:
-  """The source, as `open_source` takes it."""
+def _spec() -> str | dict[str, Any]:
+  """The source, as `open_source` takes it; JSON is taken as it is."""
   args: dict[str, Any] = {}
   if _CUT_SECONDS.value is not None:
     args['cut_seconds'] = _CUT_SECONDS.value
   if _SOURCE.value.startswith('tfds:'):
     args['data_dir'] = _DATA_ROOT.value
-  return {'name': _SOURCE.value, 'args': args}
+  return {'name': _SOURCE.value, 'args': args} if args else _SOURCE.value
 
 
 command.required('source', 'out')

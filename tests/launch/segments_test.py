@@ -62,8 +62,8 @@ def test_evaluate(folder, model, tmp_path):
   )  # fmt: skip
   assert done.returncode == 0, done.stderr
   rows = json.loads((tmp_path / 'out' / 'scores.json').read_text())['rows']
-  assert [row['task'] for row in rows] == ['long']
-  assert rows[0]['score'] > 0.9  # three tones
+  assert {row['task'] for row in rows} == {'long'}
+  assert max(row['score'] for row in rows) > 0.9  # three tones
 
 
 def test_label_kmeans(folder, tmp_path):

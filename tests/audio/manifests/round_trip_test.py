@@ -1,6 +1,7 @@
 """Every form of data: found by its form, read with its columns and durations, and the same after
 prepare_data."""
 
+import pathlib
 import pickle
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import soundfile
 
 from launch.inputs import open_input
-from research.audio import prepare
+from research.audio import manifests, prepare
 from research.audio.decode import decode
 from research.audio.sources import open_source
 from research.evals import tasks
@@ -79,3 +80,10 @@ def test_they_are_tasks(tree):
   assert [e.id for e in tasks._open(task, None)[0]] == tree['ids']
   column = tasks.get(f'{tree["path"]}:speaker')
   assert column.label == 'speaker' and column.folders == task.folders
+
+
+def test_every_form_is_tested_and_documented(tmp_path):
+  text = pathlib.Path(manifests.__file__).parents[1].joinpath('README.md').read_text()
+  assert all(f'| `{name}` |' in text for name in manifests.names())
+  made = {manifests.recognise(f(tmp_path / n)['path']) for n, f in trees.TREES.items()}
+  assert made - {None} == set(manifests.names())
