@@ -107,7 +107,7 @@ def _read(name: str, args: dict[str, Any], root: str | os.PathLike | None) -> So
       'shards are read from a store; name their folder as the data source.'
     )
   form, _, rest = name.partition(':')
-  if rest and form in ('list', *manifests.names()):
+  if rest and form in ('folder', 'list', *manifests.names()):
     name, args = form, {'path': rest, **args}
   named = args.get('path', name) if name in ('folder', 'index', 'array_record') else name
   if named is not None and paths.is_remote(named):

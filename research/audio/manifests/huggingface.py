@@ -30,7 +30,17 @@ def recognise(path: pathlib.Path) -> str | None:
     if (path / name).is_file():
       return name
   found = _parquets(path)
-  return found[0].name if found else None
+  # In a folder of audio there may be other tables, such as embeddings.
+  return found[0].name if found and (path.is_file() or _may_hold_audio(found[0])) else None
+
+
+def _may_hold_audio(file: pathlib.Path) -> bool:
+  """Whether a table has a column of audio, or cannot be read, which its reader says."""
+  try:
+    features = _features(file)
+  except InputError:
+    return True
+  return any(f['type'] == 'Audio' or (f['bytes'] and f['struct']) for f in features.values())
 
 
 def _parquets(path: pathlib.Path) -> list[pathlib.Path]:
@@ -163,6 +173,7 @@ def _split(root: pathlib.Path, file: pathlib.Path) -> str:
 
 def _features(file: pathlib.Path) -> dict[str, dict[str, Any]]:
   """Column -> its `_type`, class names, whether it is a struct, and whether it becomes a column."""
+  arrow.need(file)
   import pyarrow
 
   schema = arrow.schema(file)

@@ -34,12 +34,14 @@ MAX_META = 2**24
 
 
 def recognise(path: pathlib.Path) -> str | None:
-  """A tar, several by a brace pattern, or a folder of tars."""
+  """A tar, several by a brace pattern, or a folder of tars without audio or folders beside them."""
   name = path.name
   if name.endswith(('.tar', *_COMPRESSED)) and (path.is_file() or _BRACES.search(str(path))):
     return name
   found = sorted(path.glob('*.tar')) if path.is_dir() else []
-  return found[0].name if found else None
+  if not found or any(p.suffix.lower() in EXTENSIONS or p.is_dir() for p in path.iterdir()):
+    return None
+  return found[0].name
 
 
 def webdataset(path: str, audio: str | None = None) -> Source:

@@ -341,7 +341,23 @@ def test_a_table_without_audio(tmp_path):
 
   pq.write_table(trees.hf_table((0,)).drop_columns(['audio']), tmp_path / 'x.parquet')
   with pytest.raises(InputError, match=r'has 0 columns of audio .*name one with audio='):
-    open_source(str(tmp_path))
+    open_source(str(tmp_path / 'x.parquet'))
+
+
+def test_other_files_in_a_folder_of_audio(tmp_path):
+  import pyarrow.parquet as pq
+
+  trees.write(tmp_path / 'dog' / 'a.wav', 0)
+  pq.write_table(trees.hf_table((0,)).drop_columns(['audio']), tmp_path / 'embeddings.parquet')
+  with tarfile.open(tmp_path / 'backup.tar', 'w') as tar:
+    trees.add(tar, 'b.flac', trees.encoded(1))
+  (tmp_path / 'notes.json').write_text('{}')
+  (tmp_path / 'scores.tsv').write_text('a\tb\n1\t2\n')
+  assert [e.id for e in open_source(str(tmp_path))] == ['dog/a.wav']
+  trees.kaldi(tmp_path)
+  assert len(open_source(str(tmp_path))) == 3
+  assert len(open_source(f'folder:{tmp_path}')) == 3
+  assert open_source(f'folder:{tmp_path}').column('folder') == ['dog', 'wav', 'wav']
 
 
 # -- Many rows -------------------------------------------------------------------------------------
