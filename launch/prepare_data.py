@@ -29,7 +29,7 @@ from research.audio.sources import Source, open_source
 from research.errors import InputError, printable
 from research.jobs import folders
 
-_SOURCE = flags.DEFINE_string('source', '', 'a folder, a name (esc50, …) or tfds:NAME')
+_SOURCE = flags.DEFINE_string('source', '', 'a folder, a manifest, a name (esc50, …) or tfds:NAME')
 _OUT = flags.DEFINE_string('out', '', 'folder for the shards')
 _DATA_ROOT = flags.DEFINE_string('data_root', None, 'folder that named data sets are looked for in')
 _SPLIT = flags.DEFINE_string('split', None, 'only this split')
@@ -139,14 +139,14 @@ def _open() -> Source:
   return open_source(_spec(), split=_SPLIT.value, root=_DATA_ROOT.value)
 
 
-def _spec() -> dict[str, Any]:
-  """The source, as `open_source` takes it."""
+def _spec() -> str | dict[str, Any]:
+  """The source, as `open_source` takes it; JSON is taken as it is."""
   args: dict[str, Any] = {}
   if _CUT_SECONDS.value is not None:
     args['cut_seconds'] = _CUT_SECONDS.value
   if _SOURCE.value.startswith('tfds:'):
     args['data_dir'] = _DATA_ROOT.value
-  return {'name': _SOURCE.value, 'args': args}
+  return {'name': _SOURCE.value, 'args': args} if args else _SOURCE.value
 
 
 pipelines.define_flags('shard')

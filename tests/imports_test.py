@@ -115,7 +115,7 @@ def test_light_imports():
     'for m in pkgutil.walk_packages(research.__path__, "research."):\n'
     '  if not m.name.startswith("research.audio.builtin."): importlib.import_module(m.name)\n'
     'bad = {"torch", "tensorflow", "transformers", "timm", "tensorflow_datasets", "librosa",'
-    ' "matplotlib", "sklearn", "gcsfs", "s3fs", "boto3"} & set(sys.modules)\n'
+    ' "matplotlib", "sklearn", "pyarrow", "gcsfs", "s3fs", "boto3"} & set(sys.modules)\n'
     'print(sorted(bad)); sys.exit(bool(bad))'
   )
   run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)

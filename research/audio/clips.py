@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt64
 
 from research.audio import durations
-from research.audio.columns import Codes, Column
+from research.audio.columns import Codes, Column, Texts
 from research.audio.example import Example, Value
 from research.errors import InputError, unknown
 
@@ -48,6 +48,8 @@ class Table:
     seconds: durations, NaN if unknown; measured on demand.
     absent: value of the column `split` -> number of clips in the published lists without an audio
       file here.
+    segments: start and duration (NaN: to the end) of each row in its file, seconds; for rows that
+      are parts of files by other ids than `windows` gives. None if there are none.
     stored: what an index on disk knows of all rows: their fingerprint, the hashes of their
       recordings, and how the table is opened again where it is unpickled. Its ids are unique.
   """
@@ -60,10 +62,13 @@ class Table:
   splits: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
   seconds: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
   absent: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  segments: np.ndarray | None = None
   stored: Any = None
 
   def __post_init__(self):
-    if self.stored is None and len(set(self.ids)) != len(self.ids):
+    # Ids that are packed or stored have been checked where they were.
+    checked = self.stored is not None or isinstance(self.ids, Texts)
+    if not checked and len(set(self.ids)) != len(self.ids):
       duplicate = collections.Counter(self.ids).most_common(1)[0][0]
       raise InputError(
         f'Data set {self.name!r} lists {duplicate!r} twice; every clip needs a unique id.'
@@ -230,7 +235,8 @@ class Source:
     """
     stored = self.table.stored
     if stored is None:
-      return fingerprint(self.table.ids, self.table.columns, self.rows)
+      table = self.table
+      return fingerprint(table.ids, table.columns, self.rows, table.segments)
     if _is_all(self.rows, len(self.table.ids)):
       return stored.fingerprint
     digest = hashlib.sha256(stored.fingerprint.encode())
@@ -238,9 +244,13 @@ class Source:
     return digest.hexdigest()[:16]
 
   def recordings(self) -> UInt64[np.ndarray, 'clips']:
-    """A hash of the recording of every clip: windows of one recording have the same."""
+    """A hash of the recording of every clip: windows and segments of one have the same."""
     if self.table.stored is not None:
       return self.table.stored.recordings[self.rows]
+    if self.table.segments is not None and isinstance(self.table.locate, Files):
+      files = self.table.locate.paths
+      hashes = (recording_hash(files[r], whole=True) for r in self.rows)
+      return np.fromiter(hashes, np.uint64, len(self))
     ids = (self.id(i) for i in range(len(self)))
     return np.fromiter(map(recording_hash, ids), np.uint64, len(self))
 
@@ -251,21 +261,27 @@ class Source:
 
 
 def fingerprint(
-  ids: Sequence[str], columns: Mapping[str, Sequence[Value]], rows: range | Int[np.ndarray, 'n']
+  ids: Sequence[str],
+  columns: Mapping[str, Sequence[Value]],
+  rows: range | Int[np.ndarray, 'n'],
+  segments: np.ndarray | None = None,
 ) -> str:
-  """A hash of the ids and columns of some rows."""
+  """A hash of the ids and columns of some rows, and of the places of segments."""
   digest = hashlib.sha256()
   names = sorted(columns)
   digest.update(repr(names).encode())
   values = [columns[n] for n in names]
   for row in rows:
     digest.update(repr((ids[row], [c[row] for c in values])).encode())
+  if segments is not None:
+    digest.update(segments[np.asarray(rows, np.int64)].astype('<f8').tobytes())
   return digest.hexdigest()[:16]
 
 
 def recording_hash(id: str, whole: bool = False) -> int:
-  """The first 64 bits of the sha256 of an id, without the place of a window unless `whole`."""
-  name = id if whole else re.sub(r'@[\d.]+$', '', id)
+  """The first 64 bits of the sha256 of an id, without the place of a window or segment (`@3`,
+  `@0.5-1.5`) unless `whole`."""
+  name = id if whole else re.sub(r'(@[\d.]+(-[\d.]+)?)+$', '', id)
   return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], 'big')
 
 
@@ -351,8 +367,17 @@ def pool(sources: Sequence[Source]) -> Source:
     locate=_Pooled(list(sources), np.concatenate([[0], np.cumsum(sizes)[:-1]])),
     label_sets=_PooledLabels(list(sources)),
     seconds=np.concatenate([s.table.seconds[s.rows] for s in sources]),
+    segments=_pooled_segments(sources),
   )
   return Source(table)
+
+
+def _pooled_segments(sources: Sequence[Source]) -> np.ndarray | None:
+  if all(s.table.segments is None for s in sources):
+    return None
+  whole = np.array([[0.0, np.nan]])
+  parts = (whole if s.table.segments is None else s.table.segments[s.rows] for s in sources)
+  return np.concatenate([np.broadcast_to(p, (len(s), 2)) for p, s in zip(parts, sources)])
 
 
 class _PooledLabels(Mapping[str, tuple[str, ...]]):
@@ -414,6 +439,7 @@ def windows(source: Source, seconds: float, shortest: float = 1.0) -> Source:
     label_sets=_PooledLabels([source]),
     splits=source.table.splits,
     seconds=lengths,
+    segments=None if source.table.segments is None else source.table.segments[source.rows[clips]],
   )
   return Source(table)
 

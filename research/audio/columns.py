@@ -1,11 +1,13 @@
-"""Columns of an index on disk, memory-mapped: sequences that only read what is asked for.
+"""Columns of an index on disk, memory-mapped, or packed in memory: sequences that only read what is
+asked for.
 
 Each is a `Sequence` of the values of all rows. They also answer questions about all rows at once
 with NumPy: which rows `matches` some values, which values are `present` in some rows.
 """
 
 import abc
-from collections.abc import Collection, Iterator, Sequence
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -26,6 +28,17 @@ class Arrays(Protocol):
 
   def array(self, name: str) -> np.ndarray:
     """One of them, memory-mapped."""
+
+
+@dataclasses.dataclass
+class Packed:
+  """Named arrays in memory."""
+
+  arrays: Mapping[str, np.ndarray]
+
+  def array(self, name: str) -> np.ndarray:
+    """One of them."""
+    return self.arrays[name]
 
 
 @runtime_checkable
@@ -163,6 +176,20 @@ class Lists(_Stored):
 
 
 KINDS: dict[str, type[_Stored]] = {'texts': Texts, 'codes': Codes, 'lists': Lists}
+
+
+def pack(values: Sequence[Value]) -> Sequence[Value]:
+  """The values of a column as a `Column` in memory, a fraction of the size of a list of strings."""
+  arrays: dict[str, np.ndarray] = {}
+  kind = store('', values, arrays)
+  return KINDS[kind](Packed(arrays), '')
+
+
+def pack_texts(values: Sequence[str]) -> Texts:
+  """Ids or paths as one array of bytes."""
+  arrays: dict[str, np.ndarray] = {}
+  store_texts('', values, arrays)
+  return Texts(Packed(arrays), '')
 
 
 def store(key: str, values: Sequence[Value], arrays: dict[str, np.ndarray]) -> str:

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from research.audio import segments
 from research.audio.clips import Files, Source, Table
 from research.audio.example import Value
+from research.audio.rows import Clips
 from research.errors import InputError, listed
 
 EXTENSIONS = (
@@ -28,9 +30,11 @@ def folder(path: str, manifest: str | None = None, name: str | None = None) -> S
   """The audio files of a folder.
 
   With a manifest (`labels.csv` or `labels.jsonl` in the folder, or `manifest`), its rows are the
-  clips. The column `path` is relative to the folder. A column `seconds` or `duration` of numbers
+  clips. The column `path` is relative to the folder. Rows with `start` or `offset` are segments of
+  their files (`audio/segments.py`). A column `seconds` or `duration` of numbers
   gives the durations of the clips, so that no audio file has to be opened for them (an empty value
-  is measured); they are trusted. All other columns are labels. Multi-label values are
+  is measured); they are trusted. A column `id` names segments, and clips of files that are listed
+  more than once. All other columns are labels. Multi-label values are
   `;`-separated in the csv column `labels`, and lists in jsonl. Without a manifest, all audio files
   below the folder are the clips, sorted by path; the column `folder` is their parent folder.
 
@@ -43,20 +47,33 @@ def folder(path: str, manifest: str | None = None, name: str | None = None) -> S
     what = 'is a file' if root.exists() else 'does not exist'
     raise InputError(f'{root} {what}; expected a folder of audio files.')
   name = name or root.resolve().name
-  listed = _manifest(root, manifest)
-  if listed is None:
+  table = _manifest(root, manifest)
+  if table is None:
     paths = find_audio(root)
     if not paths:
       known = ' '.join(EXTENSIONS)
       raise InputError(f'{root} holds no audio files ({known}), nor do its subfolders.')
     columns: dict[str, list[Value]] = {'folder': [os.path.dirname(p) for p in paths]}
-  else:
-    paths, columns = read_manifest(root, listed)
-  seconds = _durations(columns)
-  return Source(Table(name, paths, columns, Files(str(root), paths), seconds=seconds))
+    return Source(Table(name, paths, columns, Files(str(root), paths)))
+  clips = Clips(name, root, Inside(root))
+  for line, row in _rows(table):
+    where = f'{table}, line {line}'
+    file = row.pop('path', '')
+    if not isinstance(file, str) or not file:
+      raise InputError(
+        f'{where}: no "path"; every row needs one, relative to {root} (columns here: '
+        f'{listed(row)}).'
+      )
+    place = segments.take(row, where)
+    clips.add(where, file, row, place=place)
+  if not len(clips):
+    raise InputError(f'{table} has no rows.')
+  clips.tell_seconds(durations(clips.columns))
+  clips.identify()
+  return clips.source()
 
 
-def _durations(columns: dict[str, list[Value]]) -> np.ndarray:
+def durations(columns: dict[str, list[Value]]) -> np.ndarray:
   """Takes the column of durations out of `columns`; empty if there is none."""
   for name in SECONDS:
     # Texts in such a column are labels.
@@ -82,26 +99,6 @@ def find_audio(root: pathlib.Path) -> list[str]:
       if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith('.'):
         found.append(os.path.relpath(os.path.join(here, name), root))
   return sorted(p.replace(os.sep, '/') for p in found)
-
-
-def read_manifest(
-  root: pathlib.Path, manifest: pathlib.Path
-) -> tuple[list[str], dict[str, list[Value]]]:
-  """The column `path` of a manifest, with paths checked to stay below `root`; other columns."""
-  rows = list(_rows(manifest))
-  if not rows:
-    raise InputError(f'{manifest} has no rows.')
-  paths, inside = [], Inside(root)
-  for line, row in rows:
-    path = row.pop('path', None)
-    if not isinstance(path, str) or not path:
-      raise InputError(
-        f'{manifest}, line {line}: no "path"; every row needs one, relative to {root} '
-        f'(columns here: {listed(row)}).'
-      )
-    paths.append(inside(path, f'{manifest}, line {line}'))
-  names = list(dict.fromkeys(name for _, row in rows for name in row))
-  return paths, {n: [row.get(n, '') for _, row in rows] for n in names}
 
 
 class Inside:

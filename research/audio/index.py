@@ -180,6 +180,8 @@ def write(
   about: Mapping[str, Any],
   extra: Mapping[str, np.ndarray] | None = None,
   texts: Mapping[str, Sequence[str]] | None = None,
+  segments: np.ndarray | None = None,
+  recordings: np.ndarray | None = None,
 ) -> None:
   """Writes an index; after a kill the file is the old one or the new one.
 
@@ -195,6 +197,8 @@ def write(
     about: more for the header, JSON-able.
     extra: more arrays.
     texts: more texts, one a clip.
+    segments: see `Table`.
+    recordings: hashes of the recordings of the clips, if their ids do not name them.
 
   Raises:
     InputError: an id occurs twice.
@@ -205,7 +209,9 @@ def write(
   kinds = {n: columns.store(f'column{i}', v, arrays) for i, (n, v) in enumerate(values.items())}
   if len(set(ids)) != len(ids):
     raise InputError(f'Data set {name!r} lists a clip twice; every clip needs a unique id.')
-  arrays['recordings'] = np.fromiter(map(recording_hash, ids), np.uint64, len(ids))
+  if recordings is None:
+    recordings = np.fromiter(map(recording_hash, ids), np.uint64, len(ids))
+  arrays['recordings'] = recordings
   places, at = {}, 0
   for key, array in arrays.items():
     places[key] = {'dtype': array.dtype.name, 'shape': list(array.shape), 'at': at}
@@ -214,7 +220,7 @@ def write(
     'name': name, 'count': len(ids), 'columns': kinds, 'about': dict(about),
     'label_sets': {k: list(v) for k, v in label_sets.items()},
     'splits': {k: list(v) for k, v in splits.items()}, 'absent': dict(absent),
-    'fingerprint': fingerprint(ids, values, range(len(ids))),
+    'fingerprint': fingerprint(ids, values, range(len(ids)), segments),
   }  # fmt: skip
   _write_file(pathlib.Path(path), header, places, at, list(arrays.values()))
 
@@ -302,6 +308,8 @@ def write_files(source: Source, path: str | os.PathLike) -> None:
     about={'root': os.path.abspath(locate.root)},
     extra=extra,
     texts=texts,
+    segments=None if source.table.segments is None else source.table.segments[rows],
+    recordings=source.recordings(),
   )
 
 

@@ -248,7 +248,8 @@ def _merge(source: Source, store: _Shards, settings: Settings) -> dict[str, Any]
   clips_index.write(
     store.folder / clips_index.FILE,
     name=source.name,
-    ids=[i for p in parts for i in p['ids']],
+    ids=(ids := [i for p in parts for i in p['ids']]),
+    recordings=_recordings(source, ids),
     seconds=np.array(durations, np.float64),
     values={n: [v for p in parts for v in p['columns'].get(n, [])] for n in names},
     label_sets={n: source.classes(n) for n in clips_index.kept_label_sets(source)},
@@ -270,6 +271,14 @@ def _merge(source: Source, store: _Shards, settings: Settings) -> dict[str, Any]
   for name in store.names:
     store.path(name).unlink(missing_ok=True)
   return index
+
+
+def _recordings(source: Source, ids: Sequence[str]) -> np.ndarray | None:
+  """Hashes of the recordings of clips, where ids do not tell them."""
+  if source.table.segments is None:
+    return None
+  known = dict(zip((source.id(i) for i in range(len(source))), source.recordings()))
+  return np.array([known[id] for id in ids], np.uint64)
 
 
 def _write_shard(

@@ -7,10 +7,10 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from research.audio import clips, datasets, index
+from research.audio import clips, datasets, index, lists, manifests
 from research.audio.clips import Source, pool, windows
 from research.audio.example import Example, Value
-from research.audio.folder import folder
+from research.audio.folder import MANIFESTS, folder
 from research.errors import InputError, unknown
 from research.jobs import paths
 
@@ -25,7 +25,8 @@ COMMON = ('split', 'where', 'cut_seconds', 'root')
 
 def names() -> tuple[str, ...]:
   """Names accepted by `open_source`."""
-  return (*datasets.DATASETS, 'folder', 'index', 'array_record', 'tfds')
+  own = ('folder', 'list', 'index', 'array_record', 'tfds')
+  return tuple(dict.fromkeys((*datasets.DATASETS, *own, *manifests.names())))
 
 
 def open_source(
@@ -37,7 +38,9 @@ def open_source(
     spec: a name ('builtin', 'esc50', …; `names()`); an address of a folder of ArrayRecord shards
       (gs://… or s3://…); a path to a folder of audio, of an index of
       audio (`audio/index.py`), of ArrayRecord shards, of a HEAR task or of a prepared TFDS data
-      set; 'tfds:NAME'; a dict(name=…, args={…}); or a list
+      set; a file or folder of another tool (`audio/manifests/`: fairseq, Kaldi, lhotse, …), told by
+      its form or named as 'kaldi:PATH'; a list of files (.txt, .csv, .tsv, .jsonl); 'tfds:NAME'; a
+      dict(name=…, args={…}); or a list
       of these, which is pooled. `args` are those of the reader. Every source also takes `split`;
       `where`, a dict column -> value or values; `cut_seconds`, which cuts long files into
       windows; and `root`. On command lines, dicts and lists are written as JSON.
@@ -62,6 +65,11 @@ def open_source(
   if split:
     source = source.split(split)
   return windows(source, float(cut)) if cut else source
+
+
+def holds_data(path: str) -> bool:
+  """Whether a path is a folder, or a file that lists or holds clips in a known form."""
+  return os.path.isdir(path) or _kind(path) is not None
 
 
 def _from_json(spec: Spec, root: str | os.PathLike | None) -> Spec:
@@ -98,7 +106,10 @@ def _read(name: str, args: dict[str, Any], root: str | os.PathLike | None) -> So
       f'The folder of data sets {root} is an address: expected a folder of a disk. Only prepared '
       'shards are read from a store; name their folder as the data source.'
     )
-  named = args.get('path') if name in ('folder', 'index', 'array_record') else name
+  form, _, rest = name.partition(':')
+  if rest and form in ('folder', 'list', *manifests.names()):
+    name, args = form, {'path': rest, **args}
+  named = args.get('path', name) if name in ('folder', 'index', 'array_record') else name
   if named is not None and paths.is_remote(named):
     if name in ('folder', 'index'):
       raise InputError(
@@ -108,28 +119,37 @@ def _read(name: str, args: dict[str, Any], root: str | os.PathLike | None) -> So
     return _call(name, _reader('array_record'), {**args, 'path': named})
   if name == 'builtin':
     return _call(name, datasets.DATASETS[name].function(), args)
+  if name in manifests.names() and (name not in datasets.DATASETS or 'path' in args):
+    return _call(name, manifests.reader(name), {**args, 'path': _path_of(name, args, root)})
   if name in datasets.DATASETS:
     found, published = datasets.find(name, root)
     if not published:
       return _call(name, folder, {'path': str(found), 'name': name, **args})
     return _call(name, datasets.DATASETS[name].function(), {'root': str(found), **args})
-  if name in ('folder', 'index', 'array_record'):
-    if 'path' not in args:
-      raise InputError(f'Data source {name!r} needs a path in its args.')
-    path = _under(args.pop('path'), root)
-    return _call(name, _reader(name), {'path': path, **args})
+  if name in ('folder', 'list', 'index', 'array_record'):
+    return _call(name, _reader(name), {**args, 'path': _path_of(name, args, root)})
   if name == 'tfds' or name.startswith('tfds:'):
     if ':' in name:
       args = {'name': name.split(':', 1)[1], **args}
     return _call('tfds', _reader('tfds'), args)
   path = _under(name, root)
-  if os.path.isdir(path):
-    kind = _kind(path)
+  kind = _kind(path)
+  if kind is not None:
     return _call(name, _reader(kind), {'root' if kind == 'hear' else 'path': path, **args})
   if os.sep in name or name.startswith(('.', '~')):
     what = 'is a file, not a folder' if os.path.exists(path) else 'does not exist'
     raise InputError(f'The folder of audio {path} {what}.')
   raise unknown('data source', name, names())
+
+
+def _path_of(name: str, args: Mapping[str, Any], root: str | os.PathLike | None) -> str:
+  """The argument `path` of a reader."""
+  if 'path' not in args:
+    raise InputError(f'Data source {name!r} needs a path in its args.')
+  path = _under(args['path'], root)
+  if name in manifests.names() and not os.path.exists(path) and '{' not in path:
+    raise InputError(f'{path} does not exist; expected a file or folder of {name}.')
+  return path
 
 
 def _under(path: str | os.PathLike, root: str | os.PathLike | None) -> str:
@@ -142,9 +162,13 @@ def _under(path: str | os.PathLike, root: str | os.PathLike | None) -> str:
   return path
 
 
-def _kind(path: str) -> str:
-  """Kind of data in a folder: shards, an index, a prepared TFDS data set, a HEAR task, or audio."""
+def _kind(path: str) -> str | None:
+  """Kind of data at a path: shards, an index, a prepared TFDS data set, a HEAR task, a folder with
+  our manifest, one of the forms of other tools, a list, or a folder of audio; None for no data."""
   folder_path = pathlib.Path(path)
+  if not folder_path.is_dir():
+    form = manifests.recognise(folder_path)
+    return form or ('list' if lists.is_list(folder_path) else None)
   if (folder_path / 'index.json').is_file() and list(folder_path.glob('*.array_record')):
     return 'array_record'
   if (folder_path / index.FILE).is_file():
@@ -153,7 +177,9 @@ def _kind(path: str) -> str:
     return 'tfds'
   if (folder_path / 'task_metadata.json').is_file():
     return 'hear'
-  return 'folder'
+  if any((folder_path / name).is_file() for name in MANIFESTS):
+    return 'folder'
+  return manifests.recognise(folder_path) or 'folder'
 
 
 def _reader(kind: str) -> Callable[..., Source]:
@@ -172,7 +198,9 @@ def _reader(kind: str) -> Callable[..., Source]:
     from research.audio.datasets import hear
 
     return hear.hear
-  return folder
+  if kind == 'list':
+    return lists.file_list
+  return manifests.reader(kind) if kind in manifests.names() else folder
 
 
 def _call(name: str, function: Callable[..., Source], args: Mapping[str, Any]) -> Source:

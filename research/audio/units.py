@@ -47,12 +47,16 @@ class Units:
 
   @classmethod
   def open(cls, path: str | os.PathLike) -> 'Units':
-    """Opens a folder of units.
+    """Opens a folder of units, or fairseq's units: a .km file beside its .tsv, or their folder.
 
     Raises:
       InputError: not a folder of units, or its files are inconsistent.
     """
     path = Path(path)
+    if path.suffix == '.km' or not (path / 'about.json').is_file():
+      from research.audio import kmeans_lines  # it writes units
+
+      path = kmeans_lines.folder_of(path) if kmeans_lines.is_kmeans(path) else path
     names = ('about.json', 'codes.npy', 'offsets.npy', 'ids.txt')
     absent = [name for name in names if not (path / name).is_file()]
     if absent:

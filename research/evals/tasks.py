@@ -180,7 +180,8 @@ class Prepared:
 
 
 def get(name: str) -> Task:
-  """The task with this name, or of a folder: DIR, or DIR:COLUMN to set the label column.
+  """The task with this name, or of a folder or a manifest: DIR, or DIR:COLUMN to set the label
+  column.
 
   A HEAR task folder defines its own classes, splits and metric.
 
@@ -191,7 +192,7 @@ def get(name: str) -> Task:
   if name in TASKS:
     return TASKS[name]
   path, _, column = name.partition(':')
-  if os.path.isdir(os.path.expanduser(path)):
+  if sources.holds_data(os.path.expanduser(path)):
     folder = os.path.abspath(os.path.expanduser(path))
     shown = os.path.basename(folder) + (f'_{column}' if column else '')
     if not column and os.path.isfile(os.path.join(folder, hear.METADATA)):
@@ -319,7 +320,8 @@ def _open(task: Task, root: str | os.PathLike | None) -> tuple[Any, bool]:
   base = Path(os.path.expanduser(root)) if root is not None else None
   for folder in task.folders:
     path = Path(folder) if os.path.isabs(folder) or base is None else base / folder
-    if path.is_dir() and (os.path.isabs(folder) or _readable(path, task.source)):
+    named = os.path.isabs(folder) and path.exists()
+    if named or (path.is_dir() and _readable(path, task.source)):
       return sources.open_source(str(path)), bool(task.source) and _shards_of(path) == task.source
   if task.source is None:
     where = f'in {base}' if base else 'and no data root is given (--data_root=DIR or $OIDO_DATA)'

@@ -147,7 +147,7 @@ DATASETS: dict[str, Dataset] = {
     labels='6112 speakers',
   ),
   'common_voice': Dataset(
-    reader='datasets.speech:common_voice',
+    reader='manifests.common_voice:published',
     layout='LANG/{train,dev,test,validated,…}.tsv and LANG/clips/*.mp3',
     marks=('train.tsv', 'validated.tsv', '*/train.tsv', '*/validated.tsv'),
     folders=('common_voice', 'CommonVoice', 'cv-corpus'),

@@ -1,4 +1,4 @@
-"""VoxPopuli, VoxCeleb 1 and 2, Common Voice, in their published layouts."""
+"""VoxPopuli, VoxCeleb 1 and 2, in their published layouts."""
 
 import os
 import pathlib
@@ -100,44 +100,6 @@ def voxceleb2(root: str) -> Source:
       }
       rows.append((path, path, columns))
   return source('voxceleb2', root, rows)
-
-
-def common_voice(root: str, language: str | None = None) -> Source:
-  """Common Voice: LANG/{train,dev,test,validated,…}.tsv and LANG/clips/*.mp3.
-
-  Columns: split (the name of the tsv), language, speaker (client_id), transcript (sentence), age,
-  sex, accent. Splits overlap (validated includes train), so the id of a clip is SPLIT/PATH.
-
-  Args:
-    root: the folder of one language, or of several.
-    language: selects one of several languages.
-  """
-  base = pathlib.Path(root)
-  folders = [base] if (base / 'clips').is_dir() else sorted(p.parent for p in base.glob('*/clips'))
-  if language is not None:
-    folders = [f for f in folders if f.resolve().name == language]
-    if not folders:
-      raise InputError(f'Common Voice in {root} has no language {language!r} with clips/.')
-  rows = []
-  for folder in folders:
-    lang = folder.resolve().name
-    for tsv in sorted(folder.glob('*.tsv')):
-      listed = read_rows(tsv)
-      if not listed or not {'client_id', 'path', 'sentence'} <= set(listed[0]):
-        continue  # reported.tsv, clip_durations.tsv and the like do not list clips.
-      for row in listed:
-        path = (folder / 'clips').relative_to(base).as_posix() + f'/{row["path"]}'
-        columns: dict[str, Value] = {
-          'split': tsv.stem,
-          'language': row.get('locale') or lang,
-          'speaker': row['client_id'],
-          'transcript': row['sentence'],
-          'age': row.get('age', ''),
-          'sex': row.get('gender', ''),
-          'accent': row.get('accents') or row.get('accent', ''),
-        }
-        rows.append((f'{tsv.stem}/{path}', path, columns))
-  return source('common_voice', root, rows)
 
 
 def _meta(path: pathlib.Path, delimiter: str) -> dict[str, dict[str, str]]:
