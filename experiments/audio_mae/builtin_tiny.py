@@ -2,8 +2,8 @@
 
 python -m launch.train --config=experiments/audio_mae/builtin_tiny.py --workdir=runs/tiny
 
-For run time on two CPU cores and probe results, see experiments/notes/audio_mae.md. `:debug` is a few steps
-of a smaller model.
+For run time on two CPU cores and probe results, see experiments/notes/audio_mae.md. `:debug` is a
+few steps of a smaller model.
 """
 
 import ml_collections

@@ -6,8 +6,8 @@ python -m launch.hubert_iterations --config=experiments/hubert/librispeech_subse
 
 100 clusters of MFCC, 1250 updates of a small model; 100 clusters of its third layer, 1250 updates
 more; then clusters of the third layer of the second model, to compare their quality (see
-librispeech_subset.py; results are in experiments/notes/hubert.md). `:debug` is smaller and runs on the
-built-in corpus.
+librispeech_subset.py; results are in experiments/notes/hubert.md). `:debug` is smaller and runs on
+the built-in corpus.
 """
 
 import ml_collections
