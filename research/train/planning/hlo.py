@@ -176,6 +176,11 @@ class Module:
       (_, _, source), (dtype, sides, target) = _ARRAY.findall(each.shape)[:2]
       ends = [layout for layout in (source, target) if not _ON_CHIP.search(layout)]
       return len(ends) * shape_bytes(f'{dtype}[{sides}]')
+    updated = self._updated(each)
+    if updated is not None:  # in place: the rest of the array stays where it is
+      whole, update = updated
+      others = [name for i, name in enumerate(each.operands) if i != whole]
+      return update + sum(s for n in others for _, s in arrays(self.shapes.get(n, '')))
     read = [array for name in each.operands for array in arrays(self.shapes.get(name, ''))]
     kept = {text for text, _ in read}
 
@@ -186,6 +191,29 @@ class Module:
     # A stack that is read as well is updated in place.
     total = sum(part(text, size, text in kept) for text, size in written)
     return total + sum(part(text, size, True) for text, size in read)
+
+  def _updated(self, each: Instruction) -> tuple[int | None, float] | None:
+    """(number of the operand that is updated in place, None for a new array; bytes written) of an
+    instruction that writes a part of an array; None of another."""
+    if each.op == 'dynamic-update-slice':
+      return 0, shape_bytes(self.shapes.get(each.operands[1], ''))
+    fused = re.search(r'\bcalls=%?([\w.\-]+)', each.line) if each.op == 'fusion' else None
+    body = {line.name: line for line in self.computations.get(fused[1], ())} if fused else {}
+    root = next((line for line in body.values() if line.line.lstrip().startswith('ROOT')), None)
+    while root is not None and root.op == 'bitcast':
+      root = body.get(root.operands[0]) if root.operands else None
+    if root is None or root.op != 'dynamic-update-slice' or not arrays(each.shape):
+      return None
+    array = body.get(root.operands[0])
+    while array is not None and array.op == 'bitcast':
+      array = body.get(array.operands[0]) if array.operands else None
+    if array is None:
+      return None
+    update = shape_bytes(self.shapes.get(root.operands[1], ''))
+    if array.op == 'parameter':
+      number = re.search(r'parameter\((\d+)\)', array.line)
+      return (int(number[1]), update) if number else None
+    return (None, update) if 'AllocateBuffer' in array.line else None
 
 
 def arrays(shape: str) -> list[tuple[str, float]]:

@@ -118,3 +118,31 @@ ENTRY %main (p: f32[8,1024]) -> f32[8,1024] {
 }
 """
   assert hlo.Module(text).memory_bytes() == 4 * 2 * 1024 + 4 * 8 * 1024
+
+
+def test_a_part_that_is_written_in_place_is_what_moves():
+  text = """
+%fused (a: f32[8,1024], b: f32[1,1024]) -> f32[8,1024] {
+  %a = f32[8,1024]{1,0} parameter(0)
+  %b = f32[1,1024]{1,0:T(8,128)S(1)} parameter(1)
+  %i = s32[] constant(3)
+  %z = s32[] constant(0)
+  ROOT %r = f32[8,1024]{1,0} dynamic-update-slice(%a, %b, %i, %z)
+}
+
+%begun (c: f32[1,1024]) -> f32[8,1024] {
+  %n = f32[8,1024]{1,0} custom-call(), custom_call_target="AllocateBuffer"
+  %c = f32[1,1024]{1,0} parameter(0)
+  %k = s32[] constant(0)
+  ROOT %s = f32[8,1024]{1,0} dynamic-update-slice(%n, %c, %k, %k)
+}
+
+ENTRY %main (p: f32[1,1024], q: f32[1,1024]) -> f32[8,1024] {
+  %p = f32[1,1024]{1,0} parameter(0)
+  %q = f32[1,1024]{1,0:T(8,128)S(1)} parameter(1)
+  %x = f32[8,1024]{1,0} fusion(%p), kind=kLoop, calls=%begun
+  ROOT %y = f32[8,1024]{1,0} fusion(%x, %q), kind=kLoop, calls=%fused
+}
+"""
+  # p is read and written; q, on the chip, is written.
+  assert hlo.Module(text).memory_bytes() == 3 * 4 * 1024
