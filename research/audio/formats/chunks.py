@@ -4,12 +4,14 @@ import itertools
 import re
 import struct
 
+from research.audio.formats import mpeg
 from research.audio.formats.raw import AS_IT_IS, Fault, Layout, Link, Raw
 
 # Of streams whose length was unknown: 0, the maximum of 31 or 32 bits less a header or a block, or
 # a round number as servers of speech write it.
 MAXIMUM, ROUND, BINARY, HEADER = 0x7FFF0000, 100_000_000, 2**24, 64
 MAX_CHUNKS = 10_000
+_MPEG = (0x50, 0x55)  # format tags of MPEG audio in WAV
 # Size of the data in bytes is at this place, in this byte order; after the marker of the format.
 _W64_DATA = b'data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a'
 
@@ -52,7 +54,7 @@ def layout(raw: Raw, head: bytes) -> Layout | None:
   if head[:4] in (b'.snd', b'dns.'):
     order = '>' if head[:4] == b'.snd' else '<'
     offset, claimed = struct.unpack(order + '2I', head[4:12])
-    return _told(judge(0 if claimed == 0xFFFFFFFF else claimed, raw.size - offset, offset))
+    return _judged(raw, offset, 0 if claimed == 0xFFFFFFFF else claimed)
   if head[:4] == b'caff':
     return _caf(raw)
   if head[:7] == b'NIST_1A':
@@ -60,8 +62,18 @@ def layout(raw: Raw, head: bytes) -> Layout | None:
   return _fixed(raw, head)
 
 
-def _told(note: str) -> Layout:
+def _note(note: str) -> Layout:
   return Layout(note=note) if note else AS_IT_IS
+
+
+def _judged(raw: Raw, at: int, claimed: int) -> Layout:
+  """Refuses a file that is truncated, or behind whose audio, at byte `at`, another file begins."""
+  note, there = judge(claimed, raw.size - at, at), raw.size - at
+  if claimed > 0 and claimed < there:
+    marker, behind = raw.read(0, 4), raw.read(at + claimed, 12)
+    if marker in (behind[i : i + 4] for i in range(9)):
+      raise Fault(f'It is several files in one: another begins at byte {at + claimed}; split it.')
+  return _note(note)
 
 
 def _chunks(raw: Raw, at: int, order: str):
@@ -77,8 +89,10 @@ def _chunks(raw: Raw, at: int, order: str):
 
 def _wave(raw: Raw, head: bytes) -> Layout:
   order = '>' if head[:4] == b'RIFX' else '<'
-  wide = None
+  wide, tag = None, 0
   for name, at, size in _chunks(raw, 12, order):
+    if name == b'fmt ':
+      (tag,) = struct.unpack(order + 'H', raw.read(at, 2).ljust(2, b'\0'))
     if name == b'ds64':
       _, wide = struct.unpack('<2Q', raw.read(at, 16).ljust(16, b'\0'))
     if name != b'data':
@@ -88,12 +102,15 @@ def _wave(raw: Raw, head: bytes) -> Layout:
       # 64 bits have no round maximum; 0 and -1 are placeholders.
       claimed = wide if 0 < wide < 2**63 else 0
       note = judge(claimed, there, at)
-      return _told(note) if claimed else _patched(raw, head, order, at, there)
+      return _note(note) if claimed else _patched(raw, head, order, at, there)
     if not size and there and not _only_chunks(raw, at, order):
       return _patched(raw, head, order, at, there)
+    if tag in _MPEG:
+      judge(size, there, at)
+      return mpeg.layout(raw, at) or AS_IT_IS
     if size < there and (second := _joined(raw, at + size)):
       return _two(raw, second)
-    return _told(judge(size, there, at))
+    return _judged(raw, at, size)
   return AS_IT_IS
 
 
@@ -142,7 +159,7 @@ def _two(raw: Raw, at: int) -> Layout:
 def _aiff(raw: Raw) -> Layout:
   for name, at, size in _chunks(raw, 12, '>'):
     if name in (b'SSND', b'BODY'):
-      return _told(judge(size, raw.size - at, at))
+      return _judged(raw, at, size)
   return AS_IT_IS
 
 
@@ -154,7 +171,7 @@ def _w64(raw: Raw) -> Layout:
       break
     (size,) = struct.unpack('<q', header[16:])
     if header[:16] == _W64_DATA:
-      return _told(judge(size - 24, raw.size - at - 24, at + 24))
+      return _judged(raw, at + 24, size - 24)
     if size < 24:
       break
     at += (size + 7) // 8 * 8
@@ -169,7 +186,7 @@ def _caf(raw: Raw) -> Layout:
       break
     name, size = struct.unpack('>4sq', header)
     if name == b'data':
-      return _told(judge(size, raw.size - at - 12, at + 12))
+      return _judged(raw, at + 12, size)
     if size < 0:
       break
     at += 12 + size
@@ -185,7 +202,7 @@ def _sphere(raw: Raw) -> Layout:
     return AS_IT_IS
   width = int(found.get('channel_count', 1)) * int(found.get('sample_n_bytes', 2))
   header = int(start[1])
-  return _told(judge(int(found['sample_count']) * width, raw.size - header, header))
+  return _judged(raw, header, int(found['sample_count']) * width)
 
 
 def _fixed(raw: Raw, head: bytes) -> Layout | None:
@@ -194,12 +211,11 @@ def _fixed(raw: Raw, head: bytes) -> Layout | None:
     head = raw.read(0, 128)
     (bits,), (frames,) = struct.unpack('>H', head[14:16]), struct.unpack('>I', head[26:30])
     stereo = head[12:14] == b'\xff\xff'
-    return _told(judge(frames * (bits // 8) * (1 + stereo), raw.size - 128, 128))
+    return _judged(raw, 128, frames * (bits // 8) * (1 + stereo))
   if head[:19] == b'Creative Voice File':
     (at,) = struct.unpack('<H', head[20:22])
     block = raw.read(at, 4)
     if block[:1] in (b'\1', b'\x09'):
-      claimed = int.from_bytes(block[1:4], 'little')
-      return _told(judge(claimed, raw.size - at - 4, at + 4))
+      return _judged(raw, at + 4, int.from_bytes(block[1:4], 'little'))
     return AS_IT_IS
   return None

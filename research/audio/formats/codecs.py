@@ -31,6 +31,7 @@ _MATROSKA = {
   b'A_TRUEHD': 'TrueHD', b'A_ALAC': 'ALAC', b'A_WAVPACK4': 'WavPack', b'A_MS/ACM': 'an ACM codec',
 }  # fmt: skip
 _OGG = {
+  b'\x7fFLAC\1\0\0': 'FLAC in Ogg', b'\x7fFLAC\1\0\1': 'FLAC in Ogg',
   b'Speex   ': 'Speex in Ogg', b'\x80theora': 'Theora video in Ogg', b'fishead\0': 'Ogg Skeleton',
   b'CELT    ': 'CELT in Ogg', b'OggMIDI\0': 'MIDI in Ogg', b'PCM     ': 'PCM in Ogg',
 }  # fmt: skip
@@ -39,7 +40,7 @@ _AIFC = {
   b'Qclp': 'Qualcomm PureVoice', b'G722': 'G.722', b'G728': 'G.728', b'SDX2': 'SDX2',
 }  # fmt: skip
 _CAF = {
-  b'aac ': 'AAC', b'ilbc': 'iLBC', b'opus': 'Opus', b'ac-3': 'AC-3', b'.mp3': 'MP3',
+  b'alac': 'ALAC', b'aac ': 'AAC', b'ilbc': 'iLBC', b'opus': 'Opus', b'ac-3': 'AC-3', b'.mp3': 'MP3',
   b'samr': 'AMR-NB', b'QDM2': 'QDesign Music 2', b'ec-3': 'E-AC-3', b'flac': 'FLAC',
 }  # fmt: skip
 _MAGIC = (
@@ -116,14 +117,14 @@ def inside(raw: Raw) -> str | None:
   if head[:4] == b'caff':
     at = head.find(b'desc')
     kind = head[at + 20 : at + 24] if at >= 0 else b''
-    known = kind in (b'lpcm', b'alac', b'ulaw', b'alaw', b'ima4')
+    known = kind in (b'lpcm', b'ulaw', b'alaw')
     return None if known or not kind else f'{_CAF.get(kind, _shown(kind))} in CAF'
   if head[:4] == b'.snd':
     code = int.from_bytes(head[12:16], 'big')
     return None if code in range(1, 8) or code in (23, 25, 26, 27) else f'AU encoding {code}'
   if head[:4] == b'OggS':
     start = head[28 : 28 + 8]
-    known = start[:7] in (b'\x01vorbis', b'OpusHea') or start[:5] == b'\x7fFLAC'
+    known = start[:7] in (b'\x01vorbis', b'OpusHea')
     return None if known else _OGG.get(start, f'the stream that begins with {start!r} in Ogg')
   return None
 
@@ -135,7 +136,7 @@ def _mp4(raw: Raw, head: bytes) -> str:
     at = part.find(b'stsd')
     if at >= 0:
       return _among(part[at : at + 64], _MP4, 'audio')
-  return 'AAC'
+  return 'AAC or ALAC'
 
 
 def _among(data: bytes, names: dict[bytes, str], other: str) -> str:

@@ -12,6 +12,8 @@ from jaxtyping import Float
 
 from research.audio.formats.raw import Fault
 
+# Seconds that a header may claim more than there is: encoders round up to whole packets.
+TOLERANCE = 0.25
 INSTALL = "pip install 'oido[media]'"
 
 
@@ -101,13 +103,30 @@ def _frames(container: Any) -> Iterator[Any]:
 
 def _blocks(path: str | None, data: bytes | None, rate: int) -> Iterator[Float[np.ndarray, 't']]:
   """Mono samples, a packet at a time."""
+  total = 0
   with _open(path, data) as container:
     for frame in _frames(container):
+      total += frame.samples
       if frame.sample_rate != rate:
         raise Fault(
           f'Its sample rate changes from {rate} to {frame.sample_rate} Hz; convert it to FLAC.'
         )
       yield _mono(frame)
+    claimed = _claimed(container)
+  if total < (claimed - TOLERANCE) * rate:
+    raise Fault(f'It is truncated: it has {total / rate:.2f} of {claimed:.2f} s.')
+
+
+def _claimed(container: Any) -> float:
+  """Seconds that the header claims; 0 of formats without a length, of which ffmpeg guesses it."""
+  stream = container.streams.audio[0]
+  if not {'mp4', 'matroska', 'asf'}.intersection(container.format.name.split(',')):
+    return 0.0
+  if stream.duration is not None and stream.time_base is not None:
+    return float(stream.duration * stream.time_base)
+  # Of all streams: a video may be longer than its sound.
+  alone = len(container.streams) == 1 and container.duration is not None
+  return container.duration / 1e6 if alone else 0.0
 
 
 def _mono(frame: Any) -> Float[np.ndarray, 't']:

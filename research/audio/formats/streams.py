@@ -67,6 +67,8 @@ class Streams:
         name = codecs.inside(self._raw)
         if name is None:
           raise Fault(_damage(self._raw, error.reason)) from None
+        if len(found.links) > 1:
+          raise Fault(f'{found.note} But {name} is not; split it, or convert it to FLAC.') from None
         self._parts = [_foreign(name, path, data)]
       _note(where, found.note)
     rates = sorted({part.rate for part in self._parts})
