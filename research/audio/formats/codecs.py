@@ -40,8 +40,8 @@ _AIFC = {
   b'Qclp': 'Qualcomm PureVoice', b'G722': 'G.722', b'G728': 'G.728', b'SDX2': 'SDX2',
 }  # fmt: skip
 _CAF = {
-  b'alac': 'ALAC', b'aac ': 'AAC', b'ilbc': 'iLBC', b'opus': 'Opus', b'ac-3': 'AC-3', b'.mp3': 'MP3',
-  b'samr': 'AMR-NB', b'QDM2': 'QDesign Music 2', b'ec-3': 'E-AC-3', b'flac': 'FLAC',
+  b'alac': 'ALAC', b'aac ': 'AAC', b'ilbc': 'iLBC', b'opus': 'Opus', b'ac-3': 'AC-3',
+  b'.mp3': 'MP3', b'samr': 'AMR-NB', b'QDM2': 'QDesign Music 2', b'ec-3': 'E-AC-3', b'flac': 'FLAC',
 }  # fmt: skip
 _MAGIC = (
   (b'#!AMR-WB', 'AMR-WB'), (b'#!AMR', 'AMR-NB'), (b'#!EVC', 'EVS'), (b'#!SILK', 'SILK'),
