@@ -161,10 +161,12 @@ def main(argv):
     },
     overwrite=OVERWRITE.value,
     max_bad_fraction=MAX_BAD.value,
-    show=lambda id, text: command.say(f'{id}: {text}'),
   )
   if jax.process_index():
     return
+  for row in rows:  # In the order given; they were done by length.
+    if 'text' in row:
+      command.say(f'{row["id"]}: {row["text"]}')
   lines = list(summary(rows, loaded.model.vocabulary))
   lines[0] = f'{OUT.value}: {lines[0]}' if OUT.value else lines[0]
   command.say('\n'.join(lines))
