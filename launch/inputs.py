@@ -57,8 +57,8 @@ def _listed(path, kind):
         raise InputError(f"{path}, line {line}: no 'path' (it has: {listed(row)}); {FORMS}")
       rows.append({n: v if isinstance(v, str) else str(v) for n, v in row.items()})
     paths = [row['path'] for row in rows]
-    names = dict.fromkeys(n for row in rows for n in row if n != 'path')
-    columns = {n: [row.get(n, '') for row in rows] for n in names}
+    others = dict.fromkeys(n for row in rows for n in row if n != 'path')
+    columns = {n: [row.get(n, '') for row in rows] for n in others}
   if not paths:
     raise InputError(f'The list {path} names no file.')
   return _files(os.path.basename(path), os.path.dirname(path), paths, columns)

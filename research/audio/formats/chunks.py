@@ -66,9 +66,9 @@ def _note(note: str) -> Layout:
   return Layout(note=note) if note else AS_IT_IS
 
 
-def _judged(raw: Raw, at: int, claimed: int) -> Layout:
-  """Refuses a file that is truncated, or behind whose audio, at byte `at`, another file begins."""
-  note, there = judge(claimed, raw.size - at, at), raw.size - at
+def _judged(raw: Raw, at: int, claimed: int, header: int = HEADER) -> Layout:
+  """Refuses a file whose audio, from byte `at` on, is cut off, or is followed by another file."""
+  note, there = judge(claimed, raw.size - at, header), raw.size - at
   if claimed > 0 and claimed < there:
     marker, behind = raw.read(0, 4), raw.read(at + claimed, 12)
     if marker in (behind[i : i + 4] for i in range(9)):
@@ -110,7 +110,7 @@ def _wave(raw: Raw, head: bytes) -> Layout:
       return mpeg.layout(raw, at) or AS_IT_IS
     if size < there and (second := _joined(raw, at + size)):
       return _two(raw, second)
-    return _judged(raw, at, size)
+    return _judged(raw, at, size, at)
   return AS_IT_IS
 
 
@@ -185,6 +185,12 @@ def _caf(raw: Raw) -> Layout:
     if len(header) < 12:
       break
     name, size = struct.unpack('>4sq', header)
+    if name == b'data' and size <= 0:
+      there = raw.size - at - 12
+      parts = ((0, at + 4), struct.pack('>q', there), (at + 12, raw.size))
+      return Layout(
+        (Link(parts),), f'Its header leaves its length open; all {there} bytes are read.'
+      )
     if name == b'data':
       return _judged(raw, at + 12, size)
     if size < 0:

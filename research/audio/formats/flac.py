@@ -1,12 +1,16 @@
 """Lengths of FLAC files (RFC 9639): the header against the number in the last frame."""
 
+import functools
 import itertools
 import re
 
-from research.audio.formats.raw import AS_IT_IS, Fault, Layout, Link, Raw
+import numpy as np
+
+from research.audio.formats.raw import AS_IT_IS, Fault, Layout, Link, Raw, end_of_audio
 
 # Files up to this size are searched for a second stream; longer ones are probed at three places.
 SMALL = 2**16
+_BLOCK = 4096
 _SYNC = re.compile(rb'\xff[\xf8\xf9]')
 _SECOND = re.compile(rb'fLaC[\x00\x80]\x00\x00\x22')
 _BLOCKS = {1: 192, **{i: 576 << (i - 2) for i in range(2, 6)}, **{i: 1 << i for i in range(8, 16)}}
@@ -60,8 +64,8 @@ def _link(raw: Raw, start: int, end: int) -> tuple[Link, str]:
   tail = max(start + 42, end - largest - 64)
   data = raw.read(tail, end - tail)
   ends, frames, note = _ends(data, fixed), claimed, ''
-  if not claimed or claimed not in ends.values():
-    whole = [samples for at, samples in ends.items() if not _crc16(data[at:])]
+  whole = [samples for at, samples in ends.items() if not _crc16(data[at:])]
+  if not claimed or claimed not in whole:
     if not whole and claimed > (most := max(ends.values(), default=0)):
       raise Fault(f'It is truncated: {claimed - most} samples or more are missing of {claimed}.')
     if not whole:
@@ -79,9 +83,7 @@ def _link(raw: Raw, start: int, end: int) -> tuple[Link, str]:
 
 def _end(raw: Raw) -> int:
   """The place behind the last frame: tags of other formats and zeros may follow."""
-  end = raw.size
-  if raw.read(end - 128, 3) == b'TAG':
-    end -= 128
+  end = end_of_audio(raw)
   tail = raw.read(max(0, end - 4096), min(end, 4096))
   zeros = len(tail) - len(tail.rstrip(b'\0'))
   # The last bytes of a frame are its checksum, which may end in a zero byte.
@@ -144,9 +146,27 @@ def _frame(data: bytes, at: int, fixed: int) -> int:
   return number + size if head[1] & 1 else number * fixed + size
 
 
+@functools.cache
+def _weights() -> np.ndarray:
+  """What a byte adds to the checksum when i further bytes follow it, uint16 [_BLOCK, 256]."""
+  table = np.array(_CRC16, np.uint16)
+  found = np.zeros((_BLOCK, 256), np.uint16)
+  found[0] = table
+  for i in range(1, _BLOCK):
+    found[i] = found[i - 1] << 8 ^ table[found[i - 1] >> 8]
+  return found
+
+
 def _crc16(data: bytes) -> int:
   """0 for a whole frame with its checksum."""
-  check = 0
-  for byte in data:
-    check = (check << 8 & 0xFF00) ^ _CRC16[check >> 8 ^ byte]
+  check, at = 0, 0
+  size = len(data) % _BLOCK or _BLOCK
+  while at < len(data):
+    block = np.frombuffer(data, np.uint8, min(size, len(data) - at), at).copy()
+    if check:  # Only before a full block.
+      block[0] ^= check >> 8
+      block[1] ^= check & 255
+    places = np.arange(len(block) - 1, -1, -1)
+    check = int(np.bitwise_xor.reduce(_weights()[places, block]))
+    at, size = at + len(block), _BLOCK
   return check

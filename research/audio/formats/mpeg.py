@@ -10,7 +10,7 @@ import itertools
 
 import numpy as np
 
-from research.audio.formats.raw import Fault, Layout, Link, Part, Raw
+from research.audio.formats.raw import Fault, Layout, Link, Part, Raw, end_of_audio
 
 # Frames decoded for the overlap, behind those that fill the bit reservoir of 511 bytes.
 WARM, RESERVOIR = 2, 511
@@ -186,7 +186,7 @@ def layout(raw: Raw, start: int) -> Layout | None:
   notes: list[str] = []
   starts: list[int] = []
   kind = info = None
-  at, end = start, _end(data)
+  at, end = start, end_of_audio(raw)
 
   def close() -> None:
     if starts or info is not None:
@@ -324,15 +324,3 @@ def _behind_tag(data: bytes, at: int) -> int:
     header = int.from_bytes(data[at + 20 : at + 24], 'little') & (1 << 29)
     return at + 32 + (size if header else 0)
   return 0
-
-
-def _end(data: bytes) -> int:
-  """The place behind the last frame: tags may follow."""
-  end = len(data)
-  if data[max(0, end - 128) :][:3] == b'TAG':
-    end -= 128
-  if data[max(0, end - 32) : end][:8] == b'APETAGEX':
-    size = int.from_bytes(data[end - 20 : end - 16], 'little')
-    header = int.from_bytes(data[end - 12 : end - 8], 'little') >> 31
-    end -= size + 32 * header
-  return max(0, end)

@@ -42,6 +42,19 @@ class Raw:
       self._file.close()
 
 
+def end_of_audio(raw: Raw) -> int:
+  """The place where tags begin that may follow the audio: ID3 version 1, and APE."""
+  end = raw.size
+  if raw.read(max(0, end - 128), 3) == b'TAG':
+    end -= 128
+  footer = raw.read(max(0, end - 32), 32)
+  if footer[:8] == b'APETAGEX':
+    size = int.from_bytes(footer[12:16], 'little')
+    header = int.from_bytes(footer[20:24], 'little') >> 31
+    end -= size + 32 * header
+  return max(0, end)
+
+
 class Spliced:
   """A file for libsndfile: parts of `raw` and other bytes, one behind the other."""
 

@@ -1,7 +1,6 @@
 """Opens the audio of a file: the right length, windows that are slices of the whole, all of it."""
 
 import functools
-import io
 import os
 from typing import Any
 
@@ -172,7 +171,9 @@ class _Sound:
     if self._link.parts is not None:
       return _sndfile(Spliced(self._raw, self._link.parts))
     # The library takes only UTF-8 names, so others are given as bytes.
-    return _sndfile(os.fsencode(str(self._path)) if self._data is None else io.BytesIO(self._data))
+    if self._data is not None:
+      return _sndfile(Spliced(self._raw, ((0, self._raw.size),)))
+    return _sndfile(os.fsencode(str(self._path)))
 
   def _reopen(self) -> None:
     self._file.close()
