@@ -39,7 +39,8 @@ def masked_patch_mse(
       f'{m.shape} [b, n].'
     )
   valid = jnp.ones(m.shape[0]) if 'valid' not in batch else batch['valid'].astype(jnp.float32)
-  real = valid[:, None] * (out['patch_mask'] if 'patch_mask' in out else jnp.ones(m.shape))
+  real = out['patch_mask'] if 'patch_mask' in out else jnp.ones(m.shape)
+  real = valid[:, None] * real.astype(jnp.float32)
   m = m * valid[:, None]
   if norm_pix:
     x = normalise_patches(x)

@@ -82,7 +82,8 @@ def voxceleb1(root: str) -> Source:
 def voxceleb2(root: str) -> Source:
   """VoxCeleb2: {dev,test}/aac/idXXXXX/VIDEO/NUMBER.*, vox2_meta.csv.
 
-  Distributed as AAC (.m4a), which is not supported: convert the files and keep the folders.
+  Distributed as AAC (.m4a), which the extra `[media]` reads; or convert the files, and keep the
+  folders.
   Columns: speaker, video, split ('dev' or 'test'), sex.
   """
   base = pathlib.Path(root)
