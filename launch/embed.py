@@ -3,11 +3,12 @@
 python -m launch.embed --model=runs/tiny --input=my/folder --out=embeddings.npz
 python -m launch.embed --model=runs/tiny --input=list.txt --layers=all --pool=none --out=x.parquet
 
---input is a folder, an audio file, a list of files (.txt: a path a line; .csv, .tsv,
-.jsonl: a column `path`; relative paths start at the list), or the name of a data set. Killed, the same command goes on where
-it was, and ends in the same bytes. Several processes (--num_processes) share the clips, and the
-disk that --out is on. What the file holds: `research/inference/embedding_files.py`. Long files:
---window=30 embeds pieces of 30 s, named FILE@START.
+--input is a folder, an audio file, a list of files (.txt: a path a line; .csv, .tsv, .jsonl: a
+column `path`; relative paths start at the list), or the name of a data set. Killed, the same
+command goes on where it was, and ends in the same bytes. Several processes (--num_processes) share
+the clips, and the disk that --out is on. What the file holds:
+`research/inference/embedding_files.py`. Long files: --window=30 embeds pieces of 30 s, named
+FILE@START.
 
 python -m launch.embed --model=runs/hubert --units=units/layer6 --durations --input=my/folder \
   --out=units.tsv

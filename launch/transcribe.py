@@ -5,9 +5,9 @@ python -m launch.transcribe --model=weights/mine --input=my/folder --out=t.jsonl
 
 --model is a model with a CTC head (fine-tuned on transcripts). --input is a folder, an audio file,
 a list of files (.txt: a path a line; .csv, .tsv, .jsonl: a column `path`; relative paths start at
-the list), or the name of a data set. Texts are printed; --out keeps them with the times of their words: .jsonl,
-.txt, .ctm, and for one recording .srt and .vtt. Killed, the same command goes on where it was;
-several processes (--num_processes) share the clips, and the disk.
+the list), or the name of a data set. Texts are printed in the order given; --out keeps them with
+the times of their words: .jsonl, .txt, .ctm, and for one recording .srt and .vtt. Killed, the same
+command goes on where it was; several processes (--num_processes) share the clips, and the disk.
 Where the input has transcripts (a column `transcript`), word and character error rates are printed
 in the end.
 """

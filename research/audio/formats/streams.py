@@ -134,7 +134,8 @@ def _layout(raw: Raw) -> Layout:
   return AS_IT_IS
 
 
-@functools.lru_cache(maxsize=16384)
+# An hour of MPEG frames takes 2 MB.
+@functools.lru_cache(maxsize=128)
 def _known(path: str, size: int, changed: int) -> Layout:
   """The layout of a file on disk; one that changes is looked at again."""
   del size, changed
