@@ -8,8 +8,6 @@ from research.audio.formats.raw import AS_IT_IS, Fault, Layout, Link, Raw
 SMALL = 2**16
 LARGEST = 65307  # bytes of a page
 _BLOCK = 2**20
-# The first bytes of streams that hold no audio, or none that can be read.
-OTHERS = (b'fishead\0', b'\x80theora', b'BBCD', b'CMML')
 
 
 def layout(raw: Raw) -> Layout:

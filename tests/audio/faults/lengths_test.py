@@ -296,6 +296,24 @@ def test_durations_are_those_of_what_is_there(tmp_path):
   assert found[0] == 1.0 and 1.0 < found[1] < 1.2 and found[2] == 0.0
 
 
+def test_shards_of_a_folder_with_a_length_left_open(tmp_path):
+  """It used to end the run: its 2^63 - 1 samples were believed."""
+  from research.audio import prepare, shards
+  from research.audio.sources import open_source
+
+  for number in range(3):
+    (tmp_path / 'd').mkdir(exist_ok=True)
+    (tmp_path / 'd' / f'{number}.wav').write_bytes(made.file(made.noise(0.5, seed=number)))
+  (tmp_path / 'd' / 'x.flac').write_bytes(flac_total(made.file(AUDIO, **FLAC), 0))
+  settings = prepare.Settings(num_workers=0)
+  source = open_source(str(tmp_path / 'd'))
+  assert prepare.shard_count(source, settings, 1.0) == 1
+  index = prepare.prepare(source, tmp_path / 'out', count=1, settings=settings)
+  assert index['count'] == 4 and index['seconds'] == pytest.approx(2.5)
+  last = shards.array_record(str(tmp_path / 'out'))[3]
+  np.testing.assert_array_equal(decode(last, sample_rate=16000), AUDIO)
+
+
 def test_a_wrong_claim_is_reported_once_a_file(tmp_path, caplog):
   (tmp_path / 'x.flac').write_bytes(flac_total(made.file(AUDIO, **FLAC), 0))
   for _ in range(3):
@@ -323,3 +341,32 @@ def test_bad_files_of_a_stopped_run_do_not_count_in_the_next(tmp_path):
   with pytest.raises(ValueError, match='2 of 10'):
     third.check()
   assert {id for id, _ in third.items()} == {'a', 'b', 'c'}
+
+
+@pytest.mark.parametrize('info', [True, False])
+def test_tags_around_an_mp3_are_no_audio(info):
+  data = made.file(AUDIO, format='MP3')
+  data = data if info else without_info(data)[0]
+  expected = made.read(data)
+  size = 70_000  # of a picture
+  picture = b'ID3\3\0\0' + bytes((size >> 21 & 127, size >> 14 & 127, size >> 7 & 127, size & 127))
+  picture += b'\xff\xfb\x90\x64' * (size // 4)
+  ape = b'APETAGEX' + struct.pack('<4I', 2000, 32 + 8, 1, 0) + bytes(8)
+  for wrapped in (
+    picture + data,
+    data + b'TAG' + bytes(125),
+    data + bytes(8) + ape,
+    data + bytes(8) + ape + b'TAG' + bytes(125),
+    bytes(300) + data,
+    data + bytes(1000),
+  ):
+    np.testing.assert_array_equal(made.read(wrapped), expected)
+
+
+def test_a_wav_with_other_chunks_around_its_audio():
+  data = made.file(AUDIO)
+  extra = b'bext' + struct.pack('<I', 602) + bytes(602)
+  early = data[:36] + extra + data[36:]
+  np.testing.assert_array_equal(made.read(early), AUDIO)
+  np.testing.assert_array_equal(made.read(data + b'LIST' + struct.pack('<I', 4) + b'INFO'), AUDIO)
+  assert 'truncated' in made.reason(early[:-1000])
