@@ -21,6 +21,8 @@ RATES = (50, 10_000_000)
 MAX_SAMPLES_PER_BYTE = 200
 _EXACT = ('PCM_', 'ULAW', 'ALAW')
 _ERRORS = (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError, OSError, AssertionError)
+# Of a file without a marker, this much has to be MPEG frames.
+CAPTURED = 0.9
 MAX_NOTES = 20
 _noted: set[str] = set()
 
@@ -63,12 +65,16 @@ class Streams:
       try:
         self._parts = [_part(self._raw, link, path, data) for link in found.links]
       except _Refused as error:
-        name = codecs.inside(self._raw)
-        if name is None:
+        name, captured = codecs.inside(self._raw), _captured(self._raw)
+        if name is None and captured is None:
           raise Fault(_damage(self._raw, error.reason)) from None
-        if len(found.links) > 1:
+        if captured is not None:
+          found = captured
+          self._parts = [_Mpeg(self._raw, link) for link in found.links]
+        elif len(found.links) > 1:
           raise Fault(f'{found.note} But {name} is not; split it, or convert it to FLAC.') from None
-        self._parts = [_foreign(name, path, data)]
+        else:
+          self._parts = [_foreign(str(name), path, data)]
       _note(where, found.note)
     rates = sorted({part.rate for part in self._parts})
     if len(rates) > 1:
@@ -144,6 +150,19 @@ def _known(path: str, size: int, changed: int) -> Layout:
     return _layout(raw)
   finally:
     raw.close()
+
+
+def _captured(raw: Raw) -> Layout | None:
+  """A stream of MPEG frames that begins in the middle of one, as of a radio; None if it is not."""
+  if _known_marker(raw.read(0, 16)):
+    return None
+  try:
+    found = mpeg.layout(raw, 0)
+  except Fault:
+    return None
+  streams: list[Any] = [link.mpeg for link in found.links] if found else []
+  held = sum(int((frames.ends - frames.starts).sum()) for frames in streams)
+  return found if held > CAPTURED * raw.size else None
 
 
 def _part(raw: Raw, link: Link, path: str | None, data: bytes | None) -> Any:
@@ -272,11 +291,14 @@ def _foreign(name: str, path: str | None, data: bytes | None) -> media.Media:
 
 def _damage(raw: Raw, reason: str) -> str:
   head = raw.read(0, 16)
-  known = (b'RIFF', b'RIFX', b'RF64', b'fLaC', b'OggS', b'ID3', b'FORM', b'.snd', b'caff', b'NIST')
-  mpeg_like = len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
-  if head.startswith((*known, b'riff')) or mpeg_like:
+  if _known_marker(head) or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0):
     return f'Its audio is damaged or truncated ({reason}).'
   return f'It is not an audio file that can be read: it begins with {bytes(head)!r}.'
+
+
+def _known_marker(head: bytes) -> bool:
+  known = (b'RIFF', b'RIFX', b'RF64', b'BW64', b'riff', b'fLaC', b'OggS', b'ID3', b'FORM', b'.snd')
+  return head.startswith((*known, b'dns.', b'caff', b'NIST'))
 
 
 def _note(where: str, note: str) -> None:

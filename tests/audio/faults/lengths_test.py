@@ -247,6 +247,15 @@ def test_a_stream_that_was_cut_at_its_beginning_is_read():
   np.testing.assert_allclose(later[10 * 576 :], whole[30 * 576 :], atol=1e-6)
 
 
+@pytest.mark.parametrize('cut', [1, 50, 131])
+def test_a_stream_that_begins_in_the_middle_of_a_frame_is_read(cut):
+  bare, frames = without_info(made.file(made.noise(3.0), format='MP3'))
+  later = made.read(bare[cut:])
+  whole = made.read(bare)
+  assert len(later) == len(whole) - frames.samples
+  np.testing.assert_allclose(later[10 * 576 :], whole[11 * 576 :], atol=1e-6)
+
+
 def test_a_damaged_mp3():
   data = made.file(made.noise(2.0), format='MP3')
   half = len(data) // 2
