@@ -90,6 +90,11 @@ def _cause(error: BaseException) -> str:
   return text
 
 
+def _at_home(text: str) -> str:
+  """A flag or value with `~` as the shell expands it, which it does not behind `=`."""
+  return re.sub(r'(?:(?<=[=,])|^)~(?=/|,|$)', lambda _: os.path.expanduser('~'), text)
+
+
 def _check_config_file(argv: Sequence[str]) -> None:
   """Checks that the config file exists, before the flag library fails on it."""
   for i, arg in enumerate(argv):
@@ -121,6 +126,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
   OIDO_TRACEBACK=1 shows the traceback instead.
   """
   children.die_together()
+  sys.argv[1:] = map(_at_home, sys.argv[1:])
   show = os.environ.get('OIDO_TRACEBACK') == '1'
   # --help shows flags of the command's module only; add those defined here on its behalf.
   for name in _SHARED:
@@ -190,10 +196,29 @@ def config_flag() -> Any:
   read = parser.parse
 
   def parse(argument: str) -> Any:
-    return _with_groups(read(argument), sys.argv[1:])
+    return _with_groups(_home_config(read(argument)), sys.argv[1:])
 
   parser.parse = parse
   return holder
+
+
+def _home_config(config: Any) -> Any:
+  """A config whose paths that begin with `~` lead to the home folder."""
+  from ml_collections import ConfigDict
+
+  def expanded(value: Any) -> Any:
+    if isinstance(value, str):
+      return _at_home(value) if value.startswith('~/') else value
+    if isinstance(value, list | tuple):
+      return type(value)(map(expanded, value))
+    return {k: expanded(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+  for name, value in config.items() if isinstance(config, ConfigDict) else ():
+    if isinstance(value, ConfigDict):
+      _home_config(value)
+    elif isinstance(value, str | list | tuple | dict) and expanded(value) != value:
+      config[name] = expanded(value)
+  return config
 
 
 def _with_groups(config: Any, argv: Sequence[str]) -> Any:

@@ -3,11 +3,12 @@
 python -m launch.embed --model=runs/tiny --input=my/folder --out=embeddings.npz
 python -m launch.embed --model=runs/tiny --input=list.txt --layers=all --pool=none --out=x.parquet
 
---input is a folder, an audio file, a list of files (.txt: a path a line; .csv: a column `path`;
-relative paths start at the list), or the name of a data set. Killed, the same command goes on where
-it was, and ends in the same bytes. Several processes (--num_processes) share the clips, and the
-disk that --out is on. What the file holds: `research/inference/embedding_files.py`. Long files:
---window=30 embeds pieces of 30 s, named FILE@START.
+--input is a folder, an audio file, a list of files (.txt: a path a line; .csv, .tsv, .jsonl: a
+column `path`; relative paths start at the list), or the name of a data set. Killed, the same
+command goes on where it was, and ends in the same bytes. Several processes (--num_processes) share
+the clips, and the disk that --out is on. What the file holds:
+`research/inference/embedding_files.py`. Long files: --window=30 embeds pieces of 30 s, named
+FILE@START.
 
 python -m launch.embed --model=runs/hubert --units=units/layer6 --durations --input=my/folder \
   --out=units.tsv
@@ -38,7 +39,7 @@ MODEL = flags.DEFINE_string(
 )
 RELEASE = flags.DEFINE_string('release', None, 'Whose original weights --model is, e.g. audio_mae.')
 INPUT = flags.DEFINE_string(
-  'input', None, 'A folder, an audio file, a .txt or .csv list, or a data set.'
+  'input', None, 'A folder, an audio file, a list (.txt, .csv, .tsv, .jsonl), or a data set.'
 )
 OUT = flags.DEFINE_string('out', None, 'File to write, .npz or .parquet.')
 LAYERS = flags.DEFINE_string('layers', 'last', "'last', 'all', or a number (0 is the stem).")

@@ -3,14 +3,18 @@
 import os
 import pathlib
 
+OTHER_LISTS = ('.scp', '.lst', '.list', '.json', '.gz', '.parquet', '.tar', '.ltr', '.wrd', '.km')
+FORMS = 'lists are a .txt with a path a line, or a .csv, .tsv or .jsonl with a column path.'
+
 
 def open_input(spec, *, split=None, root=None):
   """The source of clips that `spec` names.
 
   Raises:
-    InputError: the input does not exist, or a list without paths.
+    InputError: the input does not exist, or is a list without paths or of another tool.
   """
   from research.audio import clips, lists, manifests, sources
+  from research.audio.spelling import Spelling
   from research.errors import InputError
 
   path = os.path.expanduser(spec)
@@ -23,4 +27,7 @@ def open_input(spec, *, split=None, root=None):
       f'--split={split} needs a folder or a data set with splits, not the file {path}.'
     )
   folder, name = os.path.split(path)
+  if os.path.splitext(name)[1].lower() in OTHER_LISTS:
+    raise InputError(f'{path} is a list of another tool; {FORMS}')
+  name = Spelling(folder)(name)
   return clips.Source(clips.Table(name, [name], {}, clips.Files(folder, [name])))

@@ -39,7 +39,7 @@ DTYPE = flags.DEFINE_enum(
   'dtype', 'float32', ('float32', 'bfloat16'), 'In which the model computes (as its codebook was).'
 )
 INPUT = flags.DEFINE_string(
-  'input', None, 'A folder, an audio file, a .txt or .csv list, or a data set.'
+  'input', None, 'A folder, an audio file, a list (.txt, .csv, .tsv, .jsonl), or a data set.'
 )
 OUT = flags.DEFINE_string('out', None, 'Folder to write.')
 CODEBOOK = flags.DEFINE_string('codebook', None, 'Label with this codebook, fit none.')

@@ -4,10 +4,10 @@ python -m launch.transcribe --model=weights/mine --input=speech.wav --out=speech
 python -m launch.transcribe --model=weights/mine --input=my/folder --out=t.jsonl --lm=4-gram.arpa.gz
 
 --model is a model with a CTC head (fine-tuned on transcripts). --input is a folder, an audio file,
-a list of files (.txt: a path a line; .csv: a column `path`; relative paths start at the list), or
-the name of a data set. Texts are printed; --out keeps them with the times of their words: .jsonl,
-.txt, .ctm, and for one recording .srt and .vtt. Killed, the same command goes on where it was;
-several processes (--num_processes) share the clips, and the disk.
+a list of files (.txt: a path a line; .csv, .tsv, .jsonl: a column `path`; relative paths start at
+the list), or the name of a data set. Texts are printed in the order given; --out keeps them with
+the times of their words: .jsonl, .txt, .ctm, and for one recording .srt and .vtt. Killed, the same
+command goes on where it was; several processes (--num_processes) share the clips, and the disk.
 Where the input has transcripts (a column `transcript`), word and character error rates are printed
 in the end.
 """
@@ -22,7 +22,7 @@ from launch.inputs import open_input
 MODEL = flags.DEFINE_string('model', None, 'Weights: a workdir, a checkpoint or a file.')
 RELEASE = flags.DEFINE_string('release', None, 'Whose original weights --model is, if not ours.')
 INPUT = flags.DEFINE_string(
-  'input', None, 'A folder, an audio file, a .txt or .csv list, or a data set.'
+  'input', None, 'A folder, an audio file, a list (.txt, .csv, .tsv, .jsonl), or a data set.'
 )
 OUT = flags.DEFINE_string('out', None, 'File to write: .jsonl, .txt, .srt, .vtt or .ctm.')
 SPLIT = flags.DEFINE_string('split', None, 'Only the clips of this split of the input.')
@@ -161,10 +161,12 @@ def main(argv):
     },
     overwrite=OVERWRITE.value,
     max_bad_fraction=MAX_BAD.value,
-    show=lambda id, text: command.say(f'{id}: {text}'),
   )
   if jax.process_index():
     return
+  for row in rows:  # In the order given; they were done by length.
+    if 'text' in row:
+      command.say(f'{row["id"]}: {row["text"]}')
   lines = list(summary(rows, loaded.model.vocabulary))
   lines[0] = f'{OUT.value}: {lines[0]}' if OUT.value else lines[0]
   command.say('\n'.join(lines))

@@ -11,6 +11,7 @@ import math
 import os
 import pathlib
 import threading
+from typing import BinaryIO
 
 from research.errors import InputError
 from research.jobs import lines
@@ -29,6 +30,9 @@ class BadFiles:
   The run stops when more than `max_fraction` of all clips are known to be bad. It also stops
   earlier, or without a known number of clips, when significantly more reads of this process fail
   than `max_fraction`: a wrong folder is noticed in the first batch, not after 100,000 files.
+
+  A run that was stopped for its bad files is marked in the list: after that they stay listed, but
+  count only if they fail again, for they may have been mended. A run that was killed goes on.
 
   Thread-safe. Processes that see one folder see each other's records.
   """
@@ -53,6 +57,8 @@ class BadFiles:
     self.path = pathlib.Path(path) if path is not None else None
     self.max_fraction, self.total = max_fraction, total
     self._known: dict[str, str] = {}
+    # Those that count: by list, so that each list begins anew at its own mark.
+    self._counted: dict[pathlib.Path | None, set[str]] = {None: set()}
     self._own = None if self.path is None else lines.part(self.path, process)
     self._reads = self._failures = 0
     # Bytes that have been read of every list.
@@ -98,10 +104,11 @@ class BadFiles:
     with self._lock:
       self._failures += 1
       self._last = f'{path or id}: {reason}'
-      if id in self._known:
+      if self._counts(id):
         return
       if self._own is None:
         self._known[id] = reason
+        self._counted[None].add(id)
         return
       self._own.parent.mkdir(parents=True, exist_ok=True)
       with open(self._own, 'a+b') as file:
@@ -109,14 +116,20 @@ class BadFiles:
         with contextlib.suppress(OSError):
           fcntl.flock(file, fcntl.LOCK_EX)
         self._catch_up(self._own, file)
-        if id not in self._known:
+        if not self._counts(id):
           self._known[id] = reason
-          row = {'id': id, 'path': path, 'reason': reason}
-          if file.tell() > self._offsets.get(self._own, 0):  # a line truncated by a kill
-            file.write(b'\n')
-          file.write(_line(row))
-          file.flush()
-          self._offsets[self._own] = file.tell()
+          self._counted.setdefault(self._own, set()).add(id)
+          self._append(file, {'id': id, 'path': path, 'reason': reason})
+
+  def _append(self, file: BinaryIO, row: dict) -> None:
+    if file.tell() > self._offsets.get(self._own, 0):  # type: ignore[arg-type]
+      file.write(b'\n')  # behind a line truncated by a kill
+    file.write(_line(row))
+    file.flush()
+    self._offsets[self._own] = file.tell()  # type: ignore[index]
+
+  def _counts(self, id: str) -> bool:
+    return any(id in counted for counted in self._counted.values())
 
   def check(self) -> None:
     """Stops the run if too many files are bad.
@@ -129,15 +142,20 @@ class BadFiles:
       # Four standard deviations plus three, for small counts; no tolerance for max_fraction 0.
       chance = 4 * math.sqrt(limit) + 3 if self.max_fraction else 0
       many = self._failures > limit + chance
-      known = self.total is not None and len(self._known) > self.max_fraction * self.total
+      bad = len(set().union(*self._counted.values()))
+      known = self.total is not None and bad > self.max_fraction * self.total
       if not (many or known) or self.max_fraction == 1:
         return
       if known:
-        counted = f'{len(self._known)} of {self.total} clips'
+        counted = f'{bad} of {self.total} clips'
       else:
         counted = f'{self._failures} of {self._reads} clips read'
       listed = f'; the list is in {self.path}' if self.path is not None else ''
       last = f' Last: {self._last}' if self._last else ''
+      if self._own is not None and self._own.exists():
+        with open(self._own, 'a+b') as file:
+          self._catch_up(self._own, file)
+          self._append(file, {'stopped': counted})
     raise InputError(
       f'Too many bad audio files: {counted} could not be used, more than the allowed fraction '
       f'max_bad_fraction={self.max_fraction:g} (--config.data.max_bad_fraction in training, '
@@ -178,7 +196,11 @@ class BadFiles:
       self._offsets[part] += len(line)
       try:
         row = json.loads(line)
+        if 'stopped' in row:
+          self._counted[part] = set()
+          continue
         self._known[row['id']] = row['reason']
+        self._counted.setdefault(part, set()).add(row['id'])
       except (ValueError, KeyError, TypeError):
         continue
     file.seek(0, os.SEEK_END)

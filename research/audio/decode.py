@@ -1,32 +1,35 @@
 """Audio files to float32 samples: open, seek, mix to mono, resample.
 
 Formats are those of libsndfile: WAV, FLAC, OGG (Vorbis, Opus), MP3, AIFF, AU, CAF, W64, SPHERE,
-detected by content, not by extension. Resampling is soxr's 'HQ' (linear phase, 20 bit).
+detected by content, not by extension; others (AAC, AMR, WMA, WebM, …) with the extra `[media]`.
+A header's length is checked against what the file holds, and joined files are read to their end
+(`audio/formats/`). A window is the slice of the whole, bit for bit where nothing is resampled.
+Resampling is soxr's 'HQ' (linear phase, 20 bit).
 """
 
 import functools
-import io
 import math
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
-import soundfile
 import soxr
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 from research.audio import trouble
 from research.audio.example import Example
+from research.audio.formats.raw import Fault
+from research.audio.formats.streams import Streams, mono
 from research.errors import InputError
 
 # Input samples read on both sides of a crop, so that the resampler gives the samples of the whole
 # file: soxr HQ's impulse response is shorter than this at any ratio in use.
 CONTEXT = 2048
-# Seeking in a lossy file is not bit-exact, so short ones are decoded from the beginning.
-EXACT_SECONDS = 30.0
-_LOSSY = ('OGG', 'MP3')
-_EXACT = ('PCM_', 'ULAW', 'ALAW')
+# A file of this many bytes may be too large for the memory, whatever else fills it.
+LARGE = 2**28
+# Seconds by which a segment may end behind its file, as Kaldi's extract-segments lets it.
+BEYOND = 0.5
 
 Read = TypeVar('Read', bound=Callable[..., Any])
 
@@ -53,16 +56,39 @@ def _patient(read: Read) -> Read:
   def reading(example: Example, **how: Any) -> Any:
     def attempt() -> Any:
       try:
-        return read(example, **how)
+        return _bad_files(read, example, how)
       except AudioError:
         # libsndfile takes a failed read for the end of the file: the disk knows better.
         if example.path is None or not trouble.probe(example.path):
           raise
-      return read(example, **how)
+      return _bad_files(read, example, how)
 
     return trouble.patiently(attempt)
 
   return cast(Read, reading)
+
+
+def _bad_files(read: Callable[..., Any], example: Example, how: dict[str, Any]) -> Any:
+  """Whatever goes wrong with a file while it is decoded makes it a bad file."""
+  try:
+    return read(example, **how)
+  except (InputError, trouble.Trouble):
+    raise
+  except Fault as fault:
+    reason = str(fault)
+  except OSError as error:
+    if why := trouble.reason(error):
+      raise trouble.Trouble(example.where, why) from None
+    reason = f'It cannot be opened: {error.strerror or error}.'
+  except MemoryError:
+    # Of a small file, memory is short for another reason.
+    if example.path is None or os.path.getsize(example.path) < LARGE:
+      raise trouble.Trouble(example.where, 'Out of memory') from None
+    reason = 'It is too large for the memory of this machine; cut it into pieces.'
+  except Exception as error:
+    text = ' '.join(str(error).split())[:200].rstrip('. ')
+    reason = f'It cannot be decoded ({type(error).__name__}: {text}).'
+  raise AudioError(example.where, reason)
 
 
 @_patient
@@ -140,7 +166,7 @@ def clip_stats(example: Example, *, sample_rate: int) -> tuple[float, float]:
 
 @_patient
 def duration(example: Example) -> float:
-  """Duration of a clip in seconds, from the header only.
+  """Duration of a clip in seconds: from the header where that is right, else by scanning the file.
 
   Raises:
     AudioError: the file cannot be opened.
@@ -186,7 +212,7 @@ class _Array:
     if self.exact:
       scale = np.float32(2.0 ** (1 - 8 * part.dtype.itemsize))
       part = np.multiply(part, scale, dtype=np.float32)
-    return _mono(part.astype(np.float32, copy=False))
+    return mono(part.astype(np.float32, copy=False))
 
 
 class _File:
@@ -194,48 +220,30 @@ class _File:
 
   def __init__(self, example: Example):
     self.where = example.where
-    self._file = _open(example)
-    self.rate = self._file.samplerate
-    self.exact = self._file.subtype.startswith(_EXACT)
-    self._lossy = self._file.format in _LOSSY
+    if example.data is None:
+      _check_path(example.where)
+    self._streams = Streams(
+      example.path if example.data is None else None, example.data, self.where
+    )
     try:
+      self.rate, self.exact = self._streams.rate, self._streams.exact
       self._offset, self.frames = self._limits(example)
-      if self._file.format in ('WAV', 'WAVEX', 'RF64'):
-        self._check_wav()
-      elif self._file.format == 'OGG':
-        self._check_ogg(example)
     except BaseException:
-      self._file.close()
+      self._streams.close()
       raise
 
   def __enter__(self):
     return self
 
   def __exit__(self, *_) -> None:
-    self._file.close()
+    self._streams.close()
 
   def read(self, first: int, count: int) -> Float[np.ndarray, 't']:
     """Samples `first` to `first + count` of the clip as mono float32."""
-    first += self._offset
-    skip = first if self._lossy and first < EXACT_SECONDS * self.rate else 0
-    try:
-      if first > skip:
-        self._file.seek(first - skip)
-      audio = self._file.read(skip + count, dtype='float32')
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-      raise AudioError(self.where, f'Its audio is damaged or truncated ({_text(error)}).') from None
-    missing = skip + count - len(audio)
-    # The length in an MP3 header is only an estimate.
-    if missing > (0.1 * self.rate + 0.02 * self._file.frames if self._file.format == 'MP3' else 0):
-      raise AudioError(
-        self.where, f'It is truncated: {missing} samples are missing of {self._file.frames}.'
-      )
-    return _mono(audio[skip:])
+    return self._streams.read(first + self._offset, count)
 
   def _limits(self, example: Example) -> tuple[int, int]:
-    frames = self._file.frames
-    if frames <= 0:
-      raise AudioError(self.where, 'It holds no samples.')
+    frames = self._streams.frames
     low = round(example.start * self.rate)
     if low >= frames:
       raise AudioError(
@@ -243,91 +251,29 @@ class _File:
       )
     high = frames
     if example.seconds is not None:
-      high = min(low + max(1, round(example.seconds * self.rate)), frames)
+      high = low + max(1, round(example.seconds * self.rate))
+      if high - frames > BEYOND * self.rate:
+        raise AudioError(
+          self.where,
+          f'It ends at {frames / self.rate:.2f} s, within the clip of {example.start} s to '
+          f'{high / self.rate:.2f} s.',
+        )
+      high = min(high, frames)
     return low, high - low
-
-  def _check_wav(self) -> None:
-    """Rejects a truncated WAV file: libsndfile reads the rest; only its log has the full size."""
-    for line in self._file.extra_info.splitlines():
-      if line.startswith('data :') and 'should be' in line:
-        claimed = int(line.split()[2])
-        # Streams of unknown length write 0 or the maximum.
-        if 0 < claimed < 0x7FFFF000:
-          real = line.rsplit('should be', 1)[1].strip(' )')
-          raise AudioError(self.where, f'It is truncated: it has {real} of {claimed} bytes.')
-
-  def _check_ogg(self, example: Example) -> None:
-    """Rejects an Ogg file that ends in the middle of a page."""
-    if example.data is not None:
-      tail = example.data[-65307:]
-    else:
-      try:
-        with open(example.where, 'rb') as file:
-          file.seek(max(0, os.fstat(file.fileno()).st_size - 65307))
-          tail = file.read()
-      except OSError as error:
-        raise AudioError(self.where, f'It cannot be read: {error.strerror or error}.') from None
-    at = tail.rfind(b'OggS')
-    segments = tail[at + 27 : at + 27 + tail[at + 26]] if 0 <= at < len(tail) - 26 else b''
-    if at < 0 or not segments or at + 27 + len(segments) + sum(segments) > len(tail):
-      raise AudioError(self.where, 'It is truncated in the middle of an Ogg page.')
 
 
 def _clip(example: Example) -> _File | _Array:
   return _Array(example) if example.array is not None else _File(example)
 
 
-def _open(example: Example) -> soundfile.SoundFile:
-  """Opens the audio; raises AudioError with the reason if that fails."""
-  if example.data is not None and not example.data:
-    raise AudioError(example.where, 'It is empty (0 bytes).')
-  if example.data is None and trouble.special(example.where):
-    raise AudioError(example.where, 'It is a pipe, a socket or a device, not an audio file.')
-  try:
-    # The library takes only UTF-8 names, so other files are opened here.
-    whence = os.fsencode(str(example.path)) if example.data is None else io.BytesIO(example.data)
-    return soundfile.SoundFile(whence)
-  except (soundfile.LibsndfileError, RuntimeError, TypeError, OSError) as error:
-    head = example.data[:16] if example.data is not None else _head(example.where)
-    if head[4:8] == b'ftyp':
-      reason = 'MP4/M4A (AAC) cannot be read; convert it to FLAC, WAV, OGG or MP3.'
-    elif _looks_like_audio(head):
-      reason = f'Its audio is damaged or truncated ({_text(error)}).'
-    else:
-      reason = f'It is not an audio file that can be read: it begins with {bytes(head)!r}.'
-    raise AudioError(example.where, reason) from None
-
-
-def _head(path: str) -> bytes:
-  """The first bytes of a file that could not be decoded; raises AudioError if it is unreadable."""
-  try:
-    if os.path.islink(path) and not os.path.exists(path):
-      raise AudioError(path, f'It is a link to {os.readlink(path)!r}, which does not exist.')
-    if os.path.isdir(path):
-      raise AudioError(path, 'It is a directory, not an audio file.')
-    with open(path, 'rb') as file:
-      head = file.read(16)
-  except OSError as error:
-    raise AudioError(path, f'It cannot be opened: {error.strerror or error}.') from None
-  if not head:
-    raise AudioError(path, 'It is empty (0 bytes).')
-  return head
-
-
-def _looks_like_audio(head: bytes) -> bool:
-  known = (b'RIFF', b'RIFX', b'RF64', b'fLaC', b'OggS', b'ID3', b'FORM', b'.snd', b'caff', b'NIST')
-  return head.startswith(known) or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0)
-
-
-def _text(error: Exception) -> str:
-  text = getattr(error, 'error_string', None) or str(error)
-  return text.removeprefix('Error : ').rstrip('. \n')
-
-
-def _mono(audio: Shaped[np.ndarray, 't *channels']) -> Float[np.ndarray, 't']:
-  if audio.ndim == 1:
-    return audio
-  return audio[:, 0] if audio.shape[1] == 1 else audio.mean(axis=1, dtype=np.float32)
+def _check_path(path: str) -> None:
+  """Raises AudioError for what is no file."""
+  if trouble.special(path):
+    raise AudioError(path, 'It is a pipe, a socket or a device, not an audio file.')
+  if os.path.islink(path) and not os.path.exists(path):
+    raise AudioError(path, f'It is a link to {os.readlink(path)!r}, which does not exist.')
+  if os.path.isdir(path):
+    raise AudioError(path, 'It is a directory, not an audio file.')
 
 
 def _length(clip: _File | _Array, sample_rate: int) -> int:

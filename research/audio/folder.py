@@ -1,24 +1,34 @@
 """A folder of audio files, with or without a manifest of labels."""
 
+import collections
 import contextlib
-import csv
 import json
 import os
 import pathlib
 from collections.abc import Iterator
 
 import numpy as np
+from absl import logging
 
-from research.audio import segments
+from research.audio import segments, tables
 from research.audio.clips import Files, Source, Table
 from research.audio.example import Value
+from research.audio.formats import media
 from research.audio.rows import Clips
+from research.audio.spelling import Spelling
 from research.errors import InputError, listed
 
 EXTENSIONS = (
-  '.wav', '.flac', '.ogg', '.oga', '.opus', '.mp3', '.aif', '.aiff', '.aifc', '.au', '.caf', '.w64',
-  '.rf64', '.sph', '.m4a',
+  '.wav', '.wave', '.bwf', '.flac', '.ogg', '.oga', '.opus', '.mp3', '.mp2', '.mpga', '.aif',
+  '.aiff', '.aifc', '.au', '.snd', '.caf', '.w64', '.rf64', '.sph', '.m4a',
 )  # fmt: skip
+# Read where PyAV is installed, else counted and named.
+MEDIA = (
+  '.3gp', '.aac', '.ac3', '.adts', '.amr', '.ape', '.asf', '.avi', '.awb', '.dsf', '.dts', '.eac3',
+  '.m4b', '.mka', '.mkv', '.mov', '.mp4', '.mpc', '.ra', '.rm', '.spx', '.tta', '.weba', '.webm',
+  '.wma', '.wv',
+)  # fmt: skip
+TABLES = ('.csv', '.tsv', '.jsonl', '.scp', '.parquet')
 MANIFESTS = ('labels.csv', 'labels.jsonl')
 # Columns of durations in seconds; the first of them that a manifest has is used.
 SECONDS = ('seconds', 'duration')
@@ -36,7 +46,9 @@ def folder(path: str, manifest: str | None = None, name: str | None = None) -> S
   is measured); they are trusted. A column `id` names segments, and clips of files that are listed
   more than once. All other columns are labels. Multi-label values are
   `;`-separated in the csv column `labels`, and lists in jsonl. Without a manifest, all audio files
-  below the folder are the clips, sorted by path; the column `folder` is their parent folder.
+  below the folder are the clips, sorted by path; the column `folder` is their parent folder. Links
+  are followed there, but those in a manifest may not lead out of the folder. Files that hold audio
+  by their names and cannot be read, and tables that are not, are named in a warning.
 
   Raises:
     InputError: no such folder, no audio in it, an invalid manifest, or a path in the manifest that
@@ -49,10 +61,15 @@ def folder(path: str, manifest: str | None = None, name: str | None = None) -> S
   name = name or root.resolve().name
   table = _manifest(root, manifest)
   if table is None:
-    paths = find_audio(root)
+    others: collections.Counter = collections.Counter()
+    paths, left = find_audio(root, others), _left_out(others)
     if not paths:
       known = ' '.join(EXTENSIONS)
-      raise InputError(f'{root} holds no audio files ({known}), nor do its subfolders.')
+      raise InputError(
+        f'{root} holds no audio files ({known}), nor do its subfolders. {left}'.strip()
+      )
+    if left:
+      logging.warning('%s: %s', root, left)
     columns: dict[str, list[Value]] = {'folder': [os.path.dirname(p) for p in paths]}
     return Source(Table(name, paths, columns, Files(str(root), paths)))
   clips = Clips(name, root, Inside(root))
@@ -85,8 +102,14 @@ def durations(columns: dict[str, list[Value]]) -> np.ndarray:
   return np.zeros(0)
 
 
-def find_audio(root: pathlib.Path) -> list[str]:
-  """Relative, sorted paths of audio files (by extension) below `root`; follows links to folders."""
+def find_audio(root: pathlib.Path, others: collections.Counter | None = None) -> list[str]:
+  """Relative, sorted paths of audio files (by extension) below `root`; follows links to folders.
+
+  Args:
+    root: the folder.
+    others: is given the extensions of files that hold audio by their names and cannot be read, and
+      the paths of tables.
+  """
   found, visited = [], set()
   for here, folders, files in os.walk(root, followlinks=True):
     real = os.path.realpath(here)
@@ -96,9 +119,30 @@ def find_audio(root: pathlib.Path) -> list[str]:
     visited.add(real)
     folders[:] = sorted(f for f in folders if not f.startswith('.'))
     for name in files:
-      if os.path.splitext(name)[1].lower() in EXTENSIONS and not name.startswith('.'):
-        found.append(os.path.relpath(os.path.join(here, name), root))
+      kind = os.path.splitext(name)[1].lower()
+      path = os.path.relpath(os.path.join(here, name), root)
+      if name.startswith('.'):
+        continue
+      if kind in EXTENSIONS or (kind in MEDIA and media.available()):
+        found.append(path)
+      elif others is not None and kind in MEDIA:
+        others[kind] += 1
+      elif others is not None and kind in TABLES:
+        others[path] += 1
   return sorted(p.replace(os.sep, '/') for p in found)
+
+
+def _left_out(others: collections.Counter) -> str:
+  """A sentence about what lies in a folder and is not read; '' if there is nothing."""
+  kinds = [f'{count} {kind}' for kind, count in sorted(others.items()) if kind in MEDIA]
+  unread = sorted(path for path in others if path not in MEDIA)
+  said = []
+  if kinds:
+    said.append(f'{listed(kinds)} files (install PyAV, {media.INSTALL}, or convert them)')
+  if unread:
+    known = ' or '.join(MANIFESTS)
+    said.append(f'the tables {listed(unread)} (a table of clips is {known}, or is named)')
+  return f'Not read: {" and ".join(said)}.' if said else ''
 
 
 class Inside:
@@ -108,9 +152,11 @@ class Inside:
     self._root = root
     self._real = os.path.realpath(root)
     self._checked: dict[str, bool] = {}
+    self._spelling = Spelling(root)
 
   def __call__(self, path: str, where: str) -> str:
-    """`path` without `.` parts; `where` names the origin of the path in the error message."""
+    """`path` as it is on disk, without `.` parts; `where` names its origin in error messages."""
+    path = self._spelling(path)
     parts = path.split('/')
     full = os.path.join(self._root, path)
     if os.path.isabs(path) or path.startswith('~'):
@@ -142,54 +188,24 @@ def _manifest(root: pathlib.Path, name: str | None) -> pathlib.Path | None:
     if not (root / name).is_file():
       raise InputError(f'Manifest {root / name} does not exist.')
     return root / name
-  return next((root / m for m in MANIFESTS if (root / m).is_file()), None)
+  for known in MANIFESTS:
+    if (root / known).is_file():
+      return root / known
+  alike = (p for p in sorted(root.iterdir()) if p.name.lower() in MANIFESTS and p.is_file())
+  return next(alike, None)
 
 
 def _rows(manifest: pathlib.Path) -> Iterator[tuple[int, dict[str, Value]]]:
   """(line number, row) of a csv, tsv or jsonl file."""
-  try:
-    with open(manifest, newline='', encoding='utf-8-sig') as file:
-      if manifest.suffix in ('.jsonl', '.json'):
-        yield from _json_rows(manifest, file)
-      else:
-        yield from _csv_rows(manifest, file)
-  except UnicodeDecodeError as error:
-    raise InputError(f'{manifest} is not UTF-8 text ({error.reason}).') from None
-
-
-def _csv_rows(manifest: pathlib.Path, file) -> Iterator[tuple[int, dict[str, Value]]]:
-  reader = csv.DictReader(file, delimiter='\t' if manifest.suffix == '.tsv' else ',', strict=True)
-  try:
-    names = reader.fieldnames or []
-    if 'path' not in names:
-      raise InputError(f'{manifest} has no column "path" (it has: {listed(names)}).')
-    if len(set(names)) != len(names):
-      raise InputError(f'{manifest} names a column twice: {listed(names)}.')
-    for row in reader:
-      extra = row.pop(None, None)
-      if extra is not None or None in row.values():
-        count = len(names) + len(extra or []) - sum(v is None for v in row.values())
-        raise InputError(
-          f'{manifest}, line {reader.line_num}: {count} fields, the header names {len(names)}.'
-        )
-      if SEVERAL in row:
-        row[SEVERAL] = [v.strip() for v in row[SEVERAL].split(';') if v.strip()]
-      yield reader.line_num, row
-  except csv.Error as error:
-    raise InputError(f'{manifest}, line {reader.line_num}: not a csv row ({error}).') from None
-
-
-def _json_rows(manifest: pathlib.Path, file) -> Iterator[tuple[int, dict[str, Value]]]:
-  for line, text in enumerate(file, start=1):
-    if not text.strip():
-      continue
-    try:
-      row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-      raise InputError(f'{manifest}, line {line}: not JSON ({error}).') from None
-    if not isinstance(row, dict):
-      raise InputError(f'{manifest}, line {line}: not a JSON object.')
-    yield line, {name: _value(value) for name, value in row.items()}
+  json_rows = manifest.suffix.lower() in ('.jsonl', '.json')
+  if not json_rows and 'path' not in (names := tables.header(manifest)):
+    raise InputError(f'{manifest} has no column "path" (it has: {listed(names)}).')
+  for line, row in tables.rows(manifest):
+    if json_rows:
+      row = {name: _value(value) for name, value in row.items()}
+    elif SEVERAL in row:
+      row[SEVERAL] = [v.strip() for v in row[SEVERAL].split(';') if v.strip()]
+    yield line, row
 
 
 def _value(value: object) -> Value:

@@ -1,7 +1,6 @@
-"""Lines of manifests: text, gzipped text, JSON lines and tables, one line at a time."""
+"""Lines of manifests: text, gzipped text and JSON lines, one line at a time."""
 
 import codecs
-import csv
 import gzip
 import json
 import os
@@ -54,36 +53,6 @@ def records(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any]]]:
     if not isinstance(found, dict):
       raise InputError(f'{path}, line {number}: not a JSON object.')
     yield number, found
-
-
-def table(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, str]]]:
-  """(line, row) of a .csv, or of a .tsv, in which quotes are characters like others.
-
-  Raises:
-    InputError: a row has another number of fields than the header; see also `lines`.
-  """
-  tsv = str(path).endswith('.tsv')
-  texts = (text for _, text in lines(path))
-  reader = csv.reader(
-    (f'{text}\n' for text in texts),
-    delimiter='\t' if tsv else ',',
-    quoting=csv.QUOTE_NONE if tsv else csv.QUOTE_MINIMAL,
-    strict=True,
-  )
-  try:
-    names = next(reader, [])
-    if len(set(names)) != len(names):
-      raise InputError(f'{path} names a column twice in its first line.')
-    for row in reader:
-      if not row:
-        continue
-      if len(row) != len(names):
-        raise InputError(
-          f'{path}, line {reader.line_num}: {len(row)} fields, the header names {len(names)}.'
-        )
-      yield reader.line_num, dict(zip(names, row))
-  except csv.Error as error:
-    raise InputError(f'{path}, line {reader.line_num}: not a row of a table ({error}).') from None
 
 
 def first_line(path: str | os.PathLike) -> str:

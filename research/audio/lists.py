@@ -4,11 +4,12 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from research.audio import lines, segments
+from research.audio import lines, segments, tables
 from research.audio.clips import Source
 from research.audio.example import Value
 from research.audio.folder import SEVERAL, durations
 from research.audio.rows import Clips
+from research.audio.spelling import Spelling
 from research.errors import InputError, listed
 
 SUFFIXES = ('.txt', '.csv', '.tsv', '.jsonl')
@@ -30,7 +31,8 @@ def file_list(path: str) -> Source:
     InputError: no path in some row, or no rows.
   """
   given = pathlib.Path(path)
-  clips = Clips(given.name, given.parent, lambda path, where: path)
+  spelling = Spelling(given.parent)
+  clips = Clips(given.name, given.parent, lambda path, where: spelling(path))
   for line, row in _rows(given):
     where = f'{given}, line {line}'
     if 'path' not in row:
@@ -47,17 +49,13 @@ def file_list(path: str) -> Source:
 
 
 def _rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Value]]]:
-  suffix = path.suffix.lower()
-  if suffix == '.txt':
-    for line, text in lines.lines(path):
-      if text.strip() and not text.startswith('#'):
-        yield line, {'path': text.strip()}
-  elif suffix == '.jsonl':
-    for line, found in lines.records(path):
-      yield line, {n: lines.value(v) for n, v in found.items()}
-  else:
-    for line, row in lines.table(path):
-      columns: dict[str, Value] = dict(row)
-      if SEVERAL in row:
-        columns[SEVERAL] = [v.strip() for v in row[SEVERAL].split(';') if v.strip()]
-      yield line, columns
+  if path.suffix.lower() == '.txt':
+    for line, text in tables.lines(path):
+      if not text.startswith('#'):
+        yield line, {'path': text}
+    return
+  for line, row in tables.rows(path):
+    columns = {name: lines.value(value) for name, value in row.items()}
+    if path.suffix.lower() != '.jsonl' and SEVERAL in row:
+      columns[SEVERAL] = [v.strip() for v in row[SEVERAL].split(';') if v.strip()]
+    yield line, columns

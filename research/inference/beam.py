@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import log_softmax
 
+from research.audio import tables
 from research.errors import InputError
 from research.text import characters
 
@@ -272,15 +273,9 @@ def read_lexicon(path: str | os.PathLike) -> dict[str, list[str]]:
     InputError: there is no such file, or it names no word.
   """
   found: dict[str, list[str]] = {}
-  try:
-    for line in Path(path).read_text(encoding='utf-8').splitlines():
-      if line.strip():
-        word, *letters = line.split()
-        found.setdefault(word, []).append(
-          ''.join(letters).removesuffix(characters.BOUNDARY) or word
-        )
-  except (OSError, UnicodeDecodeError) as error:
-    raise InputError(f'{path} cannot be read: {getattr(error, "strerror", 0) or error}.') from None
+  for _, line in tables.lines(path):
+    word, *letters = line.split()
+    found.setdefault(word, []).append(''.join(letters).removesuffix(characters.BOUNDARY) or word)
   if not found:
     raise InputError(f'{path} names no word; a word a line was expected.')
   return found

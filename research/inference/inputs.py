@@ -23,7 +23,8 @@ def several(audio: Audio | Sequence[Audio], sample_rate: float | None) -> tuple[
   """Whether it is one clip, and the list of clips.
 
   Raises:
-    InputError: neither a path nor samples nor several of either, or no sample rate.
+    InputError: neither a path nor samples nor several of either, no sample rate that can be, or
+      one with nothing but paths.
   """
   single = isinstance(audio, (str, os.PathLike)) or (
     isinstance(audio, np.ndarray) and audio.ndim == 1
@@ -39,7 +40,13 @@ def several(audio: Audio | Sequence[Audio], sample_rate: float | None) -> tuple[
     )
   if sample_rate is not None and not _is_rate(sample_rate):
     raise InputError(f'sample_rate is {sample_rate!r}; expected one number of Hz, at least 1.')
-  return single, [cast(Audio, audio)] if single else list(cast(Sequence[Audio], audio))
+  clips = [cast(Audio, audio)] if single else list(cast(Sequence[Audio], audio))
+  if sample_rate is not None and clips and all(isinstance(c, (str, os.PathLike)) for c in clips):
+    raise InputError(
+      f'sample_rate={sample_rate} was given with a path: it is for arrays, a file has its own; '
+      'leave it out.'
+    )
+  return single, clips
 
 
 def at_rate(

@@ -1,6 +1,7 @@
 """Word and character error rates of a corpus, by jiwer."""
 
 import dataclasses
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -41,7 +42,8 @@ class Errors:
 
 
 def word_errors(references: Iterable[str], hypotheses: Iterable[str]) -> Errors:
-  """Word errors of a corpus; WER is their `rate`. Case and punctuation are not normalised.
+  """Word errors of a corpus; WER is their `rate`. Case and punctuation are not normalised,
+  the forms of Unicode are (NFC).
 
   Against an empty reference, all words of the hypothesis are insertions.
 
@@ -65,7 +67,10 @@ def character_errors(references: Iterable[str], hypotheses: Iterable[str]) -> Er
 
 
 def _errors(process: Any, references: Iterable[str], hypotheses: Iterable[str]) -> Errors:
-  given = [[' '.join(line.split()) for line in lines] for lines in (references, hypotheses)]
+  given = [
+    [' '.join(unicodedata.normalize('NFC', line).split()) for line in lines]
+    for lines in (references, hypotheses)
+  ]
   if len(given[0]) != len(given[1]):
     raise InputError(
       f'{len(given[0])} references cannot be compared with {len(given[1])} hypotheses: give one '

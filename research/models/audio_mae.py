@@ -237,8 +237,9 @@ class AudioMAE(nn.Module):
 
     Returns:
       'pred', 'target' [b, n, p]: predicted and true patches. 'mask' [b, n]: 1 for the removed
-      patches that the loss is about. 'ids_keep' [b, m], 'ids_restore' [b, n]. 'latent' [b, 1+m, d]:
-      encoded patches, cls first. 'latent_mask' [b, m]: which of them are real. 'encoder_in': their
+      patches that the loss is about. 'patch_mask' [b, n]: which patches are real. 'ids_keep'
+      [b, m], 'ids_restore' [b, n]. 'latent' [b, 1+m, d]: encoded patches, cls first. 'latent_mask'
+      [b, m]: which of them are real. 'encoder_in': their
       embeddings. 'decoder_in'. 'frame_mask' [b, s]. 'embedding' [b, d]: mean of the encoded
       patches, whose spread tells a collapse.
     """
@@ -264,6 +265,7 @@ class AudioMAE(nn.Module):
       'pred': pred,
       'target': patches,
       'mask': choice.mask.astype(jnp.float32),
+      'patch_mask': jnp.ones(patches.shape[:2], bool) if valid is None else valid,
       'ids_keep': choice.ids_keep,
       'ids_restore': choice.ids_restore,
       'latent': latent,

@@ -21,15 +21,16 @@ def masked_patch_mse(
   """sum_n m_n mean_p (x^_np - x_np)^2 / sum_n m_n over all patches of the batch.
 
   Args:
-    out: 'pred' x^ and 'target' x [b, n, p], 'mask' m [b, n] (1 = removed); 'latent' [b, 1+m, d] and
+    out: 'pred' x^ and 'target' x [b, n, p], 'mask' m [b, n] (1 = removed), 'patch_mask' bool [b, n]
+      (real patches; all if it is not there); 'latent' [b, 1+m, d] and
       'latent_mask' [b, m] for the health signals.
     batch: rows with 'valid' [b] False (fillers) do not count.
     norm_pix: predict each patch normalised by its own mean and standard deviation.
 
   Returns:
-    loss, and metrics: 'mse' (the loss); 'mask_fraction'; 'prediction_std' and 'target_std' over the
-    pixels of masked patches; 'latent_std', the standard deviation of encoded patches, averaged over
-    the width. A latent_std or prediction_std near 0 indicates collapse.
+    loss, and metrics: 'mse' (the loss); 'mask_fraction' of the real patches; 'prediction_std' and
+    'target_std' over the pixels of masked patches; 'latent_std', the standard deviation of encoded
+    patches, averaged over the width. A latent_std or prediction_std near 0 indicates collapse.
   """
   x_hat, x, m = (out[k].astype(jnp.float32) for k in ('pred', 'target', 'mask'))
   if x_hat.ndim != 3 or x_hat.shape != x.shape or m.shape != x.shape[:2]:
@@ -38,6 +39,8 @@ def masked_patch_mse(
       f'{m.shape} [b, n].'
     )
   valid = jnp.ones(m.shape[0]) if 'valid' not in batch else batch['valid'].astype(jnp.float32)
+  real = out['patch_mask'] if 'patch_mask' in out else jnp.ones(m.shape)
+  real = valid[:, None] * real.astype(jnp.float32)
   m = m * valid[:, None]
   if norm_pix:
     x = normalise_patches(x)
@@ -45,7 +48,7 @@ def masked_patch_mse(
   loss = (m * jnp.square(x_hat - x).mean(-1)).sum() / total
   metrics = {
     'mse': loss,
-    'mask_fraction': m.sum() / jnp.maximum(valid.sum() * m.shape[1], 1.0),
+    'mask_fraction': m.sum() / jnp.maximum(real.sum(), 1.0),
     'prediction_std': _spread(x_hat, m).mean(),
     'target_std': _spread(x, m).mean(),
   }

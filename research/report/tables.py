@@ -121,7 +121,9 @@ def sensitivity(rows: Sequence[Mapping[str, Any]]) -> Table | None:
 
 def bad_files(rows: Sequence[Mapping[str, Any]]) -> Table | None:
   """Files that could not be used, the first 100 of them; None where there are none."""
-  body = [[str(r.get('path') or r.get('id')), str(r.get('reason'))] for r in rows[:100]]
+  # A list also has marks of runs that were stopped; after one, a file may be listed again.
+  rows = list({row['id']: row for row in rows if 'id' in row}.values())
+  body = [[str(r.get('path') or r['id']), str(r.get('reason'))] for r in rows[:100]]
   title = f'Files that could not be used: {len(rows):,}'
   return Table(title, ['file', 'reason'], body) if body else None
 

@@ -1,7 +1,8 @@
 """Transcripts to the ids of a character vocabulary, and back."""
 
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -25,8 +26,9 @@ def is_special(symbol: str) -> bool:
 def encode(text: str, symbols: Sequence[str] = CHARACTERS) -> Int[np.ndarray, 'u']:
   """The ids of a transcript: the characters of every word, followed by '|'.
 
-  If the vocabulary has characters of one case only, the text is converted to it. Characters that
-  are not in the vocabulary become '<unk>', and so does a literal '|'.
+  If the vocabulary has characters of one case only, the text is converted to it. Text and
+  vocabulary are compared in Unicode's form NFC. Characters that are not in the vocabulary become
+  '<unk>', and so does a literal '|'.
 
   Args:
     text: words separated by white space.
@@ -38,7 +40,7 @@ def encode(text: str, symbols: Sequence[str] = CHARACTERS) -> Int[np.ndarray, 'u
   Raises:
     InputError: the vocabulary has no '|', or has neither a character of the text nor '<unk>'.
   """
-  ids = {symbol: i for i, symbol in enumerate(symbols)}
+  ids = ids_of(symbols)
   if BOUNDARY not in ids:
     raise InputError(
       f'A character vocabulary needs {BOUNDARY!r}, which ends words; this one has '
@@ -47,14 +49,15 @@ def encode(text: str, symbols: Sequence[str] = CHARACTERS) -> Int[np.ndarray, 'u
   found: list[int] = []
   for word in in_case(text, symbols).split():
     for character in word:
-      id = None if character == BOUNDARY else ids.get(character)
-      id = ids.get(UNKNOWN) if id is None else id
-      if id is None:
+      own = spelt(character, ids)
+      if own is None and UNKNOWN in ids:
+        own = [ids[UNKNOWN]]
+      if own is None:
         raise InputError(
           f'The vocabulary has neither {character!r} (in {word!r}) nor {UNKNOWN!r}; it has '
           f'{" ".join(symbols)}. Remove the character from the text.'
         )
-      found.append(id)
+      found += own
     found.append(ids[BOUNDARY])
   return np.array(found, np.int32)
 
@@ -75,10 +78,29 @@ def spell(ids: Iterable[int] | Int[np.ndarray, 'u'], symbols: Sequence[str] = CH
   return ' '.join(''.join(found).split())
 
 
+def ids_of(symbols: Sequence[str]) -> dict[str, int]:
+  """{symbol: id}, and of symbols in NFC where that is another form."""
+  composed = {unicodedata.normalize('NFC', symbol): i for i, symbol in enumerate(symbols)}
+  return composed | {symbol: i for i, symbol in enumerate(symbols)}
+
+
+def spelt(character: str, ids: Mapping[str, int]) -> list[int] | None:
+  """The ids of a character, or of its parts where the vocabulary has only those; None if it has
+  neither, or it is '|'."""
+  if character == BOUNDARY:
+    return None
+  if character in ids:
+    return [ids[character]]
+  parts = unicodedata.normalize('NFD', character)
+  return [ids[part] for part in parts] if all(part in ids for part in parts) else None
+
+
 def in_case(text: str, symbols: Sequence[str] = CHARACTERS) -> str:
-  """The text in upper or lower case if all characters of the vocabulary are; else unchanged."""
+  """The text in upper or lower case if all characters of the vocabulary are, and in NFC."""
   own = [s for s in symbols if not is_special(s)]
   upper, lower = any(s.lower() != s for s in own), any(s.upper() != s for s in own)
-  if upper == lower:
-    return text
-  return text.upper() if upper else text.lower()
+  text = unicodedata.normalize('NFC', text)
+  if upper != lower:
+    # The lower case of the Turkish İ is two characters in Unicode, i and a dot above.
+    text = text.upper() if upper else text.replace('\u0130', 'i').lower()
+  return unicodedata.normalize('NFC', text)

@@ -10,7 +10,6 @@ speaker of a frame: I(y; z | s) / H(y | s), and purity sum_{s, z} max_y p(y, z, 
 of the frames at hand: with few frames a speaker they are too high.
 """
 
-import csv
 import dataclasses
 import itertools
 import math
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from research.audio import tables
 from research.audio.units import Units
 from research.errors import InputError, unknown
 from research.units.clustering import occupancy, perplexity
@@ -106,25 +106,19 @@ def of_alignments(path: str | os.PathLike, name: str = 'phone') -> Reference:
   path = Path(path)
   spans: dict[str, list[tuple[float, float, int]]] = {}
   numbers: dict[str, int] = {}
-  try:
-    with open(path, newline='', encoding='utf-8-sig') as file:
-      reader = csv.DictReader(file)
-      missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
-      if missing:
-        raise InputError(
-          f'{path} has no column {", ".join(missing)}: alignments need {", ".join(COLUMNS)}.'
-        )
-      for row in reader:
-        start, end = _seconds(row['start']), _seconds(row['end'])
-        if not (row['id'] and row['label'] and 0 <= start < end):
-          raise InputError(
-            f'{path}, line {reader.line_num}: expected an id, 0 <= start < end in seconds and a '
-            f'label, not {", ".join(str(row[c]) for c in COLUMNS)}.'
-          )
-        label = numbers.setdefault(row['label'], len(numbers))
-        spans.setdefault(row['id'], []).append((start, end, label))
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
-    raise InputError(f'The alignments {path} cannot be read ({error}).') from None
+  if missing := [c for c in COLUMNS if c not in tables.header(path)]:
+    raise InputError(
+      f'{path} has no column {", ".join(missing)}: alignments need {", ".join(COLUMNS)}.'
+    )
+  for line, row in tables.rows(path):
+    start, end = _seconds(row['start']), _seconds(row['end'])
+    if not (row['id'] and row['label'] and 0 <= start < end):
+      raise InputError(
+        f'{path}, line {line}: expected an id, 0 <= start < end in seconds and a label, not '
+        f'{", ".join(row[c] for c in COLUMNS)}.'
+      )
+    label = numbers.setdefault(row['label'], len(numbers))
+    spans.setdefault(row['id'], []).append((start, end, label))
   if not spans:
     raise InputError(f'The alignments {path} have no rows.')
   return Reference(name, list(numbers), spans=spans)

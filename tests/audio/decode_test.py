@@ -242,7 +242,7 @@ BAD = {
   'empty': (bad_empty, 'empty (0 bytes)'),
   'no_samples': (bad_no_samples, 'holds no samples'),
   'truncated_wav': (bad_truncated_wav, 'truncated: it has 19956 of 32000 bytes'),
-  'truncated_flac': (bad_truncated_flac, 'damaged or truncated'),
+  'truncated_flac': (bad_truncated_flac, 'is truncated'),
   'truncated_opus': (bad_truncated_opus, 'truncated in the middle of an Ogg page'),
   'truncated_mp3': (bad_truncated_mp3, 'is truncated'),
   'damaged': (bad_damaged, 'damaged or truncated'),

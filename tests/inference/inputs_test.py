@@ -103,3 +103,12 @@ def test_files_and_rates(model, tmp_path):
 def test_what_is_refused(model, args, kwargs, message):
   with pytest.raises(InputError, match=message):
     model.embed(*args, **kwargs)
+
+
+def test_a_rate_beside_a_path_is_refused(model, tmp_path):
+  """A file has its own: another one would be ignored, or wrong."""
+  soundfile.write(tmp_path / 'a.wav', wave(0, 9000), 16_000)
+  for given in (tmp_path / 'a.wav', [str(tmp_path / 'a.wav')]):
+    with pytest.raises(InputError, match='sample_rate=8000 was given with a path'):
+      model.embed(given, 8000)
+    assert np.isfinite(model.embed(given)).all()

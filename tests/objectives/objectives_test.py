@@ -49,6 +49,19 @@ def test_masked_patch_mse():
   np.testing.assert_allclose(loss, ((1 + z) ** 2 + (2 - z) ** 2) / 2, rtol=1e-5)
 
 
+def test_the_mask_fraction_is_of_real_patches():
+  """Padding is neither masked nor counted, and fillers do not count."""
+  real = jnp.array([[True, False], [True, True]])
+  out = reconstruction() | {'patch_mask': real}
+  _, metrics = both(masked_patch_mse, out, {}, norm_pix=False)
+  np.testing.assert_allclose(metrics['mask_fraction'], 1.0)
+  _, metrics = both(masked_patch_mse, out, {'valid': jnp.array([True, False])}, norm_pix=False)
+  np.testing.assert_allclose(metrics['mask_fraction'], 1.0)
+  out['mask'] = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+  _, metrics = both(masked_patch_mse, out, {}, norm_pix=False)
+  np.testing.assert_allclose(metrics['mask_fraction'], 2 / 3)
+
+
 def test_collapse_shows_in_the_metrics():
   out = reconstruction() | {'latent': jnp.ones((2, 3, 4)), 'latent_mask': jnp.ones((2, 2), bool)}
   _, metrics = both(masked_patch_mse, out, {})

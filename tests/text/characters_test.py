@@ -1,5 +1,7 @@
 """Character vocabularies: ids of fairseq's dict.ltr.txt, case, unknown characters, decoding."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 
@@ -59,3 +61,30 @@ def test_spelling_drops_specials_and_superfluous_boundaries():
 def test_spelling_inverts_encoding():
   for line in ("THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG'S BACK", 'A', 'Z Z Z'):
     assert characters.spell(characters.encode(line)) == line
+
+
+NFD = ('cafe\u0301', 'e\u0300 c\u0327a', 'A\u030angstro\u0308m')
+
+
+def test_unicode_forms_of_text_and_vocabulary_are_one():
+  own = ('<s>', '<pad>', '</s>', '<unk>', '|', *'abcdefghijklmnopqrstuvwxyzéèàçåö')
+  apart = tuple(unicodedata.normalize('NFD', s) for s in own)
+  for text in NFD:
+    composed = unicodedata.normalize('NFC', text)
+    ids = characters.encode(text, own).tolist()
+    assert ids == characters.encode(composed, own).tolist()
+    assert 3 not in ids
+    assert characters.encode(composed, apart).tolist() == ids
+    assert unicodedata.normalize('NFC', characters.spell(ids, own)) == composed.lower()
+
+
+def test_a_vocabulary_of_parts_spells_composed_characters():
+  parts = ('<unk>', '|', 'e', '\u0301')
+  assert characters.encode('é', parts).tolist() == [2, 3, 1]
+
+
+def test_turkish_capital_i_becomes_one_character():
+  own = ('<s>', '<pad>', '</s>', '<unk>', '|', *'abcdefghijklmnopqrstuvwxyz')
+  assert characters.spell(characters.encode('İstanbul', own), own) == 'istanbul'
+  assert characters.spell(characters.encode('I\u0307zmir', own), own) == 'izmir'
+  assert 3 not in characters.encode('DİYARBAKIR', own)

@@ -78,7 +78,7 @@ def test_alignments_name_the_frames_whose_middle_they_hold(tmp_path):
     ('id,start,end,label\nx,1,0.5,a\n', r'line 2: expected .* 0 <= start < end'),
     ('id,start,end,label\nx,a,0.5,a\n', 'line 2'),
     ('id,start,end,label\nx,1\n', 'line 2'),
-    (b'\xff\xfe\x00', 'cannot be read'),
+    (b'\xff\xfe\x00', 'UTF-16, not UTF-8'),
   ],
 )
 def test_alignments_that_cannot_be(tmp_path, text, says):

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 
+from research.audio import tables
 from research.audio.clips import Files, Source, Table
 from research.audio.example import Value
 from research.audio.folder import find_audio
@@ -113,7 +114,7 @@ def _utterances(root: pathlib.Path) -> tuple[list[str], list[Value]]:
   texts: dict[str, str] = {}
   for folder in sorted({os.path.dirname(p) for p in paths}):
     for file in sorted((root / folder).glob('*.trans.txt')):
-      for line in file.read_text(encoding='utf-8').splitlines():
+      for _, line in tables.lines(file):
         name, _, text = line.partition(' ')
         texts[name] = text.strip()
   return paths, [texts.get(os.path.basename(p).removesuffix('.flac'), '') for p in paths]
@@ -124,7 +125,7 @@ def _sexes(root: pathlib.Path) -> dict[str, str]:
   file = root / 'SPEAKERS.TXT'
   if not file.is_file():
     return {}
-  rows = (line.split('|') for line in file.read_text(encoding='utf-8').splitlines())
+  rows = (line.split('|') for _, line in tables.lines(file))
   return {r[0].strip(): r[1].strip() for r in rows if len(r) > 2 and not r[0].startswith(';')}
 
 

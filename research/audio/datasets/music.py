@@ -3,6 +3,7 @@
 import pathlib
 import re
 
+from research.audio import tables
 from research.audio.clips import Source
 from research.audio.datasets.tables import check_columns, read_rows, source
 from research.audio.example import Value
@@ -65,7 +66,7 @@ def _gtzan_split(base: pathlib.Path, genres: pathlib.Path) -> dict[str, str]:
         'github.com/jongpillee/music_dataset_split (GTZAN_split). Without the three lists, '
         "args={'lists': False} reads the clips without a split."
       )
-    for line in filter(None, map(str.strip, found[0].read_text().splitlines())):
+    for _, line in tables.lines(found[0]):
       clip = line.rpartition('.')[0]
       if not _GTZAN.fullmatch(clip):
         raise InputError(f'{found[0]}: {line!r} is not GENRE/GENRE.NNNNN.wav.')

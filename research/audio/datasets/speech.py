@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+from research.audio import tables
 from research.audio.clips import Source
 from research.audio.datasets.tables import read_rows, source
 from research.audio.example import Value
@@ -58,8 +59,8 @@ def voxceleb1(root: str) -> Source:
   parts = {'1': 'train', '2': 'valid', '3': 'test'}
   listed: dict[str, str] = {}
   if (base / 'iden_split.txt').is_file():
-    for line in (base / 'iden_split.txt').read_text().splitlines():
-      number, _, path = line.strip().partition(' ')
+    for _, line in tables.lines(base / 'iden_split.txt'):
+      number, _, path = line.partition(' ')
       listed[os.path.splitext(path.strip())[0]] = parts.get(number, '')
   people = _meta(base / 'vox1_meta.csv', '\t')
   rows = []
@@ -81,7 +82,8 @@ def voxceleb1(root: str) -> Source:
 def voxceleb2(root: str) -> Source:
   """VoxCeleb2: {dev,test}/aac/idXXXXX/VIDEO/NUMBER.*, vox2_meta.csv.
 
-  Distributed as AAC (.m4a), which is not supported: convert the files and keep the folders.
+  Distributed as AAC (.m4a), which the extra `[media]` reads; or convert the files, and keep the
+  folders.
   Columns: speaker, video, split ('dev' or 'test'), sex.
   """
   base = pathlib.Path(root)
@@ -106,6 +108,5 @@ def _meta(path: pathlib.Path, delimiter: str) -> dict[str, dict[str, str]]:
   """First column -> row of a VoxCeleb meta file, whose names and values have stray blanks."""
   if not path.is_file():
     return {}
-  lines = path.read_text(encoding='utf-8').splitlines()
-  rows = [[v.strip() for v in line.split(delimiter)] for line in lines if line.strip()]
+  rows = [[v.strip() for v in row] for _, row in tables.records(path, delimiter=delimiter)]
   return {row[0]: dict(zip(rows[0], row)) for row in rows[1:]}

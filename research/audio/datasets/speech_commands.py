@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import pathlib
 
+from research.audio import tables
 from research.audio.clips import Files, Source, Table
 from research.audio.decode import duration
 from research.audio.example import Example, Value
@@ -108,7 +109,7 @@ _LISTS = {'valid': 'validation_list.txt', 'test': 'testing_list.txt'}
 def _listed(path: pathlib.Path) -> set[str]:
   if not path.is_file():
     raise InputError(f'Speech Commands lacks {path}, the list of that split.')
-  return set(path.read_text().split())
+  return {name for _, line in tables.lines(path) for name in line.split()}
 
 
 def _source(name: str, root: str, rows: list[_Row], classes: tuple[str, ...]) -> Source:

@@ -1,47 +1,14 @@
-"""Reads the tables of data sets and makes sources from them."""
+"""Makes sources from the tables of data sets, which `audio/tables.py` reads."""
 
-import csv
 import pathlib
 from collections.abc import Iterable
 
 from research.audio.clips import Files, Source, Table
 from research.audio.example import Value
 from research.audio.folder import Inside
-from research.errors import InputError, listed
+from research.audio.tables import check_columns, read_rows
 
-
-def read_rows(path: pathlib.Path, names: tuple[str, ...] | None = None) -> list[dict[str, str]]:
-  """The rows of a .csv, or of a .tsv (without quoting).
-
-  Args:
-    path: the file.
-    names: column names, for a file without a header.
-
-  Raises:
-    InputError: the file is missing or not a text table.
-  """
-  tsv = path.suffix == '.tsv'
-  try:
-    with open(path, newline='', encoding='utf-8-sig') as file:
-      reader = csv.DictReader(
-        file,
-        names,
-        delimiter='\t' if tsv else ',',
-        quoting=csv.QUOTE_NONE if tsv else csv.QUOTE_MINIMAL,
-      )
-      rows = list(reader)
-  except OSError as error:
-    raise InputError(f'{path} cannot be read: {error.strerror}.') from None
-  except (csv.Error, UnicodeDecodeError) as error:
-    raise InputError(f'{path} is not a text table ({error}).') from None
-  return [{k: v or '' for k, v in row.items() if k is not None} for row in rows]
-
-
-def check_columns(path: pathlib.Path, row: dict[str, str], *names: str) -> None:
-  """Raises InputError if a row of a table lacks a column."""
-  for name in names:
-    if name not in row:
-      raise InputError(f'{path} has no column {name!r} (it has: {listed(row)}).')
+__all__ = ['check_columns', 'read_rows', 'source']
 
 
 def source(

@@ -1,12 +1,12 @@
 """AudioSet, FSD50K, ESC-50, UrbanSound8K and NSynth, in their published layouts."""
 
-import csv
 import json
 import os
 import pathlib
 
 from absl import logging
 
+from research.audio import tables
 from research.audio.clips import Source
 from research.audio.datasets.tables import check_columns, read_rows, source
 from research.audio.example import Value
@@ -83,14 +83,16 @@ def _ontology(base: pathlib.Path, labels: str) -> dict[str, str]:
 
 def _segments(file: pathlib.Path):
   """(ytid, start, end, mids) of a csv: `# …` lines, then `ID, 30.000, 40.000, "mid,mid"`."""
-  with open(file, newline='', encoding='utf-8') as lines:
-    for row in csv.reader(lines, skipinitialspace=True):
-      if not row or row[0].startswith('#'):
-        continue
-      try:
-        yield row[0], float(row[1]), float(row[2]), [m for m in row[3].split(',') if m]
-      except (ValueError, IndexError):
-        raise InputError(f'{file}: {row} is not a segment (YTID, start, end, "labels").') from None
+  for line, row in tables.records(file, spaced=True):
+    if row[0].startswith('#'):
+      continue
+    try:
+      ytid, start, end, labels = row
+      yield ytid, float(start), float(end), [m for m in labels.split(',') if m]
+    except ValueError:
+      raise InputError(
+        f'{file}, line {line}: {row} is not a segment (YTID, start, end, "labels").'
+      ) from None
 
 
 def _clip_names(ytid: str, start: float, end: float) -> list[str]:

@@ -95,7 +95,8 @@ def check_characters(transcripts: Sequence[str], symbols: Sequence[str]) -> None
   counts = collections.Counter(
     c for text in transcripts for c in characters.in_case(text, symbols) if not c.isspace()
   )
-  lacking = {c: n for c, n in counts.items() if c not in symbols or c == characters.BOUNDARY}
+  ids = characters.ids_of(symbols)
+  lacking = {c: n for c, n in counts.items() if characters.spelt(c, ids) is None}
   if not lacking:
     return
   fraction = sum(lacking.values()) / counts.total()

@@ -6,7 +6,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from research.audio import lines
+from research.audio import lines, tables
 from research.audio.clips import Source
 from research.audio.example import Value
 from research.audio.folder import Inside, durations, find_audio
@@ -113,6 +113,6 @@ def _rows(file: pathlib.Path) -> Iterator[tuple[str, dict[str, Value]]]:
     for number, found in enumerate(arrow.plain_rows(file), start=1):
       yield f'{file}, row {number}', found
   else:
-    rows = lines.table(file) if file.suffix == '.csv' else lines.records(file)
+    rows = tables.rows(file) if file.suffix == '.csv' else lines.records(file)
     for line, row in rows:
       yield f'{file}, line {line}', {n: lines.value(v) for n, v in row.items()}

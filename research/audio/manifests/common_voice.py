@@ -5,7 +5,7 @@ import itertools
 import math
 import pathlib
 
-from research.audio import lines
+from research.audio import lines, tables
 from research.audio.clips import Source
 from research.audio.example import Value
 from research.audio.folder import Inside
@@ -74,7 +74,7 @@ def common_voice(path: str, language: str | None = None) -> Source:
       if not _lists_clips(tsv):
         continue
       split, language_here = tsv.stem, folder.resolve().name
-      for line, row in lines.table(tsv):
+      for line, row in tables.rows(tsv):
         name = row.pop('path')
         columns: dict[str, Value] = {'split': split}
         columns |= {_NAMES.get(n, n): v for n, v in row.items()}
