@@ -89,6 +89,12 @@ def main(argv):
   from research.jobs import folders
   from research.units import code_files, files
 
+  share = pipelines.part()
+  if share[1] > 1 and OVERWRITE.value:
+    raise InputError(f'--overwrite does not go with --part: delete {OUT.value} first.')
+  if share[1] > 1 and Path(str(OUT.value)).exists():
+    print(f'{OUT.value!s} is there already: part {flags.FLAGS.part} has nothing to do', flush=True)
+    return
   if CODES.value:
     folders.writable(str(OUT.value), code_files.SUFFIXES, OVERWRITE.value)
     for name in ('pool', 'seconds', 'layers', 'units', 'dtype', 'deduplicate', 'durations'):
@@ -107,9 +113,6 @@ def main(argv):
     raise InputError('--model=mfcc is for units: give --units, a codebook.')
   else:
     embedding_files.check_out(str(OUT.value), OVERWRITE.value)
-  share = pipelines.part()
-  if share[1] > 1 and OVERWRITE.value:
-    raise InputError(f'--overwrite does not go with --part: delete {OUT.value} first.')
   source = open_input(INPUT.value, split=SPLIT.value, root=DATA_ROOT.value)
   if flags.FLAGS.beam is not None:
     pipelines.run('launch.embed', BEAM_PARTS.value, file=Path(str(OUT.value)))

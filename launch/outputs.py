@@ -40,10 +40,11 @@ def remote(flag: str, folder: bool) -> Callable[[Callable[..., None]], Callable[
         return
       home = paths.path(str(given), flag)
       values: Any = flags.FLAGS
-      if values.distributed or values.num_processes:
+      parts = 'part' in values and (values.part != '0/1' or values.beam is not None)
+      if values.distributed or values.num_processes or parts:
         raise InputError(
-          f'--{flag}={given}: several processes write to a folder of a disk that all see; give '
-          'one, and copy it to the bucket afterwards.'
+          f'--{flag}={given}: several processes or parts write to a folder of a disk that all see; '
+          'give one, and copy it to the bucket afterwards.'
         )
       key = hashlib.sha256(str(home).encode()).hexdigest()[:24]
       local = cache_folder() / 'outputs' / key / home.name

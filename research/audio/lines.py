@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
+from research.audio import tables
 from research.audio.example import Value
 from research.errors import InputError
 
@@ -56,7 +57,12 @@ def records(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def first_line(path: str | os.PathLike) -> str:
-  """The first line that is not blank, '' if there is none or the file is not text."""
+  """The first line that is not blank, '' if there is none or the file is not text.
+
+  Raises:
+    InputError: it is text in another encoding.
+  """
+  tables.check_encoding(path)
   try:
     for _, text in lines(path):
       if text.strip():
@@ -67,7 +73,12 @@ def first_line(path: str | os.PathLike) -> str:
 
 
 def first_record(path: str | os.PathLike) -> dict[str, Any]:
-  """The object of the first line, {} if the file is not one of JSON lines."""
+  """The object of the first line, {} if the file is not one of JSON lines.
+
+  Raises:
+    InputError: it is text in another encoding.
+  """
+  tables.check_encoding(path)
   try:
     return next(iter(records(path)), (0, {}))[1]
   except InputError:

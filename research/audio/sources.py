@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -64,7 +65,15 @@ def open_source(
     source = source.where(where)
   if split:
     source = source.split(split)
-  return windows(source, float(cut)) if cut else source
+  return source if cut is None else windows(source, _seconds(cut))
+
+
+def _seconds(cut: object) -> float:
+  """The argument `cut_seconds`."""
+  seconds = float(cut) if isinstance(cut, int | float) and not isinstance(cut, bool) else math.nan
+  if not 0 < seconds < math.inf:
+    raise InputError(f'cut_seconds={cut!r}: expected a number of seconds above 0.')
+  return seconds
 
 
 def holds_data(path: str) -> bool:

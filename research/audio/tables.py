@@ -5,6 +5,7 @@ other; in a .csv they enclose fields. Every row has as many fields as the header
 file and the line.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -34,9 +35,7 @@ def text(path: str | os.PathLike) -> str:
     data = pathlib.Path(path).read_bytes()
   except OSError as error:
     raise InputError(f'{path} cannot be read: {error.strerror or error}.') from None
-  for mark, name in _MARKS:
-    if data.startswith(mark):
-      raise InputError(f'{path} is {name}, not UTF-8 text: save it as UTF-8.')
+  _check_mark(path, data)
   try:
     return data.decode('utf-8-sig')
   except UnicodeDecodeError as error:
@@ -45,6 +44,18 @@ def text(path: str | os.PathLike) -> str:
       f'{path}, line {line}: not UTF-8 text ({error.reason} {data[error.start]:#04x}): save the '
       'file as UTF-8.'
     ) from None
+
+
+def check_encoding(path: str | os.PathLike) -> None:
+  """Raises InputError if a file begins as text in UTF-16 or UTF-32."""
+  with contextlib.suppress(OSError), open(path, 'rb') as file:
+    _check_mark(path, file.read(4))
+
+
+def _check_mark(path: str | os.PathLike, data: bytes) -> None:
+  for mark, name in _MARKS:
+    if data.startswith(mark):
+      raise InputError(f'{path} is {name}, not UTF-8 text: save it as UTF-8.')
 
 
 def lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from research.errors import InputError
 
@@ -243,12 +244,20 @@ def _seeded(source: Any, strata: np.ndarray, seeded: Seeded):
     return made, f'seeded: {seeded.folds} stratified folds, each tested once, seed {SEED}'
   everything = np.arange(len(source))
   fractions = f'{1 - seeded.validation - seeded.test:.0%}/{seeded.validation:.0%}/{seeded.test:.0%}'
-  if (groups := _groups(_values(source, seeded.group), strata, seeded)) is not None:
-    test, validation, train = groups
-    return [Split(train, validation, test)], f'seeded, by {seeded.group} {fractions}, seed {SEED}'
+  by, remark = {seeded.group: _values(source, seeded.group)}, ''
+  if source.table.segments is not None:
+    by = {'recording': source.recordings().astype(str).astype(object)}
+    remark = '; segments of one recording are in several parts'
+  for name, values in by.items():
+    groups = _groups(values, strata, seeded, fewest=3 if remark else 10)
+    if groups is not None:
+      test, validation, train = groups
+      return [Split(train, validation, test)], f'seeded, by {name} {fractions}, seed {SEED}'
+  if remark:
+    logging.warning('%s: scores will be too good%s', source.name, remark)
   rest, test = _stratified(everything, strata, seeded.test)
   train, validation = _stratified(rest, strata, seeded.validation / (1 - seeded.test))
-  return [Split(train, validation, test)], f'seeded, stratified {fractions}, seed {SEED}'
+  return [Split(train, validation, test)], f'seeded, stratified {fractions}, seed {SEED}{remark}'
 
 
 def _assign_folds(strata: np.ndarray, folds: int) -> np.ndarray:
@@ -277,11 +286,11 @@ def _stratified(rows: np.ndarray, strata: np.ndarray, fraction: float):
   return np.setdiff1d(rows, taken), taken
 
 
-def _groups(groups: np.ndarray, strata: np.ndarray, seeded: Seeded):
+def _groups(groups: np.ndarray, strata: np.ndarray, seeded: Seeded, fewest: int):
   """(test, validation, train) without a common group, for instance speaker; None if some groups
-  are unknown, there are fewer than ten, or a class has no training clips."""
+  are unknown, there are fewer than `fewest`, or a class has no training clips."""
   names = np.unique(groups)
-  if '' in names or len(names) < 10:
+  if '' in names or len(names) < fewest:
     return None
   order = np.random.default_rng(SEED).permutation(names)
   sizes = np.cumsum([np.sum(groups == name) for name in order]) / len(groups)

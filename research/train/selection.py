@@ -70,7 +70,16 @@ def part(clips: sources.Source, split: str) -> sources.Source:
     own = clips.present('split') if 'split' in clips.column_names else set()
     if not any(PURPOSE.search(str(name)) for name in own | set(clips.table.splits)):
       return clips if len(names) == 2 else hold_out(clips, split)
-  return clips.split(split)
+  try:
+    return clips.split(split)
+  except InputError as error:
+    if 'valid' not in names or 'split' not in clips.column_names:
+      raise
+    raise InputError(
+      f"{error} Evaluations take the split 'valid': name another one, as "
+      '--config.evals.valid.data.split=test, or train on data without a column split, of which '
+      'some clips are held out.'
+    ) from None
 
 
 def usable(clips: sources.Source, data: Mapping[str, Any]) -> sources.Source:

@@ -63,9 +63,10 @@ def _hub(path: str) -> Path:
   name, file = parts[1], parts[3]
   revision = parts[2] and urllib.parse.unquote(parts[2])
   import huggingface_hub as hub
+  from huggingface_hub import constants
 
   with _sentences(path):
-    if hub.constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
       folder = Path(hub.snapshot_download(name, revision=revision, local_files_only=True))
       return _chosen(path, folder, file)
     info = hub.HfApi().model_info(name, revision=revision, files_metadata=True, timeout=SECONDS)

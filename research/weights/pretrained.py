@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
@@ -230,6 +231,7 @@ def _load_release(
   release, arrays, files = conversion.read_files(release, path)
   model, variables = conversion.convert_files(release, arrays, files, args)
   name = models.name_of(type(model))
+  _check_numbers(variables, address or str(path))
   return Pretrained(name, model, variables, f'{release} weights from {address or path.name}')
 
 
@@ -286,7 +288,17 @@ def _assemble(
           f'{name}={value!r} was given, but the weights were made with {name}={own_args[name]!r}.'
         ) from error
     raise
+  _check_numbers(variables, origin)
   return Pretrained(spec['name'], model, variables, origin)
+
+
+def _check_numbers(variables: Mapping[str, Any], where: str) -> None:
+  """Raises InputError if a weight is not a number."""
+  for name, x in tables.flatten(variables).items():
+    if jnp.issubdtype(x.dtype, jnp.floating) and np.isnan(x).any():
+      raise InputError(
+        f'{where}: {name} holds NaN: the file is damaged, or its training has diverged.'
+      )
 
 
 def check_frontend(own: AnyFrontend, given: AnyFrontend) -> None:

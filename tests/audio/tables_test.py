@@ -120,3 +120,28 @@ def test_a_manifest_in_capitals_is_one(tmp_path, name):
   rows = '{"path": "a.wav", "label": "x"}\n' if 'JSON' in name else 'path,label\na.wav,x\n'
   written(tmp_path / name, rows)
   assert open_source(str(tmp_path)).column('label') == ['x']
+
+
+@pytest.mark.parametrize('cut', ['abc', 0, -1, float('nan'), True, [1]])
+def test_cut_seconds_is_a_number_above_zero(tmp_path, cut):
+  written(tmp_path / 'a.wav', made.file(made.noise(0.1)))
+  with pytest.raises(InputError, match=r'cut_seconds=.*expected a number of seconds above 0'):
+    open_source({'name': str(tmp_path), 'args': {'cut_seconds': cut}})
+
+
+@pytest.mark.parametrize(
+  ('file', 'text'),
+  [
+    ('cv/dev.tsv', 'client_id\tpath\tsentence\na\ta.mp3\tx\n'),
+    ('af/test/metadata.csv', 'file_name,text\na.wav,x\n'),
+    ('nemo/train.json', '{"audio_filepath": "a.wav"}\n'),
+  ],
+)
+def test_manifests_in_utf16_are_named(tmp_path, file, text):
+  path, clips = tmp_path / file, tmp_path / file.split('/')[0] / 'clips'
+  clips.mkdir(parents=True)
+  path.parent.mkdir(exist_ok=True)
+  written(clips / 'a.wav', made.file(made.noise(0.1)))
+  path.write_bytes(text.encode('utf-16'))
+  with pytest.raises(InputError, match='is UTF-16, not UTF-8 text'):
+    open_source(str(tmp_path / file.split('/')[0]))

@@ -184,3 +184,25 @@ def test_rows_that_are_missing_are_left_out_of_every_part():
 def test_what_cannot_be_split_is_refused(columns, kind, message):
   with pytest.raises(InputError, match=message):
     splits.make(source(9, **columns), np.zeros(9, int), kind=kind)
+
+
+def test_segments_of_one_recording_stay_together(tmp_path, caplog):
+  from research.audio.sources import open_source
+
+  def made(recordings):
+    rows = [f'r{i % recordings}.wav,{i},{i + 1},{"ab"[i // recordings % 2]}' for i in range(48)]
+    (tmp_path / 'list.csv').write_text('\n'.join(['path,start,end,label', *rows]) + '\n')
+    found = open_source(str(tmp_path / 'list.csv'))
+    strata = np.array([v == 'b' for v in found.column('label')]).astype(int)
+    return found, splits.make(found, strata)
+
+  found, parted = made(8)
+  check(parted, len(found))
+  whose = found.recordings()
+  train, validation, test = (set(whose[rows].tolist()) for rows in parted.folds[0].rows())
+  assert not train & (validation | test) and not validation & test
+  assert parted.origin.startswith('seeded, by recording')
+  # One recording cannot be divided otherwise; that is said.
+  _, parted = made(1)
+  assert 'segments of one recording are in several parts' in parted.origin
+  assert 'scores will be too good' in caplog.text

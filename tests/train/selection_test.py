@@ -7,6 +7,7 @@ import pytest
 
 from research.audio import index, sources
 from research.audio.sources import open_source, windows
+from research.errors import InputError
 from research.train import selection
 
 
@@ -60,3 +61,10 @@ def test_training_and_evaluations_open_a_source_once(manifest, tmp_path, monkeyp
     assert len(opened) == 1
   selection.source(data)
   assert len(opened) == 2
+
+
+def test_a_split_for_evaluations_that_is_missing_is_explained(tmp_path):
+  (tmp_path / 'a.csv').write_text('path,split\na.wav,train\nb.wav,test\n')
+  found = sources.open_source(str(tmp_path / 'a.csv'))
+  with pytest.raises(InputError, match=r'Unknown split .*valid.*config\.evals\.valid\.data\.split'):
+    selection.part(found, 'valid')

@@ -8,6 +8,7 @@ import pytest
 
 from research.errors import InputError
 from research.weights import Pretrained, load, save
+from tests.launch import runner
 from tests.weights import hub as hubs
 from tests.weights.wav2vec2_folders_test import arrays, write
 
@@ -139,3 +140,34 @@ def test_files_of_the_web_need_their_hash(hub, folder, tmp_path):
   before = len(hub.asked)
   load(f'{address}#sha256={digest}')
   assert len(hub.asked) == before
+
+
+def test_a_command_without_a_network_says_one_sentence(tmp_path, monkeypatch):
+  """In a process that has not used the package before."""
+  monkeypatch.setenv('HF_ENDPOINT', 'http://127.0.0.1:9')
+  monkeypatch.setenv('HF_HUB_OFFLINE', '0')
+  monkeypatch.setenv('HF_HOME', str(tmp_path))
+  cases = {
+    'hub': (['--source=hf://org/none', f'--out={tmp_path / "w"}'], ['cannot be fetched']),
+    'web': (['--source=https://a.b/c.pt', f'--out={tmp_path / "w"}'], ['with their hash']),
+  }
+  runner.check_mistakes('launch.convert', cases)
+
+
+def test_weights_that_are_no_numbers_are_refused(folder, tmp_path):
+  import safetensors.numpy
+
+  ours = save(load(folder), tmp_path / 'ours')
+  for file, words in ((ours, 'run'), (folder / 'model.safetensors', 'folder')):
+    arrays = safetensors.numpy.load_file(file)
+    with safetensors.safe_open(file, framework='np') as opened:
+      metadata = opened.metadata()
+    name = next(n for n, x in arrays.items() if x.dtype == np.float32 and x.ndim > 1)
+    arrays[name][0] = np.nan
+    broken = tmp_path / words
+    broken.mkdir()
+    for other in folder.glob('*.json'):
+      (broken / other.name).write_bytes(other.read_bytes())
+    safetensors.numpy.save_file(arrays, broken / 'model.safetensors', metadata)
+    with pytest.raises(InputError, match='holds NaN: the file is damaged'):
+      load(broken)
