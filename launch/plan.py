@@ -6,7 +6,7 @@ python -m launch.plan --config=experiments/audio_mae/audioset_base.py --topology
 The step is compiled for the slice by libtpu, which is the [plan] extra and runs on a CPU for some
 minutes; --nocompile leaves that out. Times are estimates: lower bounds, see
 research/train/planning/estimate.py. GPU clusters (--topology=h100:2x8, hosts x GPUs) are never
-compiled.
+compiled. --what=embed plans launch.embed with the model of the config.
 """
 
 import dataclasses
@@ -15,11 +15,15 @@ import os
 from absl import flags
 
 from launch import command
+from research.errors import InputError
 from research.jobs.cache import cache_folder
 
 CONFIG = command.config_flag()
 TOPOLOGY = flags.DEFINE_string('topology', None, 'v5e:8x8, v5p:4x4x4, 2xv5e:16x16, h100:2x8, …')
 COMPILE = flags.DEFINE_bool('compile', True, 'Compile the step for the slice (TPU only).')
+WHAT = flags.DEFINE_enum(
+  'what', 'train', ['train', 'embed'], 'Training steps, or what launch.embed runs.'
+)
 SEARCH = flags.DEFINE_bool('search', False, 'Try mesh, accumulate, remat and scan_layers.')
 LIMIT = flags.DEFINE_integer('search_limit', 8, 'Programs to compile in a search.', lower_bound=1)
 LENGTHS = flags.DEFINE_enum('lengths', 'longest', ['longest', 'all'], 'Which length buckets.')
@@ -56,9 +60,13 @@ def _search(config, topology, compile_step):
 
 
 def _plan(config, topology, compiled_batch):
-  from research.train.planning import plan, program
+  from research.train.planning import embedding, plan, program
 
-  made = program.Program(config, CLIPS.value)
+  made: program.Program | embedding.Embedding
+  if WHAT.value == 'embed':
+    made = embedding.Embedding(config, topology, CLIPS.value)
+  else:
+    made = program.Program(config, CLIPS.value)
   numbers = range(len(made.batches) if LENGTHS.value == 'all' else 1)
   for number in numbers:
     found = plan.make(made, topology, number)
@@ -82,8 +90,10 @@ def main(argv):
     compiling.check_installed()
 
   def compile_step(config, number=0):
-    return compiling.compile_step(config, topology.name, number, OUT.value)
+    return compiling.compile_step(config, topology.name, number, OUT.value, WHAT.value)
 
+  if SEARCH.value and WHAT.value == 'embed':
+    raise InputError('--search is for training: --what=embed has nothing to choose.')
   if SEARCH.value:
     _search(config, topology, compile_step if compiles else None)
   else:

@@ -19,6 +19,17 @@ def test_a_plan_without_the_compiler():
   assert 'TFLOP' in rows['a step'] and 'estimate: step' in rows
 
 
+def test_a_plan_of_embedding():
+  more = ('--nocompile', '--what=embed', '--clips=10000')
+  done = runner.run('launch.plan', CONFIG, SLICE, *more)
+  assert done.returncode == 0, done.stderr[-2000:]
+  rows = {k: v.strip() for k, v in (line.split('  ', 1) for line in done.stdout.splitlines())}
+  # A host embeds 320 s at once.
+  assert rows['batch'] == '320 clips of 1 s'
+  assert '(weights ' in rows['state a chip'] and 'optimizer' not in done.stdout
+  assert rows['estimate: run'].startswith('32 steps')
+
+
 @pytest.mark.slow
 def test_a_search_without_the_compiler():
   done = runner.run('launch.plan', CONFIG, SLICE, '--nocompile', '--search')
@@ -31,6 +42,10 @@ def test_mistakes():
   cases = {
     'no topology': ([CONFIG], ['--topology']),
     'unknown chip': ([CONFIG, '--topology=v9:4x4'], ["'v9'", 'v5e']),
+    'search of embedding': (
+      [CONFIG, SLICE, '--search', '--what=embed', '--nocompile'],
+      ['--search'],
+    ),
     'odd sides': ([CONFIG, '--topology=v5e:3x3'], ['even']),
     'mesh that does not fit': (
       [CONFIG, SLICE, '--nocompile', '--config.mesh.data=3'],

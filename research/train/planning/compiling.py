@@ -70,7 +70,11 @@ def check_installed() -> None:
 
 
 def compile_step(
-  config: Mapping[str, Any], topology_name: str, number: int, folder: str | os.PathLike
+  config: Mapping[str, Any],
+  topology_name: str,
+  number: int,
+  folder: str | os.PathLike,
+  what: str = 'train',
 ) -> Compiled:
   """The step of a completed config for the `number`-th of its batches, the longest is 0.
 
@@ -79,6 +83,7 @@ def compile_step(
     topology_name: a TPU slice.
     number: of the batch shape.
     folder: of the results, created if missing.
+    what: 'train' or 'embed'.
 
   Raises:
     InputError: no libtpu, or the slice is not known to it.
@@ -86,7 +91,9 @@ def compile_step(
   check_installed()
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  request = dict(config=config, topology=topology_name, number=number, folder=str(folder))
+  request = dict(
+    config=config, topology=topology_name, number=number, folder=str(folder), what=what
+  )
   with tempfile.TemporaryDirectory() as scratch:
     asked, answer = Path(scratch) / 'request.json', Path(scratch) / 'result.json'
     asked.write_text(json.dumps(request))
@@ -170,12 +177,13 @@ def _compile(lowered: Any, key: str, folder: Path) -> None:
 
 def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
   from research.train import sharding
-  from research.train.planning import program
+  from research.train.planning import embedding, program
 
   folder = Path(request['folder'])
-  config = request['config']
-  mesh = sharding.make_mesh(config['mesh'], topology.parse(request['topology']).devices())
-  made = program.Program(config)
+  config, found = request['config'], topology.parse(request['topology'])
+  mesh = sharding.make_mesh(config['mesh'], found.devices())
+  train = request['what'] == 'train'
+  made = program.Program(config) if train else embedding.Embedding(config, found)
   lowered = made.lower(made.batches[request['number']], mesh)
   text = f'{request["topology"]}\n{_versions()}\n{lowered.as_text()}'
   key = hashlib.sha256(text.encode()).hexdigest()[:20]

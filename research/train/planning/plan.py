@@ -8,6 +8,7 @@ from research.train import sharding
 from research.train.planning import estimate as estimates
 from research.train.planning import program as programs
 from research.train.planning.compiling import Compiled
+from research.train.planning.embedding import Embedding
 from research.train.planning.program import Batch, Program
 from research.train.planning.topology import Topology
 
@@ -126,7 +127,7 @@ class Plan:
 
 
 def make(
-  program: Program,
+  program: Program | Embedding,
   topology: Topology,
   number: int = 0,
   flops: tuple[float, float] | None = None,

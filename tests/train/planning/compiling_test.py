@@ -56,6 +56,16 @@ def test_a_tiny_model_compiles_for_a_tpu(tmp_path):
   assert sorted((file, file.stat().st_mtime_ns) for file in tmp_path.iterdir()) == files
 
 
+@pytest.mark.slow
+def test_embedding_compiles_for_a_tpu(tmp_path):
+  if importlib.util.find_spec('libtpu') is None:
+    pytest.skip("libtpu is not installed: pip install -e '.[plan]'")
+  found = compiling.compile_step(subject.config(), 'v5e:2x2', 0, tmp_path, 'embed')
+  assert found.error is None and found.hbm_bytes > 0
+  # Chips do not wait for each other.
+  assert not found.collectives
+
+
 def test_the_compiler_ends_with_the_planner(monkeypatch, tmp_path):
   """The other half is in tests/jobs/children_test.py."""
   started = []
