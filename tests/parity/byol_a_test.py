@@ -115,8 +115,10 @@ def encoder(arrays, **args):
 
 @each_case('byol_a', where=has('frames0', 'embedding0'))
 def test_encoder(case: Case):
-  model, variables = encoder(case.weights)
-  assert (model.blocks, model.stack) == (case.config['conv_layers'], case.config['stack'])
+  # The first version has three blocks and stacks nothing.
+  blocks, stack = case.config.get('conv_layers', 3), case.config.get('stack', False)
+  model, variables = encoder(case.weights, stack=stack)
+  assert (model.blocks, model.stack) == (blocks, stack)
   run = lambda m, x: m.encoder(x)[0]  # noqa: E731
   for i in range(len(case.inputs)):
     x = ours(case.inputs[f'lms{i}'])

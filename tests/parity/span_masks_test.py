@@ -45,10 +45,13 @@ def test_statistics_are_those_of_the_published_masks(case: Case):
     ours = fractions.mean()
     recorded = want['masked_fraction_of_valid_frames']
     error = np.hypot(fractions.mean(1).std() / DRAWS**0.5, recorded['standard_error_of_mean'])
-    assert abs(ours - recorded['mean']) <= max(4 * error, 0.01 * recorded['mean']), name
+    assert abs(ours - recorded['mean']) <= 4 * error, name
     if want.get('rows_of_a_draw_always_have_equal_counts'):
       assert (masks.sum(-1) == masks.sum(-1)[:, :1]).all(), name
     spans = (np.diff(np.pad(masks, ((0, 0), (0, 0), (1, 0))).astype(np.int8), axis=-1) == 1).sum(-1)
-    assert abs(spans.mean() - want['spans_per_row']['mean']) <= 0.01 * want['spans_per_row']['mean']
+    # Rows of a draw depend on each other: a draw counts as one.
+    recorded = want['spans_per_row']
+    error = np.hypot(spans.mean(1).std() / DRAWS**0.5, recorded['std'] / want['draws'] ** 0.5)
+    assert abs(spans.mean() - recorded['mean']) <= 4 * error, name
     checked += 1
   assert checked

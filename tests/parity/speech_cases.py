@@ -46,6 +46,8 @@ def build(case: Case, config=None, **args):
 
 def pretraining_args(config):
   """Arguments of the pre-training model alone."""
+  if not config.get('quantize_targets', True):
+    return dict(negatives=config['num_negatives'])
   names = ('temperature_start', 'temperature_end', 'temperature_decay')
   return dict(
     groups=config['latent_groups'],
