@@ -390,6 +390,20 @@ def check_clap_output(key: str, got: np.ndarray, want: np.ndarray):
   assert (got[~loud] <= -79.9).all()
 
 
+def exact_whisper(wave: np.ndarray, n_mels: int, appended: int, config) -> np.ndarray:
+  """Whisper's log-mel [f, s] in float64."""
+  n_fft, hop = config['n_fft'], config['hop_length']
+  padded = np.pad(np.pad(wave.astype(np.float64), (0, appended)), n_fft // 2, mode='reflect')
+  frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop][:-1]
+  window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+  power = np.abs(np.fft.rfft(frames * window)) ** 2
+  weights = filters.mel_filterbank(
+    sample_rate=config['sample_rate'], n_fft=n_fft, num_mel_bins=n_mels, norm='slaney'
+  )
+  logs = np.log10(np.maximum(power @ weights.astype(np.float64), 1e-10))
+  return ((np.maximum(logs, logs.max() - 8.0) + 4.0) / 4.0).T
+
+
 def check_whisper(case: Case):
   config = case.config
   waves = numbered(case.inputs, r'wave(\d+)')
@@ -406,7 +420,15 @@ def check_whisper(case: Case):
       for number, got in alone_and_batched(frontend.raw, waves):
         key = f'logmel{n_mels}_pad{appended}_{number}'
         compared.add(key)
-        assert_near(got.T, case.outputs[key], what=key, **limits)
+        want = case.outputs[key]
+        # On some recordings torch's own rounding is as large as the case's limit: ours may be as
+        # far from the exact values as torch's is.
+        exact = exact_whisper(waves[number], n_mels, appended, config)
+        rounding = float(np.abs(want - exact).mean())
+        assert_near(got.T, exact, what=f'{key}, exact', max_abs=3e-4, mean_abs=max(2e-6, rounding))
+        assert_near(
+          got.T, want, what=key, max_abs=3e-4, mean_abs=max(limits['mean_abs'], 2 * rounding)
+        )
 
   # 30 seconds: zeros count as audio.
   clip30 = config['pad_or_trim']
