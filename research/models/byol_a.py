@@ -18,11 +18,10 @@ from research.errors import InputError, unknown
 from research.features import views
 from research.features.frontend import Frontend
 from research.features.spectral import Array as AnyArray
+from research.models.audio_ntt import AudioNTT, linear, pooled, side_by_side
 from research.models.settings import by_size, check_choices, fill
 from research.nn import layers
 from research.nn.batch_norm import BatchNorm
-from research.nn.kernels import add_bias
-from research.nn.kernels.convolutions import conv3x3, max_pool2
 
 
 class Size(NamedTuple):
@@ -57,112 +56,6 @@ SIZES = {
 }
 NORMS = ('running', 'frontend')
 PADDINGS = ('both', 'end', 'repeat')
-DROPOUT = 0.3
-
-
-def _torch_uniform(fan_in: int):
-  """PyTorch's default of linear and convolutional layers, kernels and biases alike."""
-  return layers.uniform(fan_in**-0.5)
-
-
-# -- Encoders ----------------------------------------------------------------------------------
-
-
-class Conv3x3(nn.Module):
-  """Convolution 3 x 3 with a bias, one zero around."""
-
-  channels: int
-  dtype: Any
-  draw: Any
-
-  @nn.compact
-  def __call__(self, x: Float[Array, 'b s f c']) -> Float[Array, 'b s f e']:
-    shape = (3, 3, x.shape[-1], self.channels)
-    kernel = self.param('kernel', self.draw, shape)
-    bias = self.param('bias', self.draw, (self.channels,))
-    return add_bias(conv3x3(x.astype(self.dtype), kernel.astype(self.dtype)), bias)
-
-
-class ConvBlock(nn.Module):
-  """Convolution 3 x 3, batch norm, ReLU, maximum over 2 x 2."""
-
-  channels: int
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(
-    self, x: Float[Array, 'b s f c'], real: Bool[Array, 'b s'] | None, train: bool
-  ) -> tuple[Float[Array, 'b s2 f2 e'], Bool[Array, 'b s2'] | None]:
-    if real is not None:
-      # As if the clip ended here: the convolution puts zeros around it.
-      x = jnp.where(real[:, :, None, None], x, 0.0)
-    draw = _torch_uniform(9 * x.shape[-1])
-    y = Conv3x3(self.channels, self.dtype, draw, name='conv')(x)
-    y = nn.relu(BatchNorm(dtype=self.dtype, name='norm')(y, train))
-    y = max_pool2(y)
-    if real is not None:
-      # A frame that has no partner is dropped, unless it is the only one.
-      pairs = real[:, : 2 * y.shape[1]].reshape(len(real), -1, 2)
-      real = pairs.all(axis=2) | (pairs[:, :, 0] & (jnp.arange(y.shape[1]) == 0))
-    return y, real
-
-
-class AudioNTT(nn.Module):
-  """AudioNTT2020 and AudioNTT2022: convolutions, then two layers on each time.
-
-  Attributes:
-    blocks, hidden, width, stack: see `Size`; width is that of the second layer.
-    channels: of the convolutions.
-    dtype: of the computation.
-  """
-
-  blocks: int
-  hidden: int
-  width: int
-  stack: bool
-  channels: int = 64
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(
-    self,
-    x: Float[Array, 'b s f'],
-    real: Bool[Array, 'b s'] | None = None,
-    train: bool = False,
-    keep: Float[AnyArray, 'b n h'] | None = None,
-  ) -> tuple[Float[Array, 'b n d'], Bool[Array, 'b n'] | None]:
-    """Tokens, one for 2^blocks frames, and which of them are real.
-
-    Args:
-      x: normalised log-mel.
-      real: which frames are; None for all.
-      train: whether batch norm takes the statistics of the batch, and dropout acts.
-      keep: what dropout keeps (1 or 0); drawn from rng 'dropout' if None.
-    """
-    y = x[..., None]
-    for i in range(self.blocks):
-      y, real = ConvBlock(self.channels, self.dtype, name=f'block{i}')(y, real, train)
-    # Channels are fastest: index = bin * channels + channel.
-    y = y.reshape(*y.shape[:2], -1)
-    hidden = nn.relu(_linear(self.hidden, y, self.dtype, 'fc1'))
-    if keep is not None:
-      hidden = hidden * jnp.asarray(keep, hidden.dtype) / (1.0 - DROPOUT)
-    else:
-      hidden = nn.Dropout(DROPOUT, deterministic=not train)(hidden)
-    out = nn.relu(_linear(self.width, hidden, self.dtype, 'fc2'))
-    if self.stack:
-      out = jnp.concatenate([y, out], axis=-1)
-    return out.astype(jnp.float32), real
-
-
-def _linear(features: int, x: Array, dtype: Any, name: str) -> Array:
-  draw = _torch_uniform(x.shape[-1])
-  return layers.Dense(features, dtype, kernel_init=draw, bias_init=draw, name=name)(x)
-
-
-def pooled(tokens: Float[Array, 'b n d']) -> Float[Array, 'b d']:
-  """Maximum plus mean over time."""
-  return tokens.max(axis=1) + tokens.mean(axis=1)
 
 
 class Mlp(nn.Module):
@@ -174,9 +67,9 @@ class Mlp(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b d'], train: bool) -> Float[Array, 'b e']:
-    y = _linear(self.hidden, x, self.dtype, 'fc1')
+    y = linear(self.hidden, x, self.dtype, 'fc1')
     y = nn.relu(BatchNorm(dtype=self.dtype, name='norm')(y, train))
-    return _linear(self.features, y, self.dtype, 'fc2').astype(jnp.float32)
+    return linear(self.features, y, self.dtype, 'fc2').astype(jnp.float32)
 
 
 # -- The model ---------------------------------------------------------------------------------
@@ -451,16 +344,21 @@ class ByolA(nn.Module):
 
   def embed(
     self, audio: Float[AnyArray, 'b t'], audio_mask: Bool[AnyArray, 'b t']
-  ) -> tuple[Float[Array, '1 b n d'], Bool[Array, 'b n']]:
+  ) -> tuple[Float[Array, 'l b n d'], Bool[Array, 'b n']]:
     """Tokens, one for 2^blocks frames, and their mask; a clip's embedding is maximum plus mean.
 
-    A clip of fewer frames gets one token, of its frames and zeros behind them.
+    A clip of fewer frames gets one token, of its frames and zeros behind them. Where the tokens are
+    as wide as the features of every block (d = 2048, v2), these and the first linear layer are
+    layers below them, as in upstream's AudioNTT2020Task6X.
 
     Raises:
       InputError: the audio is too short for one frame.
     """
-    tokens, mask = self._tokens(audio, audio_mask, False)
-    return tokens[None], mask
+    levels: list = []
+    tokens, mask = self._tokens(audio, audio_mask, False, levels=levels)
+    if any(x.shape[2] > tokens.shape[2] for x, _ in levels):
+      return tokens[None], mask
+    return side_by_side([*levels, (tokens, mask)], *tokens.shape[1:]), mask
 
   def hidden_states(
     self, batch: Mapping[str, Any], train: bool = False, layers: bool = False
@@ -486,6 +384,7 @@ class ByolA(nn.Module):
     audio_mask: Bool[AnyArray, 'b t'],
     train: bool,
     keep: Float[Array, 'b n h'] | None = None,
+    levels: list | None = None,
   ) -> tuple[Float[Array, 'b n d'], Bool[Array, 'b n']]:
     """Tokens, zero where they are not real, and which are."""
     raw, real = self.frontend.raw(jnp.asarray(audio), jnp.asarray(audio_mask))
@@ -493,6 +392,6 @@ class ByolA(nn.Module):
     extra = max(0, least - raw.shape[1])
     x = jnp.pad(self._normalise(raw), ((0, 0), (0, extra), (0, 0)))
     real = jnp.pad(real, ((0, 0), (0, extra)))
-    tokens, mask = self.encoder(x, real, train, keep)
+    tokens, mask = self.encoder(x, real, train, keep, levels)
     assert mask is not None
     return jnp.where(mask[:, :, None], tokens, 0.0), mask

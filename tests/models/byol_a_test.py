@@ -194,3 +194,46 @@ def test_views_need_draws():
   model = ByolA(**SMALL)
   with pytest.raises(InputError, match="rng 'augment'"):
     model.apply({'params': state.params, **state.variables}, batch)
+
+
+def layers_by_hand(model, variables, x):
+  """Layers of one clip [s, f], as `reshape_conv_feature` of upstream's AudioNTT2020Task6X."""
+  levels = []
+  model.apply(variables, x[None], method=lambda m, x: m.encoder(x, levels=levels)[0])
+  found, target = [], len(x) // 2**model.blocks
+  for level, _ in levels:
+    level = np.asarray(level)[0]
+    while len(level) > target:
+      if len(level) % 2:
+        level = np.concatenate([level[:-2], level[-2:].mean(0, keepdims=True)])
+      level = level.reshape(len(level) // 2, 2, -1).mean(1)
+    found.append(level)
+  return found
+
+
+def test_layers_are_those_of_upstream_clip_by_clip():
+  args = dict(size='v1_d512', hidden=40, width=300, channels=8, norm='frontend')
+  model = ByolA(**args, frontend=dict(mean=-5.5, std=5.0))
+  rng = np.random.default_rng(0)
+  lengths = [16_000, 16_480, 9_000, 12_345]
+  audio = np.full((4, 16_480), np.nan, np.float32)
+  for row, n in enumerate(lengths):
+    audio[row, :n] = rng.standard_normal(n) * 0.1
+  mask = np.arange(16_480) < np.array(lengths)[:, None]
+  variables = model.init(jax.random.key(0), audio[:1], mask[:1], method='embed')
+  found, real = jax.jit(lambda v, *a: model.apply(v, *a, method='embed'))(variables, audio, mask)
+  assert found.shape[0] == 5 and found.shape[3] == 300
+  for row, n in enumerate(lengths):
+    clip = audio[row : row + 1, :n]
+    raw, _ = model.frontend.raw(clip, np.ones((1, n), bool))
+    normal = model.apply(variables, raw, method=lambda m, x: m._normalise(x))[0]
+    by_hand = layers_by_hand(model, variables, normal)
+    count = int(real[row].sum())
+    for ours, theirs in zip(found[:, row], by_hand):
+      assert len(theirs) == count
+      np.testing.assert_allclose(ours[:count, : theirs.shape[1]], theirs, atol=1e-5)
+      assert not np.any(ours[:count, theirs.shape[1] :]) and not np.any(ours[count:])
+  # Narrower tokens have no place for the features of the first block.
+  narrow = ByolA(**{**args, 'width': 200}, frontend=dict(mean=-5.5, std=5.0))
+  variables = narrow.init(jax.random.key(0), audio[:1], mask[:1], method='embed')
+  assert narrow.apply(variables, audio[:1], mask[:1], method='embed')[0].shape[0] == 1

@@ -7,7 +7,8 @@ import numpy as np
 import optax
 
 from research.features import views
-from research.models.byol_a import ByolA, pooled
+from research.models.audio_ntt import pooled
+from research.models.byol_a import ByolA
 from research.objectives.bootstrap import bootstrap
 from research.train.state import State
 from research.train.step import make_train_step
