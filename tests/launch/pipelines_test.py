@@ -37,6 +37,7 @@ def contents(folder):
   return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_parts_write_what_one_run_writes(model, clips, whole, tmp_path):
   out = tmp_path / 'e.npz'
   for i in (2, 0):
