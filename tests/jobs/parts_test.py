@@ -161,7 +161,7 @@ def test_runs_that_do_not_know_of_each_other_share_a_job(tmp_path, order):
 def held(folder):
   """The lock file of a folder, held as another process would hold it."""
   folder.mkdir(parents=True)
-  file = open(folder / locks.LOCK, 'w')
+  file = open(folder / locks.LOCK, 'w')  # noqa: SIM115
   fcntl.flock(file, fcntl.LOCK_EX)
   return file
 
