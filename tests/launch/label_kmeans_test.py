@@ -219,7 +219,7 @@ def test_every_mistake_gets_one_sentence(folder, whole, tmp_path):
     'split': (['--split=trian'], "'trian'. Did you mean 'train'"),
     'label split': (['--label_splits=train,valid'], "'valid'"),
     'reference': (['--references=speakr'], "Did you mean 'speaker'"),
-    'alignments': (['--alignments=/no.csv'], 'The alignments /no.csv cannot be read'),
+    'alignments': (['--alignments=/no.csv'], '/no.csv cannot be read'),
     'codebook': (['--codebook=/no/such.bin'], "no codebook at '/no/such.bin'"),
     'codebook without one': ([f'--codebook={tmp_path}'], 'codebook.npy is missing'),
     'layer of a codebook': (

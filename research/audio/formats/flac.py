@@ -66,7 +66,7 @@ def _link(raw: Raw, start: int, end: int) -> tuple[Link, str]:
   ends, frames, note = _ends(data, fixed), claimed, ''
   whole = [samples for at, samples in ends.items() if not _crc16(data[at:])]
   if not claimed or claimed not in whole:
-    if not whole and claimed > (most := max(ends.values(), default=0)):
+    if not whole and claimed > (most := max(ends.values(), default=claimed)):
       raise Fault(f'It is truncated: {claimed - most} samples or more are missing of {claimed}.')
     if not whole:
       raise Fault('It is damaged or truncated: it ends in the middle of a FLAC frame.')
