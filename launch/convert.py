@@ -22,7 +22,7 @@ from research.jobs import mirror, paths
 RELEASE = flags.DEFINE_string(
   'release',
   None,
-  'Whose weights they are (see research.weights.RELEASES); told from the file if not given.',
+  'Whose weights they are (see research.weights.RELEASES); detected if not given.',
 )
 SOURCE = flags.DEFINE_string('source', None, 'File to convert; with --reverse, oido weights.')
 OUT = flags.DEFINE_string(

@@ -89,10 +89,10 @@ def main(argv):
   from research.jobs import folders
   from research.units import code_files, files
 
-  share = pipelines.part()
-  if share[1] > 1 and OVERWRITE.value:
+  worker = pipelines.part()
+  if worker[1] > 1 and OVERWRITE.value:
     raise InputError(f'--overwrite does not go with --part: delete {OUT.value} first.')
-  if share[1] > 1 and Path(str(OUT.value)).exists():
+  if worker[1] > 1 and Path(str(OUT.value)).exists():
     print(f'{OUT.value!s} is there already: part {flags.FLAGS.part} has nothing to do', flush=True)
     return
   if CODES.value:
@@ -124,11 +124,11 @@ def main(argv):
   if first:
     folders.folder(Path(str(OUT.value)).parent, 'out')
   if UNITS.value:
-    _write_units(source, first, share)
+    _write_units(source, first, worker)
     return
   loaded = weights.load(str(MODEL.value), release=RELEASE.value)
   if CODES.value:
-    _write_codes(loaded, source, share)
+    _write_codes(loaded, source, worker)
     return
   embedder = loaded.embedder
   done = embedding_files.export(
@@ -142,9 +142,9 @@ def main(argv):
     overwrite=OVERWRITE.value,
     max_bad_fraction=MAX_BAD.value,
     part_seconds=PART_SECONDS.value,
-    share=share,
+    worker=worker,
   )
-  if 'clips' not in done and share[1] > 1:
+  if 'clips' not in done and worker[1] > 1:
     _part_ended()
   elif first:
     again = f' ({done["resumed"]} were done before)' if done['resumed'] else ''
@@ -158,7 +158,7 @@ def _part_ended():
   )
 
 
-def _write_units(source, first, share):
+def _write_units(source, first, worker):
   """Units of every clip into the file; they lie in a folder beside it until all are there."""
   import shutil
 
@@ -179,11 +179,11 @@ def _write_units(source, first, share):
   if not distributed.agree(folder.is_dir()):
     labelling.label(
       grid, codebook, source, folder,
-      max_bad_fraction=MAX_BAD.value, part_seconds=PART_SECONDS.value, share=share,
+      max_bad_fraction=MAX_BAD.value, part_seconds=PART_SECONDS.value, worker=worker,
     )  # fmt: skip
   if not first:
     return
-  if share[1] > 1 and not folder.is_dir():
+  if worker[1] > 1 and not folder.is_dir():
     _part_ended()
     return
   units = Units.open(folder)
@@ -199,7 +199,7 @@ def _write_units(source, first, share):
   print(f'{out}: {done["clips"]} clips, {done["units"]} units{more}', flush=True)
 
 
-def _write_codes(loaded, source, share):
+def _write_codes(loaded, source, worker):
   """Codes of every clip into the file."""
   from research.units import code_files
 
@@ -212,9 +212,9 @@ def _write_codes(loaded, source, share):
     overwrite=OVERWRITE.value,
     max_bad_fraction=MAX_BAD.value,
     part_seconds=PART_SECONDS.value,
-    share=share,
+    worker=worker,
   )
-  if not done and share[1] > 1:
+  if not done and worker[1] > 1:
     _part_ended()
   if done:
     left = f', {len(done["skipped"])} left out' if done['skipped'] else ''

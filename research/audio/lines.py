@@ -1,6 +1,10 @@
-"""Lines of manifests: text, gzipped text and JSON lines, one line at a time."""
+"""Lines of text, gzipped text and JSON lines, one at a time.
+
+All text is UTF-8, with or without a byte order mark.
+"""
 
 import codecs
+import contextlib
 import gzip
 import json
 import os
@@ -9,9 +13,22 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from research.audio import tables
 from research.audio.example import Value
 from research.errors import InputError
+
+_MARKS = (
+  (b'\xff\xfe\0\0', 'UTF-32'),
+  (b'\0\0\xfe\xff', 'UTF-32'),
+  (b'\xff\xfe', 'UTF-16'),
+  (b'\xfe\xff', 'UTF-16'),
+)
+
+
+def check_encoding(path: str | os.PathLike, data: bytes) -> None:
+  """Raises InputError if the first bytes of a file are those of UTF-16 or UTF-32."""
+  for mark, name in _MARKS:
+    if data.startswith(mark):
+      raise InputError(f'{path} is {name}, not UTF-8 text: save it as UTF-8.')
 
 
 def lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
@@ -26,11 +43,14 @@ def lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
   try:
     with opened(path, 'rb') as file:
       for number, line in enumerate(file, start=1):
-        line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        if number == 1:
+          check_encoding(path, line)
+          line = line.removeprefix(codecs.BOM_UTF8)
         yield number, line.decode().rstrip('\r\n')
   except UnicodeDecodeError as error:
     raise InputError(
-      f'{path}, line {number}: not UTF-8 text ({error.reason}); convert it to UTF-8.'
+      f'{path}, line {number}: not UTF-8 text ({error.reason} {error.object[error.start]:#04x}): '
+      'save the file as UTF-8.'
     ) from None
   except (EOFError, zlib.error, gzip.BadGzipFile) as error:
     raise InputError(f'{path} is damaged behind line {number} ({error}); copy it again.') from None
@@ -60,9 +80,9 @@ def first_line(path: str | os.PathLike) -> str:
   """The first line that is not blank, '' if there is none or the file is not text.
 
   Raises:
-    InputError: it is text in another encoding.
+    InputError: it is text in UTF-16 or UTF-32.
   """
-  tables.check_encoding(path)
+  _check_file(path)
   try:
     for _, text in lines(path):
       if text.strip():
@@ -76,13 +96,20 @@ def first_record(path: str | os.PathLike) -> dict[str, Any]:
   """The object of the first line, {} if the file is not one of JSON lines.
 
   Raises:
-    InputError: it is text in another encoding.
+    InputError: it is text in UTF-16 or UTF-32, or damaged gzip.
   """
-  tables.check_encoding(path)
+  _check_file(path)
   try:
     return next(iter(records(path)), (0, {}))[1]
   except InputError:
+    if os.fspath(path).endswith('.gz'):
+      raise
     return {}
+
+
+def _check_file(path: str | os.PathLike) -> None:
+  with contextlib.suppress(OSError), open(path, 'rb') as file:
+    check_encoding(path, file.read(4))
 
 
 def value(found: object) -> Value:

@@ -37,14 +37,13 @@ def open_source(
 
   Args:
     spec: a name ('builtin', 'esc50', …; `names()`); an address of a folder of ArrayRecord shards
-      (gs://… or s3://…); a path to a folder of audio, of an index of
-      audio (`audio/index.py`), of ArrayRecord shards, of a HEAR task or of a prepared TFDS data
-      set; a file or folder of another tool (`audio/manifests/`: fairseq, Kaldi, lhotse, …), told by
-      its form or named as 'kaldi:PATH'; a list of files (.txt, .csv, .tsv, .jsonl); 'tfds:NAME'; a
-      dict(name=…, args={…}); or a list
-      of these, which is pooled. `args` are those of the reader. Every source also takes `split`;
-      `where`, a dict column -> value or values; `cut_seconds`, which cuts long files into
-      windows; and `root`. On command lines, dicts and lists are written as JSON.
+      (gs://… or s3://…); a path to a folder of audio, of an index of audio (`audio/index.py`), of
+      ArrayRecord shards, of a HEAR task or of a prepared TFDS data set; a file or folder of another
+      tool (`audio/manifests/`: fairseq, Kaldi, lhotse, …), which is recognised by its form or named
+      as 'kaldi:PATH'; a list of files (.txt, .csv, .tsv, .jsonl); 'tfds:NAME'; a dict(name=…,
+      args={…}); or a list of these, which is pooled. `args` are those of the reader. Every source
+      also takes `split`; `where`, a dict column -> value or values; `cut_seconds`, which cuts long
+      files into windows; and `root`. On command lines, dicts and lists are written as JSON.
     split: selects the rows with this value in the column `split` ('a+b' selects both), or a named
       group of splits.
     root: folder in which data sets are looked up; $OIDO_DATA by default.

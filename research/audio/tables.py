@@ -5,24 +5,17 @@ other; in a .csv they enclose fields. Every row has as many fields as the header
 file and the line.
 """
 
-import contextlib
 import csv
 import io
-import json
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from research.audio import lines as texts
 from research.errors import InputError, listed
 
 SUFFIXES = ('.csv', '.tsv', '.jsonl', '.json')
-_MARKS = (
-  (b'\xff\xfe\0\0', 'UTF-32'),
-  (b'\0\0\xfe\xff', 'UTF-32'),
-  (b'\xff\xfe', 'UTF-16'),
-  (b'\xfe\xff', 'UTF-16'),
-)
 
 
 def text(path: str | os.PathLike) -> str:
@@ -35,7 +28,7 @@ def text(path: str | os.PathLike) -> str:
     data = pathlib.Path(path).read_bytes()
   except OSError as error:
     raise InputError(f'{path} cannot be read: {error.strerror or error}.') from None
-  _check_mark(path, data)
+  texts.check_encoding(path, data)
   try:
     return data.decode('utf-8-sig')
   except UnicodeDecodeError as error:
@@ -46,22 +39,9 @@ def text(path: str | os.PathLike) -> str:
     ) from None
 
 
-def check_encoding(path: str | os.PathLike) -> None:
-  """Raises InputError if a file begins as text in UTF-16 or UTF-32."""
-  with contextlib.suppress(OSError), open(path, 'rb') as file:
-    _check_mark(path, file.read(4))
-
-
-def _check_mark(path: str | os.PathLike, data: bytes) -> None:
-  for mark, name in _MARKS:
-    if data.startswith(mark):
-      raise InputError(f'{path} is {name}, not UTF-8 text: save it as UTF-8.')
-
-
 def lines(path: str | os.PathLike) -> Iterator[tuple[int, str]]:
   """(number, text) of the lines of a file that are not blank, without white space around them."""
-  # Not splitlines: names of files may hold other ends of lines, as U+2028.
-  for number, line in enumerate(text(path).split('\n'), start=1):
+  for number, line in texts.lines(path):
     if line.strip():
       yield number, line.strip()
 
@@ -81,7 +61,7 @@ def records(
   """
   delimiter = delimiter or ('\t' if os.fspath(path).lower().endswith('.tsv') else ',')
   if delimiter == '\t':
-    for number, line in enumerate(text(path).replace('\r\n', '\n').split('\n'), start=1):
+    for number, line in texts.lines(path):
       if line.strip():
         fields = line.split('\t')
         yield number, [f.lstrip(' ') for f in fields] if spaced else fields
@@ -117,7 +97,7 @@ def rows(
     InputError: the file cannot be read, a name occurs twice, or a row has another number of fields.
   """
   if os.fspath(path).lower().endswith(('.jsonl', '.json')):
-    yield from _json_rows(path)
+    yield from texts.records(path)
     return
   found = records(path)
   if names is None:
@@ -152,14 +132,3 @@ def check_columns(path: pathlib.Path, row: dict[str, str], *names: str) -> None:
   for name in names:
     if name not in row:
       raise InputError(f'{path} has no column {name!r} (it has: {listed(row)}).')
-
-
-def _json_rows(path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any]]]:
-  for line, content in lines(path):
-    try:
-      row = json.loads(content)
-    except (ValueError, RecursionError) as error:
-      raise InputError(f'{path}, line {line}: not JSON ({error}).') from None
-    if not isinstance(row, dict):
-      raise InputError(f'{path}, line {line}: not a JSON object.')
-    yield line, row

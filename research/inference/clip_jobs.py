@@ -48,7 +48,7 @@ class ClipJob:
     bad_files: str | os.PathLike | None = None,
     max_bad_fraction: float = 0.5,
     part_seconds: float = PART_SECONDS,
-    share: tuple[int, int] = (0, 1),
+    worker: tuple[int, int] = (0, 1),
   ):
     """
     Args:
@@ -60,7 +60,7 @@ class ClipJob:
       bad_files: the list of clips that could not be used; in the folder of parts if None.
       max_bad_fraction: fraction of unreadable clips above which it stops.
       part_seconds: age at which a part is written.
-      share: (index, count) of the independent runs that share the clips.
+      worker: (index, count) of the independent runs that divide the clips.
     """
     self.embedder, self.source = embedder, source
     self.how: dict[str, Any] = dict(layers=layers, pool=pool, seconds=seconds)
@@ -72,7 +72,7 @@ class ClipJob:
       listed,
       max_bad_fraction,
       total=len(source),
-      process=distributed.process()[0] or share[0],
+      process=distributed.process()[0] or worker[0],
     )
     self.job = Job(
       self.parts,
@@ -80,7 +80,7 @@ class ClipJob:
       [int((batch.rows >= 0).sum()) for batch in self.batches],
       out=out,
       process=distributed.process(),
-      share=share,
+      worker=worker,
       part_seconds=part_seconds,
     )
     self.counts = np.full(len(source), -1, np.int64)

@@ -38,7 +38,7 @@ def export(
   max_bad_fraction: float = 0.5,
   batch_seconds: float = BATCH_SECONDS,
   part_seconds: float = PART_SECONDS,
-  share: tuple[int, int] = (0, 1),
+  worker: tuple[int, int] = (0, 1),
 ) -> dict[str, Any]:
   """Embeds every clip of a source into a file.
 
@@ -60,7 +60,7 @@ def export(
     max_bad_fraction: fraction of unreadable clips above which it stops.
     batch_seconds: audio that goes through at once.
     part_seconds: age at which a part is written.
-    share: (index, count) of the independent runs that share the clips; see `parts.Job`.
+    worker: (index, count) of the independent runs that divide the clips; see `parts.Job`.
 
   Returns:
     {clips, skipped, resumed}: how many clips are in the file, were left out, were there already.
@@ -85,7 +85,7 @@ def export(
     batch_seconds=batch_seconds,
     max_bad_fraction=max_bad_fraction,
     part_seconds=part_seconds,
-    share=share,
+    worker=worker,
   )
   keep = _Keep(embedder)
   done = job.run(keep, lambda: _finish(job, out, about), 'embedding')

@@ -4,8 +4,8 @@ What a batch is depends on the list of clips alone, never on what is done alread
 has a key, a hash of its content, and lies in a part on disk; a part is there whole or not at all.
 Killed at any moment, the same command goes on with the batches whose keys no part has, and ends in
 the same bits. Every process works on its own batches and writes its own parts; when all are there,
-the first process makes the result of them. Processes that do not know of each other may share a job
-too, at any time and in any order: each has every n-th batch, and the one that ends last finishes.
+the first process makes the result of them. Independent workers may divide a job too, at any time
+and in any order: worker i of n has every n-th batch, and the one that ends last makes the result.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from research.jobs.progress import bar
 # A part is written when it is this old or this large: little is lost to a kill, few files are made.
 PART_SECONDS = 20.0
 PART_BYTES = 64 * 2**20
-# The share of a run that does the whole job.
+# The worker of a run that does the whole job.
 _WHOLE = (0, 1)
 
 Result = Mapping[str, Any]
@@ -60,14 +60,14 @@ class Store(Protocol):
 
 
 @runtime_checkable
-class Shared(Store, Protocol):
-  """A store that processes may share which do not know of each other."""
+class Divisible(Store, Protocol):
+  """A store that independent workers may write to."""
 
-  def join(self, share: tuple[int, int]) -> None:
-    """Begins share (i, n) of the job or goes on with it."""
+  def join(self, worker: tuple[int, int]) -> None:
+    """Begins the batches of worker (i, n), or goes on with them."""
 
-  def leave(self, share: tuple[int, int]) -> None:
-    """Gives the share back."""
+  def leave(self, worker: tuple[int, int]) -> None:
+    """Ends them."""
 
 
 class Parts:
@@ -91,31 +91,31 @@ class Parts:
       # A command that came to nothing leaves nothing that another must not replace.
       for old in (self.folder / 'job.json', *lines.parts(self.folder / 'bad_files.jsonl')):
         old.unlink(missing_ok=True)
-    self._none_at_work('.share-*')
-    locks.claim(self._share(_WHOLE))
+    self._none_at_work('.worker-*')
+    locks.claim(self._worker(_WHOLE))
     folders.begin(self.folder, self.settings)
 
-  def join(self, share: tuple[int, int]) -> None:
-    """See `Shared`; raises InputError where another process has the share, or the whole job, or
+  def join(self, worker: tuple[int, int]) -> None:
+    """See `Divisible`; raises InputError where another process is this worker or has the job, or
     the parts of another job are in the way."""
-    self._none_at_work(self._share(_WHOLE).name)
-    locks.claim(self._share(share))
+    self._none_at_work(self._worker(_WHOLE).name)
+    locks.claim(self._worker(worker))
     with folders.lock(self.folder):
       folders.same_job(self.folder, self.settings)
 
-  def leave(self, share: tuple[int, int]) -> None:
-    """See `Shared`."""
-    locks.release(self._share(share))
-    shutil.rmtree(self._share(share), ignore_errors=True)
+  def leave(self, worker: tuple[int, int]) -> None:
+    """See `Divisible`."""
+    locks.release(self._worker(worker))
+    shutil.rmtree(self._worker(worker), ignore_errors=True)
 
-  def _none_at_work(self, shares: str) -> None:
-    for share in sorted(self.folder.glob(shares)):
-      locks.claim(share)  # refused while it is worked on
-      locks.release(share)
-      shutil.rmtree(share, ignore_errors=True)
+  def _none_at_work(self, workers: str) -> None:
+    for worker in sorted(self.folder.glob(workers)):
+      locks.claim(worker)  # refused while it is worked on
+      locks.release(worker)
+      shutil.rmtree(worker, ignore_errors=True)
 
-  def _share(self, share: tuple[int, int]) -> Path:
-    return self.folder / f'.share-{share[0]}-of-{share[1]}'
+  def _worker(self, worker: tuple[int, int]) -> Path:
+    return self.folder / f'.worker-{worker[0]}-of-{worker[1]}'
 
   def done(self, keys: Collection[str]) -> set[str]:
     """See `Store`. A part with a batch that is not among `keys` is not counted: its clips, or the
@@ -149,7 +149,7 @@ class Parts:
 
   def remove(self) -> None:
     """Gives the folder back and deletes it."""
-    locks.release(self._share(_WHOLE))
+    locks.release(self._worker(_WHOLE))
     locks.release(self.folder)
     shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -174,7 +174,7 @@ class Job:
     *,
     out: str | os.PathLike,
     process: tuple[int, int] = (0, 1),
-    share: tuple[int, int] = (0, 1),
+    worker: tuple[int, int] = (0, 1),
     part_seconds: float = PART_SECONDS,
     part_bytes: int | None = None,
   ):
@@ -185,13 +185,13 @@ class Job:
       sizes: clips of every batch.
       out: what is written in the end, for messages.
       process: (index, count) of the processes that share the batches.
-      share: (index, count) of the independent runs that do; one process then.
+      worker: (index, count) of the independent runs that do; one process then.
       part_seconds: age at which a part is written.
       part_bytes: size at which it is written before that; None for PART_BYTES.
     """
     self.store, self.keys, self.sizes, self.out = store, list(keys), np.asarray(sizes, int), out
     self.index, self.count = process
-    self.share = share
+    self.worker = worker
     self.part_seconds = part_seconds
     self.part_bytes = PART_BYTES if part_bytes is None else part_bytes
     self.done, self.begun = np.zeros(len(self.keys), bool), False
@@ -215,14 +215,14 @@ class Job:
       text: what a progress bar says; None shows none.
 
     Returns:
-      what `finish` returns; None on the other processes, and in a share that is not the last.
+      what `finish` returns; None on the other processes, and for a worker that is not the last.
 
     Raises:
       InputError: the store, `work` or `finish` raises it; the disk is full; another process failed.
     """
-    if self.share[1] > 1:
+    if self.worker[1] > 1:
       with self._sentences():
-        return self._run_share(work, finish, text)
+        return self._run_worker(work, finish, text)
     left = self._begin()
     self.done, self.begun = np.array([k not in left for k in self.keys], bool), True
     todo = np.flatnonzero(~self.done).tolist()[self.index :: self.count]
@@ -246,23 +246,23 @@ class Job:
     self._together(last)
     return found[0] if found else None
 
-  def _run_share(
+  def _run_worker(
     self, work: Callable[[list[int]], Iterator[Result]], finish: Callable[[], T], text: str | None
   ) -> T | None:
     store = self.store
-    assert isinstance(store, Shared) and self.count == 1
-    store.join(self.share)
+    assert isinstance(store, Divisible) and self.count == 1
+    store.join(self.worker)
     there = store.done(self.keys)
     self.done, self.begun = np.array([k in there for k in self.keys], bool), True
-    own = range(self.share[0], len(self.keys), self.share[1])
+    own = range(self.worker[0], len(self.keys), self.worker[1])
     todo = [i for i in own if not self.done[i]]
     self._take(work(todo), todo, text)
     with folders.lock(store.folder):
-      # Without its description it was finished by another share, and made again by the lock.
+      # Without job.json it was finished by another worker, and the lock has made the folder again.
       finished = not (store.folder / 'job.json').exists()
       last = not finished and not set(self.keys) - store.done(self.keys)
       found = finish() if last else None
-      store.leave(self.share)
+      store.leave(self.worker)
     if finished:
       shutil.rmtree(store.folder, ignore_errors=True)
     return found

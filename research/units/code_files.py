@@ -51,7 +51,7 @@ def write_codes(
   max_bad_fraction: float = 0.5,
   batch_seconds: float = BATCH_SECONDS,
   part_seconds: float = PART_SECONDS,
-  share: tuple[int, int] = (0, 1),
+  worker: tuple[int, int] = (0, 1),
 ) -> dict[str, Any]:
   """Writes the codes of every clip of a source; killed, the same call goes on.
 
@@ -68,7 +68,7 @@ def write_codes(
     max_bad_fraction: fraction of unusable clips above which it stops.
     batch_seconds: audio that goes through at once.
     part_seconds: age at which finished codes are saved.
-    share: (index, count) of the independent runs that share the clips; see `parts.Job`.
+    worker: (index, count) of the independent runs that divide the clips; see `parts.Job`.
 
   Returns:
     {clips, frames, skipped}: how many were written; `skipped` is {id: why}. {} on processes that
@@ -94,7 +94,7 @@ def write_codes(
     batch_seconds=batch_seconds,
     max_bad_fraction=max_bad_fraction,
     part_seconds=part_seconds,
-    share=share,
+    worker=worker,
   )
   return job.run(_keep, lambda: _finish(job, path), 'encoding') or {}
 

@@ -38,7 +38,7 @@ def label(
   bad_files: str | os.PathLike | None = None,
   batch_seconds: float = BATCH_SECONDS,
   part_seconds: float = PART_SECONDS,
-  share: tuple[int, int] = (0, 1),
+  worker: tuple[int, int] = (0, 1),
 ) -> dict[str, Any]:
   """Writes the units of every clip of a source.
 
@@ -57,7 +57,7 @@ def label(
     bad_files: the list of clips that could not be used; in the folder of parts if None.
     batch_seconds: audio that goes through at once.
     part_seconds: age at which a part is written, if it is not large before.
-    share: (index, count) of the independent runs that share the clips; see `parts.Job`.
+    worker: (index, count) of the independent runs that divide the clips; see `parts.Job`.
 
   Returns:
     {clips, frames, resumed, skipped}: `skipped` is {id: why}.
@@ -94,7 +94,7 @@ def label(
     bad_files=bad_files,
     max_bad_fraction=max_bad_fraction,
     part_seconds=part_seconds,
-    share=share,
+    worker=worker,
   )
 
   def keep(chunk: Embedded) -> dict[str, np.ndarray]:

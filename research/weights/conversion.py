@@ -12,7 +12,7 @@ import numpy as np
 from research import models
 from research.errors import unknown
 from research.models import finetuned, settings
-from research.weights import read, releases, tables, tell
+from research.weights import detect, read, releases, tables
 from research.weights.release import Release
 
 RELEASES = tuple(sorted(m.name for m in pkgutil.iter_modules(releases.__path__)))
@@ -98,17 +98,17 @@ def read_files(
   """(release, arrays, what lies beside them) of a file or folder of original weights.
 
   Args:
-    release: whose they are; None: told from what is there.
+    release: whose they are; None: detected, see `detect`.
     path: see `read.read_release`.
 
   Raises:
-    InputError: as `read.read_release` and `tell.release`.
+    InputError: as `read.read_release` and `detect.release`.
   """
   if release is not None:
     return release, *read.read_release(path, get(release).files)
-  every = {name for each in tell.MODEL_TYPES.values() for name in get(each).files}
+  every = {name for each in detect.MODEL_TYPES.values() for name in get(each).files}
   arrays, files = read.read_release(path, sorted(every))
-  release = tell.release(path, arrays, files, RELEASES)
+  release = detect.release(path, arrays, files, RELEASES)
   own = get(release).files
   return release, arrays, {k: v for k, v in files.items() if k not in every or k in own}
 

@@ -170,7 +170,7 @@ def load(
       safetensors file that we saved, a folder with one, a file of original weights, or a folder
       as transformers saves it; hf://ORG/NAME[@REVISION] or https://…#sha256=…, see
       `downloads`. What the file or folder says beside the arrays counts.
-    release: whose original weights they are, a key of `RELEASES`; None: told from what is there.
+    release: whose original weights they are, a key of `RELEASES`; None: detected, see `detect`.
     teacher: take the EMA teacher of a checkpoint.
     **args: model arguments. For our own weights they may change how the model computes (dtype,
       padding, scan_layers, …) but not contradict what the weights are; for a release see `convert`.

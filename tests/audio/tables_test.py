@@ -104,7 +104,7 @@ def test_lists_that_are_read(tmp_path, file, content):
   ('file', 'content', 'words'),
   [
     ('wav.scp', 'utt1 a.wav\nutt2 sox b.wav -t wav - |\n', 'commands of manifests are not run'),
-    ('cuts.jsonl.gz', b'\x1f\x8b', 'list of another tool'),
+    ('cuts.jsonl.gz', b'\x1f\x8b', 'is damaged behind line 0'),
     ('text.json', '[]', 'list of another tool'),
     ('files.lst', 'a.wav\n', r'lists are a \.txt with a path a line, or a \.csv'),
   ],

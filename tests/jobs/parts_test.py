@@ -138,17 +138,17 @@ def test_a_full_disk_and_a_damaged_part(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('order', [(0, 1, 2), (2, 0, 1), (1, 1, 2, 0)])
-def test_runs_that_do_not_know_of_each_other_share_a_job(tmp_path, order):
+def test_independent_workers_divide_a_job(tmp_path, order):
   for number, i in enumerate(order):
     parts = Parts(tmp_path / 'x.npz', {})
-    one = job(parts, share=(i, 3))
+    one = job(parts, worker=(i, 3))
     found = one.run(squares, lambda parts=parts: joined(parts))
     assert (found is not None) == (number == len(order) - 1)
   assert found == EVERYTHING
-  # More shares than batches: the last that has one finishes, and the others find nothing to do.
+  # More workers than batches: the last that has one finishes, and the others find nothing to do.
   for i in range(9):
     parts = Parts(tmp_path / 'y.npz', {})
-    found = job(parts, share=(i, 9)).run(
+    found = job(parts, worker=(i, 9)).run(
       squares, lambda parts=parts: (joined(parts), parts.remove())
     )
     assert (found is not None) == (i == 6)
@@ -166,12 +166,12 @@ def held(folder):
   return file
 
 
-def test_a_share_and_the_whole_job_keep_out_of_each_others_way(tmp_path):
+def test_a_worker_and_the_whole_job_keep_out_of_each_others_way(tmp_path):
   one, two, three = (Parts(tmp_path / f'{name}.npz', {}) for name in 'xyz')
-  with held(one.folder / '.share-0-of-1'), pytest.raises(InputError, match='0-of-1 is in use'):
+  with held(one.folder / '.worker-0-of-1'), pytest.raises(InputError, match='0-of-1 is in use'):
     one.join((0, 2))
-  with held(two.folder / '.share-1-of-2'), pytest.raises(InputError, match='1-of-2 is in use'):
+  with held(two.folder / '.worker-1-of-2'), pytest.raises(InputError, match='1-of-2 is in use'):
     two.open()
-  assert job(three, share=(0, 2)).run(squares, lambda: 0) is None
+  assert job(three, worker=(0, 2)).run(squares, lambda: 0) is None
   with pytest.raises(InputError, match='holds an unfinished job with another'):
-    job(Parts(tmp_path / 'z.npz', {'a': 1}), share=(1, 2)).run(squares, lambda: 0)
+    job(Parts(tmp_path / 'z.npz', {'a': 1}), worker=(1, 2)).run(squares, lambda: 0)

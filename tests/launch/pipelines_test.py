@@ -49,11 +49,11 @@ def test_parts_write_what_one_run_writes(model, clips, whole, tmp_path):
   store = Parts(out, {})
   from research.jobs import locks
 
-  locks.claim(store.folder / '.share-1-of-3')
+  locks.claim(store.folder / '.worker-1-of-3')
   for more in (['--part=1/3'], []):
     done = embed(model, clips, out, *more)
-    assert done.returncode == 2 and '.share-1-of-3 is in use by process' in done.stderr
-  locks.release(store.folder / '.share-1-of-3')
+    assert done.returncode == 2 and '.worker-1-of-3 is in use by process' in done.stderr
+  locks.release(store.folder / '.worker-1-of-3')
   done = embed(model, clips, out, '--part=1/3')
   assert done.returncode == 0 and f'{out}: 90 clips' in done.stdout, (done.stdout, done.stderr)
   assert out.read_bytes() == whole

@@ -54,3 +54,17 @@ def test_arguments_that_look_like_json_have_to_be_json():
   assert parse_args(['heads=4', 'decoder=global']) == {'heads': 4, 'decoder': 'global'}
   with pytest.raises(InputError, match='the value is not valid JSON'):
     parse_args(['frontend={mean'])
+
+
+def test_a_guessed_stack_is_said(recwarn):
+  from tests.weights.toy import filled
+
+  model = ByolA(**{**SMALL, 'size': 'v2', 'projection': 0}, norm='frontend', stack=True)
+  arrays, _, _ = conversion.revert_files('byol_a', model, filled(model))
+  given = dict(frontend=dict(mean=-9.0, std=4.0))
+  with pytest.warns(UserWarning, match='stack=True is assumed'):
+    found, _ = conversion.convert('byol_a', arrays, **given)
+  assert found.stack
+  recwarn.clear()
+  found, _ = conversion.convert('byol_a', arrays, stack=False, **given)
+  assert not found.stack and not recwarn.list

@@ -3,16 +3,18 @@
 import argparse
 import io
 import pickle
+import struct
 import sys
 import types
 import zipfile
+import zlib
 
 import ml_dtypes
 import numpy as np
 import pytest
 
 from research.errors import InputError
-from research.weights import load, read, tell, torch_zip
+from research.weights import detect, load, read, torch_zip
 from tests.weights.wav2vec2_toy import PRETRAINING, original
 
 KINDS = {np.dtype(d): k for k, d in torch_zip.STORAGES.items()}
@@ -221,23 +223,45 @@ def test_shared_lists_stay_small(tmp_path, monkeypatch):
   assert read.read_release(path)[1] == {'cfg': {'a': 1}}
 
 
-def test_members_that_share_bytes(tmp_path, monkeypatch):
-  data = np.zeros(1000, np.float32)
-  state = {f'w{i}': Tensor(data, str(i)) for i in range(20)}
-  path = write(tmp_path / 'a.pt', state, monkeypatch)
+def test_members_that_overlap(tmp_path, monkeypatch):
+  """Every member holds those behind it: each is small, all together are as large as one likes."""
+  count, kernel = 200, bytes(4000)
+  data = np.zeros(0, np.float32)
+  path = tmp_path / 'a.pt'
+  write(path, {f'w{i}': Tensor(data, str(i)) for i in range(count)}, monkeypatch)
   with zipfile.ZipFile(path) as file:
-    infos = {info.filename: info for info in file.infolist()}
-    first = infos['archive/data/0'].header_offset
-  raw = bytearray(path.read_bytes())
-  # The directory says that every member is the first one.
-  for i in range(1, 20):
-    at = raw.index(b'PK\x01\x02', 0)
-    while raw[at + 46 : at + 46 + len(f'archive/data/{i}')] != f'archive/data/{i}'.encode():
-      at = raw.index(b'PK\x01\x02', at + 4)
-    raw[at + 42 : at + 46] = first.to_bytes(4, 'little')
-  path.write_bytes(bytes(raw))
-  with pytest.raises(InputError, match='damaged'):
+    pickled = file.read('archive/data.pkl')
+  names = [f'archive/data/{i}'.encode() for i in range(count)]
+  body, members = kernel, []
+  for name in reversed(names):  # the last one is the innermost
+    header = _local(name, body)
+    members.append((name, body, header))
+    body = header + body
+  first = _local(b'archive/data.pkl', pickled) + pickled
+  directory, at = _central(b'archive/data.pkl', pickled, 0), len(first)
+  for name, content, header in reversed(members):
+    directory += _central(name, content, at)
+    at += len(header)
+  end = struct.pack('<4s4H2IH', b'PK\5\6', 0, 0, count + 1, count + 1, len(directory),
+                    len(first) + len(body), 0)  # fmt: skip
+  path.write_bytes(first + body + directory + end)
+  with zipfile.ZipFile(path) as file:
+    total = sum(info.file_size for info in file.infolist())
+  assert total > 20 * path.stat().st_size
+  # Newer versions of zipfile refuse it themselves.
+  with pytest.raises(InputError, match=r'its members share their bytes|Overlapped entries'):
     read.read_arrays(path)
+
+
+def _local(name, content):
+  crc, size = zlib.crc32(content), len(content)
+  return struct.pack('<4s5H3I2H', b'PK\3\4', 20, 0, 0, 0, 33, crc, size, size, len(name), 0) + name
+
+
+def _central(name, content, at):
+  crc, size = zlib.crc32(content), len(content)
+  fields = (20, 20, 0, 0, 0, 33, crc, size, size, len(name), 0, 0, 0, 0, 0, at)
+  return struct.pack('<4s6H3I5H2I', b'PK\1\2', *fields) + name
 
 
 def test_truncated_and_compressed_files(tmp_path, monkeypatch):
@@ -270,24 +294,24 @@ def test_truncated_and_compressed_files(tmp_path, monkeypatch):
     (['hubert.feature_extractor.conv_layers.0.conv.weight'], {}, 'hubert_hf'),
   ],
 )  # fmt: skip
-def test_releases_are_told(tmp_path, keys, files, release):
-  assert tell.release(tmp_path, keys, files) == release
+def test_releases_are_detected(tmp_path, keys, files, release):
+  assert detect.release(tmp_path, keys, files) == release
 
 
-def test_what_cannot_be_told_is_said(tmp_path):
+def test_what_cannot_be_detected_is_said(tmp_path):
   with pytest.raises(InputError, match='wav2vec2 or hubert: name the release'):
-    tell.release(tmp_path, ['feature_extractor.conv_layers.0.0.weight'], {})
+    detect.release(tmp_path, ['feature_extractor.conv_layers.0.0.weight'], {})
   with pytest.raises(InputError, match='wav2vec2_hf or hubert_hf'):
-    tell.release(tmp_path, ['feature_extractor.conv_layers.0.conv.weight'], {})
+    detect.release(tmp_path, ['feature_extractor.conv_layers.0.conv.weight'], {})
   with pytest.raises(
     InputError, match=r'does not say which model it is for .its arrays: bias, kernel'
   ):
-    tell.release(tmp_path, ['kernel', 'bias'], {})
+    detect.release(tmp_path, ['kernel', 'bias'], {})
   with pytest.raises(InputError, match='is a clip of transformers'):
-    tell.release(tmp_path, ['kernel'], {'config.json': {'model_type': 'clip'}})
+    detect.release(tmp_path, ['kernel'], {'config.json': {'model_type': 'clip'}})
 
 
-def test_load_tells_the_release(tmp_path, monkeypatch):
+def test_load_detects_the_release(tmp_path, monkeypatch):
   state = original(PRETRAINING)
   tensors = {k: Tensor(np.ascontiguousarray(v), str(i)) for i, (k, v) in enumerate(state.items())}
   path = write(tmp_path / 'fairseq.pt', {'model': tensors}, monkeypatch)

@@ -10,7 +10,7 @@ import itertools
 
 import numpy as np
 
-from research.audio.formats.raw import Fault, Layout, Link, Part, Raw, end_of_audio
+from research.audio.formats.raw import Fault, Layout, Link, Part, Raw, behind_id3, end_of_audio
 
 # Frames decoded for the overlap, behind those that fill the bit reservoir of 511 bytes.
 WARM, RESERVOIR = 2, 511
@@ -312,11 +312,8 @@ def _next(data: bytes, at: int, end: int, kind: tuple | None, begun: bool) -> in
 
 def _behind_tag(data: bytes, at: int) -> int:
   """The place behind a tag that begins here; 0 if none does."""
-  if data[at : at + 3] == b'ID3':
-    size = 0
-    for byte in data[at + 6 : at + 10]:
-      size = size << 7 | byte & 0x7F
-    return at + 10 + size + 10 * bool(data[at + 5] & 0x10)
+  if size := behind_id3(data[at : at + 10]):
+    return at + size
   if data[at : at + 3] == b'TAG':
     return at + 128
   if data[at : at + 8] == b'APETAGEX':

@@ -42,6 +42,16 @@ class Raw:
       self._file.close()
 
 
+def behind_id3(head: bytes) -> int:
+  """Bytes of an ID3 version 2 tag that begins with these ten, with its footer; 0 if none does."""
+  if head[:3] != b'ID3' or len(head) < 10:
+    return 0
+  size = 0
+  for byte in head[6:10]:  # seven bits each
+    size = size << 7 | byte & 0x7F
+  return 10 + size + 10 * bool(head[5] & 0x10)
+
+
 def end_of_audio(raw: Raw) -> int:
   """The place where tags begin that may follow the audio: ID3 version 1, and APE."""
   end = raw.size

@@ -10,7 +10,7 @@ from absl import logging
 from jaxtyping import Float, Shaped
 
 from research.audio.formats import chunks, codecs, flac, media, mpeg, ogg
-from research.audio.formats.raw import AS_IT_IS, Fault, Layout, Link, Raw, Spliced
+from research.audio.formats.raw import AS_IT_IS, Fault, Layout, Link, Raw, Spliced, behind_id3
 
 # Samples decoded at once where a length is counted.
 BLOCK = 2**18
@@ -122,11 +122,8 @@ class _Refused(Exception):
 
 def _layout(raw: Raw) -> Layout:
   """How a file is read, from its bytes."""
-  head, start = raw.read(0, 64), 0
-  if head[:3] == b'ID3':
-    for byte in head[6:10]:
-      start = start << 7 | byte & 0x7F
-    start += 10
+  head = raw.read(0, 64)
+  if start := behind_id3(head):
     head = raw.read(start, 64)
   if head[:4] == b'fLaC':
     return flac.layout(raw, start)

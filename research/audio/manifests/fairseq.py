@@ -42,7 +42,10 @@ def _is_manifest(path: pathlib.Path) -> bool:
     head = [text for _, text in itertools.islice(lines.lines(path), 2)]
   except InputError:
     return False
-  return len(head) == 2 and '\t' not in head[0] and _ENTRY.fullmatch(head[1]) is not None
+  if len(head) < 2 or '\t' in head[0]:
+    return False
+  # A manifest whose entries are malformed is one too: its reader names the line.
+  return head[0].startswith('/') or _ENTRY.fullmatch(head[1]) is not None
 
 
 def fairseq(path: str, audio: str | None = None, sample_rate: int | None = None) -> Source:

@@ -3,6 +3,7 @@
 They hold the encoder alone, and not the mean and deviation that its input was normalised by.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,12 @@ def infer(
   ]
   # Three blocks are the first version, two the second, whose embedding is stacked.
   size = given.get('size') or (sizes[0] if sizes else 'v2' if blocks == 2 else 'v1_d2048')
+  if blocks == 2 and not {'stack', 'size'} & set(given):
+    warnings.warn(
+      'The weights do not say whether convolutions and layers are stacked in the embedding: '
+      'stack=True is assumed, as published for AudioNTT2022; give stack=False for the others.',
+      stacklevel=2,
+    )
   frontend = dict(given.get('frontend') or {})
   if not {'mean', 'std'} <= set(frontend):
     raise InputError(

@@ -8,6 +8,7 @@ import tarfile
 
 import numpy as np
 import pytest
+import soundfile
 
 from research.audio import index, rows
 from research.audio.decode import AudioError, decode
@@ -393,3 +394,12 @@ def test_places_are_part_of_the_fingerprint(tmp_path):
   change(tmp_path / 'segments', '0.50 1.25', '0.60 1.25')
   assert open_source(str(made['path'])).fingerprint() != before
   assert re.fullmatch('[0-9a-f]{16}', before)
+
+
+def test_a_malformed_manifest_in_a_folder_is_not_left_out(tmp_path):
+  wav = tmp_path / 'a.wav'
+  soundfile.write(wav, np.zeros(1600), 16_000)
+  (tmp_path / 'train.tsv').write_text(f'{tmp_path}\na.wav\t1600\n')
+  (tmp_path / 'valid.tsv').write_text(f'{tmp_path}\na.wav 1600\n')
+  with pytest.raises(InputError, match=r'valid\.tsv, line 2: .* is not `path TAB number'):
+    open_source(str(tmp_path))

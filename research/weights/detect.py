@@ -1,4 +1,4 @@
-"""Whose weights a file or folder holds, told from what lies in it."""
+"""Detects the release of original weights from their keys, configuration or config.json."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ MODEL_TYPES = {'wav2vec2': 'wav2vec2_hf', 'hubert': 'hubert_hf', 'wavlm': 'wavlm
 FAIRSEQ = {
   'wav2vec2': 'wav2vec2', 'wav2vec_ctc': 'wav2vec2', 'hubert': 'hubert', 'hubert_ctc': 'hubert',
 }  # fmt: skip
-# (release, parts of keys of arrays that it alone has: every one must be there); the first counts.
+# (release, parts of keys that only it has, all required); the first match counts.
 MARKS = (
   ('audio_mae', ('decoder_pred.', 'patch_embed.proj.')),
   ('timm_vit', ('patch_embed.proj.', 'blocks.0.mlp.fc1.')),
@@ -26,7 +26,7 @@ MARKS = (
   ('hubert', ('label_embs_concat',)),
   ('wav2vec2', ('quantizer.vars', 'project_q.')),
 )
-# What several releases share, and these.
+# (parts of keys that several releases have, these releases).
 SHARED = (
   (('feature_extractor.conv_layers.0.conv.',), ('wav2vec2_hf', 'hubert_hf')),
   (('feature_extractor.conv_layers.0.0.',), ('wav2vec2', 'hubert')),
@@ -45,7 +45,7 @@ def release(
     known: all releases, for messages.
 
   Raises:
-    InputError: it cannot be told, or it is a model that has no release here.
+    InputError: several releases fit, or none does.
   """
   config = files.get('config.json')
   kind = config.get('model_type') if isinstance(config, Mapping) else None
