@@ -33,11 +33,15 @@ $(call STAMP,dev): setup.cfg pyproject.toml $(call STAMP,test)
 	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[test,dev]'
 	touch $@
 
-# Pretrains a tiny AudioMAE on the built-in corpus, probes it, writes runs/demo/report.html.
+# Pretrains a tiny AudioMAE on the built-in sequences, probes it, writes runs/demo/report.html.
+# SEED=1 is another run, in runs/demo-1.
+SEED ?= 0
+DEMO = runs/demo$(if $(filter-out 0,$(SEED)),-$(SEED))
 demo: $(call STAMP,base)
-	$(PY) -m launch.train --config=experiments/audio_mae/builtin_tiny.py --workdir=runs/demo
-	$(PY) -m launch.evaluate --model=runs/demo --tasks=builtin_digits,builtin_words,builtin_events \
-	  --protocol=logistic --pool=mean_bands --layers=all --out=runs/demo
+	$(PY) -m launch.train --config=experiments/audio_mae/builtin_sequences.py --workdir=$(DEMO) \
+	  --config.seed=$(SEED)
+	$(PY) -m launch.evaluate --model=$(DEMO) --suite=builtin_sequences --protocol=logistic \
+	  --pool=mean_bands --layers=all --out=$(DEMO)
 
 test: $(call STAMP,test)
 	OIDO_GOLDEN=$${OIDO_GOLDEN:-tests/golden} $(PY) -m pytest tests -m 'not slow' $(WORKERS)

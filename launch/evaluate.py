@@ -25,8 +25,8 @@ TASKS = flags.DEFINE_string('tasks', None, 'Task names or folders; A,B for sever
 SUITE = flags.DEFINE_string(
   'suite',
   None,
-  'A named list of tasks: builtin, small, evar, hear, audioset. Tasks whose data are absent are '
-  'listed with instructions to prepare them.',
+  'A named list of tasks: builtin, builtin_sequences, small, evar, hear, audioset. Tasks whose '
+  'data are absent are listed with instructions to prepare them.',
 )
 DATA_ROOT = flags.DEFINE_string(
   'data_root', None, 'Folder of the data sets ($OIDO_DATA if not given).'

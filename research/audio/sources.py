@@ -125,7 +125,7 @@ def _read(name: str, args: dict[str, Any], root: str | os.PathLike | None) -> So
         'with `python -m launch.prepare_data`, and copy that folder to the store.'
       )
     return _call(name, _reader('array_record'), {**args, 'path': named})
-  if name == 'builtin':
+  if name in datasets.PACKAGED:
     return _call(name, datasets.DATASETS[name].function(), args)
   if name in manifests.names() and (name not in datasets.DATASETS or 'path' in args):
     return _call(name, manifests.reader(name), {**args, 'path': _path_of(name, args, root)})

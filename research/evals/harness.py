@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.audio.decode import AudioError, decode
 from research.errors import InputError, printable, unknown
 from research.evals import protocols
 from research.evals.protocols import Options, Protocol, System
@@ -17,10 +18,12 @@ from research.evals.tasks import Prepared
 from research.inference.embedder import Embedder, layer_indices
 from research.jobs import folders
 from research.jobs.progress import bar
-from research.report import charts, published, run, svg, tables
+from research.report import charts, players, published, run, svg, tables
 from research.report import maps as planes
 
 FORMAT = 1
+# Clips that a page plays: classes of a task, seconds of a clip, Hz.
+HEARD, HEARD_SECONDS, HEARD_RATE = 12, 2.0, 16_000
 # Protocol -> kinds of systems it applies to. Statistics have no weights to fine-tune.
 KINDS: Mapping[str, Sequence[str]] = {'finetune': ('model', 'random')}
 
@@ -116,7 +119,7 @@ def evaluate(
       _write_scores(out, rows, absent)  # kept if a later task fails
   if not rows:
     raise InputError('\n'.join(['No task can be scored.', *absent.values()]))
-  write(out, rows, project(systems, scored) if maps else {}, absent)
+  write(out, rows, project(systems, scored, rows) if maps else {}, absent)
   return rows
 
 
@@ -160,30 +163,54 @@ def _record_absent(
       log(f'{task.task.name} is not scored: {error}')
 
 
-def project(systems: Sequence[System], tasks: Sequence[Prepared]) -> dict[str, Any]:
+def project(
+  systems: Sequence[System], tasks: Sequence[Prepared], rows: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
   """2-D embedding projections of the test rows of every task, by the first model.
+
+  Args:
+    systems, tasks: what was scored.
+    rows: of scores.json. The layer that a task's first row chose in its first fold is drawn; the
+      last one where there is none.
 
   Returns:
     Arrays to save: '<task>/points' [n, 2], '<task>/groups' [n], '<task>/names' [c],
-    '<task>/method', '<task>/system'. A clip with several labels is in the group of its first.
+    '<task>/method', '<task>/system', and a test clip of each class (`players.arrays`). A clip with
+    several labels is in the group of its first.
   """
   models = [s for s in systems if s.embedder.kind == 'model'] or list(systems)
   method = 'tsne' if planes.has_tsne() else 'pca'
   arrays: dict[str, Any] = {}
   for task in tasks:
     features = models[0].features(task)
+    key = task.task.name
+    mine = [r for r in rows if (r['task'], r['system']) == (key, models[0].embedder.name)]
     layer = max(features.layers)
+    if mine and mine[0].get('layers', ['mean'])[0].isdigit():
+      layer = int(mine[0]['layers'][0])
     tested = np.unique(np.concatenate([fold.test for fold in task.splits.folds]))
     tested = tested[features.valid[tested]]
-    rows = tested[planes.sample(len(tested))]
+    drawn = tested[planes.sample(len(tested))]
     labels = task.labels if task.labels.ndim == 1 else task.labels.argmax(axis=1)
-    key = task.task.name
-    arrays[f'{key}/points'] = planes.flat(features.layers[layer][rows], method).astype(np.float32)
-    arrays[f'{key}/groups'] = labels[rows].astype(np.int32)
+    arrays[f'{key}/points'] = planes.flat(features.layers[layer][drawn], method).astype(np.float32)
+    arrays[f'{key}/groups'] = labels[drawn].astype(np.int32)
     arrays[f'{key}/names'] = np.array(task.classes)
     arrays[f'{key}/method'] = np.array(method)
     arrays[f'{key}/system'] = np.array(models[0].embedder.name)
+    found = _heard(task, tested, labels)
+    arrays |= {f'{key}/{name}': values for name, values in found.items()}
   return arrays
+
+
+def _heard(task: Prepared, tested: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+  """The first test clip of each class, up to HEARD classes."""
+  clips, names = [], []
+  for group in np.unique(labels[tested])[:HEARD]:
+    clip = task.source[int(tested[labels[tested] == group][0])]
+    with contextlib.suppress(AudioError):
+      clips.append(decode(clip, sample_rate=HEARD_RATE, seconds=HEARD_SECONDS))
+      names.append(task.classes[group])
+  return players.arrays(clips, HEARD_RATE, names)
 
 
 def write(
@@ -193,6 +220,7 @@ def write(
   content = _write_scores(out, rows, absent)
   made = [
     *tables.comparison(rows, content['published']),
+    *tables.differences(rows),
     tables.absent(absent),
     tables.sensitivity(rows),
     tables.details(rows),

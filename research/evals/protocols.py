@@ -386,6 +386,14 @@ def _result(task: Prepared, folds: list[Fold], tests: list[np.ndarray]) -> dict[
     # Sampling error of the test clips: on a small, easy task the seeds agree and show no spread.
     accuracy = float(np.mean(logits.argmax(axis=1) == labels))
     result['accuracy_ci_clips'] = 1.96 * (accuracy * (1 - accuracy) / len(labels)) ** 0.5
+    if half is None and task.metric == 'accuracy':
+      result |= {'ci': result['accuracy_ci_clips'], 'ci_over': 'test clips'}
+    # For paired comparisons of systems: one character a test clip, 1 = right, by seed.
+    seeds = zip(*(f.test_scores for f in folds))
+    result['correct'] = [
+      ''.join('01'[int(right)] for right in np.concatenate(one).argmax(axis=1) == labels)
+      for one in seeds
+    ]
   return result
 
 
@@ -473,6 +481,7 @@ def merge_inits(rows: list[dict[str, Any]]) -> dict[str, Any]:
     'ci_over': 'inits',
     'values': [[v] for v in each],
     'scores': {n: float(np.mean([r['scores'][n] for r in rows])) for n in names},
+    'correct': [one for r in rows for one in r.get('correct', ())],
     'weights': [r['weights'] for r in rows],
     'wall_seconds': sum(r['wall_seconds'] for r in rows),
     'embed_seconds': sum(r['embed_seconds'] for r in rows),

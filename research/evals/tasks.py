@@ -119,15 +119,19 @@ TASKS: dict[str, Task] = {
       'audioset', 'audioset', kind='split', metric='mAP', seconds=10.0,
       parts={'train': ('balanced', 'unbalanced'), **_AUDIOSET_EVAL},
     ),
-    # Built-in corpus: for demos and tests, not a benchmark.
+    # Built-in corpora: for demos and tests, not benchmarks.
     Task('builtin_digits', 'builtin', kind='split', where={'kind': ('digit',)}),
     Task('builtin_words', 'builtin', kind='split', where={'kind': ('word',)}),
     Task('builtin_events', 'builtin', kind='split', where={'kind': ('event',)}),
+    Task('builtin_glides', 'builtin_sequences', kind='split', where={'kind': ('glide',)}),
+    Task('builtin_pairs', 'builtin_sequences', kind='split', where={'kind': ('pair',)}),
+    Task('builtin_phrases', 'builtin_sequences', kind='split', where={'kind': ('phrase',)}),
   )
 }  # fmt: skip
 ALIASES = {'emotion': 'crema_d', 'fsdd_digit': 'fsdd', 'speech_commands_12': 'speech_commands'}
 SUITES: dict[str, tuple[str, ...]] = {
   'builtin': ('builtin_digits', 'builtin_words', 'builtin_events'),
+  'builtin_sequences': ('builtin_glides', 'builtin_pairs', 'builtin_phrases'),
   'small': ('esc10', 'fsdd', 'fsdd_speaker', 'speech_commands'),
   # The tables of EVAR (github.com/nttcslab/eval-audio-repr).
   'evar': (
@@ -315,8 +319,8 @@ def prepare(
 
 def _open(task: Task, root: str | os.PathLike | None) -> tuple[Any, bool]:
   """(clips, whether they are the named data set as published)."""
-  if task.source == 'builtin':
-    return sources.open_source('builtin'), True
+  if task.source in datasets.PACKAGED:
+    return sources.open_source(task.source), True
   base = Path(os.path.expanduser(root)) if root is not None else None
   for folder in task.folders:
     path = Path(folder) if os.path.isabs(folder) or base is None else base / folder

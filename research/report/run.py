@@ -15,7 +15,7 @@ from jaxtyping import Float
 from research.capabilities import Hears
 from research.errors import InputError
 from research.jobs import folders, lines, mirror, paths
-from research.report import charts, tables
+from research.report import charts, players, story, tables
 from research.report.page import render
 
 SPEED = ('step_seconds', 'audio_seconds_per_second_per_chip', 'input_wait_fraction', 'mfu')
@@ -68,6 +68,7 @@ def _write(workdir: Path, name: str) -> Path:
     'report.html',
     title=config.get('model', {}).get('name') or name,
     headline=headline(config, metrics, found.get('rows', [])),
+    story=story.sentences(config, metrics, found.get('rows', [])),
     curves=curves(metrics),
     first_curves=FIRST_CHARTS,
     clips=clips(workdir / 'pictures.npz', config),
@@ -214,7 +215,8 @@ def clips(path: Path, config: Mapping[str, Any]) -> list[dict[str, Any]]:
   """Spectrogram panels of a few clips, on one colour scale a clip.
 
   Returns:
-    a dict a clip: length, a text; panels, (name, data URL of a picture).
+    a dict a clip: name and length, texts; panels, (name, data URL of a picture); sound, a data URL
+    or None.
   """
   if not path.exists():
     return []
@@ -225,13 +227,15 @@ def clips(path: Path, config: Mapping[str, Any]) -> list[dict[str, Any]]:
     return []
   first = next(iter(panels.values()))
   hop = _hop_seconds(config)
+  sounds = players.players(file)
   found = []
   for i in range(min(len(first), MAX_CLIPS)):
     length = _real_frames(first[i])
     low, high = np.percentile(first[i, :length], [1, 99.5])
     shown = [(name, spectrogram_png(x[i, :length], low, high)) for name, x in panels.items()]
     text = f'{length * hop:.1f} s' if hop else f'{length} frames'
-    found.append(dict(length=text, panels=shown))
+    name, sound = sounds[i] if i < len(sounds) else (f'clip {i + 1}', None)
+    found.append(dict(name=name, length=text, panels=shown, sound=sound))
   return found
 
 
@@ -286,6 +290,7 @@ def scores(found: Mapping[str, Any]) -> dict[str, Any]:
     tables=[*tables.comparison(rows, found.get('published', ())), *([absent] if absent else [])],
     interval=' or '.join(sorted({row['ci_over'] for row in rows if row.get('ci') is not None})),
     notes=tables.notes(rows),
+    differences=tables.differences(rows),
     confusions=[
       charts.chart(
         charts.confusion(np.array(row['confusion']), row['classes']),
@@ -300,8 +305,8 @@ def scores(found: Mapping[str, Any]) -> dict[str, Any]:
   )
 
 
-def maps(path: Path) -> list[charts.Chart]:
-  """The 2-D maps of `launch.evaluate`."""
+def maps(path: Path) -> list[tuple[charts.Chart, list[players.Player]]]:
+  """The 2-D maps of `launch.evaluate`, each with a clip of every class."""
   if not path.exists():
     return []
   shown = []
@@ -310,5 +315,6 @@ def maps(path: Path) -> list[charts.Chart]:
     names = [str(n) for n in file[f'{task}/names']]
     method = {'tsne': 't-SNE', 'pca': 'two principal components'}[str(file[f'{task}/method'])]
     figure = charts.scatter(file[f'{task}/points'], file[f'{task}/groups'].tolist(), names)
-    shown.append(charts.chart(figure, f'{task}: {file[f"{task}/system"]}, {method}', names))
+    drawn = charts.chart(figure, f'{task}: {file[f"{task}/system"]}, {method}', names)
+    shown.append((drawn, players.players(file, f'{task}/')))
   return shown

@@ -2,8 +2,11 @@
 
 import dataclasses
 import html
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from research.report.charts import number
 from research.report.published import PROTOCOLS as PUBLISHED_NAMES
@@ -92,6 +95,46 @@ def comparison(
   return tables
 
 
+def differences(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
+  """Models minus baselines, in points of accuracy; one table a protocol.
+
+  ± is the 95 % interval over the test clips that both classified (paired, normal approximation).
+  Stressed: intervals without 0.
+  """
+  tables = []
+  for protocol in dict.fromkeys(row['protocol'] for row in rows):
+    mine = [row for row in rows if row['protocol'] == protocol and row.get('correct')]
+    task_names = list(dict.fromkeys(row['task'] for row in mine))
+    cells = {(row['system'], row['task']): row for row in mine}
+    names = {kind: dict.fromkeys(r['system'] for r in mine if (r['kind'] == 'model') == kind)
+             for kind in (True, False)}  # fmt: skip
+    body, best = [], set()
+    for model, baseline in itertools.product(names[True], names[False]):
+      line = [f'{model} above {baseline}']
+      for column, task in enumerate(task_names, start=1):
+        found = paired(cells.get((model, task)), cells.get((baseline, task)))
+        line.append('' if found is None else f'{100 * found[0]:+.1f} ± {100 * found[1]:.1f}')
+        if found is not None and abs(found[0]) > found[1]:
+          best.add((len(body), column))
+      body.append(line)
+    if body:
+      tables.append(Table('Differences, clip by clip', ['', *task_names], body, frozenset(best)))
+  return tables
+
+
+def paired(
+  row: Mapping[str, Any] | None, other: Mapping[str, Any] | None
+) -> tuple[float, float] | None:
+  """Difference of two accuracies and half its 95 % interval; None where the test clips differ."""
+  if row is None or other is None or row['split']['hash'] != other['split']['hash']:
+    return None
+  mine, theirs = (np.array([list(s) for s in r['correct']]) == '1' for r in (row, other))
+  if mine.shape[1] != theirs.shape[1]:  # a clip could not be read
+    return None
+  each = mine.mean(axis=0) - theirs.mean(axis=0)
+  return float(each.mean()), float(1.96 * each.std(ddof=1) / len(each) ** 0.5)
+
+
 def sensitivity(rows: Sequence[Mapping[str, Any]]) -> Table | None:
   """How much the settings matter: test scores over the grid that validation chose from; None where
   no grid was scored on test."""
@@ -174,6 +217,8 @@ def details(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _count(row: Mapping[str, Any]) -> int:
+  if row['ci_over'] == 'test clips':
+    return len(row['correct'][0])
   return len(row['values']) if row['ci_over'] in ('folds', 'inits') else len(row['values'][0])
 
 

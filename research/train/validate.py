@@ -19,6 +19,7 @@ from research.capabilities import Draws, spells
 from research.errors import InputError, listed, unknown
 from research.inference import ctc
 from research.metrics import asr, classification
+from research.report import players
 from research.text import characters
 from research.train import build, selection, sharding
 from research.train.config import DATA
@@ -208,14 +209,18 @@ def pictures(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
 
   def run_once(step: int, state: State) -> dict[str, float]:
     panels: dict[str, list[np.ndarray]] = {}
+    sounds: list[np.ndarray] = []
     for batch in _batches(run, data, chosen):
       drawn, valid = jax.device_get(jitted(state, sharding.to_devices(batch, run.mesh)))
       for panel, values in drawn.items():
         panels.setdefault(panel, []).extend(values[valid])
+      if jax.process_count() == 1:  # else a process has some of the clips only
+        sounds += [x[m] for x, m in zip(batch['audio'][valid], batch['audio_mask'][valid])]
     if jax.process_index() == 0:
       arrays: dict[str, Any] = {k: np.stack(v[:count]) for k, v in panels.items()}
       partial = run.workdir / 'pictures.partial.npz'
-      np.savez_compressed(partial, **arrays)
+      rate, names = run.model.frontend.sample_rate, [chosen.id(i) for i in range(count)]
+      np.savez_compressed(partial, **arrays, **players.arrays(sounds[:count], rate, names))
       partial.replace(run.workdir / 'pictures.npz')
       for panel, values in arrays.items():
         run.writer.picture(step, f'{name}/{panel}', np.flipud(values[0].T))

@@ -1,6 +1,7 @@
 """The built-in corpus matches its docstring."""
 
 import collections
+import itertools
 import pathlib
 import shutil
 
@@ -9,6 +10,7 @@ import pytest
 import soundfile
 
 from research.audio.builtin import events, generate
+from research.audio.builtin_sequences import generate as sequences
 from research.audio.decode import decode
 from research.audio.sources import open_source
 
@@ -102,3 +104,60 @@ def test_events_vary_and_are_finite(name):
   for x in (a, b):
     assert x.shape == (8000,) and np.isfinite(x).all() and np.abs(x).max() > 0.05
   assert abs(np.corrcoef(a, b)[0, 1]) < 0.9
+
+
+# -- The built-in sequences --------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def sequences_corpus():
+  return open_source('builtin_sequences')
+
+
+def test_sequences_are_a_second_of_opus_and_small(sequences_corpus):
+  folder = pathlib.Path(sequences.__file__).parent
+  assert 8e6 < sum(f.stat().st_size for f in folder.rglob('*.ogg')) < 10e6
+  assert len(sequences_corpus) == len(list(folder.rglob('*.ogg')))
+  for example in sequences_corpus.select(range(0, len(sequences_corpus), 97)):
+    info = soundfile.info(example.path)
+    assert (info.samplerate, info.channels, info.subtype) == (16000, 1, 'OPUS')
+    audio = decode(example, sample_rate=16000)
+    assert len(audio) == 16000 and 0.05 < np.abs(audio).max() <= 1.0, example.id
+
+
+def test_classes_of_sequences_are_balanced_and_voices_are_in_one_split(sequences_corpus):
+  kinds = {'glide': (9, 96), 'pair': (12, 80), 'phrase': (12, 80)}
+  for kind, (classes, clips) in kinds.items():
+    part = sequences_corpus.where({'kind': kind})
+    counts = collections.Counter(part.column('label'))
+    assert len(counts) == classes and set(counts.values()) == {clips}
+    for split in ('train', 'valid', 'test'):
+      assert len(set(collections.Counter(part.split(split).column('label')).values())) == 1
+  splits = collections.defaultdict(set)
+  for speaker, split in zip(sequences_corpus.column('speaker'), sequences_corpus.column('split')):
+    if speaker:
+      splits[speaker].add(split)
+  assert len(splits) == 80 and all(len(s) == 1 for s in splits.values())
+
+
+def test_sequences_come_from_their_seed(sequences_corpus):
+  rows = {r['path']: audio for r, audio in itertools.islice(sequences.pairs(), 2)}
+  for path, audio in rows.items():
+    made = sequences.finish(sequences._random('finish', path), audio)
+    (example,) = [e for e in sequences_corpus if e.id == path]
+    kept = decode(example, sample_rate=16000)
+    # Opus changes the samples; what is heard stays.
+    assert np.corrcoef(made, kept)[0, 1] > 0.9
+
+
+def test_parts_of_a_pair_are_in_the_order_of_its_label():
+  rng = np.random.default_rng(0)
+  made = [audio for row, audio in sequences.pairs() if row['label'] == 'beep then noise burst'][:8]
+  for audio in made:
+    half = len(audio) // 2
+
+    def flatness(x):
+      power = np.abs(np.fft.rfft(x * np.hanning(len(x)))) ** 2 + 1e-12
+      return np.exp(np.log(power).mean()) / power.mean()
+
+    assert flatness(audio[:half] + 1e-9 * rng.standard_normal(half)) < flatness(audio[half:])

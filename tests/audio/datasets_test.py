@@ -428,7 +428,7 @@ def test_nsynth(tmp_path, write):
   readable(source)
 
 
-@pytest.mark.parametrize('name', sorted(set(datasets.DATASETS) - {'builtin'}))
+@pytest.mark.parametrize('name', sorted(set(datasets.DATASETS) - set(datasets.PACKAGED)))
 def test_a_missing_data_set_says_what_was_expected_and_where(tmp_path, name):
   with pytest.raises(InputError) as caught:
     open_source(name, root=tmp_path)

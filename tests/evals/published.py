@@ -246,4 +246,7 @@ TREES = {
   'builtin_digits': lambda tree: None,
   'builtin_words': lambda tree: None,
   'builtin_events': lambda tree: None,
+  'builtin_glides': lambda tree: None,
+  'builtin_pairs': lambda tree: None,
+  'builtin_phrases': lambda tree: None,
 }

@@ -211,7 +211,10 @@ def test_nsynth_as_published(tmp_path):
   assert tasks.prepare('nsynth_pitch', tmp_path).classes == ('9', '60', '100')  # by number
 
 
-@pytest.mark.parametrize('name', [n for n in tasks.TASKS if tasks.TASKS[n].source != 'builtin'])
+NAMES = [n for n, task in tasks.TASKS.items() if task.source not in datasets.PACKAGED]
+
+
+@pytest.mark.parametrize('name', NAMES)
 def test_absent_data_say_what_is_expected_where_and_how_to_make_shards(tmp_path, name):
   task = tasks.TASKS[name]
   with pytest.raises(InputError) as caught:

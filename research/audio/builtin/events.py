@@ -17,7 +17,7 @@ def _time(n: int) -> np.ndarray:
   return np.arange(n) / RATE
 
 
-def _tone(frequency: np.ndarray | float, n: int, harmonics: np.ndarray) -> np.ndarray:
+def tone(frequency: np.ndarray | float, n: int, harmonics: np.ndarray) -> np.ndarray:
   """A sum of harmonics of an instantaneous frequency in Hz, without those above 7.6 kHz."""
   frequency = np.broadcast_to(np.asarray(frequency, np.float64), (n,))
   phase = 2 * np.pi * np.cumsum(frequency) / RATE
@@ -27,7 +27,7 @@ def _tone(frequency: np.ndarray | float, n: int, harmonics: np.ndarray) -> np.nd
   return out
 
 
-def _fade(x: np.ndarray, seconds: float = 0.01) -> np.ndarray:
+def fade(x: np.ndarray, seconds: float = 0.01) -> np.ndarray:
   """Raised-cosine ramps at both ends, to avoid clicks."""
   n = min(int(seconds * RATE), len(x) // 2)
   ramp = 0.5 - 0.5 * np.cos(np.pi * np.arange(n) / max(n, 1))
@@ -78,7 +78,7 @@ def beep(rng: np.random.Generator, n: int) -> np.ndarray:
   length = int(slot * rng.uniform(0.4, 0.9))
   harmonics = np.array([1.0, rng.uniform(0, 0.3), rng.uniform(0, 0.15)])
   for i in range(count):
-    _place(out, _fade(_tone(frequency, length, harmonics)), i * slot)
+    _place(out, fade(tone(frequency, length, harmonics)), i * slot)
   return out
 
 
@@ -88,7 +88,7 @@ def _chirp(rng: np.random.Generator, n: int, up: bool) -> np.ndarray:
   start, end = (low, high) if up else (high, low)
   s = np.linspace(0, 1, n) ** rng.uniform(0.7, 1.5)
   frequency = start * (end / start) ** s
-  return _fade(_tone(frequency, n, np.array([1.0, rng.uniform(0, 0.4), rng.uniform(0, 0.2)])), 0.02)
+  return fade(tone(frequency, n, np.array([1.0, rng.uniform(0, 0.4), rng.uniform(0, 0.2)])), 0.02)
 
 
 def chirp_up(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -108,7 +108,7 @@ def siren(rng: np.random.Generator, n: int) -> np.ndarray:
   if rng.random() < 0.4:  # two-tone horn instead of a wail
     swing = np.tanh(6 * swing)
   harmonics = rng.uniform(0.2, 1.0) ** np.arange(5)
-  return _fade(_tone(centre * (1 + depth * swing), n, harmonics))
+  return fade(tone(centre * (1 + depth * swing), n, harmonics))
 
 
 def noise_burst(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -118,7 +118,7 @@ def noise_burst(rng: np.random.Generator, n: int) -> np.ndarray:
   for i in range(count):
     length = int(n / count * rng.uniform(0.25, 0.7))
     burst = rng.standard_normal(length) * np.exp(-np.linspace(0, rng.uniform(0.5, 4), length))
-    _place(out, _fade(burst, 0.003), int(i * n / count + rng.uniform(0, 0.2) * n / count))
+    _place(out, fade(burst, 0.003), int(i * n / count + rng.uniform(0, 0.2) * n / count))
   return out
 
 
@@ -158,7 +158,7 @@ def bell(rng: np.random.Generator, n: int) -> np.ndarray:
   partials = np.array([0.5, 1.0, 1.2, 1.5, 2.0, 2.74, 3.76, 5.4]) * rng.uniform(350, 1400)
   partials *= rng.uniform(0.98, 1.02, 8)
   decays = rng.uniform(0.25, 0.7) / np.sqrt(np.arange(1, 9))
-  return _fade(_ring(rng, n, partials, decays, rng.uniform(0.3, 1.0, 8)), 0.002)
+  return fade(_ring(rng, n, partials, decays, rng.uniform(0.3, 1.0, 8)), 0.002)
 
 
 def drops(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -168,8 +168,8 @@ def drops(rng: np.random.Generator, n: int) -> np.ndarray:
     length = int(RATE * rng.uniform(0.03, 0.09))
     s = np.linspace(0, 1, length)
     frequency = rng.uniform(500, 1600) * (1 + rng.uniform(0.4, 1.6) * s**2)
-    drop = _tone(frequency, length, np.array([1.0])) * np.exp(-5 * s)
-    _place(out, _fade(drop, 0.002) * rng.uniform(0.3, 1.0), int(at))
+    drop = tone(frequency, length, np.array([1.0])) * np.exp(-5 * s)
+    _place(out, fade(drop, 0.002) * rng.uniform(0.3, 1.0), int(at))
   return out
 
 
@@ -177,7 +177,7 @@ def engine(rng: np.random.Generator, n: int) -> np.ndarray:
   """A motor: many harmonics of a low, wavering frequency, plus rumble."""
   speed = np.interp(np.linspace(0, 3, n), np.arange(4), rng.uniform(0.8, 1.25, 4))
   base = rng.uniform(35, 110) * speed
-  hum = _tone(base, n, rng.uniform(0.3, 1.0, 24) * 0.88 ** np.arange(24))
+  hum = tone(base, n, rng.uniform(0.3, 1.0, 24) * 0.88 ** np.arange(24))
   beat = 1 + 0.4 * np.sin(np.pi * np.cumsum(base) / RATE)
   return hum * beat + rng.uniform(0.2, 0.6) * coloured_noise(rng, n, 1.0, low=40, high=900)
 
@@ -191,7 +191,7 @@ def birds(rng: np.random.Generator, n: int) -> np.ndarray:
     length = int(n / count * rng.uniform(0.35, 0.75))
     s = np.linspace(0, 1, length)
     frequency = base * (1 + bend * s + 0.12 * np.sin(2 * np.pi * warble * _time(length)))
-    note = _tone(frequency * rng.uniform(0.95, 1.05), length, np.array([1.0, 0.15]))
+    note = tone(frequency * rng.uniform(0.95, 1.05), length, np.array([1.0, 0.15]))
     _place(out, note * np.sin(np.pi * s) ** 0.7, int((i + rng.uniform(0, 0.15)) * n / count))
   return out
 

@@ -97,6 +97,14 @@ DATASETS: dict[str, Dataset] = {
     label='label',
     labels='10 digits, 20 words, 12 sound events; select with where={"kind": …}',
   ),
+  'builtin_sequences': Dataset(
+    reader='datasets.builtin:builtin_sequences',
+    layout='part of the package',
+    splits=('train', 'valid', 'test'),
+    label='label',
+    labels='9 glides, 12 pairs of sounds, 12 pairs of words; select with where={"kind": …}',
+    seconds=1.0,
+  ),
   'librispeech': Dataset(
     reader='datasets.librispeech:librispeech',
     layout='SPEAKERS.TXT and train-clean-100/SPEAKER/CHAPTER/*.flac with *.trans.txt, …',
@@ -290,6 +298,10 @@ DATASETS: dict[str, Dataset] = {
     seconds=4.0,
   ),
 }  # fmt: skip
+
+
+# Part of the package: never searched for.
+PACKAGED = ('builtin', 'builtin_sequences')
 
 
 def find(name: str, root: str | os.PathLike | None) -> tuple[pathlib.Path, bool]:
