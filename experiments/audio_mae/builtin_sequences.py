@@ -14,7 +14,7 @@ def get_config(arg=''):
     raise ValueError(f"builtin_sequences.py has no variant {arg!r}: give nothing, or 'debug'.")
   config = ml_collections.ConfigDict()
   config.seed = 0
-  config.total_steps = 2000
+  config.total_steps = 2400
 
   config.data = dict(
     source='builtin_sequences',
@@ -30,6 +30,9 @@ def get_config(arg=''):
     name='audio_mae',
     args=dict(
       size='tiny',
+      width=128,
+      heads=4,
+      decoder_width=96,
       frontend=dict(num_mel_bins=64),
       frames=112,
       patch=8,

@@ -175,8 +175,9 @@ def project(
 
   Returns:
     Arrays to save: '<task>/points' [n, 2], '<task>/groups' [n], '<task>/names' [c],
-    '<task>/method', '<task>/system', and a test clip of each class (`players.arrays`). A clip with
-    several labels is in the group of its first.
+    '<task>/method', '<task>/system', a test clip of each class (`players.arrays`), and for one
+    split of clips with one label '<task>/separated' [n, 2] (`maps.separated`, by training clips).
+    A clip with several labels is in the group of its first.
   """
   models = [s for s in systems if s.embedder.kind == 'model'] or list(systems)
   method = 'tsne' if planes.has_tsne() else 'pca'
@@ -194,6 +195,12 @@ def project(
     labels = task.labels if task.labels.ndim == 1 else task.labels.argmax(axis=1)
     arrays[f'{key}/points'] = planes.flat(features.layers[layer][drawn], method).astype(np.float32)
     arrays[f'{key}/groups'] = labels[drawn].astype(np.int32)
+    if method == 'tsne' and task.labels.ndim == 1 and len(task.splits.folds) == 1:
+      train = task.splits.folds[0].only(features.valid).train
+      train = train[planes.sample(len(train))]
+      x = features.layers[layer]
+      directions = planes.separated(x[train], labels[train], x[drawn])
+      arrays[f'{key}/separated'] = directions.astype(np.float32)
     arrays[f'{key}/names'] = np.array(task.classes)
     arrays[f'{key}/method'] = np.array(method)
     arrays[f'{key}/system'] = np.array(models[0].embedder.name)

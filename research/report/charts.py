@@ -160,6 +160,49 @@ def bars(
   return figure
 
 
+def scores(
+  groups: Mapping[str, Sequence[tuple[str, float, float | None]]],
+  marks: Mapping[str, float],
+  *,
+  height: float = 240.0,
+) -> 'matplotlib.figure.Figure':
+  """Bars with error bars: a group a task, a colour a system; 0 to 100 %.
+
+  Args:
+    groups: task -> (system, score, half of its interval or None) of every system.
+    marks: task -> score of guessing, a dashed line across the group.
+    height: of the figure.
+  """
+  names = list(dict.fromkeys(name for bars in groups.values() for name, _, _ in bars))
+  columns, rows = _legend_grid([_short(svg.label(n), 48) for n in names])
+  height += 18 * max(rows - 1, 0)
+  width = 0.8 / max(len(names), 1)
+  with svg.style():
+    figure = _plot(height, (-0.5, len(groups) - 0.5), (0.0, 100.0), top=14 + 18 * rows, x_label='')
+    (axes,) = figure.axes
+    for i, name in enumerate(names):
+      found = [
+        (at + (i - (len(names) - 1) / 2) * width, 100 * value, 100 * (half or 0.0))
+        for at, bars in enumerate(groups.values())
+        for system, value, half in bars
+        if system == name
+      ]
+      x, y, error = np.array(found).T
+      axes.bar(x, y, 0.88 * width, color=color_of(i), label=_short(svg.label(name), 48))
+      axes.errorbar(x, y, error, fmt='none', ecolor=svg.THEME['ink'], elinewidth=1.2, capsize=3)
+    for at, task in enumerate(groups):
+      if task in marks:
+        axes.plot(
+          (at - 0.45, at + 0.45), [100 * marks[task]] * 2, color=svg.THEME['ink'], linewidth=1.0,
+          dashes=(4, 3),
+        )  # fmt: skip
+    axes.set_xticks(range(len(groups)), [_short(svg.label(task), 22) for task in groups])
+    figure.legend(
+      loc='upper center', ncols=columns, frameon=False, handlelength=1.0, borderaxespad=0.0
+    )
+  return figure
+
+
 def scatter(
   points: Float[np.ndarray, 'n 2'],
   groups: Sequence[int],

@@ -3,10 +3,12 @@
 import importlib.util
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 # t-SNE is quadratic or nearly so, and more points than this are only a smear.
 MAX_POINTS = 1500
+# Principal components that the classifier of `separated` sees.
+DIRECTIONS = 200
 
 
 def pca(x: Float[np.ndarray, 'n d'], components: int = 2) -> Float[np.ndarray, 'n k']:
@@ -48,6 +50,30 @@ def flat(x: Float[np.ndarray, 'n d'], method: str) -> Float[np.ndarray, 'n 2']:
   reduced = pca(x, min(50, *x.shape))
   perplexity = min(30.0, (len(x) - 1) / 3)
   return TSNE(perplexity=perplexity, init='pca', random_state=0).fit_transform(reduced)
+
+
+def separated(
+  train: Float[np.ndarray, 'm d'], labels: Int[np.ndarray, ' m'], x: Float[np.ndarray, 'n d']
+) -> Float[np.ndarray, 'n 2']:
+  """Two coordinates of clips by the class scores of a linear classifier, t-SNE of them.
+
+  The classifier is a linear discriminant with a shrunk covariance (Ledoit and Wolf, 2004). Needs
+  scikit-learn.
+
+  Args:
+    train, labels: embeddings and classes that the classifier learns.
+    x: embeddings to draw, other clips.
+  """
+  from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+  train, x = np.asarray(train, np.float64), np.asarray(x, np.float64)
+  mean, std = train.mean(axis=0), train.std(axis=0)
+  std = np.where(std > 0, std, 1.0)
+  both = pca((np.concatenate([train, x]) - mean) / std, min(DIRECTIONS, *train.shape))
+  classifier = LinearDiscriminantAnalysis(solver='lsqr', shrinkage='auto')
+  classifier.fit(both[: len(train)], labels)
+  scores = classifier.decision_function(both[len(train) :])
+  return flat(scores.reshape(len(x), -1), 'tsne')
 
 
 def sample(count: int, limit: int = MAX_POINTS) -> np.ndarray:

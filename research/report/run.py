@@ -31,7 +31,7 @@ NAMES = {
   'representation_std': 'spread of the representation',
 }
 MAX_CLIPS = 6
-FIRST_CHARTS, MAX_CHARTS = 6, 24
+FIRST_CHARTS, MAX_CHARTS, MAX_GROUPS = 3, 24, 6
 PANELS = ('original', 'masked', 'reconstructed')
 
 
@@ -288,6 +288,7 @@ def scores(found: Mapping[str, Any]) -> dict[str, Any]:
   models = [row for row in rows if row['kind'] == 'model']
   return dict(
     tables=[*tables.comparison(rows, found.get('published', ())), *([absent] if absent else [])],
+    charts=score_charts(rows),
     interval=' or '.join(sorted({row['ci_over'] for row in rows if row.get('ci') is not None})),
     notes=tables.notes(rows),
     differences=tables.differences(rows),
@@ -305,16 +306,42 @@ def scores(found: Mapping[str, Any]) -> dict[str, Any]:
   )
 
 
-def maps(path: Path) -> list[tuple[charts.Chart, list[players.Player]]]:
-  """The 2-D maps of `launch.evaluate`, each with a clip of every class."""
+def score_charts(rows: Sequence[Mapping[str, Any]]) -> list[charts.Chart]:
+  """A chart of the scores of each protocol, of the tasks that are fractions of 1."""
+  drawn = []
+  for protocol in dict.fromkeys(row['protocol'] for row in rows):
+    mine = [r for r in rows if r['protocol'] == protocol and r['metric'] != 'd_prime']
+    order = sorted(mine, key=lambda r: tables.KINDS.get(r['kind'], 9))
+    names = list(dict.fromkeys(row['task'] for row in mine))
+    if not 0 < len(names) <= MAX_GROUPS:
+      continue
+    groups = {
+      n: [(r['system'], r['score'], r.get('ci')) for r in order if r['task'] == n] for n in names
+    }
+    guessing = {
+      r['task']: 1 / len(r['classes']) for r in mine if r['metric'] == 'accuracy' and r['classes']
+    }
+    figure = charts.scores(groups, guessing)
+    what = tables.PROTOCOL_NAMES.get(protocol, protocol)
+    drawn.append(charts.chart(figure, f'{what}: score in %, with 95 % intervals; dashed: guessing'))
+  return drawn
+
+
+def maps(path: Path) -> list[tuple[list[charts.Chart], list[players.Player]]]:
+  """The 2-D maps of `launch.evaluate`: those of a task, and a clip of each of its classes."""
   if not path.exists():
     return []
   shown = []
   file = folders.read_arrays(path)
   for task in dict.fromkeys(key.split('/')[0] for key in file):
     names = [str(n) for n in file[f'{task}/names']]
+    groups = file[f'{task}/groups'].tolist()
     method = {'tsne': 't-SNE', 'pca': 'two principal components'}[str(file[f'{task}/method'])]
-    figure = charts.scatter(file[f'{task}/points'], file[f'{task}/groups'].tolist(), names)
-    drawn = charts.chart(figure, f'{task}: {file[f"{task}/system"]}, {method}', names)
+    figure = charts.scatter(file[f'{task}/points'], groups, names)
+    drawn = [charts.chart(figure, f'{task}: {file[f"{task}/system"]}, {method}', names)]
+    if f'{task}/separated' in file:
+      figure = charts.scatter(file[f'{task}/separated'], groups, names)
+      caption = f'{task}: by the scores of a linear classifier of training clips, t-SNE'
+      drawn.append(charts.chart(figure, caption, names))
     shown.append((drawn, players.players(file, f'{task}/')))
   return shown

@@ -106,7 +106,7 @@ def test_everything_is_on_the_page(workdir):
   ):  # fmt: skip
     assert words in text, words
   assert 'prefers-color-scheme: dark' in page and 'width=device-width' in page
-  assert page.count('<svg') == 5  # three curves, a matrix, a map
+  assert page.count('<svg') == 6  # three curves, scores, a matrix, a map
   assert page.index('original spectrogram') < page.index('masked spectrogram')
 
 

@@ -7,7 +7,7 @@ import wave
 import numpy as np
 import pytest
 
-from research.report import players, story, tables
+from research.report import maps, players, run, story, tables
 
 SPLIT = {'hash': 'abc'}
 
@@ -76,3 +76,25 @@ def test_sounds_come_back_as_they_went_in():
   long = players.arrays([np.zeros(8000 * 11, np.float32)], 8000, ['x'])
   assert long['audio'].shape == (1, 80_000)
   assert players.arrays([], 8000, []) == {} and players.players({}) == []
+
+
+def test_directions_that_separate_are_found_on_other_clips():
+  rng = np.random.default_rng(0)
+  labels = np.arange(450) % 3
+  # The classes differ in two of sixty directions, and those vary least.
+  x = rng.normal(size=(450, 60)) * np.r_[np.full(58, 5.0), 0.3, 0.3]
+  x[:, 58:] += np.array([[0, 0], [3, 0], [0, 3]])[labels]
+  points = maps.separated(x[:300], labels[:300], x[300:])
+  assert points.shape == (150, 2)
+  far = np.linalg.norm(points[:, None] - points[None], axis=-1) + 1e9 * np.eye(150)
+  assert np.mean(labels[300:][far.argmin(axis=1)] == labels[300:]) > 0.9
+
+
+def test_a_chart_of_scores_has_a_bar_a_system_and_an_interval():
+  rows = [r | {'ci': 0.05, 'ci_over': 'test clips'} for r in ROWS]
+  (chart,) = run.score_charts(rows)
+  assert 'guessing' in chart.caption and 'random init' in chart.svg
+  assert run.score_charts([]) == []
+  assert run.score_charts([row('model', 'm', ['1'], metric='d_prime')]) == []
+  many = [row('model', 'm', ['1'], task=f'task {i}') for i in range(9)]
+  assert run.score_charts(many) == []
