@@ -23,9 +23,9 @@ def write_release(
 
   Args:
     path: a folder; or a file, .safetensors (the configuration as JSON in its header) or .pt
-      (fairseq's checkpoint: {'cfg': plain values, 'model': tensors by name, …}, or openai/whisper's:
-      {'dims': sizes, 'model_state_dict': tensors by name}). In a folder the
-      files beside are written too.
+      (fairseq's checkpoint: {'cfg': plain values, 'model': tensors by name, …}, or that of
+      openai/whisper: {'dims': sizes, 'model_state_dict': tensors by name}). In a folder the files
+      beside are written too.
     release: a key of RELEASES.
     arrays: {original key: array}.
     files: {name: content}.

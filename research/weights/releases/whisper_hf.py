@@ -102,7 +102,7 @@ def compose(model: Any) -> dict[str, dict[str, Any]]:
     'num_mel_bins': bins,
     **own,
     **{key: 4 * model.width for key in HIDDEN},
-    **{key: value for key, value in ONLY.items()},
+    **ONLY,
     **start,
     'bos_token_id': end,
   }
