@@ -156,9 +156,7 @@ class Generates(Protocol):
     padding included. `memories`: what rows attend to besides their tokens, computed once."""
     ...
 
-  def step(
-    self, tokens: Any, state: Any, real: Any = None, at: Any = None
-  ) -> tuple[Any, Any]:
+  def step(self, tokens: Any, state: Any, real: Any = None, at: Any = None) -> tuple[Any, Any]:
     """Tokens [r, u] that come next, a prompt or single ones, of which `real` [r, u] are no padding
     -> (logits [r, u, v] float32 behind each, or behind those `at` [r, p], and the next state)."""
     ...

@@ -131,7 +131,7 @@ class Generated:
 
   def best(self) -> list[list[int]]:
     """The tokens of the best candidate of every prompt."""
-    return [self.text(i, j) for i, j in enumerate(self.chosen())]
+    return [self.text(i, int(j)) for i, j in enumerate(self.chosen())]
 
 
 # -- Prompts -----------------------------------------------------------------------------------

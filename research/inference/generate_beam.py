@@ -1,8 +1,8 @@
 """Beam search as openai/whisper (decoding.py) does it, in one compiled loop, for any model.
 
-Of every hypothesis the best tokens go on. What ends with a stop token before the k-th best that goes
-on is finished and kept; a search ends when enough are kept. What was not finished by then fills up
-the candidates to k.
+Of every hypothesis the best tokens go on. What ends with a stop token before the k-th best that
+goes on is finished and kept; a search ends when enough are kept. What was not finished by then
+fills up the candidates to k.
 Letters: b prompts, k beams, m kept hypotheses, n generated tokens, v vocabulary.
 """
 

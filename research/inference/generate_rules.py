@@ -1,8 +1,8 @@
 """What may come next: rules that change the logits of the next token.
 
 A rule is a pure function (what was written so far, logits) -> logits, and a value: equal rules are
-one program. Forbidden tokens get -inf. Rules come before the draw: `generate` takes log-probabilities
-behind the rules and before temperature, top-k, top-p and min-p.
+one program. Forbidden tokens get -inf. Rules come before the draw: `generate` takes
+log-probabilities behind the rules and before temperature, top-k, top-p and min-p.
 Letters: r rows, w places of the buffer, v vocabulary.
 """
 

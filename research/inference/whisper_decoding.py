@@ -55,9 +55,9 @@ class Options:
   beam_size: int | None = None
   patience: float | None = None
   length_penalty: float | None = None
-  prompt: str | tuple[int, ...] | None = None
-  prefix: str | tuple[int, ...] | None = None
-  suppress_tokens: str | tuple[int, ...] = '-1'
+  prompt: str | Sequence[int] | None = None
+  prefix: str | Sequence[int] | None = None
+  suppress_tokens: str | Sequence[int] = '-1'
   suppress_blank: bool = True
   without_timestamps: bool = False
   max_initial_timestamp: float | None = 1.0
@@ -65,7 +65,7 @@ class Options:
   def __post_init__(self):
     for name in ('prompt', 'prefix', 'suppress_tokens'):
       value = getattr(self, name)
-      if isinstance(value, list | np.ndarray):
+      if value is not None and not isinstance(value, str):
         object.__setattr__(self, name, tuple(int(t) for t in value))
     if self.task not in TASKS:
       raise unknown('task of Whisper', self.task, TASKS)

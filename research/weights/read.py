@@ -76,9 +76,9 @@ def read_release(
 
   Beside them lie 'cfg', the configuration in a checkpoint of fairseq, as plain values, and
   'task_state', the symbols of its labels: {'dictionaries': lists of symbols, 'target_dictionary':
-  a list of symbols}, what there is of both; or 'dims', the sizes in one of openai/whisper. In a folder as transformers saves it, which may be
-  given itself or by its file of weights, these are the .json files that are named in `beside` and
-  exist.
+  a list of symbols}, what there is of both; or 'dims', the sizes in a checkpoint of
+  openai/whisper. In a folder as transformers saves it, which may be given itself or by its file of
+  weights, these are the .json files that are named in `beside` and exist.
 
   Raises:
     InputError: as `read_arrays`; a file of ours; a folder without weights, or without one of the

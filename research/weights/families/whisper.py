@@ -14,9 +14,8 @@ import numpy as np
 from research.errors import InputError
 from research.features.frontend import Frontend
 from research.models.whisper import SIZES, Whisper
-from research.weights.stated import Fact, Stated, check_agreement
+from research.weights.stated import Stated, check_agreement
 from research.weights.tables import Rule, linear, vector
-
 
 _BINS = ('num_mel_bins',)
 

@@ -101,7 +101,7 @@ def compose(model: Any) -> dict[str, dict[str, Any]]:
     'is_encoder_decoder': True,
     'num_mel_bins': bins,
     **own,
-    **{key: 4 * model.width for key in HIDDEN},
+    **dict.fromkeys(HIDDEN, 4 * model.width),
     **ONLY,
     **start,
     'bos_token_id': end,
