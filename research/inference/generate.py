@@ -26,6 +26,7 @@ from research.inference import generate_rules as rules
 from research.inference.generate_beam import beam_search
 from research.inference.generate_rules import Rule, SoFar
 
+AnyArray = jax.Array | np.ndarray
 # Widths of prompts: one program each.
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
@@ -182,7 +183,7 @@ def generate(
   memories: Any = None,
   temperature: float = 1.0,
   key: Key[Array, ''] | None = None,
-  noise: Float[Array, 'n r v'] | None = None,
+  noise: Float[AnyArray, 'n r v'] | None = None,
   limits: Sequence[int] | None = None,
   probe: Sequence[int] | None = None,
 ) -> Generated:

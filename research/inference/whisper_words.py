@@ -125,7 +125,7 @@ def attention(
 
 def alignment_matrix(
   products: Float[np.ndarray, 'h u n'], audio_tokens: int, width: int = MEDIAN_WIDTH
-) -> Float[np.ndarray, 'u n']:
+) -> Float[np.ndarray, 'u m']:
   """How much each token attends to each audio token: softmax over the audio, standardised over the
   tokens, smoothed by a median, averaged over the heads."""
   x = products[:, :, :audio_tokens].astype(np.float32)

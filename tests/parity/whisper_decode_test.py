@@ -72,6 +72,7 @@ def check(result, out, row, want, vocabulary):
 
 
 @each_case('whisper', where=decodes)
+@pytest.mark.slow
 def test_runs(case: Case, monkeypatch):
   decoder = decoder_of(case)
   mel = case.inputs['mel'].swapaxes(1, 2)

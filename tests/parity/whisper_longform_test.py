@@ -118,9 +118,7 @@ def test_median_and_warp(case: Case):
   inputs, want = case.inputs, case.outputs
   for width in case.config['medfilt_widths']:
     assert_close(median_filter(inputs['median_in'], width), want[f'median_{width}'])
-  np.testing.assert_array_equal(
-    median_filter(inputs['median_short_in'], 7), want['median_short_7']
-  )
+  np.testing.assert_array_equal(median_filter(inputs['median_short_in'], 7), want['median_short_7'])
   for name in (k for k in inputs if k.startswith('dtw_cost')):
     path = np.stack(warp(inputs[name]))
     np.testing.assert_array_equal(path, want[name.replace('cost', 'path')])
@@ -149,9 +147,7 @@ def test_words(case: Case):
       Segment(i, s['seek'], s['start'], s['end'], '', s['tokens'], 0.0, 0.0, 0.0, 0.0)
       for i, s in enumerate(run['segments_in'])
     ]
-    add_words(
-      segments, decoder, tokenizer, own, run['num_frames'], run['last_speech_timestamp']
-    )
+    add_words(segments, decoder, tokenizer, own, run['num_frames'], run['last_speech_timestamp'])
     for segment, each in zip(segments, run['segments_out']):
       assert abs(segment.start - each['start']) < 1e-6 and abs(segment.end - each['end']) < 1e-6
       check_words(segment.words, each['words'])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from research.errors import InputError
+from research.models.whisper import ENGLISH
 from research.weights.families import whisper
 from research.weights.release import Release
 from research.weights.stated import NOTHING, Fact, Stated
@@ -91,8 +92,8 @@ def compose(model: Any) -> dict[str, dict[str, Any]]:
   opens."""
   whisper.check_model(model)
   own = {key: getattr(model, ours) for key, (ours, _) in CONFIG.items() if key != 'num_mel_bins'}
-  # Numbers of special tokens follow from the vocabulary.
-  end = 50256 + int(model.multilingual)
+  # Numbers of special tokens follow from the vocabulary; a smaller one has none of them.
+  end = 50256 + int(model.multilingual) if model.n_vocab >= ENGLISH else 0
   bins, frontend = model.frontend.num_mel_bins, dict(model.frontend.settings)
   start = {'decoder_start_token_id': end + 1, 'eos_token_id': end, 'pad_token_id': end}
   config = {
