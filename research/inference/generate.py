@@ -247,7 +247,7 @@ def _generate(
   logprobs = rows.logprobs.reshape(*shape, -1)
   lengths, sums = rows.lengths.reshape(shape), rows.sums.reshape(shape)
   filled = jnp.ones(shape, bool)
-  return tokens, lengths, logprobs, sums, filled, rows.so_far.count, probed
+  return tokens, lengths, logprobs, sums, filled, rows.so_far.written, probed
 
 
 def _prefill(model, settings, variables, memories, prompts, probe):
@@ -269,9 +269,10 @@ def _prefill(model, settings, variables, memories, prompts, probe):
 
 
 class Rows(NamedTuple):
-  """What the loop carries."""
+  """What the loop carries; between programs `so_far` is (tokens, count), for the width of the
+  prompts is no array."""
 
-  so_far: SoFar
+  so_far: Any
   logprobs: Float[Array, 'r n']
   sums: Float[Array, ' r']
   lengths: Int[Array, ' r']
@@ -292,12 +293,12 @@ class _Draw(NamedTuple):
     if not self.settings.sample:
       return logits.argmax(axis=-1).astype(jnp.int32)
     x = logits / self.temperature
-    for value, keep in (
-      (self.settings.top_k, rules.top_k),
-      (self.settings.top_p, rules.top_p),
-      (self.settings.min_p, rules.min_p),
-    ):
-      x = x if value is None else keep(x, value)
+    if self.settings.top_k is not None:
+      x = rules.top_k(x, self.settings.top_k)
+    if self.settings.top_p is not None:
+      x = rules.top_p(x, self.settings.top_p)
+    if self.settings.min_p is not None:
+      x = rules.min_p(x, self.settings.min_p)
     if self.noise is None:
       noise = jax.random.gumbel(jax.random.fold_in(self.key, count), x.shape)
     else:
@@ -320,17 +321,17 @@ def _write(settings: Settings, draw: _Draw, rows: Rows, logits: Float[Array, 'r 
   so_far = rows.so_far
   for rule in settings.rules:
     logits = rule(so_far, logits)
-  token = draw(logits, so_far.count)
+  token = draw(logits, so_far.written)
   logprob = jax.nn.log_softmax(logits)[jnp.arange(len(token)), token]
   token = jnp.where(rows.done, settings.stop[0], token)
   logprob = jnp.where(rows.done, 0.0, logprob)
   ends = jnp.isin(token, jnp.asarray(settings.stop, jnp.int32))
-  count = so_far.count + 1
+  count = so_far.written + 1
   put = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=1)
-  tokens = put(so_far.tokens, token[:, None], so_far.prompt + so_far.count)
+  tokens = put(so_far.tokens, token[:, None], so_far.prompt + so_far.written)
   return rows._replace(
     so_far=SoFar(tokens, so_far.prompt, count),
-    logprobs=put(rows.logprobs, logprob[:, None], so_far.count),
+    logprobs=put(rows.logprobs, logprob[:, None], so_far.written),
     sums=rows.sums + logprob,
     lengths=rows.lengths + (~rows.done & ~ends).astype(jnp.int32),
     done=rows.done | ends | (count >= rows.limits),
@@ -349,7 +350,7 @@ def _advance(settings, step, draw, rows, logits=None, until=None):
 
   # The width of the prompts stays out of what is traced.
   def pack(rows):
-    return rows._replace(so_far=(rows.so_far.tokens, rows.so_far.count))
+    return rows._replace(so_far=(rows.so_far.tokens, rows.so_far.written))
 
   def unpack(carry):
     tokens, count = carry.so_far
@@ -375,7 +376,7 @@ def _begin(model, settings, variables, memories, prompts, limits, temperature, k
   draw = _Draw(settings, temperature, key, None)
   rows = _first_rows(settings, prompts, limits, state)
   rows = _write(settings, draw, rows, jnp.repeat(logits, settings.candidates, axis=0))
-  return rows._replace(so_far=(rows.so_far.tokens, rows.so_far.count))
+  return rows._replace(so_far=(rows.so_far.tokens, rows.so_far.written))
 
 
 @functools.partial(
@@ -389,7 +390,7 @@ def _continue(model, settings, prompt, variables, carry, until, temperature, key
   tokens, count = carry.so_far
   rows = carry._replace(so_far=SoFar(tokens, prompt, count))
   rows = _advance(settings, step, _Draw(settings, temperature, key, None), rows, until=until)
-  return rows._replace(so_far=(rows.so_far.tokens, rows.so_far.count))
+  return rows._replace(so_far=(rows.so_far.tokens, rows.so_far.written))
 
 
 def stream(

@@ -23,7 +23,7 @@ class Kept(NamedTuple):
   lengths: Int[Array, 'b m']
   logprobs: Float[Array, 'b m n']
   sums: Float[Array, 'b m']
-  count: Int[Array, ' b']
+  number: Int[Array, ' b']
 
 
 class Beams(NamedTuple):
@@ -32,7 +32,7 @@ class Beams(NamedTuple):
   tokens: Int[Array, 'b k w']
   logprobs: Float[Array, 'b k n']
   sums: Float[Array, 'b k']
-  count: Int[Array, '']
+  written: Int[Array, '']
   ends: Int[Array, ' b']  # tokens of the hypotheses that go on: fewer where a search has ended
   done: Bool[Array, ' b']
   kept: Kept
@@ -88,10 +88,10 @@ def beam_search(
     return _write(settings, enough, p, limits, beams, logits)
 
   def going(beams: Beams) -> Array:
-    return ~beams.done.all() & (beams.count < n)
+    return ~beams.done.all() & (beams.written < n)
 
   def body(beams: Beams) -> Beams:
-    place = p + beams.count - 1
+    place = p + beams.written - 1
     last = jax.lax.dynamic_index_in_dim(beams.tokens, place, axis=2, keepdims=False)
     logits, state = step(last.reshape(-1), beams.state)
     return write(beams._replace(state=state), logits)
@@ -104,7 +104,7 @@ def beam_search(
 def _write(settings, enough, prompt, limits, beams: Beams, logits: Float[Array, 'r v']) -> Beams:
   """One more token of every hypothesis that goes on."""
   b, k, w = beams.tokens.shape
-  so_far = SoFar(beams.tokens.reshape(b * k, w), prompt, beams.count)
+  so_far = SoFar(beams.tokens.reshape(b * k, w), prompt, beams.written)
   for rule in settings.rules:
     logits = rule(so_far, logits)
   each = jax.nn.log_softmax(logits).reshape(b, k, -1)
@@ -133,16 +133,18 @@ def _write(settings, enough, prompt, limits, beams: Beams, logits: Float[Array, 
   rows, token, logprob, total = map(of_best, (source, token, logprob, total))
   tokens = jnp.take_along_axis(beams.tokens, rows[:, :, None], axis=1)
   tokens = jax.lax.dynamic_update_slice_in_dim(
-    tokens, token[:, :, None], prompt + beams.count, axis=2
+    tokens, token[:, :, None], prompt + beams.written, axis=2
   )
   logprobs = jnp.take_along_axis(beams.logprobs, rows[:, :, None], axis=1)
-  logprobs = jax.lax.dynamic_update_slice_in_dim(logprobs, logprob[:, :, None], beams.count, axis=2)
+  logprobs = jax.lax.dynamic_update_slice_in_dim(
+    logprobs, logprob[:, :, None], beams.written, axis=2
+  )
 
   # What a search had when it ended stays.
   def stay(old, new):
     return jnp.where(beams.done.reshape(b, *[1] * (new.ndim - 1)), old, new)
 
-  count = beams.count + 1
+  count = beams.written + 1
   flat = (rows + k * jnp.arange(b)[:, None]).reshape(-1)
   return Beams(
     stay(beams.tokens, tokens),
@@ -150,7 +152,7 @@ def _write(settings, enough, prompt, limits, beams: Beams, logits: Float[Array, 
     stay(beams.sums, total),
     count,
     stay(beams.ends, jnp.broadcast_to(count, (b,))),
-    beams.done | (kept.count >= enough) | (count >= limits),
+    beams.done | (kept.number >= enough) | (count >= limits),
     kept,
     beams.state.reorder(flat),
   )
@@ -160,13 +162,15 @@ def _keep(beams: Beams, found, source, logprob, total, prompt, enough) -> Kept:
   """Finished hypotheses behind those that are kept, best first, while there are fewer than
   enough."""
   kept, m = beams.kept, beams.kept.sums.shape[1]
-  place = kept.count[:, None] + jnp.cumsum(found.astype(jnp.int32), axis=1) - 1
+  place = kept.number[:, None] + jnp.cumsum(found.astype(jnp.int32), axis=1) - 1
   place = jnp.where(found & (place < enough), place, m)
   rows = jnp.arange(len(place))[:, None]
   tokens = jnp.take_along_axis(beams.tokens[:, :, prompt:], source[:, :, None], axis=1)
   logprobs = jnp.take_along_axis(beams.logprobs, source[:, :, None], axis=1)
-  logprobs = jax.lax.dynamic_update_slice_in_dim(logprobs, logprob[:, :, None], beams.count, axis=2)
-  lengths = jnp.broadcast_to(beams.count, total.shape)
+  logprobs = jax.lax.dynamic_update_slice_in_dim(
+    logprobs, logprob[:, :, None], beams.written, axis=2
+  )
+  lengths = jnp.broadcast_to(beams.written, total.shape)
 
   def put(old, new):
     return old.at[rows, place].set(new, mode='drop')
@@ -176,7 +180,7 @@ def _keep(beams: Beams, found, source, logprob, total, prompt, enough) -> Kept:
     put(kept.lengths, lengths),
     put(kept.logprobs, logprobs),
     put(kept.sums, total),
-    jnp.minimum(kept.count + found.sum(axis=1, dtype=jnp.int32), enough),
+    jnp.minimum(kept.number + found.sum(axis=1, dtype=jnp.int32), enough),
   )
 
 
@@ -184,7 +188,7 @@ def _fill(beams: Beams, k: int, prompt: int) -> tuple[Array, ...]:
   """The kept hypotheses, and the best of those that went on until there are k."""
   kept, m = beams.kept, beams.kept.sums.shape[1]
   order = jnp.argsort(-beams.sums, axis=1, stable=True)
-  place = kept.count[:, None] + jnp.arange(k)[None]
+  place = kept.number[:, None] + jnp.arange(k)[None]
   place = jnp.where(place < k, place, m)
   rows = jnp.arange(len(place))[:, None]
 
@@ -193,12 +197,12 @@ def _fill(beams: Beams, k: int, prompt: int) -> tuple[Array, ...]:
     return old.at[rows, place].set(new, mode='drop')
 
   lengths = jnp.broadcast_to(beams.ends[:, None], order.shape)
-  filled = jnp.arange(m)[None] < jnp.maximum(kept.count, k)[:, None]
+  filled = jnp.arange(m)[None] < jnp.maximum(kept.number, k)[:, None]
   return (
     put(kept.tokens, beams.tokens[:, :, prompt:]),
     put(kept.lengths, lengths),
     put(kept.logprobs, beams.logprobs),
     put(kept.sums, beams.sums),
     filled,
-    beams.count,
+    beams.written,
   )

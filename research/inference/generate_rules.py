@@ -24,16 +24,16 @@ class SoFar(NamedTuple):
   Attributes:
     tokens: [r, w], prompts padded on the left, then what was generated; -1 where there is nothing.
     prompt: width of the prompts.
-    count: tokens generated, the same for all rows; those that have ended go on with a stop token.
+    written: tokens generated, the same for all rows; those that have ended go on with a stop token.
   """
 
   tokens: Int[Array, 'r w']
   prompt: int
-  count: Int[Array, '']
+  written: Int[Array, '']
 
   def last(self, back: int = 1) -> Int[Array, ' r']:
     """The token so many places back; -1 where there is none."""
-    place = self.prompt + self.count - back
+    place = self.prompt + self.written - back
     found = jax.lax.dynamic_index_in_dim(self.tokens, place, axis=1, keepdims=False)
     return jnp.where(place >= 0, found, -1)
 
@@ -69,7 +69,7 @@ class Suppress:
   def __call__(self, so_far: SoFar, logits: Float[Array, 'r v']) -> Float[Array, 'r v']:
     mask = jnp.asarray(listed(self.tokens, logits.shape[1]))[None]
     if self.first:
-      mask = mask & (so_far.count == 0)
+      mask = mask & (so_far.written == 0)
     return jnp.where(mask, FORBIDDEN, logits)
 
 
@@ -81,8 +81,8 @@ class Force:
 
   def __call__(self, so_far: SoFar, logits: Float[Array, 'r v']) -> Float[Array, 'r v']:
     wanted = np.asarray([-1 if t is None else t for t in self.tokens], np.int32)
-    inside = so_far.count < len(wanted)
-    token = jnp.where(inside, jnp.asarray(wanted)[jnp.minimum(so_far.count, len(wanted) - 1)], -1)
+    inside = so_far.written < len(wanted)
+    token = jnp.where(inside, jnp.asarray(wanted)[jnp.minimum(so_far.written, len(wanted) - 1)], -1)
     others = jnp.arange(logits.shape[1])[None] != token
     return jnp.where(others & (token >= 0), FORBIDDEN, logits)
 
@@ -96,7 +96,7 @@ class MinTokens:
 
   def __call__(self, so_far: SoFar, logits: Float[Array, 'r v']) -> Float[Array, 'r v']:
     mask = jnp.asarray(listed(self.stop, logits.shape[1]))[None]
-    return jnp.where(mask & (so_far.count < self.count), FORBIDDEN, logits)
+    return jnp.where(mask & (so_far.written < self.count), FORBIDDEN, logits)
 
 
 @dataclasses.dataclass(frozen=True)

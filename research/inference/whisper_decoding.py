@@ -69,6 +69,9 @@ class Options:
         object.__setattr__(self, name, tuple(int(t) for t in value))
     if self.task not in TASKS:
       raise unknown('task of Whisper', self.task, TASKS)
+
+  def check(self) -> None:
+    """Raises InputError where options contradict each other."""
     if self.beam_size is not None and self.best_of is not None:
       raise InputError(
         f'beam_size={self.beam_size} and best_of={self.best_of} were given: a beam search draws '
@@ -139,6 +142,11 @@ def compression_ratio(text: str) -> float:
   """Bytes of a text / bytes that zlib makes of it."""
   data = text.encode('utf-8')
   return len(data) / len(zlib.compress(data))
+
+
+def best_language(probabilities: dict[str, float]) -> str:
+  """The most probable code."""
+  return max(probabilities, key=lambda code: probabilities[code])
 
 
 # -- Programs ----------------------------------------------------------------------------------
@@ -230,9 +238,11 @@ class WhisperDecoder:
     if not self.model.multilingual:
       return [('en' if o.language is None else o.language, None) for o in options]
     unasked = [o.language is None or o.task == 'lang_id' for o in options]
-    found = self.detect_language(heard) if any(unasked) else [None] * len(options)
+    if not any(unasked):
+      return [(o.language, None) for o in options]
+    found = self.detect_language(heard)
     return [
-      (max(p, key=p.get) if o.language is None else o.language, p if ask else None)
+      (best_language(p) if o.language is None else o.language, p if ask else None)
       for o, p, ask in zip(options, found, unasked)
     ]
 
@@ -289,7 +299,7 @@ class WhisperDecoder:
     return [self._result(out, i, first, *languages[i]) for i in range(count)], out
 
   def _common(self, options: Options) -> Options:
-    return dataclasses.replace(options, **dict.fromkeys(OF_ROWS))
+    return dataclasses.replace(options, language=None, prompt=None, prefix=None)
 
   def _result(self, out: Generated, i: int, options: Options, language, probs) -> Result:
     best = int(out.chosen()[i])
@@ -342,7 +352,8 @@ class WhisperDecoder:
     return self.tokenizer.encode(' ' + text.strip()) if isinstance(text, str) else list(text)
 
   def settings(self, options: Options) -> Settings:
-    """The settings of `generate`."""
+    """The settings of `generate`. Raises InputError where options contradict each other."""
+    options.check()
     tokenizer, rules = self.tokenizer, list[Rule]()
     if options.suppress_blank:
       rules.append(Suppress((*tokenizer.encode(' '), tokenizer.eot), first=True))

@@ -32,7 +32,7 @@ class Timestamps:
 
     # Which of the last two tokens are timestamps: a pair, and a single one at the start, is
     # followed by text, one behind text by another timestamp or the end.
-    some, two = so_far.count >= 1, so_far.count >= 2
+    some, two = so_far.written >= 1, so_far.written >= 2
     last = (some & (so_far.last() >= self.begin))[:, None]
     paired = (~two | (so_far.last(2) >= self.begin))[:, None]
     banned = (token == self.no_timestamps) | (last & paired & stamp) | (last & ~paired & text)

@@ -18,7 +18,12 @@ from jaxtyping import Array, Float, Key
 
 from research.errors import InputError
 from research.inference import lengths
-from research.inference.whisper_decoding import Options, Result, WhisperDecoder
+from research.inference.whisper_decoding import (
+  Options,
+  Result,
+  WhisperDecoder,
+  best_language,
+)
 from research.inference.whisper_words import APPENDED, PREPENDED, Word, add_words
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -69,8 +74,12 @@ class Transcription:
 
   def at(self, temperature: float) -> Options:
     """The options at a temperature: draws have no beams, the best token no draws."""
-    left = ('beam_size', 'patience') if temperature > 0 else ('best_of',)
-    return dataclasses.replace(self.options, temperature=temperature, **dict.fromkeys(left))
+    own = self.options
+    options = dataclasses.replace(own, beam_size=None, patience=None, best_of=None)
+    options = dataclasses.replace(options, temperature=temperature)
+    if temperature > 0:
+      return dataclasses.replace(options, best_of=own.best_of)
+    return dataclasses.replace(options, beam_size=own.beam_size, patience=own.patience)
 
   def failed(self, result: Result) -> bool:
     """Whether a window has to be decoded again."""
@@ -304,7 +313,7 @@ class _Walk:
 
   def _skip_silence(self, found, seek, size, after, single) -> tuple[int, bool]:
     """Leaves out improbable text between silences; see `_words`."""
-    threshold, offset = self.how.hallucination_silence_threshold, self.seconds(seek)
+    threshold, offset = self.how.hallucination_silence_threshold or 0.0, self.seconds(seek)
     window_end = self.seconds(seek + self.window)
     end = _end(found)
     if not single and end is not None and end > offset:
@@ -321,7 +330,7 @@ class _Walk:
       if _improbable(segment):
         following = _with_words(found[i + 1 :])
         next_start = offset + self.seconds(size)
-        if following is not None:
+        if following is not None and following.words:
           next_start = following.words[0].start
         before = (
           segment.start - last > threshold
@@ -477,8 +486,7 @@ def _settle_language(decoder: WhisperDecoder, walk: _Walk) -> None:
   mel = np.zeros((1, walk.window, walk.mel.shape[1]), np.float32)
   first = walk.mel[: walk.window]
   mel[0, : len(first)] = first
-  found = decoder.detect_language(decoder.listen_to_mel(mel))[0]
-  walk.language = max(found, key=lambda code: found[code])
+  walk.language = best_language(decoder.detect_language(decoder.listen_to_mel(mel))[0])
 
 
 def transcribe(

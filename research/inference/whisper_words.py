@@ -132,7 +132,10 @@ def alignment_matrix(
   weights = np.exp(x - x.max(axis=-1, keepdims=True))
   weights = weights / weights.sum(axis=-1, keepdims=True)
   mean, std = weights.mean(axis=-2, keepdims=True), weights.std(axis=-2, keepdims=True)
-  return median_filter((weights - mean) / std, width).mean(axis=0)
+  # Where all tokens attend alike there is nothing to tell them apart.
+  even = std == 0
+  standard = np.where(even, 0.0, (weights - mean) / np.where(even, 1.0, std))
+  return median_filter(standard, width).mean(axis=0)
 
 
 def find_words(

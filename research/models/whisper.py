@@ -332,6 +332,6 @@ class Whisper(nn.Module):
     at: Int[AnyArray, 'r p'] | None = None,
   ) -> tuple[Float[Array, 'r p v'], caches.State]:
     """Further tokens: logits behind each, or behind those `at`, and the next state."""
-    given = [None if x is None else jnp.asarray(x) for x in (real, at)]
-    logits, state, _ = self.decoder(jnp.asarray(tokens), None, state, *given)
+    real, at = (None if x is None else jnp.asarray(x) for x in (real, at))
+    logits, state, _ = self.decoder(jnp.asarray(tokens), None, state, real, at)
     return logits, state

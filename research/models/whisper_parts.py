@@ -112,7 +112,7 @@ class Encoder(nn.Module):
       remat=self.remat,
       collect=collect,
     )
-    out = {'tokens': layers.LayerNorm(EPSILON, self.dtype, name='norm')(x)}
+    out: dict[str, Any] = {'tokens': layers.LayerNorm(EPSILON, self.dtype, name='norm')(x)}
     if collect:
       out |= {'conv1': first, 'conv2': second, 'stem': stem, 'layers': outputs}
     return out
@@ -146,7 +146,9 @@ class DecoderBlock(nn.Module):
     y, cache = attention(y, real, cache=cache)
     x = x + y
     cross = MultiHeadAttention(width, self.heads, name='cross_attn', **how)
-    memory = cross.remember(audio) if memory is None else memory
+    if memory is None:
+      assert audio is not None
+      memory = cross.remember(audio)
     y = layers.LayerNorm(EPSILON, self.dtype, name='cross_norm')(x)
     heard = cross(y, memory=memory)[0]
     seen = {'cross_logits': cross.logits(y, memory), 'cross': heard} if collect else {}
@@ -155,8 +157,11 @@ class DecoderBlock(nn.Module):
     return x + layers.Mlp(4 * width, self.dtype, name='mlp')(y), cache, seen
 
 
-class Memorising(DecoderBlock):
+class Memorising(nn.Module):
   """The part of a block that is computed once for a window: keys and values of the audio."""
+
+  heads: int
+  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, audio: Float[Array, 'b n d']) -> caches.Memory:
@@ -214,7 +219,7 @@ class Decoder(nn.Module):
     if tokens is None:
       assert audio is not None
       memories = layers.run_blocks(
-        lambda name, index: Memorising(*how, name=name),
+        lambda name, index: Memorising(*how[:2], name=name),
         lambda block, x, layer, kept: (x, block(x)),
         audio.astype(self.dtype),
         each,
@@ -251,13 +256,16 @@ class Decoder(nn.Module):
       x = jnp.take_along_axis(x, at[:, :, None], axis=1)
     x = layers.LayerNorm(EPSILON, self.dtype, name='norm')(x)
     logits = similarities(x, embedding, self.dtype)
-    after, found = None, {}
+    after: Any = None
+    found: dict[str, Any] = {}
     if kept is not None:
-      after, seen = kept if self.scan_layers else tuple(zip(*kept, strict=True))
+      after, seen = kept if self.scan_layers else zip(*kept, strict=True)
       if collect:
-        stacked = seen if self.scan_layers else jax.tree.map(lambda *x: jnp.stack(x), *seen)
+        stacked: Any = seen
+        if not self.scan_layers:
+          stacked = jax.tree.map(lambda *x: jnp.stack(x), *seen)
         found = {**stacked, 'decoder_stem': stem, 'decoder_layers': outputs, 'decoder_tokens': x}
-    return logits, None if state is None else state.replace(caches=after), found
+    return logits, None if state is None else state.after(after), found
 
   def _nothing(self) -> Any:
     """No cache and no memory of every layer."""

@@ -76,9 +76,13 @@ class State:
   caches: Any
   memories: Any = None
 
+  def after(self, caches: Any) -> 'State':
+    """The state with the caches of further tokens."""
+    return dataclasses.replace(self, caches=caches)
+
   def reorder(self, rows: Int[Array, ' r']) -> 'State':
     """The state whose row i continues from row `rows[i]`, which is of the same input."""
-    return self.replace(caches=reorder(self.caches, rows))  # type: ignore[attr-defined]
+    return self.after(reorder(self.caches, rows))
 
 
 class Seen(NamedTuple):

@@ -34,7 +34,7 @@ class ToyLanguage(nn.Module):
     logits, kept = self.decoder(jnp.asarray(tokens), real, kept)
     if at is not None:
       logits = jnp.take_along_axis(logits, at[:, :, None], axis=1)
-    return logits, state.replace(caches=tuple(cache for cache, _ in kept))
+    return logits, state.after(tuple(cache for cache, _ in kept))
 
 
 def made(scale: float = 3.0, **args: Any) -> tuple[ToyLanguage, Any]:

@@ -141,5 +141,5 @@ def test_options_that_contradict_each_other():
     (dict(task='summarise'), 'summarise'),
   ):
     with pytest.raises(InputError, match=match):
-      Options(**args)
+      Options(**args).check()
   assert dataclasses.replace(Options(), prompt=[1, 2]).prompt == (1, 2)
