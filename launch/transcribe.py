@@ -3,13 +3,15 @@
 python -m launch.transcribe --model=weights/mine --input=speech.wav --out=speech.srt
 python -m launch.transcribe --model=weights/mine --input=my/folder --out=t.jsonl --lm=4-gram.arpa.gz
 
---model is a model with a CTC head (fine-tuned on transcripts). --input is a folder, an audio file,
+--model is a model with a CTC head (fine-tuned on transcripts), or a Whisper: a .pt of openai, or a
+folder of transformers. A Whisper needs its tokenizer: gpt2.tiktoken, multilingual.tiktoken,
+tokenizer.json or vocab.json beside its weights, or --tokenizer. --input is a folder, an audio file,
 a list of files (.txt: a path a line; .csv, .tsv, .jsonl: a column `path`; relative paths start at
 the list), or the name of a data set. Texts are printed in the order given; --out keeps them with
-the times of their words: .jsonl, .txt, .ctm, and for one recording .srt and .vtt. Killed, the same
-command goes on where it was; several processes (--num_processes) share the clips, and the disk.
-Where the input has transcripts (a column `transcript`), word and character error rates are printed
-in the end.
+the times of their words: .jsonl, .txt, .ctm, and for one recording .srt, .vtt and .tsv. Killed, the
+same command goes on where it was; several processes (--num_processes) share the clips, and the
+disk. Where the input has transcripts (a column `transcript`), word and character error rates are
+printed in the end; those of a Whisper count normalised texts.
 """
 
 from typing import Any
@@ -24,7 +26,7 @@ RELEASE = flags.DEFINE_string('release', None, 'Whose original weights --model i
 INPUT = flags.DEFINE_string(
   'input', None, 'A folder, an audio file, a list (.txt, .csv, .tsv, .jsonl), or a data set.'
 )
-OUT = flags.DEFINE_string('out', None, 'File to write: .jsonl, .txt, .srt, .vtt or .ctm.')
+OUT = flags.DEFINE_string('out', None, 'File to write: .jsonl, .txt, .srt, .vtt, .tsv or .ctm.')
 SPLIT = flags.DEFINE_string('split', None, 'Only the clips of this split of the input.')
 DATA_ROOT = flags.DEFINE_string(
   'data_root', None, 'Folder of named data sets ($OIDO_DATA if not given).'
@@ -36,9 +38,29 @@ LEXICON = flags.DEFINE_string(
   'lexicon', None, 'Words to search, one a line (those of the ARPA file if not given).'
 )
 BEAM = flags.DEFINE_integer(
-  'beam', None, 'Beam search with N prefixes (50 with --lm; greedy without either).',
+  'beam', None, 'Beam search with N prefixes (50 with --lm; greedy without either), or, with a '
+  'Whisper, hypotheses.',
   lower_bound=1,
 )  # fmt: skip
+TOKENIZER = flags.DEFINE_string('tokenizer', None, "Whisper's, if not beside its weights.")
+LANGUAGE = flags.DEFINE_string('language', None, "Whisper's; detected if not given.")
+TASK = flags.DEFINE_enum(
+  'task', None, ['transcribe', 'translate'], "Whisper's: translate into English, or not."
+)
+TEMPERATURES = flags.DEFINE_list(
+  'temperature', None, "Whisper's, tried in turn (0,0.2,0.4,0.6,0.8,1 if not given)."
+)
+BEST_OF = flags.DEFINE_integer(
+  'best_of', None, "Whisper's draws where the temperature is above 0.", lower_bound=1
+)
+PROMPT = flags.DEFINE_string('initial_prompt', None, 'Text before the first window of a Whisper.')
+CONDITION = flags.DEFINE_bool(
+  'condition_on_previous_text', None, 'A Whisper sees what it wrote before (yes if not given).'
+)
+WORDS = flags.DEFINE_bool(
+  'word_timestamps', None, 'A Whisper gives the times of words too (with .ctm if not given).'
+)
+CLIPS = flags.DEFINE_string('clip_timestamps', None, 'Seconds start,end,… that a Whisper hears.')
 LM_WEIGHT = flags.DEFINE_float('lm_weight', None, 'Weight of the n-gram (2 if not given).')
 WORD_SCORE = flags.DEFINE_float(
   'word_score', None, 'Added to the score for every word (-1 if not given).'
@@ -61,6 +83,10 @@ MAX_BAD = flags.DEFINE_float(
 )
 command.required('model', 'input')
 command.distributed_flags()
+
+OF_WHISPER = (
+  TOKENIZER, LANGUAGE, TASK, TEMPERATURES, BEST_OF, PROMPT, CONDITION, WORDS, CLIPS,
+)  # fmt: skip
 
 # How many of the files that were left out are named on the screen.
 NAMED = 20
@@ -101,7 +127,86 @@ def decoder(model):
   return search
 
 
-def summary(rows, symbols):
+def system(loaded):
+  """(what transcribes, what else its result depends on, how texts are compared) of weights."""
+  from research.inference import ctc, transcribe
+  from research.models.whisper import Whisper
+
+  if isinstance(loaded.model, Whisper):
+    return whisper(loaded)
+  refuse(OF_WHISPER, 'is for a Whisper')
+  ctc.check_ctc(loaded.model)
+  transcriber = transcribe.Transcriber(
+    loaded.model,
+    loaded.variables,
+    decoder=decoder(loaded.model),
+    window=WINDOW.value,
+    overlap=OVERLAP.value,
+    batch_seconds=BATCH_SECONDS.value,
+  )
+  about = {'window': WINDOW.value, 'overlap': OVERLAP.value, **transcriber.decoder.about()}
+  return transcriber, about, dict(symbols=loaded.model.vocabulary)
+
+
+def refuse(flags_of_another, reason):
+  """Raises InputError for the first flag that was given and does not fit the model."""
+  from research.errors import InputError
+
+  for flag in flags_of_another:
+    if flag.present:
+      raise InputError(f'--{flag.name} {reason}, and --model is none: leave it out.')
+
+
+def whisper(loaded):
+  """`system` of a Whisper."""
+  import os
+
+  from research.inference.whisper_decoding import Options, WhisperDecoder
+  from research.inference.whisper_files import WhisperTranscriber, normalised
+  from research.inference.whisper_transcribe import TEMPERATURES as USUAL
+  from research.inference.whisper_transcribe import Transcription
+  from research.text.whisper import read_whisper_tokenizer
+
+  refuse((LM, LEXICON, LM_WEIGHT, WORD_SCORE, WINDOW, OVERLAP), 'is for a model with a CTC head')
+  place = str(MODEL.value)
+  beside = place if os.path.isdir(place) else os.path.dirname(place) or '.'
+  tokenizer = read_whisper_tokenizer(TOKENIZER.value or beside, loaded.model.n_vocab)
+  words = str(OUT.value).endswith('.ctm') if WORDS.value is None else WORDS.value
+  how = Transcription(
+    temperature=USUAL if TEMPERATURES.value is None else numbers(TEMPERATURES),
+    initial_prompt=PROMPT.value,
+    condition_on_previous_text=CONDITION.value is not False,
+    word_timestamps=words,
+    clip_timestamps=CLIPS.value or '0',
+    options=Options(
+      task=TASK.value or 'transcribe',
+      language=LANGUAGE.value,
+      beam_size=BEAM.value,
+      best_of=BEST_OF.value,
+    ),
+  )
+  decoder = WhisperDecoder(loaded.model, loaded.variables, tokenizer)
+  if LANGUAGE.value is not None:
+    decoder.with_language(LANGUAGE.value)
+  transcriber = WhisperTranscriber(decoder, how, batch_seconds=BATCH_SECONDS.value)
+  return transcriber, transcriber.about(), dict(normalise=normalised)
+
+
+def numbers(flag):
+  """The numbers of a list.
+
+  Raises:
+    InputError: one is no number.
+  """
+  from research.errors import InputError
+
+  try:
+    return tuple(float(value) for value in flag.value)
+  except ValueError as error:
+    raise InputError(f'--{flag.name}={",".join(flag.value)}: expected numbers.') from error
+
+
+def summary(rows, compared):
   """Lines that say what is done: files that were left out, and error rates if there are any."""
   from research.inference import transcript_files
 
@@ -110,7 +215,7 @@ def summary(rows, symbols):
   yield from (f'  {row["id"]}: {row["error"]}' for row in left[:NAMED])
   if len(left) > NAMED:
     yield f'  … and {len(left) - NAMED} more'
-  clips, words, characters = transcript_files.error_rates(rows, symbols)
+  clips, words, characters = transcript_files.error_rates(rows, **compared)
   if clips:
     yield (
       f'WER {100 * words.rate:.2f} % ({words.substitutions} substitutions, {words.deletions} '
@@ -128,7 +233,7 @@ def main(argv):
 
   from research import weights
   from research.errors import InputError
-  from research.inference import ctc, transcribe, transcript_files
+  from research.inference import transcript_files
 
   for flag in (LEXICON, LM_WEIGHT, WORD_SCORE):
     if flag.value is not None and LM.value is None:
@@ -138,27 +243,13 @@ def main(argv):
     transcript_files.check_out(OUT.value, len(source), OVERWRITE.value)
   said = references(source, REFERENCE.value)
   loaded = weights.load(str(MODEL.value), release=RELEASE.value)
-  ctc.check_ctc(loaded.model)
-  search = decoder(loaded.model)
-  transcriber = transcribe.Transcriber(
-    loaded.model,
-    loaded.variables,
-    decoder=search,
-    window=WINDOW.value,
-    overlap=OVERLAP.value,
-    batch_seconds=BATCH_SECONDS.value,
-  )
+  transcriber, about, compared = system(loaded)
   rows = transcript_files.transcribe_source(
     transcriber,
     source,
     OUT.value,
     references=said,
-    about={
-      'model': loaded.fingerprint,
-      'window': WINDOW.value,
-      'overlap': OVERLAP.value,
-      **transcriber.decoder.about(),
-    },
+    about={'model': loaded.fingerprint, **about},
     overwrite=OVERWRITE.value,
     max_bad_fraction=MAX_BAD.value,
   )
@@ -167,7 +258,7 @@ def main(argv):
   for row in rows:  # In the order given; they were done by length.
     if 'text' in row:
       command.say(f'{row["id"]}: {row["text"]}')
-  lines = list(summary(rows, loaded.model.vocabulary))
+  lines = list(summary(rows, compared))
   lines[0] = f'{OUT.value}: {lines[0]}' if OUT.value else lines[0]
   command.say('\n'.join(lines))
 

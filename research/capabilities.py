@@ -14,6 +14,7 @@ for single attributes. A model that has no audio (a text model) has no front-end
 | `Freezes` | the optimiser: parameters that never learn |
 | `Classifies` | the field of labels |
 | `Spells` | transcripts: fields, decoders, evaluations |
+| `Generates` | `inference.generate`: writes tokens, one after the other |
 | `PredictsUnits` | the field of units |
 | `EncodesToCodes` | files of codes |
 | `Draws` | pictures of a run |
@@ -134,6 +135,31 @@ class Spells(Hears, Protocol):
 
   vocabulary: Sequence[str]
   blank: int
+
+
+@runtime_checkable
+class Generates(Protocol):
+  """Writes tokens one after the other. Letters: r rows, u tokens, v vocabulary."""
+
+  @property
+  def vocab_size(self) -> int:
+    """Number of tokens that have logits."""
+    ...
+
+  @property
+  def max_tokens(self) -> int:
+    """Tokens that a row can have in all, prompt included."""
+    ...
+
+  def start(self, rows: int, slots: int, memories: Any = None) -> Any:
+    """The state (`nn.cache.State`) before the first token, of rows that take up to `slots` tokens,
+    padding included. `memories`: what rows attend to besides their tokens, computed once."""
+    ...
+
+  def step(self, tokens: Any, state: Any, real: Any = None, at: Any = None) -> tuple[Any, Any]:
+    """Tokens [r, u] that come next, a prompt or single ones, of which `real` [r, u] are no padding
+    -> (logits [r, u, v] float32 behind each, or behind those `at` [r, p], and the next state)."""
+    ...
 
 
 @runtime_checkable

@@ -41,11 +41,15 @@ class Transcript:
     text: the words with one space between them.
     words: each with its times.
     seconds: length of the clip.
+    segments: sentences or parts of them with their times, where the system gives some.
+    language: its code, where the system says so.
   """
 
   text: str
   words: tuple[Word, ...]
   seconds: float
+  segments: tuple[Word, ...] = ()
+  language: str | None = None
 
 
 @runtime_checkable

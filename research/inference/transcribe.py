@@ -114,7 +114,7 @@ class Transcriber:
         without its sample rate.
     """
     single, clips = several(audio, sample_rate)
-    source = _in_memory(clips, sample_rate, self.rate)
+    source = in_memory(clips, sample_rate, self.rate)
     found: list[Any] = [None] * len(clips)
     for row, result in self.stream(source):
       if isinstance(result, str):
@@ -290,7 +290,7 @@ def blocks(durations: Float[np.ndarray, 'clips']) -> Iterator[np.ndarray]:
     yield np.array(block)
 
 
-def _in_memory(clips: list[Audio], sample_rate: float | None, rate: int) -> Source:
+def in_memory(clips: list[Audio], sample_rate: float | None, rate: int) -> Source:
   """Paths and samples as a source."""
   found: list[dict[str, Any]] = []
   for i, clip in enumerate(clips):

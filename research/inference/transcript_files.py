@@ -1,7 +1,7 @@
-"""Transcripts of a source into one file: .jsonl, .txt, .srt, .vtt or .ctm. Killed, it goes on.
+"""Transcripts of a source into one file: .jsonl, .txt, .srt, .vtt, .tsv or .ctm.
 
-Blocks of clips that are done lie in `<file>.parts/`; the file itself appears when all clips are in
-it, in the order of the source.
+Killed, it goes on. Blocks of clips that are done lie in `<file>.parts/`; the file itself appears
+when all clips are in it, in the order of the source.
 """
 
 import html
@@ -25,9 +25,9 @@ from research.jobs.parts import Job, Parts, key
 from research.metrics import asr
 from research.text import characters
 
-SUFFIXES = ('.jsonl', '.txt', '.srt', '.vtt', '.ctm')
+SUFFIXES = ('.jsonl', '.txt', '.srt', '.vtt', '.ctm', '.tsv')
 # Those that hold the words of one recording.
-SUBTITLES = ('.srt', '.vtt')
+SUBTITLES = ('.srt', '.vtt', '.tsv')
 # Two lines of 42 characters, at most seven seconds: the usual limits of subtitles (BBC and Netflix
 # style guides). A pause of a second ends one.
 CUE_CHARACTERS, LINE_CHARACTERS, CUE_SECONDS, CUE_PAUSE = 84, 42, 7.0, 1.0
@@ -50,8 +50,11 @@ def transcribe_source(
 
   A row is {id, text, seconds, words: [{word, start, end}], reference if there is one} (seconds), or
   {id, error} for a clip that was left out. .jsonl holds the rows, one a line; .txt a line
-  `id<tab>text` a clip; .srt and .vtt subtitles of one recording; .ctm NIST's `id 1 start duration
-  word`, with _ for white space in ids. Clips that were left out are not in the last four.
+  `id<tab>text` a clip; .srt and .vtt subtitles of one recording; .tsv its parts as `start end
+  text`, in ms; .ctm NIST's `id 1 start duration word`, with _ for white space in ids. Clips that
+  were left out are not in the last five. A system that gives segments has them in its rows, as
+  `segments: [{text, start, end}]`, and `language`; subtitles are words, or segments where there are
+  no words.
 
   Args:
     transcriber: the system.
@@ -164,14 +167,26 @@ def check_out(out: str | os.PathLike, clips: int, overwrite: bool = False) -> Pa
   return out
 
 
-def error_rates(rows: Sequence[Row], symbols: Sequence[str]) -> tuple[int, asr.Errors, asr.Errors]:
+def error_rates(
+  rows: Sequence[Row],
+  symbols: Sequence[str] = (),
+  normalise: Callable[[str, str | None], str] | None = None,
+) -> tuple[int, asr.Errors, asr.Errors]:
   """(clips, word errors, character errors) of the rows that have a reference and a text.
 
-  References are put into the case of the vocabulary; punctuation counts as it is.
+  Args:
+    rows: of `transcribe_source`.
+    symbols: references are put into the case of this vocabulary; punctuation counts as it is.
+    normalise: (text, language) -> both texts as they are compared, instead.
   """
   both = [row for row in rows if 'reference' in row and 'text' in row]
-  references = [characters.in_case(row['reference'], symbols) for row in both]
-  texts = [row['text'] for row in both]
+  if normalise is None:
+    references = [characters.in_case(row['reference'], symbols) for row in both]
+    texts = [row['text'] for row in both]
+  else:
+    spoken = [row.get('language') for row in both]
+    references = [normalise(row['reference'], code) for row, code in zip(both, spoken)]
+    texts = [normalise(row['text'], code) for row, code in zip(both, spoken)]
   counted = (asr.word_errors(references, texts), asr.character_errors(references, texts))
   return len(both), *counted
 
@@ -181,6 +196,12 @@ def _row(id: str, result: Transcript | str, reference: str) -> Row:
     return {'id': id, 'error': result}
   words = [dict(word=w, start=round(s, 3), end=round(e, 3)) for w, s, e in result.words]
   row = {'id': id, 'text': result.text, 'seconds': round(result.seconds, 3), 'words': words}
+  if result.segments:
+    row['segments'] = [
+      dict(text=w, start=round(s, 3), end=round(e, 3)) for w, s, e in result.segments
+    ]
+  if result.language is not None:
+    row['language'] = result.language
   return row | ({'reference': reference} if reference else {})
 
 
@@ -207,16 +228,23 @@ def _ctm(rows: list[Row]) -> Iterator[str]:
 
 
 def _srt(rows: list[Row]) -> Iterator[str]:
-  for i, cue in enumerate(cues(_words(rows[0])), start=1):
+  for i, cue in enumerate(_cues(rows[0]), start=1):
     start, end = (_clock(t, ',') for t in (cue[0].start, cue[-1].end))
     yield f'{i}\n{start} --> {end}\n{_lines(cue)}\n\n'
 
 
 def _vtt(rows: list[Row]) -> Iterator[str]:
   yield 'WEBVTT\n\n'
-  for cue in cues(_words(rows[0])):
+  for cue in _cues(rows[0]):
     start, end = (_clock(t, '.') for t in (cue[0].start, cue[-1].end))
     yield f'{start} --> {end}\n{html.escape(_lines(cue), quote=False)}\n\n'
+
+
+def _tsv(rows: list[Row]) -> Iterator[str]:
+  yield 'start\tend\ttext\n'
+  for cue in _cues(rows[0]):
+    text = ' '.join(' '.join(w.word for w in cue).split())
+    yield f'{round(1000 * cue[0].start)}\t{round(1000 * cue[-1].end)}\t{text}\n'
 
 
 WRITERS: dict[str, Callable[[list[Row]], Iterator[str]]] = {
@@ -225,7 +253,15 @@ WRITERS: dict[str, Callable[[list[Row]], Iterator[str]]] = {
   '.srt': _srt,
   '.vtt': _vtt,
   '.ctm': _ctm,
+  '.tsv': _tsv,
 }
+
+
+def _cues(row: Row) -> list[list[Word]]:
+  """Subtitles of a row: its words, or its segments where there are no words."""
+  if not row['words'] and row.get('segments'):
+    return [[Word(s['text'], s['start'], s['end'])] for s in row['segments']]
+  return cues(_words(row))
 
 
 def cues(words: Sequence[Word]) -> list[list[Word]]:

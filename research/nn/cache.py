@@ -63,6 +63,28 @@ class Memory:
   mask: Any = None
 
 
+@flax.struct.dataclass
+class State:
+  """What a decoder keeps from step to step.
+
+  Attributes:
+    caches: those of its layers, see `create_layers`: r rows.
+    memories: those of its layers, of b inputs, r a multiple of b: rows of one input are neighbours
+      and share its memory. None: it attends to no other sequence.
+  """
+
+  caches: Any
+  memories: Any = None
+
+  def after(self, caches: Any) -> 'State':
+    """The state with the caches of further tokens."""
+    return dataclasses.replace(self, caches=caches)
+
+  def reorder(self, rows: Int[Array, ' r']) -> 'State':
+    """The state whose row i continues from row `rows[i]`, which is of the same input."""
+    return self.after(reorder(self.caches, rows))
+
+
 class Seen(NamedTuple):
   """What the queries of a step may attend to; `positions` as in `Cache`."""
 

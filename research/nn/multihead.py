@@ -15,7 +15,7 @@ from research.errors import InputError
 from research.nn.attention import attend, both, check_groups, visible
 from research.nn.cache import EMPTY, Cache, Memory, append, token_positions
 from research.nn.kernels import Dtype
-from research.nn.kernels.attention import Bias, Drop
+from research.nn.kernels.attention import Bias, Drop, pair_products
 from research.nn.layers import HeadProjection, HeadsOut
 from research.nn.positions import Rotary, rotary_frequencies, rotate
 
@@ -95,6 +95,14 @@ class MultiHeadAttention(nn.Module):
     k, v = (f(context).swapaxes(1, 2) for f in (self.key, self.value))
     return Memory(k.astype(dtype or k.dtype), v.astype(dtype or v.dtype), mask)
 
+  def logits(self, x: Float[Array, 'b t d'], memory: Memory) -> Float[Array, 'b h t s']:
+    """The scaled products of tokens with the keys of `memory`, before the softmax, float32."""
+    q, k = self.query(x), memory.keys
+    scale = self.scale if self.scale is not None else float(q.shape[-1] ** -0.5)
+    k = jnp.repeat(k.swapaxes(1, 2).astype(q.dtype), len(q) // len(k), axis=0)
+    k = jnp.repeat(k, q.shape[2] // k.shape[2], axis=2)
+    return scale * pair_products(q, k)
+
   def __call__(
     self,
     x: Float[Array, 'b t d'],
@@ -114,7 +122,7 @@ class MultiHeadAttention(nn.Module):
       real: True for real tokens of x, others are not attended to; None for all.
       cache: of this layer.
       memory: attends to another sequence, see `remember`; then there is no cache, and neither
-        `causal` nor `window`.
+        `causal` nor `window`. One of fewer rows is shared by as many neighbouring rows of x.
       mask: True where a token may attend to a key, on top of the other masks; with a cache the keys
         are its slots.
       positions: for the rotary turn; None counts the real tokens of a row from 0.
@@ -142,7 +150,10 @@ class MultiHeadAttention(nn.Module):
           'positions: leave out cache, causal, window and rotary.'
         )
       k, v = (x.swapaxes(1, 2).astype(q.dtype) for x in (memory.keys, memory.values))
-      return self.out(attend(q, k, v, memory.mask, *how, mask=mask, **common)), None
+      # Rows that share a memory ask it together: it is read once for all of them.
+      asked = q.reshape(len(k), -1, *q.shape[2:])
+      y = attend(asked, k, v, memory.mask, *how, mask=mask, **common)
+      return self.out(y.reshape(q.shape)), None
 
     k, v = self.key(x), self.value(x)
     order = token_positions(cache, t, real)

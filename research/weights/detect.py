@@ -7,7 +7,9 @@ from typing import Any
 from research.errors import InputError, printable
 
 # {model_type of transformers' config.json: release}
-MODEL_TYPES = {'wav2vec2': 'wav2vec2_hf', 'hubert': 'hubert_hf', 'wavlm': 'wavlm_hf'}
+MODEL_TYPES = {
+  'wav2vec2': 'wav2vec2_hf', 'hubert': 'hubert_hf', 'wavlm': 'wavlm_hf', 'whisper': 'whisper_hf',
+}  # fmt: skip
 # {name of a model in fairseq's configuration: release}
 FAIRSEQ = {
   'wav2vec2': 'wav2vec2', 'wav2vec_ctc': 'wav2vec2', 'hubert': 'hubert', 'hubert_ctc': 'hubert',
@@ -23,6 +25,8 @@ MARKS = (
   ('wavlm', ('self_attn.grep_linear',)),
   ('wav2vec2_hf', ('wav2vec2.feature_extractor.',)),
   ('hubert_hf', ('hubert.feature_extractor.',)),
+  ('whisper', ('encoder.positional_embedding', 'decoder.blocks.0.cross_attn_ln.')),
+  ('whisper_hf', ('encoder.conv1.', 'decoder.layers.0.encoder_attn_layer_norm.')),
   ('hubert', ('label_embs_concat',)),
   ('wav2vec2', ('quantizer.vars', 'project_q.')),
 )

@@ -24,6 +24,8 @@ TORCH_SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt')
 NESTED = ('model', 'state_dict', 'model_state_dict')
 # Where they put what they were told: fairseq's configuration, and that of its older versions.
 CONFIGS = ('cfg', 'args')
+# What a file of weights may hold beside its arrays, by the names under which it is read.
+BESIDE = ('cfg', 'task_state', 'dims')
 # Where fairseq's tasks keep the symbols of their labels, and the class that they are saved as.
 LABELS = ('dictionaries', 'target_dictionary')
 DICTIONARY = 'fairseq.data.dictionary.Dictionary'
@@ -74,9 +76,9 @@ def read_release(
 
   Beside them lie 'cfg', the configuration in a checkpoint of fairseq, as plain values, and
   'task_state', the symbols of its labels: {'dictionaries': lists of symbols, 'target_dictionary':
-  a list of symbols}, what there is of both. In a folder as transformers saves it, which may be
-  given itself or by its file of weights, these are the .json files that are named in `beside` and
-  exist.
+  a list of symbols}, what there is of both; or 'dims', the sizes in a checkpoint of
+  openai/whisper. In a folder as transformers saves it, which may be given itself or by its file of
+  weights, these are the .json files that are named in `beside` and exist.
 
   Raises:
     InputError: as `read_arrays`; a file of ours; a folder without weights, or without one of the
@@ -89,7 +91,7 @@ def read_release(
     arrays, about = _read(path)
   if 'oido' in about:
     raise InputError(f'{str(path)!r} holds weights of ours: load it without a release.')
-  files = {k: _parsed(path, k, about[k]) for k in ('cfg', 'task_state') if k in about}
+  files = {k: _parsed(path, k, about[k]) for k in BESIDE if k in about}
   return arrays, files | {n: _read_json(folder / n) for n in beside if (folder / n).is_file()}
 
 
@@ -251,6 +253,8 @@ def _read_torch(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   configs = [whole[k] for k in CONFIGS if whole.get(k) is not None]
   labels = _labels(path, whole.get('task_state'))
   about = {'cfg': _plain(configs[0])} if configs else {}
+  if isinstance(whole.get('dims'), Mapping):
+    about['dims'] = _plain(whole['dims'])  # openai/whisper's sizes
   return arrays, about | ({'task_state': labels} if labels else {})
 
 

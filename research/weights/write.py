@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from research.errors import InputError
 
 # What of a model lies in the file of its weights itself; all else is named as the file it is.
-INSIDE = ('cfg', 'task_state')
+INSIDE = ('cfg', 'task_state', 'dims')
 
 
 def write_release(
@@ -23,8 +23,9 @@ def write_release(
 
   Args:
     path: a folder; or a file, .safetensors (the configuration as JSON in its header) or .pt
-      (fairseq's checkpoint: {'cfg': plain values, 'model': tensors by name, …}). In a folder the
-      files beside are written too.
+      (fairseq's checkpoint: {'cfg': plain values, 'model': tensors by name, …}, or that of
+      openai/whisper: {'dims': sizes, 'model_state_dict': tensors by name}). In a folder the files
+      beside are written too.
     release: a key of RELEASES.
     arrays: {original key: array}.
     files: {name: content}.
@@ -73,8 +74,8 @@ def _write_torch(
   arrays: Mapping[str, np.ndarray],
   inside: Mapping[str, Any],
 ) -> None:
-  """A checkpoint as fairseq's and unilm's loaders open it, at `partial`."""
-  if 'cfg' not in inside:
+  """A checkpoint as fairseq's and unilm's loaders open it, or openai/whisper's, at `partial`."""
+  if not {'cfg', 'dims'} & set(inside):
     raise InputError(
       f'{str(file)!r}: weights of {release} are written as .safetensors; give such a file, or a '
       'folder.'
@@ -86,12 +87,16 @@ def _write_torch(
     )
   import torch
 
+  tensors = {k: torch.from_numpy(np.array(x)) for k, x in arrays.items()}
+  if 'dims' in inside:
+    torch.save({'dims': dict(inside['dims']), 'model_state_dict': tensors}, partial)
+    return
   # fairseq's loader looks these up, whatever it is asked for.
   history = {'criterion_name': '', 'optimizer_name': '', 'lr_scheduler_state': {}, 'num_updates': 0}
   content = {
     'args': None,
     'cfg': inside['cfg'],
-    'model': {k: torch.from_numpy(np.array(x)) for k, x in arrays.items()},
+    'model': tensors,
     'optimizer_history': [history],
     'extra_state': {'train_iterator': {'epoch': 1, 'iterations_in_epoch': 0}},
     'task_state': inside.get('task_state', {}),

@@ -30,7 +30,7 @@ def source_of(root, names):
 
 
 def logits_of(system, audio):
-  source = transcribe._in_memory([audio], RATE, RATE)
+  source = transcribe.in_memory([audio], RATE, RATE)
   ((row, logits, seconds),) = system.logits(source)
   assert row == 0 and seconds == pytest.approx(len(audio) / RATE)
   return logits
@@ -74,7 +74,7 @@ def test_clips_of_every_length_in_their_batches(whole):
 @pytest.mark.slow
 def test_a_batch_gives_the_logits_of_a_clip_alone(whole):
   clips = [speak(t) for t in ('NO', 'TEA IN A NET', 'SIT')]
-  source = transcribe._in_memory(clips, RATE, RATE)
+  source = transcribe.in_memory(clips, RATE, RATE)
   for row, logits, _ in whole.logits(source):
     batch = {'audio': clips[row][None], 'audio_mask': np.ones((1, len(clips[row])), bool)}
     alone = whole.model.apply(variables(whole.model), batch)['logits'][0]

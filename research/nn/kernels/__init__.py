@@ -14,6 +14,10 @@ from research.nn.kernels.dense import (
   layer_norm,
   scale_gradient,
   settled,
+  similarities,
 )
 
-__all__ = ['Dtype', 'add_bias', 'contract', 'gelu', 'layer_norm', 'scale_gradient', 'settled']
+__all__ = [
+  'Dtype', 'add_bias', 'contract', 'gelu', 'layer_norm', 'scale_gradient', 'settled',
+  'similarities',
+]  # fmt: skip

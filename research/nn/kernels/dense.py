@@ -172,6 +172,52 @@ def _contract_backward(n, dtype, kept, g):
 contract.defvjp(_contract_forward, _contract_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def similarities(
+  x: Float[Array, '*batch d'], table: Float[Array, 'v d'], dtype: Dtype
+) -> Float[Array, '*batch v']:
+  """Products of x with every row of a table, taken in `dtype`, summed and returned in float32: the
+  logits of a model whose output has the weights of its embedding.
+
+  The gradient of the table is summed and returned in its own float32.
+  """
+  return _rows_product(x.astype(dtype), table.astype(dtype), 1)
+
+
+def _rows_product(x, y, side):
+  """Sums over the last axis of x and axis `side` of the matrix y, in float32."""
+
+  def flat(x, y):
+    return products.dot(x.reshape(-1, x.shape[-1]), y, side).reshape(*x.shape[:-1], -1)
+
+  def general(x, y):
+    sums = (((x.ndim - 1,), (side,)), ((), ()))
+    return jax.lax.dot_general(x, y, sums, preferred_element_type=jnp.float32)
+
+  return jax.lax.platform_dependent(x, y, cpu=flat, default=general)
+
+
+def _similarities_forward(x, table, dtype):
+  return similarities(x, table, dtype), (x.astype(dtype), table, jnp.zeros((0,), x.dtype))
+
+
+def _similarities_backward(dtype, kept, g):
+  x, table, like = kept
+  g = g.astype(dtype)
+  dx = _rows_product(g, table.astype(dtype), 0).astype(like.dtype)
+  flat = g.reshape(-1, g.shape[-1]), x.reshape(-1, x.shape[-1])
+
+  def general(g, x):
+    rows = (((0,), (0,)), ((), ()))
+    return jax.lax.dot_general(g, x, rows, preferred_element_type=jnp.float32)
+
+  d_table = jax.lax.platform_dependent(*flat, cpu=products.dot_rows, default=general)
+  return dx, d_table.astype(table.dtype)
+
+
+similarities.defvjp(_similarities_forward, _similarities_backward)
+
+
 @jax.custom_vjp
 def add_bias(
   x: Float[Array, '*batch_and_outputs'], bias: Float[Array, '*outputs']

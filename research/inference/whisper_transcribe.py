@@ -1,0 +1,500 @@
+"""Whisper on recordings of any length: windows, fallback, prompts, words (openai/whisper,
+transcribe.py).
+
+  transcribe(WhisperDecoder(model, variables, tokenizer), audio).text
+
+Every file is a walk over its windows that asks for one decoding at a time; windows of several files
+are decoded in one batch.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from research.errors import InputError
+from research.inference import lengths
+from research.inference.whisper_decoding import (
+  Options,
+  Result,
+  WhisperDecoder,
+  best_language,
+)
+from research.inference.whisper_words import APPENDED, PREPENDED, Word, add_words
+
+TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+PUNCTUATION = PREPENDED + APPENDED
+
+
+@dataclasses.dataclass(frozen=True)
+class Transcription:
+  """How a recording is transcribed; names and defaults of openai-whisper's `transcribe`.
+
+  Attributes:
+    temperature: tried one after the other until a window is decoded well.
+    compression_ratio_threshold: a text that compresses better has failed.
+    logprob_threshold: a text of a lower average log-probability has failed.
+    no_speech_threshold: a failed text of a window with a higher probability of no speech is none.
+    condition_on_previous_text: the text so far is the prompt of the next window.
+    initial_prompt: text before the first window.
+    carry_initial_prompt: before every window.
+    word_timestamps: words with their times.
+    prepend_punctuations, append_punctuations: belong to the word behind, before.
+    clip_timestamps: seconds at which clips start and end, in turn; others are left out. The last
+      end may be missing. Text with commas, or numbers.
+    hallucination_silence_threshold: with words: silence longer than these seconds around an
+      improbable text is skipped with it.
+    options: of every window.
+  """
+
+  temperature: float | Sequence[float] = TEMPERATURES
+  compression_ratio_threshold: float | None = 2.4
+  logprob_threshold: float | None = -1.0
+  no_speech_threshold: float | None = 0.6
+  condition_on_previous_text: bool = True
+  initial_prompt: str | None = None
+  carry_initial_prompt: bool = False
+  word_timestamps: bool = False
+  prepend_punctuations: str = PREPENDED
+  append_punctuations: str = APPENDED
+  clip_timestamps: str | Sequence[float] = '0'
+  hallucination_silence_threshold: float | None = None
+  options: Options = dataclasses.field(default_factory=Options)
+
+  @property
+  def temperatures(self) -> tuple[float, ...]:
+    """All temperatures."""
+    if isinstance(self.temperature, int | float):
+      return (float(self.temperature),)
+    return tuple(float(t) for t in self.temperature)
+
+  def at(self, temperature: float) -> Options:
+    """The options at a temperature: draws have no beams, the best token no draws."""
+    own = self.options
+    options = dataclasses.replace(own, beam_size=None, patience=None, best_of=None)
+    options = dataclasses.replace(options, temperature=temperature)
+    if temperature > 0:
+      return dataclasses.replace(options, best_of=own.best_of)
+    return dataclasses.replace(options, beam_size=own.beam_size, patience=own.patience)
+
+  def failed(self, result: Result) -> bool:
+    """Whether a window has to be decoded again."""
+    repeats = _above(result.compression_ratio, self.compression_ratio_threshold)
+    unsure = self.logprob_threshold is not None and result.avg_logprob < self.logprob_threshold
+    silent = unsure and _above(result.no_speech_prob, self.no_speech_threshold)
+    return (repeats or unsure) and not silent
+
+  def silent(self, result: Result) -> bool:
+    """Whether nothing was said in a window."""
+    sure = _above(result.avg_logprob, self.logprob_threshold)
+    return _above(result.no_speech_prob, self.no_speech_threshold) and not sure
+
+
+def _above(value: float, threshold: float | None) -> bool:
+  return threshold is not None and value > threshold
+
+
+@dataclasses.dataclass
+class Segment:
+  """What was said from `start` to `end` (seconds); `seek` is the first mel frame of its window."""
+
+  id: int
+  seek: int
+  start: float
+  end: float
+  text: str
+  tokens: list[int]
+  temperature: float
+  avg_logprob: float
+  compression_ratio: float
+  no_speech_prob: float
+  words: list[Word] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Transcript:
+  """What was said in a recording, in which language."""
+
+  text: str
+  segments: list[Segment]
+  language: str
+
+
+# -- Log-mel of a whole recording --------------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnames=('frontend',))
+def _log_mel(frontend, audio, mask):
+  return frontend.normalise(frontend.raw(audio, mask)[0])
+
+
+def whole_log_mel(
+  decoder: WhisperDecoder, audio: Float[np.ndarray, ' t']
+) -> tuple[Float[np.ndarray, 's f'], int]:
+  """Log-mel of a recording with a window of silence behind it, whose floor goes by the maximum of
+  all of it; and the number of frames of the recording alone."""
+  own, model = decoder.model.frontend, decoder.model
+  window = model.window_frames * own.hop_samples
+  frontend = own.replace(appended=window)
+  # A few lengths, a few programs.
+  padded = lengths.next_length(len(audio), own.sample_rate)
+  mask = np.arange(padded) < len(audio)
+  audio = np.pad(audio.astype(np.float32), (0, padded - len(audio)))
+  mel = np.asarray(_log_mel(frontend, audio[None], mask[None]))[0]
+  frames = frontend.frames(int(mask.sum()))
+  return mel[:frames], frames - model.window_frames
+
+
+# -- One recording -----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Request:
+  """A window to decode: its log-mel [s, f] of the window's length, and what was said before."""
+
+  mel: Float[np.ndarray, 's f']
+  prompt: tuple[int, ...]
+  language: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reply:
+  """What was decoded, and audio tokens [1, n, d] of the window."""
+
+  result: Result
+  heard: Any
+
+
+class _Walk:
+  """The windows of one recording, and what was said in them."""
+
+  def __init__(self, decoder: WhisperDecoder, how: Transcription, audio: np.ndarray):
+    self.decoder, self.how = decoder, how
+    self.frontend = decoder.model.frontend
+    self.mel, self.content = whole_log_mel(decoder, audio)
+    self.window = decoder.model.window_frames
+    self.rate = self.frontend.sample_rate / self.frontend.hop_samples  # mel frames a second
+    self.segments: list[Segment] = []
+    self.tokens: list[int] = []
+    self.prompt: list[int] = []
+    self.reset = 0  # tokens before it are in no prompt
+    self.last_speech = 0.0
+    self.language = how.options.language
+
+  def seconds(self, frames: int) -> float:
+    return float(frames * self.frontend.hop_samples / self.frontend.sample_rate)
+
+  def clips(self) -> list[tuple[int, int]]:
+    """(first frame, end) of the clips."""
+    given = self.how.clip_timestamps
+    parts = given.split(',') if isinstance(given, str) else given
+    try:
+      times = [float(t) for t in parts if t != '']
+    except ValueError as error:
+      raise InputError(
+        f'clip_timestamps={given!r} was given: expected seconds, as start,end,start,end.'
+      ) from error
+    points = [round(t * self.rate) for t in times] or [0]
+    if len(points) % 2:
+      points.append(self.content)
+    return list(zip(points[::2], points[1::2]))
+
+  def run(self) -> Generator[_Request, _Reply, None]:
+    """Asks for a decoding of each window in turn."""
+    if self.how.initial_prompt is not None:
+      self.prompt = self.decoder.tokenizer.encode(' ' + self.how.initial_prompt.strip())
+      self.tokens = list(self.prompt)
+    for seek, clip_end in self.clips():
+      end = min(clip_end, self.content)
+      while seek < end:
+        size = min(self.window, end - seek)
+        mel = np.zeros((self.window, self.mel.shape[1]), np.float32)
+        mel[:size] = self.mel[seek : seek + size]
+        reply = yield _Request(mel, tuple(self._prompt()), self.language)
+        seek = self._take(reply, seek, size)
+
+  def _prompt(self) -> list[int]:
+    if not self.how.carry_initial_prompt:
+      return self.tokens[self.reset :]
+    room = self.decoder.model.n_text_ctx // 2 - 1 - len(self.prompt)
+    since = self.tokens[max(len(self.prompt), self.reset) :]
+    return self.prompt + since[-room:]
+
+  def _take(self, reply: _Reply, seek: int, size: int) -> int:
+    """Keeps what was said in a window; where the next one starts."""
+    result = reply.result
+    if self.how.silent(result):
+      return seek + size
+    found, after = self._cut(result, seek, size)
+    if self.how.word_timestamps:
+      after, skipped = self._words(reply, found, seek, size, after)
+      if skipped:
+        return after
+    for segment in found:
+      # Of no length, or without text.
+      if segment.start == segment.end or not segment.text.strip():
+        segment.text, segment.tokens = '', []
+        segment.words = [] if self.how.word_timestamps else None
+    for segment in found:
+      segment.id = len(self.segments)
+      self.segments.append(segment)
+      self.tokens += segment.tokens
+    if not self.how.condition_on_previous_text or result.temperature > 0.5:
+      self.reset = len(self.tokens)
+    return after
+
+  def _cut(self, result: Result, seek: int, size: int) -> tuple[list[Segment], int]:
+    """(segments between pairs of timestamps, where the next window starts)."""
+    begin = self.decoder.tokenizer.timestamp_begin
+    tokens = list(result.tokens)
+    offset, step = self.seconds(seek), self.seconds(self.window // self.decoder.model.n_audio_ctx)
+    stamps = [t >= begin for t in tokens]
+    ends = [i for i in range(1, len(tokens)) if stamps[i - 1] and stamps[i]]
+    if ends:
+      single = self._ends_in_one(result)
+      ends += [len(tokens)] if single else []
+      found = []
+      for i, j in zip([0, *ends], ends):
+        part = tokens[i:j]
+        times = (offset + (part[0] - begin) * step, offset + (part[-1] - begin) * step)
+        found.append(self._segment(result, seek, *times, part))
+      if single:
+        return found, seek + size
+      stride = self.window // self.decoder.model.n_audio_ctx
+      return found, seek + (tokens[ends[-1] - 1] - begin) * stride
+    duration = size * self.frontend.hop_samples / self.frontend.sample_rate
+    said = [t for t in tokens if t >= begin]
+    if said and said[-1] != begin:
+      duration = (said[-1] - begin) * step
+    return [self._segment(result, seek, offset, offset + duration, tokens)], seek + size
+
+  def _ends_in_one(self, result: Result) -> bool:
+    """Whether a single timestamp ends the text: nothing is said behind it."""
+    begin = self.decoder.tokenizer.timestamp_begin
+    return [t >= begin for t in result.tokens[-2:]] == [False, True]
+
+  def _segment(self, result, seek, start, end, tokens) -> Segment:
+    text = self.decoder.tokenizer.decode([t for t in tokens if t < self.decoder.tokenizer.eot])
+    return Segment(
+      -1, seek, start, end, text, tokens, result.temperature, result.avg_logprob,
+      result.compression_ratio, result.no_speech_prob,
+    )  # fmt: skip
+
+  # -- Words -----------------------------------------------------------------------------------
+
+  def _words(self, reply, found: list[Segment], seek, size, after) -> tuple[int, bool]:
+    """(where the next window starts, whether this one is to be heard again from there)."""
+    how = self.how
+    add_words(
+      found,
+      self.decoder,
+      self.decoder.with_language(self.language, how.options.task),
+      reply.heard,
+      size,
+      self.last_speech,
+      how.prepend_punctuations,
+      how.append_punctuations,
+    )
+    single, offset = self._ends_in_one(reply.result), self.seconds(seek)
+    end = _end(found)
+    if not single and end is not None and end > offset:
+      after = round(end * self.rate)
+    if how.hallucination_silence_threshold is not None:
+      after, skipped = self._skip_silence(found, seek, size, after, single)
+      if skipped:
+        return after, True
+    end = _end(found)
+    self.last_speech = self.last_speech if end is None else end
+    return after, False
+
+  def _skip_silence(self, found, seek, size, after, single) -> tuple[int, bool]:
+    """Leaves out improbable text between silences; see `_words`."""
+    threshold, offset = self.how.hallucination_silence_threshold or 0.0, self.seconds(seek)
+    window_end = self.seconds(seek + self.window)
+    end = _end(found)
+    if not single and end is not None and end > offset:
+      after = round(end * self.rate) if window_end - end > threshold else seek + size
+    first = _with_words(found)
+    if first is not None and _improbable(first):
+      gap = first.start - offset
+      if gap > threshold:
+        return seek + round(gap * self.rate), True
+    last = self.last_speech
+    for i, segment in enumerate(found):
+      if not segment.words:
+        continue
+      if _improbable(segment):
+        following = _with_words(found[i + 1 :])
+        next_start = offset + self.seconds(size)
+        if following is not None and following.words:
+          next_start = following.words[0].start
+        before = (
+          segment.start - last > threshold
+          or segment.start < threshold
+          or segment.start - offset < 2.0
+        )
+        behind = (
+          next_start - segment.end > threshold
+          or (following is not None and _improbable(following))
+          or window_end - segment.end < 2.0
+        )
+        if before and behind:
+          after = round(max(offset + 1, segment.start) * self.rate)
+          if self.seconds(self.content) - segment.end < threshold:
+            after = self.content
+          del found[i:]
+          break
+      last = segment.end
+    return after, False
+
+  def transcript(self) -> Transcript:
+    text = self.decoder.tokenizer.decode(self.tokens[len(self.prompt) :])
+    return Transcript(text, self.segments, self.language or 'en')
+
+
+def _end(segments: Sequence[Segment]) -> float | None:
+  """Where the last word ends, or the last segment where there is none."""
+  words = [word for segment in segments for word in segment.words or ()]
+  return words[-1].end if words else (segments[-1].end if segments else None)
+
+
+def _with_words(segments: Sequence[Segment]) -> Segment | None:
+  return next((segment for segment in segments if segment.words), None)
+
+
+def _improbable(segment: Segment) -> bool:
+  """Whether words are too short, too long or too improbable to have been said."""
+  words = [w for w in segment.words or () if w.word not in PUNCTUATION][:8]
+  score = 0.0
+  for word in words:
+    duration = word.end - word.start
+    score += float(word.probability < 0.15)
+    score += max(0.0, 0.133 - duration) * 15 + max(0.0, duration - 2.0)
+  return bool(segment.words) and (score >= 3 or score + 0.01 >= len(words))
+
+
+# -- Decoding the windows of many --------------------------------------------------------------
+
+
+def _decode(
+  decoder: WhisperDecoder, how: Transcription, requests: Sequence[_Request], key: Key[Array, '']
+) -> list[_Reply]:
+  """Windows in one batch; those that fail are decoded again, at higher temperatures."""
+  rows = _round_up(len(requests))
+  mel = np.stack([r.mel for r in requests])
+  heard = decoder.listen_to_mel(_repeated(mel, rows))
+  results: list[Result | None] = [None] * len(requests)
+  left = list(range(len(requests)))
+  for i, temperature in enumerate(how.temperatures):
+    own = how.at(temperature)
+    size = _round_up(len(left))
+    taken = _repeated(np.asarray(left), size).tolist()
+    part = heard if size == rows and taken == list(range(rows)) else heard.rows(taken)
+    each = [
+      dataclasses.replace(own, prompt=requests[j].prompt or None, language=requests[j].language)
+      for j in taken
+    ]
+    found = decoder.decode(part, each, jax.random.fold_in(key, i))
+    for j, result in zip(left, found):
+      results[j] = result
+    left = [j for j, result in zip(left, found) if how.failed(result)]
+    if not left:
+      break
+  return [_Reply(r, heard.tokens[j : j + 1]) for j, r in enumerate(results) if r is not None]
+
+
+def _round_up(count: int) -> int:
+  """A power of two: few sizes of batches, few programs."""
+  return 1 << (count - 1).bit_length()
+
+
+def _repeated(x: np.ndarray, rows: int) -> np.ndarray:
+  """N rows, the last one again where there are fewer."""
+  return np.concatenate([x, np.repeat(x[-1:], rows - len(x), axis=0)])
+
+
+def transcribe_all(
+  decoder: WhisperDecoder,
+  recordings: Sequence[Float[np.ndarray, ' t']],
+  how: Transcription = Transcription(),
+  *,
+  batch_size: int = 8,
+  key: Key[Array, ''] | None = None,
+) -> list[Transcript]:
+  """What was said in recordings of any length, windows of up to `batch_size` of them in one batch.
+
+  Args:
+    decoder: a Whisper.
+    recordings: mono, in [-1, 1], at the model's sample rate.
+    how: see `Transcription`.
+    batch_size: recordings that are worked on at once.
+    key: of the draws; None for `jax.random.key(0)`.
+
+  Raises:
+    InputError: a recording without samples, or with samples that are not finite.
+  """
+  for i, audio in enumerate(recordings):
+    if not len(audio) or not np.isfinite(audio).all():
+      raise InputError(
+        f'Recording {i} has {len(audio)} samples, of which '
+        f'{len(audio) - int(np.isfinite(audio).sum())} are not finite: give audio.'
+      )
+  key = jax.random.key(0) if key is None else key
+  waiting = list(range(len(recordings)))[::-1]
+  walks: dict[int, _Walk] = {}
+  going: dict[int, Any] = {}
+  asked: dict[int, _Request] = {}
+  done: dict[int, Transcript] = {}
+  count = 0
+
+  def advance(i: int, reply: _Reply | None) -> None:
+    try:
+      asked[i] = going[i].send(reply)
+    except StopIteration:
+      done[i] = walks.pop(i).transcript()
+      del going[i]
+      asked.pop(i, None)
+
+  while waiting or asked:
+    while waiting and len(asked) < batch_size:
+      i = waiting.pop()
+      walks[i] = _Walk(decoder, how, np.asarray(recordings[i]))
+      _settle_language(decoder, walks[i])
+      going[i] = walks[i].run()
+      advance(i, None)
+    if not asked:
+      continue
+    numbers = list(asked)
+    replies = _decode(decoder, how, [asked[i] for i in numbers], jax.random.fold_in(key, count))
+    count += 1
+    for i, reply in zip(numbers, replies):
+      advance(i, reply)
+  return [done[i] for i in range(len(recordings))]
+
+
+def _settle_language(decoder: WhisperDecoder, walk: _Walk) -> None:
+  """The language of a recording: given, English, or that of its first window."""
+  if walk.language is not None:
+    return
+  if not decoder.model.multilingual:
+    walk.language = 'en'
+    return
+  mel = np.zeros((1, walk.window, walk.mel.shape[1]), np.float32)
+  first = walk.mel[: walk.window]
+  mel[0, : len(first)] = first
+  walk.language = best_language(decoder.detect_language(decoder.listen_to_mel(mel))[0])
+
+
+def transcribe(
+  decoder: WhisperDecoder,
+  audio: Float[np.ndarray, ' t'],
+  how: Transcription = Transcription(),
+  *,
+  key: Key[Array, ''] | None = None,
+) -> Transcript:
+  """What was said in one recording, see `transcribe_all`."""
+  return transcribe_all(decoder, [audio], how, key=key)[0]

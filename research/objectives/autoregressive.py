@@ -1,0 +1,56 @@
+"""Objectives of models that predict the next token."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Metrics = dict[str, Float[Array, '']]
+
+
+def next_tokens(
+  out: Mapping[str, Any], batch: Mapping[str, Any], *, label_smoothing: float = 0.0
+) -> tuple[Float[Array, ''], Metrics]:
+  """-sum_v q_v log p_v, mean over targets, q = (1 - s) target + s / v: teacher forcing.
+
+  Args:
+    out: 'logits' [b, u, v] behind every token.
+    batch: 'tokens' int [b, u]; 'targets' int [b, u], what each logit predicts, negative where
+      nothing is to be predicted. Without 'targets' they are the tokens, one to the left. Rows with
+      'valid' [b] False do not count.
+    label_smoothing: s, in [0, 1).
+
+  Returns:
+    loss, and metrics 'cross_entropy' (without smoothing), 'token_accuracy', 'sample_size' (number
+    of targets).
+  """
+  logits, targets = out['logits'].astype(jnp.float32), batch.get('targets')
+  if targets is None:
+    tokens = jnp.asarray(batch['tokens'])
+    targets = jnp.pad(tokens[:, 1:], ((0, 0), (0, 1)), constant_values=-1)
+  targets = jnp.asarray(targets)
+  if logits.ndim != 3 or targets.shape != logits.shape[:2]:
+    raise ValueError(
+      f'next_tokens: logits {logits.shape} must be [b, u, v], targets {targets.shape} [b, u].'
+    )
+  counted = targets >= 0
+  if 'valid' in batch:
+    counted = counted & batch['valid'][:, None]
+  labels = jnp.maximum(targets, 0)
+  norm = jax.nn.logsumexp(logits, axis=-1)
+  each = norm - jnp.take_along_axis(logits, labels[:, :, None], axis=2)[:, :, 0]
+  weight = counted.astype(jnp.float32)
+  total = jnp.maximum(weight.sum(), 1.0)
+  cross_entropy = (each * weight).sum() / total
+  loss = cross_entropy
+  if label_smoothing:
+    even = ((norm - logits.mean(-1)) * weight).sum() / total
+    loss = (1.0 - label_smoothing) * cross_entropy + label_smoothing * even
+  right = (logits.argmax(-1) == labels).astype(jnp.float32)
+  return loss, {
+    'cross_entropy': cross_entropy,
+    'token_accuracy': (right * weight).sum() / total,
+    'sample_size': weight.sum(),
+  }

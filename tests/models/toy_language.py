@@ -1,0 +1,46 @@
+"""A language model that generates, for tests: a decoder without audio."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from research.nn import cache as caches
+from tests.nn.decoder import Decoder
+
+
+class ToyLanguage(nn.Module):
+  """`tests.nn.decoder.Decoder` behind the interface of `capabilities.Generates`."""
+
+  vocab_size: int = 23
+  max_tokens: int = 40
+
+  def setup(self):
+    self.decoder = Decoder(
+      vocabulary=self.vocab_size, max_length=self.max_tokens, positions='learned'
+    )
+
+  def __call__(self, tokens: Any) -> Any:
+    return self.decoder(tokens)[0]
+
+  def start(self, rows: int, slots: int, memories: Any = None) -> caches.State:
+    del memories
+    made = caches.create_layers(2, False, rows, slots, 4, 8)
+    return caches.State(made)
+
+  def step(self, tokens: Any, state: Any, real: Any = None, at: Any = None) -> Any:
+    kept = tuple((cache, None) for cache in state.caches)
+    logits, kept = self.decoder(jnp.asarray(tokens), real, kept)
+    if at is not None:
+      logits = jnp.take_along_axis(logits, at[:, :, None], axis=1)
+    return logits, state.after(tuple(cache for cache, _ in kept))
+
+
+def made(scale: float = 3.0, **args: Any) -> tuple[ToyLanguage, Any]:
+  """(model, weights) whose choices are far apart."""
+  model = ToyLanguage(**args)
+  variables = model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
+  keys = iter(jax.random.split(jax.random.key(1), 100))
+  noisy = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), variables)
+  return model, jax.tree.map(lambda x: x * jnp.float32(scale**0.25), noisy)
