@@ -7,13 +7,18 @@ from typing import Any
 from research.errors import InputError, printable
 
 # {model_type of transformers' config.json: release}
-MODEL_TYPES = {'wav2vec2': 'wav2vec2_hf', 'hubert': 'hubert_hf', 'wavlm': 'wavlm_hf'}
+MODEL_TYPES = {
+  'wav2vec2': 'wav2vec2_hf', 'hubert': 'hubert_hf', 'wavlm': 'wavlm_hf',
+  'audio-spectrogram-transformer': 'ast_hf',
+}  # fmt: skip
 # {name of a model in fairseq's configuration: release}
 FAIRSEQ = {
   'wav2vec2': 'wav2vec2', 'wav2vec_ctc': 'wav2vec2', 'hubert': 'hubert', 'hubert_ctc': 'hubert',
 }  # fmt: skip
 # (release, parts of keys that only it has, all required); the first match counts.
 MARKS = (
+  ('ast', ('dist_token', 'patch_embed.proj.')),
+  ('ast_hf', ('embeddings.distillation_token',)),
   ('audio_mae', ('decoder_pred.', 'patch_embed.proj.')),
   ('timm_vit', ('patch_embed.proj.', 'blocks.0.mlp.fc1.')),
   ('byol_a', ('features.0.weight', 'fc.0.weight', 'fc.3.weight')),

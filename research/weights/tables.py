@@ -54,12 +54,22 @@ def _square(x, heads):
   return x.T.reshape(x.shape[1], 1, side, side)
 
 
+def _turned(table, rows, columns):
+  patches = table[2:].reshape(rows, columns, table.shape[1]).transpose(1, 0, 2)
+  return np.concatenate([table[:2], patches.reshape(-1, table.shape[1])])
+
+
 LAYOUTS = {
   'same': Layout(lambda x, h: x, lambda x, h: x),
   # Linear [out, in] <-> kernel [in, out].
   'linear': Layout(lambda x, h: x.T, lambda x, h: x.T),
   # Conv2d [d, 1, p, p] <-> kernel [p * p, d] over flattened patches.
   'patch': Layout(lambda x, h: x.reshape(x.shape[0], -1).T, _square),
+  # The same where frequency is the first axis of a patch, as in AST.
+  'patch_of_bins': Layout(
+    lambda x, h: x.transpose(0, 1, 3, 2).reshape(x.shape[0], -1).T,
+    lambda x, h: _square(x, h).transpose(0, 1, 3, 2),
+  ),
   # Fused qkv Linear [3 h k, d] <-> kernel [d, 3, h, k].
   'heads_in': Layout(
     lambda x, h: x.T.reshape(x.shape[1], 3, h, -1), lambda x, h: x.reshape(x.shape[0], -1).T
@@ -101,6 +111,9 @@ LAYOUTS = {
   'count': Layout(lambda x, h: x.astype(np.int32), lambda x, h: x.astype(np.int64)),
   # [1, n, d] <-> [n, d].
   'table': Layout(lambda x, h: x[0], lambda x, h: x[None]),
+  # Positions [1, 2 + f t, d] of two class tokens and f rows of bins <-> [2 + t f, d], t rows of
+  # frames; f is in the place of the heads.
+  'table_of_bins': Layout(lambda x, f: _turned(x[0], f, -1), lambda x, f: _turned(x, -1, f)[None]),
 }
 
 
