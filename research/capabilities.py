@@ -18,6 +18,7 @@ for single attributes. A model that has no audio (a text model) has no front-end
 | `EncodesToCodes` | files of codes |
 | `Draws` | pictures of a run |
 | `TakesStatistics` | protocols that normalise by the data of a task |
+| `Resizes` | warm starts: arrays that fit at another size |
 | `Borrows` | warm starts: settings that the weights of a part need |
 | `HasTraining` | fingerprints: arguments that only training depends on |
 | `MixesRows` | the training loop: batches that cannot have empty rows |
@@ -179,6 +180,16 @@ class TakesStatistics(Protocol):
 
   def with_statistics(self, mean: float, std: float) -> Any:
     """The same model normalised by these."""
+    ...
+
+
+@runtime_checkable
+class Resizes(Protocol):
+  """Takes arrays of a model of other sizes, as a table of positions of another length."""
+
+  def resized(self, name: str, x: Any, theirs: Any) -> Any:
+    """The array of that name of another model of this kind, in the size of this one; None where
+    there is no way."""
     ...
 
 

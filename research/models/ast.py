@@ -25,6 +25,7 @@ from research.features.spectral import Array as AnyArray
 from research.models import spectrogram as trunk
 from research.models.settings import by_size, check_choices, fill
 from research.nn import layers
+from research.nn.positions import resize_table
 
 # The published head: the mean of both class tokens, layer norm, linear map (ast_models.py).
 HEAD: Mapping[str, Any] = dict(pooling='cls', norm=True, norm_epsilon=1e-5, init_std=0.02)
@@ -154,6 +155,13 @@ class AST(nn.Module):
       remat=self.remat,
       attention=self.attention,
     )
+
+  def resized(self, name: str, x: Any, theirs: Any) -> Any:
+    """The table of positions of an AST of another grid, for the grid of this one; None for every
+    other array."""
+    if name != 'encoder/pos_embed' or not isinstance(theirs, AST) or x.shape[1] != self.width:
+      return None
+    return resize_table(x, theirs.grid, self.grid, len(PREFIX))
 
   def __call__(self, batch: Mapping[str, Any], train: bool = False) -> dict[str, Any]:
     """`hidden_states` of a batch."""
