@@ -23,7 +23,7 @@ from research.features.frontend import Frontend
 from research.features.fusion import fusion_spectrograms
 from research.features.spectral import Array as AnyArray
 from research.models import language
-from research.models.cnn14 import CHANNELS, LEAST, Cnn14
+from research.models.cnn14 import CHANNELS, Cnn14, min_frames
 from research.models.htsat import HTSAT
 from research.models.settings import by_size, check_choices, fill
 from research.nn import layers
@@ -118,7 +118,7 @@ class CLAP(nn.Module):
   text_depth: int = by_size()
   text_heads: int = by_size()
   text_hidden: int = by_size()
-  text_epsilon: float | None = None
+  text_epsilon: float = by_size()
   dim: int = by_size()
   projection: str = by_size()
   transforms: bool = by_size()
@@ -166,7 +166,7 @@ class CLAP(nn.Module):
 
   def example(self) -> Example:
     """A clip of one frame, or of as many as Cnn14 needs, and a text of two tokens."""
-    t = self.frontend.samples(LEAST if self.audio == 'cnn14' else 1)
+    t = self.frontend.samples(min_frames(self.channels) if self.audio == 'cnn14' else 1)
     return {
       'audio': jax.ShapeDtypeStruct((1, t), jnp.float32),
       'audio_mask': jax.ShapeDtypeStruct((1, t), jnp.bool_),
@@ -245,7 +245,7 @@ class CLAP(nn.Module):
     else:
       tower = self.audio_tower(x, train=train)
     projected = self.audio_projection(tower['embedding'], train)
-    out = {
+    out: dict[str, Any] = {
       'embedding': tower['embedding'],
       'audio_projected': projected,
       'audio_embedding': unit(projected),
@@ -262,7 +262,7 @@ class CLAP(nn.Module):
     language.check_ids(ids, self.vocabulary)
     tower = self.text_tower(jnp.asarray(ids), jnp.asarray(mask), train)
     projected = self.text_projection(tower['pooled'], train)
-    out = {
+    out: dict[str, Any] = {
       'text_projected': projected,
       'text_embedding': unit(projected),
       'text_tower': tower,

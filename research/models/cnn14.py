@@ -15,8 +15,11 @@ from research.nn.batch_norm import BatchNorm
 from research.nn.kernels.convolutions import conv3x3
 
 CHANNELS = (64, 128, 256, 512, 1024, 2048)
-# Halved by every block but the last.
-LEAST = 2 ** (len(CHANNELS) - 1)
+
+
+def min_frames(channels: Sequence[int]) -> int:
+  """The fewest frames that leave a token: every block but the last halves them."""
+  return 2 ** (len(channels) - 1)
 
 
 class ConvPair(nn.Module):
@@ -35,7 +38,9 @@ class ConvPair(nn.Module):
       x = nn.relu(BatchNorm(dtype=self.dtype, name=f'norm{i}')(y, train))
     if not self.pools:
       return x
-    return nn.avg_pool(x, (2, 2), (2, 2))
+    b, rows, columns, c = x.shape[0], x.shape[1] // 2, x.shape[2] // 2, x.shape[3]
+    squares = x[:, : 2 * rows, : 2 * columns].reshape(b, rows, 2, columns, 2, c)
+    return squares.mean((2, 4))
 
 
 class Cnn14(nn.Module):
@@ -60,8 +65,8 @@ class Cnn14(nn.Module):
     Raises:
       InputError: a spectrogram of fewer frames than blocks halve.
     """
-    if x.shape[2] < LEAST:
-      raise InputError(f'Cnn14 got {x.shape[2]} frames; it needs {LEAST}.')
+    if x.shape[2] < min_frames(self.channels):
+      raise InputError(f'Cnn14 got {x.shape[2]} frames; it needs {min_frames(self.channels)}.')
     y, blocks = BatchNorm(name='bn0')(x[:, 0], train)[..., None], []
     for i, channels in enumerate(self.channels):
       pools = i < len(self.channels) - 1

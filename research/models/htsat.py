@@ -259,7 +259,7 @@ class HTSAT(nn.Module):
     x: Float[Array, 'b c s f'],
     longer: Bool[Array, 'b'] | None = None,
     train: bool = False,
-  ) -> dict[str, Array]:
+  ) -> dict[str, Any]:
     """Args:
       x: log-mel in dB; one spectrogram a clip, or with `fusion` four.
       longer: with `fusion`, clips whose pieces count.

@@ -167,7 +167,6 @@ def audio_text_contrastive(
   batch: Mapping[str, Any],
   *,
   transformed: bool = False,
-  scales: str = 'audio',
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
   """(1 / 2n) sum_i -log softmax_j(s a_i.t_j)_i - log softmax_j(s t_i.a_j)_i: every clip against the
   captions of the whole batch, and every caption against its clips.
@@ -181,21 +180,18 @@ def audio_text_contrastive(
     batch: rows with 'valid' [b] False (fillers) do not count, neither as one of the others.
     transformed: the mean of two losses: clips against transformed captions with the first factor,
       and transformed clips against captions with the second (LAION's mlp_loss).
-    scales: 'audio', the first factor in both directions (LAION, Microsoft); or 'each', the second
-      one for captions against clips (transformers).
 
   Returns:
     loss, and metrics: 'audio_to_text' and 'text_to_audio', fractions of clips and captions whose
     own caption or clip is the nearest, and 'logit_scale'.
 
   Raises:
-    ValueError: unequal numbers of clips and captions, or another `scales`.
+    ValueError: unequal numbers of clips and captions.
   """
   a, t = (out[f'{side}_embedding'].astype(jnp.float32) for side in ('audio', 'text'))
-  if a.shape != t.shape or scales not in ('audio', 'each'):
+  if a.shape != t.shape:
     raise ValueError(
-      f'audio_text_contrastive: {a.shape} clips and {t.shape} captions must be as many, and scales '
-      f"{scales!r} 'audio' or 'each'."
+      f'audio_text_contrastive: {a.shape} clips and {t.shape} captions, expected as many.'
     )
   scale = out['logit_scale']
   valid = batch['valid'] if 'valid' in batch else jnp.ones(len(a), bool)
@@ -210,12 +206,11 @@ def audio_text_contrastive(
     right = logits.argmax(axis=1) == jnp.arange(len(x))
     return -jnp.where(valid, own, 0.0).sum() / count, jnp.where(right, weight, 0.0).sum() / count
 
-  second = scale[-1] if scales == 'each' else scale[0]
   if transformed:
     ta, tt = (out[f'{side}_transformed'].astype(jnp.float32) for side in ('audio', 'text'))
     pairs = [(a, tt, scale[0]), (tt, a, scale[0]), (ta, t, scale[-1]), (t, ta, scale[-1])]
   else:
-    pairs = [(a, t, scale[0]), (t, a, second)]
+    pairs = [(a, t, scale[0]), (t, a, scale[0])]
   found = [nearest(*pair) for pair in pairs]
   loss = sum((each for each, _ in found), jnp.float32(0.0)) / len(found)
   metrics = {

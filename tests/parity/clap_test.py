@@ -17,7 +17,8 @@ from research.features.frontend import Frontend
 from research.features.fusion import fusion_spectrograms
 from research.objectives.contrastive import audio_text_contrastive
 from research.objectives.supervised import cross_entropy
-from research.weights import convert, revert
+from research.weights import conversion, convert, load, revert
+from research.weights.write import write_release
 from tests.parity.golden import Case, assert_close, assert_near, each_case
 
 AMPLIFIED = re.compile(r'patch_embed|stage\d|tokens_normed|grad/')
@@ -212,3 +213,73 @@ def test_round_trip_is_bitwise(case: Case):
   assert set(back) == used
   for key in used:
     assert back[key].tobytes() == case.weights[key].tobytes(), key
+
+
+# -- transformers ------------------------------------------------------------------------------
+
+RENAMED = (
+  ('audio_branch.', 'audio_model.audio_encoder.'), ('.bn0.', '.batch_norm.'),
+  ('.attn.proj.', '.attention.output.dense.'),
+  ('.attn.relative_position_bias_table', '.attention.self.relative_position_bias_table'),
+  ('.norm1.', '.layernorm_before.'), ('.norm2.', '.layernorm_after.'),
+  ('.mlp.fc1.', '.intermediate.dense.'), ('.mlp.fc2.', '.output.dense.'),
+  ('text_branch.', 'text_model.'), ('_projection.0.', '_projection.linear1.'),
+  ('_projection.2.', '_projection.linear2.'),
+)  # fmt: skip
+ABSENT = re.compile(r'_transform\.|tscam_conv|audio_branch\.head')
+
+
+def renamed(weights: dict) -> dict:
+  """LAION's names as those of transformers (`source_weights_map` of the twins)."""
+  found = {}
+  for key, x in weights.items():
+    if ABSENT.search(key):
+      continue
+    name = key
+    for theirs, ours in RENAMED:
+      name = name.replace(theirs, ours)
+    if '.attn.qkv.' in name:
+      for part, third in zip(('query', 'key', 'value'), np.split(x, 3)):
+        found[name.replace('.attn.qkv.', f'.attention.self.{part}.')] = third
+    else:
+      found[name] = x
+  return found
+
+
+@each_case('clap', where=lambda case: laion(case) and case.twin is not None)
+def test_transformers_twin(case: Case, tmp_path):
+  """Features, logits and loss of ClapModel; a folder there and back."""
+  twin = case.twin
+  assert twin is not None
+  config = {'model_type': 'clap', **{k: v for k, v in twin.config.items() if k != 'inputs_of'}}
+  arrays = renamed(case.weights)
+  write_release(tmp_path, 'clap_hf', arrays, {'config.json': config})
+  loaded = load(tmp_path)
+  batch = batch_of(case)
+  if 'log_mel' in twin.inputs:
+    batch = {k: v for k, v in batch.items() if not k.startswith('audio')}
+    batch['spectrogram'] = twin.inputs['log_mel'][:, 0]
+  out = jax.jit(loaded.model.apply)(loaded.variables, batch)
+  pairs = np.asarray(out['audio_embedding']) @ np.asarray(out['text_embedding']).T
+  scale = np.asarray(out['logit_scale'])
+  got = {
+    'audio_embeds': out['audio_embedding'],
+    'text_embeds': out['text_embedding'],
+    'get_audio_features': out['audio_embedding'],
+    'get_text_features': out['text_embedding'],
+    'logits_per_audio': scale[0] * pairs,
+    'logits_per_text': scale[1] * pairs.T,
+    # Both of its terms are captions against clips, each with its own factor.
+    'loss': -np.mean([np.diagonal(jax.nn.log_softmax(s * pairs.T)) for s in scale]),
+    'audio_pooler_output': out['embedding'],
+    'text_pooler_output': out['text_tower']['pooled'],
+  }
+  compare(got, twin.outputs, twin.outputs)
+
+  back, files, left = conversion.revert_files('clap_hf', loaded.model, loaded.variables)
+  assert not left
+  assert set(back) == set(arrays)
+  for key, x in arrays.items():
+    assert back[key].tobytes() == x.tobytes(), key
+  write_release(tmp_path / 'again', 'clap_hf', back, files)
+  assert load(tmp_path / 'again').model == loaded.model

@@ -40,7 +40,7 @@ def check_head(model: nn.Module) -> Classifier | None:
 
 def sizes(width: int, depth: int, hidden: int, given: Mapping[str, Any]) -> dict[str, Any]:
   """Arguments that the shapes of the arrays show, and the heads of a published size."""
-  found = dict(width=width, depth=depth, mlp_ratio=hidden / width)
+  found: dict[str, Any] = dict(width=width, depth=depth, mlp_ratio=hidden / width)
   names = [n for n, s in SIZES.items() if (s.width, s.depth) == (width, depth)]
   if names:
     found |= dict(size=names[0])
