@@ -13,6 +13,8 @@ for single attributes. A model that has no audio (a text model) has no front-end
 | `Composed` | configs and weights: arguments that describe modules |
 | `Freezes` | the optimiser: parameters that never learn |
 | `Classifies` | the field of labels |
+| `Names` | classification: names of the classes |
+| `ComparesTexts` | zero-shot classification, retrieval |
 | `Spells` | transcripts: fields, decoders, evaluations |
 | `PredictsUnits` | the field of units |
 | `EncodesToCodes` | files of codes |
@@ -126,6 +128,34 @@ class Classifies(Protocol):
   @property
   def classes(self) -> int:
     """Number of classes; 0 where the model has no logits."""
+    ...
+
+
+@runtime_checkable
+class Names(Classifies, Protocol):
+  """Knows what its classes are called."""
+
+  @property
+  def labels(self) -> Sequence[str]:
+    """Names in the order of the logits; empty where they are not known."""
+    ...
+
+
+@runtime_checkable
+class ComparesTexts(Hears, Protocol):
+  """Embeds audio and text in one space."""
+
+  vocabulary: int  # rows of the embedding of tokens
+  max_tokens: int  # of a text
+  seconds: float  # of a clip
+  dim: int
+
+  def embed_clips(self, batch: Mapping[str, Any], train: bool = False) -> dict[str, Any]:
+    """'audio_embedding' [b, d], normalised."""
+    ...
+
+  def embed_texts(self, ids: Any, mask: Any, train: bool = False) -> dict[str, Any]:
+    """Ids [n, u] and which of them are real -> 'text_embedding' [n, d], normalised."""
     ...
 
 

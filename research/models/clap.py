@@ -170,7 +170,7 @@ class CLAP(nn.Module):
     return {
       'audio': jax.ShapeDtypeStruct((1, t), jnp.float32),
       'audio_mask': jax.ShapeDtypeStruct((1, t), jnp.bool_),
-      'text_ids': jax.ShapeDtypeStruct((1, 2), jnp.int32),
+      'text': jax.ShapeDtypeStruct((1, 2), jnp.int32),
       'text_mask': jax.ShapeDtypeStruct((1, 2), jnp.bool_),
     }
 
@@ -212,7 +212,7 @@ class CLAP(nn.Module):
 
     Args:
       batch: 'audio' and 'audio_mask' [b, t], or un-normalised log-mels 'spectrogram' [b, s, f],
-        with fusion [b, 4, s, f] and 'longer' [b]; 'text_ids' and 'text_mask' [n, u]. Draws can be
+        with fusion [b, 4, s, f] and 'longer' [b]; 'text' and 'text_mask' [n, u]. Draws can be
         given: 'crop_start' [b], or with fusion 'piece_u' [b, 3] or 'piece_starts' [b, 3].
       train: crops are random, masks and dropout act.
 
@@ -228,8 +228,8 @@ class CLAP(nn.Module):
     # The gradient of what is out of range is not lost: it may come back.
     limited = stored + jax.lax.stop_gradient(jnp.clip(stored, 0.0, math.log(MAX_SCALE)) - stored)
     scale = out['logit_scale'] = jnp.exp(limited)
-    if 'text_ids' in batch:
-      out |= self.embed_texts(batch['text_ids'], batch['text_mask'], train)
+    if 'text' in batch:
+      out |= self.embed_texts(batch['text'], batch['text_mask'], train)
       pairs = jnp.einsum('bd,nd->bn', out['audio_embedding'], out['text_embedding'])
       out['similarity'] = scale[0] * pairs
     return out

@@ -59,7 +59,7 @@ def model_of(case: Case, **args):
 def batch_of(case: Case) -> dict:
   given = case.inputs
   batch = {
-    'text_ids': given['input_ids'].astype(np.int32),
+    'text': given['input_ids'].astype(np.int32),
     'text_mask': given['attention_mask'] > 0,
   }
   if 'waveform' in given:

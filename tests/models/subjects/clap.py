@@ -15,7 +15,7 @@ def captions(b):
   rng = np.random.default_rng(0)
   ids = rng.integers(4, 40, (b, 8)).astype(np.int32)
   mask = np.arange(8) < rng.integers(2, 9, (b, 1))
-  return {'text_ids': np.where(mask, ids, 1), 'text_mask': mask}
+  return {'text': np.where(mask, ids, 1), 'text_mask': mask}
 
 
 def starts(model, b):
