@@ -13,12 +13,15 @@ for single attributes. A model that has no audio (a text model) has no front-end
 | `Composed` | configs and weights: arguments that describe modules |
 | `Freezes` | the optimiser: parameters that never learn |
 | `Classifies` | the field of labels |
+| `Names` | classification: names of the classes |
+| `ComparesTexts` | zero-shot classification, retrieval |
 | `Spells` | transcripts: fields, decoders, evaluations |
 | `Generates` | `inference.generate`: writes tokens, one after the other |
 | `PredictsUnits` | the field of units |
 | `EncodesToCodes` | files of codes |
 | `Draws` | pictures of a run |
 | `TakesStatistics` | protocols that normalise by the data of a task |
+| `Resizes` | warm starts: arrays that fit at another size |
 | `Borrows` | warm starts: settings that the weights of a part need |
 | `HasTraining` | fingerprints: arguments that only training depends on |
 | `MixesRows` | the training loop: batches that cannot have empty rows |
@@ -130,6 +133,34 @@ class Classifies(Protocol):
 
 
 @runtime_checkable
+class Names(Classifies, Protocol):
+  """Knows what its classes are called."""
+
+  @property
+  def labels(self) -> Sequence[str]:
+    """Names in the order of the logits; empty where they are not known."""
+    ...
+
+
+@runtime_checkable
+class ComparesTexts(Hears, Protocol):
+  """Embeds audio and text in one space."""
+
+  vocabulary: int  # rows of the embedding of tokens
+  max_tokens: int  # of a text
+  seconds: float  # of a clip
+  dim: int
+
+  def embed_clips(self, batch: Mapping[str, Any], train: bool = False) -> dict[str, Any]:
+    """'audio_embedding' [b, d], normalised."""
+    ...
+
+  def embed_texts(self, ids: Any, mask: Any, train: bool = False) -> dict[str, Any]:
+    """Ids [n, u] and which of them are real -> 'text_embedding' [n, d], normalised."""
+    ...
+
+
+@runtime_checkable
 class Spells(Hears, Protocol):
   """Gives logits [b, n, v] over the symbols of a vocabulary, for CTC."""
 
@@ -205,6 +236,16 @@ class TakesStatistics(Protocol):
 
   def with_statistics(self, mean: float, std: float) -> Any:
     """The same model normalised by these."""
+    ...
+
+
+@runtime_checkable
+class Resizes(Protocol):
+  """Takes arrays of a model of other sizes, as a table of positions of another length."""
+
+  def resized(self, name: str, x: Any, theirs: Any) -> Any:
+    """The array of that name of another model of this kind, in the size of this one; None where
+    there is no way."""
     ...
 
 

@@ -264,6 +264,22 @@ def random_spec_augment(
   return spec_augment(spectrogram, draws, freq=freq, time=time)
 
 
+def random_noise_and_roll(
+  key: PRNGKeyArray, spectrogram: Float[Array, 'b s f'], *, reach: int = 10
+) -> Float[jax.Array, 'b s f']:
+  """`noise_and_roll` with random draws per clip, on a normalised spectrogram.
+
+  Noise and its strength are U[0, 1); the roll is a whole number of frames in [-reach, reach). Of
+  src/dataloader.py of AST and dataset.py of AudioMAE.
+  """
+  noise_key, scale_key, shift_key = jax.random.split(key, 3)
+  rows = (spectrogram.shape[0],)
+  noise = jax.random.uniform(noise_key, spectrogram.shape, jnp.float32)
+  scale = jax.random.uniform(scale_key, rows, jnp.float32)
+  shift = jax.random.randint(shift_key, rows, -reach, reach)
+  return noise_and_roll(spectrogram, noise, scale, shift)
+
+
 # Augmentations of training configs: (key, batch, **args) -> batch.
 AUGMENTATIONS: dict[str, Callable[..., dict[str, Any]]] = {
   'gain': gain,

@@ -81,6 +81,9 @@ FRONTENDS: dict[str, dict[str, Any]] = {
   # clap_module/htsat.py (non-fusion) and training/data.py (fusion).
   'laion_clap': dict(_CLAP, **_PLAIN),
   'laion_clap_fusion': dict(_CLAP, scale='htk', norm='none', **_PLAIN),
+  # msclap/models/audio.py (Cnn14). HTSAT's wrapper has the filters of 32 kHz for audio of 44.1 kHz.
+  'msclap_2022': dict(_CLAP | dict(sample_rate=44100, hop_length=320), **_PLAIN),
+  'msclap_2023': dict(_CLAP | dict(sample_rate=44100, hop_length=320), filter_rate=32000, **_PLAIN),
   # fairseq examples/hubert/simple_kmeans/dump_mfcc_feature.py: 39 dimensions at 100 Hz.
   'mfcc': dict(kind='mfcc', **_PLAIN),
   # Not a published front-end: set all arguments.

@@ -355,17 +355,20 @@ def log_mel(
   log: str = 'ln',
   floor: float = 1.1920928955078125e-07,
   drop_last: bool = False,
+  filter_rate: int | None = None,
 ) -> tuple[Float[jax.Array, 'b s f'], Bool[jax.Array, 'b s']]:
   """Log-mel spectrogram [b, s, f] and frame mask [b, s].
 
   Args: those of `stft_power`, `filters.mel_filterbank` and `compress`; power_offset is added to the
-  spectrum before the mel product (2.2e-16 in the librosa front-end of BYOL-A v1).
+  spectrum before the mel product (2.2e-16 in the librosa front-end of BYOL-A v1); filter_rate is
+  the sample rate that the filters are for, where weights were trained with those of another
+  (Microsoft CLAP 2023).
 
   Raises:
     InputError: the batch is shorter than one frame, or a setting is unknown.
   """
   matrix = filters.mel_filterbank(
-    sample_rate=sample_rate,
+    sample_rate=filter_rate or sample_rate,
     n_fft=n_fft,
     num_mel_bins=num_mel_bins,
     f_min=f_min,

@@ -130,6 +130,11 @@ class Finetuned(nn.Module):
     return self.head['args'].get('classes', 0) if self.head else 0
 
   @property
+  def labels(self) -> tuple[str, ...]:
+    """Names of the classes; empty where they are not known."""
+    return self.head['args'].get('labels', ()) if self.head else ()
+
+  @property
   def blank(self) -> int:
     """Index of CTC's blank."""
     return self.head['args'].get('blank', 0) if self.head else 0

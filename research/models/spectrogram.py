@@ -18,24 +18,37 @@ from research.nn.positions import spectrogram_positions
 # -- Patches -----------------------------------------------------------------------------------
 
 
-def patch_grid(frames: int, bins: int, patch: int, stride: int) -> tuple[int, int]:
+# Frames and bins from one patch to the next; one number for both.
+Stride = int | tuple[int, int]
+
+
+def strides(stride: Stride) -> tuple[int, int]:
+  """(frames, bins) from one patch to the next."""
+  return (stride, stride) if isinstance(stride, int) else stride
+
+
+def patch_grid(frames: int, bins: int, patch: int, stride: Stride) -> tuple[int, int]:
   """(time rows, frequency columns) of square patches that lie wholly inside the spectrogram."""
-  return (frames - patch) // stride + 1, (bins - patch) // stride + 1
+  down, across = strides(stride)
+  return (frames - patch) // down + 1, (bins - patch) // across + 1
 
 
-def patchify(spectrogram: Float[Array, 'b s f'], patch: int, stride: int) -> Float[Array, 'b n p']:
+def patchify(
+  spectrogram: Float[Array, 'b s f'], patch: int, stride: Stride
+) -> Float[Array, 'b n p']:
   """Cuts square patches: token n = columns * row + column (time-major), values row by row in time.
 
   Without overlap this is a reshape; frames and bins that fill no whole patch are left out.
   """
   b, s, f = spectrogram.shape
   rows, columns = patch_grid(s, f, patch, stride)
-  if stride == patch:
+  down, across = strides(stride)
+  if (down, across) == (patch, patch):
     x = spectrogram[:, : rows * patch, : columns * patch]
     x = x.reshape(b, rows, patch, columns, patch)
   else:
-    t = stride * np.arange(rows)[:, None] + np.arange(patch)
-    c = stride * np.arange(columns)[:, None] + np.arange(patch)
+    t = down * np.arange(rows)[:, None] + np.arange(patch)
+    c = across * np.arange(columns)[:, None] + np.arange(patch)
     x = spectrogram[:, t][:, :, :, c]
   return x.transpose(0, 1, 3, 2, 4).reshape(b, rows * columns, patch * patch)
 
@@ -57,11 +70,12 @@ def unpatchify(
 
 
 def patch_mask(
-  frame_mask: Bool[Array, 'b s'], bins: int, patch: int, stride: int
+  frame_mask: Bool[Array, 'b s'], bins: int, patch: int, stride: Stride
 ) -> Bool[Array, 'b n']:
   """True for the patches that hold at least one real frame."""
   rows, columns = patch_grid(frame_mask.shape[1], bins, patch, stride)
-  return jnp.repeat(frame_mask[:, : rows * stride : stride], columns, axis=1)
+  down, _ = strides(stride)
+  return jnp.repeat(frame_mask[:, : rows * down : down], columns, axis=1)
 
 
 # -- Encoder -----------------------------------------------------------------------------------
@@ -73,7 +87,7 @@ def drop_path_rates(rate: float, depth: int) -> list[float]:
 
 
 class Encoder(nn.Module):
-  """ViT over the patches of a spectrogram, with a cls token and a fixed position table.
+  """ViT over the patches of a spectrogram, with class tokens and a table of positions.
 
   Only the kept patches are embedded and encoded, so masking 80 % of them costs a fifth.
 
@@ -81,8 +95,11 @@ class Encoder(nn.Module):
     width, depth, heads, mlp_ratio: sizes of the transformer.
     grid: (rows, columns) of the position table; a shorter input uses its first rows.
     patch: side of a patch, in frames and in bins.
-    positions: 'published' or 'time_frequency' (see `positions.spectrogram_positions`).
+    positions: 'published' or 'time_frequency', fixed (see `positions.spectrogram_positions`); or
+      'learned', the parameter 'pos_embed'.
     overlap: whether patches overlap.
+    prefix: class tokens before the patches, which are parameters of these names.
+    epsilon: of the layer norms.
     drop_path: drop rate of the last layer.
     final_norm: layer norm at the end.
   """
@@ -97,6 +114,8 @@ class Encoder(nn.Module):
   overlap: bool = False
   drop_path: float = 0.0
   final_norm: bool = True
+  prefix: tuple[str, ...] = ('cls_token',)
+  epsilon: float = 1e-6
   dtype: Dtype = jnp.float32
   scan_layers: bool = False
   remat: bool | str = False
@@ -123,30 +142,39 @@ class Encoder(nn.Module):
       collect: whether to return every layer's output.
 
     Returns:
-      'stem' [b, 1+m, d] (cls first), 'tokens' [b, 1+m, d] after the last layer and norm, and with
-      `collect` 'layers' [l, b, 1+m, d] (the last not normed) and 'normed' [l, b, 1+m, d].
+      'stem' [b, p+m, d] (p class tokens first), 'tokens' [b, p+m, d] after the last layer and norm,
+      and with `collect` 'layers' [l, b, p+m, d] (the last not normed) and 'normed' [l, b, p+m, d].
     """
-    table = jnp.asarray(self.variable('buffers', 'pos_embed', self._table).value)
+    table, first = self._positions(), len(self.prefix)
     # Gather the pixels, not the embeddings: a patch that is not kept is never embedded.
-    position = table[None, 1 : patches.shape[1] + 1]
+    position = table[None, first : patches.shape[1] + first]
     if ids_keep is not None:
       patches = take_tokens(patches, ids_keep)
-      position = table[1:][ids_keep]
+      position = table[first:][ids_keep]
     init = layers.uniform(1.0 / self.patch)
     embed = layers.Dense(self.width, self.dtype, bias_init=init, name='patch_embed')
     x = embed(patches) + position.astype(self.dtype)
-    cls = self.param('cls_token', nn.initializers.normal(0.02), (1, 1, self.width)) + table[0]
-    cls = jnp.broadcast_to(cls.astype(self.dtype), (x.shape[0], 1, self.width))
-    stem = jnp.concatenate([cls, x], axis=1)
+    shape, normal = (1, 1, self.width), nn.initializers.normal(0.02)
+    added = [self.param(name, normal, shape) + table[i] for i, name in enumerate(self.prefix)]
+    rows = [jnp.broadcast_to(c.astype(self.dtype), (len(x), *shape[1:])) for c in added]
+    stem = jnp.concatenate([*rows, x], axis=1)
     if key_mask is not None:
-      key_mask = jnp.pad(key_mask, [(0, 0), (1, 0)], constant_values=True)
+      key_mask = jnp.pad(key_mask, [(0, 0), (first, 0)], constant_values=True)
 
     x, outputs = self._blocks(stem, key_mask, drop_path_u, train, collect)
-    norm = layers.LayerNorm(dtype=self.dtype, name='norm') if self.final_norm else lambda x: x
+    norm = lambda x: x  # noqa: E731
+    if self.final_norm:
+      norm = layers.LayerNorm(self.epsilon, self.dtype, name='norm')
     out = {'stem': stem, 'tokens': norm(x)}
     if collect:
       out |= {'layers': outputs, 'normed': norm(outputs)}
     return out
+
+  def _positions(self) -> Float[Array, 'n d']:
+    if self.positions != 'learned':
+      return jnp.asarray(self.variable('buffers', 'pos_embed', self._table).value)
+    shape = (len(self.prefix) + self.grid[0] * self.grid[1], self.width)
+    return jnp.asarray(self.param('pos_embed', nn.initializers.normal(0.02), shape))
 
   def _table(self) -> Array:
     return jnp.asarray(spectrogram_positions(self.grid, self.width, self.positions, self.overlap))
@@ -157,7 +185,7 @@ class Encoder(nn.Module):
 
     def make(name: str, index: int | None) -> nn.Module:
       rate = 0.0 if index is None else rates[index]
-      args = (self.heads, self.mlp_ratio, 1e-6, rate, self.dtype, self.attention)
+      args = (self.heads, self.mlp_ratio, self.epsilon, rate, self.dtype, self.attention)
       return layers.Block(*args, name=name)
 
     def call(block: nn.Module, x: Array, layer: dict[str, Array]) -> Array:
@@ -226,7 +254,7 @@ def embed_chunks(
   *,
   frames: int,
   patch: int,
-  stride: int,
+  stride: Stride,
   trim: bool,
 ) -> tuple[Float[Array, 'l b n d'], Bool[Array, 'b n']]:
   """Token embeddings of audio of any length, encoded in chunks of at most `frames` frames.
@@ -249,7 +277,9 @@ def embed_chunks(
   chunks = -(-s // frames)
   size = frames
   if trim and chunks == 1:
-    size = min(frames, patch + stride * max(0, -(-(s - patch) // stride)))
+    down, _ = strides(stride)
+    # Every patch that begins in a real frame, as in a clip that is padded.
+    size = min(frames, patch + down * (-(-s // down) - 1))
   x, mask = fit_frames(raw, frame_mask, chunks * size)
   x = frontend.normalise(x).reshape(b * chunks, size, f)
   mask = patch_mask(mask.reshape(b * chunks, size), f, patch, stride)

@@ -53,6 +53,46 @@ def spectrogram_positions(
   return sincos_2d(grid[::-1] if swap else grid, width)
 
 
+def resize_table(
+  table: Float[np.ndarray, 'n d'], old: tuple[int, int], new: tuple[int, int], prefix: int = 1
+) -> Float[np.ndarray, 'm d']:
+  """A learned table of positions for another grid of patches.
+
+  Along each axis a shorter grid is cut from the middle, a longer one is interpolated linearly
+  between the centres of patches, as AST does with tables of images and of other lengths
+  (YuanGongND/ast, src/models/ast_models.py).
+
+  Args:
+    table: the rows of class tokens, then those of the patches, row by row of the grid.
+    old, new: (rows, columns) of both grids.
+    prefix: rows of class tokens, which stay.
+
+  Raises:
+    InputError: the table has another number of rows than the old grid.
+  """
+  if len(table) != prefix + old[0] * old[1]:
+    raise InputError(
+      f'A table of {len(table)} positions is not one of {prefix} class tokens and a grid of '
+      f'{old[0]} x {old[1]} patches.'
+    )
+  grid = table[prefix:].reshape(*old, table.shape[1])
+  for axis, size in enumerate(new):
+    grid = _resized(grid, axis, size)
+  return np.concatenate([table[:prefix], grid.reshape(-1, table.shape[1])])
+
+
+def _resized(grid: Float[np.ndarray, '_ _ d'], axis: int, size: int) -> Float[np.ndarray, '_ _ d']:
+  have = grid.shape[axis]
+  if size <= have:
+    first = have // 2 - size // 2
+    return np.take(grid, range(first, first + size), axis)
+  at = np.maximum((np.arange(size, dtype=np.float64) + 0.5) * have / size - 0.5, 0.0)
+  low = at.astype(np.int64)
+  part = np.expand_dims((at - low).astype(np.float32), [a for a in range(3) if a != axis])
+  below, above = np.take(grid, low, axis), np.take(grid, np.minimum(low + 1, have - 1), axis)
+  return below + (above - below) * part
+
+
 # -- Positions of tokens -----------------------------------------------------------------------
 
 

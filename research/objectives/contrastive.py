@@ -1,5 +1,5 @@
-"""Contrastive prediction of frames: wav2vec (arXiv 1904.05862, section 2.2), vq-wav2vec
-(1910.05453) and wav2vec 2.0 (2006.11477, section 3.2)."""
+"""Contrastive prediction: of frames in wav2vec (arXiv 1904.05862, section 2.2), vq-wav2vec
+(1910.05453) and wav2vec 2.0 (2006.11477, section 3.2), of captions in CLAP (2211.06687)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -159,4 +159,64 @@ def wav2vec_contrastive(
     loss = loss + quantiser * out['quantiser_loss']
     names = ('quantiser_loss', *PERPLEXITIES)
     metrics |= {name: out[name] for name in names if name in out}
+  return loss, metrics
+
+
+def audio_text_contrastive(
+  out: Mapping[str, Any],
+  batch: Mapping[str, Any],
+  *,
+  transformed: bool = False,
+) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+  """(1 / 2n) sum_i -log softmax_j(s a_i.t_j)_i - log softmax_j(s t_i.a_j)_i: every clip against the
+  captions of the whole batch, and every caption against its clips.
+
+  The batch is the global one: on a mesh of devices all captions and clips are gathered, gradients
+  through them too (LAION-CLAP's gather_with_grad).
+
+  Args:
+    out: 'audio_embedding' a and 'text_embedding' t [b, d], normalised; 'logit_scale' s [1 or 2].
+      With `transformed` also 'audio_transformed' and 'text_transformed' [b, d].
+    batch: rows with 'valid' [b] False (fillers) do not count, neither as one of the others.
+    transformed: the mean of two losses: clips against transformed captions with the first factor,
+      and transformed clips against captions with the second (LAION's mlp_loss).
+
+  Returns:
+    loss, and metrics: 'audio_to_text' and 'text_to_audio', fractions of clips and captions whose
+    own caption or clip is the nearest, and 'logit_scale'.
+
+  Raises:
+    ValueError: unequal numbers of clips and captions.
+  """
+  a, t = (out[f'{side}_embedding'].astype(jnp.float32) for side in ('audio', 'text'))
+  if a.shape != t.shape:
+    raise ValueError(
+      f'audio_text_contrastive: {a.shape} clips and {t.shape} captions, expected as many.'
+    )
+  scale = out['logit_scale']
+  valid = batch['valid'] if 'valid' in batch else jnp.ones(len(a), bool)
+  weight = valid.astype(jnp.float32)
+  count = jnp.maximum(weight.sum(), 1.0)
+
+  def nearest(x, y, factor):
+    """(loss, fraction of rows whose own column is the nearest) of x against all y."""
+    logits = factor * jnp.einsum('id,jd->ij', x, y, precision='highest')
+    logits = jnp.where(valid[None, :], logits, -jnp.inf)
+    own = jnp.diagonal(jax.nn.log_softmax(logits))
+    right = logits.argmax(axis=1) == jnp.arange(len(x))
+    return -jnp.where(valid, own, 0.0).sum() / count, jnp.where(right, weight, 0.0).sum() / count
+
+  if transformed:
+    ta, tt = (out[f'{side}_transformed'].astype(jnp.float32) for side in ('audio', 'text'))
+    pairs = [(a, tt, scale[0]), (tt, a, scale[0]), (ta, t, scale[-1]), (t, ta, scale[-1])]
+  else:
+    pairs = [(a, t, scale[0]), (t, a, scale[0])]
+  found = [nearest(*pair) for pair in pairs]
+  loss = sum((each for each, _ in found), jnp.float32(0.0)) / len(found)
+  metrics = {
+    'contrastive': loss,
+    'audio_to_text': found[0][1],
+    'text_to_audio': found[1][1],
+    'logit_scale': scale[0],
+  }
   return loss, metrics

@@ -54,6 +54,9 @@ SCHEDULE_DEFAULTS: dict[str, Any] = dict(
   hold_fraction=0.4,
   final_scale=0.05,
   power=1.0,
+  first_drop=10,
+  drop_every=1,
+  drop=0.5,
 )
 
 
@@ -117,7 +120,24 @@ def constant(lr: float, total: int, warmup: float, args: Mapping[str, Any]) -> S
   return schedule
 
 
-SCHEDULES = dict(cosine=cosine, polynomial=polynomial, tri_stage=tri_stage, constant=constant)
+def step(lr: float, total: int, warmup: float, args: Mapping[str, Any]) -> Schedule:
+  """Linear warm-up from 0, then constant, times `drop` after `first_drop` epochs and every
+  `drop_every` after that (torch's MultiStepLR as AST has it)."""
+  del total
+
+  def schedule(step):
+    step = jnp.asarray(step, jnp.float32)
+    epochs = jnp.floor(step / args['epoch_steps'])
+    drops = jnp.floor((epochs - args['first_drop']) / args['drop_every']) + 1.0
+    low = lr * jnp.power(jnp.float32(args['drop']), jnp.maximum(drops, 0.0))
+    return jnp.where(step < warmup, jnp.minimum(_warmup(lr, warmup, step), low), low)
+
+  return schedule
+
+
+SCHEDULES = dict(
+  cosine=cosine, polynomial=polynomial, tri_stage=tri_stage, constant=constant, step=step
+)
 
 
 def make_schedule(optim: Mapping[str, Any], total_steps: int, epoch_steps: float = 1.0) -> Schedule:
@@ -126,7 +146,7 @@ def make_schedule(optim: Mapping[str, Any], total_steps: int, epoch_steps: float
   Args:
     optim: the `optim` config.
     total_steps: number of steps of the run.
-    epoch_steps: steps per epoch, for `warmup_epochs`.
+    epoch_steps: steps per epoch, for `warmup_epochs` and the schedule 'step'.
 
   Raises:
     InputError: an unknown schedule, or a warm-up longer than the run.
@@ -145,6 +165,7 @@ def make_schedule(optim: Mapping[str, Any], total_steps: int, epoch_steps: float
       f'warm-up ({" or ".join(f"--config.optim.schedule.{k}=…" for k in given)}) or raise '
       'total_steps.'
     )
+  args['epoch_steps'] = max(epoch_steps, 1.0)
   return SCHEDULES[args['name']](optim['lr'], total_steps, warmup, args)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from absl import logging
 
 from research import weights
-from research.capabilities import Borrows, Hears
+from research.capabilities import Borrows, Hears, Resizes
 from research.errors import InputError
-from research.models.finetuned import encoder_place, flat_arguments
+from research.models.finetuned import encoder_of, encoder_place, flat_arguments
 from research.nn.layers import stack_blocks, unstack_blocks
 from research.train.state import State, path_name, teacher_collections
 
@@ -139,6 +139,14 @@ def warm_start(state: State, spec: Mapping[str, Any], model: Any) -> State:
       fresh.append(name)
       return x
     if have[name].shape != x.shape:
+      own = encoder_of(model)
+      found = None
+      if isinstance(own, Resizes):
+        found = own.resized(name, have[name], encoder_of(loaded.model))
+      if found is not None:
+        logging.info('%s: resized from %s to %s', name, have[name].shape, x.shape)
+        taken.append(name)
+        return jax.device_put(found.astype(x.dtype), x.sharding)
       # A setting says more than a shape.
       _check_settings(loaded, model, spec, [name])
       raise InputError(

@@ -61,7 +61,8 @@ def convert_files(
   arrays = made.renew(arrays)
   name, found = made.infer(arrays, args, made.describe(files))
   model = build(name, found)
-  return model, tables.to_ours(made.rules(model), model, arrays, made.ignored)
+  fitted = made.fit(arrays, model)
+  return model, tables.to_ours(made.rules(model), model, fitted, made.ignored)
 
 
 def revert(release: str, model: nn.Module, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from research.errors import InputError, printable
 # {model_type of transformers' config.json: release}
 MODEL_TYPES = {
   'wav2vec2': 'wav2vec2_hf', 'hubert': 'hubert_hf', 'wavlm': 'wavlm_hf', 'whisper': 'whisper_hf',
+  'audio-spectrogram-transformer': 'ast_hf', 'clap': 'clap_hf',
 }  # fmt: skip
 # {name of a model in fairseq's configuration: release}
 FAIRSEQ = {
@@ -16,6 +17,11 @@ FAIRSEQ = {
 }  # fmt: skip
 # (release, parts of keys that only it has, all required); the first match counts.
 MARKS = (
+  ('laion_clap', ('audio_branch.', 'text_branch.')),
+  ('msclap', ('audio_encoder.base.', 'caption_encoder.base.')),
+  ('clap_hf', ('audio_model.audio_encoder.', 'text_model.')),
+  ('ast', ('dist_token', 'patch_embed.proj.')),
+  ('ast_hf', ('embeddings.distillation_token',)),
   ('audio_mae', ('decoder_pred.', 'patch_embed.proj.')),
   ('timm_vit', ('patch_embed.proj.', 'blocks.0.mlp.fc1.')),
   ('byol_a', ('features.0.weight', 'fc.0.weight', 'fc.3.weight')),

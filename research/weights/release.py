@@ -24,6 +24,8 @@ class Release:
     describe: {name: content} of what lies beside the arrays (a checkpoint's 'cfg', `files`) ->
       what it says of the model.
     renew: arrays -> arrays under the names of the key table.
+    fit: (arrays, model) -> arrays of the shapes of the key table, where a release takes those of
+      another size too (a table of positions for another length).
     compose: model -> what `describe` reads, for the way back; None: arrays are all there is.
     encoder_alone: (model, variables) -> the same of the model without its heads of pre-training,
       by the suffix of the file whose loader has no model with them; '' is every file.
@@ -36,6 +38,7 @@ class Release:
   files: Sequence[str] = ()
   describe: Callable[[Mapping[str, Any]], Stated] = lambda files: NOTHING
   renew: Callable[[Arrays], Arrays] = lambda arrays: arrays
+  fit: Callable[[Arrays, Any], Arrays] = lambda arrays, model: arrays
   compose: Callable[[Any], dict[str, Any]] | None = None
   encoder_alone: Mapping[str, Callable[[Any, Mapping[str, Any]], tuple[Any, dict[str, Any]]]] = (
     dataclasses.field(default_factory=dict)

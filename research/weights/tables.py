@@ -8,7 +8,7 @@ identical tensors.
 
 import fnmatch
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -32,14 +32,15 @@ class Rule(NamedTuple):
       pieces that one fused array of ours is stacked of, before its last two axes.
     layout: a key of LAYOUTS.
     layers: model attribute that says how many layers `{i}` counts; '' for a single tensor.
-    heads: model attribute with the number of attention heads, for layouts that need it.
+    heads: number of attention heads, for layouts that need it, or the model attribute that holds
+      it.
   """
 
   theirs: str
   ours: str
   layout: str = 'same'
   layers: str = ''
-  heads: str = ''
+  heads: str | int = ''
 
 
 class Layout(NamedTuple):
@@ -54,12 +55,22 @@ def _square(x, heads):
   return x.T.reshape(x.shape[1], 1, side, side)
 
 
+def _turned(table, rows, columns):
+  patches = table[2:].reshape(rows, columns, table.shape[1]).transpose(1, 0, 2)
+  return np.concatenate([table[:2], patches.reshape(-1, table.shape[1])])
+
+
 LAYOUTS = {
   'same': Layout(lambda x, h: x, lambda x, h: x),
   # Linear [out, in] <-> kernel [in, out].
   'linear': Layout(lambda x, h: x.T, lambda x, h: x.T),
   # Conv2d [d, 1, p, p] <-> kernel [p * p, d] over flattened patches.
   'patch': Layout(lambda x, h: x.reshape(x.shape[0], -1).T, _square),
+  # The same where frequency is the first axis of a patch, as in AST.
+  'patch_of_bins': Layout(
+    lambda x, h: x.transpose(0, 1, 3, 2).reshape(x.shape[0], -1).T,
+    lambda x, h: _square(x, h).transpose(0, 1, 3, 2),
+  ),
   # Fused qkv Linear [3 h k, d] <-> kernel [d, 3, h, k].
   'heads_in': Layout(
     lambda x, h: x.T.reshape(x.shape[1], 3, h, -1), lambda x, h: x.reshape(x.shape[0], -1).T
@@ -97,10 +108,34 @@ LAYOUTS = {
   ),
   # Conv2d [o, i, f, s] <-> kernel [s, f, i, o].
   'conv2d': Layout(lambda x, h: x.transpose(3, 2, 1, 0), lambda x, h: x.transpose(3, 2, 1, 0)),
+  # Conv1D of GPT-2 [d, 3 h k] <-> kernel [d, 3, h, k]; [h k, d] <-> [h, k, d].
+  'conv1d_heads_in': Layout(
+    lambda x, h: x.reshape(len(x), 3, h, -1), lambda x, h: x.reshape(len(x), -1)
+  ),
+  'conv1d_heads_out': Layout(
+    lambda x, h: x.reshape(h, -1, x.shape[-1]), lambda x, h: x.reshape(-1, x.shape[-1])
+  ),
+  # Conv2d [o, i, s, f] <-> kernel [s, f, i, o].
+  'conv2d_in_time': Layout(
+    lambda x, h: x.transpose(2, 3, 1, 0), lambda x, h: x.transpose(3, 2, 0, 1)
+  ),
+  # Conv2d [o, i, f, s] over two bands <-> kernel [s, f, i, o].
+  'tags': Layout(lambda x, h: x.transpose(3, 2, 1, 0), lambda x, h: x.transpose(3, 2, 1, 0)),
+  # Conv2d of kernel 1 [o, i, 1, 1] <-> kernel [i, o].
+  'conv1x1': Layout(lambda x, h: x[:, :, 0, 0].T, lambda x, h: x.T[:, :, None, None]),
+  # Conv2d [d, 1, y, x] of patches y high and x wide; y is in the place of the heads.
+  'patch_of_rows': Layout(
+    lambda x, h: x.reshape(len(x), -1).T, lambda x, h: x.T.reshape(x.shape[1], 1, h, -1)
+  ),
+  # One number, [] or [1] <-> [].
+  'number': Layout(lambda x, h: x.reshape(()), lambda x, h: x),
   # A number of batches, int64 <-> int32.
   'count': Layout(lambda x, h: x.astype(np.int32), lambda x, h: x.astype(np.int64)),
   # [1, n, d] <-> [n, d].
   'table': Layout(lambda x, h: x[0], lambda x, h: x[None]),
+  # Positions [1, 2 + f t, d] of two class tokens and f rows of bins <-> [2 + t f, d], t rows of
+  # frames; f is in the place of the heads.
+  'table_of_bins': Layout(lambda x, f: _turned(x[0], f, -1), lambda x, f: _turned(x, -1, f)[None]),
 }
 
 
@@ -142,7 +177,9 @@ def expand(rules: Iterable[Rule], model: nn.Module) -> list[tuple[str, str, Layo
   """(their key, our path, layout, heads) of every tensor of a model."""
   rows, encoder = [], encoder_of(model)
   for rule in rules:
-    heads = getattr(encoder, rule.heads) if rule.heads else 0
+    heads = rule.heads or 0
+    if isinstance(heads, str):
+      heads = getattr(encoder, heads)
     for i in range(getattr(encoder, rule.layers)) if rule.layers else (0,):
       theirs, ours = rule.theirs.replace('{i}', str(i)), rule.ours.replace('{i}', str(i))
       rows.append((theirs, ours, LAYOUTS[rule.layout], heads))
@@ -177,7 +214,8 @@ def to_ours(
       raise InputError(
         f'{theirs} has shape {arrays[theirs].shape}, which does not divide into {heads} heads.'
       ) from error
-  return _as_layout(check_shapes(_fuse(flat) | _fixed(model), model), model)
+  fused = _fuse(flat)
+  return _as_layout(check_shapes(fused | _fixed(model, fused), model), model)
 
 
 def _fuse(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,10 +234,17 @@ def _piece(flat: Mapping[str, Any], name: str) -> np.ndarray:
   return np.take(x, int(part), axis=x.ndim - 3) if part else x
 
 
-def _fixed(model: nn.Module) -> dict[str, np.ndarray]:
-  """Counters that no release has: they start at 0."""
-  counters = {k: x for k, x in expected(model).items() if k.startswith('counters/')}
+def _fixed(model: nn.Module, taken: Container[str]) -> dict[str, np.ndarray]:
+  """Counters that a release has not: they start at 0."""
+  counters = {k: x for k, x in expected(model).items() if _counts(k) and k not in taken}
   return {k: np.zeros(x.shape, x.dtype) for k, x in counters.items()}
+
+
+def _counts(name: str) -> bool:
+  """Whether a variable is a number of updates or of batches seen."""
+  return name.startswith('counters/') or (
+    name.startswith('batch_stats/') and name.endswith('/count')
+  )
 
 
 def to_theirs(rules: Sequence[Rule], model: nn.Module, variables: Mapping[str, Any]) -> Arrays:
@@ -207,7 +252,7 @@ def to_theirs(rules: Sequence[Rule], model: nn.Module, variables: Mapping[str, A
   flat = flatten(unstack_blocks(nn.meta.unbox(variables)))
   rows = expand(rules, model)
   known = {ours.split('#')[0] for _, ours, *_ in rows}
-  unknown = sorted(k for k in set(flat) - known if not k.startswith('counters/'))
+  unknown = sorted(k for k in set(flat) - known if not _counts(k))
   missing = sorted(known - set(flat))
   if unknown or missing:
     raise InputError(

@@ -1,6 +1,7 @@
 """Captions of clips as padded token ids."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ from jaxtyping import Bool
 from research.audio import batching
 from research.audio.clips import Source
 from research.audio.fields import Context, Crops, Field, Rows
-from research.errors import InputError, unknown
+from research.errors import InputError
+from research.text import subwords
 
-TOKENIZERS = ('bytes',)
+BYTES = 'bytes'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +25,15 @@ class Captions(Field):
   Attributes:
     column: column of captions, or of lists of captions.
     max_tokens: u; longer captions are truncated.
-    tokenizer: 'bytes': UTF-8, ids 0 to 255.
+    tokenizer: 'bytes': UTF-8, ids 0 to 255; or a file or folder with the tokenizer of a checkpoint
+      (see `text/subwords.py`), which must fit the model's vocabulary.
+    suffix: put behind every caption (Microsoft CLAP 2023: ' <|endoftext|>').
   """
 
   column: str = 'caption'
   max_tokens: int = 128
-  tokenizer: str = 'bytes'
+  tokenizer: str = BYTES
+  suffix: str = ''
 
   def known(self, source: Source) -> Bool[np.ndarray, 'clips']:
     """Which clips have a caption; raises InputError if none has."""
@@ -46,10 +51,9 @@ class Captions(Field):
     """Tokenizes all captions.
 
     Raises:
-      InputError: an unknown tokenizer, or a clip without a caption.
+      InputError: no such tokenizer, one of another vocabulary than the model's, or a clip without a
+        caption.
     """
-    if self.tokenizer not in TOKENIZERS:
-      raise unknown('tokenizer', self.tokenizer, TOKENIZERS)
     if self.max_tokens < 1:
       raise InputError(
         f'config.data.fields.{self.key}.args.max_tokens is {self.max_tokens}; give at least 1.'
@@ -61,9 +65,20 @@ class Captions(Field):
           f'Clip {source.id(row)!r} of {source.name!r} has no {self.column!r}: leave out clips '
           'without one.'
         )
-    encoded = [[np.frombuffer(c.encode(), np.uint8) for c in each] for each in given]
+    encode = self._encoder(context)
+    encoded = [[encode(f'{c}{self.suffix}') for c in each] for each in given]
     seed = context.seed if context.train else None
     return CaptionRows(self.key, encoded, self.max_tokens, seed)
+
+  def _encoder(self, context: Context) -> Callable[[str], np.ndarray]:
+    """Captions to ids."""
+    if self.tokenizer == BYTES:
+      return lambda text: np.frombuffer(text.encode(), np.uint8)
+    tokenizer = subwords.read_tokenizer(self.tokenizer)
+    rows = getattr(context.model, 'vocabulary', None)
+    if isinstance(rows, int):
+      tokenizer.check_fits(rows)
+    return lambda text: tokenizer.encode(text, max_tokens=self.max_tokens)
 
 
 @dataclasses.dataclass

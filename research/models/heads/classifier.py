@@ -27,7 +27,9 @@ class Classifier(nn.Module):
       'mean', over the real tokens.
     norm: layer norm of the pooled vector, instead of the encoder's own at the end, where it has
       such an option (published for the mean: `fc_norm`); None: with every pooling but 'cls'.
+    norm_epsilon: of that norm.
     init_std: of the linear map's kernel (main_finetune_as.py).
+    labels: names of the classes, where they are known.
   """
 
   PARAMETERS: ClassVar[tuple[str, ...]] = ('head', 'fc_norm')
@@ -35,7 +37,9 @@ class Classifier(nn.Module):
   classes: int
   pooling: str = 'mean'
   norm: bool | None = None
+  norm_epsilon: float = 1e-6
   init_std: float = 2e-5
+  labels: tuple[str, ...] = ()
 
   def __post_init__(self):
     poolings = ('cls', *pooling.POOLS)
@@ -44,6 +48,12 @@ class Classifier(nn.Module):
     if self.classes < 0:
       raise InputError(
         f'head classifier got classes={self.classes}; 0 (no linear map) or more is needed.'
+      )
+    object.__setattr__(self, 'labels', tuple(self.labels))
+    if self.labels and len(self.labels) != self.classes:
+      raise InputError(
+        f'head classifier got classes={self.classes} and {len(self.labels)} labels; expected a '
+        'label for every class, or none.'
       )
     super().__post_init__()
 
@@ -59,7 +69,7 @@ class Classifier(nn.Module):
 
   def setup(self):
     if self.norms:
-      self.fc_norm = layers.LayerNorm()
+      self.fc_norm = layers.LayerNorm(self.norm_epsilon)
     if self.classes:
       self.head = layers.Dense(self.classes, kernel_init=nn.initializers.normal(self.init_std))
 

@@ -3,7 +3,7 @@ it."""
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -46,11 +46,11 @@ def rules(model: nn.Module) -> list[Rule]:
 _UNSEEN = ('padding', 'positions', 'contextual_depth')
 
 
-def lacks(model: nn.Module) -> str:
+def lacks(model: nn.Module, unseen: Sequence[str] = _UNSEEN) -> str:
   """What does not show in the arrays and is not as published, as arguments for the way back."""
   model = encoder_of(model)
   fields = {f.name: f.default for f in dataclasses.fields(model)}
-  unlike = {k: getattr(model, k) for k in _UNSEEN if k in fields and getattr(model, k) != fields[k]}
+  unlike = {k: getattr(model, k) for k in unseen if k in fields and getattr(model, k) != fields[k]}
   frontend, usual = model.frontend.to_dict(), Frontend.from_dict({}).to_dict()
   different = {k: v for k, v in frontend.items() if k not in usual or v != usual[k]}
   if different:

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from research import models
 from research.audio import sources
 from research.audio.fields import make
 from research.audio.pipeline import eval_batches, train_batches
 from research.errors import InputError
 from research.train import selection
 from research.train.config import DATA, complete
+from tests.text.vocabularies import write_roberta
 
 CAPTIONS = {
   'a.wav': 'a dog barks',
@@ -102,3 +104,20 @@ def test_mistakes_get_a_sentence(folder):
   ):
     with pytest.raises(InputError, match=message):
       complete(dict(total_steps=1, model=model, objective=objective, data=dict(fields=fields)))
+
+
+def test_captions_by_the_tokenizer_of_a_checkpoint(folder, tmp_path):
+  """Ids with the tokens around them; another vocabulary than the model's is refused."""
+  tokenizer = str(write_roberta(tmp_path / 'tokenizer'))
+  args = dict(column='caption', tokenizer=tokenizer, max_tokens=6)
+  settings = data(folder, dict(text=dict(name='captions', args=args)))
+  clips = selection.usable(selection.source(settings), settings)
+  model = models.get('clap')(size='tiny', vocabulary=263)
+  fields = make(settings['fields'])
+  batch = next(iter(train_batches(clips, batch_size=3, fields=fields, model=model)))
+  ids, mask = batch['text'], batch['text_mask']
+  assert ids.shape == mask.shape == (3, 6)
+  assert (ids[:, 0] == 0).all() and (ids[np.arange(3), mask.sum(1) - 1] == 2).all()
+  other = models.get('clap')(size='tiny', vocabulary=264)
+  with pytest.raises(InputError, match='263 tokens, the weights have 264'):
+    next(iter(train_batches(clips, batch_size=3, fields=fields, model=other)))

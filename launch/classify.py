@@ -1,0 +1,119 @@
+"""What is heard in audio files: the classes with the highest scores.
+
+python -m launch.classify --model=weights/ast --input=street.wav
+python -m launch.classify --model=weights/ast --input=my/folder --top=3 --out=classes.jsonl
+python -m launch.classify --model=weights/clap --tokenizer=FOLDER --labels=names.txt --input=a.wav
+
+--model is a classifier (AST, any encoder under the head `classifier`), or with --tokenizer a CLAP,
+for which --labels are the classes (zero-shot). --input is a folder, an audio file, a list of files
+or the name of a data set. Files of any length are cut into windows. --out keeps all scores:
+.jsonl, a line a clip. Files that cannot be read are named and left out.
+"""
+
+import json
+import os
+import pathlib
+
+from absl import flags
+
+from launch import command, outputs
+from launch.inputs import open_input
+
+MODEL = flags.DEFINE_string('model', None, 'Weights: a workdir, a checkpoint or a file.')
+RELEASE = flags.DEFINE_string('release', None, 'Whose original weights --model is, if not ours.')
+INPUT = flags.DEFINE_string(
+  'input', None, 'A folder, an audio file, a list (.txt, .csv, .tsv, .jsonl), or a data set.'
+)
+OUT = flags.DEFINE_string('out', None, 'File to write: .jsonl.')
+SPLIT = flags.DEFINE_string('split', None, 'Only the clips of this split of the input.')
+DATA_ROOT = flags.DEFINE_string(
+  'data_root', None, 'Folder of named data sets ($OIDO_DATA if not given).'
+)
+TOP = flags.DEFINE_integer('top', 5, 'Classes that are printed of a clip.', lower_bound=1)
+LABELS = flags.DEFINE_string(
+  'labels', None, 'Names of the classes, one a line (those of the weights if not given).'
+)
+TOKENIZER = flags.DEFINE_string(
+  'tokenizer', None, 'Tokenizer of a CLAP: a folder or a file that came with its weights.'
+)
+TEMPLATE = flags.DEFINE_string('template', None, 'Text of a class, with {} for its name (CLAP).')
+SUFFIX = flags.DEFINE_string('suffix', '', 'Put behind every text (Microsoft CLAP 2023 needs one).')
+ACTIVATION = flags.DEFINE_enum(
+  'activation', 'sigmoid', ['sigmoid', 'softmax'], 'Of a classifier: several classes, or one.'
+)
+WINDOW = flags.DEFINE_float('window', None, 'Seconds of a piece of a longer clip.')
+OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace the file if it is there.')
+command.required('model', 'input')
+command.distributed_flags()
+
+
+def classifier():
+  """The classifier that the flags ask for."""
+  from research import weights
+  from research.errors import InputError
+  from research.inference import classify
+  from research.text.subwords import read_tokenizer
+
+  names = None
+  if LABELS.value is not None:
+    try:
+      lines = pathlib.Path(LABELS.value).expanduser().read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+      raise InputError(f'--labels={LABELS.value} cannot be read: {error}.') from None
+    names = [line.strip() for line in lines if line.strip()]
+  loaded = weights.load(str(MODEL.value), release=RELEASE.value)
+  args = {} if WINDOW.value is None else {'window': WINDOW.value}
+  if TOKENIZER.value is None:
+    for flag in (TEMPLATE, SUFFIX):
+      if flag.value:
+        raise InputError(f'--{flag.name} is for a CLAP: give its --tokenizer too.')
+    return classify.Classifier.of_model(loaded, names, ACTIVATION.value, **args)
+  if names is None:
+    raise InputError('--tokenizer is for classes described by texts: give their names, --labels.')
+  template = classify.TEMPLATE if TEMPLATE.value is None else TEMPLATE.value
+  tokenizer = read_tokenizer(TOKENIZER.value)
+  return classify.Classifier.zero_shot(loaded, tokenizer, names, template, SUFFIX.value, **args)
+
+
+@outputs.remote('out', folder=False)
+def main(argv):
+  del argv
+  command.start_jax()
+  import jax
+
+  from research.audio.decode import AudioError, decode
+  from research.errors import InputError
+
+  if jax.process_count() > 1:
+    raise InputError('launch.classify runs in one process: start it on one host.')
+  out = None if OUT.value is None else pathlib.Path(OUT.value)
+  if out is not None and out.suffix != '.jsonl':
+    raise InputError(f'--out={out}: give a file that ends in .jsonl.')
+  if out is not None and out.exists() and not OVERWRITE.value:
+    raise InputError(f'{out} is there already: give another --out, or --overwrite.')
+  source = open_input(INPUT.value, split=SPLIT.value, root=DATA_ROOT.value)
+  ours = classifier()
+  rate, lines, left = ours.frontend.sample_rate, [], 0
+  for clip in source:
+    try:
+      scores = ours.scores(decode(clip, sample_rate=rate), rate)
+    except (AudioError, InputError) as error:
+      left += 1
+      command.say(f'{clip.id}: left out: {error}')
+      lines.append({'id': clip.id, 'error': str(error)})
+      continue
+    found = ours.top(scores, TOP.value)
+    command.say(f'{clip.id}: ' + ', '.join(f'{each.name} {each.score:.3f}' for each in found))
+    every = {label.name: round(label.score, 6) for label in ours.top(scores, len(scores))}
+    lines.append({'id': clip.id, 'scores': every})
+  if out is not None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_suffix('.partial')
+    text = ''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in lines)
+    partial.write_text(text, encoding='utf-8')
+    os.replace(partial, out)
+  command.say(f'{len(lines) - left} clips' + (f', {left} left out' if left else ''))
+
+
+if __name__ == '__main__':
+  command.run(main)
