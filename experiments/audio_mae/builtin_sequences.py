@@ -14,7 +14,7 @@ def get_config(arg=''):
     raise ValueError(f"builtin_sequences.py has no variant {arg!r}: give nothing, or 'debug'.")
   config = ml_collections.ConfigDict()
   config.seed = 0
-  config.total_steps = 2400
+  config.total_steps = 2000
 
   config.data = dict(
     source='builtin_sequences',

@@ -38,6 +38,9 @@ def optimizer(
 ) -> optax.GradientTransformation:
   """The optimiser that `config['optim']` describes; what the model freezes stays as it is."""
   frozen = (*config['optim']['frozen'], *(model.frozen if isinstance(model, Freezes) else ()))
+  if adapters := config['adapters']:
+    learned = '|'.join(filter(None, (r'/lora_[ab]$', adapters['trained'])))
+    frozen += (f'^(?!.*({learned}))',)
   return optim.make_optimizer({**config['optim'], 'frozen': frozen}, schedule)
 
 
@@ -92,6 +95,7 @@ def train_step(
     augment=augmentations(config),
     accumulate=config['optim']['accumulate'],
     teacher=teacher,
+    adapters=config['adapters'],
   )
 
 

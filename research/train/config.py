@@ -59,6 +59,7 @@ DEFAULTS: dict[str, Any] = dict(
   mesh=dict(data=-1, fsdp=1, tensor=1),
   teacher=None,
   init=None,
+  adapters=None,
   evals={},
   watch=dict(representation_std=dict(min=1e-3, after=50, stop=False)),
   log_every=10,
@@ -74,6 +75,7 @@ FREE_FORM = ('args', 'evals', 'watch', 'where', 'schedule', 'layer_decay', 'sour
 OPTIONAL: dict[str, dict[str, Any]] = dict(
   teacher=dict(decay=0.999, decay_end=None, decay_steps=None, forward=False),
   init=dict(path=None, include='.*', exclude=None, statistics='same', under=None),
+  adapters=dict(rank=8, alpha=16.0, targets=r'attn/(qkv|query|value)/kernel$', trained=None),
   profile=dict(start=10, steps=5),
 )
 

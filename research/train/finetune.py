@@ -117,7 +117,7 @@ def predict(
   model: Any, state: State, source: Source, *, sample_rate: int, seconds: float, batch_size: int
 ) -> np.ndarray:
   """Logits [n, c] of every clip of `source`, in order; a clip that cannot be read gets zeros."""
-  variables = {'params': state.params, **state.variables}
+  variables = state.weights()
   apply = jax.jit(lambda v, batch: model.apply(v, batch, train=False)['logits'])
   found: dict[int, np.ndarray] = {}
   classes = 1

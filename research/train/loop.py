@@ -129,7 +129,8 @@ class _Run:
     example = {k: np.zeros((1, *x.shape[1:]), x.dtype) for k, x in batch.items()}
 
     def fresh() -> State:
-      return init_state(self.model, optimizer, example, config['seed'], bool(config['teacher']))
+      teacher, adapters = bool(config['teacher']), config['adapters']
+      return init_state(self.model, optimizer, example, config['seed'], teacher, adapters)
 
     shapes = jax.eval_shape(fresh)
     self.shardings = sharding.shardings(shapes, mesh)

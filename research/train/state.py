@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from research.nn import adapters as lora
+
 # Random streams that a model may use; each step derives all of them from the run's key.
 STREAMS = ('mask', 'dropout', 'augment', 'noise')
 
@@ -37,6 +39,10 @@ class State:
   variables: Tree
   key: Tree
 
+  def weights(self) -> dict[str, Tree]:
+    """The variables that the model computes with: adapters added to their kernels."""
+    return {'params': lora.effective(self.params), **self.variables}
+
   def to_dict(self) -> dict[str, Tree]:
     """The fields that are not None, by name: the content of a checkpoint."""
     fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -59,6 +65,7 @@ def init_state(
   batch: Mapping[str, Any],
   seed: int,
   with_teacher: bool,
+  adapters: Mapping[str, Any] | None = None,
 ) -> State:
   """An initial state. Pure: may be traced under `jax.jit` or `jax.eval_shape`.
 
@@ -68,12 +75,16 @@ def init_state(
     batch: arrays with the shapes of a batch (values do not matter).
     seed: seed of the run.
     with_teacher: add an EMA teacher, a copy of the parameters.
+    adapters: settings of `nn.adapters.add`, or None.
   """
   root = jax.random.key(seed)
   init_key, run_key = jax.random.split(root)
   rngs = {'params': jax.random.fold_in(init_key, len(STREAMS)), **streams(init_key)}
   variables = nn.meta.unbox(model.init(rngs, batch, train=True))
   params = variables.pop('params')
+  if adapters:
+    added = {k: adapters[k] for k in ('rank', 'alpha', 'targets')}
+    params = lora.add(params, jax.random.fold_in(init_key, len(STREAMS) + 1), **added)
   teacher = None
   if with_teacher:
     # A copy, not an alias: the step donates the state's buffers.

@@ -10,9 +10,10 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from research.nn import adapters as lora
 from research.train import flops, hardware
 from research.train.health import signals
-from research.train.state import State, Tree, streams, teacher_collections
+from research.train.state import State, Tree, path_name, streams, teacher_collections
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -24,7 +25,7 @@ def forward(
 ) -> tuple[dict[str, Any], Tree]:
   """Applies the model in training mode: (named outputs, updated collections)."""
   out, updated = model.apply(
-    {'params': params, **variables},
+    {'params': lora.effective(params), **variables},
     batch,
     train=True,
     rngs=streams(key),
@@ -53,7 +54,11 @@ def _clips(batch: Batch) -> jax.Array | float:
 
 
 def make_gradient(
-  model: nn.Module, objective: Objective, accumulate: int, teacher_forward: bool
+  model: nn.Module,
+  objective: Objective,
+  accumulate: int,
+  teacher_forward: bool,
+  adapters: Mapping[str, Any] | None = None,
 ) -> Callable[[State, Batch, jax.Array], tuple[Tree, Tree, Tree, Metrics]]:
   """`(state, batch, key) -> (gradients, variables, teacher variables, metrics)`.
 
@@ -63,6 +68,13 @@ def make_gradient(
   """
 
   def loss_fn(params, variables, teacher, batch, key):
+    if adapters:  # Gradients of what does not learn are not computed.
+      params = jax.tree_util.tree_map_with_path(
+        lambda path, x: (
+          x if lora.trained(path_name(path), adapters['trained']) else jax.lax.stop_gradient(x)
+        ),
+        params,
+      )
     out, variables = forward(model, params, variables, batch, key)
     if teacher_forward:
       teacher_batch = {**batch, **out.pop('to_teacher', {})}
@@ -119,6 +131,7 @@ def make_train_step(
   augment: Sequence[Callable[[jax.Array, Batch], Batch]] = (),
   accumulate: int = 1,
   teacher: Mapping[str, Any] | None = None,
+  adapters: Mapping[str, Any] | None = None,
 ) -> Callable[[State, Batch], tuple[State, Metrics]]:
   """`(state, batch) -> (state, metrics)`, to be jitted by the caller with the state donated.
 
@@ -135,9 +148,10 @@ def make_train_step(
     teacher: None, or dict(decay, decay_end, decay_steps, forward). With `forward` the teacher is
       applied to the same batch, updated by `out['to_teacher']`, with the same random keys; its
       outputs are `out['teacher']`.
+    adapters: None, or `config['adapters']`: only adapters and what `trained` matches learn.
   """
   teacher_forward = bool(teacher and teacher.get('forward'))
-  gradient = make_gradient(model, objective, accumulate, teacher_forward)
+  gradient = make_gradient(model, objective, accumulate, teacher_forward, adapters)
 
   def step(state: State, batch: Batch) -> tuple[State, Metrics]:
     key = jax.random.fold_in(state.key, state.step)

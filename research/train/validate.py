@@ -19,6 +19,7 @@ from research.capabilities import Draws, spells
 from research.errors import InputError, listed, unknown
 from research.inference import ctc
 from research.metrics import asr, classification
+from research.nn import adapters as lora
 from research.report import players
 from research.text import characters
 from research.train import build, selection, sharding
@@ -101,10 +102,10 @@ def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
 
   def evaluate(state: State, batch: Mapping[str, jax.Array], index: jax.Array) -> Any:
     rngs = streams(jax.random.fold_in(jax.random.key(0), index))
-    variables = {'params': state.params, **state.variables}
+    variables = state.weights()
     out = run.model.apply(variables, batch, train=False, rngs=rngs)
     if teacher_forward:
-      teacher = {'params': state.teacher['params'], **state.teacher['variables']}
+      teacher = {'params': lora.effective(state.teacher['params']), **state.teacher['variables']}
       teacher_batch = {**batch, **out.pop('to_teacher', {})}
       out['teacher'] = run.model.apply(teacher, teacher_batch, train=False, rngs=rngs)
     loss, metrics = run.objective(out, batch)
@@ -160,7 +161,7 @@ def transcription(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
   replicated = NamedSharding(run.mesh, PartitionSpec())
 
   def decode(state: State, batch: Mapping[str, jax.Array]) -> Any:
-    variables = {'params': state.params, **state.variables}
+    variables = state.weights()
     out = run.model.apply(variables, batch, train=False)
     codes = jnp.where(out['frame_mask'], out['logits'].argmax(-1), blank)
     return codes, batch['index'], batch['valid']
@@ -200,7 +201,7 @@ def pictures(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
   shared = {k: v for k, v in dict(objective_args).items() if k in accepted}
 
   def draw(state: State, batch: Mapping[str, jax.Array]) -> tuple[dict[str, jax.Array], jax.Array]:
-    variables = {'params': state.params, **state.variables}
+    variables = state.weights()
     rngs = streams(jax.random.key(0))
     drawn = run.model.apply(variables, batch, rngs=rngs, method='picture', **shared)
     return drawn, batch['valid']

@@ -23,6 +23,7 @@ from research.inference.embedder import Embedder, from_model
 from research.inference.inputs import Audio
 from research.jobs import mirror, paths
 from research.models import finetuned, settings
+from research.nn import adapters
 from research.nn.layers import unstack_blocks
 from research.weights import conversion, downloads, read, tables
 
@@ -241,7 +242,7 @@ def _load_run(
   model = read.read_config(workdir)
   name = workdir.name if paths.is_remote(workdir) else workdir.absolute().name
   origin = f'run {name}, {which}'
-  return _assemble(model, tables.flatten(unstack_blocks(variables)), origin, args)
+  return _assemble(model, tables.flatten(unstack_blocks(adapters.merged(variables))), origin, args)
 
 
 def _load_saved(file: Path, args: dict[str, Any]) -> Pretrained:

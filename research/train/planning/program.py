@@ -75,9 +75,8 @@ class Program:
     example = build.example_batch(config, self.model, 1, self.batches[0].seconds)
 
     def fresh() -> State:
-      return init_state(
-        self.model, self._optimizer, example, config['seed'], bool(config['teacher'])
-      )
+      teacher, adapters = bool(config['teacher']), config['adapters']
+      return init_state(self.model, self._optimizer, example, config['seed'], teacher, adapters)
 
     self.state = jax.eval_shape(fresh)
     self.params = count(self.state.params)
