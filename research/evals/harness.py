@@ -21,8 +21,9 @@ from research.report import charts, published, run, svg, tables
 from research.report import maps as planes
 
 FORMAT = 1
-# Protocol -> kinds of systems it applies to. Statistics have no weights to fine-tune.
-KINDS: Mapping[str, Sequence[str]] = {'finetune': ('model', 'random')}
+# Protocol -> kinds of systems it applies to. Statistics have no weights to fine-tune, and only
+# trained towers compare audio with text.
+KINDS: Mapping[str, Sequence[str]] = {'finetune': ('model', 'random'), 'zero_shot': ('model',)}
 
 
 def evaluate(
