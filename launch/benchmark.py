@@ -2,10 +2,10 @@
 
 python -m launch.benchmark --what=features,training,speech,input,startup --out=runs/benchmark.json
 
-A ratio above 1 means that oido is faster. `features`, `training` and `speech` compare with torch
-and transformers, `input` with torch's DataLoader, `byol` with torch (use --batch=64, as in
-experiments/README.md); these need the [parity] extra. `clustering` compares with scikit-learn and
-needs the [test] extra.
+A ratio above 1 means that oido is faster. `features`, `training`, `speech` and `whisper` compare
+with torch and transformers, `input` with torch's DataLoader, `byol` with torch (use --batch=64, as
+in experiments/README.md); these need the [parity] extra. `clustering` compares with scikit-learn
+and needs the [test] extra.
 """
 
 import json
@@ -23,7 +23,9 @@ WHAT = flags.DEFINE_list(
 )
 REPEATS = flags.DEFINE_integer('repeats', 7, 'Rounds; medians are reported.', lower_bound=1)
 OUT = flags.DEFINE_string('out', None, 'JSON file for the results (optional).')
-SIZE = flags.DEFINE_string('size', 'base', 'Model size of training and speech; v1_d512, … of byol.')
+SIZE = flags.DEFINE_string(
+  'size', 'base', 'Model size of training, speech and whisper; v1_d512, … of byol.'
+)
 MODEL = flags.DEFINE_enum('model', 'wav2vec2', ['wav2vec2', 'hubert', 'wavlm'], 'Model of speech.')
 DECODER = flags.DEFINE_enum('decoder', 'swin', ['swin', 'global'], 'Decoder of the training step.')
 BATCH = flags.DEFINE_integer('batch', 4, 'Batch size of training, speech and byol.', lower_bound=1)
@@ -33,6 +35,7 @@ DTYPE = flags.DEFINE_enum(
   ['float32', 'bfloat16'],
   'Compute dtype of speech; default bfloat16 on a GPU, float32 elsewhere.',
 )
+TOKENS = flags.DEFINE_integer('tokens', 100, 'Tokens that whisper writes.', lower_bound=1)
 SECONDS = flags.DEFINE_float('seconds', 10.0, 'Clip length of speech, seconds.', lower_bound=0.1)
 
 
@@ -88,6 +91,17 @@ def _byol():
   return byol.compare_byol(size=size, batch=BATCH.value, repeats=REPEATS.value)
 
 
+def _whisper():
+  import tempfile
+
+  from launch.benchmarks import whisper
+
+  with tempfile.TemporaryDirectory() as folder:
+    return whisper.compare_whisper(
+      Path(folder), size=SIZE.value, tokens=TOKENS.value, repeats=REPEATS.value
+    )
+
+
 BENCHMARKS = dict(
   features=_features,
   training=_training,
@@ -96,6 +110,7 @@ BENCHMARKS = dict(
   startup=_startup,
   clustering=_clustering,
   byol=_byol,
+  whisper=_whisper,
 )
 # Extras other than [parity].
 EXTRAS = {'clustering': 'test'}

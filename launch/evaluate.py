@@ -76,8 +76,19 @@ STATISTICS = flags.DEFINE_enum(
   "Input normalisation of BYOL-A: 'task', statistics of the training clips (of all clips with "
   "cross-validation), as published; 'weights', the statistics in the weights.",
 )
+TOKENIZER = flags.DEFINE_string(
+  'tokenizer', None, 'Tokenizer of a CLAP, for --protocol=zero_shot: a folder or a file.'
+)
+TEMPLATE = flags.DEFINE_string(
+  'template', None, 'Text of a class, with {} for its name (zero_shot).'
+)
+SUFFIX = flags.DEFINE_string('suffix', '', 'Put behind every text (zero_shot).')
 command.required('model', 'out')
 command.distributed_flags()
+
+
+# Protocols that take more than embeddings.
+OTHERS = ('finetune', 'zero_shot')
 
 
 def systems(paths, release, baselines, random_seeds):
@@ -121,6 +132,21 @@ def finetuning(paths, out):
     return finetune.make_protocol(paths, f'{out}/finetune', settings)(system, task, options)
 
   return protocol
+
+
+def zero_shot(paths):
+  """The protocol of classes by their names; the tokenizer is read when it is needed."""
+  from research.errors import InputError
+  from research.evals import zero_shot as judged
+  from research.inference.classify import TEMPLATE as usual
+  from research.text.subwords import read_tokenizer
+
+  def tokenizer():
+    if TOKENIZER.value is None:
+      raise InputError('--protocol=zero_shot needs --tokenizer, which came with the weights.')
+    return read_tokenizer(TOKENIZER.value)
+
+  return judged.make_protocol(paths, tokenizer, TEMPLATE.value or usual, SUFFIX.value)
 
 
 def prepare(names):
@@ -169,8 +195,8 @@ def main(argv):
 
   # Check names before loading weights, which is slow.
   for name in PROTOCOL.value:
-    if name not in (*protocols.PROTOCOLS, 'finetune'):
-      raise unknown('protocol', name, (*protocols.PROTOCOLS, 'finetune'))
+    if name not in (*protocols.PROTOCOLS, *OTHERS):
+      raise unknown('protocol', name, (*protocols.PROTOCOLS, *OTHERS))
   if jax.process_index() == 0:
     folders.folder(str(OUT.value), 'out')
   options = protocols.Options(
@@ -189,7 +215,11 @@ def main(argv):
     out=str(OUT.value),
     cache=CACHE.value,
     use=PROTOCOL.value,
-    known={**protocols.PROTOCOLS, 'finetune': finetuning(paths, str(OUT.value))},
+    known={
+      **protocols.PROTOCOLS,
+      'finetune': finetuning(paths, str(OUT.value)),
+      'zero_shot': zero_shot(paths),
+    },
     options=options,
     absent=absent,
     optional=set(names) - requested,

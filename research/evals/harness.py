@@ -24,8 +24,9 @@ from research.report import maps as planes
 FORMAT = 1
 # Clips that a page plays: classes of a task, seconds of a clip, Hz.
 HEARD, HEARD_SECONDS, HEARD_RATE = 12, 2.0, 16_000
-# Protocol -> kinds of systems it applies to. Statistics have no weights to fine-tune.
-KINDS: Mapping[str, Sequence[str]] = {'finetune': ('model', 'random')}
+# Protocol -> kinds of systems it applies to. Statistics have no weights to fine-tune, and only
+# trained towers compare audio with text.
+KINDS: Mapping[str, Sequence[str]] = {'finetune': ('model', 'random'), 'zero_shot': ('model',)}
 
 
 def evaluate(

@@ -159,7 +159,7 @@ def _listen(model, variables, mel):
 
 
 @functools.partial(jax.jit, static_argnames=('model',))
-def _listen_to_audio(model, variables, audio, mask):
+def listen_to_audio(model, variables, audio, mask):
   mel = model.apply(variables, audio, mask, method='log_mel')
   tokens = model.apply(variables, mel, method='encode')
   return Heard(tokens, model.apply(variables, tokens, method='remember'))
@@ -209,7 +209,7 @@ class WhisperDecoder:
     # One length, one program.
     pad = ((0, 0), (0, max(0, samples - audio.shape[1])))
     audio, mask = (np.pad(x[:, :samples], pad) for x in (audio, mask))
-    return _listen_to_audio(self.model, self.variables, jnp.asarray(audio), jnp.asarray(mask))
+    return listen_to_audio(self.model, self.variables, jnp.asarray(audio), jnp.asarray(mask))
 
   def listen_to_mel(self, mel: Float[np.ndarray, 'b s f'] | Float[Array, 'b s f']) -> Heard:
     """Log-mel of windows, `window_frames` long."""

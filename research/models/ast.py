@@ -159,7 +159,9 @@ class AST(nn.Module):
   def resized(self, name: str, x: Any, theirs: Any) -> Any:
     """The table of positions of an AST of another grid, for the grid of this one; None for every
     other array."""
-    if name != 'encoder/pos_embed' or not isinstance(theirs, AST) or x.shape[1] != self.width:
+    if (
+      name != 'params/encoder/pos_embed' or not isinstance(theirs, AST) or x.shape[1] != self.width
+    ):
       return None
     return resize_table(x, theirs.grid, self.grid, len(PREFIX))
 

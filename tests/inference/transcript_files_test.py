@@ -185,7 +185,7 @@ def test_what_is_refused(transcriber, source, tmp_path):
   (tmp_path / 'there.txt').write_text('mine')
   (tmp_path / 'folder.txt').mkdir()
   for name, sentence in (
-    ('t.doc', 'has to end in .jsonl, .txt, .srt, .vtt or .ctm'),
+    ('t.doc', 'has to end in .jsonl, .txt, .srt, .vtt, .ctm or .tsv'),
     ('there.txt', 'is there already'),
     ('folder.txt', 'is a folder'),
   ):

@@ -30,16 +30,22 @@ def test_sizes():
   for name in SIZES:
     model = Whisper(size=name)
     assert isinstance(model, Embeds) and isinstance(model, Encodes) and isinstance(model, Generates)
-    if name in PARAMETERS:
-      shapes = tables.expected_shapes(model)
-      params = sum(np.prod(s, dtype=int) for k, s in shapes.items() if k.startswith('params/'))
-      assert params == PARAMETERS[name], name
-      assert shapes['buffers/encoder/positions'] == (1500, model.width)
   assert Whisper(size='large-v3').frontend.num_mel_bins == 128
   assert Whisper(size='turbo').decoder_depth == 4
   assert not Whisper(size='base.en').multilingual
   languages = {name: Whisper(size=name).num_languages for name in ('tiny.en', 'tiny', 'large-v3')}
   assert languages == {'tiny.en': 99, 'tiny': 99, 'large-v3': 100}
+
+
+@pytest.mark.parametrize(
+  'name', [pytest.param(n, marks=() if n == 'tiny.en' else pytest.mark.slow) for n in PARAMETERS]
+)
+def test_parameters(name):
+  model = Whisper(size=name)
+  shapes = tables.expected_shapes(model)
+  params = sum(np.prod(s, dtype=int) for k, s in shapes.items() if k.startswith('params/'))
+  assert params == PARAMETERS[name]
+  assert shapes['buffers/encoder/positions'] == (1500, model.width)
 
 
 def test_alignment_heads():

@@ -100,6 +100,7 @@ def test_runs(case: Case, monkeypatch):
 
 
 @each_case('whisper', where=lambda case: 'language_probs' in case.outputs)
+@pytest.mark.slow
 def test_language(case: Case):
   decoder = decoder_of(case)
   heard = decoder.listen_to_mel(case.inputs['mel'].swapaxes(1, 2))
@@ -114,6 +115,7 @@ def test_language(case: Case):
 
 
 @each_case('whisper', where=decodes)
+@pytest.mark.slow
 def test_first_logits(case: Case):
   decoder, want = decoder_of(case), case.outputs
   model, variables = decoder.model, decoder.variables

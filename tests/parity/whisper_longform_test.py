@@ -125,6 +125,7 @@ def test_median_and_warp(case: Case):
 
 
 @each_case('whisper', where=aligned)
+@pytest.mark.slow
 def test_words(case: Case):
   decoder = decoder_of(case)
   tokenizer = decoder.with_language(case.config['language'])

@@ -3,6 +3,7 @@ transformers."""
 
 import jax
 import numpy as np
+import pytest
 
 from research.nn import cache as caches
 from research.objectives.autoregressive import next_tokens
@@ -84,6 +85,7 @@ def test_round_trip(case: Case):
 
 
 @each_case('whisper', where=forward)
+@pytest.mark.slow
 def test_steps_equal_all_at_once(case: Case):
   """The prompt, then token by token, two rows for each clip."""
   model, variables = build(case)

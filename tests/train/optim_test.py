@@ -159,3 +159,14 @@ def test_lars_and_unknown_optimiser():
   np.testing.assert_allclose(after['head']['kernel'], kernel - ratio * grad, rtol=1e-5)
   with pytest.raises(InputError, match="or 'adamw'"):
     optim.make_optimizer(make(name='adamW'), lambda step: 0.1)
+
+
+def test_steps_are_those_of_multi_step_lr():
+  """torch's MultiStepLR over range(2, 1000, 3), gamma 0.5, stepped after every epoch of 10."""
+  config = make(
+    lr=1.0, schedule=dict(name='step', first_drop=2, drop_every=3, drop=0.5, warmup_steps=5)
+  )
+  schedule = optim.make_schedule(config, total_steps=100, epoch_steps=10)
+  assert float(schedule(2)) == pytest.approx(0.4)
+  epochs = [float(schedule(10 * epoch + 9)) for epoch in range(10)]
+  assert epochs == [1.0, 1.0, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125, 0.125]

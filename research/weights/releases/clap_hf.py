@@ -13,6 +13,7 @@ import numpy as np
 
 from research.errors import InputError
 from research.models.clap import CLAP
+from research.weights import tables
 from research.weights.families import clap as family
 from research.weights.release import Release
 from research.weights.stated import NOTHING, Fact, Stated, check_agreement
@@ -148,7 +149,8 @@ def infer(
   check_agreement({}, front, stated.frontend)
   said = {name: fact.value for name, fact in stated.facts.items()}
   frontend = {**{name: fact.value for name, fact in stated.frontend.items()}, **front}
-  own = {**stated.training, **said, **given, **found, 'frontend': frontend}
+  # That library's feature extractor takes the audio as it is.
+  own = {'int16': False, **stated.training, **said, **given, **found, 'frontend': frontend}
   return 'clap', own
 
 
@@ -185,6 +187,20 @@ def compose(model: CLAP) -> dict[str, dict[str, Any]]:
   }
 
 
+def alone(model: nn.Module, variables: Mapping[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+  """A model without transforms and tagging head, and its variables; others as they are."""
+  if not isinstance(model, CLAP) or not (model.transforms or model.classes):
+    return model, dict(variables)
+  plain = model.clone(transforms=False, classes=0)
+  flat = tables.flatten(nn.meta.unbox(variables))
+  return plain, tables.nest({key: flat[key] for key in tables.expected_shapes(plain)}, plain)
+
+
+def lacks(model: CLAP) -> str:
+  """What transformers does otherwise, as arguments for the way back."""
+  return "int16 (on the way back: --args='int16=true')" if model.int16 else ''
+
+
 RELEASE = Release(
   rules=rules,
   infer=infer,
@@ -197,4 +213,6 @@ RELEASE = Release(
   files=('config.json', 'preprocessor_config.json'),
   describe=describe,
   compose=compose,
+  encoder_alone={'': alone},
+  lacks=lacks,
 )
