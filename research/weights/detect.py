@@ -1,58 +1,61 @@
 """Detects the release of original weights from their keys, configuration or config.json."""
 
+import dataclasses
+import functools
+import importlib
+import pkgutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from research.errors import InputError, printable
-
-# {model_type of transformers' config.json: release}
-MODEL_TYPES = {
-  'wav2vec2': 'wav2vec2_hf', 'hubert': 'hubert_hf', 'wavlm': 'wavlm_hf', 'whisper': 'whisper_hf',
-  'audio-spectrogram-transformer': 'ast_hf', 'clap': 'clap_hf',
-}  # fmt: skip
-# {name of a model in fairseq's configuration: release}
-FAIRSEQ = {
-  'wav2vec2': 'wav2vec2', 'wav2vec_ctc': 'wav2vec2', 'hubert': 'hubert', 'hubert_ctc': 'hubert',
-}  # fmt: skip
-# (release, parts of keys that only it has, all required); the first match counts.
-MARKS = (
-  ('laion_clap', ('audio_branch.', 'text_branch.')),
-  ('msclap', ('audio_encoder.base.', 'caption_encoder.base.')),
-  ('clap_hf', ('audio_model.audio_encoder.', 'text_model.')),
-  ('ast', ('dist_token', 'patch_embed.proj.')),
-  ('ast_hf', ('embeddings.distillation_token',)),
-  ('audio_mae', ('decoder_pred.', 'patch_embed.proj.')),
-  ('timm_vit', ('patch_embed.proj.', 'blocks.0.mlp.fc1.')),
-  ('byol_a', ('features.0.weight', 'fc.0.weight', 'fc.3.weight')),
-  ('vq_wav2vec', ('vector_quantizer.', 'feature_aggregator.')),
-  ('wav2vec', ('feature_aggregator.', 'feature_extractor.')),
-  ('wavlm_hf', ('gru_rel_pos_linear', 'feature_projection.')),
-  ('wavlm', ('self_attn.grep_linear',)),
-  ('wav2vec2_hf', ('wav2vec2.feature_extractor.',)),
-  ('hubert_hf', ('hubert.feature_extractor.',)),
-  ('whisper', ('encoder.positional_embedding', 'decoder.blocks.0.cross_attn_ln.')),
-  ('whisper_hf', ('encoder.conv1.', 'decoder.layers.0.encoder_attn_layer_norm.')),
-  ('hubert', ('label_embs_concat',)),
-  ('wav2vec2', ('quantizer.vars', 'project_q.')),
-)
-# (parts of keys that several releases have, these releases).
-SHARED = (
-  (('feature_extractor.conv_layers.0.conv.',), ('wav2vec2_hf', 'hubert_hf')),
-  (('feature_extractor.conv_layers.0.0.',), ('wav2vec2', 'hubert')),
-)
+from research.weights import releases
 
 
-def release(
-  path: Path, keys: Collection[str], files: Mapping[str, Any], known: Collection[str] = ()
-) -> str:
+@dataclasses.dataclass(frozen=True)
+class Signs:
+  """What its module in `weights/releases` declares of a release, all of it optional.
+
+  Attributes:
+    marks: MARKS, alternatives: parts of keys, all of which an original file has. Of several
+      releases that fit, the one with the longer alternative counts.
+    model_type: MODEL_TYPE in the config.json of transformers.
+    fairseq: FAIRSEQ, names of the model in fairseq's configuration.
+  """
+
+  marks: tuple[tuple[str, ...], ...]
+  model_type: str | None
+  fairseq: tuple[str, ...]
+
+  def fit(self, keys: Collection[str]) -> int:
+    """Parts of the longest alternative that is there, 0 for none."""
+    return max((len(parts) for parts in self.marks if _has(keys, parts)), default=0)
+
+
+@functools.cache
+def signs() -> dict[str, Signs]:
+  """{release: its signs}."""
+  found = {}
+  for module in pkgutil.iter_modules(releases.__path__):
+    made = importlib.import_module(f'{releases.__name__}.{module.name}')
+    found[module.name] = Signs(
+      getattr(made, 'MARKS', ()), getattr(made, 'MODEL_TYPE', None), getattr(made, 'FAIRSEQ', ())
+    )
+  return found
+
+
+def model_types() -> dict[str, str]:
+  """{model_type of transformers' config.json: release}."""
+  return {s.model_type: name for name, s in signs().items() if s.model_type is not None}
+
+
+def release(path: Path, keys: Collection[str], files: Mapping[str, Any]) -> str:
   """The release of the arrays with these keys.
 
   Args:
     path: where they were read, for messages.
     keys: of the arrays.
     files: what lies beside them, see `read.read_release`: 'cfg', 'config.json'.
-    known: all releases, for messages.
 
   Raises:
     InputError: several releases fit, or none does.
@@ -60,28 +63,31 @@ def release(
   config = files.get('config.json')
   kind = config.get('model_type') if isinstance(config, Mapping) else None
   if kind is not None:
-    if not isinstance(kind, str) or kind not in MODEL_TYPES:
+    known = model_types()
+    if not isinstance(kind, str) or kind not in known:
       raise InputError(
         f'{str(path)!r} is a {printable(str(kind)[:60])} of transformers, which is not known here: '
-        f'expected {", ".join(MODEL_TYPES)}.'
+        f'expected {", ".join(known)}.'
       )
-    return MODEL_TYPES[kind]
-  found = next((name for name, marks in MARKS if _has(keys, marks)), None)
-  named = FAIRSEQ.get(_fairseq_name(files.get('cfg')))
-  if named and found in (None, 'wav2vec2', 'hubert'):
+    return known[kind]
+  fits = {name: s.fit(keys) for name, s in signs().items()}
+  best = max(fits.values())
+  found = [name for name, fit in fits.items() if fit == best > 0]
+  name = _fairseq_name(files.get('cfg'))
+  named = next((r for r, s in signs().items() if name in s.fairseq), None)
+  if named and all(signs()[each].fairseq for each in found):
     return named
-  if found:
-    return found
-  several = next((names for marks, names in SHARED if _has(keys, marks)), None)
-  if several:
+  if len(found) > 1:
     raise InputError(
-      f'{str(path)!r} does not say whether its weights are {" or ".join(several)}: name the '
-      f"release, as release='{several[0]}' (--release={several[0]})."
+      f'{str(path)!r} does not say whether its weights are {" or ".join(found)}: name the '
+      f"release, as release='{found[0]}' (--release={found[0]})."
     )
+  if found:
+    return found[0]
   some = printable(', '.join(sorted(keys)[:3])[:200])
   raise InputError(
     f'{str(path)!r} does not say which model it is for (its arrays: {some} …): name its release, '
-    f'one of {", ".join(known)}.'
+    f'one of {", ".join(signs())}.'
   )
 
 

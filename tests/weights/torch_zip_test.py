@@ -280,7 +280,7 @@ def test_truncated_and_compressed_files(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   ('keys', 'files', 'release'),
   [
-    (['decoder_pred.weight', 'patch_embed.proj.weight'], {}, 'audio_mae'),
+    (['decoder_pred.weight', 'mask_token', 'patch_embed.proj.weight'], {}, 'audio_mae'),
     (['patch_embed.proj.weight', 'blocks.0.mlp.fc1.weight', 'head.weight'], {}, 'timm_vit'),
     (['features.0.weight', 'fc.0.weight', 'fc.3.weight'], {}, 'byol_a'),
     (['feature_extractor.conv_layers.0.0.weight', 'label_embs_concat'], {}, 'hubert'),
@@ -299,9 +299,9 @@ def test_releases_are_detected(tmp_path, keys, files, release):
 
 
 def test_what_cannot_be_detected_is_said(tmp_path):
-  with pytest.raises(InputError, match='wav2vec2 or hubert: name the release'):
+  with pytest.raises(InputError, match='hubert or wav2vec2: name the release'):
     detect.release(tmp_path, ['feature_extractor.conv_layers.0.0.weight'], {})
-  with pytest.raises(InputError, match='wav2vec2_hf or hubert_hf'):
+  with pytest.raises(InputError, match='hubert_hf or wav2vec2_hf'):
     detect.release(tmp_path, ['feature_extractor.conv_layers.0.conv.weight'], {})
   with pytest.raises(
     InputError, match=r'does not say which model it is for .its arrays: bias, kernel'

@@ -79,6 +79,8 @@ def fit(arrays: Arrays, model: nn.Module) -> dict[str, np.ndarray]:
   return fitted
 
 
+# By what it is recognised, see `weights/detect.py`.
+MARKS = (('dist_token', 'patch_embed.proj.', 'pos_embed'),)
 RELEASE = Release(
   rules=rules,
   infer=infer,

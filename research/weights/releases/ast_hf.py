@@ -222,6 +222,9 @@ def lacks(model: nn.Module) -> str:
   return '; '.join(left)
 
 
+# By what it is recognised, see `weights/detect.py`.
+MARKS = (('embeddings.distillation_token',),)
+MODEL_TYPE = 'audio-spectrogram-transformer'
 RELEASE = Release(
   rules=rules,
   infer=infer,

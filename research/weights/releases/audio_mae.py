@@ -71,6 +71,8 @@ def rules(model: nn.Module) -> list[Rule]:
   return [*vit.ENCODER, *vector('norm', 'params/encoder/norm'), *DECODER, *window]
 
 
+# By what it is recognised, see `weights/detect.py`.
+MARKS = (('decoder_pred.', 'mask_token', 'patch_embed.proj.'),)
 RELEASE = Release(
   rules=rules,
   infer=infer,

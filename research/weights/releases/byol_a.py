@@ -107,4 +107,6 @@ def lacks(model: nn.Module) -> str:
   return f'the statistics of the input (mean {mean:.7g}, std {std:.7g})'
 
 
+# By what it is recognised, see `weights/detect.py`.
+MARKS = (('features.0.weight', 'fc.0.weight', 'fc.3.weight'),)
 RELEASE = Release(rules=rules, infer=infer, encoder_alone={'': encoder_alone}, lacks=lacks)

@@ -201,6 +201,9 @@ def lacks(model: CLAP) -> str:
   return "int16 (on the way back: --args='int16=true')" if model.int16 else ''
 
 
+# By what it is recognised, see `weights/detect.py`.
+MARKS = (('audio_model.audio_encoder.', 'text_model.'),)
+MODEL_TYPE = 'clap'
 RELEASE = Release(
   rules=rules,
   infer=infer,

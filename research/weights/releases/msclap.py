@@ -87,6 +87,8 @@ def infer(
   return 'clap', family.check(found, given)
 
 
+# By what it is recognised, see `weights/detect.py`.
+MARKS = (('audio_encoder.base.', 'caption_encoder.base.'),)
 RELEASE = Release(
   rules=rules,
   infer=infer,

@@ -9,4 +9,6 @@ table; here it is a fixed buffer.
 from research.weights.families import vit
 from research.weights.release import Release
 
+# By what it is recognised, see `weights/detect.py`.
+MARKS = (('patch_embed.proj.', 'blocks.0.mlp.fc1.'),)
 RELEASE = Release(rules=vit.rules, infer=vit.infer, lacks=vit.lacks)

@@ -2,4 +2,7 @@
 
 from research.weights.releases.wav2vec import RELEASE
 
-__all__ = ['RELEASE']
+__all__ = ['MARKS', 'RELEASE']
+
+# By what it is recognised, see `weights/detect.py`.
+MARKS = (('vector_quantizer.', 'feature_aggregator.', 'feature_extractor.'),)

@@ -197,4 +197,6 @@ def _codebook(arrays: Mapping[str, np.ndarray], channels: int) -> dict[str, Any]
   )  # fmt: skip
 
 
+# By what it is recognised, see `weights/detect.py`.
+MARKS = (('feature_aggregator.', 'feature_extractor.'),)
 RELEASE = Release(rules=rules, infer=infer, describe=describe, compose=compose)

@@ -49,6 +49,9 @@ def head_args(
 FAMILY = speech.Family(
   'wav2vec 2.0', 'wav2vec2', SIZES, ('final_proj', 'project_q'), head_rules, head_args
 )
+# By what it is recognised, see `weights/detect.py`.
+MARKS = (('quantizer.vars', 'project_q.'), ('feature_extractor.conv_layers.0.0.',))
+FAIRSEQ = ('wav2vec2', 'wav2vec_ctc')
 RELEASE = Release(
   rules=functools.partial(speech.rules, family=FAMILY),
   infer=functools.partial(speech.infer, family=FAMILY),

@@ -19,6 +19,8 @@ FAMILY = speech.Family(
   unit_heads.head_args,
   relative=True,
 )
+# By what it is recognised, see `weights/detect.py`.
+MARKS = (('self_attn.grep_linear', 'encoder.layers.'),)
 RELEASE = Release(
   rules=functools.partial(speech.rules, family=FAMILY),
   infer=functools.partial(speech.infer, family=FAMILY),

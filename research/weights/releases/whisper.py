@@ -59,6 +59,8 @@ def compose(model: Any) -> dict[str, Any]:
   return {'config.json': config, 'dims': dims}
 
 
+# By what it is recognised, see `weights/detect.py`.
+MARKS = (('encoder.positional_embedding', 'decoder.blocks.0.cross_attn_ln.'),)
 RELEASE = Release(
   rules=functools.partial(whisper.rules, names=NAMES),
   infer=functools.partial(whisper.infer, names=NAMES),

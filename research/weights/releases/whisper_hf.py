@@ -130,6 +130,9 @@ def compose(model: Any) -> dict[str, dict[str, Any]]:
   }
 
 
+# By what it is recognised, see `weights/detect.py`.
+MARKS = (('encoder.conv1.', 'decoder.layers.0.encoder_attn_layer_norm.'),)
+MODEL_TYPE = 'whisper'
 RELEASE = Release(
   rules=functools.partial(whisper.rules, names=NAMES),
   infer=functools.partial(whisper.infer, names=NAMES),
