@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from research.capabilities import Embedding, Example, audio_example
 from research.errors import InputError, unknown
+from research.features import augment
 from research.features.frontend import Frontend, fit_frames
 from research.models.settings import by_size, check_choices, fill
 from research.models.whisper_parts import STRIDE, Decoder, Encoder
@@ -109,12 +110,14 @@ class Whisper(nn.Module):
     n_vocab, n_audio_ctx, n_text_ctx: rows of the token embedding, audio tokens of a window, text
       tokens that have a position.
     alignment_heads: (layer, head) of the decoder that word timestamps are taken from.
+    freq_mask, time_mask: limits of SpecAug in fine-tuning, bins and frames; 0 for none.
     dtype: of the computation; parameters are float32.
     scan_layers, remat, attention: see `layers.run_blocks` and `attention.attend`.
   """
 
   EMBEDDING: ClassVar[Embedding] = Embedding()
   FINETUNING: ClassVar[Mapping[str, Any]] = {}
+  TRAINING: ClassVar[tuple[str, ...]] = ('freq_mask', 'time_mask')
   NEEDS: ClassVar[Mapping[str, str]] = {
     'tokens': 'name the tokens of the transcripts, as data.fields.tokens',
   }
@@ -130,6 +133,8 @@ class Whisper(nn.Module):
   n_audio_ctx: int = by_size()
   n_text_ctx: int = by_size()
   alignment_heads: Any = by_size()
+  freq_mask: int = 0
+  time_mask: int = 0
   dtype: str = 'float32'
   scan_layers: bool = False
   remat: bool | str = False
@@ -215,18 +220,20 @@ class Whisper(nn.Module):
       batch: 'audio' [b, t], 'audio_mask' [b, t], of which the first window counts, zeros behind it
         as in `log_mel`; or 'spectrogram' [b, s, f], the log-mel itself. 'tokens' int [b, u]: prompt
         and text, negative behind the end.
-      train: there is no dropout in Whisper.
+      train: SpecAug acts (rng 'augment'); there is no dropout in Whisper.
       collect: also intermediates, see `Encoder` and `Decoder`.
 
     Returns:
       'logits' [b, u, v] float32 of the token that follows, 'token_mask' [b, u], 'audio_tokens'
       [b, n, d] of the encoder.
     """
-    del train
     if 'spectrogram' in batch:
       mel = jnp.asarray(batch['spectrogram']).astype(jnp.float32)
     else:
       mel = self.log_mel(batch['audio'], batch['audio_mask'])
+    if train and (self.freq_mask or self.time_mask):
+      limits = dict(freq=self.freq_mask, time=self.time_mask)
+      mel = augment.random_spec_augment(self.make_rng('augment'), mel, **limits)
     tokens = jnp.asarray(batch['tokens'])
     if tokens.shape[1] > self.n_text_ctx:
       raise InputError(

@@ -31,6 +31,7 @@ from research.text.subwords import read_byte_pairs
 
 TASKS = ('transcribe', 'translate')
 END = '<|endoftext|>'
+BYTES = 'bytes'
 # From 0 to 30 s.
 TIMESTAMPS, SECONDS_PER_TIMESTAMP = 1501, 0.02
 _ENGLISH_TOKENS, _MULTILINGUAL_TOKENS = 50256, 50257
@@ -308,6 +309,17 @@ class WhisperTokenizer:
     raise InputError(f'Id {i} is outside of the vocabulary of {self.size} tokens.')
 
 
+def _single_bytes(vocabulary: int) -> byte_pairs.BytePairs:
+  """The ids of single bytes, as in GPT-2's vocabulary, and of tokens that no text becomes."""
+  end = _MULTILINGUAL_TOKENS if vocabulary > _ENGLISH_TOKENS + 1608 else _ENGLISH_TOKENS
+  table = byte_pairs.alphabet()
+  # Printable bytes come first, in their order; then the others.
+  order = sorted(range(256), key=lambda byte: (ord(table[byte]) != byte, byte))
+  tokens = {table[byte]: i for i, byte in enumerate(order)}
+  tokens |= {f'<|unused {i}|>': i for i in range(256, end)}
+  return byte_pairs.BytePairs(tokens, (), {})
+
+
 def read_whisper_tokenizer(
   path: str | epath.PathLike,
   vocabulary: int,
@@ -318,7 +330,8 @@ def read_whisper_tokenizer(
 
   Args:
     path: `gpt2.tiktoken`, `multilingual.tiktoken`, `tokenizer.json` or `vocab.json` (with
-      `merges.txt` beside it), or a folder with one of them.
+      `merges.txt` beside it), or a folder with one of them; BYTES for the 256 tokens of single
+      bytes alone, which are the same in all of them: for tests and trials without a file.
     vocabulary: rows of the embedding of tokens: 51864 (English), 51865 (99 languages) or 51866
       (100 languages).
     language: code or name; default English. English-only models ignore it.
@@ -327,7 +340,7 @@ def read_whisper_tokenizer(
   Raises:
     InputError: there is no tokenizer, it does not fit the weights, or language or task are unknown.
   """
-  pairs = read_byte_pairs(path)
+  pairs = _single_bytes(vocabulary) if str(path) == BYTES else read_byte_pairs(path)
   end = pairs.vocabulary.get(END, pairs.added.get(END, len(pairs.vocabulary)))
   plain = {token: i for token, i in pairs.vocabulary.items() if i < end}
   # English-only models have the tokens of 99 languages too.

@@ -15,13 +15,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from research.audio import pipeline
 from research.audio.fields import transcript
 from research.audio.fields.transcript import Transcript
+from research.audio.fields.whisper import TIMES, Whisper
 from research.capabilities import Draws, spells
 from research.errors import InputError, listed, unknown
 from research.inference import ctc
 from research.metrics import asr, classification
 from research.nn import adapters as lora
 from research.report import players
-from research.text import characters
+from research.text import characters, normalize
 from research.train import build, selection, sharding
 from research.train.config import DATA
 from research.train.state import State, streams
@@ -149,6 +150,9 @@ def transcription(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
   """Word and character error rates, in percent, of greedy decoding on validation clips."""
   data = _data(run, spec)
   chosen = build.fields_for(data, run.model)
+  written = next((f for f in chosen if isinstance(f, Whisper)), None)
+  if written is not None:
+    return _whisper_transcription(run, name, spec, data, written)
   field = next((f for f in chosen if isinstance(f, Transcript)), None)
   if field is None or not spells(run.model):
     raise InputError(
@@ -177,6 +181,42 @@ def transcription(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
         if valid:
           hypotheses.append(characters.spell(ctc.collapse(codes, blank).ids, symbols))
           references.append(characters.in_case(texts[index], symbols))
+    wer = asr.word_errors(references, hypotheses).rate
+    cer = asr.character_errors(references, hypotheses).rate
+    return {f'{name}/wer': 100 * wer, f'{name}/cer': 100 * cer}
+
+  return run_once
+
+
+def _whisper_transcription(
+  run: Run, name: str, spec: Mapping[str, Any], data: Mapping[str, Any], field: Whisper
+) -> Evaluator:
+  """The same of a Whisper: without timestamps, of normalised texts."""
+  from research.inference.whisper_decoding import Options, WhisperDecoder
+
+  if jax.process_count() > 1:
+    raise InputError(
+      f'config.evals.{name} decodes with Whisper, which one process does alone: leave it out of '
+      'runs of several, and evaluate their checkpoints with launch.transcribe.'
+    )
+  rows = _subset(selection.known(selection.source(data), data), run, data, spec['batches'])
+  texts = transcript.texts(rows, field.column)
+  tokenizer = field.reader(run.model)
+  normalized = normalize.normalize_english if tokenizer.language in (None, 'en') else (
+    normalize.normalize_basic
+  )  # fmt: skip
+  options = Options(language=field.language, task=field.task, without_timestamps=True)
+
+  def run_once(step: int, state: State) -> dict[str, float]:
+    del step
+    decoder = WhisperDecoder(run.model, state.weights(), tokenizer)
+    references, hypotheses = [], []
+    for batch in _batches(run, data, rows):
+      found = decoder.decode(decoder.listen(batch['audio'], batch['audio_mask']), options)
+      for result, index, valid in zip(found, batch['index'], batch['valid']):
+        if valid:
+          hypotheses.append(normalized(result.text))
+          references.append(normalized(TIMES.sub(' ', texts[index])))
     wer = asr.word_errors(references, hypotheses).rate
     cer = asr.character_errors(references, hypotheses).rate
     return {f'{name}/wer': 100 * wer, f'{name}/cer': 100 * cer}
