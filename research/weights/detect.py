@@ -26,6 +26,7 @@ MARKS = (
   ('wav2vec2_hf', ('wav2vec2.feature_extractor.',)),
   ('hubert_hf', ('hubert.feature_extractor.',)),
   ('whisper', ('encoder.positional_embedding', 'decoder.blocks.0.cross_attn_ln.')),
+  ('whisper', ('encoder/conv1/weight', 'decoder/embeddings/weight')),
   ('whisper_hf', ('encoder.conv1.', 'decoder.layers.0.encoder_attn_layer_norm.')),
   ('hubert', ('label_embs_concat',)),
   ('wav2vec2', ('quantizer.vars', 'project_q.')),
