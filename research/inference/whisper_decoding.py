@@ -23,6 +23,7 @@ from research.inference.generate import Generated, Settings, generate
 from research.inference.generate_rules import Rule, Suppress
 from research.inference.whisper_rules import Timestamps
 from research.models.whisper import SECONDS, Whisper
+from research.text.languages import language_code
 
 TASKS = ('transcribe', 'translate', 'lang_id')
 
@@ -235,8 +236,14 @@ class WhisperDecoder:
 
   def _languages(self, heard: Heard, options: Sequence[Options]):
     """(code, probabilities or None) of every window."""
+    for code in {o.language for o in options}:
+      self.with_language(code)
+    options = [
+      o if o.language is None else dataclasses.replace(o, language=language_code(o.language))
+      for o in options
+    ]
     if not self.model.multilingual:
-      return [('en' if o.language is None else o.language, None) for o in options]
+      return [('en', None) for _ in options]
     unasked = [o.language is None or o.task == 'lang_id' for o in options]
     if not any(unasked):
       return [(o.language, None) for o in options]
@@ -324,8 +331,18 @@ class WhisperDecoder:
   # -- What options say ------------------------------------------------------------------------
 
   def with_language(self, language: str | None, task: str = 'transcribe') -> Any:
-    """The tokenizer of a language and a task."""
+    """The tokenizer of a language (code or name) and a task.
+
+    Raises:
+      InputError: the vocabulary has no such language; another than English of an English-only one.
+    """
+    code = None if language is None else language_code(language)
     if not self.model.multilingual:
+      if code not in (None, 'en') or task == 'translate':
+        raise InputError(
+          f'language={language!r} and task={task!r} were given, and this Whisper is English-only: '
+          'leave them out, or take a multilingual one.'
+        )
       return self.tokenizer
     return self.tokenizer.with_options(language, task)
 

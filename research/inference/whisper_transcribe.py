@@ -25,6 +25,7 @@ from research.inference.whisper_decoding import (
   best_language,
 )
 from research.inference.whisper_words import APPENDED, PREPENDED, Word, add_words
+from research.text.languages import language_code
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 PUNCTUATION = PREPENDED + APPENDED
@@ -183,7 +184,8 @@ class _Walk:
     self.prompt: list[int] = []
     self.reset = 0  # tokens before it are in no prompt
     self.last_speech = 0.0
-    self.language = how.options.language
+    own = how.options.language
+    self.language = None if own is None else language_code(own)
 
   def seconds(self, frames: int) -> float:
     return float(frames * self.frontend.hop_samples / self.frontend.sample_rate)

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from research.errors import InputError
 from research.jobs import orbax_s3, paths
-from research.weights import sums, torch_zip
+from research.weights import ctranslate2, sums, torch_zip
 
 TORCH_SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt')
 # Where training scripts put the state dict inside what they save.
@@ -25,7 +25,7 @@ NESTED = ('model', 'state_dict', 'model_state_dict')
 # Where they put what they were told: fairseq's configuration, and that of its older versions.
 CONFIGS = ('cfg', 'args')
 # What a file of weights may hold beside its arrays, by the names under which it is read.
-BESIDE = ('cfg', 'task_state', 'dims')
+BESIDE = ('cfg', 'task_state', 'dims', 'ctranslate2')
 # Where fairseq's tasks keep the symbols of their labels, and the class that they are saved as.
 LABELS = ('dictionaries', 'target_dictionary')
 DICTIONARY = 'fairseq.data.dictionary.Dictionary'
@@ -33,7 +33,8 @@ DICTIONARY = 'fairseq.data.dictionary.Dictionary'
 IN_FOLDERS = ('model.safetensors', 'pytorch_model.bin')
 INDEX = '.index.json'
 # What shows that a folder holds weights.
-WEIGHTS = tuple(name + end for name in IN_FOLDERS for end in ('', INDEX))
+CTRANSLATE2 = 'model.bin'
+WEIGHTS = (*(name + end for name in IN_FOLDERS for end in ('', INDEX)), CTRANSLATE2)
 
 
 class NoTeacherError(InputError):
@@ -77,8 +78,9 @@ def read_release(
   Beside them lie 'cfg', the configuration in a checkpoint of fairseq, as plain values, and
   'task_state', the symbols of its labels: {'dictionaries': lists of symbols, 'target_dictionary':
   a list of symbols}, what there is of both; or 'dims', the sizes in a checkpoint of
-  openai/whisper. In a folder as transformers saves it, which may be given itself or by its file of
-  weights, these are the .json files that are named in `beside` and exist.
+  openai/whisper; or 'ctranslate2', the numbers in a model.bin. In a folder as transformers saves
+  it, which may be given itself or by its file of weights, these are the .json files that are named
+  in `beside` and exist.
 
   Raises:
     InputError: as `read_arrays`; a file of ours; a folder without weights, or without one of the
@@ -102,6 +104,8 @@ def _read_folder(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     index = folder / f'{name}{INDEX}'
     if index.is_file():
       return _read_shards(index), {}
+  if (folder / CTRANSLATE2).is_file():
+    return _read(folder / CTRANSLATE2)
   expected = ', '.join(f'{name}, {name}{INDEX}' for name in IN_FOLDERS)
   raise InputError(f'{str(folder)!r} holds no original weights: expected one of {expected}.')
 
@@ -156,7 +160,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   if path.suffix == '.safetensors':
     return _read_safetensors(path)
   if path.suffix in TORCH_SUFFIXES:
-    return _read_torch(path)
+    return ctranslate2.read(path) if ctranslate2.is_model(path) else _read_torch(path)
   raise InputError(
     f'{str(path)!r} is not a kind of weights file that can be read: expected .safetensors, or '
     f'{", ".join(TORCH_SUFFIXES)} of PyTorch.'

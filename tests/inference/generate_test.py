@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from research.capabilities import Generates
 from research.errors import InputError
+from research.inference import generate as generation
 from research.inference import generate_rules as rules
 from research.inference.generate import Settings, generate, pad_prompts, stream
 from research.inference.generate_rules import SoFar
@@ -244,6 +245,19 @@ def test_prompts_have_few_widths():
   assert padded[1].tolist() == [-1] * 7 + [4]
   with pytest.raises(InputError, match='without tokens'):
     pad_prompts([[]])
+
+
+@pytest.mark.slow
+def test_programs_are_met_again(model):
+  """Prompts of other lengths, temperatures, keys and limits: one program."""
+  settings = Settings(5, (STOP,), sample=True)
+  sizes = []
+  for length, seed in ((5, 0), (6, 1), (8, 2)):
+    key = jax.random.key(seed)
+    args = dict(temperature=0.5 + seed, limits=[3 + seed % 2])
+    generate(*model, [[1] * length], settings, key=key, **args)
+    sizes.append(generation._generate._cache_size())
+  assert len(set(sizes)) == 1
 
 
 def test_settings_that_cannot_be():

@@ -137,3 +137,44 @@ def test_what_does_not_fit(tmp_path):
     (tmp_path / 'config.json').write_text(json.dumps(config | change))
     with pytest.raises(InputError, match=match):
       load(tmp_path)
+
+
+@pytest.mark.parametrize('half', [False, True], ids=['float32', 'float16'])
+def test_ctranslate2(half, tmp_path):
+  """A folder that CTranslate2's converter writes: the weights of the model it was made of."""
+  pytest.importorskip('ctranslate2')
+  from ctranslate2.converters.transformers import WhisperLoader
+
+  from research.errors import InputError
+
+  model = theirs(SMALL)
+  spec = WhisperLoader().get_model_spec(model)
+  spec.register_vocabulary([f't{i}' for i in range(SMALL['vocab_size'])])
+  spec.validate()
+  spec.optimize(quantization='float16' if half else None)
+  spec._serialize(str(tmp_path / 'model.bin'))
+  (tmp_path / 'config.json').write_text(json.dumps({'alignment_heads': [[1, 1]], 'lang_ids': []}))
+  loaded = load(tmp_path)
+  assert loaded.origin.startswith('whisper weights')
+  assert (loaded.model.heads, loaded.model.decoder_heads) == (4, 2)
+  assert loaded.model.alignment_heads == ((1, 1),)
+  back = revert('whisper_hf', loaded.model, loaded.variables)
+  for key, x in state_of(model).items():
+    want = x.astype(np.float16).astype(np.float32) if half else x
+    np.testing.assert_array_equal(back[key], want, err_msg=key)
+
+  whole = (tmp_path / 'model.bin').read_bytes()
+  for data, match in (
+    (whole[: len(whole) // 2], 'it ends within'),
+    (b'\x63' + whole[1:], 'binary version 99'),
+  ):
+    (tmp_path / 'model.bin').write_bytes(data)
+    with pytest.raises(InputError, match=match):
+      load(tmp_path)
+  spec = WhisperLoader().get_model_spec(model)
+  spec.register_vocabulary([f't{i}' for i in range(SMALL['vocab_size'])])
+  spec.validate()
+  spec.optimize(quantization='int8')
+  spec._serialize(str(tmp_path / 'model.bin'))
+  with pytest.raises(InputError, match='quantised'):
+    load(tmp_path)

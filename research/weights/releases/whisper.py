@@ -1,14 +1,20 @@
 """Whisper under openai/whisper's names: a .pt with 'dims', or arrays beside a config.json with
-'dims', see `families.whisper`."""
+'dims', see `families.whisper`.
+
+model.bin of CTranslate2 (faster-whisper) is read too; its way back is to openai/whisper's names.
+"""
 
 import functools
+import re
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from research.errors import InputError
 from research.weights.families import whisper
 from research.weights.release import Release
-from research.weights.stated import NOTHING, Fact, Stated
+from research.weights.stated import Fact, Stated
 
 NAMES = dict(
   attn='attn', cross='cross_attn', query='query', key='key', value='value', out='out',
@@ -35,8 +41,14 @@ def describe(files: Mapping[str, Any]) -> Stated:
   config = files.get('config.json')
   config = config if isinstance(config, Mapping) else {}
   where, dims = ('dims', files['dims']) if 'dims' in files else ('config.json', config.get('dims'))
+  training = whisper.alignment(config, 'config.json')
   if dims is None:
-    return NOTHING
+    numbers = files.get('ctranslate2') or {}
+    heads = {'encoder/num_heads': 'heads', 'decoder/num_heads': 'decoder_heads'}
+    known = {
+      ours: Fact(numbers[k], f'model.bin ({k})') for k, ours in heads.items() if k in numbers
+    }
+    return Stated(known, training=training)
   if not isinstance(dims, Mapping) or not all(isinstance(dims.get(k), int) for k in DIMS):
     raise InputError(f'{where} has no whole numbers {", ".join(DIMS)}.')
   if dims['n_audio_state'] != dims['n_text_state']:
@@ -47,7 +59,7 @@ def describe(files: Mapping[str, Any]) -> Stated:
   facts = {ours: Fact(dims[theirs], f'{where} ({theirs})') for theirs, ours in DIMS.items()}
   if 'n_mels' in dims:
     facts['num_mel_bins'] = Fact(dims['n_mels'], f'{where} (n_mels)')
-  return Stated(facts, training=whisper.alignment(config, 'config.json'))
+  return Stated(facts, training=training)
 
 
 def compose(model: Any) -> dict[str, Any]:
@@ -59,13 +71,68 @@ def compose(model: Any) -> dict[str, Any]:
   return {'config.json': config, 'dims': dims}
 
 
+# Names of CTranslate2 -> ours here; a number of fused parts in the order of the names.
+_CT2 = (
+  ('position_encodings/encodings', 'positional_embedding'),
+  ('embeddings/weight', 'token_embedding.weight'),
+  ('self_attention/layer_norm', 'attn_ln'),
+  ('attention/layer_norm', 'cross_attn_ln'),
+  ('self_attention/linear_0', 'attn.query attn.key attn.value'),
+  ('self_attention/linear_1', 'attn.out'),
+  ('attention/linear_0', 'cross_attn.query'),
+  ('attention/linear_1', 'cross_attn.key cross_attn.value'),
+  ('attention/linear_2', 'cross_attn.out'),
+  ('ffn/layer_norm', 'mlp_ln'),
+  ('ffn/linear_0', 'mlp.0'),
+  ('ffn/linear_1', 'mlp.2'),
+)
+
+
+def renew(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Arrays of CTranslate2 under openai/whisper's names; others as they are.
+
+  Raises:
+    InputError: a key projection has a bias, which Whisper's have not.
+  """
+  if 'encoder/conv1/weight' not in arrays:
+    return dict(arrays)
+  renewed = {}
+  for key, x in arrays.items():
+    side, _, rest = key.partition('/')
+    if rest == 'projection/weight':
+      continue  # the embedding
+    match = re.match(r'layer_(\d+)/', rest)
+    block, rest = (f'blocks.{match[1]}.', rest[match.end() :]) if match else ('', rest)
+    names = next((ours for theirs, ours in _CT2 if rest.startswith(theirs)), '').split()
+    end = {'gamma': '.weight', 'beta': '.bias'}.get(rest.split('/')[-1], f'.{rest.split("/")[-1]}')
+    if rest.startswith('layer_norm'):
+      names = ['ln_post' if side == 'encoder' else 'ln']
+    elif rest.startswith('conv'):
+      names = [rest.split('/')[0]]
+    elif rest.startswith(('position_encodings', 'embeddings')):
+      end = ''
+    elif not names:
+      names = [rest]
+    for name, part in zip(names, np.split(x, len(names))):
+      if name.endswith('.key') and end == '.bias':
+        if part.any():
+          raise InputError(f'{key} gives keys a bias, which Whisper has not.')
+        continue
+      renewed[f'{side}.{block}{name}{end}'] = part
+  return renewed
+
+
 # By what it is recognised, see `weights/detect.py`.
-MARKS = (('encoder.positional_embedding', 'decoder.blocks.0.cross_attn_ln.'),)
+MARKS = (
+  ('encoder.positional_embedding', 'decoder.blocks.0.cross_attn_ln.'),
+  ('encoder/conv1/weight', 'decoder/embeddings/weight'),  # CTranslate2
+)
 RELEASE = Release(
   rules=functools.partial(whisper.rules, names=NAMES),
   infer=functools.partial(whisper.infer, names=NAMES),
   files=('config.json',),
   describe=describe,
   compose=compose,
+  renew=renew,
   ignored=('decoder.mask', 'alignment_heads'),  # buffers that old files hold
 )
