@@ -13,15 +13,18 @@ from research.objectives.contrastive import audio_text_contrastive
 from research.weights import tables
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
   ('size', 'args', 'audio', 'text'),
   [
     # HTSAT of 30,241,687 parameters, 278,256 of them in a head that nothing uses; with fusion
     # 30,256,327; Cnn14 of 80,753,615; roberta-base, gpt2, bert-base-uncased without its pooler.
-    ('laion', {}, 30_241_687 - 527 * 528, 124_645_632),
+    pytest.param('laion', {}, 30_241_687 - 527 * 528, 124_645_632, marks=SLOW),
     ('laion', dict(fusion=True), 30_256_327 - 527 * 528, 124_645_632),
-    ('microsoft_2023', {}, 30_241_687 - 527 * 528, 124_439_808),
-    ('microsoft_2022', {}, 80_753_615, 109_482_240 - 768 * 769),
+    pytest.param('microsoft_2023', {}, 30_241_687 - 527 * 528, 124_439_808, marks=SLOW),
+    pytest.param('microsoft_2022', {}, 80_753_615, 109_482_240 - 768 * 769, marks=SLOW),
   ],
 )
 def test_published_sizes(size, args, audio, text):
