@@ -12,7 +12,6 @@ from research.models.htsat import bicubic_table, relative_index, shift_bias
 from research.objectives.contrastive import audio_text_contrastive
 from research.weights import tables
 
-
 SLOW = pytest.mark.slow
 
 
