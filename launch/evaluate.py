@@ -1,4 +1,4 @@
-"""Scores models and baselines on tasks: linear probe, nearest neighbours, fine-tuning.
+"""Scores models and baselines on tasks: linear probe, nearest neighbours, fine-tuning, zero-shot.
 
 python -m launch.evaluate --model=runs/tiny --tasks=builtin_digits,builtin_events --out=runs/tiny
 python -m launch.evaluate --model=A,B --suite=small --data_root=DATA --protocol=probe,knn \

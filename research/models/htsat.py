@@ -99,7 +99,11 @@ class Attentional(nn.Module):
 
 class Fusion(nn.Module):
   """Attentional feature fusion (arXiv 2009.14082): 2 x w + 2 y (1 - w), w the logistic function of
-  gates of each place and of the whole image."""
+  gates of each place and of the whole image.
+
+  In training its batch norms take the statistics of all clips; upstream those of the long ones,
+  which alone go through it.
+  """
 
   reduction: int = 4
   dtype: Dtype = jnp.float32

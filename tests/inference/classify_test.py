@@ -134,3 +134,20 @@ def test_the_command(ast, tmp_path):
   want = Classifier.of_model(ast).scores(tmp_path / 'audio' / '0.wav')
   got = [rows[0]['scores'][name] for name in LABELS]
   np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_mistakes_are_a_sentence(ast, tmp_path):
+  weights.save(ast, tmp_path / 'model')
+  soundfile.write(tmp_path / 'a.wav', wave(0.3), RATE)
+  (tmp_path / 'two.txt').write_text('a\nb\n')
+  usual = (f'--model={tmp_path / "model"}', f'--input={tmp_path / "a.wav"}')
+  cases = {
+    'no model': ((f'--input={tmp_path / "a.wav"}',), ('--model',)),
+    'labels of another number': ((*usual, f'--labels={tmp_path / "two.txt"}'), ('2 labels',)),
+    'no such labels': ((*usual, '--labels=/nowhere'), ('--labels=/nowhere', 'cannot be read')),
+    'a template without a CLAP': ((*usual, '--template=x {}'), ('--template', '--tokenizer')),
+    'a tokenizer without labels': ((*usual, f'--tokenizer={tmp_path}'), ('--labels',)),
+    'another kind of file': ((*usual, '--out=a.csv'), ('.jsonl',)),
+  }
+  runner.check_mistakes('launch.classify', cases)

@@ -1,5 +1,6 @@
 """Whisper's tokenizer on a made vocabulary of its size, and its normalizers."""
 
+import functools
 import json
 
 import pytest
@@ -30,13 +31,18 @@ def files(tmp_path_factory):
   return folder
 
 
+@functools.cache
+def tokenizer(path, rows):
+  return read_whisper_tokenizer(path, rows)
+
+
 def test_ids_follow_the_rows_of_the_weights(files):
   for name, rows, first in (
     ('english', ENGLISH, (50256, 50257, 50357, 50361, 50363)),
     ('multilingual', MULTILINGUAL, (50257, 50258, 50358, 50362, 50364)),
     ('multilingual', HUNDRED, (50257, 50258, 50359, 50363, 50365)),
   ):
-    ours = read_whisper_tokenizer(files / f'{name}.tiktoken', rows)
+    ours = tokenizer(files / f'{name}.tiktoken', rows)
     got = (ours.eot, ours.sot, ours.translate, ours.no_speech, ours.timestamp_begin)
     assert got == first
     assert ours.size == rows
@@ -55,7 +61,7 @@ def test_another_vocabulary_is_refused(files, name, rows):
 
 def test_languages_and_tasks(files):
   path = files / 'multilingual.tiktoken'
-  ours = read_whisper_tokenizer(path, MULTILINGUAL, 'Castilian', 'translate')
+  ours = tokenizer(path, MULTILINGUAL).with_options('Castilian', 'translate')
   assert ours.sot_sequence == (50258, 50262, 50358)
   assert ours.with_options('Haitian Creole').language == 'ht'
   with pytest.raises(InputError, match=r'Cantonese \(yue\) has no token in this vocabulary of 99'):
@@ -73,7 +79,7 @@ def test_languages_and_tasks(files):
 
 
 def test_text_with_a_special_token_is_refused(files):
-  ours = read_whisper_tokenizer(files / 'multilingual.tiktoken', MULTILINGUAL)
+  ours = tokenizer(files / 'multilingual.tiktoken', MULTILINGUAL)
   with pytest.raises(InputError, match=r'special token <\|nospeech\|>'):
     ours.encode('a<|nospeech|>')
   assert ours.decode(ours.encode('<|other|>')) == '<|other|>'
@@ -83,7 +89,7 @@ def test_text_with_a_special_token_is_refused(files):
 
 
 def test_words_keep_broken_characters_whole(files):
-  ours = read_whisper_tokenizer(files / 'multilingual.tiktoken', MULTILINGUAL, 'ja')
+  ours = tokenizer(files / 'multilingual.tiktoken', MULTILINGUAL).with_options('ja')
   day, half = ours.encode('日')[0], 256
   assert ours.split_to_word_tokens([day, half, 0xA5, ours.eot])[1] == [
     [day],
@@ -104,7 +110,7 @@ def test_the_files_of_transformers_give_the_same_tokenizer(files, tmp_path):
   (tmp_path / 'merges.txt').write_text('\n'.join(' '.join(m) for m in pairs.merges))
   (tmp_path / 'added_tokens.json').write_text(json.dumps({'<|startoftranscript|>': 50258}))
   folder = read_whisper_tokenizer(tmp_path, MULTILINGUAL)
-  ours = read_whisper_tokenizer(path, MULTILINGUAL)
+  ours = tokenizer(path, MULTILINGUAL)
   assert folder.encode('日 a日') == ours.encode('日 a日') == [257, 258, 257]
   assert folder.pieces == ours.pieces
 
