@@ -108,7 +108,8 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     cells = {(row['system'], row['task']): row for row in mine}
     names = {kind: dict.fromkeys(r['system'] for r in mine if (r['kind'] == 'model') == kind)
              for kind in (True, False)}  # fmt: skip
-    body, best = [], set()
+    body: list[list[str]] = []
+    best: set[tuple[int, int]] = set()
     for model, baseline in itertools.product(names[True], names[False]):
       line = [f'{model} above {baseline}']
       for column, task in enumerate(task_names, start=1):

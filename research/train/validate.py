@@ -261,7 +261,8 @@ def pictures(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
       arrays: dict[str, Any] = {k: np.stack(v[:count]) for k, v in panels.items()}
       partial = run.workdir / 'pictures.partial.npz'
       rate, names = run.model.frontend.sample_rate, [chosen.id(i) for i in range(count)]
-      np.savez_compressed(partial, **arrays, **players.arrays(sounds[:count], rate, names))
+      heard: dict[str, Any] = players.arrays(sounds[:count], rate, names)
+      np.savez_compressed(partial, **arrays, **heard)
       partial.replace(run.workdir / 'pictures.npz')
       for panel, values in arrays.items():
         run.writer.picture(step, f'{name}/{panel}', np.flipud(values[0].T))

@@ -142,7 +142,8 @@ def _ordered(names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 def _voices() -> Iterator[tuple[str, str, int, float]]:
   """(accent, variant, pitch 0-99, stretch) of CLIPS voices."""
-  rng, used = _random('voices'), set()
+  rng = _random('voices')
+  used: set[tuple[str, str]] = set()
   while len(used) < CLIPS:
     voice = ACCENTS[len(used) % len(ACCENTS)], VARIANTS[int(rng.integers(len(VARIANTS)))]
     if voice not in used:
