@@ -62,8 +62,8 @@ class Settings:
   rules: tuple[Rule, ...] = ()
 
   def __post_init__(self):
-    least = dict(max_tokens=1, beams=1, candidates=1)
-    for name, value in least.items():
+    lowest = dict(max_tokens=1, beams=1, candidates=1)
+    for name, value in lowest.items():
       if getattr(self, name) < value:
         raise InputError(f'{name}={getattr(self, name)} was given: give at least {value}.')
     if not self.stop:

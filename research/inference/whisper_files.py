@@ -15,7 +15,7 @@ from research.inference import transcribe
 from research.inference.ctc import Transcript, Word
 from research.inference.inputs import Audio, several, too_short
 from research.inference.whisper_decoding import WhisperDecoder
-from research.inference.whisper_transcribe import Transcript as WhisperTranscript
+from research.inference.whisper_segments import Transcript as WhisperTranscript
 from research.inference.whisper_transcribe import Transcription, transcribe_all
 from research.models.whisper import SECONDS
 from research.text import normalize

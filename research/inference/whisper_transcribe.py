@@ -24,11 +24,19 @@ from research.inference.whisper_decoding import (
   WhisperDecoder,
   best_language,
 )
-from research.inference.whisper_words import APPENDED, PREPENDED, Word, add_words
+from research.inference.whisper_segments import (
+  APPENDED,
+  PREPENDED,
+  Segment,
+  Transcript,
+  end_of,
+  improbable,
+  with_words,
+)
+from research.inference.whisper_words import add_words
 from research.text.languages import language_code
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-PUNCTUATION = PREPENDED + APPENDED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,32 +105,6 @@ class Transcription:
 
 def _above(value: float, threshold: float | None) -> bool:
   return threshold is not None and value > threshold
-
-
-@dataclasses.dataclass
-class Segment:
-  """What was said from `start` to `end` (seconds); `seek` is the first mel frame of its window."""
-
-  id: int
-  seek: int
-  start: float
-  end: float
-  text: str
-  tokens: list[int]
-  temperature: float
-  avg_logprob: float
-  compression_ratio: float
-  no_speech_prob: float
-  words: list[Word] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Transcript:
-  """What was said in a recording, in which language."""
-
-  text: str
-  segments: list[Segment]
-  language: str
 
 
 # -- Log-mel of a whole recording --------------------------------------------------------------
@@ -302,14 +284,14 @@ class _Walk:
       how.append_punctuations,
     )
     single, offset = self._ends_in_one(reply.result), self.seconds(seek)
-    end = _end(found)
+    end = end_of(found)
     if not single and end is not None and end > offset:
       after = round(end * self.rate)
     if how.hallucination_silence_threshold is not None:
       after, skipped = self._skip_silence(found, seek, size, after, single)
       if skipped:
         return after, True
-    end = _end(found)
+    end = end_of(found)
     self.last_speech = self.last_speech if end is None else end
     return after, False
 
@@ -317,11 +299,11 @@ class _Walk:
     """Leaves out improbable text between silences; see `_words`."""
     threshold, offset = self.how.hallucination_silence_threshold or 0.0, self.seconds(seek)
     window_end = self.seconds(seek + self.window)
-    end = _end(found)
+    end = end_of(found)
     if not single and end is not None and end > offset:
       after = round(end * self.rate) if window_end - end > threshold else seek + size
-    first = _with_words(found)
-    if first is not None and _improbable(first):
+    first = with_words(found)
+    if first is not None and improbable(first):
       gap = first.start - offset
       if gap > threshold:
         return seek + round(gap * self.rate), True
@@ -329,8 +311,8 @@ class _Walk:
     for i, segment in enumerate(found):
       if not segment.words:
         continue
-      if _improbable(segment):
-        following = _with_words(found[i + 1 :])
+      if improbable(segment):
+        following = with_words(found[i + 1 :])
         next_start = offset + self.seconds(size)
         if following is not None and following.words:
           next_start = following.words[0].start
@@ -341,7 +323,7 @@ class _Walk:
         )
         behind = (
           next_start - segment.end > threshold
-          or (following is not None and _improbable(following))
+          or (following is not None and improbable(following))
           or window_end - segment.end < 2.0
         )
         if before and behind:
@@ -356,27 +338,6 @@ class _Walk:
   def transcript(self) -> Transcript:
     text = self.decoder.tokenizer.decode(self.tokens[len(self.prompt) :])
     return Transcript(text, self.segments, self.language or 'en')
-
-
-def _end(segments: Sequence[Segment]) -> float | None:
-  """Where the last word ends, or the last segment where there is none."""
-  words = [word for segment in segments for word in segment.words or ()]
-  return words[-1].end if words else (segments[-1].end if segments else None)
-
-
-def _with_words(segments: Sequence[Segment]) -> Segment | None:
-  return next((segment for segment in segments if segment.words), None)
-
-
-def _improbable(segment: Segment) -> bool:
-  """Whether words are too short, too long or too improbable to have been said."""
-  words = [w for w in segment.words or () if w.word not in PUNCTUATION][:8]
-  score = 0.0
-  for word in words:
-    duration = word.end - word.start
-    score += float(word.probability < 0.15)
-    score += max(0.0, 0.133 - duration) * 15 + max(0.0, duration - 2.0)
-  return bool(segment.words) and (score >= 3 or score + 0.01 >= len(words))
 
 
 # -- Decoding the windows of many --------------------------------------------------------------

@@ -17,23 +17,11 @@ from jaxtyping import Float, Int
 
 from research.inference.generate import WIDTHS
 from research.inference.whisper_decoding import WhisperDecoder
+from research.inference.whisper_segments import APPENDED, PREPENDED, Segment, Word
 
 MEDIAN_WIDTH = 7
-PREPENDED = '"\'“¿([{-'
-APPENDED = '"\'.。,，!！?？:：”)]}、'
 SENTENCE_ENDS = '.。!！?？'
 LONGEST_MEDIAN = 0.7  # seconds: no median duration of a word is taken as longer
-
-
-@dataclasses.dataclass
-class Word:
-  """A word with its tokens, seconds and mean probability of its tokens."""
-
-  word: str
-  tokens: list[int]
-  start: float
-  end: float
-  probability: float
 
 
 # -- Arrays ------------------------------------------------------------------------------------
@@ -218,7 +206,7 @@ def _cut_at_sentences(words: Sequence[Word], longest: float) -> None:
 
 
 def add_words(
-  segments: Sequence[Any],
+  segments: Sequence[Segment],
   decoder: WhisperDecoder,
   tokenizer: Any,
   heard: Any,
@@ -230,7 +218,7 @@ def add_words(
   """Gives the segments of one window their words, and corrects where they start and end.
 
   Args:
-    segments: of `whisper_transcribe.Segment`, in order; changed in place.
+    segments: in order; changed in place.
     decoder, tokenizer, heard, frames: see `find_words`.
     last_speech: seconds at which the last word before the window ended.
     prepended, appended: punctuation that belongs to the word behind or before it.
@@ -260,7 +248,7 @@ def add_words(
 
 
 def _correct(
-  segment: Any, words: list[Word], median: float, longest: float, last_speech: float
+  segment: Segment, words: list[Word], median: float, longest: float, last_speech: float
 ) -> None:
   """First words behind a pause are not too long; of times of a segment and of its words at its
   ends those are taken that are believable."""

@@ -234,8 +234,8 @@ def test_first_tokens():
   force = rules.Force((None, 4))
   assert np.isfinite(force(begin, x)).all()
   assert np.flatnonzero(np.isfinite(force(later, x)[0])).tolist() == [4]
-  least = rules.MinTokens(1, (0,))
-  assert np.isinf(least(begin, x)[0, 0]) and np.isfinite(least(later, x)).all()
+  longer = rules.MinTokens(1, (0,))
+  assert np.isinf(longer(begin, x)[0, 0]) and np.isfinite(longer(later, x)).all()
 
 
 def test_prompts_have_few_widths():

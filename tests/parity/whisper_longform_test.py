@@ -7,8 +7,8 @@ import pytest
 
 from research.inference import whisper_decoding
 from research.inference.whisper_decoding import Options
+from research.inference.whisper_segments import Segment
 from research.inference.whisper_transcribe import (
-  Segment,
   Transcription,
   transcribe,
   transcribe_all,
