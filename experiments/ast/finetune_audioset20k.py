@@ -4,7 +4,8 @@ python -m launch.train --config=experiments/ast/finetune_audioset20k.py --workdi
   --config.data.root=/data/AudioSet --config.init.path=DEIT
 
 DEIT: the weights of deit_base_distilled_patch16_384 (facebookresearch/deit or timm). The log of
-the authors' repository has 35.0 mAP with the weights of epochs 6 to 25 averaged: `weights.average('DIR', first=6 * STEPS_PER_EPOCH)`, which needs every epoch's checkpoint. Not
+the authors' repository has 35.0 mAP with the weights of epochs 6 to 25 averaged:
+`weights.average('DIR', first=6 * STEPS_PER_EPOCH)`, which needs every epoch's checkpoint. Not
 reproduced here. Numbers: egs/audioset/run.sh and src/traintest.py of YuanGongND/ast, commit
 31088be. There the warm-up moves every 50 steps; here at each.
 `:debug` runs on the built-in corpus.

@@ -5,10 +5,10 @@ python -m launch.train --config=experiments/ast/finetune_audioset2m.py --workdir
 
 DEIT: the weights of deit_base_distilled_patch16_384 (facebookresearch/deit or timm). The authors
 report 45.9 mAP with the weights of epochs 1 to 5 averaged, `weights.average('DIR')`, and 44.9 of
-the best epoch (log of the repository). Not reproduced here. Numbers:
-egs/audioset/run.sh and src/traintest.py of YuanGongND/ast, commit 31088be: clips are drawn with
-replacement, the weight of a clip is the sum of 1000 / (count + 0.01) over its labels. There the
-warm-up moves every 50 steps; here at each.
+the best epoch (log of the repository). Not reproduced here. Numbers: egs/audioset/run.sh and
+src/traintest.py of YuanGongND/ast, commit 31088be: clips are drawn with replacement, the weight of
+a clip is the sum of 1000 / (count + 0.01) over its labels. There the warm-up moves every 50 steps;
+here at each.
 `:debug` runs on the built-in corpus.
 """
 

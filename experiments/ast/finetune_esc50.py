@@ -4,8 +4,9 @@
 python -m launch.train --config=experiments/ast/finetune_esc50.py --workdir=DIR \
   --config.data.root=/data/ESC-50 --config.init.path=AST_OF_AUDIOSET
 
-Other folds: --config.data.where.fold and --config.evals.valid.data.where.fold. The log
-of the authors' repository has 95.75 % over the five folds (95.0, 97.75, 94.75, 97.0, 94.25). Not reproduced here. Numbers: egs/esc50/run_esc.sh and src/traintest.py of YuanGongND/ast, commit
+Other folds: --config.data.where.fold and --config.evals.valid.data.where.fold. The log of the
+authors' repository has 95.75 % over the five folds (95.0, 97.75, 94.75, 97.0, 94.25). Not
+reproduced here. Numbers: egs/esc50/run_esc.sh and src/traintest.py of YuanGongND/ast, commit
 31088be. Positions of 1024 frames are cut to those of 512 when the weights are taken.
 `:debug` runs on the built-in corpus.
 """

@@ -5,7 +5,8 @@ python -m launch.train --config=experiments/ast/finetune_speech_commands.py --wo
   --config.data.root=/data/speech_commands_v0.02 --config.init.path=DEIT
 
 DEIT: the weights of deit_base_distilled_patch16_384 (facebookresearch/deit or timm). The log of
-the authors' repository has 98.128 %. Not reproduced here. Numbers: egs/speechcommands/run_sc.sh and src/traintest.py of YuanGongND/ast, commit 31088be.
+the authors' repository has 98.128 %. Not reproduced here. Numbers: egs/speechcommands/run_sc.sh
+and src/traintest.py of YuanGongND/ast, commit 31088be.
 `:debug` runs on the built-in corpus.
 """
 
