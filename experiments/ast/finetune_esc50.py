@@ -1,5 +1,4 @@
-"""AST-B fine-tuned on ESC-50 from AudioSet, one fold held out: the published recipe (arXiv
-2104.01778).
+"""AST-B fine-tuned on ESC-50 from AudioSet, one fold held out (arXiv 2104.01778).
 
 python -m launch.train --config=experiments/ast/finetune_esc50.py --workdir=DIR \
   --config.data.root=/data/ESC-50 --config.init.path=AST_OF_AUDIOSET
