@@ -3,9 +3,10 @@
 python -m launch.transcribe --model=weights/mine --input=speech.wav --out=speech.srt
 python -m launch.transcribe --model=weights/mine --input=my/folder --out=t.jsonl --lm=4-gram.arpa.gz
 
---model is a model with a CTC head (fine-tuned on transcripts), or a Whisper: a .pt of openai, or a
-folder of transformers. A Whisper needs its tokenizer: gpt2.tiktoken, multilingual.tiktoken,
-tokenizer.json or vocab.json beside its weights, or --tokenizer. --input is a folder, an audio file,
+--model is a model with a CTC head (fine-tuned on transcripts), or a Whisper: a .pt of openai, a
+folder of transformers, hf://openai/whisper-tiny.en, or a run that fine-tuned one. A Whisper needs
+its tokenizer: gpt2.tiktoken, multilingual.tiktoken, tokenizer.json or vocab.json beside its weights
+(hf:// fetches it, a run names it), or --tokenizer. --input is a folder, an audio file,
 a list of files (.txt: a path a line; .csv, .tsv, .jsonl: a column `path`; relative paths start at
 the list), or the name of a data set. Texts are printed in the order given; --out keeps them with
 the times of their words: .jsonl, .txt, .ctm, and for one recording .srt, .vtt and .tsv. Killed, the
@@ -129,10 +130,10 @@ def decoder(model):
 
 def system(loaded):
   """(what transcribes, what else its result depends on, how texts are compared) of weights."""
+  from research.capabilities import WritesSpeech
   from research.inference import ctc, transcribe
-  from research.models.whisper import Whisper
 
-  if isinstance(loaded.model, Whisper):
+  if isinstance(loaded.model, WritesSpeech):
     return whisper(loaded)
   refuse(OF_WHISPER, 'is for a Whisper')
   ctc.check_ctc(loaded.model)
@@ -159,18 +160,14 @@ def refuse(flags_of_another, reason):
 
 def whisper(loaded):
   """`system` of a Whisper."""
-  import os
-
+  from research.inference.transcribers import read_tokenizer
   from research.inference.whisper_decoding import Options, WhisperDecoder
   from research.inference.whisper_files import WhisperTranscriber, normalised
   from research.inference.whisper_transcribe import TEMPERATURES as USUAL
   from research.inference.whisper_transcribe import Transcription
-  from research.text.whisper import read_whisper_tokenizer
 
   refuse((LM, LEXICON, LM_WEIGHT, WORD_SCORE, WINDOW, OVERLAP), 'is for a model with a CTC head')
-  place = str(MODEL.value)
-  beside = place if os.path.isdir(place) else os.path.dirname(place) or '.'
-  tokenizer = read_whisper_tokenizer(TOKENIZER.value or beside, loaded.model.n_vocab)
+  tokenizer = read_tokenizer(loaded.model, TOKENIZER.value or loaded.tokenizer)
   words = str(OUT.value).endswith('.ctm') if WORDS.value is None else WORDS.value
   how = Transcription(
     temperature=USUAL if TEMPERATURES.value is None else numbers(TEMPERATURES),
