@@ -61,6 +61,14 @@ CONDITION = flags.DEFINE_bool(
 WORDS = flags.DEFINE_bool(
   'word_timestamps', None, 'A Whisper gives the times of words too (with .ctm if not given).'
 )
+NO_SPEECH = flags.DEFINE_float(
+  'no_speech_threshold', None, "Whisper's: probability of no speech above which improbable text is "
+  'left out (0.6 if not given).',
+)  # fmt: skip
+LOGPROB = flags.DEFINE_string(
+  'logprob_threshold', None, "Whisper's: text is improbable below it (-1 if not given); none: text "
+  'of a probably silent window is always left out.',
+)  # fmt: skip
 CLIPS = flags.DEFINE_string('clip_timestamps', None, 'Seconds start,end,… that a Whisper hears.')
 LM_WEIGHT = flags.DEFINE_float('lm_weight', None, 'Weight of the n-gram (2 if not given).')
 WORD_SCORE = flags.DEFINE_float(
@@ -87,6 +95,7 @@ command.distributed_flags()
 
 OF_WHISPER = (
   TOKENIZER, LANGUAGE, TASK, TEMPERATURES, BEST_OF, PROMPT, CONDITION, WORDS, CLIPS,
+  NO_SPEECH, LOGPROB,
 )  # fmt: skip
 
 # How many of the files that were left out are named on the screen.
@@ -173,6 +182,8 @@ def whisper(loaded):
     temperature=USUAL if TEMPERATURES.value is None else numbers(TEMPERATURES),
     initial_prompt=PROMPT.value,
     condition_on_previous_text=CONDITION.value is not False,
+    no_speech_threshold=0.6 if NO_SPEECH.value is None else NO_SPEECH.value,
+    logprob_threshold=threshold(),
     word_timestamps=words,
     clip_timestamps=CLIPS.value or '0',
     options=Options(
@@ -187,6 +198,23 @@ def whisper(loaded):
     decoder.with_language(LANGUAGE.value)
   transcriber = WhisperTranscriber(decoder, how, batch_seconds=BATCH_SECONDS.value)
   return transcriber, transcriber.about(), dict(normalise=normalised)
+
+
+def threshold():
+  """--logprob_threshold.
+
+  Raises:
+    InputError: neither a number nor none.
+  """
+  from research.errors import InputError
+
+  given = LOGPROB.value
+  if given is None or given.lower() == 'none':
+    return -1.0 if given is None else None
+  try:
+    return float(given)
+  except ValueError as error:
+    raise InputError(f'--logprob_threshold={given}: expected a number or none.') from error
 
 
 def numbers(flag):

@@ -9,9 +9,9 @@ python -m launch.train --config=experiments/whisper/finetune_librispeech_subset.
 
 For transcripts of one's own: --config.data.source=my/folder (a table with a column `transcript`),
 --config.model.args.size=small, a language in `fields.tokens.args.language`, times of segments with
-`fields.tokens.args.timestamps=True`. $OIDO_DATA holds the folder librispeech_test_clean_sub. Results
-are in experiments/notes/whisper.md. `:debug` is a small model with a vocabulary of single bytes on
-the built-in corpus.
+`fields.tokens.args.timestamps=True`. $OIDO_DATA holds the folder librispeech_test_clean_sub.
+Results are in experiments/notes/whisper.md. `:debug` is a small model with a vocabulary of single
+bytes on the built-in corpus.
 """
 
 import os

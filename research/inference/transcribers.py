@@ -24,8 +24,8 @@ def read_tokenizer(model: Any, place: str | None) -> WhisperTokenizer:
   """
   if place is None:
     raise InputError(
-      'A Whisper needs its tokenizer, and it is not known where it is: give tokenizer=, the file or '
-      'folder of gpt2.tiktoken, multilingual.tiktoken, tokenizer.json or vocab.json.'
+      'A Whisper needs its tokenizer, and it is not known where it is: give tokenizer=, the file '
+      'or folder of gpt2.tiktoken, multilingual.tiktoken, tokenizer.json or vocab.json.'
     )
   return read_whisper_tokenizer(place, model.n_vocab)
 
@@ -43,6 +43,8 @@ def whisper(
   temperature: float | Sequence[float] = TEMPERATURES,
   initial_prompt: str | None = None,
   condition_on_previous_text: bool = True,
+  no_speech_threshold: float | None = 0.6,
+  logprob_threshold: float | None = -1.0,
   batch_seconds: float = BATCH_SECONDS,
 ) -> WhisperTranscriber:
   """What transcribes with a Whisper.
@@ -56,7 +58,11 @@ def whisper(
     timestamps: segments within windows; without, a segment is a window.
     word_timestamps: words with their times.
     beam_size: hypotheses of a beam search; None is greedy.
-    temperature, initial_prompt, condition_on_previous_text: see `Transcription`.
+    temperature, initial_prompt, condition_on_previous_text, no_speech_threshold: see
+      `Transcription`.
+    logprob_threshold: see `Transcription`. By upstream's rules a probable text stays where the
+      window is probably silent: tiny.en hears 'you' in digital silence. With None, nothing is
+      written of a window with a no-speech probability above its threshold.
     batch_seconds: audio whose windows are decoded at once.
 
   Raises:
@@ -72,6 +78,8 @@ def whisper(
     initial_prompt=initial_prompt,
     condition_on_previous_text=condition_on_previous_text,
     word_timestamps=word_timestamps,
+    no_speech_threshold=no_speech_threshold,
+    logprob_threshold=logprob_threshold,
     options=options,
   )
   return WhisperTranscriber(decoder, how, batch_seconds=batch_seconds)

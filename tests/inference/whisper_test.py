@@ -79,7 +79,7 @@ def test_options_that_do_not_fit(loaded, options, says):
 
 def test_a_tokenizer_of_other_weights_is_refused(folder):
   """None beside the weights; one of another vocabulary."""
-  with pytest.raises(InputError, match='is no tokenizer: expected tokenizer.json'):
+  with pytest.raises(InputError, match=r'is no tokenizer: expected tokenizer\.json'):
     load(folder).transcribe(np.zeros(8000, np.float32), RATE)
   model = models.get('whisper')(**SMALL, n_vocab=60)
   with pytest.raises(InputError, match='does not fit 60 rows of weights'):
