@@ -3,9 +3,10 @@
 python -m launch.transcribe --model=weights/mine --input=speech.wav --out=speech.srt
 python -m launch.transcribe --model=weights/mine --input=my/folder --out=t.jsonl --lm=4-gram.arpa.gz
 
---model is a model with a CTC head (fine-tuned on transcripts), or a Whisper: a .pt of openai, or a
-folder of transformers. A Whisper needs its tokenizer: gpt2.tiktoken, multilingual.tiktoken,
-tokenizer.json or vocab.json beside its weights, or --tokenizer. --input is a folder, an audio file,
+--model is a model with a CTC head (fine-tuned on transcripts), or a Whisper: a .pt of openai, a
+folder of transformers, hf://openai/whisper-tiny.en, or a run that fine-tuned one. A Whisper needs
+its tokenizer: gpt2.tiktoken, multilingual.tiktoken, tokenizer.json or vocab.json beside its weights
+(hf:// fetches it, a run names it), or --tokenizer. --input is a folder, an audio file,
 a list of files (.txt: a path a line; .csv, .tsv, .jsonl: a column `path`; relative paths start at
 the list), or the name of a data set. Texts are printed in the order given; --out keeps them with
 the times of their words: .jsonl, .txt, .ctm, and for one recording .srt, .vtt and .tsv. Killed, the
@@ -60,6 +61,14 @@ CONDITION = flags.DEFINE_bool(
 WORDS = flags.DEFINE_bool(
   'word_timestamps', None, 'A Whisper gives the times of words too (with .ctm if not given).'
 )
+NO_SPEECH = flags.DEFINE_float(
+  'no_speech_threshold', None, "Whisper's: probability of no speech above which improbable text is "
+  'left out (0.6 if not given).',
+)  # fmt: skip
+LOGPROB = flags.DEFINE_string(
+  'logprob_threshold', None, "Whisper's: text is improbable below it (-1 if not given); none: text "
+  'of a probably silent window is always left out.',
+)  # fmt: skip
 CLIPS = flags.DEFINE_string('clip_timestamps', None, 'Seconds start,end,… that a Whisper hears.')
 LM_WEIGHT = flags.DEFINE_float('lm_weight', None, 'Weight of the n-gram (2 if not given).')
 WORD_SCORE = flags.DEFINE_float(
@@ -86,6 +95,7 @@ command.distributed_flags()
 
 OF_WHISPER = (
   TOKENIZER, LANGUAGE, TASK, TEMPERATURES, BEST_OF, PROMPT, CONDITION, WORDS, CLIPS,
+  NO_SPEECH, LOGPROB,
 )  # fmt: skip
 
 # How many of the files that were left out are named on the screen.
@@ -129,10 +139,10 @@ def decoder(model):
 
 def system(loaded):
   """(what transcribes, what else its result depends on, how texts are compared) of weights."""
+  from research.capabilities import WritesSpeech
   from research.inference import ctc, transcribe
-  from research.models.whisper import Whisper
 
-  if isinstance(loaded.model, Whisper):
+  if isinstance(loaded.model, WritesSpeech):
     return whisper(loaded)
   refuse(OF_WHISPER, 'is for a Whisper')
   ctc.check_ctc(loaded.model)
@@ -159,23 +169,21 @@ def refuse(flags_of_another, reason):
 
 def whisper(loaded):
   """`system` of a Whisper."""
-  import os
-
+  from research.inference.transcribers import read_tokenizer
   from research.inference.whisper_decoding import Options, WhisperDecoder
   from research.inference.whisper_files import WhisperTranscriber, normalised
   from research.inference.whisper_transcribe import TEMPERATURES as USUAL
   from research.inference.whisper_transcribe import Transcription
-  from research.text.whisper import read_whisper_tokenizer
 
   refuse((LM, LEXICON, LM_WEIGHT, WORD_SCORE, WINDOW, OVERLAP), 'is for a model with a CTC head')
-  place = str(MODEL.value)
-  beside = place if os.path.isdir(place) else os.path.dirname(place) or '.'
-  tokenizer = read_whisper_tokenizer(TOKENIZER.value or beside, loaded.model.n_vocab)
+  tokenizer = read_tokenizer(loaded.model, TOKENIZER.value or loaded.tokenizer)
   words = str(OUT.value).endswith('.ctm') if WORDS.value is None else WORDS.value
   how = Transcription(
     temperature=USUAL if TEMPERATURES.value is None else numbers(TEMPERATURES),
     initial_prompt=PROMPT.value,
     condition_on_previous_text=CONDITION.value is not False,
+    no_speech_threshold=0.6 if NO_SPEECH.value is None else NO_SPEECH.value,
+    logprob_threshold=threshold(),
     word_timestamps=words,
     clip_timestamps=CLIPS.value or '0',
     options=Options(
@@ -190,6 +198,23 @@ def whisper(loaded):
     decoder.with_language(LANGUAGE.value)
   transcriber = WhisperTranscriber(decoder, how, batch_seconds=BATCH_SECONDS.value)
   return transcriber, transcriber.about(), dict(normalise=normalised)
+
+
+def threshold():
+  """--logprob_threshold.
+
+  Raises:
+    InputError: neither a number nor none.
+  """
+  from research.errors import InputError
+
+  given = LOGPROB.value
+  if given is None or given.lower() == 'none':
+    return -1.0 if given is None else None
+  try:
+    return float(given)
+  except ValueError as error:
+    raise InputError(f'--logprob_threshold={given}: expected a number or none.') from error
 
 
 def numbers(flag):

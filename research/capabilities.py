@@ -17,6 +17,7 @@ for single attributes. A model that has no audio (a text model) has no front-end
 | `ComparesTexts` | zero-shot classification, retrieval |
 | `Spells` | transcripts: fields, decoders, evaluations |
 | `Generates` | `inference.generate`: writes tokens, one after the other |
+| `WritesSpeech` | transcripts: windows of audio that a decoder attends to |
 | `PredictsUnits` | the field of units |
 | `EncodesToCodes` | files of codes |
 | `Draws` | pictures of a run |
@@ -190,6 +191,34 @@ class Generates(Protocol):
   def step(self, tokens: Any, state: Any, real: Any = None, at: Any = None) -> tuple[Any, Any]:
     """Tokens [r, u] that come next, a prompt or single ones, of which `real` [r, u] are no padding
     -> (logits [r, u, v] float32 behind each, or behind those `at` [r, p], and the next state)."""
+    ...
+
+
+@runtime_checkable
+class WritesSpeech(Hears, Generates, Protocol):
+  """Writes what is said in windows of audio, and when: `inference.whisper_decoding`."""
+
+  n_vocab: int
+  n_audio_ctx: int  # audio tokens of a window
+  n_text_ctx: int
+  alignment_heads: Any  # (layer, head) of the decoder whose attention follows the audio
+
+  @property
+  def multilingual(self) -> bool:
+    """Whether the vocabulary has languages and tasks."""
+    ...
+
+  @property
+  def window_frames(self) -> int:
+    """Frames of the front-end in a window."""
+    ...
+
+  def encode(self, mel: Any) -> Any:
+    """Windows [b, s, f] -> audio tokens [b, n, d]."""
+    ...
+
+  def remember(self, encoded: Any) -> Any:
+    """What the decoder attends to, computed once from audio tokens."""
     ...
 
 

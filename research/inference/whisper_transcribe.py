@@ -8,7 +8,6 @@ are decoded in one batch.
 """
 
 import dataclasses
-import functools
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -17,13 +16,13 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from research.errors import InputError
-from research.inference import lengths
 from research.inference.whisper_decoding import (
   Options,
   Result,
   WhisperDecoder,
   best_language,
 )
+from research.inference.whisper_mel import whole_log_mel
 from research.inference.whisper_segments import (
   APPENDED,
   PREPENDED,
@@ -107,31 +106,6 @@ def _above(value: float, threshold: float | None) -> bool:
   return threshold is not None and value > threshold
 
 
-# -- Log-mel of a whole recording --------------------------------------------------------------
-
-
-@functools.partial(jax.jit, static_argnames=('frontend',))
-def _log_mel(frontend, audio, mask):
-  return frontend.normalise(frontend.raw(audio, mask)[0])
-
-
-def whole_log_mel(
-  decoder: WhisperDecoder, audio: Float[np.ndarray, ' t']
-) -> tuple[Float[np.ndarray, 's f'], int]:
-  """Log-mel of a recording with a window of silence behind it, whose floor goes by the maximum of
-  all of it; and the number of frames of the recording alone."""
-  own, model = decoder.model.frontend, decoder.model
-  window = model.window_frames * own.hop_samples
-  frontend = own.replace(appended=window)
-  # A few lengths, a few programs.
-  padded = lengths.next_length(len(audio), own.sample_rate)
-  mask = np.arange(padded) < len(audio)
-  audio = np.pad(audio.astype(np.float32), (0, padded - len(audio)))
-  mel = np.asarray(_log_mel(frontend, audio[None], mask[None]))[0]
-  frames = frontend.frames(int(mask.sum()))
-  return mel[:frames], frames - model.window_frames
-
-
 # -- One recording -----------------------------------------------------------------------------
 
 
@@ -158,8 +132,8 @@ class _Walk:
   def __init__(self, decoder: WhisperDecoder, how: Transcription, audio: np.ndarray):
     self.decoder, self.how = decoder, how
     self.frontend = decoder.model.frontend
-    self.mel, self.content = whole_log_mel(decoder, audio)
     self.window = decoder.model.window_frames
+    self.mel, self.content = whole_log_mel(self.frontend, audio, self.window)
     self.rate = self.frontend.sample_rate / self.frontend.hop_samples  # mel frames a second
     self.segments: list[Segment] = []
     self.tokens: list[int] = []
@@ -382,7 +356,7 @@ def _repeated(x: np.ndarray, rows: int) -> np.ndarray:
 
 def transcribe_all(
   decoder: WhisperDecoder,
-  recordings: Sequence[Float[np.ndarray, ' t']],
+  recordings: Sequence[Float[np.ndarray, '_']],
   how: Transcription = Transcription(),
   *,
   batch_size: int = 8,

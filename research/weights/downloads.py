@@ -24,10 +24,12 @@ from research.errors import InputError, printable
 from research.jobs.cache import cache_folder
 
 HUB, WEB = 'hf://', ('https://', 'http://')
+# Tokenizers, besides vocab.json, which CTC models have too: see `text.subwords`.
+TOKENIZERS = ('tokenizer.json', 'merges.txt', 'vocab.txt', 'gpt2.tiktoken', 'multilingual.tiktoken')
 # What lies beside arrays and is read too.
 BESIDE = (
-  'config.json', 'preprocessor_config.json', 'vocab.json', 'tokenizer_config.json',
-  'special_tokens_map.json', 'added_tokens.json',
+  'config.json', 'preprocessor_config.json', 'generation_config.json', 'vocab.json',
+  'tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json', *TOKENIZERS,
 )  # fmt: skip
 # Files of weights, the best first; each may be in parts that an index names.
 WEIGHTS = ('model.safetensors', 'pytorch_model.bin')

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,19 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from research import models
-from research.capabilities import Composed, HasTraining, Hears
+from research.capabilities import Composed, HasTraining, Hears, WritesSpeech
 from research.errors import InputError
 from research.features.frontend import Frontend
 from research.features.waveform import Waveform
+from research.inference import transcribers
+from research.inference.ctc import Transcript
 from research.inference.embedder import Embedder, from_model
 from research.inference.inputs import Audio
 from research.jobs import mirror, paths
 from research.models import finetuned, settings
 from research.nn import adapters
 from research.nn.layers import unstack_blocks
+from research.text.whisper import WhisperTokenizer
 from research.weights import conversion, downloads, read, tables
 
 FILE = 'model.safetensors'
@@ -41,12 +45,15 @@ class Pretrained:
     model: the Flax module.
     variables: its weights: 'params' and other collections.
     origin: where they came from: a sentence.
+    tokenizer: file or folder where the tokenizer of the weights is, if they need one: what the run
+      was trained with, or the folder that they lie in.
   """
 
   name: str
   model: nn.Module
   variables: dict[str, Any]
   origin: str
+  tokenizer: str | None = None
 
   @property
   def frontend(self) -> AnyFrontend:
@@ -80,6 +87,37 @@ class Pretrained:
     """Embeddings of one clip or many, of any length: see `Embedder.embed`."""
     # Nothing is kept under the hash of the weights, which takes long of large ones.
     return self._unhashed.embed(audio, sample_rate, layers=layers, pool=pool, batch_size=batch_size)
+
+  @functools.cached_property
+  def _reader(self) -> WhisperTokenizer:
+    return transcribers.read_tokenizer(self.model, self.tokenizer)
+
+  def transcribe(
+    self,
+    audio: Audio | Sequence[Audio],
+    sample_rate: float | None = None,
+    **options: Any,
+  ) -> Transcript | list[Transcript]:
+    """What is said in one recording or many, of any length: texts, with times.
+
+    Args:
+      audio: a path, samples in [-1, 1] ([t] for one, [b, t] for several), or a list of either.
+      sample_rate: of arrays, Hz. Files know theirs.
+      **options: of a Whisper, see `transcribers.whisper`: language, task, timestamps,
+        word_timestamps, beam_size, temperature, initial_prompt, tokenizer, …. A model with a CTC
+        head has none, and always gives words.
+
+    Raises:
+      InputError: the model writes no text, it has no such option, its tokenizer is missing or does
+        not fit, or audio that cannot be used.
+    """
+    if isinstance(self.model, WritesSpeech):
+      given = options.pop('tokenizer', None)
+      reader = self._reader if given is None else transcribers.read_tokenizer(self.model, given)
+      own: Any = transcribers.whisper(self.model, self.variables, reader, **options)
+    else:
+      own = transcribers.ctc(self.model, self.variables, **options)
+    return own.transcribe(audio, sample_rate)
 
   @property
   def fingerprint(self) -> str:
@@ -124,7 +162,8 @@ def save(pretrained: Pretrained, path: str | os.PathLike) -> paths.AnyPath:
 
   Args:
     pretrained: what to save.
-    path: of a disk, gs:// or s3://: a .safetensors file, or a folder to write model.safetensors in.
+    path: of a disk, gs:// or s3://: a .safetensors file, or a folder to write model.safetensors in,
+      with the files of the tokenizer that a Whisper needs.
 
   Returns:
     the file. Its metadata hold the model's name and arguments, the front-end and the origin.
@@ -133,7 +172,19 @@ def save(pretrained: Pretrained, path: str | os.PathLike) -> paths.AnyPath:
   file = place if place.suffix == '.safetensors' else place / FILE
   with mirror.folder(file.parent) as folder:
     _write(pretrained, folder / file.name)
+    if place is not file and isinstance(pretrained.model, WritesSpeech):
+      _copy_tokenizer(pretrained.tokenizer, folder)
   return file
+
+
+def _copy_tokenizer(tokenizer: str | None, folder: Path) -> None:
+  """Puts the files of a tokenizer into the folder of weights that need it."""
+  place = Path(tokenizer or '')
+  known = (*downloads.TOKENIZERS, 'vocab.json', 'added_tokens.json')
+  found = [place] if place.is_file() else [place / n for n in known if (place / n).is_file()]
+  for file in found if tokenizer else ():
+    if not (folder / file.name).exists():
+      shutil.copyfile(file, folder / file.name)
 
 
 def _write(pretrained: Pretrained, file: Path) -> None:
@@ -233,7 +284,8 @@ def _load_release(
   model, variables = conversion.convert_files(release, arrays, files, args)
   name = models.name_of(type(model))
   _check_numbers(variables, address or str(path))
-  return Pretrained(name, model, variables, f'{release} weights from {address or path.name}')
+  origin = f'{release} weights from {address or path.name}'
+  return Pretrained(name, model, variables, origin, _beside(path))
 
 
 def _load_run(
@@ -242,7 +294,9 @@ def _load_run(
   model = read.read_config(workdir)
   name = workdir.name if paths.is_remote(workdir) else workdir.absolute().name
   origin = f'run {name}, {which}'
-  return _assemble(model, tables.flatten(unstack_blocks(adapters.merged(variables))), origin, args)
+  flat = tables.flatten(unstack_blocks(adapters.merged(variables)))
+  tokenizer = read.read_tokenizer_place(workdir) or str(workdir)
+  return _assemble(model, flat, origin, args, tokenizer)
 
 
 def _load_saved(file: Path, args: dict[str, Any]) -> Pretrained:
@@ -257,11 +311,20 @@ def _load_saved(file: Path, args: dict[str, Any]) -> Pretrained:
     raise InputError(f'{str(file)!r} is damaged: its header does not say which model it is for.')
   if own != FORMAT:
     raise InputError(f'{str(file)!r} has format {own}, this version reads {FORMAT}: update oido.')
-  return _assemble(about['model'], arrays, about['origin'], args)
+  return _assemble(about['model'], arrays, about['origin'], args, _beside(file))
+
+
+def _beside(path: Path) -> str:
+  """The folder of weights."""
+  return str(path if path.is_dir() else path.parent)
 
 
 def _assemble(
-  spec: Mapping[str, Any], flat: Mapping[str, Any], origin: str, args: dict[str, Any]
+  spec: Mapping[str, Any],
+  flat: Mapping[str, Any],
+  origin: str,
+  args: dict[str, Any],
+  tokenizer: str,
 ) -> Pretrained:
   """Model and checked variables from saved arguments and the caller's changes."""
   known = {k: v for k, v in spec['args'].items() if k not in RETIRED}
@@ -290,7 +353,7 @@ def _assemble(
         ) from error
     raise
   _check_numbers(variables, origin)
-  return Pretrained(spec['name'], model, variables, origin)
+  return Pretrained(spec['name'], model, variables, origin, tokenizer)
 
 
 def _check_numbers(variables: Mapping[str, Any], where: str) -> None:

@@ -324,6 +324,13 @@ def read_config(workdir: paths.AnyPath) -> dict[str, Any]:
     ) from error
 
 
+def read_tokenizer_place(workdir: paths.AnyPath) -> str | None:
+  """Where the tokenizer is that a run was trained with; None if its config names none."""
+  fields = json.loads((workdir / 'config.json').read_text()).get('data', {}).get('fields') or {}
+  args = [field.get('args') or {} for field in fields.values() if isinstance(field, dict)]
+  return next((str(a['tokenizer']) for a in args if a.get('tokenizer')), None)
+
+
 def read_run(workdir: paths.AnyPath, teacher: bool) -> tuple[dict[str, Any], str]:
   """(variables, which checkpoint) of a run: the best one where its config names what counts
   (`checkpoint.best`) and evaluations have found it, the newest one otherwise, or the next of these

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from research import weights
@@ -74,6 +75,28 @@ def test_from_python():
   assert found.text == SAID and found.segments[0].word == SAID and not found.words
 
 
+def test_from_python_in_two_lines():
+  model = weights.load(WEIGHTS)
+  found = model.transcribe(FILE, word_timestamps=True, temperature=0.0)
+  assert found.text == SAID and [w.word for w in found.words] == SAID.split()
+  assert found.words[0].start < 0.5 and 2.0 < found.words[-1].end <= 3.0
+
+
+def test_silence_noise_and_music():
+  """By upstream's rules a probable text of a silent window stays; by no-speech alone it does not.
+  Music has no words either way."""
+  model = weights.load(WEIGHTS)
+  silence = np.zeros(40 * 16_000, np.float32)
+  noise = 0.01 * np.random.default_rng(0).standard_normal(40 * 16_000).astype(np.float32)
+  assert model.transcribe(silence, 16_000, temperature=0.0).text == 'you you'
+  for audio in (silence, noise, noise[:800]):
+    found = model.transcribe(audio, 16_000, temperature=0.0, logprob_threshold=None)
+    assert found.text == ''
+  music = next((SPEECH.parent / 'misc_cc_sounds_music').rglob('Hungarian_Dance*'), None)
+  if music is not None:
+    assert model.transcribe(music, temperature=0.0).text == ''
+
+
 def test_flags_of_others_are_refused():
   for flag, match in (
     ('--lm=some.arpa', '--lm is for a model with a CTC head'),
@@ -81,6 +104,7 @@ def test_flags_of_others_are_refused():
     ('--temperature=warm', '--temperature=warm: expected numbers'),
     ('--language=klingon', 'klingon'),
     ('--tokenizer=/nowhere', '/nowhere'),
+    ('--logprob_threshold=low', 'logprob_threshold=low: expected a number or none'),
   ):
     done = transcribe(f'--input={FILE}', flag)
     assert done.returncode == 2, flag

@@ -7,12 +7,12 @@ import pytest
 
 from research.inference import whisper_decoding
 from research.inference.whisper_decoding import Options
+from research.inference.whisper_mel import whole_log_mel
 from research.inference.whisper_segments import Segment
 from research.inference.whisper_transcribe import (
   Transcription,
   transcribe,
   transcribe_all,
-  whole_log_mel,
 )
 from research.inference.whisper_words import (
   add_words,
@@ -107,7 +107,8 @@ def test_many_at_once_are_what_each_is_alone(case: Case):
 
 @each_case('whisper', where=long)
 def test_log_mel(case: Case):
-  mel, content = whole_log_mel(decoder_of(case), recording(case))
+  model = decoder_of(case).model
+  mel, content = whole_log_mel(model.frontend, recording(case), model.window_frames)
   assert len(mel) == content + 3000
   want = case.outputs['logmel_every_25th_frame']
   assert_near(mel[::25].T[:, : want.shape[1]], want, max_abs=3e-4, what='log-mel')
