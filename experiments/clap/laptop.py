@@ -56,9 +56,7 @@ def get_config(arg=''):
     name='clap',
     args=dict(
       size='microsoft_2022',
-      frontend=dict(
-        name='log_mel', sample_rate=16_000, num_mel_bins=64, n_fft=512, hop_length=320
-      ),
+      frontend=dict(name='log_mel', sample_rate=16_000, num_mel_bins=64, n_fft=512, hop_length=320),
       channels=(16, 32, 64, 128),
       audio_width=256,
       text_width=128,
