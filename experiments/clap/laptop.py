@@ -1,4 +1,4 @@
-"""CLAP on captions made from the labels of Speech Commands, ESC-10 and FSDD: ten minutes of one core.
+"""CLAP on captions made from labels of Speech Commands, ESC-10 and FSDD: ten minutes of one core.
 
 export OIDO_DATA=/data
 python -m launch.train --config=experiments/clap/laptop.py --workdir=runs/clap

@@ -81,7 +81,7 @@ def test_audiocaps_without_audio_or_with_another_table(audiocaps):
   with pytest.raises(InputError, match=message):
     open_source('audiocaps', root=audiocaps)
   (audiocaps / 'train.csv').write_text('youtube_id,caption\na,b\n')
-  with pytest.raises(InputError, match="train.csv has no column 'audiocap_id'"):
+  with pytest.raises(InputError, match=r"train.csv has no column 'audiocap_id'"):
     open_source('audiocaps', root=audiocaps)
   (audiocaps / 'train.csv').write_text(f'{AUDIOCAPS}\n1,a,soon,b\n')
   with pytest.raises(InputError, match=r"train.csv, line 2: 'soon' is not a number of seconds"):

@@ -23,7 +23,7 @@ from research.audio.example import Value
 from research.audio.folder import find_audio
 from research.errors import InputError, listed
 
-# Folders of AudioCaps' tables, the first with one counts: a copy of the repository has two versions.
+# Folders of AudioCaps' tables; the first with one counts, as the repository has two versions.
 _AUDIOCAPS_TABLES = ('.', 'dataset', 'csv_files_v1', 'dataset2.0', 'csv_files_v2')
 # WavCaps' parts: folder of the table, its file.
 _WAVCAPS_PARTS = {
