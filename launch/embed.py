@@ -24,11 +24,11 @@ python -m launch.embed --model=runs/vq_wav2vec --codes --input=my/folder --out=c
 python -m launch.embed --model=weights/clap --text='a dog barks' --out=words.npz
 python -m launch.embed --model=weights/clap --joint --input=my/folder --out=sounds.npz
 
-Of a CLAP, --text embeds a sentence, or the lines of a file, in the space that texts and clips have in
-common: the same forms of files, with the column `text`, ids are numbers of lines. --joint embeds
+Of a CLAP, --text embeds a sentence, or the lines of a file, in the space that texts and clips have
+in common: the same forms of files, with the column `text`; ids are numbers of lines. --joint embeds
 clips in that space, longer ones as the mean over pieces. Both have length 1 (--nonormalize: as the
-projection gives them), so that sounds @ words.T are cosines. The tokenizer is that of the run, or the
-one beside the weights; --tokenizer names another place.
+projection gives them), so that sounds @ words.T are cosines. The tokenizer is that of the run, or
+the one beside the weights; --tokenizer names another place.
 
 For more clips than one machine should do: --part=I/N does every N-th batch; the parts see one disk
 and may run anywhere, at any time; the one that ends last writes the file. --beam='--runner=…' runs
@@ -115,9 +115,7 @@ def main(argv):
   if INPUT.value is None:
     raise InputError('--input is missing: give a folder, a file, a list or a data set, or --text.')
   if JOINT.value and (UNITS.value or CODES.value or flags.FLAGS['pool'].present):
-    raise InputError(
-      '--joint does not go with --units, --codes and --pool: it gives a vector a clip.'
-    )
+    raise InputError('--joint does not go with --units, --codes and --pool: one vector a clip.')
   for name in ('tokenizer', 'suffix'):
     if flags.FLAGS[name].present:
       raise InputError(f'--{name} is for --text.')
@@ -200,19 +198,8 @@ def _write_texts():
   from research.jobs import folders
   from research.weights import text_towers
 
-  names = (
-    'input',
-    'units',
-    'codes',
-    'layers',
-    'pool',
-    'seconds',
-    'window',
-    'split',
-    'part',
-    'beam',
-  )
-  for name in names:
+  clips = ('input', 'split', 'seconds', 'window', 'layers', 'pool', 'units', 'codes', 'joint')
+  for name in (*clips, 'part', 'beam'):
     if flags.FLAGS[name].present:
       raise InputError(f'--{name} is for clips and does not go with --text.')
   if jax.process_count() > 1:

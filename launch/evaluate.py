@@ -79,8 +79,8 @@ STATISTICS = flags.DEFINE_enum(
 TOKENIZER = flags.DEFINE_string(
   'tokenizer',
   None,
-  "Tokenizer of a CLAP, for --protocol=zero_shot: a folder, a file, or 'bytes' (that of the run, or "
-  'the one beside the weights, if not given).',
+  "Tokenizer of a CLAP, for --protocol=zero_shot: a folder, a file, or 'bytes' (that of the run, "
+  'or the one beside the weights, if not given).',
 )
 TEMPLATE = flags.DEFINE_string(
   'template', None, 'Text of a class, with {} for its name (zero_shot).'

@@ -27,7 +27,7 @@ def get_config(arg=''):
     raise ValueError(f"laptop.py has no variant {arg!r}: give nothing, or 'debug'.")
   config = ml_collections.ConfigDict()
   config.seed = 0
-  config.total_steps = 900
+  config.total_steps = 1600
 
   root = os.environ.get('OIDO_DATA', 'data')
   config.data = dict(
@@ -59,10 +59,10 @@ def get_config(arg=''):
       frontend=dict(name='log_mel', sample_rate=16_000, num_mel_bins=64, n_fft=512, hop_length=320),
       channels=(16, 32, 64, 128),
       audio_width=256,
-      text_width=128,
+      text_width=64,
       text_depth=2,
       text_heads=4,
-      text_hidden=256,
+      text_hidden=128,
       vocabulary=256,
       positions=64,
       max_tokens=40,
@@ -78,7 +78,7 @@ def get_config(arg=''):
   )
   config.evals = dict()
   config.log_every = 20
-  config.checkpoint = dict(every=300, keep=2)
+  config.checkpoint = dict(every=400, keep=2)
 
   if arg == 'debug':
     config.total_steps = 3

@@ -1,4 +1,4 @@
-"""Embeddings in the space that audio and text have in common (CLAP): of clips, and of texts in files.
+"""Embeddings in the space that audio and text have in common (CLAP): of clips, and of texts.
 
 Letters: b batch, t samples, p pieces, n texts, d dimensions.
 """
@@ -30,8 +30,8 @@ class JointApply:
   mask; equal for equal modules.
 
   Clips longer than the model takes are cut into pieces, and the embeddings of the pieces are
-  averaged, weighted by their real samples. With `normalize` those of the pieces and of the clip have
-  length 1.
+  averaged, weighted by their real samples. With `normalize` those of the pieces and of the clip
+  have length 1.
   """
 
   model: Any

@@ -27,7 +27,7 @@ HUB, WEB = 'hf://', ('https://', 'http://')
 # What lies beside arrays and is read too.
 BESIDE = (
   'config.json', 'preprocessor_config.json', 'vocab.json', 'tokenizer_config.json',
-  'special_tokens_map.json', 'added_tokens.json',
+  'special_tokens_map.json', 'added_tokens.json', 'tokenizer.json', 'merges.txt', 'vocab.txt',
 )  # fmt: skip
 # Files of weights, the best first; each may be in parts that an index names.
 WEIGHTS = ('model.safetensors', 'pytorch_model.bin')

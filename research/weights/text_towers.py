@@ -1,5 +1,5 @@
-"""The tokenizer that belongs to the weights of a model of text: beside them, or in the settings of the
-run that trained them."""
+"""The tokenizer that belongs to the weights of a model of text: beside them, or in the settings of
+the run that trained them."""
 
 import json
 import os
@@ -46,8 +46,8 @@ def spelling(
     return Spelling(read_tokenizer(folder), behind)
   except InputError as error:
     raise InputError(
-      f'No tokenizer was found beside the weights {path}: give --tokenizer, a folder or a file that '
-      f"came with them, or 'bytes' ({error})"
+      f'No tokenizer was found beside the weights {path}: give --tokenizer, a folder or a file '
+      f"that came with them, or 'bytes' ({error})"
     ) from None
 
 

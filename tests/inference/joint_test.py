@@ -65,6 +65,7 @@ def test_clips_are_averaged_over_their_pieces(clap):
   assert len({ours.fingerprint(), raw.fingerprint(), clap.embedder.fingerprint()}) == 3
 
 
+@pytest.mark.slow
 def test_the_command(clap, tmp_path):
   """Texts of a file and clips of a folder, in one space; the tokenizer lies beside the weights."""
   weights.save(clap, tmp_path / 'model')
@@ -154,10 +155,15 @@ def test_what_is_read_as_texts(tmp_path):
       joint.read_texts(spec)
 
 
-def test_models_without_text_are_refused(tmp_path):
-  model = toy.save_audio_mae(tmp_path / 'model')
+def test_models_without_text_are_refused():
+  model = models.get('audio_mae')(size='base')
   with pytest.raises(InputError, match='audio_mae does not compare audio with text: take a CLAP'):
-    joint.joint_embedder(weights.load(model))
+    joint.joint_embedder(Pretrained('audio_mae', model, {}, 'made here'))
+
+
+@pytest.mark.slow
+def test_mistakes_are_a_sentence(tmp_path):
+  model = toy.save_audio_mae(tmp_path / 'model')
   out = f'--out={tmp_path / "e.npz"}'
   usual = (f'--model={model}', out)
   cases = {

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -204,7 +204,7 @@ def _captioned(
   name: str,
   base: pathlib.Path,
   clips: Iterable[_Clip],
-  splits: dict[str, tuple[str, ...]] | None = None,
+  splits: Mapping[str, tuple[str, ...]] | None = None,
   own_folder: bool = False,
 ) -> Source:
   """The clips that have a file and a caption.
@@ -220,8 +220,8 @@ def _captioned(
     InputError: no clip has both.
   """
   files = collections.defaultdict(list)
-  for path in find_audio(base):
-    files[os.path.splitext(os.path.basename(path))[0]].append(path)
+  for found in find_audio(base):
+    files[os.path.splitext(os.path.basename(found))[0]].append(found)
   rows: list[tuple[str, str, dict[str, Value]]] = []
   absent: collections.Counter[str] = collections.Counter()
   silent, example = 0, ''
@@ -250,7 +250,7 @@ def _captioned(
       '%s in %s: %d clips; %d are left out for they have no audio file%s, %d for they have no '
       'caption.', name, base, len(rows), absent.total(), f' ({parts})' if parts else '', silent,
     )  # fmt: skip
-  return source(name, base, rows, splits=splits or {}, absent=dict(absent))
+  return source(name, base, rows, splits=dict(splits or {}), absent=dict(absent))
 
 
 def _file(clip: _Clip, files: dict[str, list[str]], own_folder: bool) -> str | None:
