@@ -2,10 +2,11 @@
 
 python -m launch.classify --model=weights/ast --input=street.wav
 python -m launch.classify --model=weights/ast --input=my/folder --top=3 --out=classes.jsonl
-python -m launch.classify --model=weights/clap --tokenizer=FOLDER --labels=names.txt --input=a.wav
+python -m launch.classify --model=weights/clap --labels=names.txt --input=a.wav
 
---model is a classifier (AST, any encoder under the head `classifier`), or with --tokenizer a CLAP,
-for which --labels are the classes (zero-shot). --input is a folder, an audio file, a list of files
+--model is a classifier (AST, any encoder under the head `classifier`), or a CLAP, for which
+--labels are the classes (zero-shot); its tokenizer is that of the run, or the one beside the
+weights, or --tokenizer. --input is a folder, an audio file, a list of files
 or the name of a data set. Files of any length are cut into windows. --out keeps all scores:
 .jsonl, a line a clip. Files that cannot be read are named and left out.
 """
@@ -34,10 +35,14 @@ LABELS = flags.DEFINE_string(
   'labels', None, 'Names of the classes, one a line (those of the weights if not given).'
 )
 TOKENIZER = flags.DEFINE_string(
-  'tokenizer', None, 'Tokenizer of a CLAP: a folder or a file that came with its weights.'
+  'tokenizer',
+  None,
+  "Tokenizer of a CLAP: a folder or a file that came with its weights, or 'bytes'.",
 )
 TEMPLATE = flags.DEFINE_string('template', None, 'Text of a class, with {} for its name (CLAP).')
-SUFFIX = flags.DEFINE_string('suffix', '', 'Put behind every text (Microsoft CLAP 2023 needs one).')
+SUFFIX = flags.DEFINE_string(
+  'suffix', None, 'Put behind every text (Microsoft CLAP 2023 needs one; that of a run is known).'
+)
 ACTIVATION = flags.DEFINE_enum(
   'activation', 'sigmoid', ['sigmoid', 'softmax'], 'Of a classifier: several classes, or one.'
 )
@@ -50,9 +55,10 @@ command.distributed_flags()
 def classifier():
   """The classifier that the flags ask for."""
   from research import weights
+  from research.capabilities import ComparesTexts
   from research.errors import InputError
   from research.inference import classify
-  from research.text.subwords import read_tokenizer
+  from research.weights import text_towers
 
   names = None
   if LABELS.value is not None:
@@ -63,16 +69,17 @@ def classifier():
     names = [line.strip() for line in lines if line.strip()]
   loaded = weights.load(str(MODEL.value), release=RELEASE.value)
   args = {} if WINDOW.value is None else {'window': WINDOW.value}
-  if TOKENIZER.value is None:
+  by_texts = isinstance(loaded.model, ComparesTexts) and names is not None
+  if TOKENIZER.value is None and not by_texts:
     for flag in (TEMPLATE, SUFFIX):
       if flag.value:
-        raise InputError(f'--{flag.name} is for a CLAP: give its --tokenizer too.')
+        raise InputError(f'--{flag.name} is for a CLAP, as --tokenizer and --labels are.')
     return classify.Classifier.of_model(loaded, names, ACTIVATION.value, **args)
   if names is None:
     raise InputError('--tokenizer is for classes described by texts: give their names, --labels.')
   template = classify.TEMPLATE if TEMPLATE.value is None else TEMPLATE.value
-  tokenizer = read_tokenizer(TOKENIZER.value)
-  return classify.Classifier.zero_shot(loaded, tokenizer, names, template, SUFFIX.value, **args)
+  tokenizer, suffix = text_towers.spelling(str(MODEL.value), TOKENIZER.value, SUFFIX.value)
+  return classify.Classifier.zero_shot(loaded, tokenizer, names, template, suffix, **args)
 
 
 @outputs.remote('out', folder=False)

@@ -21,6 +21,15 @@ python -m launch.embed --model=runs/vq_wav2vec --codes --input=my/folder --out=c
 --codes writes the codes of a vq-wav2vec, a line a clip, "g0-g1" a frame, see
 `research/units/code_files.py`.
 
+python -m launch.embed --model=weights/clap --text='a dog barks' --out=words.npz
+python -m launch.embed --model=weights/clap --joint --input=my/folder --out=sounds.npz
+
+Of a CLAP, --text embeds a sentence, or the lines of a file, in the space that texts and clips have
+in common: the same forms of files, with the column `text`; ids are numbers of lines. --joint embeds
+clips in that space, longer ones as the mean over pieces. Both have length 1 (--nonormalize: as the
+projection gives them), so that sounds @ words.T are cosines. The tokenizer is that of the run, or
+the one beside the weights; --tokenizer names another place.
+
 For more clips than one machine should do: --part=I/N does every N-th batch; the parts see one disk
 and may run anywhere, at any time; the one that ends last writes the file. --beam='--runner=…' runs
 them as an Apache Beam pipeline, --beam_parts of them.
@@ -64,6 +73,17 @@ DTYPE = flags.DEFINE_enum(
 DEDUPLICATE = flags.DEFINE_bool('deduplicate', False, 'A run of one unit counts as one.')
 DURATIONS = flags.DEFINE_bool('durations', False, 'Deduplicate, and say how long each unit lasts.')
 CODES = flags.DEFINE_bool('codes', False, "Write the codes of the model's own codebook instead.")
+TEXT = flags.DEFINE_string(
+  'text', None, 'Embed a sentence, or the lines of a file, instead of --input (CLAP).'
+)
+JOINT = flags.DEFINE_bool('joint', False, 'Embed clips in the space of texts (CLAP).')
+NORMALIZE = flags.DEFINE_bool('normalize', True, 'Of --text and --joint: vectors of length 1.')
+TOKENIZER = flags.DEFINE_string(
+  'tokenizer', None, "Of --text: a folder or a file that came with the weights, or 'bytes'."
+)
+SUFFIX = flags.DEFINE_string(
+  'suffix', None, 'Put behind every text (Microsoft CLAP 2023 needs one; that of a run is known).'
+)
 OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace the file if it is there.')
 MAX_BAD = flags.DEFINE_float(
   'max_bad_fraction', 0.5, 'Fraction of unreadable files that stops the run.'
@@ -71,7 +91,7 @@ MAX_BAD = flags.DEFINE_float(
 PART_SECONDS = flags.DEFINE_float('part_seconds', 20.0, 'How often finished embeddings are saved.')
 pipelines.define_flags('batch of clips')
 BEAM_PARTS = flags.DEFINE_integer('beam_parts', 16, 'Parts of the pipeline.', lower_bound=1)
-command.required('model', 'input', 'out')
+command.required('model', 'out')
 command.distributed_flags()
 
 
@@ -89,6 +109,16 @@ def main(argv):
   from research.jobs import folders
   from research.units import code_files, files
 
+  if TEXT.value is not None:
+    _write_texts()
+    return
+  if INPUT.value is None:
+    raise InputError('--input is missing: give a folder, a file, a list or a data set, or --text.')
+  if JOINT.value and (UNITS.value or CODES.value or flags.FLAGS['pool'].present):
+    raise InputError('--joint does not go with --units, --codes and --pool: one vector a clip.')
+  for name in ('tokenizer', 'suffix'):
+    if flags.FLAGS[name].present:
+      raise InputError(f'--{name} is for --text.')
   worker = pipelines.part()
   if worker[1] > 1 and OVERWRITE.value:
     raise InputError(f'--overwrite does not go with --part: delete {OUT.value} first.')
@@ -130,7 +160,12 @@ def main(argv):
   if CODES.value:
     _write_codes(loaded, source, worker)
     return
-  embedder = loaded.embedder
+  if JOINT.value:
+    from research.inference.joint import joint_embedder
+
+    embedder = joint_embedder(loaded, NORMALIZE.value)
+  else:
+    embedder = loaded.embedder
   done = embedding_files.export(
     embedder,
     source,
@@ -138,7 +173,8 @@ def main(argv):
     layers=layer_indices(LAYERS.value, embedder.num_layers()),
     pool=POOL.value,
     seconds=SECONDS.value,
-    about={'model': loaded.name, 'origin': loaded.origin},
+    about={'model': loaded.name, 'origin': loaded.origin}
+    | ({'space': 'joint', 'normalized': NORMALIZE.value} if JOINT.value else {}),
     overwrite=OVERWRITE.value,
     max_bad_fraction=MAX_BAD.value,
     part_seconds=PART_SECONDS.value,
@@ -150,6 +186,35 @@ def main(argv):
     again = f' ({done["resumed"]} were done before)' if done['resumed'] else ''
     left = f', {done["skipped"]} left out (named in the file)' if done['skipped'] else ''
     print(f'{OUT.value!s}: {done["clips"]} clips{again}{left}', flush=True)
+
+
+def _write_texts():
+  """Embeddings of --text into the file."""
+  import jax
+
+  from research import weights
+  from research.errors import InputError
+  from research.inference import embedding_files, joint
+  from research.jobs import folders
+  from research.weights import text_towers
+
+  clips = ('input', 'split', 'seconds', 'window', 'layers', 'pool', 'units', 'codes', 'joint')
+  for name in (*clips, 'part', 'beam'):
+    if flags.FLAGS[name].present:
+      raise InputError(f'--{name} is for clips and does not go with --text.')
+  if jax.process_count() > 1:
+    raise InputError('--text runs in one process: start it on one host.')
+  out = embedding_files.check_out(str(OUT.value), OVERWRITE.value)
+  ids, texts = joint.read_texts(str(TEXT.value))
+  folders.folder(out.parent, 'out')
+  loaded = weights.load(str(MODEL.value), release=RELEASE.value)
+  joint.check(loaded)
+  tokenizer, suffix = text_towers.spelling(str(MODEL.value), TOKENIZER.value, SUFFIX.value)
+  count = joint.export_texts(
+    loaded, tokenizer, texts, out, ids=ids, suffix=suffix, normalize=NORMALIZE.value,
+    about={'model': loaded.name, 'origin': loaded.origin}, overwrite=OVERWRITE.value,
+  )  # fmt: skip
+  print(f'{OUT.value!s}: {count} texts', flush=True)
 
 
 def _part_ended():

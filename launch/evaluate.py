@@ -77,12 +77,15 @@ STATISTICS = flags.DEFINE_enum(
   "cross-validation), as published; 'weights', the statistics in the weights.",
 )
 TOKENIZER = flags.DEFINE_string(
-  'tokenizer', None, 'Tokenizer of a CLAP, for --protocol=zero_shot: a folder or a file.'
+  'tokenizer',
+  None,
+  "Tokenizer of a CLAP, for --protocol=zero_shot: a folder, a file, or 'bytes' (that of the run, "
+  'or the one beside the weights, if not given).',
 )
 TEMPLATE = flags.DEFINE_string(
   'template', None, 'Text of a class, with {} for its name (zero_shot).'
 )
-SUFFIX = flags.DEFINE_string('suffix', '', 'Put behind every text (zero_shot).')
+SUFFIX = flags.DEFINE_string('suffix', None, 'Put behind every text (zero_shot).')
 command.required('model', 'out')
 command.distributed_flags()
 
@@ -136,17 +139,14 @@ def finetuning(paths, out):
 
 def zero_shot(paths):
   """The protocol of classes by their names; the tokenizer is read when it is needed."""
-  from research.errors import InputError
   from research.evals import zero_shot as judged
   from research.inference.classify import TEMPLATE as usual
-  from research.text.subwords import read_tokenizer
+  from research.weights.text_towers import spelling
 
-  def tokenizer():
-    if TOKENIZER.value is None:
-      raise InputError('--protocol=zero_shot needs --tokenizer, which came with the weights.')
-    return read_tokenizer(TOKENIZER.value)
+  def read(path):
+    return spelling(path, TOKENIZER.value, SUFFIX.value)
 
-  return judged.make_protocol(paths, tokenizer, TEMPLATE.value or usual, SUFFIX.value)
+  return judged.make_protocol(paths, read, TEMPLATE.value or usual)
 
 
 def prepare(names):

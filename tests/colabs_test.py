@@ -11,6 +11,7 @@ NOTEBOOKS = sorted((ROOT / 'colabs').glob('*.ipynb'))
 # Text that each notebook prints, and its minimum number of pictures.
 SHOWS = {
   'byol_a': (('largest difference', 'builtin_words'), 11),
+  'clap': (('captions of this one', 'chance 10.0 %'), 3),
   'hubert': (('train: 300 clips', 'iteration 2'), 7),
   'quickstart': (('builtin_digits', 'builtin_events'), 4),
   'whisper': (('1300 clips', 'of the words of unknown voices are wrong'), 4),

@@ -14,6 +14,7 @@ from research import weights
 from research.audio import pipeline
 from research.audio.clips import Source
 from research.audio.decode import AudioError, decode
+from research.audio.fields.captions import captions as captions_of
 from research.errors import InputError, unknown
 from research.evals import protocols
 from research.evals.tasks import Prepared
@@ -21,21 +22,20 @@ from research.inference.classify import TEMPLATE, Classifier, embed_texts
 from research.metrics import classification, retrieval
 from research.text.subwords import Tokenizer
 from research.weights import Pretrained
+from research.weights.text_towers import Spelling
 
 
 def make_protocol(
   paths: Mapping[str, str],
-  tokenizer: Callable[[], Tokenizer],
+  spelling: Callable[[str], Spelling],
   template: str = TEMPLATE,
-  suffix: str = '',
 ) -> protocols.Protocol:
   """A protocol of `evals.harness`: the class whose text is nearest to a clip; nothing is trained.
 
   Args:
     paths: the weights behind each system, by the fingerprint of the system's weights.
-    tokenizer: reads that of the weights, when it is needed.
+    spelling: tokenizer and suffix of the weights at a path; asked for when they are needed.
     template: the text of a class, with {} for its name, in which '_' is a space.
-    suffix: put behind every text.
   """
 
   def protocol(
@@ -47,7 +47,8 @@ def make_protocol(
       raise InputError(f'{system.embedder.name} has no weights of a text tower: take a CLAP.')
     loaded = weights.load(path)
     names = [name.replace('_', ' ') for name in task.classes]
-    classifier = Classifier.zero_shot(loaded, tokenizer(), names, template, suffix)
+    tokenizer, suffix = spelling(path)
+    classifier = Classifier.zero_shot(loaded, tokenizer, names, template, suffix)
     known: dict[int, np.ndarray] = {}
 
     def scores(rows: np.ndarray) -> np.ndarray:
@@ -84,6 +85,7 @@ def audio_text_retrieval(
   source: Source,
   *,
   column: str = 'caption',
+  template: str = '',
   suffix: str = '',
   batch_size: int = 16,
 ) -> Mapping[str, Mapping[str, float]]:
@@ -95,7 +97,8 @@ def audio_text_retrieval(
     pretrained: see `weights.load`; a model of audio and text.
     tokenizer: that of the weights.
     source: clips with a caption, or a list of captions, each.
-    column: of the captions.
+    column: of the captions, or of labels.
+    template: makes captions of labels, see `fields.captions.Captions`.
     suffix: put behind every caption.
     batch_size: clips in a batch.
 
@@ -108,14 +111,14 @@ def audio_text_retrieval(
   """
   if column not in source.column_names:
     raise unknown(f'caption column of {source.name!r}', column, source.column_names)
-  given = [[v] if isinstance(v, str) else list(v) for v in source.column(column)]
-  lacking = [i for i, each in enumerate(given) if not any(c.strip() for c in each)]
+  given = captions_of(source, column, template)
+  lacking = [i for i, each in enumerate(given) if not each]
   if lacking:
     raise InputError(
       f'{len(lacking)} clips of {source.name!r} have no {column!r}, the first '
       f'{source.id(lacking[0])!r}.'
     )
-  captions = [(i, c) for i, each in enumerate(given) for c in each if c.strip()]
+  captions = [(i, c) for i, each in enumerate(given) for c in each]
   texts = embed_texts(pretrained, tokenizer, [c + suffix for _, c in captions])
   clips = embed_clips(pretrained, source, batch_size)
   similarity = clips @ texts.T

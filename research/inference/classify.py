@@ -190,9 +190,13 @@ class Classifier:
 
 
 def embed_texts(
-  pretrained: Any, tokenizer: Tokenizer, texts: Sequence[str], batch_size: int = 64
+  pretrained: Any,
+  tokenizer: Tokenizer,
+  texts: Sequence[str],
+  batch_size: int = 64,
+  normalize: bool = True,
 ) -> Float[np.ndarray, 'n d']:
-  """Normalised embeddings of texts, float32.
+  """Embeddings of texts in the common space, float32; of length 1 with `normalize`.
 
   Raises:
     InputError: the model takes no text, or the tokenizer is of another vocabulary.
@@ -208,7 +212,8 @@ def embed_texts(
     ids, mask = tokenizer.batch(filled, length=model.max_tokens)
     mask[:, 0] = True  # an empty text has no tokens in some vocabularies
     out = embed(pretrained.variables, ids, mask)
-    found.append(np.asarray(out['text_embedding'])[: len(batch)])
+    vectors = out['text_embedding' if normalize else 'text_projected']
+    found.append(np.asarray(vectors, np.float32)[: len(batch)])
   return np.concatenate(found) if found else np.zeros((0, model.dim), np.float32)
 
 

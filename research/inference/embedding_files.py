@@ -139,13 +139,33 @@ def _finish(job: ClipJob, out: Path, about: dict[str, Any]) -> dict[str, int]:
   offsets, arrays = job.joined('values', *(['seconds'] if tokens else []))
   joined: dict[str, Any] = {**arrays, 'about': json.dumps(about)}
   joined |= {'offsets': offsets} if tokens else {}
-  partial = out.with_name(f'{out.name}.partial')
-  writer = _write_npz if out.suffix == '.npz' else _write_parquet
   skipped = job.skipped()
-  writer(partial, joined, job.source.select(rows), about, skipped)
-  os.replace(partial, out)
+  write(out, joined, job.source.select(rows), about, skipped)
   job.remove()
   return {'clips': len(rows), 'skipped': len(skipped)}
+
+
+def write(
+  out: Path,
+  joined: dict[str, Any],
+  source: Any,
+  about: dict[str, Any],
+  skipped: dict[str, str] | None = None,
+) -> None:
+  """Writes what `export` describes; a reader never sees half a file.
+
+  Args:
+    out: the file.
+    joined: 'values' [m, l, d], 'about' (JSON), with tokens also 'offsets' [n + 1] and 'seconds'
+      [m].
+    source: the n clips or texts, by ids and columns.
+    about: the settings; 'layers' are named in the file.
+    skipped: {id: why it is not there}.
+  """
+  partial = out.with_name(f'{out.name}.partial')
+  writer = _write_npz if out.suffix == '.npz' else _write_parquet
+  writer(partial, joined, source, about, skipped or {})
+  os.replace(partial, out)
 
 
 def _write_npz(partial: Path, joined, source, about, skipped) -> None:

@@ -7,7 +7,8 @@
 | `vocab.txt` | WordPiece: BERT |
 | `*.tiktoken` | byte pairs by ranks: GPT-2, Whisper |
 
-Whisper's special tokens are added by `whisper.py`. Nothing is downloaded.
+The name 'bytes' is a tokenizer without files: UTF-8, ids 0 to 255, for models that are trained from
+nothing. Whisper's special tokens are added by `whisper.py`. Nothing is downloaded.
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ from jaxtyping import Bool, Int
 from research.errors import InputError, listed
 from research.text import byte_pairs
 
+BYTES = 'bytes'
 # The names of special tokens in the vocabularies of GPT-2, RoBERTa, BERT and LLaMA.
 PAD = ('<pad>', '[PAD]', '<|pad|>', '<|endoftext|>')
 START = ('<s>', '[CLS]', '<|startoftext|>', '<|begin_of_text|>')
@@ -35,10 +37,12 @@ class Tokenizer:
   Attributes:
     library: the tokenizer of the library `tokenizers`; it neither pads nor truncates.
     source: the file or folder it was read from.
+    filler: the id that pads where the vocabulary has no token for that.
   """
 
   library: tokenizers.Tokenizer
   source: str
+  filler: int | None = None
 
   @property
   def size(self) -> int:
@@ -48,7 +52,8 @@ class Tokenizer:
   @property
   def pad(self) -> int | None:
     """The id that pads; of GPT-2, which has none of its own, that of '<|endoftext|>'."""
-    return self._first(PAD)
+    found = self._first(PAD)
+    return self.filler if found is None else found
 
   @property
   def start(self) -> int | None:
@@ -176,11 +181,13 @@ def read_tokenizer(path: str | epath.PathLike) -> Tokenizer:
   """Reads the tokenizer of a checkpoint.
 
   Args:
-    path: a folder with files of the table above, or one of the files.
+    path: a folder with files of the table above, or one of the files; or 'bytes'.
 
   Raises:
     InputError: there is no tokenizer, or a file is damaged.
   """
+  if path == BYTES:
+    return _of_bytes()
   given = epath.Path(path).expanduser()
   if not given.exists():
     raise InputError(f'There is no tokenizer at {given}.')
@@ -220,6 +227,17 @@ def read_byte_pairs(path: str | epath.PathLike) -> byte_pairs.BytePairs:
     f'{given} is no tokenizer: expected tokenizer.json, vocab.json with merges.txt, vocab.txt or a '
     'rank file *.tiktoken; they come with the checkpoint.'
   )
+
+
+def _of_bytes() -> Tokenizer:
+  """UTF-8: the id of a byte is the byte."""
+  ids = {character: byte for byte, character in byte_pairs.alphabet().items()}
+  library = tokenizers.Tokenizer(tokenizers.models.BPE(ids, []))
+  library.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+    add_prefix_space=False, use_regex=False
+  )
+  library.decoder = tokenizers.decoders.ByteLevel()
+  return Tokenizer(library, BYTES, filler=0)
 
 
 def _from_json(path: epath.Path) -> tokenizers.Tokenizer:

@@ -287,6 +287,42 @@ DATASETS: dict[str, Dataset] = {
     labels='10 genres',
     seconds=30.0,
   ),
+  'audiocaps': Dataset(
+    reader='datasets.captions:audiocaps',
+    layout='{train,val,test}.csv (audiocap_id,youtube_id,start_time,caption), also in dataset/, '
+    'audio files named YTID, YTID_START or by the audiocap_id in any subfolder',
+    marks=tuple(f'{f}{n}.csv' for f in ('', 'dataset/', 'csv_files_v1/', 'dataset2.0/',
+                                        'csv_files_v2/') for n in ('train', 'val', 'test')),
+    folders=('AudioCaps', 'audiocaps', 'AUDIOCAPS'),
+    splits=('train', 'val', 'valid', 'test'),
+    seconds=10.0,
+  ),
+  'clotho': Dataset(
+    reader='datasets.captions:clotho',
+    layout='clotho_captions_{development,validation,evaluation}.csv (file_name,caption_1,…), also '
+    'in a subfolder, and audio files in folders named by these parts',
+    marks=('clotho_captions_*.csv', '*/clotho_captions_*.csv'),
+    folders=('Clotho', 'clotho', 'CLOTHO', 'clotho_v2.1', 'CLOTHO_v2.1'),
+    splits=('development', 'validation', 'evaluation', 'train', 'valid', 'test'),
+    seconds=22.5,
+  ),
+  'wavcaps': Dataset(
+    reader='datasets.captions:wavcaps',
+    layout='json_files/PART/*_final.json ("data": id, caption), audio files named by their id in '
+    'any subfolder',
+    marks=('json_files/*/*_final.json', 'json_files/*_final.json', '*/*_final.json',
+           '*_final.json'),
+    folders=('WavCaps', 'wavcaps'),
+  ),
+  'musiccaps': Dataset(
+    reader='datasets.captions:musiccaps',
+    layout='musiccaps-public.csv, audio files named YTID, YTID_START or [YTID]-[START-END] in any '
+    'subfolder',
+    marks=('musiccaps-public.csv', 'MusicCaps.csv'),
+    folders=('MusicCaps', 'musiccaps'),
+    splits=('train', 'eval', 'test'),
+    seconds=10.0,
+  ),
   'surge': Dataset(
     reader='datasets.music:surge',
     layout='PRESET-velocity64/NOTE.ogg, and dataset_surge_tone_splits.csv for the split of EVAR',

@@ -8,7 +8,7 @@ from research.audio.example import Value
 from research.audio.folder import Inside
 from research.audio.tables import check_columns, read_rows
 
-__all__ = ['check_columns', 'read_rows', 'source']
+__all__ = ['check_columns', 'clip_names', 'read_rows', 'source']
 
 
 def source(
@@ -34,3 +34,13 @@ def source(
     **fields,
   )
   return Source(table)
+
+
+def clip_names(ytid: str, start: float, end: float) -> list[str]:
+  """Names of the file of a segment, without endings, as common download tools write them."""
+  ms = f'{round(start * 1000)}', f'{round(end * 1000)}'
+  tails = (
+    '', f'_{start:g}', f'_{start:.3f}', f'_{start:.1f}', f'_{ms[0]}', f'_{ms[0]}_{ms[1]}',
+    f'_{start:g}_{end:g}', f'_{start:.3f}_{end:.3f}',
+  )  # fmt: skip
+  return [f'{prefix}{ytid}{tail}' for tail in tails for prefix in ('', 'Y')]

@@ -8,7 +8,7 @@ from absl import logging
 
 from research.audio import tables
 from research.audio.clips import Source
-from research.audio.datasets.tables import check_columns, read_rows, source
+from research.audio.datasets.tables import check_columns, clip_names, read_rows, source
 from research.audio.example import Value
 from research.audio.folder import find_audio
 from research.errors import InputError
@@ -45,7 +45,7 @@ def audioset(root: str, labels: str = 'display_name') -> Source:
   for file in lists:
     split = _AUDIOSET_SPLITS.get(file.stem, file.stem.removesuffix('_segments'))
     for ytid, start, end, mids in _segments(file):
-      path = next((files[n] for n in _clip_names(ytid, start, end) if n in files), None)
+      path = next((files[n] for n in clip_names(ytid, start, end) if n in files), None)
       if path is None:
         absent[split] = absent.get(split, 0) + 1
         continue
@@ -93,16 +93,6 @@ def _segments(file: pathlib.Path):
       raise InputError(
         f'{file}, line {line}: {row} is not a segment (YTID, start, end, "labels").'
       ) from None
-
-
-def _clip_names(ytid: str, start: float, end: float) -> list[str]:
-  """File names of a segment used by common download tools."""
-  ms = f'{round(start * 1000)}', f'{round(end * 1000)}'
-  tails = (
-    '', f'_{start:g}', f'_{start:.3f}', f'_{start:.1f}', f'_{ms[0]}', f'_{ms[0]}_{ms[1]}',
-    f'_{start:g}_{end:g}', f'_{start:.3f}_{end:.3f}',
-  )  # fmt: skip
-  return [f'{prefix}{ytid}{tail}' for tail in tails for prefix in ('', 'Y')]
 
 
 def fsd50k(root: str) -> Source:

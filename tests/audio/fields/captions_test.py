@@ -9,6 +9,7 @@ import soundfile
 from research import models
 from research.audio import sources
 from research.audio.fields import make
+from research.audio.fields.captions import captions
 from research.audio.pipeline import eval_batches, train_batches
 from research.errors import InputError
 from research.train import selection
@@ -121,3 +122,28 @@ def test_captions_by_the_tokenizer_of_a_checkpoint(folder, tmp_path):
   other = models.get('clap')(size='tiny', vocabulary=264)
   with pytest.raises(InputError, match='263 tokens, the weights have 264'):
     next(iter(train_batches(clips, batch_size=3, fields=fields, model=other)))
+
+
+def test_labels_become_captions(folder):
+  """'_' is a space; several labels are put into one caption, several templates are drawn from."""
+  clips = sources.open_source(str(folder))
+  clips.table.columns['label'] = ['dog', ['sea_waves', 'rain', 'dog'], ['rain', 'sea_waves'], '']
+  assert captions(clips, 'label', 'the sound of {}') == [
+    ['the sound of dog'],
+    ['the sound of sea waves, rain and dog'],
+    ['the sound of rain and sea waves'],
+    [],
+  ]
+  template = ['a {}!', '{}']
+  spec = dict(name='captions', args=dict(column='label', template=template))
+  settings = data(folder, dict(text=spec))
+  (field,) = make(settings['fields'])
+  assert list(field.known(clips)) == [True, True, True, False]
+  found = set()
+  batches = iter(train_batches(clips.select([0]), batch_size=1, fields=[field], seed=1))
+  for _ in range(20):
+    batch = next(batches)
+    found |= set(texts(batch['text'], batch['text_mask']))
+  assert found == {'a dog!', 'dog'}
+  with pytest.raises(InputError, match=r'expected a text with \{\} for the label'):
+    captions(clips, 'label', 'the sound of')
