@@ -1,13 +1,18 @@
 """LAION-CLAP, HTSAT-tiny and RoBERTa, from captioned audio (arXiv 2211.06687).
 
 python -m launch.train --config=experiments/clap/laion_tiny.py --workdir=DIR \
-  --config.data.source=FOLDER --config.data.fields.text.args.tokenizer=TOKENIZER
+  --config.data.source=audiocaps --config.data.root=DATA \
+  --config.data.fields.text.args.tokenizer=TOKENIZER
 
-FOLDER is any source with a column `caption` (AudioCaps, Clotho, WavCaps: a folder with labels.csv
-or shards), TOKENIZER the folder of roberta-base. The authors train 45 epochs on 630,000 clips with
-24 GPUs of 96 clips each, the audio tower from an HTSAT of AudioSet, the text tower from RoBERTa;
-both start from nothing here unless config.init names weights. Their ESC-50 as a retrieval of clips
-gives R@1 0.928 and mAP@10 0.956 without fusion, 0.905 and 0.941 with (README). Not reproduced here.
+The source is any with a column `caption`: audiocaps, clotho, wavcaps, musiccaps as published, a
+folder with labels.csv, shards; or labels with a template (`fields.text.args`). In a list of sources
+each names its split: --config.data.split=None
+--config.data.source='[{"name": "clotho", "args": {"split": "development"}}, "wavcaps"]' and
+--config.evals.valid.data.source=clotho. TOKENIZER is the folder of roberta-base. The authors train
+45 epochs on 630,000 clips with 24 GPUs of 96 clips each, the audio tower from an HTSAT of AudioSet,
+the text tower from RoBERTa; both start from nothing here unless config.init names weights. Their
+ESC-50 as a retrieval of clips gives R@1 0.928 and mAP@10 0.956 without fusion, 0.905 and 0.941 with
+(README). Not reproduced here.
 Numbers: experiment_scripts/htsat-roberta-large-dataset-fusion.sh and training/params.py of
 LAION-AI/CLAP, commit 1fd4c37; its 3,200 steps of warm-up are 11.7 epochs of 273 steps. `:fusion` is
 the model for clips of any length; `:debug` runs on the built-in corpus.
