@@ -24,6 +24,7 @@ from research.inference.generate_rules import Rule, Suppress
 from research.inference.whisper_rules import Timestamps
 from research.models.whisper import SECONDS, Whisper
 from research.text.languages import language_code
+from research.text.whisper import BYTES
 
 TASKS = ('transcribe', 'translate', 'lang_id')
 
@@ -373,7 +374,9 @@ class WhisperDecoder:
     options.check()
     tokenizer, rules = self.tokenizer, list[Rule]()
     if options.suppress_blank:
-      rules.append(Suppress((*tokenizer.encode(' '), tokenizer.eot), first=True))
+      # In a vocabulary of single bytes every text begins with a blank.
+      blank = () if tokenizer.source == BYTES else tokenizer.encode(' ')
+      rules.append(Suppress((*blank, tokenizer.eot), first=True))
     suppressed = self._suppressed(options)
     if suppressed:
       rules.append(Suppress(suppressed))

@@ -188,7 +188,8 @@ class WhisperTokenizer:
       for ids in (self.encode(symbol), self.encode(f' {symbol}')):
         if len(ids) == 1 or symbol in _NOTES:
           found.add(ids[0])
-    return tuple(sorted(found))
+    # In a vocabulary of single bytes a blank is a token of its own, which all of these begin with.
+    return tuple(sorted(found - set(self.encode(' ') if self.source == BYTES else ())))
 
   def with_options(
     self, language: str | None = None, task: str | None = None

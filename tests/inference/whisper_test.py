@@ -11,7 +11,7 @@ from research import models
 from research.errors import InputError
 from research.features.frontend import Frontend
 from research.inference import whisper_mel
-from research.inference.whisper_decoding import Result
+from research.inference.whisper_decoding import Options, Result, WhisperDecoder
 from research.inference.whisper_transcribe import Transcription
 from research.text.whisper import read_whisper_tokenizer
 from research.weights import Pretrained, load, save
@@ -108,6 +108,17 @@ def test_audio_that_is_none(loaded, tmp_path):
   clip = contract.wave(0, RATE // 20)
   found = loaded.transcribe(clip, RATE, temperature=0.0, word_timestamps=True)
   assert found.seconds == 0.05 and all(0 <= word.start <= word.end for word in found.words)
+
+
+def test_a_text_of_single_bytes_begins_with_a_blank(loaded):
+  """Its first token is that of the blank, which real vocabularies have within words."""
+  tokenizer = read_whisper_tokenizer('bytes', 51864)
+  decoder = WhisperDecoder(loaded.model, loaded.variables, tokenizer)
+  first = next(r for r in decoder.settings(Options()).rules if getattr(r, 'first', False))
+  assert first.tokens == (tokenizer.eot,)
+  assert tokenizer.encode(' up')[:1] == tokenizer.encode(' ')
+  assert tokenizer.encode(' ')[0] not in tokenizer.non_speech_tokens
+  assert tokenizer.encode('(')[0] in tokenizer.non_speech_tokens
 
 
 def test_silence_is_not_transcribed():
