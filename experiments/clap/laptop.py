@@ -6,9 +6,9 @@ python -m launch.embed --model=runs/clap --text='the sound of a rooster' --out=w
 
 $OIDO_DATA holds the folders speech_commands_v2_test, esc10 and fsdd, each with a labels.csv (path,
 label, split or fold). A caption is one of three sentences around the label; the bytes of it are its
-tokens. Held out are the last fold of Speech Commands and of ESC-10, and the test clips of FSDD; of
-these, and of how well words find them, experiments/notes/clap.md has the results. `:debug` runs on
-the built-in corpus.
+tokens. Held out are the last fold of Speech Commands and of ESC-10, and the test clips of FSDD:
+zero-shot 47.5, 58.8 and 58.3 % (chance 9 to 10 %); all results are in experiments/notes/clap.md.
+`:debug` runs on the built-in corpus.
 
 The audio tower is the Cnn14 of Microsoft's CLAP (arXiv 2206.04769) with four blocks of at most 128
 channels on 64 mel bins of 20 ms, the text tower a BERT of two layers; clips of one second, shorter
