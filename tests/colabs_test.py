@@ -13,7 +13,7 @@ SHOWS = {
   'byol_a': (('largest difference', 'builtin_words'), 11),
   'hubert': (('train: 300 clips', 'iteration 2'), 7),
   'quickstart': (('builtin_digits', 'builtin_events'), 4),
-  'whisper': (('2560 clips', 'of the words of unknown voices are wrong'), 4),
+  'whisper': (('1760 clips', 'of the words of unknown voices are wrong'), 4),
   'wav2vec2': (('train 315 clips', 'of the letters wrong'), 7),
 }
 
