@@ -14,7 +14,7 @@ SHOWS = {
   'clap': (('captions of this one', 'chance 10.0 %'), 3),
   'hubert': (('train: 300 clips', 'iteration 2'), 7),
   'quickstart': (('builtin_digits', 'builtin_events'), 4),
-  'whisper': (('2560 clips', 'of the words of unknown voices are wrong'), 4),
+  'whisper': (('1760 clips', 'of the words of unknown voices are wrong'), 4),
   'wav2vec2': (('train 315 clips', 'of the letters wrong'), 7),
 }
 

@@ -82,9 +82,9 @@ def test_from_python_in_two_lines():
   assert found.words[0].start < 0.5 and 2.0 < found.words[-1].end <= 3.0
 
 
-def test_silence_noise_and_music():
-  """By upstream's rules a probable text of a silent window stays; by no-speech alone it does not.
-  Music has no words either way."""
+def test_silence_and_noise():
+  """By upstream's rules a probable text of a silent window stays; by no-speech alone it does
+  not."""
   model = weights.load(WEIGHTS)
   silence = np.zeros(40 * 16_000, np.float32)
   noise = 0.01 * np.random.default_rng(0).standard_normal(40 * 16_000).astype(np.float32)
@@ -92,9 +92,6 @@ def test_silence_noise_and_music():
   for audio in (silence, noise, noise[:800]):
     found = model.transcribe(audio, 16_000, temperature=0.0, logprob_threshold=None)
     assert found.text == ''
-  music = next((SPEECH.parent / 'misc_cc_sounds_music').rglob('Hungarian_Dance*'), None)
-  if music is not None:
-    assert model.transcribe(music, temperature=0.0).text == ''
 
 
 def test_flags_of_others_are_refused():
