@@ -2,7 +2,7 @@
 
 python -m launch.train --config=experiments/audio_mae/builtin_sequences.py --workdir=runs/demo
 
-Two to three minutes on two CPU cores; scores, run time and what else was tried are in
+Two minutes and a half on two CPU cores; scores, run time and what else was tried are in
 experiments/notes/audio_mae.md. `:debug` is a few steps of a smaller model.
 """
 
