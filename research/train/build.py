@@ -38,7 +38,7 @@ def optimizer(
 ) -> optax.GradientTransformation:
   """The optimiser that `config['optim']` describes; what the model freezes stays as it is."""
   frozen = (*config['optim']['frozen'], *(model.frozen if isinstance(model, Freezes) else ()))
-  if adapters := config['adapters']:
+  if adapters := config.get('adapters'):
     learned = '|'.join(filter(None, (r'/lora_[ab]$', adapters['trained'])))
     frozen += (f'^(?!.*({learned}))',)
   return optim.make_optimizer({**config['optim'], 'frozen': frozen}, schedule)
@@ -95,7 +95,7 @@ def train_step(
     augment=augmentations(config),
     accumulate=config['optim']['accumulate'],
     teacher=teacher,
-    adapters=config['adapters'],
+    adapters=config.get('adapters'),
   )
 
 
