@@ -38,9 +38,9 @@ def some_batch(config, model):
   lengths = np.array([samples, int(0.8 * samples), int(0.7 * samples)])
   batch['audio_mask'] = np.arange(samples) < lengths[:, None]
   batch['audio'] *= batch['audio_mask']
-  for name in ('label', 'units', 'tokens'):
+  for name in ('label', 'units', 'tokens', 'targets'):
     if name in batch:
-      shape = batch[name][:, :4].shape if name == 'tokens' else batch[name].shape
+      shape = batch[name][:, :4].shape if name in ('tokens', 'targets') else batch[name].shape
       batch[name] = rng.integers(1, 4, shape).astype(np.int32)
   return batch
 
@@ -48,8 +48,8 @@ def some_batch(config, model):
 def fill(batch):
   """The same batch with rows as the pipeline fills it."""
   extra = {k: np.zeros((FILLED - ROWS, *x.shape[1:]), x.dtype) for k, x in batch.items()}
-  if 'tokens' in extra:
-    extra['tokens'] -= 1
+  for name in {'tokens', 'targets'} & set(extra):
+    extra[name] -= 1
   if 'units' in extra:
     extra['units'] -= 1
   return {k: np.concatenate([x, extra[k]]) for k, x in batch.items()}

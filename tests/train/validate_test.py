@@ -32,7 +32,8 @@ def test_pictures_take_the_arguments_of_the_objective(tmp_path, monkeypatch, nor
   loop.train(config, str(tmp_path / 'run'))
   assert set(asked) == {norm_pix}
   with np.load(tmp_path / 'run' / 'pictures.npz') as panels:
-    assert set(panels) == {'original', 'masked', 'reconstructed'}
+    sounds = {'audio', 'audio_samples', 'audio_names', 'sample_rate'}
+    assert set(panels) == {'original', 'masked', 'reconstructed'} | sounds
 
 
 @pytest.mark.parametrize(
