@@ -32,7 +32,7 @@ class SoFar(NamedTuple):
   written: Int[Array, '']
 
   def last(self, back: int = 1) -> Int[Array, ' r']:
-    """The token so many places back; -1 where there is none."""
+    """The token `back` places before the next one; -1 where there is none."""
     place = self.prompt + self.written - back
     found = jax.lax.dynamic_index_in_dim(self.tokens, place, axis=1, keepdims=False)
     return jnp.where(place >= 0, found, -1)
