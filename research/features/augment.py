@@ -264,6 +264,23 @@ def random_spec_augment(
   return spec_augment(spectrogram, draws, freq=freq, time=time)
 
 
+def spec_augment_in_training(
+  batch: Mapping[str, Any],
+  make_rng: Callable[[str], PRNGKeyArray],
+  spectrogram: Float[Array, 'b s f'],
+  *,
+  freq: int,
+  time: int,
+) -> Float[jax.Array, 'b s f']:
+  """`spec_augment` with the draws 'spec_augment_u' of the batch, else of rng 'augment'; as it is
+  where both limits are 0."""
+  if not (freq or time):
+    return jnp.asarray(spectrogram)
+  if 'spec_augment_u' in batch:
+    return spec_augment(spectrogram, batch['spec_augment_u'], freq=freq, time=time)
+  return random_spec_augment(make_rng('augment'), spectrogram, freq=freq, time=time)
+
+
 def random_noise_and_roll(
   key: PRNGKeyArray, spectrogram: Float[Array, 'b s f'], *, reach: int = 10
 ) -> Float[jax.Array, 'b s f']:

@@ -10,7 +10,7 @@ import concurrent.futures
 import functools
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,11 +115,7 @@ class Transcriber:
     """
     single, clips = several(audio, sample_rate)
     source = in_memory(clips, sample_rate, self.rate)
-    found: list[Any] = [None] * len(clips)
-    for row, result in self.stream(source):
-      if isinstance(result, str):
-        raise InputError(f'{source[row].where}: {result}')
-      found[row] = result
+    found = every(self.stream(source), source)
     return found[0] if single else found
 
   def stream(
@@ -257,6 +253,17 @@ def _apply(
 ) -> tuple[Float[Array, 'b n v'], Bool[Array, 'b n']]:
   out = model.apply(variables, {'audio': audio, 'audio_mask': mask})
   return out['logits'], out['frame_mask']
+
+
+def every(results: Iterable[tuple[int, Any]], source: Source) -> list[Any]:
+  """The results of all rows, in the order of the source; raises InputError for a row that has a
+  reason, a text, instead."""
+  found: list[Any] = [None] * len(source)
+  for row, result in results:
+    if isinstance(result, str):
+      raise InputError(f'{source[row].where}: {result}')
+    found[row] = result
+  return found
 
 
 def join(parts: Sequence[tuple[int, np.ndarray]], overlap: int) -> Float[np.ndarray, 'n v']:

@@ -10,7 +10,6 @@ import numpy as np
 from research.audio.bad_files import BadFiles
 from research.audio.clips import Source
 from research.audio.decode import AudioError, decode
-from research.errors import InputError
 from research.inference import transcribe
 from research.inference.ctc import Transcript, Word
 from research.inference.inputs import Audio, several, too_short
@@ -64,11 +63,7 @@ class WhisperTranscriber:
     """
     single, clips = several(audio, sample_rate)
     source = transcribe.in_memory(clips, sample_rate, self.rate)
-    found: list[Any] = [None] * len(clips)
-    for row, result in self.stream(source):
-      if isinstance(result, str):
-        raise InputError(f'{source[row].where}: {result}')
-      found[row] = result
+    found = transcribe.every(self.stream(source), source)
     return found[0] if single else found
 
   def stream(

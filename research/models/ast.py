@@ -203,7 +203,7 @@ class AST(nn.Module):
       'encoder_in': encoded['stem'],
       'spectrogram_mask': spectrogram_mask,
     }
-    return out | ({'layers': self._states(encoded)} if layers else {})
+    return out | ({'layers': trunk.patch_states(encoded, len(PREFIX))} if layers else {})
 
   def embed(
     self, audio: Float[AnyArray, 'b t'], audio_mask: Bool[AnyArray, 'b t']
@@ -217,27 +217,19 @@ class AST(nn.Module):
 
     def encode(x: Array, real: Array) -> Array:
       patches = trunk.patchify(x, self.patch, self.step)
-      return self._states(self.encoder(patches, key_mask=real if apart else None, collect=True))
+      out = self.encoder(patches, key_mask=real if apart else None, collect=True)
+      return trunk.patch_states(out, len(PREFIX))
 
     sizes: dict[str, Any] = dict(frames=self.frames, patch=self.patch, stride=self.step)
     return trunk.embed_chunks(encode, self.frontend, audio, audio_mask, trim=apart, **sizes)
-
-  @staticmethod
-  def _states(encoded: Mapping[str, Array]) -> Float[Array, 'l b n d']:
-    """Patch tokens of the stem and of every block, the last ones normed."""
-    states = [encoded['stem'][None], encoded['layers'][:-1], encoded['tokens'][None]]
-    return jnp.concatenate(states)[:, :, len(PREFIX) :]
 
   def _input(self, batch, augmented: bool):
     if 'spectrogram' in batch:
       return trunk.given_spectrogram(batch, self.frames, self.frontend.num_features)
     raw, frame_mask = trunk.model_input(self.frontend, batch, self.frames)
-    if augmented and (self.freq_mask or self.time_mask):
+    if augmented:
       limits = dict(freq=self.freq_mask, time=self.time_mask)
-      if 'spec_augment_u' in batch:
-        raw = augment.spec_augment(raw, batch['spec_augment_u'], **limits)
-      else:
-        raw = augment.random_spec_augment(self.make_rng('augment'), raw, **limits)
+      raw = augment.spec_augment_in_training(batch, self.make_rng, raw, **limits)
     x = self.frontend.normalise(raw)
     if augmented and self.noise:
       x = augment.random_noise_and_roll(self.make_rng('noise'), x)

@@ -330,16 +330,10 @@ class AudioMAE(nn.Module):
     def encode(x: Array, real: Array) -> Array:
       patches = trunk.patchify(x, self.patch, self.step)
       out = self.encoder(patches, key_mask=real if apart else None, collect=True)
-      return self._states(out)
+      return trunk.patch_states(out)
 
     sizes = dict(frames=self.frames, patch=self.patch, stride=self.step)
     return trunk.embed_chunks(encode, self.frontend, audio, audio_mask, trim=apart, **sizes)
-
-  @staticmethod
-  def _states(encoded: Mapping[str, Array]) -> Float[Array, 'l b n d']:
-    """Patch tokens of the stem and of every block, the last ones as the encoder gives them."""
-    states = [encoded['stem'][None], encoded['layers'][:-1], encoded['tokens'][None]]
-    return jnp.concatenate(states)[:, :, 1:]
 
   def hidden_states(
     self, batch: Mapping[str, Any], train: bool = False, layers: bool = False
@@ -378,7 +372,7 @@ class AudioMAE(nn.Module):
       'ids_keep': ids_keep,
       'spectrogram_mask': spectrogram_mask,
     }
-    return out | ({'layers': self._states(encoded)} if layers else {})
+    return out | ({'layers': trunk.patch_states(encoded)} if layers else {})
 
   def _keep(self, batch, size: int, real) -> Int[Array, 'b m'] | None:
     if not (self.mask_t_prob or self.mask_f_prob):
@@ -435,12 +429,9 @@ class AudioMAE(nn.Module):
     if 'spectrogram' in batch:
       return trunk.given_spectrogram(batch, self.frames, self.frontend.num_features)
     raw, frame_mask = trunk.model_input(self.frontend, batch, self.frames)
-    if augmented and (self.freq_mask or self.time_mask):
+    if augmented:
       limits = dict(freq=self.freq_mask, time=self.time_mask)
-      if 'spec_augment_u' in batch:
-        raw = augment.spec_augment(raw, batch['spec_augment_u'], **limits)
-      else:
-        raw = augment.random_spec_augment(self.make_rng('augment'), raw, **limits)
+      raw = augment.spec_augment_in_training(batch, self.make_rng, raw, **limits)
     return self.frontend.normalise(raw), frame_mask
 
   def _real_patches(self, frame_mask: Bool[Array, 'b s']) -> Bool[Array, 'b n'] | None:

@@ -246,6 +246,13 @@ def given_spectrogram(
   return x, (jnp.ones(x.shape[:2], bool) if mask is None else mask)
 
 
+def patch_states(encoded: Mapping[str, Array], prefix: int = 1) -> Float[Array, 'l b n d']:
+  """Patch tokens of the stem and of every block, those of the last as the encoder gives them;
+  `prefix` tokens in front of them are left out."""
+  states = [encoded['stem'][None], encoded['layers'][:-1], encoded['tokens'][None]]
+  return jnp.concatenate(states)[:, :, prefix:]
+
+
 def embed_chunks(
   encode: Callable[[Array, Array], Array],
   frontend: Frontend,

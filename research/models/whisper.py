@@ -231,9 +231,9 @@ class Whisper(nn.Module):
       mel = jnp.asarray(batch['spectrogram']).astype(jnp.float32)
     else:
       mel = self.log_mel(batch['audio'], batch['audio_mask'])
-    if train and (self.freq_mask or self.time_mask):
+    if train:
       limits = dict(freq=self.freq_mask, time=self.time_mask)
-      mel = augment.random_spec_augment(self.make_rng('augment'), mel, **limits)
+      mel = augment.spec_augment_in_training(batch, self.make_rng, mel, **limits)
     tokens = jnp.asarray(batch['tokens'])
     if tokens.shape[1] > self.n_text_ctx:
       raise InputError(

@@ -321,3 +321,8 @@ def _listing(what: str, names: Sequence[str], most: int = 8) -> str:
   names = sorted(names)
   rest = f' and {len(names) - most} more' if len(names) > most else ''
   return f'{what}: {", ".join(names[:most]) or "none"}{rest}'
+
+
+def without_module(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Arrays by name without the prefix that torch's DataParallel puts before each."""
+  return {key.removeprefix('module.'): x for key, x in arrays.items()}

@@ -92,7 +92,7 @@ def test_utterances(case: Case):
       assert got.text == want['text']
       for name in ('avg_logprob', 'no_speech_prob'):
         assert abs(getattr(got, name) - want[name]) < 1e-3, (each['row'], kind, name)
-      # The recorded sums are off: PyTorch's log-softmax of 51,864 logits in float32 errs to one side,
+      # The recorded sums are off: PyTorch's float32 log-softmax of 51,864 logits errs to one side,
       # by 2e-5 to 3.5e-5 a token. The whole model in float64 (transformers) gives -5.25302 for row
       # 300, ours 2e-6 from it, recorded 1.2e-3 from it (40 tokens); row 900 5e-6 and 1.8e-3 (52).
       # So the recorded one is compared loosely, and ours with a float64 softmax below.

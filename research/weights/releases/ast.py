@@ -15,6 +15,7 @@ import numpy as np
 from research.errors import InputError
 from research.models.ast import AST
 from research.models.finetuned import encoder_of
+from research.weights import tables
 from research.weights.families import ast as family
 from research.weights.families import vit
 from research.weights.release import Arrays, Release
@@ -40,7 +41,7 @@ def rules(model: nn.Module) -> list[Rule]:
 
 def renew(arrays: Arrays) -> dict[str, np.ndarray]:
   """Names without 'module.', and with the 'v.' of the encoder."""
-  short = {key.removeprefix('module.'): x for key, x in arrays.items()}
+  short = tables.without_module(arrays)
   if 'v.cls_token' in short:
     return short
   return {f'v.{key}': x for key, x in short.items()}

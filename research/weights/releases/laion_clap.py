@@ -12,8 +12,9 @@ import numpy as np
 
 from research.errors import InputError
 from research.models.clap import CLAP
+from research.weights import tables
 from research.weights.families import clap as family
-from research.weights.release import Arrays, Release
+from research.weights.release import Release
 from research.weights.stated import NOTHING, Stated
 from research.weights.tables import Rule, linear
 
@@ -41,11 +42,6 @@ def rules(model: nn.Module) -> list[Rule]:
       rows += linear(f'{side}_transform.sequential.{i}', f'params/{side}_transform/{name}')
   scales = ('logit_scale_a', 'logit_scale_t')
   return rows + [Rule(name, f'params/{name}', 'number') for name in scales]
-
-
-def renew(arrays: Arrays) -> dict[str, np.ndarray]:
-  """Names without the prefix of DistributedDataParallel."""
-  return {key.removeprefix('module.'): x for key, x in arrays.items()}
 
 
 def infer(
@@ -81,5 +77,5 @@ RELEASE = Release(
     '*.position_ids',
     '*.num_batches_tracked',
   ),
-  renew=renew,
+  renew=tables.without_module,
 )

@@ -12,8 +12,9 @@ import numpy as np
 
 from research.errors import InputError
 from research.models.clap import CLAP
+from research.weights import tables
 from research.weights.families import clap as family
-from research.weights.release import Arrays, Release
+from research.weights.release import Release
 from research.weights.stated import NOTHING, Stated
 from research.weights.tables import Rule, vector
 
@@ -45,11 +46,6 @@ def rules(model: nn.Module) -> list[Rule]:
       *vector(f'{p}.layer_norm', f'{o}/norm'),
     ]
   return [*rows, Rule('logit_scale', 'params/logit_scale_a', 'number')]
-
-
-def renew(arrays: Arrays) -> dict[str, np.ndarray]:
-  """Names without the prefix of DataParallel."""
-  return {key.removeprefix('module.'): x for key, x in arrays.items()}
 
 
 def infer(
@@ -104,5 +100,5 @@ RELEASE = Release(
     '*.position_ids',
     '*.num_batches_tracked',
   ),
-  renew=renew,
+  renew=tables.without_module,
 )
