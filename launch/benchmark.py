@@ -2,10 +2,10 @@
 
 python -m launch.benchmark --what=features,training,speech,input,startup --out=runs/benchmark.json
 
-A ratio above 1 means that oido is faster. `features`, `training`, `speech` and `whisper` compare
-with torch and transformers, `input` with torch's DataLoader, `byol` with torch (use --batch=64, as
-in experiments/README.md); these need the [parity] extra. `clustering` compares with scikit-learn
-and needs the [test] extra.
+A ratio above 1 means that oido is faster. `features`, `training`, `speech`, `whisper` and
+`embeddings` compare with torch and transformers, `input` with torch's DataLoader, `byol` with torch
+(use --batch=64, as in experiments/README.md); these need the [parity] extra. `clustering` compares
+with scikit-learn and needs the [test] extra.
 """
 
 import json
@@ -28,7 +28,7 @@ SIZE = flags.DEFINE_string(
 )
 MODEL = flags.DEFINE_enum('model', 'wav2vec2', ['wav2vec2', 'hubert', 'wavlm'], 'Model of speech.')
 DECODER = flags.DEFINE_enum('decoder', 'swin', ['swin', 'global'], 'Decoder of the training step.')
-BATCH = flags.DEFINE_integer('batch', 4, 'Batch size of training, speech and byol.', lower_bound=1)
+BATCH = flags.DEFINE_integer('batch', 4, 'Batch size of training, speech, byol and embeddings.', lower_bound=1)
 DTYPE = flags.DEFINE_enum(
   'dtype',
   None,
@@ -102,6 +102,15 @@ def _whisper():
     )
 
 
+def _embeddings():
+  import tempfile
+
+  from launch.benchmarks import embeddings
+
+  with tempfile.TemporaryDirectory() as folder:
+    return embeddings.compare_embeddings(Path(folder), batch=BATCH.value, repeats=REPEATS.value)
+
+
 BENCHMARKS = dict(
   features=_features,
   training=_training,
@@ -111,6 +120,7 @@ BENCHMARKS = dict(
   clustering=_clustering,
   byol=_byol,
   whisper=_whisper,
+  embeddings=_embeddings,
 )
 # Extras other than [parity].
 EXTRAS = {'clustering': 'test'}

@@ -152,10 +152,15 @@ def crop(example: Example, *, sample_rate: int, samples: int, place: float, step
   """
   with _clip(example) as clip:
     total = _length(clip, sample_rate)
-    last = max(0, total - samples) // step
-    start = min(int(place * (last + 1)), last) * step
+    start = offset(total, samples, place, step)
     audio = _read(clip, sample_rate, start, min(samples, total - start))
   return Crop(audio, start, total)
+
+
+def offset(total: int, samples: int, place: float, step: int = 1) -> int:
+  """Where a crop of `samples` of a clip of `total` starts; `place` and `step` as in `crop`."""
+  last = max(0, total - samples) // step
+  return min(int(place * (last + 1)), last) * step
 
 
 def clip_stats(example: Example, *, sample_rate: int) -> tuple[float, float]:

@@ -31,6 +31,7 @@ class Loader:
     substitute: whether a bad clip is replaced by another one.
     stride: only the first of every N consecutive rows is read.
     fill_to: rows of a global batch are filled up to a multiple of N.
+    silent: decode nothing; a batch has no audio, and crops are of the lengths in the headers.
   """
 
   source: Source
@@ -43,12 +44,14 @@ class Loader:
   substitute: bool = True
   stride: int = 1
   fill_to: int = 1
+  silent: bool = False
 
   def __len__(self) -> int:
     return len(self.batches)
 
   def __post_init__(self):
     self._step = int(np.lcm.reduce([f.step for f in self.fields.values()] or [1]))
+    self._seconds = self.source.durations() if self.silent else None
 
   def slots(self, size: int) -> np.ndarray:
     """Rows of a global batch of `size` that this process reads."""
@@ -65,23 +68,21 @@ class Loader:
   def read(self, batch: batching.Batch, g: int) -> dict[str, np.ndarray]:
     """Rows of this process of `batch`, which is batch number g of the run."""
     slots = self.slots(len(batch.rows))
-    audio = np.zeros((len(slots), batch.samples), np.float32)
+    audio = np.zeros((len(slots), 0 if self.silent else batch.samples), np.float32)
     lengths, starts, totals = np.zeros((3, len(slots)), np.int64)
     index = batch.rows[slots].astype(np.int32)
     for i, slot in enumerate(slots):
       if index[i] >= 0:
         index[i], crop = self._fill(audio[i], batch, int(slot), int(index[i]))
         if crop is not None:
-          starts[i], lengths[i], totals[i] = crop.start, len(crop.audio), crop.total
+          starts[i], totals[i] = crop.start, crop.total
+          lengths[i] = min(crop.total, batch.samples) if self.silent else len(crop.audio)
     self.bad_files.check()
     valid = lengths > 0
     index = np.maximum(index, 0)
-    out = {
-      'audio': audio,
-      'audio_mask': np.arange(batch.samples) < lengths[:, None],
-      'index': index,
-      'valid': valid,
-    }
+    out = {'index': index, 'valid': valid}
+    if not self.silent:
+      out |= {'audio': audio, 'audio_mask': np.arange(batch.samples) < lengths[:, None]}
     crops = Crops(
       index=index,
       valid=valid,
@@ -111,12 +112,12 @@ class Loader:
     bad clip without replacement."""
     reason = ''
     for attempt in range(ATTEMPTS):
-      if attempt and not all(field.fits(row, len(out)) for field in self.fields.values()):
+      if attempt and not all(f.fits(row, batch.samples) for f in self.fields.values()):
         row = self.batches.substitute(batch, slot, attempt)
         continue
       self.bad_files.seen(1)
       try:
-        crop = self._decode(row, batch, slot, len(out))
+        crop = self._decode(row, batch, slot)
         out[: len(crop.audio)] = crop.audio
         return row, crop
       except decode.AudioError as error:
@@ -133,14 +134,21 @@ class Loader:
       f'{ATTEMPTS} clips in a row of {self.source.name!r} could not be read; the last one: {reason}'
     )
 
-  def _decode(self, row: int, batch: batching.Batch, slot: int, samples: int) -> decode.Crop:
+  def _decode(self, row: int, batch: batching.Batch, slot: int) -> decode.Crop:
     place = {'start': 0.0, 'center': 0.5}.get(self.crop)
     if place is None:
       place = batching.uniform(self.batches.seed, batch.position + slot, 'crop')
     example = self.source[row]
-    crop = decode.crop(
-      example, sample_rate=self.sample_rate, samples=samples, place=place, step=self._step
-    )
+    if self.silent:
+      total = round(float(self._seconds[row]) * self.sample_rate)
+      if not total:
+        raise decode.AudioError(example.where, 'it cannot be opened, or is empty')
+      start = decode.offset(total, batch.samples, place, self._step)
+      crop = decode.Crop(np.zeros(0, np.float32), start, total)
+    else:
+      crop = decode.crop(
+        example, sample_rate=self.sample_rate, samples=batch.samples, place=place, step=self._step
+      )
     for field in self.fields.values():
       field.read(row, example, crop)
     return crop

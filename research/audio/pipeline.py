@@ -138,7 +138,10 @@ def train_batches(
   lengths_given = np.atleast_1d(batches.samples)
   for rows in opened.values():
     rows.check_lengths(int(min(lengths_given)), int(max(lengths_given)))
-  loader = Loader(source, batches, sample_rate, crop, process, bad_files, opened, fill_to=fill_to)
+  loader = Loader(
+    source, batches, sample_rate, crop, process, bad_files, opened, fill_to=fill_to,
+    silent=any(field.silent for field in fields),
+  )  # fmt: skip
   return Batches(loader, num_threads=num_threads, num_workers=num_workers, prefetch=prefetch)
 
 
@@ -188,7 +191,9 @@ def eval_batches(
   bad_files = bad_files if bad_files is not None else BadFiles(None, 1.0)
   context = Context(sample_rate, model, root, False, 0, batch_size, process, bad_files)
   opened = _open(fields, source, context)
-  loader = Loader(source, groups, sample_rate, 'start', process, bad_files, opened, False)
+  silent = any(field.silent for field in fields)
+  how = (sample_rate, 'start', process, bad_files, opened, False)
+  loader = Loader(source, groups, *how, silent=silent)
   return _in_order(loader, num_threads)
 
 

@@ -7,7 +7,6 @@ its samples j * hop to j * hop + window; there are no units for partial windows.
 
 import contextlib
 import dataclasses
-import functools
 import json
 import os
 import shutil
@@ -18,32 +17,21 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Integer
 
+from research.audio import by_clip
+from research.audio.by_clip import ByClip, check_ids
 from research.errors import InputError, unknown
 
 # Required keys of about.json.
 FIGURES = ('clusters', 'sample_rate', 'hop', 'window', 'fingerprint')
-# Ids come from file names, which may not be UTF-8.
-ESCAPED = 'surrogateescape'
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Units:
+class Units(ByClip):
   """The units of many clips, read from disk on demand.
 
   Attributes:
-    codes: units of all clips, concatenated.
-    offsets: start of each clip in `codes`, and the end of the last.
-    ids: clip ids.
     about: 'clusters' k; 'sample_rate' (Hz); 'hop' and 'window' (samples); 'fingerprint', a hash of
       the weights, front-end, layer and codebook that made the units; and further metadata.
-    path: the folder.
   """
-
-  codes: np.ndarray
-  offsets: np.ndarray
-  ids: Sequence[str]
-  about: Mapping[str, Any]
-  path: Path
 
   @classmethod
   def open(cls, path: str | os.PathLike) -> 'Units':
@@ -57,45 +45,19 @@ class Units:
       from research.audio import kmeans_lines  # it writes units
 
       path = kmeans_lines.folder_of(path) if kmeans_lines.is_kmeans(path) else path
-    names = ('about.json', 'codes.npy', 'offsets.npy', 'ids.txt')
-    absent = [name for name in names if not (path / name).is_file()]
-    if absent:
+    made_by = 'python -m launch.label_kmeans'
+    codes, offsets, ids, about = by_clip.read(path, 'codes', FIGURES, 'units', made_by)
+    if codes.ndim != 1 or codes.dtype.kind not in 'iu':
       raise InputError(
-        f'{path} is not a folder of units: {", ".join(absent)} is missing. '
-        'Make one with python -m launch.label_kmeans.'
-      )
-    try:
-      about = json.loads((path / 'about.json').read_text(encoding='utf-8'))
-      codes = np.load(path / 'codes.npy', mmap_mode='r', allow_pickle=False)
-      offsets = np.load(path / 'offsets.npy', allow_pickle=False)
-      # Read as bytes: ids may contain other line separators, and bytes that are not UTF-8.
-      ids = (path / 'ids.txt').read_bytes().decode('utf-8', ESCAPED).split('\n')[:-1]
-    except (ValueError, OSError, EOFError, MemoryError) as error:
-      raise InputError(f'The units in {path} cannot be read: {error}') from error
-    missing = [n for n in FIGURES if not isinstance(about, dict) or n not in about]
-    if missing:
-      raise InputError(f'{path / "about.json"} lacks {", ".join(missing)}.')
-    for name in ('clusters', 'sample_rate', 'hop', 'window'):
-      if type(about[name]) is not int or about[name] < 1:
-        raise InputError(
-          f'{path / "about.json"} has {name} {about[name]!r}: expected a whole number above 0.'
-        )
-    for name, array in (('codes', codes), ('offsets', offsets)):
-      if array.ndim != 1 or array.dtype.kind not in 'iu':
-        raise InputError(
-          f'{path / name}.npy has dtype {array.dtype} and shape {array.shape}: expected integers '
-          'in one dimension.'
-        )
-    if len(offsets) != len(ids) + 1 or offsets[-1] != len(codes) or (np.diff(offsets) < 0).any():
-      raise InputError(
-        f'{path} has {len(ids)} ids, {len(offsets)} offsets up to {offsets[-1:]} and {len(codes)} '
-        'codes, which do not match: label the clips again.'
+        f'{path / "codes.npy"} has dtype {codes.dtype} and shape {codes.shape}: expected integers '
+        'in one dimension.'
       )
     return cls(codes, offsets, ids, about, path)
 
-  def __reduce__(self):
-    # The codes of a large corpus stay on disk: an unpickled copy reopens the folder.
-    return _open, (self.path.absolute(),)
+  @property
+  def codes(self) -> np.ndarray:
+    """Units of all clips, concatenated."""
+    return self.values
 
   @property
   def clusters(self) -> int:
@@ -110,24 +72,6 @@ class Units:
   def frames(self, samples: int) -> int:
     """Number of units of N samples."""
     return max(0, 1 + (samples - self.about['window']) // self.about['hop'])
-
-  @functools.cached_property
-  def _rows(self) -> dict[str, int]:
-    return {name: row for row, name in enumerate(self.ids)}
-
-  def __contains__(self, clip: str) -> bool:
-    return clip in self._rows
-
-  def __len__(self) -> int:
-    return len(self.ids)
-
-  def rows(self, clips: Sequence[str]) -> Int[np.ndarray, 'clips']:
-    """Rows of clips; -1 for clips without units."""
-    return np.array([self._rows.get(clip, -1) for clip in clips], np.int64)
-
-  def count(self, row: int | np.integer) -> int:
-    """Number of units of the clip in a row."""
-    return int(self.offsets[row + 1] - self.offsets[row])
 
   def part(self, row: int, first: int, count: int) -> Int[np.ndarray, 'n']:
     """Units `first` to `first + count` of the clip in a row, int32; fewer at the end of the clip.
@@ -151,11 +95,6 @@ class Units:
       raise unknown(f'clip of {self.path}', clip, self.ids)
     row = self._rows[clip]
     return self.part(row, 0, self.count(row))
-
-
-def _open(path: Path) -> Units:
-  # grain's workers are sent functions of a module by name, methods of a class by value.
-  return Units.open(path)
 
 
 def save(
@@ -185,12 +124,6 @@ def save(
       counts.append(len(part))
       position += len(part)
     writer.finish(ids, np.array(counts, np.int64), about)
-
-
-def check_ids(ids: Sequence[str]) -> None:
-  """Raises InputError if ids are not unique or contain a newline."""
-  if len(set(ids)) != len(ids) or any('\n' in name for name in ids):
-    raise InputError('Units need unique clip ids without newlines.')
 
 
 class Writer:
@@ -276,8 +209,7 @@ class Writer:
     assert self._file.tell() == self._first
     self._file.close()
     np.save(self._partial / 'offsets.npy', offsets)
-    with open(self._partial / 'ids.txt', 'wb') as file:
-      file.writelines(f'{name}\n'.encode('utf-8', ESCAPED) for name in ids)
+    by_clip.write_ids(self._partial, ids)
     text = json.dumps(dict(about), indent=1)
     (self._partial / 'about.json').write_text(text, encoding='utf-8')
     os.replace(self._partial, self._path)

@@ -154,16 +154,25 @@ def best_language(probabilities: dict[str, float]) -> str:
 # -- Programs ----------------------------------------------------------------------------------
 
 
+def _encode(model, variables, mel):
+  """Audio tokens of windows. On a CPU one window at a time: the attention of one fits in its caches,
+  that of 32 takes 1.7 GB in tiny, and more time."""
+  encode = functools.partial(model.apply, variables, method='encode')
+  if len(mel) == 1 or jax.default_backend() != 'cpu':
+    return encode(mel)
+  return jax.lax.map(lambda window: encode(window[None])[0], mel)
+
+
 @functools.partial(jax.jit, static_argnames=('model',))
 def _listen(model, variables, mel):
-  tokens = model.apply(variables, mel, method='encode')
+  tokens = _encode(model, variables, mel)
   return Heard(tokens, model.apply(variables, tokens, method='remember'))
 
 
 @functools.partial(jax.jit, static_argnames=('model',))
 def listen_to_audio(model, variables, audio, mask):
   mel = model.apply(variables, audio, mask, method='log_mel')
-  tokens = model.apply(variables, mel, method='encode')
+  tokens = _encode(model, variables, mel)
   return Heard(tokens, model.apply(variables, tokens, method='remember'))
 
 

@@ -45,11 +45,12 @@ def _window_metrics(
   rows = jax.device_get(window)
   mean = {k: float(np.mean([r[k] for r in rows])) for k in rows[-1]}
   mean['learning_rate'] = float(rows[-1]['learning_rate'])
-  samples = mean.pop('audio_samples', 0.0)
+  samples = mean.pop('audio_samples', None)
   mean.pop('finite')
   step_seconds = seconds / len(rows)
   mean['step_seconds'] = step_seconds
-  mean['audio_seconds_per_second_per_chip'] = samples / rate / step_seconds / jax.device_count()
+  if samples is not None:
+    mean['audio_seconds_per_second_per_chip'] = samples / rate / step_seconds / jax.device_count()
   mean['input_wait_fraction'] = min(waited / seconds, 1.0)
   mean['flops_per_second_per_chip'] = flops / seconds
   used = hardware.mfu(flops, seconds)

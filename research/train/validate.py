@@ -18,6 +18,7 @@ from research.audio.fields.transcript import Transcript
 from research.audio.fields.whisper import TIMES, Whisper
 from research.capabilities import Draws, spells
 from research.errors import InputError, listed, unknown
+from research.evals import judges
 from research.inference import ctc
 from research.metrics import asr, classification
 from research.nn import adapters as lora
@@ -25,6 +26,7 @@ from research.report import players
 from research.text import characters, normalize
 from research.train import build, selection, sharding
 from research.train.config import DATA
+from research.train.judging import Judging
 from research.train.state import State, streams
 
 
@@ -271,8 +273,21 @@ def pictures(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
   return run_once
 
 
+def judged(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
+  """The metrics of a task on held-out clips, by the judge that `args.judge` describes."""
+  data = _data(run, spec)
+  rows = _subset(selection.known(selection.source(data), data), run, data, spec['batches'])
+  judging = Judging(run.model, data, rows, judges.get(spec['args']['judge']), run.mesh)
+
+  def run_once(step: int, state: State) -> dict[str, float]:
+    del step
+    return {f'{name}/{k}': v for k, v in judging(state.weights()).items()}
+
+  return run_once
+
+
 EVALUATORS: dict[str, Callable[[Run, str, Mapping[str, Any]], Evaluator]] = dict(
-  validation=validation, transcription=transcription, pictures=pictures
+  validation=validation, transcription=transcription, pictures=pictures, judged=judged
 )
 
 

@@ -135,6 +135,11 @@ class Field:
   WHOLE: ClassVar[bool] = False  # needs whole clips, not crops
   TRAIN_ONLY: ClassVar[bool] = False  # not read in evaluation
 
+  @property
+  def silent(self) -> bool:
+    """Whether a batch needs no audio where it has this field: none is decoded then."""
+    return False
+
   def known(self, source: Source) -> Bool[np.ndarray, 'clips']:
     """Which clips of a source have the field.
 
