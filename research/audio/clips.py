@@ -184,6 +184,10 @@ class Source:
       )
     return self.table.seconds[self.rows].copy()
 
+  def starts(self) -> Float[np.ndarray, 'clips']:
+    """Where every clip begins in its audio file, seconds: of segments and windows."""
+    return _starts(self.table, self.rows)
+
   def select(self, indices: Sequence[int] | np.ndarray) -> 'Source':
     """The clips at `indices` of this source, in that order; the classes do not change."""
     return Source(self.table, self.rows[np.asarray(indices, np.int64)], self.universe)
@@ -413,6 +417,17 @@ class _Windows:
     fields['start'] = fields.get('start', 0.0) + float(self.starts[row])
     fields['seconds'] = float(self.seconds[row])
     return fields
+
+
+def _starts(table: Table, rows: Int[np.ndarray, 'n']) -> Float[np.ndarray, 'n']:
+  locate: Any = table.locate
+  if isinstance(locate, _Windows):
+    return locate.starts[rows] + _starts(
+      locate.source.table, locate.source.rows[locate.clips[rows]]
+    )
+  if isinstance(locate, Files) and locate.starts is not None:
+    return np.asarray(locate.starts, np.float64)[rows]
+  return np.zeros(len(rows))
 
 
 def windows(source: Source, seconds: float, shortest: float = 1.0) -> Source:

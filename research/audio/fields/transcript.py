@@ -115,11 +115,13 @@ def check_characters(transcripts: Sequence[str], symbols: Sequence[str]) -> None
 
 @dataclasses.dataclass
 class Tokens(Rows):
-  """Token ids of every transcript, durations of the clips (seconds), and the sample rate (Hz)."""
+  """Token ids of every transcript, durations of the clips (seconds), the sample rate (Hz), and the
+  name of the array in a batch."""
 
   ids: list[np.ndarray]
   durations: Float[np.ndarray, 'clips']
   sample_rate: int
+  key: str = 'tokens'
 
   def __post_init__(self):
     order = np.argsort(self.durations, kind='stable')
@@ -171,4 +173,4 @@ class Tokens(Rows):
     for i, row in enumerate(crops.index):
       if crops.valid[i]:
         out[i, : len(self.ids[row])] = self.ids[row]
-    return {'tokens': out}
+    return {self.key: out}

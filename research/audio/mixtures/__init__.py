@@ -1,0 +1,56 @@
+"""Mixtures of speech: data sets for separation, diarization, enhancement and spoken commands, made
+from clips by published or seeded recipes, in the layouts that `datasets/superb_*.py` read.
+
+`RECIPES` is the full list. A recipe is given as 'module:function' and imported on use. It takes the
+clips (`source`, for some also `noise`) and its own arguments, and returns a `Recipe`;
+`writing.write` carries it out.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from research.audio.clips import Source
+from research.audio.mixtures.writing import Recipe
+from research.errors import InputError, unknown
+
+RECIPES = {
+  'libri2mix': 'libri2mix:libri2mix',
+  'small_mixtures': 'small:small_mixtures',
+  'small_noisy': 'noisy:small_noisy',
+  'small_commands': 'commands:small_commands',
+}
+
+
+def recipe(
+  name: str, source: Source | None = None, noise: Source | None = None, **args: Any
+) -> Recipe:
+  """A recipe with its clips and arguments.
+
+  Args:
+    name: one of RECIPES.
+    source: the speech.
+    noise: the noise, for recipes that take it.
+    args: further arguments of the recipe.
+
+  Raises:
+    InputError: an unknown recipe or argument, clips that are needed and missing, or not needed.
+  """
+  if name not in RECIPES:
+    raise unknown('recipe', name, RECIPES)
+  module, attribute = RECIPES[name].split(':')
+  function: Callable[..., Recipe] = getattr(
+    importlib.import_module(f'{__name__}.{module}'), attribute
+  )
+  accepted = inspect.signature(function).parameters
+  for key in args:
+    if key not in accepted or key in ('source', 'noise'):
+      raise unknown(f'argument of recipe {name}', key, set(accepted) - {'source', 'noise'})
+  given = {'source': source, 'noise': noise}
+  for key, clips in given.items():
+    if clips is None and key in accepted and accepted[key].default is inspect.Parameter.empty:
+      raise InputError(f'Recipe {name} needs --{key}: a folder, a manifest or a named data set.')
+    if clips is not None and key not in accepted:
+      raise InputError(f'Recipe {name} takes no --{key}.')
+  return function(**{k: v for k, v in given.items() if v is not None}, **args)
