@@ -33,7 +33,7 @@ from research.capabilities import (
 )
 from research.errors import InputError, unknown
 from research.models import heads, settings, waveform
-from research.nn import layers
+from research.nn import layers, pooling
 
 AnyArray = jax.Array | np.ndarray
 LAYERS = ('output', 'mix')
@@ -50,6 +50,8 @@ class Finetuned(nn.Module):
     layer: what the head sees: the encoder's 'output'; one layer by its number (0 is the input of
       the first one, negative from the end); or 'mix', the sum of all layers by learned weights
       behind a softmax (s3prl's Featurizer, arXiv 2105.01051).
+    normalize_layers: every layer of the mix is layer-normed first, without scale and bias (the
+      featurizer's `normalize`; SUPERB's public board is without).
     freeze: the encoder is not trained at all: it computes as in evaluation, no gradient enters it
       and no weight decay.
     freeze_updates: for N updates only the head learns; the encoder's masks and dropout act
@@ -68,6 +70,7 @@ class Finetuned(nn.Module):
   encoder: Any
   head: Any = None
   layer: str | int = 'output'
+  normalize_layers: bool = False
   freeze: bool = False
   freeze_updates: int = 0
 
@@ -85,6 +88,10 @@ class Finetuned(nn.Module):
       raise unknown('layer of finetuned', self.layer, (*LAYERS, 'the number of a layer'))
     if self.layer != 'output' and head is None:
       raise InputError(f'finetuned got layer={self.layer!r} and no head that it would be for.')
+    if self.normalize_layers and self.layer != 'mix':
+      raise InputError(
+        f"finetuned got normalize_layers=True and layer={self.layer!r}: it is of layer='mix'."
+      )
     if self.freeze_updates < 0 or (self.freeze and self.freeze_updates):
       raise InputError(
         f'finetuned got freeze={self.freeze} and freeze_updates={self.freeze_updates}: the second '
@@ -204,7 +211,7 @@ class Finetuned(nn.Module):
         )
       tokens = self._layer(encoded['layers'])
     before = set(self.variables.get('params', {}))
-    found = self.shared_head(tokens, real, encoded, train)
+    found = self.shared_head(tokens, real, {**encoded, 'batch': batch}, train)
     if not isinstance(found, Mapping):
       raise InputError(
         f'Head {self.head["name"]} gave {type(found).__name__}; expected a dict of named outputs.'
@@ -220,8 +227,8 @@ class Finetuned(nn.Module):
   def _layer(self, states: Float[Array, 'l b n d']) -> Float[Array, 'b n d']:
     count = len(states)
     if self.layer == 'mix':
-      weights = jax.nn.softmax(self.param('layer_mix', nn.initializers.zeros_init(), (count,)))
-      return (weights[:, None, None, None] * states.astype(jnp.float32)).sum(axis=0)
+      weights = self.param('layer_mix', nn.initializers.zeros_init(), (count,))
+      return pooling.mix_layers(states, weights, self.normalize_layers)
     if not -count <= int(self.layer) < count:
       raise InputError(f'finetuned got layer={self.layer}; the encoder has {count}, from 0 up.')
     return states[int(self.layer)].astype(jnp.float32)

@@ -95,6 +95,18 @@ class Dense(nn.Module):
     return product(x, kernel, 1, self.dtype, bias)
 
 
+class Linear(nn.Module):
+  """`Dense` in float32, initialised as torch's Linear: kernel and bias uniform in +- d^-0.5."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '*batch d']) -> Float[Array, '*batch e']:
+    init = uniform(x.shape[-1] ** -0.5)
+    kernel = self.param('kernel', init, (x.shape[-1], self.features))
+    return product(x, kernel, 1, jnp.float32, self.param('bias', init, (self.features,)))
+
+
 # -- Attention ---------------------------------------------------------------------------------
 
 

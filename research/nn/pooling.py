@@ -2,10 +2,28 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from research.errors import InputError
+
+
+def mix_layers(
+  states: Float[Array, 'l b n d'], weights: Float[Array, ' l'], normalize: bool = False
+) -> Float[Array, 'b n d']:
+  """Sum of layers by softmax(weights) (s3prl's Featurizer, arXiv 2105.01051).
+
+  Args:
+    states: of all layers.
+    weights: before the softmax; zeros mix all layers alike.
+    normalize: every state is layer-normed first, without scale and bias.
+  """
+  states = states.astype(jnp.float32)
+  if normalize:
+    centred = states - states.mean(-1, keepdims=True)
+    states = centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+  return (jax.nn.softmax(weights)[:, None, None, None] * states).sum(axis=0)
 
 
 def _mean(x: Float[Array, 'l b n d'], mask: Bool[Array, 'b n']) -> Float[Array, 'l b d']:

@@ -1,6 +1,6 @@
 """Supervised objectives over the logits of clips or frames."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -41,6 +41,48 @@ def cross_entropy(
   correct = (logits.argmax(-1) == label.argmax(-1)).astype(jnp.float32)
   loss = _mean(each, batch)
   return loss, {'cross_entropy': loss, 'accuracy': _mean(correct, batch)}
+
+
+def slot_cross_entropy(
+  out: Mapping[str, Any], batch: Mapping[str, Any], *, slots: Sequence[int]
+) -> tuple[Float[Array, ''], Metrics]:
+  """Sum over slots of the cross entropy of each (intents: action, object, location; s3prl
+  downstream/fluent_commands).
+
+  Args:
+    out: 'logits' [b, c], those of the slots side by side.
+    batch: 'label' int [b, k], a class of every slot; rows with 'valid' [b] False do not count.
+    slots: number of classes of each slot.
+
+  Returns:
+    loss, and metrics 'cross_entropy' (the loss) and 'accuracy' (all slots are right).
+  """
+  logits, label = out['logits'].astype(jnp.float32), batch['label']
+  if label.shape != (len(logits), len(slots)) or logits.shape[1] != sum(slots):
+    raise ValueError(
+      f'slot_cross_entropy: logits {logits.shape} must be [b, {sum(slots)}], label {label.shape} '
+      f'[b, {len(slots)}].'
+    )
+  each, right, start = jnp.zeros(len(logits)), jnp.ones(len(logits), bool), 0
+  for i, classes in enumerate(slots):
+    part = logits[:, start : start + classes]
+    each -= jnp.take_along_axis(jax.nn.log_softmax(part), label[:, i : i + 1], axis=1)[:, 0]
+    right &= part.argmax(-1) == label[:, i]
+    start += classes
+  loss = _mean(each, batch)
+  return loss, {'cross_entropy': loss, 'accuracy': _mean(right.astype(jnp.float32), batch)}
+
+
+def check_slot_cross_entropy(config: Mapping[str, Any]) -> None:
+  """Raises InputError unless the slots of the loss are those of the model's head."""
+  head = config['model']['args'].get('head') or {}
+  theirs = tuple(dict(head.get('args') or {}).get('slots', ()))
+  own = tuple(config['objective']['args'].get('slots', ()))
+  if own != theirs:
+    raise InputError(
+      f'config.objective.args.slots is {own} and config.model.args.head.args.slots is {theirs}: '
+      'set both alike.'
+    )
 
 
 def binary_cross_entropy(
@@ -87,6 +129,7 @@ def ctc(
   *,
   blank: int = 0,
   zero_infinity: bool = True,
+  per_symbol: bool = False,
 ) -> tuple[Float[Array, ''], Metrics]:
   """-log sum over alignments of prod_t p_t, averaged over clips (CTC, Graves et al. 2006; fairseq's
   criterions/ctc.py with sentence_avg).
@@ -98,6 +141,8 @@ def ctc(
     blank: index of the blank.
     zero_infinity: the loss of a transcript that needs more frames than its clip has is 0; if False
       it is infinite, and so is the loss of the batch.
+    per_symbol: the loss of each clip is divided by the length of its transcript (torch's CTCLoss
+      with reduction 'mean', SUPERB's).
 
   Returns:
     loss per clip, and metrics: 'ctc_per_symbol', 'impossible' (fraction of clips with too few
@@ -116,11 +161,13 @@ def ctc(
   symbols = given.sum(axis=1)
   possible = real.sum(axis=1) >= symbols + repeats
   each = jnp.where(possible, each, 0.0 if zero_infinity else jnp.inf)
-  loss = _mean(each, batch)
+  per_clip = _mean(each, batch)
+  lengths = jnp.maximum(symbols, 1).astype(jnp.float32)
+  loss = _mean(each / lengths, batch) if per_symbol else per_clip
   valid = batch['valid'] if 'valid' in batch else jnp.ones(each.shape, bool)
   spoken = jnp.maximum(_mean(symbols.astype(jnp.float32), batch), 1.0)
   return loss, {
-    'ctc_per_symbol': loss / spoken,
+    'ctc_per_symbol': per_clip / spoken,
     'impossible': _mean(1.0 - possible.astype(jnp.float32), batch),
     'sample_size': valid.astype(jnp.float32).sum(),
   }

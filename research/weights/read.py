@@ -190,8 +190,14 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
     raise _damaged(path, error) from error
 
 
-def _unpickle(path: Path) -> Any:
-  """What a PyTorch file holds, tensors as arrays: of zip files without torch."""
+def read_torch(path: Path) -> Any:
+  """What a PyTorch file holds, tensors as arrays: of zip files without torch.
+
+  Raises:
+    InputError: no such file, or one that needs code to be loaded.
+  """
+  if not path.is_file():
+    raise InputError(f'There is no weights file at {str(path)!r}.')
   if torch_zip.is_zip(path):
     known = {'argparse.Namespace': torch_zip.namespace, DICTIONARY: _Dictionary.of}
     try:
@@ -237,7 +243,7 @@ def _refused(path: Path, reason: str) -> InputError:
 
 
 def _read_torch(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  whole = found = _unpickle(path)
+  whole = found = read_torch(path)
   for name in NESTED:
     if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
       found = found[name]

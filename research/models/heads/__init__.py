@@ -5,7 +5,8 @@ A head is a Flax module that is called with
 
   tokens: [b, n, d] float32, what the encoder gives;
   mask: [b, n], which of them are real;
-  encoded: all that the encoder gives, by name;
+  encoded: all that the encoder gives, by name, and 'batch', what it was given: audio, targets of
+    heads that need them, draws of tests;
   train: whether its dropout acts;
 
 and returns named outputs. It declares

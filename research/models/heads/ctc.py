@@ -36,12 +36,7 @@ class CTC(nn.Module):
 
   def __post_init__(self):
     object.__setattr__(self, 'vocabulary', tuple(self.vocabulary))  # JSON has lists
-    if not self.vocabulary:
-      raise InputError('CTC got an empty vocabulary: give its symbols, or head=None for no head.')
-    if not 0 <= self.blank < len(self.vocabulary):
-      raise InputError(
-        f'blank={self.blank} is no index of a vocabulary of {len(self.vocabulary)} symbols.'
-      )
+    check_vocabulary(self)
     super().__post_init__()
 
   def setup(self):
@@ -58,5 +53,22 @@ class CTC(nn.Module):
     """'logits' [b, n, v] float32; padded tokens are certain of the blank."""
     del encoded
     logits = self.head(waveform.drop(self, tokens, self.dropout, train))
-    certain = jnp.where(jnp.arange(len(self.vocabulary)) == self.blank, 0.0, -jnp.inf)
-    return {'logits': jnp.where(mask[:, :, None], logits, certain)}
+    return {'logits': certain_of_blank(logits, mask, self.blank)}
+
+
+def check_vocabulary(head: Any) -> None:
+  """Raises InputError unless a head has symbols, and its blank is one of them."""
+  if not head.vocabulary:
+    raise InputError('CTC got an empty vocabulary: give its symbols, or head=None for no head.')
+  if not 0 <= head.blank < len(head.vocabulary):
+    raise InputError(
+      f'blank={head.blank} is no index of a vocabulary of {len(head.vocabulary)} symbols.'
+    )
+
+
+def certain_of_blank(
+  logits: Float[Array, 'b n v'], mask: Bool[Array, 'b n'], blank: int
+) -> Float[Array, 'b n v']:
+  """Logits whose padded tokens are certain of the blank."""
+  certain = jnp.where(jnp.arange(logits.shape[-1]) == blank, 0.0, -jnp.inf)
+  return jnp.where(mask[:, :, None], logits, certain)

@@ -1,0 +1,75 @@
+"""Enhanced speech against the clean one: PESQ (ITU-T P.862) and STOI, by their libraries.
+
+Both are optional: pip install -e '.[enhancement]'. PESQ needs a C compiler to be installed.
+"""
+
+import importlib
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from research.errors import InputError
+
+
+def pesq(
+  estimate: Float[np.ndarray, ' t'],
+  reference: Float[np.ndarray, ' t'],
+  sample_rate: int = 16000,
+  *,
+  wide_band: bool = True,
+) -> float:
+  """Perceptual evaluation of speech quality, about 1 (bad) to 4.64.
+
+  Args:
+    estimate: enhanced speech in [-1, 1].
+    reference: clean speech of the same length.
+    sample_rate: 16000, or 8000 for narrow band.
+    wide_band: P.862.2 (SUPERB's) instead of P.862.
+
+  Raises:
+    InputError: the library is missing, the rate is not one of PESQ's, or the reference has no
+      speech that PESQ finds.
+  """
+  library = _library('pesq')
+  if sample_rate not in ((16000,) if wide_band else (8000, 16000)):
+    raise InputError(
+      f'PESQ got {sample_rate} Hz: wide band needs 16000, narrow band 8000 or 16000. Resample.'
+    )
+  try:
+    return float(library.pesq(sample_rate, reference, estimate, 'wb' if wide_band else 'nb'))
+  except (library.PesqError, ValueError) as error:
+    reason = error.args[0] if error.args else type(error).__name__
+    reason = reason.decode() if isinstance(reason, bytes) else reason
+    raise InputError(f'PESQ cannot score this pair: {reason}.') from None
+
+
+def stoi(
+  estimate: Float[np.ndarray, ' t'],
+  reference: Float[np.ndarray, ' t'],
+  sample_rate: int = 16000,
+  *,
+  extended: bool = False,
+) -> float:
+  """Short-time objective intelligibility (Taal et al. 2011), about 0 to 1; SUPERB reports it
+  times 100.
+
+  Args:
+    estimate: enhanced speech.
+    reference: clean speech of the same length.
+    sample_rate: Hz.
+    extended: ESTOI (Jensen and Taal 2016).
+
+  Raises:
+    InputError: the library is missing.
+  """
+  return float(_library('pystoi').stoi(reference, estimate, sample_rate, extended=extended))
+
+
+def _library(name: str) -> Any:
+  try:
+    return importlib.import_module(name)
+  except ImportError:
+    raise InputError(
+      f"This metric needs {name}, which is not installed: pip install -e '.[enhancement]'."
+    ) from None

@@ -1,0 +1,233 @@
+"""Heads of SUPERB's tasks under the names that s3prl's downstream experts save them by.
+
+A checkpoint of s3prl holds the state dict of the head under 'Downstream' and the weights of the
+layer mix under 'Featurizer'; the upstream is not in it.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.errors import InputError, listed
+from research.models import heads, settings
+from research.models.finetuned import Finetuned
+from research.weights import read, tables
+from research.weights.tables import Rule, linear
+
+Arrays = Mapping[str, np.ndarray]
+# Where a checkpoint has the weights of the layers.
+DOWNSTREAM, FEATURIZER, MIX = 'Downstream', 'Featurizer', 'weights'
+
+
+def lstm(theirs: str, ours: str, suffix: str = '_l0', bidirectional: bool = True) -> list[Rule]:
+  """Rules of one layer of torch's LSTM."""
+  rules = []
+  directions = {'': 'forward', '_reverse': 'backward'} if bidirectional else {'': 'forward'}
+  dot = f'{theirs}.' if theirs else ''
+  for ending, name in directions.items():
+    end, place = f'{suffix}{ending}', f'{ours}/{name}'
+    rules += [
+      Rule(f'{dot}weight_ih{end}', f'{place}/kernel', 'linear'),
+      Rule(f'{dot}weight_hh{end}', f'{place}/recurrent', 'linear'),
+      Rule(f'{dot}bias_ih{end}', f'{place}/bias'),
+      Rule(f'{dot}bias_hh{end}', f'{place}/recurrent_bias'),
+    ]
+  return rules
+
+
+# -- Key tables: head -> rules -----------------------------------------------------------------
+
+
+def _utterance(head: Any) -> list[Rule]:
+  del head
+  return linear('projector', 'projector') + linear('model.post_net.linear', 'head')
+
+
+def _phones(head: Any) -> list[Rule]:
+  del head
+  return linear('projector', 'projector') + linear('model.linear', 'head')
+
+
+def _recurrent_ctc(head: Any) -> list[Rule]:
+  rnn = [lstm(f'model.rnns.{i}.layer', f'rnn_{i}') for i in range(head.num_layers)]
+  return [
+    *linear('projector', 'projector'),
+    *itertools.chain.from_iterable(rnn),
+    *linear('model.linear', 'head'),
+  ]
+
+
+RULES: dict[str, Callable[[Any], list[Rule]]] = {
+  'utterance': _utterance,
+  'phones': _phones,
+  'recurrent_ctc': _recurrent_ctc,
+}
+
+
+# -- What the arrays show: arrays -> arguments -------------------------------------------------
+
+
+def _count(arrays: Arrays, pattern: str) -> int:
+  """How many of the keys 'pattern'.format(0), …(1), … there are."""
+  return next(i for i in itertools.count() if pattern.format(i) not in arrays)
+
+
+def _rows(arrays: Arrays, key: str) -> int:
+  return int(arrays[key].shape[0])
+
+
+def _utterance_args(arrays: Arrays) -> dict[str, Any]:
+  return dict(
+    width=_rows(arrays, 'projector.weight'), classes=_rows(arrays, 'model.post_net.linear.weight')
+  )
+
+
+def _phones_args(arrays: Arrays) -> dict[str, Any]:
+  return dict(width=_rows(arrays, 'projector.weight'))
+
+
+def _recurrent_ctc_args(arrays: Arrays) -> dict[str, Any]:
+  return dict(
+    width=_rows(arrays, 'projector.weight'),
+    features=int(arrays['model.rnns.0.layer.weight_hh_l0'].shape[1]),
+    num_layers=_count(arrays, 'model.rnns.{}.layer.weight_hh_l0'),
+  )
+
+
+# (head, key that only it has, arguments).
+SIGNS: tuple[tuple[str, str, Callable[[Arrays], dict[str, Any]]], ...] = (
+  ('utterance', 'model.post_net.linear.weight', _utterance_args),
+  ('recurrent_ctc', 'model.rnns.0.layer.weight_hh_l0', _recurrent_ctc_args),
+  ('phones', 'model.linear.weight', _phones_args),
+)
+# Heads whose logits are of a vocabulary, and the key that shows its size.
+SPELLING = {'phones': 'model.linear.weight', 'recurrent_ctc': 'model.linear.weight'}
+
+
+# -- Both ways ---------------------------------------------------------------------------------
+
+
+def read_head(arrays: Arrays, **args: Any) -> tuple[nn.Module, dict[str, Any]]:
+  """The head of a state dict of s3prl's, and its parameters.
+
+  Args:
+    arrays: {original key: array}, 'Downstream' of a checkpoint.
+    **args: arguments of the head that do not show in the arrays (vocabulary, slots, labels, …).
+
+  Returns:
+    an unbound head of `models/heads`, and its parameters.
+
+  Raises:
+    InputError: no head of SUPERB has such keys, an argument contradicts the arrays, or the symbols
+      are not as many as the logits.
+  """
+  signs = next(((name, f) for name, key, f in SIGNS if key in arrays), None)
+  if signs is None:
+    raise InputError(
+      f'These arrays are of none of the heads {", ".join(RULES)} of s3prl: '
+      f'{listed(sorted(arrays)[:8])}.'
+    )
+  name, shown = signs[0], signs[1](arrays)
+  for key, value in shown.items():
+    if key in args and args[key] != value:
+      raise InputError(
+        f'{key}={args[key]!r} was given, and the arrays have {value!r}: leave it out.'
+      )
+  head: Any = heads.get(name)(**{**shown, **args})
+  if name in SPELLING and len(head.vocabulary) != _rows(arrays, SPELLING[name]):
+    raise InputError(
+      f'The head spells {_rows(arrays, SPELLING[name])} symbols and its vocabulary has '
+      f'{len(head.vocabulary)}: give vocabulary=[…], in the order of the logits.'
+    )
+  return head, _convert(RULES[name](head), arrays)
+
+
+def write_head(head: nn.Module, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """The inverse of `read_head`: {original key: array}.
+
+  Raises:
+    InputError: s3prl has no such head.
+  """
+  name = type(head).__name__.lower()
+  rules = next((f for key, f in RULES.items() if key.replace('_', '') == name), None)
+  if rules is None:
+    raise InputError(f's3prl has no head {type(head).__name__}: it has {", ".join(RULES)}.')
+  flat = tables.flatten(params)
+  rows = tables.expand(rules(head), head)
+  return {
+    theirs: np.asarray(layout.revert(np.asarray(flat[ours]), size), order='C')
+    for theirs, ours, layout, size in rows
+  }
+
+
+def _convert(rules: list[Rule], arrays: Arrays) -> dict[str, Any]:
+  rows = tables.expand(rules, nn.Module())
+  known = {theirs for theirs, *_ in rows}
+  missing, more = known - set(arrays), set(arrays) - known
+  if missing or more:
+    raise InputError(
+      f'The weights do not fit the head: missing {listed(sorted(missing))}; not expected '
+      f'{listed(sorted(more))}.'
+    )
+  flat = {ours: np.array(layout.convert(arrays[k], size)) for k, ours, layout, size in rows}
+  return flax.traverse_util.unflatten_dict(flat, sep='/')
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
+  """(state dict of the head, weights of the layer mix before the softmax) of a file that s3prl's
+  runner has saved.
+
+  Raises:
+    InputError: the file cannot be read, or is none of these.
+  """
+  whole = read.read_torch(path)
+  parts = [whole.get(k) if isinstance(whole, Mapping) else None for k in (DOWNSTREAM, FEATURIZER)]
+  head, mix = parts
+  if not isinstance(head, Mapping) or not isinstance(mix, Mapping) or MIX not in mix:
+    raise InputError(
+      f'{str(path)!r} is no checkpoint of s3prl: expected {DOWNSTREAM!r} and {FEATURIZER!r} with '
+      f'{MIX!r} in it.'
+    )
+  return {k: np.asarray(v) for k, v in head.items()}, np.asarray(mix[MIX])
+
+
+def put_on(
+  encoder: Mapping[str, Any],
+  variables: Mapping[str, Any],
+  head: nn.Module,
+  params: Mapping[str, Any],
+  mix: np.ndarray,
+) -> tuple[Finetuned, dict[str, Any]]:
+  """An encoder with a head of SUPERB on its layers.
+
+  Args:
+    encoder: dict(name=…, args={…}).
+    variables: of the encoder.
+    head, params: as `read_head` gives them.
+    mix: weights of the layers before the softmax.
+
+  Returns:
+    (model, variables); the encoder is frozen.
+
+  Raises:
+    InputError: the encoder has another number of layers.
+  """
+  name = next(n for n in heads.names() if heads.get(n) is type(head))
+  spec = dict(name=name, args=settings.arguments(head))
+  model = Finetuned(encoder=dict(encoder), head=spec, layer='mix', freeze=True)
+  example = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), model.example())
+  expected = jax.eval_shape(model.init, jax.random.key(0), example)['params']
+  if expected['layer_mix'].shape != mix.shape:
+    raise InputError(
+      f'The featurizer mixes {len(mix)} layers, and {encoder["name"]} has '
+      f'{expected["layer_mix"].shape[0]}: it is of another upstream.'
+    )
+  own = {k: v for k, v in variables['params'].items() if k in expected}
+  return model, {**variables, 'params': {**own, **params, 'layer_mix': mix}}
