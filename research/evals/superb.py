@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from research.audio import datasets, sources
+from research.audio import datasets, mixtures, sources
 from research.audio.clips import Source
+from research.audio.mixtures import writing
 from research.errors import InputError, unknown
 from research.evals import splits
+from research.text import slots
 from research.text.characters import CHARACTERS
 from research.text.phones import PHONES
 
@@ -111,7 +113,40 @@ RECIPES: dict[str, Recipe] = {
     metrics=('slot_type_f1', 'slot_value_cer'), steps=200_000, eval_every=2000, batch_size=32,
     lr=1e-4,
   ),
+  # `train_batch_size` of chunks of 2000 frames of labels.
+  'SD': Recipe(
+    'speaker diarization', head='diarization', objective=dict(name='permutation_invariant_bce'),
+    judge='activity', metrics=('der', 'frame_accuracy'), select='frame_accuracy', steps=30_000,
+    eval_every=500, batch_size=8, accumulate=4, lr=1e-4, seconds=40.0,
+  ),
+  # The published score is the best of ten checkpoints on the test trials; ours is the last one of
+  # the run, or the best on validation pairs where there are some.
+  'ASV': Recipe(
+    'speaker verification', head='x_vector', objective=dict(name='additive_margin_softmax'),
+    judge='trials', metrics=('eer', 'min_dcf'), steps=200_000, eval_every=20_000, batch_size=10,
+    accumulate=5, lr=1e-4, clip_norm=1e3, optimizer='adamw',
+    optim=dict(weight_decay=0.01, no_decay='^$'), seconds=8.0,
+  ),
 }  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+  """Data that a seeded recipe makes of others (`audio/mixtures`).
+
+  Attributes:
+    recipe: its name.
+    folder: of the task in what it makes.
+    source: folder below the data root of the clips that it takes; None where it takes none.
+    noise: the same of noise.
+    args: of the recipe.
+  """
+
+  recipe: str
+  folder: str
+  source: str | None = None
+  noise: str | None = None
+  args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +159,8 @@ class Task:
     source: a named data set, or a folder below the data root.
     args: of its reader.
     target: the column of classes, or of transcripts; several for slots.
-    vocabulary: symbols of the target where it is a sequence; a file, or a list.
+    judge: name in `evals/judges.py`, where it is not that of the recipe.
+    made: how the data are made where the folder is not there.
     split: how symbols are separated, see the field `symbols`.
     eos: symbol behind every sequence.
     kind: 'split' (column split), 'fold' (column fold), 'seeded'.
@@ -140,7 +176,8 @@ class Task:
   source: str
   args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   target: str | tuple[str, ...] = 'label'
-  vocabulary: Any = None
+  judge: str | None = None
+  made: Made | None = None
   split: str = 'spaces'
   eos: str | None = None
   kind: str = 'split'
@@ -180,7 +217,22 @@ TASKS: dict[str, Task] = {
     ),
     Task(
       'small_pr', 'PR', 'librispeech_test_clean_sub', target='transcript', split='letters',
-      eos='</s>', vocabulary='characters', benchmark=False,
+      eos='</s>', judge='letters', benchmark=False,
+    ),
+    Task(
+      'small_asv', 'ASV', 'librispeech_test_clean_sub', target='speaker', benchmark=False,
+    ),
+    Task(
+      'small_sd', 'SD', 'superb_sd', target='turns', benchmark=False,
+      made=Made('small_mixtures', 'sd', 'librispeech_test_clean_sub', args=dict(tasks=['sd'])),
+    ),
+    Task(
+      'small_ic', 'IC', 'superb_ic', target=('action', 'object', 'location'), benchmark=False,
+      made=Made('small_commands', 'ic', args=dict(tasks=['ic'])),
+    ),
+    Task(
+      'small_sf', 'SF', 'superb_sf', target='slots', split='slots', benchmark=False,
+      made=Made('small_commands', 'sf', args=dict(tasks=['sf'])),
     ),
   )
 }  # fmt: skip
@@ -222,19 +274,24 @@ def vocabulary_of(task: Task, source: Source) -> list[str]:
   Raises:
     InputError: no vocabulary is known.
   """
-  if task.vocabulary == 'characters' or task.split == 'letters':
+  if task.split == 'letters':
     return list(CHARACTERS)
+  if task.split == 'slots':
+    return list(slots.vocabulary(source.classes('slots')))
   if task.target == 'phones':
     return list(PHONES)
   raise InputError(f'Task {task.name!r} has no vocabulary.')
 
 
-def open_parts(task: Task, root: str | os.PathLike | None = None) -> list[Parts]:
+def open_parts(
+  task: Task, root: str | os.PathLike | None = None, made: str | os.PathLike | None = None
+) -> list[Parts]:
   """The clips of every fold of a task.
 
   Args:
     task: which.
     root: folder of the data sets; default $OIDO_DATA.
+    made: folder for data that a recipe makes.
 
   Raises:
     InputError: data that are absent or incomplete: what is missing and how the folder must look.
@@ -242,20 +299,46 @@ def open_parts(task: Task, root: str | os.PathLike | None = None) -> list[Parts]
   root = root or os.environ.get(datasets.ROOT)
   if task.source in datasets.DATASETS and len(task.folds) > 1:
     return [_parts(task, _read(task, root, dict(fold=fold)), 0) for fold in task.folds]
-  found = _read(task, root, {})
+  if task.made is not None:
+    found = _made(task, root, made)
+  else:
+    found = _read(task, root, {})
   return [_parts(task, found, fold) for fold in task.folds]
+
+
+def _made(task: Task, root: Any, out: str | os.PathLike | None) -> Source:
+  """The source of data that a recipe makes."""
+  how = task.made
+  assert how is not None
+  if out is None:
+    raise InputError(f'Task {task.name!r} makes its data: give a folder for them.')
+  opened = {
+    name: sources.open_source(str(_folder(task, root, place)))
+    for name, place in (('source', how.source), ('noise', how.noise))
+    if place is not None
+  }
+  recipe = mixtures.recipe(how.recipe, **opened, **how.args)
+  folder = Path(out) / task.name
+  writing.write(recipe, folder, text=f'{task.name}: {len(recipe.items)} items')
+  path = str(folder / how.folder)
+  return sources.open_source({'name': task.source, 'args': {**task.args, 'root': path}})
+
+
+def _folder(task: Task, root: Any, name: str) -> Path:
+  path = Path(os.path.expanduser(root or '')) / name
+  if root is None or not path.is_dir():
+    raise InputError(
+      f'Task {task.name!r} needs the folder {name!r}, which is not in '
+      f'{root or "any data root (--data_root=DIR or $OIDO_DATA)"}.'
+    )
+  return path
 
 
 def _read(task: Task, root: Any, more: Mapping[str, Any]) -> Source:
   if task.source in datasets.DATASETS:
     source = sources.open_source({'name': task.source, 'args': {**task.args, **more}}, root=root)
   else:
-    path = Path(os.path.expanduser(root or '')) / task.source
-    if root is None or not path.is_dir():
-      raise InputError(
-        f'Task {task.name!r} needs the folder {task.source!r}, which is not in '
-        f'{root or "any data root (--data_root=DIR or $OIDO_DATA)"}.'
-      )
+    path = _folder(task, root, task.source)
     source = sources.open_source(str(path))
   for column, values in task.where.items():
     source = source.where({column: values})

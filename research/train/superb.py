@@ -167,12 +167,13 @@ def config_for(
 ) -> dict[str, Any]:
   """The config of a run: the head of a task on the layers of a system."""
   recipe = task.how
-  target, sized, objective, judge = _targets(task, parts.whole, recipe)
+  hop = frames[0].hop if frames else frame_cache.frame_hop(upstream.embedder)
+  rate = upstream.embedder.sample_rate
+  target, sized, objective, judge = _targets(task, parts, recipe, hop, rate)
   head = dict(name=recipe.head, args={**recipe.head_args, **sized, **settings.head_args})
   steps = settings.steps or recipe.steps
   every = max(1, min(recipe.eval_every, steps // settings.evaluations))
-  data_fields: dict[str, Any] = {'label' if 'label' in target else 'tokens': None, **target}
-  data_fields = {k: v for k, v in data_fields.items() if v is not None}
+  data_fields: dict[str, Any] = dict(target)
   if frames:
     first = frames[0]
     encoder = dict(
@@ -234,21 +235,32 @@ def _alike(clips: Source, seconds: float | None) -> float | None:
   return longest if waste < 0.1 else None
 
 
-def _targets(task: Task, source: Source, recipe: Recipe) -> tuple[dict, dict, dict, dict]:
+def _targets(
+  task: Task, parts: Parts, recipe: Recipe, hop: int, rate: int
+) -> tuple[dict, dict, dict, dict]:
   """(fields, arguments of the head, objective, judge) that the data give."""
-  objective, judge = dict(recipe.objective), dict(name=recipe.judge, args={})
-  if recipe.judge == 'classes':
+  source, name = parts.whole, task.judge or recipe.judge
+  objective, judge = dict(recipe.objective), dict(name=name, args={})
+  if name == 'classes':
     column = str(task.target)
     names = source.classes(column)
     judge['args'] = dict(column=column)
     sized = dict(classes=len(names), labels=list(names))
     return dict(label=column), sized, objective, judge
-  if recipe.judge == 'slots':
+  if name == 'slots':
     sizes = [len(source.classes(column)) for column in task.target]
     judge['args'] = dict(columns=list(task.target), sizes=sizes)
     objective['args'] = dict(slots=sizes)
     label = dict(name='label', args=dict(column=list(task.target)))
     return dict(label=label), dict(classes=sum(sizes), slots=sizes), objective, judge
+  if name == 'activity':
+    shift = hop
+    judge['args'] = dict(column=task.target, frame_seconds=shift / rate)
+    label = dict(name='activity', args=dict(column=task.target, frame_shift=shift))
+    return dict(label=label), {}, objective, judge
+  if name == 'trials':
+    judge['args'] = dict(column=task.target)
+    return dict(label=task.target), dict(speakers=len(source.classes(task.target))), objective, judge
   vocabulary = superb.vocabulary_of(task, source)
   judge['args'] = dict(column=str(task.target), vocabulary=vocabulary)
   args = dict(column=task.target, vocabulary=vocabulary, split=task.split, eos=task.eos)
