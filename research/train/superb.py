@@ -43,7 +43,7 @@ class Settings:
     normalize: every layer is layer-normed before the mix (not on the public board).
     evaluations: the least number of evaluations in a run; the published interval is shortened to
       it where a run has few steps.
-    head_args: arguments of heads that differ from the published ones.
+    head_args: {recipe: arguments of its head that differ from the published ones}.
     batch_size: clips of a micro-batch; None for the published number.
   """
 
@@ -170,7 +170,10 @@ def config_for(
   hop = frames[0].hop if frames else frame_cache.frame_hop(upstream.embedder)
   rate = upstream.embedder.sample_rate
   target, sized, objective, judge = _targets(task, parts, recipe, hop, rate)
-  head = dict(name=recipe.head, args={**recipe.head_args, **sized, **settings.head_args})
+  head = dict(
+    name=recipe.head,
+    args={**recipe.head_args, **sized, **dict(settings.head_args.get(task.recipe, {}))},
+  )
   steps = settings.steps or recipe.steps
   every = max(1, min(recipe.eval_every, steps // settings.evaluations))
   data_fields: dict[str, Any] = dict(target)
@@ -260,7 +263,12 @@ def _targets(
     return dict(label=label), {}, objective, judge
   if name == 'trials':
     judge['args'] = dict(column=task.target)
-    return dict(label=task.target), dict(speakers=len(source.classes(task.target))), objective, judge
+    return (
+      dict(label=task.target),
+      dict(speakers=len(source.classes(task.target))),
+      objective,
+      judge,
+    )
   vocabulary = superb.vocabulary_of(task, source)
   judge['args'] = dict(column=str(task.target), vocabulary=vocabulary)
   args = dict(column=task.target, vocabulary=vocabulary, split=task.split, eos=task.eos)
@@ -350,6 +358,7 @@ def _row(
     kind=upstream.embedder.kind,
     weights=upstream.embedder.weights,
     metrics=list(recipe.metrics),
+    ranks=recipe.ranks,
     lower=[m for m in metrics if m in LOWER],
     scores={m: float(np.mean(v)) for m, v in values.items()},
     values=values,
@@ -368,9 +377,7 @@ def _row(
     layer_weights=np.mean([r[3]['layer_weights'] for r in own], axis=0).tolist(),
     curve=own[0][3]['curve'],
     parameters=own[0][3]['parameters'],
-    clips={
-      name: [len(getattr(p, name)) for p in parts][0] for name in ('train', 'valid', 'test')
-    },
+    clips={name: [len(getattr(p, name)) for p in parts][0] for name in ('train', 'valid', 'test')},
     split=dict(origin=parts[0].origin, hash=parts[0].fingerprint),
     frames=settings.frames,
     dtype=settings.dtype,
@@ -385,7 +392,7 @@ def _differs(task: Task, settings: Settings, steps: int) -> list[str]:
     found.append(f'the data are {task.source}')
   if steps != task.how.steps:
     found.append(f'{steps:,} of {task.how.steps:,} steps')
-  if settings.head_args:
+  if settings.head_args.get(task.recipe):
     found.append('the head has other sizes')
   if settings.batch_size:
     found.append(f'{settings.batch_size} clips a micro-batch')
