@@ -80,12 +80,19 @@ def _diarization(head: Any) -> list[Rule]:
   return [*itertools.chain.from_iterable(rnn), *linear('model.linear', 'head')]
 
 
+def _masks(head: Any) -> list[Rule]:
+  rnn = [lstm('model.rnn', f'rnn_{i}', f'_l{i}') for i in range(head.num_layers)]
+  masks = [linear(f'model.linear.{i}', f'mask_{i}') for i in range(head.signals)]
+  return list(itertools.chain.from_iterable(rnn + masks))
+
+
 RULES: dict[str, Callable[[Any], list[Rule]]] = {
   'utterance': _utterance,
   'phones': _phones,
   'recurrent_ctc': _recurrent_ctc,
   'x_vector': _x_vector,
   'diarization': _diarization,
+  'masks': _masks,
 }
 
 
@@ -136,11 +143,21 @@ def _diarization_args(arrays: Arrays) -> dict[str, Any]:
   )
 
 
+def _masks_args(arrays: Arrays) -> dict[str, Any]:
+  return dict(
+    signals=_count(arrays, 'model.linear.{}.weight'),
+    features=int(arrays['model.rnn.weight_hh_l0'].shape[1]),
+    num_layers=_count(arrays, 'model.rnn.weight_hh_l{}'),
+    n_fft=2 * (_rows(arrays, 'model.linear.0.weight') - 1),
+  )
+
+
 # (head, key that only it has, arguments).
 SIGNS: tuple[tuple[str, str, Callable[[Arrays], dict[str, Any]]], ...] = (
   ('utterance', 'model.post_net.linear.weight', _utterance_args),
   ('recurrent_ctc', 'model.rnns.0.layer.weight_hh_l0', _recurrent_ctc_args),
   ('x_vector', 'connector.weight', _x_vector_args),
+  ('masks', 'model.linear.0.weight', _masks_args),
   ('diarization', 'model.rnn.weight_hh_l0', _diarization_args),
   ('phones', 'model.linear.weight', _phones_args),
 )
