@@ -11,7 +11,7 @@ from research.inference.ctc import collapse
 from research.metrics.asr import unit_errors, word_errors
 from research.nn.pooling import mix_layers
 from research.objectives import supervised
-from research.text import phones, slots
+from research.text import characters, phones, slots
 from tests.parity.golden import Case, each_case
 from tests.parity.superb_cases import check, check_gradient, given, kind
 from tests.parity.superb_heads import check_gradients, load, real, run
@@ -143,6 +143,7 @@ def test_phones(case: Case):
 @each_case('superb', where=kind('superb_asr'))
 def test_recognition(case: Case):
   config, want, symbols = case.config, case.outputs, case.info['dictionary']
+  assert list(characters.SUPERB_CHARACTERS) == symbols
   head, params = load(case, vocabulary=symbols, dropout=config['dropout'][0], spec_augment=None)
   mask, loss = np.asarray(real(case)), torch_ctc(case, config['blank'])
   kept = [case.inputs[f'dropout_keep_{i}'] for i in range(config['layers'])]
