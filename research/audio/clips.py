@@ -25,9 +25,12 @@ class Files:
   paths: Sequence[str]
   starts: Sequence[float] | np.ndarray | None = None
   seconds: Sequence[float | None] | np.ndarray | None = None
+  gain: float = 1.0
 
   def __call__(self, row: int) -> dict[str, Any]:
     fields: dict[str, Any] = {'path': os.path.join(self.root, self.paths[row])}
+    if self.gain != 1.0:
+      fields['gain'] = self.gain
     if self.starts is not None:
       fields['start'] = float(self.starts[row])
     length = None if self.seconds is None else self.seconds[row]

@@ -119,7 +119,7 @@ def decode(
     if first >= total:
       raise AudioError(clip.where, f'It ends before {start_seconds} s.')
     count = total if seconds is None else round(seconds * sample_rate)
-    return _read(clip, sample_rate, first, min(count, total - first))
+    return _amplified(example, _read(clip, sample_rate, first, min(count, total - first)))
 
 
 class Crop(NamedTuple):
@@ -154,7 +154,7 @@ def crop(example: Example, *, sample_rate: int, samples: int, place: float, step
     total = _length(clip, sample_rate)
     start = offset(total, samples, place, step)
     audio = _read(clip, sample_rate, start, min(samples, total - start))
-  return Crop(audio, start, total)
+  return Crop(_amplified(example, audio), start, total)
 
 
 def offset(total: int, samples: int, place: float, step: int = 1) -> int:
@@ -292,6 +292,10 @@ def _read(clip: _File | _Array, sample_rate: int, first: int, count: int) -> Flo
   if not clip.exact and not np.isfinite(audio).all():
     raise AudioError(clip.where, 'It holds samples that are not numbers (NaN or infinite).')
   return audio
+
+
+def _amplified(example: Example, audio: Float[np.ndarray, 't']) -> Float[np.ndarray, 't']:
+  return audio if example.gain == 1.0 else audio * np.float32(example.gain)
 
 
 def _resampled(

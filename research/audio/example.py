@@ -24,6 +24,7 @@ class Example:
     sample_rate: of `array`, in Hz.
     start: offset of the clip in the file, seconds.
     seconds: duration of the clip; None reads to the end of the file.
+    gain: factor of the decoded samples.
   """
 
   id: str
@@ -34,6 +35,7 @@ class Example:
   sample_rate: int | None = None
   start: float = 0.0
   seconds: float | None = None
+  gain: float = 1.0
 
   @property
   def where(self) -> str:

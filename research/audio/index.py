@@ -284,10 +284,10 @@ def write_files(source: Source, path: str | os.PathLike) -> None:
     InputError: the clips are not files, or parts of files, below one folder.
   """
   locate = source.table.locate
-  if not isinstance(locate, Files):
+  if not isinstance(locate, Files) or locate.gain != 1.0:
     raise InputError(
-      f'Data source {source.name!r} is not a folder of audio files, so it cannot be indexed: write '
-      'shards of it, without --index_only.'
+      f'Data source {source.name!r} is not a folder of audio files as they are, so it cannot be '
+      'indexed: write shards of it, without --index_only.'
     )
   rows = source.rows
   extra, texts = {}, {}

@@ -376,6 +376,11 @@ def _file_bytes(example: Example) -> bytes:
     raise InputError(
       f'encoding=copy cannot copy {example.id!r}, which is no whole file; use pcm16 or flac.'
     )
+  if example.gain != 1.0:
+    raise InputError(
+      f'encoding=copy cannot copy {example.id!r}, which is read at another level ('
+      f'{20 * math.log10(example.gain):g} dB); use pcm16 or flac.'
+    )
   if example.data is not None:
     return example.data
   return trouble.patiently(lambda: _bytes_at(example.path or ''))

@@ -4,13 +4,11 @@
 the folder (`root`) and the arguments of a config, and returns a `Source`.
 """
 
-import dataclasses
-import importlib
 import os
 import pathlib
-from collections.abc import Callable
 
-from research.audio.clips import Source
+from research.audio.datasets.dataset import Dataset
+from research.audio.datasets.superb.table import SUPERB
 from research.errors import InputError
 
 # The environment variable that names the folder of all data sets.
@@ -19,42 +17,6 @@ ROOT = 'OIDO_DATA'
 
 class Absent(InputError):
   """A named data set was not found."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-  """Static metadata of a data set.
-
-  Attributes:
-    reader: 'module:function' under research.audio.
-    layout: short description of the folder's contents; covers every pattern of `marks`.
-    marks: glob patterns; one of them matches in a folder with the published layout.
-    folders: usual names of the folder.
-    splits: values of `split`.
-    label: label column for classification, if any.
-    labels: number and origin of its classes.
-    multilabel: whether a clip has several labels.
-    statistics: (mean, std) of the Kaldi log-mel spectrogram, published with AudioMAE.
-    weights: published sampling weights, a value of `weights` of `train_batches`.
-    seconds: typical clip length.
-  """
-
-  reader: str
-  layout: str
-  marks: tuple[str, ...] = ()
-  folders: tuple[str, ...] = ()
-  splits: tuple[str, ...] = ()
-  label: str | None = None
-  labels: str = ''
-  multilabel: bool = False
-  statistics: tuple[float, float] | None = None
-  weights: str | None = None
-  seconds: float | None = None
-
-  def function(self) -> Callable[..., Source]:
-    """Imports the reader."""
-    module, name = self.reader.split(':')
-    return getattr(importlib.import_module(f'research.audio.{module}'), name)
 
 
 _LIBRISPEECH_SPLITS = (
@@ -333,7 +295,7 @@ DATASETS: dict[str, Dataset] = {
     labels='88 MIDI notes',
     seconds=4.0,
   ),
-}  # fmt: skip
+} | SUPERB  # fmt: skip
 
 
 # Part of the package: never searched for.

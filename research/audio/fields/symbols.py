@@ -20,11 +20,11 @@ from research.audio.fields import Context, Field
 from research.audio.fields.transcript import CHARACTERS_PER_SECOND, Tokens, texts
 from research.capabilities import Hears, spells
 from research.errors import InputError, listed, unknown
-from research.text import characters
+from research.text import characters, slots
 
 # A line of fairseq's dictionaries: symbol and count.
 _COUNTED = re.compile(r'(\S+) \d+')
-SPLITS = ('spaces', 'characters', 'letters')
+SPLITS = ('spaces', 'characters', 'letters', 'slots')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +38,9 @@ class Symbols(Field):
     vocabulary: the symbols in the order of their ids, or a file of them: one a line (also as
       `symbol count`), or a .json with a list or with {symbol: id}. None is that of the model.
     split: how a text becomes symbols: 'spaces' divides it at white space (phones), 'characters'
-      takes every character, spaces too, and 'letters' the characters of every word and '|' behind
-      it, as CTC models of fairseq spell.
+      takes every character, spaces too, 'letters' the characters of every word and '|' behind it,
+      as CTC models of fairseq spell, and 'slots' a line of Audio SNIPS (`text/slots.py`), which
+      brings its own end.
     eos: symbol at the end of every sequence, as '</s>'; None for none.
     unknown: symbol that stands for those that are not in the vocabulary; None refuses them.
   """
@@ -108,6 +109,11 @@ class Symbols(Field):
     """
     if self.split not in SPLITS:
       raise unknown(f'config.data.fields.{self.key}.args.split', self.split, SPLITS)
+    if self.split == 'slots' and self.eos is not None:
+      raise InputError(
+        f'config.data.fields.{self.key}.args.eos is {self.eos!r}: lines of slots bring their own '
+        'end, give None.'
+      )
     needed = {'eos': self.eos, 'split=letters': characters.BOUNDARY}
     if self.split != 'letters':
       del needed['split=letters']
@@ -196,6 +202,8 @@ class _Encoder:
   def __call__(self, value: Value) -> Int[np.ndarray, 'u']:
     """The ids of a value, int32 [u]."""
     found: list[int] = []
+    if self._split == 'slots':
+      return slots.encode(str(value), self._symbols)
     if not isinstance(value, str):
       for symbol in value:
         found += self._find(symbol)

@@ -59,13 +59,13 @@ def kaldi(path: str, audio: str | None = None) -> Source:
 
 
 def _read(clips: Clips, folder: pathlib.Path, scp: str, audio: str | None, split: str) -> None:
-  files = _files(folder / scp, pathlib.Path(audio) if audio else folder)
+  files = recordings(folder / scp, pathlib.Path(audio) if audio else folder)
   tables = {
-    'transcript': _table(folder / 'text', empty=True),
-    'speaker': _table(folder / 'utt2spk'),
-    'language': _table(folder / 'utt2lang'),
+    'transcript': table(folder / 'text', empty=True),
+    'speaker': table(folder / 'utt2spk'),
+    'language': table(folder / 'utt2lang'),
   }
-  genders, lasting = _table(folder / 'spk2gender'), _table(folder / 'utt2dur')
+  genders, lasting = table(folder / 'spk2gender'), table(folder / 'utt2dur')
   seen = dict.fromkeys(tables, 0)
 
   def add(where: str, id: str, recording: str, place: tuple[float, float] | None) -> None:
@@ -114,8 +114,8 @@ def _read(clips: Clips, folder: pathlib.Path, scp: str, audio: str | None, split
       )  # fmt: skip
 
 
-def _files(scp: pathlib.Path, root: pathlib.Path) -> dict[str, str]:
-  """Recording -> path."""
+def recordings(scp: pathlib.Path, root: pathlib.Path) -> dict[str, str]:
+  """Recording -> path of its file, of a wav.scp; relative paths start at `root`."""
   check, found = Written(root), dict[str, str]()
   for line, text in _rows(scp):
     where = f'{scp}, line {line}'
@@ -140,7 +140,7 @@ def _files(scp: pathlib.Path, root: pathlib.Path) -> dict[str, str]:
   return found
 
 
-def _table(path: pathlib.Path, empty: bool = False) -> dict[str, str]:
+def table(path: pathlib.Path, empty: bool = False) -> dict[str, str]:
   """First field -> the rest of the line; {} if there is no such file."""
   found: dict[str, str] = {}
   for line, text in _rows(path) if path.is_file() else ():
