@@ -32,12 +32,15 @@ HEAD = flags.DEFINE_string(
 )
 
 
+DEBUG = ':debug'  # behind a suite: few steps, narrow heads
+
+
 def is_superb(suite: str | None, tasks: str | None) -> bool:
   """Whether a suite, or all of the tasks, are those of SUPERB."""
   from research.evals import superb
 
   if suite is not None:
-    return suite in superb.SUITES
+    return suite.removesuffix(DEBUG) in superb.SUITES
   return bool(tasks) and all(name in superb.TASKS for name in tasks.split(','))
 
 
@@ -61,8 +64,9 @@ def run(
     rates = tuple(float(rate) for rate in LRS.value)
   except ValueError as error:
     raise InputError(f'--superb_head and --superb_lr: {error}.') from None
+  debug, suite = (suite or '').endswith(DEBUG), (suite or '').removesuffix(DEBUG)
   names = tasks.split(',') if tasks else []
-  names += [n for n in superb.SUITES.get(suite or '', ()) if n not in names]
+  names += [n for n in superb.SUITES.get(suite, ()) if n not in names]
   upstreams = []
   for path in dict.fromkeys(paths):
     loaded = weights.load(path, release=release)
@@ -71,10 +75,10 @@ def run(
     upstreams.append(heads.Upstream(made, loaded, path))
   settings = heads.Settings(
     steps=STEPS.value, lrs=rates or None, seeds=SEEDS.value, frames=FRAMES.value,
-    dtype=DTYPE.value, normalize=NORMALIZE.value, batch_size=BATCH.value, head_args=sizes,
+    dtype=DTYPE.value, normalize=NORMALIZE.value, batch_size=BATCH.value, head_args=sizes, debug=debug,
   )  # fmt: skip
   rows = superb_suite.run_suite(
-    upstreams, names, out, optional=set(superb.SUITES.get(suite or '', ())), settings=settings,
+    upstreams, names, out, optional=set(superb.SUITES.get(suite, ())), settings=settings,
     log=command.say, **how,
   )  # fmt: skip
   print()

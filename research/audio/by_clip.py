@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -44,7 +44,7 @@ class ByClip:
     return reopen, (type(self), self.path.absolute())
 
   @classmethod
-  def open(cls, path: str | os.PathLike) -> Self:
+  def open(cls, path: str | os.PathLike) -> Any:
     """Opens a folder; raises InputError where it is none."""
     raise NotImplementedError
 

@@ -5,6 +5,7 @@ afterwards on the CPU, over all clips of a source. Metrics are fractions (0 to 1
 otherwise. Letters: b batch, n frames, c classes.
 """
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,8 @@ import numpy as np
 from research.audio.clips import Source
 from research.errors import InputError, unknown
 from research.inference import ctc
-from research.metrics import asr, diarization, slots, verification
+from research.inference import separation as separation_of
+from research.metrics import asr, diarization, enhancement, separation, slots, verification
 from research.text import characters
 from research.text import slots as slot_text
 
@@ -31,13 +33,25 @@ class Judge(Protocol):
     """Arrays [b, …] that are kept of a batch, from the outputs of the model."""
     ...
 
+  def reduce(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """What is kept of one clip in the end; done on the CPU, batch by batch."""
+    ...
+
   def score(self, kept: Kept, source: Source) -> dict[str, float]:
     """{metric: value}."""
     ...
 
 
+class _Whole:
+  """Keeps what comes from the device."""
+
+  def reduce(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """All of it."""
+    return arrays
+
+
 @dataclasses.dataclass(frozen=True)
-class Classes:
+class Classes(_Whole):
   """Accuracy of one class a clip: 'accuracy'.
 
   Attributes:
@@ -58,7 +72,7 @@ class Classes:
 
 
 @dataclasses.dataclass(frozen=True)
-class Slots:
+class Slots(_Whole):
   """Several classes a clip, of which all have to be right: 'accuracy', and that of each slot.
 
   Attributes:
@@ -87,7 +101,7 @@ class Slots:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Sequences:
+class _Sequences(_Whole):
   """Greedy symbols of a head with CTC.
 
   Attributes:
@@ -171,17 +185,19 @@ class SlotText(_Sequences):
 
 
 @dataclasses.dataclass(frozen=True)
-class Activity:
+class Activity(_Whole):
   """Who speaks when: 'frame_accuracy' in the best order of speakers, and 'der', the lowest over
   thresholds and median filters as SUPERB reports it, with 'der_default' at 0.5 and a median of 11.
 
   Attributes:
     column: of turns, lists of 'SPEAKER START END'.
     frame_seconds: from one frame to the next.
+    search: whether thresholds and medians are tried; else 'der' is that at 0.5 and 11.
   """
 
   column: str = 'turns'
   frame_seconds: float = 0.02
+  search: bool = True
 
   def keep(self, out: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, jax.Array]:
     """Probabilities [b, n, k], labels and mask of frames."""
@@ -197,10 +213,10 @@ class Activity:
       found, label = x['probability'][real] > 0.5, x['label'][real] > 0
       each = [(found == label[:, order]).sum() for order in _orders(label.shape[1])]
       right, frames = right + max(each, default=0), frames + label.size
+    tried = itertools.product(diarization.THRESHOLDS, diarization.MEDIANS)
     grid = {
-      (threshold, median): self.errors(kept, source, threshold, median).rate
-      for threshold in diarization.THRESHOLDS
-      for median in diarization.MEDIANS
+      setting: self.errors(kept, source, *setting).rate
+      for setting in (tried if self.search else [(0.5, 11)])
     }
     return {
       'der': min(grid.values()),
@@ -236,7 +252,7 @@ def _orders(count: int) -> list[list[int]]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Trials:
+class Trials(_Whole):
   """Whether two recordings are of one speaker, by the cosine of their vectors: 'eer', 'min_dcf'.
 
   Attributes:
@@ -295,6 +311,55 @@ class Trials:
     return rows, np.array(same)
 
 
+@dataclasses.dataclass(frozen=True)
+class Masked:
+  """Signals of masked spectrograms: of one signal (enhancement) 'pesq' and 'stoi', of several
+  (separation) 'si_sdri', the improvement of SI-SDR in dB over the mixture; always 'si_sdr'. PESQ is
+  left out where its library is missing or refuses a clip, as a silent one.
+
+  Attributes:
+    hop: of the head, samples.
+    sample_rate: Hz.
+    heard: whether PESQ and STOI are computed, which takes 0.1 s a clip.
+  """
+
+  hop: int = 320
+  sample_rate: int = 16_000
+  heard: bool = True
+
+  def keep(self, out: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Masks and spectrum of the mixture; audio, its sources, and how many samples are real."""
+    audio_mask = jnp.asarray(batch['audio_mask'])
+    kept = {name: jnp.asarray(out[name]) for name in ('masks', 'mixture')}
+    kept |= {name: jnp.asarray(batch[name]) for name in ('audio', 'sources')}
+    return {**kept, 'samples': audio_mask.sum(axis=1)}
+
+  def reduce(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """The metrics of a clip."""
+    samples = int(arrays['samples'])
+    mixture = np.asarray(arrays['audio'][:samples], np.float64)
+    clean = np.asarray(arrays['sources'][:, :samples], np.float64)
+    made = separation_of.signals(
+      arrays['masks'][None], arrays['mixture'][None], [samples], hop=self.hop
+    )[0]
+    found = np.zeros(clean.shape)
+    length = min(made.shape[1], samples)
+    found[:, :length] = made[:, :length]
+    after, before, _ = separation.assigned_si_sdr(found, clean, mixture)
+    scores = {'si_sdr': np.mean(after), 'si_sdri': np.mean(after) - np.mean(before)}
+    if self.heard and len(clean) == 1:
+      scores['stoi'] = np.float64(enhancement.stoi(found[0], clean[0], self.sample_rate))
+      with contextlib.suppress(InputError):
+        scores['pesq'] = np.float64(enhancement.pesq(found[0], clean[0], self.sample_rate))
+    return {name: np.asarray(value) for name, value in scores.items()}
+
+  def score(self, kept: Kept, source: Source) -> dict[str, float]:
+    """See the class."""
+    del source
+    names = dict.fromkeys(name for x in kept.values() for name in x)
+    return {n: float(np.mean([x[n] for x in kept.values() if n in x])) for n in names}
+
+
 JUDGES: dict[str, type[Any]] = {
   'classes': Classes,
   'slots': Slots,
@@ -304,6 +369,7 @@ JUDGES: dict[str, type[Any]] = {
   'slot_text': SlotText,
   'activity': Activity,
   'trials': Trials,
+  'masked': Masked,
 }
 
 

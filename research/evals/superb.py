@@ -14,10 +14,10 @@ import numpy as np
 
 from research.audio import datasets, mixtures, sources
 from research.audio.clips import Source
+from research.audio.datasets.superb.commands import slot_vocabulary
 from research.audio.mixtures import writing
 from research.errors import InputError, unknown
 from research.evals import splits
-from research.text import slots
 from research.text.characters import CHARACTERS
 from research.text.phones import PHONES
 
@@ -127,6 +127,21 @@ RECIPES: dict[str, Recipe] = {
     accumulate=5, lr=1e-4, clip_norm=1e3, optimizer='adamw',
     optim=dict(weight_decay=0.01, no_decay='^$'), seconds=8.0,
   ),
+  # Nothing is trained: the layer is chosen on the queries of the development set.
+  'QbE': Recipe(
+    'query by example', head='', objective={}, judge='search', metrics=('mtwv',), steps=0,
+    eval_every=0, batch_size=1, lr=0.0,
+  ),
+  'SE': Recipe(
+    'speech enhancement', head='masks', judge='masked', metrics=('pesq', 'stoi'),
+    objective=dict(name='phase_sensitive_mask'), steps=150_000, eval_every=1250, batch_size=8,
+    lr=1e-4, optimizer='s3prl_adamw',
+  ),
+  'SS': Recipe(
+    'source separation', head='masks', head_args=dict(signals=2), judge='masked',
+    objective=dict(name='phase_sensitive_mask'), metrics=('si_sdri',), steps=150_000,
+    eval_every=2000, batch_size=8, lr=1e-4, optimizer='s3prl_adamw',
+  ),
 }  # fmt: skip
 
 
@@ -168,7 +183,9 @@ class Task:
     fold: which one of several folds is tested.
     where: column -> values; a clip must have one of them.
     exclude: column -> values; a clip must have none of them.
+    head_args: arguments of the head that are not the published ones.
     benchmark: whether it is the published task on the published data.
+    suite: of the benchmark.
   """
 
   name: str
@@ -185,7 +202,9 @@ class Task:
   folds: tuple[int, ...] = (0,)
   where: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
   exclude: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+  head_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   benchmark: bool = True
+  suite: str = 'superb'
 
   @property
   def how(self) -> Recipe:
@@ -203,6 +222,12 @@ TASKS: dict[str, Task] = {
     Task('superb_ic', 'IC', 'superb_ic', target=('action', 'object', 'location')),
     Task('superb_pr', 'PR', 'superb_asr', target='phones', eos='<eos>'),
     Task('superb_asr', 'ASR', 'superb_asr', target='transcript', split='letters', eos='</s>'),
+    Task('superb_sf', 'SF', 'superb_sf', target='slots', split='slots'),
+    Task('superb_sd', 'SD', 'superb_sd', target='turns'),
+    Task('superb_asv', 'ASV', 'superb_asv', target='speaker'),
+    Task('superb_qbe', 'QbE', 'superb_qbe'),
+    Task('superb_se', 'SE', 'superb_se', target=('clean',), suite='superb_sg'),
+    Task('superb_ss', 'SS', 'superb_ss', target=('s1', 's2'), suite='superb_sg'),
     # Small data: not the benchmark.
     Task(
       'small_ks', 'KS', 'speech_commands_v2_test', kind='fold', benchmark=False, **_SC,
@@ -213,17 +238,17 @@ TASKS: dict[str, Task] = {
     ),
     Task(
       'small_asr', 'ASR', 'librispeech_test_clean_sub', target='transcript', split='letters',
-      eos='</s>', benchmark=False,
+      eos='</s>', head_args=dict(width=256, features=128), benchmark=False,
     ),
     Task(
       'small_pr', 'PR', 'librispeech_test_clean_sub', target='transcript', split='letters',
       eos='</s>', judge='letters', benchmark=False,
     ),
     Task(
-      'small_asv', 'ASV', 'librispeech_test_clean_sub', target='speaker', benchmark=False,
+      'small_asv', 'ASV', 'librispeech_test_clean_sub', target='speaker', head_args=dict(width=256, pooled_width=512), benchmark=False,
     ),
     Task(
-      'small_sd', 'SD', 'superb_sd', target='turns', benchmark=False,
+      'small_sd', 'SD', 'superb_sd', target='turns', head_args=dict(features=128), benchmark=False,
       made=Made('small_mixtures', 'sd', 'librispeech_test_clean_sub', args=dict(tasks=['sd'])),
     ),
     Task(
@@ -231,13 +256,34 @@ TASKS: dict[str, Task] = {
       made=Made('small_commands', 'ic', args=dict(tasks=['ic'])),
     ),
     Task(
-      'small_sf', 'SF', 'superb_sf', target='slots', split='slots', benchmark=False,
+      'small_sf', 'SF', 'superb_sf', target='slots', split='slots', head_args=dict(width=256, features=128), benchmark=False,
       made=Made('small_commands', 'sf', args=dict(tasks=['sf'])),
     ),
+    Task(
+      'small_se', 'SE', 'superb_se', target=('clean',), head_args=dict(features=128, num_layers=2), benchmark=False,
+      made=Made('small_noisy', '', 'librispeech_test_clean_sub', 'esc10'),
+    ),
+    Task(
+      'small_ss', 'SS', 'superb_ss', target=('s1', 's2'), head_args=dict(features=128, num_layers=2), benchmark=False,
+      made=Made('small_mixtures', 'ss', 'librispeech_test_clean_sub', args=dict(tasks=['ss'])),
+    ),
+    # Single digits: a document is a clip of another take.
+    Task('small_qbe', 'QbE', 'fsdd', kind='fold', benchmark=False),
   )
 }  # fmt: skip
+# Of a trial run, `SUITE:debug`: few steps, narrow heads.
+DEBUG_STEPS = 20
+DEBUG_HEADS: dict[str, dict[str, Any]] = {
+  'utterance': dict(width=32),
+  'phones': dict(width=32),
+  'recurrent_ctc': dict(width=32, features=16),
+  'diarization': dict(features=16),
+  'x_vector': dict(width=32, pooled_width=48),
+  'masks': dict(features=16, num_layers=1),
+}
 SUITES: dict[str, tuple[str, ...]] = {
-  'superb': tuple(n for n, t in TASKS.items() if t.benchmark),
+  'superb': tuple(n for n, t in TASKS.items() if t.benchmark and t.suite == 'superb'),
+  'superb_sg': tuple(n for n, t in TASKS.items() if t.benchmark and t.suite == 'superb_sg'),
   'superb_small': tuple(n for n, t in TASKS.items() if not t.benchmark),
 }
 
@@ -249,6 +295,7 @@ class Parts:
   Attributes:
     train, valid, test: clips.
     whole: all of them.
+    root: the folder of the data set, with what lies beside the audio.
     origin: how they were split, one phrase.
     fingerprint: hash of the ids in every part.
   """
@@ -259,6 +306,7 @@ class Parts:
   whole: Source
   origin: str
   fingerprint: str
+  root: str = ''
 
 
 def get(name: str) -> Task:
@@ -268,7 +316,7 @@ def get(name: str) -> Task:
   return TASKS[name]
 
 
-def vocabulary_of(task: Task, source: Source) -> list[str]:
+def vocabulary_of(task: Task, parts: Parts) -> list[str]:
   """Symbols of a task whose targets are sequences, the blank first.
 
   Raises:
@@ -277,7 +325,7 @@ def vocabulary_of(task: Task, source: Source) -> list[str]:
   if task.split == 'letters':
     return list(CHARACTERS)
   if task.split == 'slots':
-    return list(slots.vocabulary(source.classes('slots')))
+    return list(slot_vocabulary(parts.root))
   if task.target == 'phones':
     return list(PHONES)
   raise InputError(f'Task {task.name!r} has no vocabulary.')
@@ -298,16 +346,17 @@ def open_parts(
   """
   root = root or os.environ.get(datasets.ROOT)
   if task.source in datasets.DATASETS and len(task.folds) > 1:
-    return [_parts(task, _read(task, root, dict(fold=fold)), 0) for fold in task.folds]
+    each = [_read(task, root, dict(fold=fold)) for fold in task.folds]
+    return [_parts(task, source, 0, place) for source, place in each]
   if task.made is not None:
-    found = _made(task, root, made)
+    found, place = _made(task, root, made)
   else:
-    found = _read(task, root, {})
-  return [_parts(task, found, fold) for fold in task.folds]
+    found, place = _read(task, root, {})
+  return [_parts(task, found, fold, place) for fold in task.folds]
 
 
-def _made(task: Task, root: Any, out: str | os.PathLike | None) -> Source:
-  """The source of data that a recipe makes."""
+def _made(task: Task, root: Any, out: str | os.PathLike | None) -> tuple[Source, str]:
+  """The source of data that a recipe makes, and its folder."""
   how = task.made
   assert how is not None
   if out is None:
@@ -321,7 +370,7 @@ def _made(task: Task, root: Any, out: str | os.PathLike | None) -> Source:
   folder = Path(out) / task.name
   writing.write(recipe, folder, text=f'{task.name}: {len(recipe.items)} items')
   path = str(folder / how.folder)
-  return sources.open_source({'name': task.source, 'args': {**task.args, 'root': path}})
+  return sources.open_source({'name': task.source, 'args': {**task.args, 'root': path}}), path
 
 
 def _folder(task: Task, root: Any, name: str) -> Path:
@@ -334,8 +383,10 @@ def _folder(task: Task, root: Any, name: str) -> Path:
   return path
 
 
-def _read(task: Task, root: Any, more: Mapping[str, Any]) -> Source:
+def _read(task: Task, root: Any, more: Mapping[str, Any]) -> tuple[Source, str]:
+  """The source of data on disk, and its folder."""
   if task.source in datasets.DATASETS:
+    path = datasets.find(task.source, root)[0]
     source = sources.open_source({'name': task.source, 'args': {**task.args, **more}}, root=root)
   else:
     path = _folder(task, root, task.source)
@@ -345,10 +396,13 @@ def _read(task: Task, root: Any, more: Mapping[str, Any]) -> Source:
   for column, values in task.exclude.items():
     kept = sorted(source.present(column) - set(values))
     source = source.where({column: kept})
-  return source
+  return source, str(path)
 
 
-def _parts(task: Task, source: Source, fold: int) -> Parts:
+def _parts(task: Task, source: Source, fold: int, root: str) -> Parts:
+  if task.recipe == 'QbE' and task.benchmark:
+    train, valid, test = (source.split(name) for name in ('documents', 'valid', 'test'))
+    return Parts(train, valid, test, source, 'column split', source.fingerprint(), root)
   classes = task.target if isinstance(task.target, str) else task.target[0]
   strata = np.zeros(len(source), np.int64)
   if task.how.judge == 'classes':
@@ -356,4 +410,4 @@ def _parts(task: Task, source: Source, fold: int) -> Parts:
     strata = np.array([numbers[str(v)] for v in source.column(classes)])
   made = splits.make(source, strata, kind=task.kind, seeded=task.seeded)
   train, valid, test = (source.select(rows) for rows in made.folds[fold].rows())
-  return Parts(train, valid, test, source, made.origin, made.fingerprint)
+  return Parts(train, valid, test, source, made.origin, made.fingerprint, root)

@@ -52,14 +52,14 @@ class Judging:
 
     self._keep = jax.jit(keep, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
-  def kept(self, variables: Any) -> dict[int, dict[str, np.ndarray]]:
+  def kept(self, variables: Any) -> dict[int, Mapping[str, np.ndarray]]:
     """{row: what the judge keeps of it}; rows that cannot be read are left out."""
-    found: dict[int, dict[str, np.ndarray]] = {}
+    found: dict[int, Mapping[str, np.ndarray]] = {}
     for batch in self.batches:
       out = jax.device_get(self._keep(variables, sharding.to_devices(batch, self.mesh)))
       for i, (row, valid) in enumerate(zip(batch['index'], batch['valid'])):
         if valid:
-          found[int(row)] = {name: x[i] for name, x in out.items()}
+          found[int(row)] = self.judge.reduce({name: x[i] for name, x in out.items()})
     return found
 
   def __call__(self, variables: Any) -> dict[str, float]:

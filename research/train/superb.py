@@ -13,11 +13,11 @@ import jax
 import numpy as np
 
 from research import models, weights
-from research.audio import fields
 from research.audio.clips import Source
+from research.audio.datasets.superb.speakers import read_trials
 from research.audio.frames import Frames
 from research.errors import InputError
-from research.evals import frame_cache, judges, superb
+from research.evals import frame_cache, judges, superb, superb_search
 from research.evals.superb import LOWER, Parts, Recipe, Task
 from research.inference.embedder import Embedder, ModelApply, digest
 from research.metrics.classification import mean_ci
@@ -45,6 +45,7 @@ class Settings:
       it where a run has few steps.
     head_args: {recipe: arguments of its head that differ from the published ones}.
     batch_size: clips of a micro-batch; None for the published number.
+    debug: a trial run: few steps, narrow heads.
   """
 
   steps: int | None = None
@@ -57,6 +58,16 @@ class Settings:
   evaluations: int = 10
   head_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   batch_size: int | None = None
+  debug: bool = False
+
+  def total(self, recipe: Recipe) -> int:
+    """Steps of a run."""
+    return self.steps or (superb.DEBUG_STEPS if self.debug else recipe.steps)
+
+  def heads(self, task: Task) -> dict[str, Any]:
+    """Arguments of a task's head that are not those of the task."""
+    narrow = superb.DEBUG_HEADS.get(task.how.head, {}) if self.debug else {}
+    return {**narrow, **self.head_args.get(task.recipe, {})}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +112,8 @@ def run_task(
   Raises:
     InputError: data or settings that cannot work.
   """
+  if task.how.judge == 'search':
+    return _search(upstream, task, parts[0], cache, settings, log)
   started = time.perf_counter()
   place = Path(out) / task.name / digest(upstream.embedder.fingerprint())
   recipe, points = task.how, _points(task.how, settings)
@@ -109,8 +122,8 @@ def run_task(
   runs = []
   for lr, seed, fold in points_of(points, settings.seeds, len(parts)):
     name = f'lr{lr:g}-seed{seed}-fold{fold}'
-    config = config_for(task, parts[fold], upstream, frames, settings, lr, seed, root)
-    runs.append((lr, seed, fold, *_run(task, parts[fold], config, place / name, log)))
+    config, judge = config_for(task, parts[fold], upstream, frames, settings, lr, seed, root)
+    runs.append((lr, seed, fold, *_run(task, parts[fold], config, judge, place / name, log)))
   row = _row(upstream, task, parts, runs, settings)
   best = min(runs, key=lambda r: _order(recipe, r[3]['valid'][recipe.ranks]) + (r[1] + r[2],))
   row['model'] = _save(upstream, best[4], place / 'model')
@@ -164,18 +177,17 @@ def config_for(
   lr: float,
   seed: int,
   root: Any = None,
-) -> dict[str, Any]:
-  """The config of a run: the head of a task on the layers of a system."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """(config of a run, judge of its test clips): the head of a task on the layers of a system."""
   recipe = task.how
   hop = frames[0].hop if frames else frame_cache.frame_hop(upstream.embedder)
   rate = upstream.embedder.sample_rate
   target, sized, objective, judge = _targets(task, parts, recipe, hop, rate)
-  head = dict(
-    name=recipe.head,
-    args={**recipe.head_args, **sized, **dict(settings.head_args.get(task.recipe, {}))},
-  )
-  steps = settings.steps or recipe.steps
-  every = max(1, min(recipe.eval_every, steps // settings.evaluations))
+  own = {**recipe.head_args, **sized, **task.head_args, **settings.heads(task)}
+  head = dict(name=recipe.head, args=own)
+  steps = settings.total(recipe)
+  evaluations = 2 if settings.debug else settings.evaluations
+  every = max(1, min(recipe.eval_every, steps // evaluations))
   data_fields: dict[str, Any] = dict(target)
   if frames:
     first = frames[0]
@@ -187,13 +199,13 @@ def config_for(
       ),
     )  # fmt: skip
     paths = [str(f.path) for f in frames]
-    data_fields['layers'] = dict(name='layers', args=dict(path=paths))
+    data_fields['layers'] = dict(name='layers', args=dict(path=paths, audio='sources' in target))
   else:
     encoder = _encoder(upstream)
   alike = _alike(parts.train, recipe.seconds)
   batch = settings.batch_size or recipe.batch_size
   batch = min(batch, max(1, len(parts.train) // recipe.accumulate)) * recipe.accumulate
-  return dict(
+  config: dict[str, Any] = dict(
     seed=seed,
     total_steps=steps,
     data=dict(
@@ -223,11 +235,19 @@ def config_for(
       accumulate=recipe.accumulate,
       **recipe.optim,
     ),
-    evals=dict(valid=dict(name='judged', every=every, args=dict(judge=judge))),
+    evals=dict(valid=dict(name='judged', every=every, args=dict(judge=_quick(judge)))),
     checkpoint=dict(every=every, keep=1, best=f'valid/{recipe.ranks}', best_mode=recipe.mode),
     log_every=max(1, steps // 100),
     watch={},
   )
+  return config, judge
+
+
+def _quick(judge: dict[str, Any]) -> dict[str, Any]:
+  """The judge of validation clips, without what takes long and ranks nothing."""
+  if judge['name'] != 'activity':
+    return judge
+  return dict(judge, args=dict(judge['args'], search=False))
 
 
 def _alike(clips: Source, seconds: float | None) -> float | None:
@@ -263,13 +283,20 @@ def _targets(
     return dict(label=label), {}, objective, judge
   if name == 'trials':
     judge['args'] = dict(column=task.target)
+    if task.benchmark:
+      known = read_trials(parts.root)
+      judge['args']['trials'] = [[int(s), f'test/{a}', f'test/{b}'] for s, a, b in known]
     return (
       dict(label=task.target),
       dict(speakers=len(source.classes(task.target))),
       objective,
       judge,
     )
-  vocabulary = superb.vocabulary_of(task, source)
+  if name == 'masked':
+    judge['args'] = dict(hop=hop, sample_rate=rate)
+    sources = dict(name='sources', args=dict(columns=list(task.target)))
+    return dict(sources=sources), dict(hop=hop), objective, judge
+  vocabulary = superb.vocabulary_of(task, parts)
   judge['args'] = dict(column=str(task.target), vocabulary=vocabulary)
   args = dict(column=task.target, vocabulary=vocabulary, split=task.split, eos=task.eos)
   tokens = dict(name='symbols', args=args)
@@ -287,19 +314,24 @@ def _encoder(upstream: Upstream) -> dict[str, Any]:
 
 
 def _run(
-  task: Task, parts: Parts, config: dict[str, Any], workdir: Path, log: Callable[[str], None]
+  task: Task,
+  parts: Parts,
+  config: dict[str, Any],
+  judge_spec: dict[str, Any],
+  workdir: Path,
+  log: Callable[[str], None],
 ) -> tuple[dict[str, Any], Pretrained]:
   """Trains a head, and judges its best checkpoint: ({'valid', 'test': metrics, …}, the head)."""
   done = workdir / 'scores.json'
-  if done.is_file() and json.loads(done.read_text())['config'] == digest(config):
+  if done.is_file() and json.loads(done.read_text())['config'] == digest(config, judge_spec):
     return json.loads(done.read_text()), weights.load(workdir)
   started = time.perf_counter()
   loop.train(config, workdir, quiet=True, clips=parts.train, held={'valid': parts.valid})
   trained = weights.load(workdir)
   full = complete(config)
   mesh = sharding.make_mesh(full['mesh'])
-  judge = judges.get(config['evals']['valid']['args']['judge'])
-  scores: dict[str, Any] = dict(config=digest(config))
+  judge = judges.get(judge_spec)
+  scores: dict[str, Any] = dict(config=digest(config, judge_spec))
   with jax.set_mesh(mesh):
     for part in ('valid', 'test'):
       rows = selection.known(getattr(parts, part), full['data'])
@@ -348,7 +380,65 @@ def _row(
   over = 'folds' if len(parts) > 1 else 'seeds'
   values = {m: [r[3]['test'][m] for r in own] for m in metrics}
   _, half = mean_ci(np.array(values[recipe.metrics[0]]))
-  steps = settings.steps or recipe.steps
+  steps = settings.total(recipe)
+  return _common(upstream, task, parts[0], settings) | dict(
+    lower=[m for m in metrics if m in LOWER],
+    scores={m: float(np.mean(v)) for m, v in values.items()},
+    values=values,
+    ci=half,
+    ci_over=over,
+    validation={m: mean('valid', chosen, m) for m in own[0][3]['valid']},
+    lr=chosen,
+    sweep=[
+      dict(lr=lr, valid=mean('valid', lr, recipe.ranks), test=mean('test', lr, recipe.metrics[0]))
+      for lr in lrs
+    ],
+    steps=steps,
+    layer_weights=np.mean([r[3]['layer_weights'] for r in own], axis=0).tolist(),
+    curve=own[0][3]['curve'],
+    parameters=own[0][3]['parameters'],
+    clips={name: [len(getattr(p, name)) for p in parts][0] for name in ('train', 'valid', 'test')},
+    differs=_differs(task, settings, steps),
+  )
+
+
+def _search(
+  upstream: Upstream, task: Task, parts: Parts, cache: Any, settings: Settings, log: Any
+) -> dict[str, Any]:
+  """The row of query by example, for which nothing is trained."""
+  started = time.perf_counter()
+  how: dict[str, Any] = dict(dtype=settings.dtype, text=f'{task.name}: {upstream.name}', log=log)
+  frames = frame_cache.opened(upstream.embedder, parts.whole, cache, **how)
+  cached = time.perf_counter() - started
+  found: dict[str, Any] = superb_search.search_layers(task, parts, frames)
+  total = time.perf_counter() - started
+  weights = np.eye(frames.layers)[found['layer']].tolist()
+  return _common(upstream, task, parts, settings) | dict(
+    scores=dict(mtwv=found['test']),
+    values=dict(mtwv=[found['test']]),
+    ci=None,
+    ci_over='seeds',
+    validation=dict(mtwv=found['valid']),
+    lower=[],
+    lr=0.0,
+    sweep=[],
+    steps=0,
+    layer_weights=weights,
+    by_layer=found['by_layer'],
+    curve=[],
+    parameters=0,
+    clips=found['clips'],
+    differs=_differs(task, settings, 0),
+    model=None,
+    wall_seconds=round(total - cached, 1),
+    embed_seconds=round(cached, 1),
+    chip_hours=total * jax.device_count() / 3600,
+  )
+
+
+def _common(upstream: Upstream, task: Task, parts: Parts, settings: Settings) -> dict[str, Any]:
+  """What a row says of a system and a task."""
+  recipe = task.how
   return dict(
     task=task.name,
     recipe=task.recipe,
@@ -359,29 +449,12 @@ def _row(
     weights=upstream.embedder.weights,
     metrics=list(recipe.metrics),
     ranks=recipe.ranks,
-    lower=[m for m in metrics if m in LOWER],
-    scores={m: float(np.mean(v)) for m, v in values.items()},
-    values=values,
-    ci=half,
-    ci_over=over,
-    validation={m: mean('valid', chosen, m) for m in own[0][3]['valid']},
-    lr=chosen,
     lr_published=recipe.lr,
-    sweep=[
-      dict(lr=lr, valid=mean('valid', lr, recipe.ranks), test=mean('test', lr, recipe.metrics[0]))
-      for lr in lrs
-    ],
-    steps=steps,
     steps_published=recipe.steps,
     seeds=settings.seeds,
-    layer_weights=np.mean([r[3]['layer_weights'] for r in own], axis=0).tolist(),
-    curve=own[0][3]['curve'],
-    parameters=own[0][3]['parameters'],
-    clips={name: [len(getattr(p, name)) for p in parts][0] for name in ('train', 'valid', 'test')},
-    split=dict(origin=parts[0].origin, hash=parts[0].fingerprint),
+    split=dict(origin=parts.origin, hash=parts.fingerprint),
     frames=settings.frames,
     dtype=settings.dtype,
-    differs=_differs(task, settings, steps),
   )
 
 
@@ -392,7 +465,7 @@ def _differs(task: Task, settings: Settings, steps: int) -> list[str]:
     found.append(f'the data are {task.source}')
   if steps != task.how.steps:
     found.append(f'{steps:,} of {task.how.steps:,} steps')
-  if settings.head_args.get(task.recipe):
+  if settings.heads(task) or task.head_args:
     found.append('the head has other sizes')
   if settings.batch_size:
     found.append(f'{settings.batch_size} clips a micro-batch')

@@ -17,7 +17,7 @@ Turn = tuple[str, float, float]
 @dataclasses.dataclass(frozen=True)
 class Activity(Field):
   """Gives '<key>' i32 [b, n, speakers]: 1 where a speaker is active in a frame, 0 where not, -1
-  behind the end of a clip. Speakers are those of the recording in sorted order. Crops start at
+  behind the end of a clip; and '<key>_mask' bool [b, n]. Speakers are those of the recording in sorted order. Crops start at
   multiples of `frame_shift`; a crop of N samples has N // frame_shift frames.
 
   A turn covers the frames from rint(start * rate / frame_shift) up to rint(end * rate /
@@ -48,7 +48,9 @@ class Activity(Field):
 
   def example(self, context: Context, clips: int, samples: int) -> dict[str, np.ndarray]:
     """Nobody speaks."""
-    return {self.key: np.zeros((clips, samples // self.frame_shift, self.speakers), np.int32)}
+    frames = samples // self.frame_shift
+    label = np.zeros((clips, frames, self.speakers), np.int32)
+    return {self.key: label, f'{self.key}_mask': np.ones((clips, frames), bool)}
 
   def open(self, source: Source, context: Context) -> 'ActivityRows':
     """The turns of all clips.
@@ -178,4 +180,4 @@ class ActivityRows(Rows):
           frame_shift=self.step,
           spanning=field.spanning,
         )
-    return {field.key: out}
+    return {field.key: out, f'{field.key}_mask': out[:, :, 0] >= 0}
