@@ -17,12 +17,13 @@ from research.errors import InputError, unknown
 
 RECIPES = {
   'libri2mix': 'libri2mix:libri2mix',
+  'voxceleb1': 'pauses:voxceleb1',
   'small_mixtures': 'small:small_mixtures',
   'small_noisy': 'noisy:small_noisy',
   'small_commands': 'commands:small_commands',
 }
 # Recipes of published data sets: they take the folders of clips, not clips.
-FOLDERS = ('libri2mix',)
+FOLDERS = ('libri2mix', 'voxceleb1')
 
 
 def recipe(
