@@ -28,7 +28,9 @@ SIZE = flags.DEFINE_string(
 )
 MODEL = flags.DEFINE_enum('model', 'wav2vec2', ['wav2vec2', 'hubert', 'wavlm'], 'Model of speech.')
 DECODER = flags.DEFINE_enum('decoder', 'swin', ['swin', 'global'], 'Decoder of the training step.')
-BATCH = flags.DEFINE_integer('batch', 4, 'Batch size of training, speech, byol and embeddings.', lower_bound=1)
+BATCH = flags.DEFINE_integer(
+  'batch', 4, 'Batch size of training, speech, byol and embeddings.', lower_bound=1
+)
 DTYPE = flags.DEFINE_enum(
   'dtype',
   None,

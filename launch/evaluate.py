@@ -1,9 +1,11 @@
-"""Scores models and baselines on tasks: linear probe, nearest neighbours, fine-tuning, zero-shot.
+"""Scores models and baselines on tasks: linear probe, nearest neighbours, fine-tuning, zero-shot,
+SUPERB.
 
 python -m launch.evaluate --model=runs/tiny --tasks=builtin_digits,builtin_events --out=runs/tiny
 python -m launch.evaluate --model=A,B --suite=small --data_root=DATA --protocol=probe,knn \
   --out=runs/compare
 python -m launch.evaluate --model=runs/tiny --tasks=my/folder --out=runs/mine
+python -m launch.evaluate --model=runs/tiny --suite=superb --data_root=DATA --out=runs/superb
 
 A task is a name in `research/evals/tasks.py`, or a folder of audio with a labels.csv (path, label,
 optionally split or fold, speaker) or with one subfolder per class; DIR:COLUMN sets the label
@@ -14,6 +16,7 @@ scores.json, scores.md, scores.html, map.npz, figures (SVG), report.html and the
 from absl import flags
 
 from launch import command, outputs
+from launch import superb as superb_suite
 
 MODEL = flags.DEFINE_list(
   'model', None, 'Weights: a workdir, a checkpoint or a file; A,B for several.'
@@ -25,8 +28,8 @@ TASKS = flags.DEFINE_string('tasks', None, 'Task names or folders; A,B for sever
 SUITE = flags.DEFINE_string(
   'suite',
   None,
-  'A named list of tasks: builtin, builtin_sequences, small, evar, hear, audioset. Tasks whose '
-  'data are absent are listed with instructions to prepare them.',
+  'A named list of tasks: builtin, builtin_sequences, small, evar, hear, audioset, superb, '
+  'superb_sg, superb_small. Tasks whose data are absent are listed with what they need.',
 )
 DATA_ROOT = flags.DEFINE_string(
   'data_root', None, 'Folder of the data sets ($OIDO_DATA if not given).'
@@ -193,6 +196,10 @@ def main(argv):
   from research.jobs import folders
   from research.report import published, run, tables
 
+  if superb_suite.is_superb(SUITE.value, TASKS.value):
+    how = dict(root=DATA_ROOT.value, cache=CACHE.value, baseline=bool(BASELINES.value))
+    superb_suite.run(MODEL.value, RELEASE.value, SUITE.value, TASKS.value, str(OUT.value), **how)
+    return
   # Check names before loading weights, which is slow.
   for name in PROTOCOL.value:
     if name not in (*protocols.PROTOCOLS, *OTHERS):

@@ -24,6 +24,7 @@ from research.errors import InputError, unknown
 # Required keys of about.json.
 FIGURES = ('clusters', 'sample_rate', 'hop', 'window', 'fingerprint')
 
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Units(ByClip):
   """The units of many clips, read from disk on demand.

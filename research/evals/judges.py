@@ -6,6 +6,7 @@ otherwise. Letters: b batch, n frames, c classes.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -15,6 +16,10 @@ import numpy as np
 
 from research.audio.clips import Source
 from research.errors import InputError, unknown
+from research.inference import ctc
+from research.metrics import asr, diarization, slots, verification
+from research.text import characters
+from research.text import slots as slot_text
 
 Kept = Mapping[int, Mapping[str, np.ndarray]]  # row of the source -> arrays
 
@@ -81,7 +86,225 @@ class Slots:
     return {'accuracy': float(table.all(axis=0).mean()), **each}
 
 
-JUDGES: dict[str, type[Any]] = {'classes': Classes, 'slots': Slots}
+@dataclasses.dataclass(frozen=True)
+class _Sequences:
+  """Greedy symbols of a head with CTC.
+
+  Attributes:
+    column: of the reference.
+    vocabulary: symbols in the order of the logits.
+    blank: index of CTC's blank among them.
+  """
+
+  column: str
+  vocabulary: Sequence[str]
+  blank: int = 0
+
+  def keep(self, out: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """The best symbol of every frame, blanks behind the clip."""
+    best = jnp.asarray(out['logits']).argmax(-1)
+    return {'path': jnp.where(out['frame_mask'], best, self.blank)}
+
+  def pairs(self, kept: Kept, source: Source) -> list[tuple[Any, list[int]]]:
+    """(reference, ids of the hypothesis) of every clip."""
+    values = source.column(self.column)
+    return [
+      (values[row], ctc.collapse(x['path'], self.blank).ids.tolist()) for row, x in kept.items()
+    ]
+
+
+class Symbols(_Sequences):
+  """Error rate of single symbols, as phones: 'per'."""
+
+  def score(self, kept: Kept, source: Source) -> dict[str, float]:
+    """See the class."""
+    ends = {i for i, s in enumerate(self.vocabulary) if characters.is_special(s)}
+    references, hypotheses = [], []
+    for text, ids in self.pairs(kept, source):
+      references.append(text.split() if isinstance(text, str) else list(text))
+      hypotheses.append([self.vocabulary[i] for i in ids if i not in ends])
+    return {'per': asr.unit_errors(references, hypotheses).rate}
+
+
+class Letters(_Sequences):
+  """Error rate of the letters of words, with a boundary behind each: 'per'."""
+
+  def score(self, kept: Kept, source: Source) -> dict[str, float]:
+    """See the class."""
+    ends = {i for i, s in enumerate(self.vocabulary) if characters.is_special(s)}
+    pairs = self.pairs(kept, source)
+    references = [characters.encode(str(text), self.vocabulary).tolist() for text, _ in pairs]
+    hypotheses = [[i for i in ids if i not in ends] for _, ids in pairs]
+    return {'per': asr.unit_errors(references, hypotheses).rate}
+
+
+class Words(_Sequences):
+  """Error rates of words and characters: 'wer', 'cer'."""
+
+  def score(self, kept: Kept, source: Source) -> dict[str, float]:
+    """See the class."""
+    references, hypotheses = [], []
+    for text, ids in self.pairs(kept, source):
+      references.append(characters.in_case(str(text), self.vocabulary))
+      hypotheses.append(characters.spell(ids, self.vocabulary))
+    return {
+      'wer': asr.word_errors(references, hypotheses).rate,
+      'cer': asr.character_errors(references, hypotheses).rate,
+    }
+
+
+class SlotText(_Sequences):
+  """Slots of a text with marks: 'slot_type_f1', 'slot_value_cer', 'wer'."""
+
+  def score(self, kept: Kept, source: Source) -> dict[str, float]:
+    """See the class."""
+    pairs = self.pairs(kept, source)
+    known = list(self.vocabulary)
+    references = [slot_text.decode(slot_text.encode(str(t), known), known) for t, _ in pairs]
+    hypotheses = [slot_text.decode(ids, known) for _, ids in pairs]
+    split = [[text.split(' ') for text in side] for side in (references, hypotheses)]
+    return {
+      'slot_type_f1': slots.slot_type_f1(references, hypotheses),
+      'slot_value_cer': slots.slot_value_cer(references, hypotheses),
+      'wer': asr.unit_errors(*split).rate,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Activity:
+  """Who speaks when: 'frame_accuracy' in the best order of speakers, and 'der', the lowest over
+  thresholds and median filters as SUPERB reports it, with 'der_default' at 0.5 and a median of 11.
+
+  Attributes:
+    column: of turns, lists of 'SPEAKER START END'.
+    frame_seconds: from one frame to the next.
+  """
+
+  column: str = 'turns'
+  frame_seconds: float = 0.02
+
+  def keep(self, out: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Probabilities [b, n, k], labels and mask of frames."""
+    names = ('label', 'label_mask')
+    probability = jax.nn.sigmoid(jnp.asarray(out['logits']))
+    return {'probability': probability, **{k: jnp.asarray(batch[k]) for k in names}}
+
+  def score(self, kept: Kept, source: Source) -> dict[str, float]:
+    """See the class."""
+    right = frames = 0.0
+    for x in kept.values():
+      real = np.asarray(x['label_mask'], bool)
+      found, label = x['probability'][real] > 0.5, x['label'][real] > 0
+      each = [(found == label[:, order]).sum() for order in _orders(label.shape[1])]
+      right, frames = right + max(each, default=0), frames + label.size
+    grid = {
+      (threshold, median): self.errors(kept, source, threshold, median).rate
+      for threshold in diarization.THRESHOLDS
+      for median in diarization.MEDIANS
+    }
+    return {
+      'der': min(grid.values()),
+      'frame_accuracy': float(right / max(frames, 1.0)),
+      'der_default': grid[0.5, 11],
+    }
+
+  def errors(
+    self, kept: Kept, source: Source, threshold: float, median: int
+  ) -> diarization.DiarizationErrors:
+    """Errors of all recordings with one setting of the decision."""
+    turns = source.column(self.column)
+    total = diarization.DiarizationErrors()
+    for row, x in kept.items():
+      found = diarization.frames_to_segments(
+        x['probability'][np.asarray(x['label_mask'], bool)],
+        threshold=threshold,
+        median=median,
+        frame_seconds=self.frame_seconds,
+      )
+      total += diarization.diarization_errors(segments(turns[row]), found)
+    return total
+
+
+def segments(turns: Sequence[str]) -> list[diarization.Segment]:
+  """Segments of lines 'SPEAKER START END'."""
+  found = [(str(turn).rsplit(' ', 2)) for turn in turns if turn]
+  return [diarization.Segment(float(start), float(end), name) for name, start, end in found]
+
+
+def _orders(count: int) -> list[list[int]]:
+  return [list(order) for order in itertools.permutations(range(count))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trials:
+  """Whether two recordings are of one speaker, by the cosine of their vectors: 'eer', 'min_dcf'.
+
+  Attributes:
+    column: of the speakers.
+    trials: (same, id, id) of every pair; None for pairs drawn from the clips.
+    count: of drawn pairs, half of them of one speaker.
+    seed: of the draws.
+  """
+
+  column: str = 'speaker'
+  trials: Sequence[tuple[int, str, str]] | None = None
+  count: int = 20_000
+  seed: int = 0
+
+  def keep(self, out: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """The vector of every clip, of unit length."""
+    del batch
+    return {'embedding': jnp.asarray(out['embedding'], jnp.float32)}
+
+  def score(self, kept: Kept, source: Source) -> dict[str, float]:
+    """See the class."""
+    rows, same = self._pairs(kept, source)
+    x = {row: np.asarray(v['embedding'], np.float64) for row, v in kept.items()}
+    scores = np.array([float(x[a] @ x[b]) for a, b in rows])
+    rate, threshold = verification.equal_error_rate(scores, same)
+    cost = verification.minimum_detection_cost(scores, same)[0]
+    return {'eer': rate, 'min_dcf': cost, 'threshold': threshold}
+
+  def _pairs(self, kept: Kept, source: Source) -> tuple[list[tuple[int, int]], np.ndarray]:
+    if self.trials is not None:
+      places = {source.id(row): row for row in kept}
+      known = [(s, places[a], places[b]) for s, a, b in self.trials if {a, b} <= set(places)]
+      if not known:
+        raise InputError('None of the trials is of clips that are there: compare their ids.')
+      return [(a, b) for _, a, b in known], np.array([s for s, _, _ in known], bool)
+    speakers: dict[str, list[int]] = {}
+    values = source.column(self.column)
+    for row in kept:
+      speakers.setdefault(str(values[row]), []).append(row)
+    several = [name for name, rows in sorted(speakers.items()) if len(rows) > 1]
+    if not several or len(speakers) < 2:
+      raise InputError(
+        f'Pairs need two speakers and two clips of one; {source.name!r} has {len(speakers)} '
+        f'speakers, {len(several)} of them with several clips.'
+      )
+    rng = np.random.default_rng(self.seed)
+    rows, same = [], []
+    for i in range(self.count):
+      if i % 2:
+        a, b = rng.choice(speakers[several[rng.integers(len(several))]], 2, replace=False)
+      else:
+        first, second = rng.choice(sorted(speakers), 2, replace=False)
+        a, b = (rng.choice(speakers[str(name)]) for name in (first, second))
+      rows.append((int(a), int(b)))
+      same.append(bool(i % 2))
+    return rows, np.array(same)
+
+
+JUDGES: dict[str, type[Any]] = {
+  'classes': Classes,
+  'slots': Slots,
+  'symbols': Symbols,
+  'letters': Letters,
+  'words': Words,
+  'slot_text': SlotText,
+  'activity': Activity,
+  'trials': Trials,
+}
 
 
 def get(spec: Mapping[str, Any]) -> Judge:

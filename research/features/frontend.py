@@ -36,6 +36,7 @@ STATISTICS: dict[str, tuple[float, float]] = {
 KINDS: dict[str, Callable] = {
   'kaldi_fbank': fbank.kaldi_fbank,
   'mfcc': mfcc.kaldi_mfcc_deltas,
+  'fbank_deltas': mfcc.kaldi_fbank_deltas,
   'log_mel': spectral.log_mel,
   'whisper': spectral.whisper_log_mel,
 }
@@ -86,6 +87,11 @@ FRONTENDS: dict[str, dict[str, Any]] = {
   'msclap_2023': dict(_CLAP | dict(sample_rate=44100, hop_length=320), filter_rate=32000, **_PLAIN),
   # fairseq examples/hubert/simple_kmeans/dump_mfcc_feature.py: 39 dimensions at 100 Hz.
   'mfcc': dict(kind='mfcc', **_PLAIN),
+  # s3prl upstream/baseline: fbank.yaml, fbank_no_cmvn.yaml, the baseline of SUPERB.
+  'superb_fbank': dict(kind='fbank_deltas', num_mel_bins=80, window='povey', **_PLAIN),
+  'superb_fbank_no_cmvn': dict(
+    kind='fbank_deltas', num_mel_bins=80, window='povey', cmvn=False, **_PLAIN
+  ),
   # Not a published front-end: set all arguments.
   'log_mel': dict(
     kind='log_mel', sample_rate=16000, num_mel_bins=80, n_fft=400, hop_length=160, **_PLAIN
@@ -109,7 +115,8 @@ _POSITIVE = {
 def _defaults(kind: str) -> dict[str, Any]:
   """Every keyword argument of a kind's function with its default (None where it has none)."""
   found: dict[str, Any] = {}
-  for function in (KINDS[kind], mfcc.kaldi_mfcc) if kind == 'mfcc' else (KINDS[kind],):
+  inner = {'mfcc': mfcc.kaldi_mfcc, 'fbank_deltas': fbank.kaldi_fbank}
+  for function in (KINDS[kind], *([inner[kind]] if kind in inner else [])):
     for name, parameter in inspect.signature(function).parameters.items():
       if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
         found[name] = None if parameter.default is inspect.Parameter.empty else parameter.default
@@ -249,6 +256,8 @@ class Frontend:
     settings = dict(self.settings)
     if self.kind == 'mfcc':
       return 3 * settings['num_ceps']
+    if self.kind == 'fbank_deltas':
+      return 3 * (self.num_mel_bins + bool(settings['use_energy']))
     return self.num_mel_bins + bool(settings.get('use_energy'))
 
   @property

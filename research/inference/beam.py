@@ -7,11 +7,12 @@ which is part of it, reads ARPA files and its own binaries.
 import contextlib
 import gzip
 import importlib.util
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -31,6 +32,21 @@ BLOCK, LOOK_BACK = 1000, 500
 # How its binaries begin.
 KENLM = b'mmap lm http://kheafield.com/code'
 _NO_WORDS = ('<s>', '</s>', '<unk>', '<UNK>')
+
+
+class Hypothesis(NamedTuple):
+  """A text that a search has found.
+
+  Attributes:
+    words: of the lexicon; empty without one.
+    tokens: ids of its alignment, repeats collapsed and blanks left out; with a lexicon a boundary
+      stands before the first frame and after the last.
+    score: of the alignment, see `BeamSearch`.
+  """
+
+  words: tuple[str, ...]
+  tokens: tuple[int, ...]
+  score: float
 
 
 class BeamSearch:
@@ -58,6 +74,7 @@ class BeamSearch:
     lm_weight: float = LM_WEIGHT,
     word_score: float = WORD_SCORE,
     log_add: bool | None = None,
+    free_end: bool = True,
   ):
     """Reads the n-gram.
 
@@ -73,6 +90,8 @@ class BeamSearch:
       word_score: added for every word.
       log_add: sum the paths of a text rather than take the best of them. None: True without an
         n-gram, where the best path alone is the greedy one; False with one, as published.
+      free_end: the end of the clip ends a word of a lexicon; if False its boundary has to be heard,
+        as in fairseq and s3prl.
 
     Raises:
       InputError: flashlight-text is missing, a file cannot be read, or the words cannot be spelt.
@@ -88,6 +107,7 @@ class BeamSearch:
       raise InputError('A lexicon needs an n-gram of its words: give lm= too.')
     self.symbols, self.blank = tuple(symbols), blank
     self.log_add = lm is None if log_add is None else log_add
+    self.free_end = free_end
     self.lm, self.lexicon = (None if p is None else Path(p) for p in (lm, lexicon))
     self.beam, self.threshold = beam, float(threshold)
     self.lm_weight, self.word_score = float(lm_weight), float(word_score)
@@ -96,16 +116,12 @@ class BeamSearch:
     )
     self.left_out = 0  # words of the n-gram that the vocabulary cannot spell
     self._by_words = False
+    self._words_by_id: tuple[str, ...] = ()
     self._decoder = self._build()
 
   def __call__(self, logits: Float[np.ndarray, 'n v']) -> Int[np.ndarray, 'n']:
     """The path of the best text, as its best alignment found in the search."""
-    emissions = np.maximum(log_softmax(logits.astype(np.float32), axis=1), NEVER)
-    if self._by_words:  # After the clip only a boundary can come: it ends the last word for free.
-      end = np.full((1, emissions.shape[1]), NEVER, np.float32)
-      end[0, self._boundary] = 0.0
-      emissions = np.concatenate([emissions, end])
-    emissions = np.ascontiguousarray(emissions, np.float32)
+    emissions = self._emissions(logits)
     path: list[int] = []
     self._decoder.decode_begin()
     for at in range(0, len(emissions), BLOCK):
@@ -119,13 +135,37 @@ class BeamSearch:
     path += self._decoder.get_all_final_hypothesis()[0].tokens[1:-1]
     return np.array(path[: len(logits)], np.int32)
 
+  def best(self, logits: Float[np.ndarray, 'n v'], count: int = 1) -> list[Hypothesis]:
+    """The `count` best alignments of the words of a lexicon or of letters, best first; several may
+    have the same text. The whole clip is searched at once."""
+    emissions = self._emissions(logits)
+    found = self._decoder.decode(emissions.ctypes.data, *emissions.shape)[:count]
+    return [
+      Hypothesis(
+        tuple(self._words_by_id[i] for i in each.words if 0 <= i < len(self._words_by_id)),
+        tuple(int(i) for i, _ in itertools.groupby(each.tokens) if i != self.blank),
+        each.score,
+      )
+      for each in found
+    ]
+
+  def _emissions(self, logits: Float[np.ndarray, 'n v']) -> Float[np.ndarray, 'm v']:
+    emissions = np.maximum(log_softmax(logits.astype(np.float32), axis=1), NEVER)
+    if self._by_words and self.free_end:
+      # After the clip only a boundary can come: it ends the last word for free.
+      end = np.full((1, emissions.shape[1]), NEVER, np.float32)
+      end[0, self._boundary] = 0.0
+      emissions = np.concatenate([emissions, end])
+    return np.ascontiguousarray(emissions, np.float32)
+
   def about(self) -> dict[str, Any]:
     """What the result depends on, JSON-able."""
     files = {'lm': self.lm, 'lexicon': self.lexicon}
     values = {
       name: path and [str(path.absolute()), path.stat().st_size] for name, path in files.items()
     }
-    names = ('beam', 'threshold', 'lm_weight', 'word_score', 'log_add')
+    names = ['beam', 'threshold', 'lm_weight', 'word_score', 'log_add']
+    names += [] if self.free_end else ['free_end']
     return {'decoder': 'beam', **values, **{n: getattr(self, n) for n in names}}
 
   # -- Building --------------------------------------------------------------------------------
@@ -177,7 +217,8 @@ class BeamSearch:
     words = [word for word in spellings if word not in _NO_WORDS]
     # All at once: the case is a matter of the whole vocabulary.
     cased = characters.in_case('\n'.join(' '.join(spellings[word]) for word in words), self.symbols)
-    lm = self._load([characters.UNKNOWN, *words])
+    self._words_by_id = (characters.UNKNOWN, *words)
+    lm = self._load(self._words_by_id)
     start = lm.start(False)
     letters = {s: i for i, s in enumerate(self.symbols) if not characters.is_special(s)}
     letters = {s: i for s, i in letters.items() if i != self.blank}

@@ -12,6 +12,8 @@ from research.errors import InputError
 # fairseq's four special symbols, then dict.ltr.txt. '<s>' is also the blank of CTC (wav2vec 2.0,
 # HuBERT). transformers calls row 0 '<pad>' and row 1 '<s>'; the order is the same.
 CHARACTERS: tuple[str, ...] = ('<s>', '<pad>', '</s>', '<unk>', '|', *"ETAONIHSRDLUMWCFGYPBVK'XJQZ")
+# The same in the order of s3prl's downstream/asr/char.dict, SUPERB's.
+SUPERB_CHARACTERS: tuple[str, ...] = (*CHARACTERS[:5], *"ETAONIHSRDLUMCWFGYPBVK'XJQZ")
 UNKNOWN = '<unk>'
 # Ends every word, including the last.
 BOUNDARY = '|'

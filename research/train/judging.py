@@ -21,9 +21,7 @@ class Judging:
   judging(variables)                                        # {'accuracy': 0.93}
   """
 
-  def __init__(
-    self, model: Any, data: Mapping[str, Any], rows: Source, judge: Judge, mesh: Mesh
-  ):
+  def __init__(self, model: Any, data: Mapping[str, Any], rows: Source, judge: Judge, mesh: Mesh):
     """
     Args:
       model: a module that is called with a batch.

@@ -65,6 +65,7 @@ def train(
   workdir: str | os.PathLike,
   quiet: bool = False,
   clips: Source | None = None,
+  held: Mapping[str, Source] = {},
 ) -> Result:
   """Trains the model of `config` in `workdir`; resumes from the newest checkpoint if there is one.
 
@@ -73,6 +74,7 @@ def train(
     workdir: folder of the run, of a disk or gs:// or s3://; the README lists its files.
     quiet: print nothing.
     clips: training clips that replace `config.data.source` (with its split and where).
+    held: held-out clips that replace those of an evaluation, by its name.
 
   Raises:
     InputError: an invalid config, or the run must stop (bad files above the limit, a loss that is
@@ -82,7 +84,7 @@ def train(
   workdir = paths.path(workdir, 'workdir')
   mesh = sharding.make_mesh(config['mesh'])
   with jax.set_mesh(mesh):
-    return _Run(config, workdir, mesh, quiet, clips).run()
+    return _Run(config, workdir, mesh, quiet, clips, held).run()
 
 
 def _batch_text(data: Mapping[str, Any]) -> str:
@@ -95,9 +97,15 @@ class _Run:
   """One run: its setup and its loop."""
 
   def __init__(
-    self, config: dict[str, Any], workdir: Any, mesh: Any, quiet: bool, clips: Source | None
+    self,
+    config: dict[str, Any],
+    workdir: Any,
+    mesh: Any,
+    quiet: bool,
+    clips: Source | None,
+    held: Mapping[str, Source],
   ):
-    self.config, self.mesh = config, mesh
+    self.config, self.mesh, self.held = config, mesh, held
     self.first = jax.process_index() == 0
     self.model = build.model(config)
     rows = selection.source(config['data']) if clips is None else clips
@@ -166,7 +174,7 @@ class _Run:
     self.writer = Writer(self.files.folder, self.step, self.first, parts=self.files.remote)
     self.console = Console(self.total, self.step, active=self.first and not self.quiet)
     run = validate.Run(
-      self.config, self.model, self.objective, self.mesh, self.files.folder, self.writer
+      self.config, self.model, self.objective, self.mesh, self.files.folder, self.writer, self.held
     )
     self.evaluations = validate.Evaluations(run, self.total, self.console.log)
     self.watch = Watch(self.config['watch'])

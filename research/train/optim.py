@@ -84,10 +84,10 @@ def polynomial(lr: float, total: int, warmup: float, args: Mapping[str, Any]) ->
 
   def schedule(step):
     step = jnp.asarray(step, jnp.float32)
-    t = jnp.clip((step - warmup) / max(total - warmup, 1), 0.0, 1.0)
+    left = jnp.clip((total - step) / max(total - warmup, 1), 0.0, 1.0)  # 1 - t, without rounding
     low = args['final_lr']
     return jnp.where(
-      step < warmup, _warmup(lr, warmup, step), low + (lr - low) * (1.0 - t) ** args['power']
+      step < warmup, _warmup(lr, warmup, step), low + (lr - low) * left ** args['power']
     )
 
   return schedule
@@ -135,9 +135,22 @@ def step(lr: float, total: int, warmup: float, args: Mapping[str, Any]) -> Sched
   return schedule
 
 
+def inverse_sqrt(lr: float, total: int, warmup: float, args: Mapping[str, Any]) -> Schedule:
+  """Linear warm-up from 0, then `lr / sqrt(step)` (s3prl's sqrt_decay_schedule_with_warmup, which
+  falls at the end of the warm-up: SUPERB's speech translation)."""
+  del total, args
+
+  def schedule(step):
+    step = jnp.asarray(step, jnp.float32)
+    return jnp.where(step < warmup, _warmup(lr, warmup, step), lr / jnp.sqrt(jnp.maximum(step, 1)))
+
+  return schedule
+
+
 SCHEDULES = dict(
-  cosine=cosine, polynomial=polynomial, tri_stage=tri_stage, constant=constant, step=step
-)
+  cosine=cosine, polynomial=polynomial, tri_stage=tri_stage, constant=constant, step=step,
+  inverse_sqrt=inverse_sqrt,
+)  # fmt: skip
 
 
 def make_schedule(optim: Mapping[str, Any], total_steps: int, epoch_steps: float = 1.0) -> Schedule:
@@ -224,6 +237,20 @@ def _scale_by_tree(make_scales: Callable[[Any], Any]) -> optax.GradientTransform
   return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
 
 
+def scale_by_s3prl_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+  """Adam as s3prl's own AdamW has it: `eps` is added to the root of the second moment before its
+  bias is corrected, so that it weighs more in the first steps (SUPERB-SG, with eps 1e-7)."""
+  adam = optax.scale_by_adam(b1, b2, eps=0.0)
+
+  def update(updates, state, params=None):
+    _, state = adam.update(updates, state, params)
+    count = state.count.astype(jnp.float32)
+    size = jnp.sqrt(1.0 - b2**count) / (1.0 - b1**count)
+    return jax.tree.map(lambda m, v: size * m / (jnp.sqrt(v) + eps), state.mu, state.nu), state
+
+  return optax.GradientTransformation(adam.init, update)
+
+
 def _rule(optim: Mapping[str, Any], schedule: Schedule) -> optax.GradientTransformation:
   mask = lambda params: decay_mask(params, optim['no_decay'])  # noqa: E731
   wd, b1, b2, eps = (optim[k] for k in ('weight_decay', 'b1', 'b2', 'eps'))
@@ -237,6 +264,12 @@ def _rule(optim: Mapping[str, Any], schedule: Schedule) -> optax.GradientTransfo
     return optax.chain(
       optax.add_decayed_weights(wd, mask) if wd else optax.identity(),
       optax.scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype),
+      optax.scale_by_learning_rate(schedule),
+    )
+  if optim['name'] == 's3prl_adamw':
+    return optax.chain(
+      scale_by_s3prl_adam(b1, b2, eps),
+      optax.add_decayed_weights(wd, mask) if wd else optax.identity(),
       optax.scale_by_learning_rate(schedule),
     )
   if optim['name'] == 'sgd':
@@ -253,7 +286,7 @@ def _rule(optim: Mapping[str, Any], schedule: Schedule) -> optax.GradientTransfo
       trust_ratio_mask=mask,
       momentum=optim['momentum'],
     )
-  raise unknown('optimiser', optim['name'], ('adamw', 'adam', 'sgd', 'lars'))
+  raise unknown('optimiser', optim['name'], ('adamw', 'adam', 's3prl_adamw', 'sgd', 'lars'))
 
 
 def promoting(rule: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -32,7 +32,7 @@ from research.train.state import State, streams
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """The parts of a run that evaluators use."""
+  """The parts of a run that evaluators use; `held`: clips given to evaluations by their names."""
 
   config: Mapping[str, Any]
   model: Any
@@ -40,6 +40,14 @@ class Run:
   mesh: Mesh
   workdir: Path
   writer: Any
+  held: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def rows(self, name: str, data: Mapping[str, Any], batches: int | None) -> Any:
+    """The clips of an evaluation that have all fields: those that were given under its name, else
+    those that its data select; `batches` of them."""
+    given = self.held.get(name)
+    found = selection.known(selection.source(data) if given is None else given, data)
+    return _subset(found, self, data, batches)
 
 
 Evaluator = Callable[[int, State], dict[str, float]]
@@ -99,7 +107,7 @@ def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
   """The objective on validation clips with fixed random keys; also accuracy or mAP if the model
   returns logits."""
   data = _data(run, spec)
-  rows = _subset(selection.known(selection.source(data), data), run, data, spec['batches'])
+  rows = run.rows(name, data, spec['batches'])
   teacher_forward = bool((run.config['teacher'] or {}).get('forward'))
   replicated = NamedSharding(run.mesh, PartitionSpec())
 
@@ -161,7 +169,7 @@ def transcription(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
       f'config.evals.{name} is a transcription: it needs config.data.fields.transcript, the '
       'column of the transcripts, and a model with a vocabulary.'
     )
-  rows = _subset(selection.known(selection.source(data), data), run, data, spec['batches'])
+  rows = run.rows(name, data, spec['batches'])
   texts = transcript.texts(rows, field.column)
   symbols, blank = run.model.vocabulary, run.model.blank
   replicated = NamedSharding(run.mesh, PartitionSpec())
@@ -201,7 +209,7 @@ def _whisper_transcription(
       f'config.evals.{name} decodes with Whisper, which one process does alone: leave it out of '
       'runs of several, and evaluate their checkpoints with launch.transcribe.'
     )
-  rows = _subset(selection.known(selection.source(data), data), run, data, spec['batches'])
+  rows = run.rows(name, data, spec['batches'])
   texts = transcript.texts(rows, field.column)
   tokenizer = field.reader(run.model)
   normalized = normalize.normalize_english if tokenizer.language in (None, 'en') else (
@@ -276,7 +284,7 @@ def pictures(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
 def judged(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
   """The metrics of a task on held-out clips, by the judge that `args.judge` describes."""
   data = _data(run, spec)
-  rows = _subset(selection.known(selection.source(data), data), run, data, spec['batches'])
+  rows = run.rows(name, data, spec['batches'])
   judging = Judging(run.model, data, rows, judges.get(spec['args']['judge']), run.mesh)
 
   def run_once(step: int, state: State) -> dict[str, float]:

@@ -21,28 +21,43 @@ HEADS = {
   'recurrent_ctc': dict(
     vocabulary=LETTERS, width=8, features=6, spec_augment=dict(feature_width=3, time_width=4)
   ),
+  'x_vector': dict(speakers=3, width=8, pooled_width=10),
+  'diarization': dict(speakers=2, features=6, num_layers=2),
+  'masks': dict(signals=2, features=4, num_layers=2, n_fft=32, hop=10),
 }
+
+
+def batch_of(mask, hop=10):
+  """What heads read beside tokens: audio of as many frames, less one."""
+  audio = jax.random.normal(jax.random.key(5), (3, hop * max(LENGTHS)))
+  samples = hop * (mask.sum(axis=1) - 1)
+  size = hop * (mask.shape[1] - 1)
+  return {'audio': audio[: len(mask), :size], 'audio_mask': jnp.arange(size) < samples[:, None]}
 
 
 def make(name, d=12):
   head = heads.get(name)(**HEADS[name])
   tokens = jax.random.normal(jax.random.key(0), (3, max(LENGTHS), d))
   mask = jnp.arange(max(LENGTHS)) < jnp.array(LENGTHS)[:, None]
-  params = head.init(jax.random.key(1), tokens, mask, {}, False)['params']
+  encoded = {'batch': batch_of(mask)}
+  params = head.init(jax.random.key(1), tokens, mask, encoded, False)['params']
   return head, params, tokens, mask
 
 
 @pytest.mark.parametrize('name', HEADS)
 def test_rows_are_alone(name):
   head, params, tokens, mask = make(name)
-  apply = jax.jit(lambda x, mask: head.apply({'params': params}, x, mask, {}, False))
-  broken = apply(jnp.where(mask[:, :, None], tokens, jnp.nan), mask)
+  apply = jax.jit(lambda x, mask, batch: head.apply({'params': params}, x, mask, batch, False))
+  batch = batch_of(mask)
+  bad = {**batch, 'audio': jnp.where(batch['audio_mask'], batch['audio'], jnp.nan)}
+  broken = apply(jnp.where(mask[:, :, None], tokens, jnp.nan), mask, {'batch': bad})
   for row, n in enumerate(LENGTHS):
-    alone = apply(tokens[row : row + 1, :n], mask[row : row + 1, :n])
+    one = {k: v[row : row + 1, : 10 * (n - 1)] for k, v in batch.items()}
+    alone = apply(tokens[row : row + 1, :n], mask[row : row + 1, :n], {'batch': one})
     assert alone.keys() == broken.keys()
     for key, value in alone.items():
       for got, want in zip(jax.tree.leaves(broken[key]), jax.tree.leaves(value)):
-        got = got[row, : want.shape[1]] if want.ndim > 2 else got[row]
+        got = got[row][tuple(slice(n) for n in want.shape[1:])]
         np.testing.assert_allclose(got, want[0], rtol=2e-5, atol=2e-5, err_msg=key)
 
 
@@ -52,8 +67,9 @@ def test_gradients(name):
 
   def loss(params):
     rngs = dict(zip(('dropout', 'augment'), jax.random.split(jax.random.key(2))))
-    out = head.apply({'params': params}, tokens, mask, {}, True, rngs=rngs)
-    leaves = [jnp.where(jnp.isfinite(x), x, 0.0) for x in jax.tree.leaves(out)]
+    out = head.apply({'params': params}, tokens, mask, {'batch': batch_of(mask)}, True, rngs=rngs)
+    leaves = [x for x in jax.tree.leaves(out) if x.dtype == jnp.float32]
+    leaves = [jnp.where(jnp.isfinite(x), x, 0.0) for x in leaves]
     return sum((x**2).sum() for x in leaves)
 
   flat = tables.flatten(jax.jit(jax.grad(loss))(params))
@@ -66,7 +82,7 @@ def test_gradients(name):
 def test_names_of_s3prl(name):
   head, params, *_ = make(name)
   arrays = superb.write_head(head, params)
-  names = ('vocabulary', 'slots', 'spec_augment')  # these do not show in the arrays
+  names = ('vocabulary', 'slots', 'spec_augment', 'hop')  # these do not show in the arrays
   hidden = {k: v for k, v in HEADS[name].items() if k in names}
   again, back = superb.read_head(arrays, **hidden)
   assert {k: getattr(again, k) for k in HEADS[name]} == {k: getattr(head, k) for k in HEADS[name]}
@@ -77,7 +93,7 @@ def test_names_of_s3prl(name):
 
 def test_checkpoint_of_s3prl(tmp_path):
   torch = pytest.importorskip('torch')
-  head, params, *_ = make('utterance')
+  head, params, *_ = make('utterance', d=SPEECH['width'])
   arrays = {k: torch.tensor(v) for k, v in superb.write_head(head, params).items()}
   path = tmp_path / 'states-10.ckpt'
   torch.save({'Downstream': arrays, 'Featurizer': {'weights': torch.arange(3.0)}, 'Step': 10}, path)

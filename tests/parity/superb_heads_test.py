@@ -11,47 +11,10 @@ from research.inference.ctc import collapse
 from research.metrics.asr import unit_errors, word_errors
 from research.nn.pooling import mix_layers
 from research.objectives import supervised
-from research.text import phones, slots
-from research.weights.families import superb
+from research.text import characters, phones, slots
 from tests.parity.golden import Case, each_case
 from tests.parity.superb_cases import check, check_gradient, given, kind
-from tests.weights.toy import check_identical
-
-
-def load(case: Case, **args):
-  """(head, its parameters); the way back gives the recorded arrays."""
-  head, params = superb.read_head(case.weights, **args)
-  check_identical(superb.write_head(head, params), case.weights)
-  return head, jax.tree.map(jnp.asarray, params)
-
-
-def real(case: Case):
-  return jnp.arange(case.inputs['features'].shape[1]) < case.inputs['lengths'][:, None]
-
-
-def run(case, head, params, loss, *, train=False, batch=None):
-  """Outputs, and the loss with its gradients, compiled; they equal those without."""
-  batch = {} if batch is None else batch
-
-  def value(params, features):
-    out = head.apply({'params': params}, features, real(case), {'batch': batch}, train, rngs={})
-    return loss(out), out
-
-  features = jnp.asarray(case.inputs['features'])
-  (found, out), gradients = jax.jit(jax.value_and_grad(value, argnums=(0, 1), has_aux=True))(
-    params, features
-  )
-  eager, _ = value(params, features)
-  np.testing.assert_allclose(found, eager, rtol=1e-5)
-  return out, found, gradients
-
-
-def check_gradients(case, head, gradients, prefix='grad/'):
-  own = superb.write_head(head, gradients[0])
-  wanted = {k.removeprefix(prefix): v for k, v in case.outputs.items() if k.startswith(prefix)}
-  assert wanted
-  for key, want in wanted.items():
-    check_gradient(gradients[1] if key == 'features' else own[key], want, f'{prefix}{key}')
+from tests.parity.superb_heads import check_gradients, load, real, run
 
 
 @each_case('superb', where=kind('superb_featurizer'))
@@ -180,6 +143,7 @@ def test_phones(case: Case):
 @each_case('superb', where=kind('superb_asr'))
 def test_recognition(case: Case):
   config, want, symbols = case.config, case.outputs, case.info['dictionary']
+  assert list(characters.SUPERB_CHARACTERS) == symbols
   head, params = load(case, vocabulary=symbols, dropout=config['dropout'][0], spec_augment=None)
   mask, loss = np.asarray(real(case)), torch_ctc(case, config['blank'])
   kept = [case.inputs[f'dropout_keep_{i}'] for i in range(config['layers'])]

@@ -18,7 +18,7 @@ from research.models.heads.ctc import certain_of_blank, check_vocabulary
 from research.models.waveform import draw_key, drop
 from research.nn import layers
 from research.nn.recurrent import LSTM
-from research.text.characters import CHARACTERS
+from research.text.characters import SUPERB_CHARACTERS
 
 
 class RecurrentCTC(nn.Module):
@@ -42,7 +42,7 @@ class RecurrentCTC(nn.Module):
   TRAINING: ClassVar[tuple[str, ...]] = ('dropout', 'spec_augment')
   encoder_args: ClassVar[Mapping[str, Any]] = {}
 
-  vocabulary: Sequence[str] = CHARACTERS
+  vocabulary: Sequence[str] = SUPERB_CHARACTERS
   blank: int = 0
   width: int = 1024
   features: int = 1024

@@ -18,6 +18,7 @@ import numpy as np
 from research.errors import InputError, listed
 from research.models import heads, settings
 from research.models.finetuned import Finetuned
+from research.models.heads import x_vector
 from research.weights import read, tables
 from research.weights.tables import Rule, linear
 
@@ -64,10 +65,34 @@ def _recurrent_ctc(head: Any) -> list[Rule]:
   ]
 
 
+def _x_vector(head: Any) -> list[Rule]:
+  frames, segments = 'model.framelevel_feature_extractor', 'model.utterancelevel_feature_extractor'
+  rules = linear('connector', 'connector')
+  for i in range(len(x_vector.CONTEXTS)):
+    rules += linear(f'{frames}.module.{i}.kernel', f'tdnn_{i}')
+  for i in (1, 2):
+    rules += linear(f'{segments}.linear{i}', f'segment_{i}')
+  return rules + ([Rule('objective.W', 'speakers_kernel')] if head.speakers else [])
+
+
+def _diarization(head: Any) -> list[Rule]:
+  rnn = [lstm('model.rnn', f'rnn_{i}', f'_l{i}', False) for i in range(head.num_layers)]
+  return [*itertools.chain.from_iterable(rnn), *linear('model.linear', 'head')]
+
+
+def _masks(head: Any) -> list[Rule]:
+  rnn = [lstm('model.rnn', f'rnn_{i}', f'_l{i}') for i in range(head.num_layers)]
+  masks = [linear(f'model.linear.{i}', f'mask_{i}') for i in range(head.signals)]
+  return list(itertools.chain.from_iterable(rnn + masks))
+
+
 RULES: dict[str, Callable[[Any], list[Rule]]] = {
   'utterance': _utterance,
   'phones': _phones,
   'recurrent_ctc': _recurrent_ctc,
+  'x_vector': _x_vector,
+  'diarization': _diarization,
+  'masks': _masks,
 }
 
 
@@ -101,10 +126,39 @@ def _recurrent_ctc_args(arrays: Arrays) -> dict[str, Any]:
   )
 
 
+def _x_vector_args(arrays: Arrays) -> dict[str, Any]:
+  last = len(x_vector.CONTEXTS) - 1
+  return dict(
+    width=_rows(arrays, 'connector.weight'),
+    pooled_width=_rows(arrays, f'model.framelevel_feature_extractor.module.{last}.kernel.weight'),
+    speakers=int(arrays['objective.W'].shape[1]) if 'objective.W' in arrays else 0,
+  )
+
+
+def _diarization_args(arrays: Arrays) -> dict[str, Any]:
+  return dict(
+    features=int(arrays['model.rnn.weight_hh_l0'].shape[1]),
+    num_layers=_count(arrays, 'model.rnn.weight_hh_l{}'),
+    speakers=_rows(arrays, 'model.linear.weight'),
+  )
+
+
+def _masks_args(arrays: Arrays) -> dict[str, Any]:
+  return dict(
+    signals=_count(arrays, 'model.linear.{}.weight'),
+    features=int(arrays['model.rnn.weight_hh_l0'].shape[1]),
+    num_layers=_count(arrays, 'model.rnn.weight_hh_l{}'),
+    n_fft=2 * (_rows(arrays, 'model.linear.0.weight') - 1),
+  )
+
+
 # (head, key that only it has, arguments).
 SIGNS: tuple[tuple[str, str, Callable[[Arrays], dict[str, Any]]], ...] = (
   ('utterance', 'model.post_net.linear.weight', _utterance_args),
   ('recurrent_ctc', 'model.rnns.0.layer.weight_hh_l0', _recurrent_ctc_args),
+  ('x_vector', 'connector.weight', _x_vector_args),
+  ('masks', 'model.linear.0.weight', _masks_args),
+  ('diarization', 'model.rnn.weight_hh_l0', _diarization_args),
   ('phones', 'model.linear.weight', _phones_args),
 )
 # Heads whose logits are of a vocabulary, and the key that shows its size.

@@ -1,0 +1,79 @@
+"""The complex short-time Fourier transform and its inverse, frames centred on their times (as
+librosa's with zeros at both ends), in float32, inside jit.
+
+Letters: b batch, t samples, n frames, f bins. Leading axes before the last are free.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Complex, Float
+
+from research.errors import InputError
+from research.features.spectral import Array
+
+
+def hann(size: int) -> np.ndarray:
+  """The periodic Hann window [size], float32."""
+  return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
+
+
+def stft_frames(samples: Any, hop: int) -> Any:
+  """Frames of clips, one number or an array: 1 + samples // hop."""
+  return 1 + samples // hop
+
+
+def stft(
+  audio: Float[Array, '*batch t'], *, n_fft: int = 512, hop: int = 320
+) -> Complex[jax.Array, '*batch n f']:
+  """Spectra of Hann-windowed frames of n_fft samples, one every `hop`, zeros beyond both ends.
+
+  A clip that is padded with zeros has the frames that it has alone, and more.
+  """
+  audio = jnp.asarray(audio).astype(jnp.float32)
+  count, size = stft_frames(audio.shape[-1], hop), n_fft
+  total = (count - 1) * hop + size
+  side = n_fft // 2
+  width = [(0, 0)] * (audio.ndim - 1) + [(side, max(0, total - audio.shape[-1] - side))]
+  padded = jnp.pad(audio, width)[..., :total]
+  at = hop * np.arange(count)[:, None] + np.arange(size)
+  return jnp.fft.rfft(padded[..., at] * hann(size))
+
+
+def istft(
+  spectra: Complex[Array, '*batch n f'], samples: int, *, hop: int = 320
+) -> Float[jax.Array, '*batch t']:
+  """The signal whose `stft` is nearest: windowed frames added up, by the sum of squared windows.
+
+  Args:
+    spectra: as `stft` gives them.
+    samples: t.
+    hop: samples from frame to frame; below the window's length.
+
+  Raises:
+    InputError: frames do not overlap, so that samples between them are lost.
+  """
+  spectra = jnp.asarray(spectra)
+  count, size = spectra.shape[-2], 2 * (spectra.shape[-1] - 1)
+  if hop >= size:
+    raise InputError(f'istft got hop={hop} and frames of {size} samples: they have to overlap.')
+  frames = jnp.fft.irfft(spectra, n=size) * hann(size)
+  signal = _overlap(frames, hop)
+  weight = _overlap(jnp.broadcast_to(jnp.asarray(hann(size) ** 2), (count, size)), hop)
+  tiny = jnp.finfo(jnp.float32).tiny
+  signal = jnp.where(weight > tiny, signal / jnp.maximum(weight, tiny), signal)[..., size // 2 :]
+  short = max(0, samples - signal.shape[-1])
+  return jnp.pad(signal, [(0, 0)] * (signal.ndim - 1) + [(0, short)])[..., :samples]
+
+
+def _overlap(frames: Float[Array, '*batch n m'], hop: int) -> Float[jax.Array, '*batch t']:
+  """The sum of frames, each `hop` after the one before: one addition for each hop of a frame."""
+  count, size = frames.shape[-2:]
+  parts = -(-size // hop)
+  lead = [(0, 0)] * (frames.ndim - 2)
+  blocks = jnp.pad(frames, [*lead, (0, 0), (0, parts * hop - size)])
+  blocks = blocks.reshape(*frames.shape[:-2], count, parts, hop)
+  total = sum(jnp.pad(blocks[..., i, :], [*lead, (i, parts - 1 - i), (0, 0)]) for i in range(parts))
+  return jnp.asarray(total).reshape(*frames.shape[:-2], -1)

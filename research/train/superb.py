@@ -1,0 +1,431 @@
+"""Heads of SUPERB on a frozen system: layers computed once, heads trained by the loop, the best
+checkpoint judged on the test clips."""
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from research import models, weights
+from research.audio import fields
+from research.audio.clips import Source
+from research.audio.frames import Frames
+from research.errors import InputError
+from research.evals import frame_cache, judges, superb
+from research.evals.superb import LOWER, Parts, Recipe, Task
+from research.inference.embedder import Embedder, ModelApply, digest
+from research.metrics.classification import mean_ci
+from research.models import settings as model_settings
+from research.train import loop, selection, sharding
+from research.train.config import complete
+from research.train.judging import Judging
+from research.weights import Pretrained
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What a run may change.
+
+  Attributes:
+    steps: optimiser steps; None for the published number.
+    lrs: learning rates that are tried; the best on the validation clips is reported. None for the
+      published one.
+    seeds: runs of every learning rate, each with a seed of its own; scores are their mean.
+    frames: 'cache', the layers of all clips on disk, or 'stream', computed in every step.
+    dtype: of the layers on disk.
+    buckets: lengths to which clips are padded, where they are not all alike.
+    normalize: every layer is layer-normed before the mix (not on the public board).
+    evaluations: the least number of evaluations in a run; the published interval is shortened to
+      it where a run has few steps.
+    head_args: {recipe: arguments of its head that differ from the published ones}.
+    batch_size: clips of a micro-batch; None for the published number.
+  """
+
+  steps: int | None = None
+  lrs: Sequence[float] | None = None
+  seeds: int = 1
+  frames: str = 'cache'
+  dtype: str = 'float16'
+  buckets: int = 4
+  normalize: bool = False
+  evaluations: int = 10
+  head_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  batch_size: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Upstream:
+  """A frozen system: how it embeds, and the model behind it, if it has one that heads can be put
+  on."""
+
+  embedder: Embedder
+  loaded: Pretrained | None = None
+  path: str | None = None
+
+  @property
+  def name(self) -> str:
+    """What tables call it."""
+    return self.embedder.name
+
+
+def run_task(
+  upstream: Upstream,
+  task: Task,
+  parts: Sequence[Parts],
+  out: str | os.PathLike,
+  *,
+  cache: str | os.PathLike,
+  root: Any = None,
+  settings: Settings = Settings(),
+  log: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+  """The row of a system on a task; runs lie in `out` and go on where they were killed.
+
+  Args:
+    upstream: the system.
+    task: of `evals/superb.py`.
+    parts: of every fold.
+    out: folder of the runs, `<task>/<system>/…`; the trained heads, on their encoder, are in
+      `<task>/<system>/model`.
+    cache: folder of cached layers.
+    root: folder of the data sets.
+    settings: steps, learning rates, ….
+    log: prints a line.
+
+  Raises:
+    InputError: data or settings that cannot work.
+  """
+  started = time.perf_counter()
+  place = Path(out) / task.name / digest(upstream.embedder.fingerprint())
+  recipe, points = task.how, _points(task.how, settings)
+  frames = _frames(upstream, task, parts, cache, settings, log)
+  cached = time.perf_counter() - started
+  runs = []
+  for lr, seed, fold in points_of(points, settings.seeds, len(parts)):
+    name = f'lr{lr:g}-seed{seed}-fold{fold}'
+    config = config_for(task, parts[fold], upstream, frames, settings, lr, seed, root)
+    runs.append((lr, seed, fold, *_run(task, parts[fold], config, place / name, log)))
+  row = _row(upstream, task, parts, runs, settings)
+  best = min(runs, key=lambda r: _order(recipe, r[3]['valid'][recipe.ranks]) + (r[1] + r[2],))
+  row['model'] = _save(upstream, best[4], place / 'model')
+  total = time.perf_counter() - started
+  row |= dict(wall_seconds=round(total - cached, 1), embed_seconds=round(cached, 1))
+  row['chip_hours'] = total * jax.device_count() / 3600
+  return row
+
+
+def points_of(lrs: Sequence[float], seeds: int, folds: int) -> Iterator[tuple[float, int, int]]:
+  """(learning rate, seed, fold) of every run."""
+  yield from ((lr, seed, fold) for lr in lrs for seed in range(seeds) for fold in range(folds))
+
+
+def _points(recipe: Recipe, settings: Settings) -> tuple[float, ...]:
+  return tuple(settings.lrs) if settings.lrs else (recipe.lr,)
+
+
+def _order(recipe: Recipe, value: float) -> tuple[float]:
+  return (value if recipe.mode == 'min' else -value,)
+
+
+# -- Layers ------------------------------------------------------------------------------------
+
+
+def _frames(
+  upstream: Upstream, task: Task, parts: Sequence[Parts], cache: Any, settings: Settings, log: Any
+) -> tuple[Frames, ...]:
+  """Open folders of layers of all clips of a task; () where they are computed in every step."""
+  if settings.frames == 'stream':
+    return ()
+  seen: dict[str, Frames] = {}
+  for each in parts:
+    whole = each.whole
+    if whole.fingerprint() not in seen:
+      text = f'{task.name}: {upstream.name}'
+      how: dict[str, Any] = dict(dtype=settings.dtype, text=text, log=log)
+      seen[whole.fingerprint()] = frame_cache.opened(upstream.embedder, whole, cache, **how)
+  return tuple(seen.values())
+
+
+# -- One run -----------------------------------------------------------------------------------
+
+
+def config_for(
+  task: Task,
+  parts: Parts,
+  upstream: Upstream,
+  frames: Sequence[Frames],
+  settings: Settings,
+  lr: float,
+  seed: int,
+  root: Any = None,
+) -> dict[str, Any]:
+  """The config of a run: the head of a task on the layers of a system."""
+  recipe = task.how
+  hop = frames[0].hop if frames else frame_cache.frame_hop(upstream.embedder)
+  rate = upstream.embedder.sample_rate
+  target, sized, objective, judge = _targets(task, parts, recipe, hop, rate)
+  head = dict(
+    name=recipe.head,
+    args={**recipe.head_args, **sized, **dict(settings.head_args.get(task.recipe, {}))},
+  )
+  steps = settings.steps or recipe.steps
+  every = max(1, min(recipe.eval_every, steps // settings.evaluations))
+  data_fields: dict[str, Any] = dict(target)
+  if frames:
+    first = frames[0]
+    encoder = dict(
+      name='cached_layers',
+      args=dict(
+        layers=first.layers, width=first.width, hop=first.hop, sample_rate=first.sample_rate,
+        dtype=str(first.values.dtype),
+      ),
+    )  # fmt: skip
+    paths = [str(f.path) for f in frames]
+    data_fields['layers'] = dict(name='layers', args=dict(path=paths))
+  else:
+    encoder = _encoder(upstream)
+  alike = _alike(parts.train, recipe.seconds)
+  batch = settings.batch_size or recipe.batch_size
+  batch = min(batch, max(1, len(parts.train) // recipe.accumulate)) * recipe.accumulate
+  return dict(
+    seed=seed,
+    total_steps=steps,
+    data=dict(
+      source=task.source,
+      split=None,
+      root=None if root is None else str(root),
+      fields=data_fields,
+      sample_rate=upstream.embedder.sample_rate,
+      seconds=alike or recipe.seconds,
+      buckets=None if alike or recipe.seconds else settings.buckets,
+      batch_size=batch,
+      weights='balanced' if recipe.balanced else None,
+      seed=seed,
+    ),
+    model=dict(
+      name='finetuned',
+      args=dict(
+        encoder=encoder, head=head, layer='mix', freeze=True, normalize_layers=settings.normalize
+      ),
+    ),
+    init=None if frames else dict(path=upstream.path, exclude='^params/head/', statistics='same'),
+    objective=objective,
+    optim=dict(
+      name=recipe.optimizer,
+      lr=lr,
+      clip_norm=recipe.clip_norm,
+      accumulate=recipe.accumulate,
+      **recipe.optim,
+    ),
+    evals=dict(valid=dict(name='judged', every=every, args=dict(judge=judge))),
+    checkpoint=dict(every=every, keep=1, best=f'valid/{recipe.ranks}', best_mode=recipe.mode),
+    log_every=max(1, steps // 100),
+    watch={},
+  )
+
+
+def _alike(clips: Source, seconds: float | None) -> float | None:
+  """The length of the clips, where padding all of them to the longest wastes little."""
+  durations = clips.durations()
+  longest = float(durations.max()) if seconds is None else min(seconds, float(durations.max()))
+  waste = 1 - np.minimum(durations, longest).mean() / max(longest, 1e-9)
+  return longest if waste < 0.1 else None
+
+
+def _targets(
+  task: Task, parts: Parts, recipe: Recipe, hop: int, rate: int
+) -> tuple[dict, dict, dict, dict]:
+  """(fields, arguments of the head, objective, judge) that the data give."""
+  source, name = parts.whole, task.judge or recipe.judge
+  objective, judge = dict(recipe.objective), dict(name=name, args={})
+  if name == 'classes':
+    column = str(task.target)
+    names = source.classes(column)
+    judge['args'] = dict(column=column)
+    sized = dict(classes=len(names), labels=list(names))
+    return dict(label=column), sized, objective, judge
+  if name == 'slots':
+    sizes = [len(source.classes(column)) for column in task.target]
+    judge['args'] = dict(columns=list(task.target), sizes=sizes)
+    objective['args'] = dict(slots=sizes)
+    label = dict(name='label', args=dict(column=list(task.target)))
+    return dict(label=label), dict(classes=sum(sizes), slots=sizes), objective, judge
+  if name == 'activity':
+    shift = hop
+    judge['args'] = dict(column=task.target, frame_seconds=shift / rate)
+    label = dict(name='activity', args=dict(column=task.target, frame_shift=shift))
+    return dict(label=label), {}, objective, judge
+  if name == 'trials':
+    judge['args'] = dict(column=task.target)
+    return (
+      dict(label=task.target),
+      dict(speakers=len(source.classes(task.target))),
+      objective,
+      judge,
+    )
+  vocabulary = superb.vocabulary_of(task, source)
+  judge['args'] = dict(column=str(task.target), vocabulary=vocabulary)
+  args = dict(column=task.target, vocabulary=vocabulary, split=task.split, eos=task.eos)
+  tokens = dict(name='symbols', args=args)
+  return dict(tokens=tokens), dict(vocabulary=vocabulary), objective, judge
+
+
+def _encoder(upstream: Upstream) -> dict[str, Any]:
+  """The specification of the encoder of a system that is run in every step."""
+  if upstream.loaded is None or upstream.path is None:
+    raise InputError(
+      f'{upstream.name} has no model that could run in every step: use --frames=cache.'
+    )
+  model = upstream.loaded.model
+  return dict(name=models.name_of(type(model)), args=model_settings.arguments(model))
+
+
+def _run(
+  task: Task, parts: Parts, config: dict[str, Any], workdir: Path, log: Callable[[str], None]
+) -> tuple[dict[str, Any], Pretrained]:
+  """Trains a head, and judges its best checkpoint: ({'valid', 'test': metrics, …}, the head)."""
+  done = workdir / 'scores.json'
+  if done.is_file() and json.loads(done.read_text())['config'] == digest(config):
+    return json.loads(done.read_text()), weights.load(workdir)
+  started = time.perf_counter()
+  loop.train(config, workdir, quiet=True, clips=parts.train, held={'valid': parts.valid})
+  trained = weights.load(workdir)
+  full = complete(config)
+  mesh = sharding.make_mesh(full['mesh'])
+  judge = judges.get(config['evals']['valid']['args']['judge'])
+  scores: dict[str, Any] = dict(config=digest(config))
+  with jax.set_mesh(mesh):
+    for part in ('valid', 'test'):
+      rows = selection.known(getattr(parts, part), full['data'])
+      scores[part] = Judging(trained.model, full['data'], rows, judge, mesh)(trained.variables)
+      scores[f'{part}_clips'] = len(rows)
+  mix = np.asarray(trained.variables['params']['layer_mix'], np.float64)
+  scores['layer_weights'] = (np.exp(mix - mix.max()) / np.exp(mix - mix.max()).sum()).tolist()
+  scores['chosen'] = trained.origin
+  scores['parameters'] = sum(x.size for x in jax.tree.leaves(trained.variables['params']))
+  scores['seconds'] = round(time.perf_counter() - started, 1)
+  scores['curve'] = _curve(workdir)
+  done.write_text(json.dumps(scores))
+  shown = ', '.join(f'{k} {v:.4f}' for k, v in scores['test'].items())
+  log(f'{task.name}, {workdir.name}: {shown} ({scores["seconds"]:.0f} s)')
+  return scores, trained
+
+
+def _curve(workdir: Path) -> list[dict[str, float]]:
+  """Loss and validation metrics by step, from metrics.jsonl."""
+  kept = []
+  for line in (workdir / 'metrics.jsonl').read_text().splitlines():
+    row = json.loads(line)
+    found = {k: v for k, v in row.items() if k in ('step', 'loss') or k.startswith('valid/')}
+    found.pop('valid/seconds', None)
+    if len(found) > 1:
+      kept.append(found)
+  return kept
+
+
+# -- The row -----------------------------------------------------------------------------------
+
+
+def _row(
+  upstream: Upstream, task: Task, parts: Sequence[Parts], runs: Sequence[Any], settings: Settings
+) -> dict[str, Any]:
+  """What scores.json holds of a system on a task."""
+  recipe = task.how
+  lrs = list(dict.fromkeys(r[0] for r in runs))
+
+  def mean(part: str, lr: float, metric: str) -> float:
+    return float(np.mean([r[3][part][metric] for r in runs if r[0] == lr]))
+
+  chosen = min(lrs, key=lambda lr: _order(recipe, mean('valid', lr, recipe.ranks)))
+  own = [r for r in runs if r[0] == chosen]
+  metrics = dict.fromkeys((*recipe.metrics, *own[0][3]['test']))
+  over = 'folds' if len(parts) > 1 else 'seeds'
+  values = {m: [r[3]['test'][m] for r in own] for m in metrics}
+  _, half = mean_ci(np.array(values[recipe.metrics[0]]))
+  steps = settings.steps or recipe.steps
+  return dict(
+    task=task.name,
+    recipe=task.recipe,
+    title=recipe.title,
+    benchmark=task.benchmark,
+    system=upstream.name,
+    kind=upstream.embedder.kind,
+    weights=upstream.embedder.weights,
+    metrics=list(recipe.metrics),
+    ranks=recipe.ranks,
+    lower=[m for m in metrics if m in LOWER],
+    scores={m: float(np.mean(v)) for m, v in values.items()},
+    values=values,
+    ci=half,
+    ci_over=over,
+    validation={m: mean('valid', chosen, m) for m in own[0][3]['valid']},
+    lr=chosen,
+    lr_published=recipe.lr,
+    sweep=[
+      dict(lr=lr, valid=mean('valid', lr, recipe.ranks), test=mean('test', lr, recipe.metrics[0]))
+      for lr in lrs
+    ],
+    steps=steps,
+    steps_published=recipe.steps,
+    seeds=settings.seeds,
+    layer_weights=np.mean([r[3]['layer_weights'] for r in own], axis=0).tolist(),
+    curve=own[0][3]['curve'],
+    parameters=own[0][3]['parameters'],
+    clips={name: [len(getattr(p, name)) for p in parts][0] for name in ('train', 'valid', 'test')},
+    split=dict(origin=parts[0].origin, hash=parts[0].fingerprint),
+    frames=settings.frames,
+    dtype=settings.dtype,
+    differs=_differs(task, settings, steps),
+  )
+
+
+def _differs(task: Task, settings: Settings, steps: int) -> list[str]:
+  """What keeps a score from being compared with the leaderboard's."""
+  found = []
+  if not task.benchmark:
+    found.append(f'the data are {task.source}')
+  if steps != task.how.steps:
+    found.append(f'{steps:,} of {task.how.steps:,} steps')
+  if settings.head_args.get(task.recipe):
+    found.append('the head has other sizes')
+  if settings.batch_size:
+    found.append(f'{settings.batch_size} clips a micro-batch')
+  if settings.frames == 'cache' and task.how.seconds:
+    found.append('crops are of the layers of whole clips')
+  if settings.normalize:
+    found.append('layers are normed')
+  return found
+
+
+def _save(upstream: Upstream, head: Pretrained, path: Path) -> str | None:
+  """The head on its encoder, as one file that `load` opens; None where the encoder cannot be under
+  a head."""
+  loaded = upstream.loaded
+  if loaded is None or not isinstance(upstream.embedder.apply, ModelApply):
+    return None
+  args: dict[str, Any] = model_settings.arguments(head.model)
+  encoder = dict(
+    name=models.name_of(type(loaded.model)), args=model_settings.arguments(loaded.model)
+  )
+  try:
+    model = models.get('finetuned')(**{**args, 'encoder': encoder})
+  except InputError:
+    return None
+  made = jax.eval_shape(
+    lambda: model.init(jax.random.key(0), {k: np.zeros(x.shape, x.dtype) for k, x in
+                                           model.example().items()})
+  )  # fmt: skip
+  own, theirs = head.variables['params'], loaded.variables['params']
+  if missing := [k for k in made['params'] if k not in own and k not in theirs]:
+    raise ValueError(f'no weights for {missing}')
+  params = {k: own[k] if k in own else theirs[k] for k in made['params']}
+  rest = {k: v for k, v in loaded.variables.items() if k in made and k != 'params'}
+  origin = f'{head.origin}, on {loaded.origin}'
+  whole = Pretrained('finetuned', model, {'params': params, **rest}, origin, loaded.tokenizer)
+  return str(weights.save(whole, path))
