@@ -20,7 +20,7 @@ from research.audio.mixtures.writing import Item, Made, Recipe
 from research.errors import InputError
 
 RATE = 16000
-# Seconds that speech and pauses last at least, percent of full scale, and measurements a second.
+# Minimum length of speech and pauses in seconds, percent of full scale, windows of a second.
 LASTING, THRESHOLD, WINDOWS = 0.1, 0.1, 50
 _FULL = 2**31 - 1
 
