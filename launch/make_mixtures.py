@@ -4,6 +4,9 @@
   python -m launch.make_mixtures --recipe=small_noisy --source=/data/speech --noise=esc10 \\
     --data_root=/data --out=/data/noisy --args='{"train": 1000, "seed": 1}'
   python -m launch.make_mixtures --recipe=small_commands --out=/data/commands
+  python -m launch.make_mixtures --recipe=libri2mix --source=/data/LibriSpeech \\
+    --out=/data/Libri2Mix --encoding=wav \\
+    --args='{"metadata": "LibriMix/metadata/Libri2Mix", "mode": "min"}'
 
 The same data, recipe and arguments give the same bytes. A run that was interrupted goes on when it
 is started again; the folder has its name when it is complete. Recipes and their arguments:
@@ -46,8 +49,12 @@ def main(argv):
   print(f'{count} items of {recipe.name} in {out}')
 
 
-def _open(spec: str | None) -> Source | None:
-  return None if spec is None else open_source(spec, root=_DATA_ROOT.value)
+def _open(spec: str | None) -> Source | str | None:
+  if spec is None:
+    return None
+  if _RECIPE.value in mixtures.FOLDERS:
+    return str(folders.local(spec, 'source').expanduser())
+  return open_source(spec, root=_DATA_ROOT.value)
 
 
 def _arguments() -> dict[str, Any]:

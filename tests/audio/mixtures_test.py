@@ -236,6 +236,19 @@ def test_speakers_are_divided_where_splits_share_them(folder):
   assert set(other['test']) != set(found['test'])
 
 
+def test_groups_of_splits_are_splits(folder):
+  """As LibriSpeech's dev-clean is one of validation."""
+  source = open_source(str(folder[0]))
+  names = {'train': 'train-clean-100', 'dev': 'dev-clean', 'test': 'test-clean'}
+  source.table.columns['split'][:] = [names[v] for v in source.table.columns['split']]
+  groups = {'train': ('train-clean-100',), 'valid': ('dev-clean',), 'test': ('test-clean',)}
+  source.table.splits = groups
+  found = pools.by_speaker(source, 0, shortest=0, speakers=1, sizes={})
+  assert {s: sorted(g) for s, g in found.items()} == {
+    'train': ['s0', 's1', 's2'], 'valid': ['s3', 's4', 's5'], 'test': ['s6', 's7', 's8']
+  }  # fmt: skip
+
+
 def test_mistakes(folder, tmp_path):
   source = open_source(str(folder[0]))
   noise = open_source(str(folder[1]))

@@ -1,6 +1,7 @@
 """Who speaks when: frame labels of the speakers of a recording (diarization)."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -9,6 +10,7 @@ from research.audio.clips import Source
 from research.audio.example import Value
 from research.audio.fields import Context, Crops, Field, Rows
 from research.errors import InputError, unknown
+from research.text import targets
 
 # One turn: speaker, start and end in seconds of the recording.
 Turn = tuple[str, float, float]
@@ -74,7 +76,7 @@ class Activity(Field):
           f'{where} has {len(names)} speakers ({", ".join(names)}), but '
           f'config.data.fields.{self.key}.args.speakers is {self.speakers}.'
         )
-      turns.append([(names.index(speaker), start, end) for speaker, start, end in found])
+      turns.append(found)
     # Windows of recordings begin behind the start of their file.
     offsets = np.rint(source.starts() * context.sample_rate).astype(np.int64)
     return ActivityRows(self, turns, offsets, context.sample_rate)
@@ -103,35 +105,27 @@ def read_turns(value: Value, where: str = '') -> list[Turn]:
 
 
 def frame_labels(
-  turns: list[tuple[int, float, float]],
+  turns: Sequence[Turn],
   first: int,
   frames: int,
   *,
-  speakers: int,
+  speakers: Sequence[str],
   sample_rate: int = 16000,
   frame_shift: int = 320,
   spanning: bool = False,
 ) -> Int[np.ndarray, 'n s']:
-  """The labels of frames `first` to `first + frames` of a recording; see `Activity`.
-
-  Args:
-    turns: index of the speaker, start and end in seconds.
-    first: first frame.
-    frames: number of frames.
-    speakers: number of columns.
-    sample_rate: Hz.
-    frame_shift: samples per frame.
-    spanning: whether turns that begin before the first frame and end behind the last are labelled.
-  """
-  labels = np.zeros((frames, speakers), np.int32)
+  """The labels of frames `first` to `first + frames` of a recording, see `Activity`: those of
+  `targets.speaker_frames`, and with `spanning` those of turns that begin before the first frame and
+  end behind the last."""
   last = first + frames
-  for speaker, start, end in turns:
-    low = int(np.rint(start * sample_rate / frame_shift))
-    high = int(np.rint(end * sample_rate / frame_shift))
-    begins, ends = first <= low < last, first < high <= last
-    if begins or ends or (spanning and low < first and high > last):
-      labels[low - first if begins else 0 : high - first if ends else frames, speaker] = 1
-  return labels
+  labels = targets.speaker_frames(
+    turns, (first, last), frame_shift=frame_shift, sample_rate=sample_rate, speakers=speakers
+  )
+  for speaker, *times in turns if spanning else ():
+    low, high = (int(np.rint(t * sample_rate / frame_shift)) for t in times)
+    if low < first and high > last:
+      labels[:, speakers.index(speaker)] = True
+  return labels.astype(np.int32)
 
 
 @dataclasses.dataclass
@@ -146,7 +140,7 @@ class ActivityRows(Rows):
   """
 
   field: Activity
-  turns: list[list[tuple[int, float, float]]]
+  turns: list[list[Turn]]
   offsets: Int[np.ndarray, 'clips']
   sample_rate: int
 
@@ -171,11 +165,13 @@ class ActivityRows(Rows):
     for i, row in enumerate(crops.index):
       if crops.valid[i]:
         frames = int(crops.lengths[i]) // self.step
-        out[i, :frames] = frame_labels(
+        names = sorted({speaker for speaker, _, _ in self.turns[row]})
+        out[i, :frames] = 0
+        out[i, :frames, : len(names)] = frame_labels(
           self.turns[row],
           (int(self.offsets[row]) + int(crops.starts[i])) // self.step,
           frames,
-          speakers=field.speakers,
+          speakers=names,
           sample_rate=self.sample_rate,
           frame_shift=self.step,
           spanning=field.spanning,

@@ -17,7 +17,8 @@ def diarization(
   """The files of a folder as SUPERB's diarization reads it.
 
   Args:
-    recordings: id -> path of the audio, seconds, turns.
+    recordings: id -> path of the audio, seconds, turns; times are written in full, for a frame
+      can hang on their last digit.
   """
   found: dict[str, list[str]] = {
     name: [] for name in ('wav.scp', 'segments', 'utt2spk', 'spk2utt', 'reco2dur', 'rttm')
@@ -29,10 +30,10 @@ def diarization(
     found['reco2dur'].append(f'{name} {seconds!r}')
     for speaker, start, end in sorted(turns, key=lambda t: (t[1], t[2], t[0])):
       turn = f'{name}_{speaker}_{round(start * 1000):06d}_{round(end * 1000):06d}'
-      found['segments'].append(f'{turn} {name} {start:.3f} {end:.3f}')
+      found['segments'].append(f'{turn} {name} {start!r} {end!r}')
       found['utt2spk'].append(f'{turn} {speaker}')
       found['rttm'].append(
-        f'SPEAKER {name} 1 {start:.3f} {end - start:.3f} <NA> <NA> {speaker} <NA> <NA>'
+        f'SPEAKER {name} 1 {start!r} {round(end - start, 6)!r} <NA> <NA> {speaker} <NA> <NA>'
       )
       speakers.setdefault(speaker, []).append(turn)
   found['spk2utt'] = [f'{s} {" ".join(turns)}' for s, turns in sorted(speakers.items())]

@@ -80,6 +80,8 @@ def by_recording(source: Source, seed: int) -> Pools:
 def _divide(source: Source, rows: Sequence[int], names: Sequence[str], seed: int) -> Pools:
   own = source.column('split') if 'split' in source.column_names else [''] * len(names)
   also = dict.fromkeys(ALSO_VALID, VALID)
+  # Groups of splits, as LibriSpeech has them.
+  also |= {own: s for s in SPLITS for own in source.table.splits.get(s, ())}
   splits = {names[r]: set[str]() for r in rows}
   for r in rows:
     splits[names[r]].add(also.get(str(own[r]), str(own[r])))

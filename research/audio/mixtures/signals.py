@@ -43,7 +43,7 @@ def runs(audio: Float[np.ndarray, 't'], rate: int) -> list[tuple[int, int]]:
   return kept or found
 
 
-def fit(audio: Float[np.ndarray, 't'], length: int) -> Float[np.ndarray, 't']:
+def fit(audio: Float[np.ndarray, 't'], length: int) -> Float[np.ndarray, 'n']:
   """The audio cut, or filled with zeros, to a number of samples."""
   return np.pad(audio[:length], (0, max(0, length - len(audio))))
 

@@ -199,7 +199,7 @@ def _conversation(source: Source, noise: Source | None, item: Item, seed: int, r
     parts.append(signals.at_level(backdrop, rng.uniform(*NOISE_LEVELS)))
   mixed = np.sum(parts, axis=0, dtype=np.float32) * np.float32(signals.headroom(*parts))
   turns = [
-    (item['speakers'][speaker], (place + low) / rate, (place + high) / rate)
+    (item['speakers'][speaker], round((place + low) / rate, 3), round((place + high) / rate, 3))
     for speaker, place, _, found in pieces
     for low, high in found
   ]

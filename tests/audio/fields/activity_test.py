@@ -79,14 +79,14 @@ def test_windows_know_their_place(source):
 
 
 def test_a_turn_across_a_whole_crop_is_labelled_if_asked():
-  turns = [(0, 0.1, 1.0)]
-  assert not frame_labels(turns, 10, 10, speakers=1).any()
-  assert frame_labels(turns, 10, 10, speakers=1, spanning=True).all()
+  turns = [('a', 0.1, 1.0)]
+  assert not frame_labels(turns, 10, 10, speakers=['a']).any()
+  assert frame_labels(turns, 10, 10, speakers=['a'], spanning=True).all()
   # It only has to begin or to end in the crop.
   for first in (0, 45):
     np.testing.assert_array_equal(
-      frame_labels(turns, first, 10, speakers=1),
-      frame_labels(turns, first, 10, speakers=1, spanning=True),
+      frame_labels(turns, first, 10, speakers=['a']),
+      frame_labels(turns, first, 10, speakers=['a'], spanning=True),
     )
 
 

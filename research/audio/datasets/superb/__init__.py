@@ -2,6 +2,6 @@
 splits and classes of s3prl's downstream code. `table.SUPERB` is the list.
 
 Every data set has a column `split` with train, valid and test. Effects of SoX: `gain -3` is applied
-where s3prl applies it (a factor of the samples), `silence` (verification) is not: clips keep their
-pauses.
+where s3prl applies it, as a factor of the samples; `silence` (verification) by a recipe that writes
+the clips without pauses, `mixtures/pauses.py`.
 """

@@ -1,30 +1,27 @@
 """SUPERB's spoken commands: keyword spotting, intent classification, slot filling."""
 
 import collections
-import hashlib
 import os
 import pathlib
-import re
 from collections.abc import Sequence
 
 from absl import logging
 
 from research.audio import batching, tables
 from research.audio.clips import Source
-from research.audio.datasets.speech_commands import COMMANDS, NOISE, SILENCE, UNKNOWN
+from research.audio.datasets.speech_commands import NOISE, SILENCE
 from research.audio.datasets.superb.found import GAIN, Found, folder_of
 from research.audio.datasets.superb.table import SPLITS
 from research.audio.decode import duration
 from research.audio.example import Example, Value
 from research.audio.folder import Inside, find_audio
 from research.errors import InputError
-from research.text import slots
+from research.text import slots, targets
 
 # -- Keyword spotting (s3prl/downstream/speech_commands) -------------------------------------------
 
-CLASSES = (*COMMANDS, UNKNOWN, SILENCE)
+CLASSES = targets.KEYWORD_CLASSES
 _TEST = ('speech_commands_test_set_v0.01', 'speech_commands_test_set_v0.02')
-_MOD = 2**27 - 1
 
 
 def superb_ks(root: str, test: str | None = None, windows: int = 0, seed: int = 0) -> Source:
@@ -52,7 +49,7 @@ def superb_ks(root: str, test: str | None = None, windows: int = 0, seed: int = 
     word, name = path.split('/')
     if word == NOISE or (part := keyword_split(name)) is None:
       continue
-    label = word if word in COMMANDS else UNKNOWN
+    label = targets.keyword_class(word)
     found.add(path, found.base / path, _keyword(part, label, word, name))
   noise = [p for p in paths if p.startswith(f'{NOISE}/')]
   if not noise:
@@ -104,17 +101,14 @@ def _add_silence(found: Found, part: str, path: str, windows: int, seed: int) ->
 
 
 def keyword_split(name: str) -> str | None:
-  """The split of a file of Speech Commands; None for the tenth that s3prl leaves out.
+  """The split of a file of Speech Commands by `targets.keyword_part`; None for the tenth that s3prl
+  leaves out.
 
   Args:
-    name: of the file, as 04d8b987_nohash_0.wav.
+    name: of the file, as 04d8b987_nohash_0.wav; other endings count as .wav.
   """
-  stem, ending = os.path.splitext(name)
-  # The published hash is of a name without `_nohash_…`, ending included where there is none.
-  hashed = re.sub(r'_nohash_.*$', '', f'{stem}.wav' if ending else name)
-  number = int(hashlib.sha1(hashed.encode()).hexdigest(), 16)
-  percent = number % (_MOD + 1) * (100.0 / _MOD)
-  return 'valid' if percent < 10 else None if percent < 20 else 'train'
+  part = targets.keyword_part(f'{os.path.splitext(name)[0]}.wav')
+  return {'train': 'train', 'dev': 'valid'}.get(part)
 
 
 # -- Intent classification (s3prl/downstream/fluent_commands) --------------------------------------

@@ -5,15 +5,14 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-import numpy as np
 from absl import logging
-from jaxtyping import Int
 
 from research.audio import tables
 from research.audio.clips import Source
 from research.audio.datasets.superb.found import Found, on_disk
 from research.audio.example import Value
 from research.errors import InputError, unknown
+from research.text import targets
 
 LABELS = ('neu', 'hap', 'ang', 'sad')
 _MERGED = {'exc': 'hap'}
@@ -75,23 +74,11 @@ def superb_er(root: str, fold: int = 1) -> Source:
       'the published one.', found.base, len(there), CLIPS,
     )  # fmt: skip
   rest = [name for session, name, *_ in there if session != fold]
-  order = permutation(len(rest))
-  training = {rest[i] for i in order[: int(TRAINING * len(rest))]}
+  training = {rest[i] for i in targets.random_split(len(rest), TRAINING)[0]}
   for session, name, path, columns in rows:
     split = 'test' if session == fold else 'train' if name in training else 'valid'
     found.add(name, path, {'split': split, **columns})
   return found.source(label_sets={'label': LABELS})
-
-
-def permutation(count: int, seed: int = 0) -> Int[np.ndarray, 'n']:
-  """torch.randperm(count) on a CPU after torch.manual_seed(seed), for counts below 2^32 / 20: each
-  place is exchanged with a later one drawn by mt19937."""
-  draws = np.frombuffer(np.random.RandomState(seed).bytes(4 * max(count - 1, 0)), '<u4')
-  order = np.arange(count)
-  for i, draw in enumerate(draws.tolist()):
-    j = i + draw % (count - i)
-    order[[i, j]] = order[[j, i]]
-  return order
 
 
 def _labelled(

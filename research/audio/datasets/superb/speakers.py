@@ -15,7 +15,7 @@ from research.errors import InputError
 SPEAKERS = tuple(f'id{number}' for number in range(10001, 11252))
 _PARTS = {'1': 'train', '2': 'valid', '3': 'test'}
 _CLASS_LISTS = ('veri_test_class.txt', 'iden_split.txt')
-_TRIAL_LISTS = ('voxceleb1_test_v2.txt', 'veri_test2.txt', 'veri_test.txt')
+TRIAL_LISTS = ('voxceleb1_test_v2.txt', 'veri_test2.txt', 'veri_test.txt')
 _FOLDERS = ('dev/wav', 'test/wav', 'wav')
 # Training clips of verification are longer than this, seconds.
 SHORTEST = 2.0
@@ -57,7 +57,8 @@ def superb_asv(root: str, trials: str | None = None, shortest: float = SHORTEST)
 
   Columns: split (train: clips of dev/wav longer than `shortest`; test: clips of the trials),
   speaker, video. Classes are the folders of dev/wav in sorted order, 1211. s3prl also removes
-  pauses (SoX `silence 1 0.1 0.1% -1 0.1 0.1%`), and measures clips after that; pauses are kept.
+  pauses and measures clips after that: give the folder that the recipe `voxceleb1` of
+  `audio/mixtures` makes, or clips keep their pauses.
   Training crops are 8 s (seconds=8.0). There is no validation: see `trials`.
 
   Args:
@@ -76,7 +77,7 @@ def superb_asv(root: str, trials: str | None = None, shortest: float = SHORTEST)
       speaker, _, rest = path.partition('/')
       columns = {'split': 'train', 'speaker': speaker, 'video': rest.split('/')[0]}
       found.add(path, development / path, {**columns})
-  if trials is not None or any((found.base / n).is_file() for n in _TRIAL_LISTS):
+  if trials is not None or any((found.base / n).is_file() for n in TRIAL_LISTS):
     tried = read_trials(root, trials)
     for path in dict.fromkeys(p for _, *pair in tried for p in pair):
       speaker, video = path.split('/')[:2]
@@ -104,7 +105,7 @@ def read_trials(root: str, trials: str | None = None) -> list[tuple[bool, str, s
   """
   found = Found('superb_asv', pathlib.Path(root))
   inside = Inside(found.base)
-  file = _list(found, trials, _TRIAL_LISTS, 'the list of trials')
+  file = _list(found, trials, TRIAL_LISTS, 'the list of trials')
   made = []
   for number, line in tables.lines(file):
     fields, where = line.split(), f'{file}, line {number}'

@@ -82,9 +82,9 @@ SUPERB: dict[str, Dataset] = {
   ),
   'superb_sd': _superb(
     'mixtures:superb_sd',
-    '{train,dev,test}/ with wav.scp, segments, utt2spk and reco2dur',
-    marks=('train/reco2dur', 'dev/reco2dur', 'test/reco2dur'),
-    folders=('Libri2Mix_diarization', 'diarization', 'sd'),
+    '{train or train-100,dev,test}/ with wav.scp, segments, utt2spk and reco2dur',
+    marks=('train/reco2dur', 'train-100/reco2dur', 'dev/reco2dur', 'test/reco2dur'),
+    folders=('Libri2Mix_diarization', 'diarization', 'sd', 'Libri2Mix/wav16k/max', 'wav16k/max'),
   ),
   'superb_se': _superb(
     'mixtures:superb_se',
