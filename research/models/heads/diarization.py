@@ -51,7 +51,7 @@ class Diarization(nn.Module):
     batch = encoded.get('batch', {})
     x = jnp.where(mask[:, :, None], tokens, 0.0)
     if 'label_mask' in batch:
-      mask = jnp.asarray(batch['label_mask'])
+      mask: Any = jnp.asarray(batch['label_mask'])
       x = match_frames(x, mask.shape[1], repeat=True)
     for rnn in self.rnn:
       x, _ = rnn(x, mask)

@@ -4,6 +4,7 @@ A checkpoint of s3prl holds the state dict of the head under 'Downstream' and th
 layer mix under 'Featurizer'; the upstream is not in it.
 """
 
+import fnmatch
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from research.models import heads, settings
 from research.models.finetuned import Finetuned
 from research.models.heads import x_vector
 from research.weights import read, tables
-from research.weights.tables import Rule, linear
+from research.weights.tables import Rule, linear, vector
 
 Arrays = Mapping[str, np.ndarray]
 # Where a checkpoint has the weights of the layers.
@@ -86,6 +87,52 @@ def _masks(head: Any) -> list[Rule]:
   return list(itertools.chain.from_iterable(rnn + masks))
 
 
+def _attention(theirs: str, ours: str, heads: int) -> list[Rule]:
+  rules = []
+  for part in ('query', 'key', 'value'):
+    key = f'{theirs}.{part[0]}_proj'
+    rules += [
+      Rule(f'{key}.weight', f'{ours}/{part}/kernel', 'heads', heads=heads),
+      Rule(f'{key}.bias', f'{ours}/{part}/bias', 'heads_bias', heads=heads),
+    ]
+  return [
+    *rules,
+    Rule(f'{theirs}.out_proj.weight', f'{ours}/out/kernel', 'heads_out', heads=heads),
+    Rule(f'{theirs}.out_proj.bias', f'{ours}/out/bias'),
+  ]
+
+
+def _block(theirs: str, ours: str, heads: int, decodes: bool) -> list[Rule]:
+  cross = _attention(f'{theirs}.encoder_attn', f'{ours}/cross', heads)
+  cross += vector(f'{theirs}.encoder_attn_layer_norm', f'{ours}/cross_norm')
+  return [
+    *_attention(f'{theirs}.self_attn', f'{ours}/attention', heads),
+    *vector(f'{theirs}.self_attn_layer_norm', f'{ours}/attention_norm'),
+    *(cross if decodes else []),
+    *linear(f'{theirs}.fc1', f'{ours}/fc1'),
+    *linear(f'{theirs}.fc2', f'{ours}/fc2'),
+    *vector(f'{theirs}.final_layer_norm', f'{ours}/mlp_norm'),
+  ]
+
+
+def _translation(head: Any) -> list[Rule]:
+  rules = []
+  for i in range(2):
+    key = f'encoder.subsample.conv_layers.{i}'
+    rules += [
+      Rule(f'{key}.weight', f'conv_{i}/kernel', 'conv1d'),
+      Rule(f'{key}.bias', f'conv_{i}/bias'),
+    ]
+  for i in range(head.depth):
+    rules += _block(f'encoder.transformer_layers.{i}', f'encoder_{i}', head.heads, False)
+  for i in range(head.decoder_depth):
+    rules += _block(f'decoder.layers.{i}', f'decoder_{i}', head.heads, True)
+  for part in ('encoder', 'decoder'):
+    rules += vector(f'{part}.layer_norm', f'{part}_norm')
+  rules.append(Rule('decoder.embed_tokens.weight', 'token_embedding'))
+  return rules + ([] if head.tied else [Rule('decoder.output_projection.weight', 'output')])
+
+
 RULES: dict[str, Callable[[Any], list[Rule]]] = {
   'utterance': _utterance,
   'phones': _phones,
@@ -93,7 +140,16 @@ RULES: dict[str, Callable[[Any], list[Rule]]] = {
   'x_vector': _x_vector,
   'diarization': _diarization,
   'masks': _masks,
+  'translation': _translation,
 }
+# Keys of fairseq's that hold no weights of the model: counters, and copies of the encoder's for a
+# faster path, which are made of the others.
+IGNORED = (
+  '*._float_tensor',
+  'decoder.version',
+  *(f'encoder.transformer_layers.*.{p}_{k}' for p in ('in_proj', 'out_proj', 'fc1', 'fc2')
+    for k in ('weight', 'bias')),
+)  # fmt: skip
 
 
 # -- What the arrays show: arrays -> arguments -------------------------------------------------
@@ -152,11 +208,30 @@ def _masks_args(arrays: Arrays) -> dict[str, Any]:
   )
 
 
+def _translation_args(arrays: Arrays) -> dict[str, Any]:
+  return dict(
+    vocab_size=_rows(arrays, 'decoder.embed_tokens.weight'),
+    width=int(arrays['decoder.embed_tokens.weight'].shape[1]),
+    hidden=_rows(arrays, 'decoder.layers.0.fc1.weight'),
+    depth=_count(arrays, 'encoder.transformer_layers.{}.fc1.weight'),
+    decoder_depth=_count(arrays, 'decoder.layers.{}.fc1.weight'),
+    channels=_rows(arrays, 'encoder.subsample.conv_layers.0.weight'),
+    tied=_tied(arrays),
+  )
+
+
+def _tied(arrays: Arrays) -> bool:
+  """Whether the logits are made by the embedding: then the file has no other, or the same again."""
+  output = arrays.get('decoder.output_projection.weight')
+  return output is None or np.array_equal(output, arrays['decoder.embed_tokens.weight'])
+
+
 # (head, key that only it has, arguments).
 SIGNS: tuple[tuple[str, str, Callable[[Arrays], dict[str, Any]]], ...] = (
   ('utterance', 'model.post_net.linear.weight', _utterance_args),
   ('recurrent_ctc', 'model.rnns.0.layer.weight_hh_l0', _recurrent_ctc_args),
   ('x_vector', 'connector.weight', _x_vector_args),
+  ('translation', 'decoder.embed_tokens.weight', _translation_args),
   ('masks', 'model.linear.0.weight', _masks_args),
   ('diarization', 'model.rnn.weight_hh_l0', _diarization_args),
   ('phones', 'model.linear.weight', _phones_args),
@@ -224,7 +299,8 @@ def write_head(head: nn.Module, params: Mapping[str, Any]) -> dict[str, np.ndarr
 def _convert(rules: list[Rule], arrays: Arrays) -> dict[str, Any]:
   rows = tables.expand(rules, nn.Module())
   known = {theirs for theirs, *_ in rows}
-  missing, more = known - set(arrays), set(arrays) - known
+  given = {k for k in arrays if not any(fnmatch.fnmatch(k, p) for p in IGNORED)}
+  missing, more = known - given, given - known
   if missing or more:
     raise InputError(
       f'The weights do not fit the head: missing {listed(sorted(missing))}; not expected '
