@@ -80,6 +80,8 @@ class Settings:
         f'beams={self.beams} was given with sample={self.sample} and candidates='
         f'{self.candidates}: a beam search draws nothing.'
       )
+    if self.style == 'fairseq' and self.sample:
+      raise InputError('style=fairseq was given with sample: it is a style of beam search.')
     if self.candidates > 1 and not self.sample:
       raise InputError(
         f'candidates={self.candidates} was given without sample: all of them would be equal.'
@@ -248,7 +250,7 @@ def _generate(
     logits, state = model.apply(variables, tokens[:, None], state, method='step')
     return logits[:, 0], state
 
-  if settings.beams > 1:
+  if settings.beams > 1 or settings.style == 'fairseq':
     return *beam_search(settings, step, prompts, limits, state, logits), probed
   draw = _Draw(settings, temperature, key, noise)
   rows = _advance(settings, step, draw, _first_rows(settings, prompts, limits, state), logits)

@@ -3,8 +3,10 @@
 Letters: b batch, n tokens, d width.
 """
 
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -49,7 +51,12 @@ def translate(
     max_tokens: of a text, without its end; never above the positions of the decoder.
   """
   variables = {'params': params}
-  memories = head.apply(variables, jnp.asarray(tokens), jnp.asarray(mask), method='remember')
+  memories = _remember(head, variables, jnp.asarray(tokens), jnp.asarray(mask))
   room = min(max_tokens, head.max_tokens - 1)
   how = settings(head.start_token, beams=beams, max_tokens=room)
   return generate(head, variables, [[head.start_token]] * len(tokens), how, memories=memories)
+
+
+@functools.partial(jax.jit, static_argnames='head')
+def _remember(head, variables, tokens, mask):
+  return head.apply(variables, tokens, mask, method='remember')

@@ -19,16 +19,16 @@ PAD = 1
 
 def load(case: Case):
   config = case.config
-  head, params = superb.read_head(
+  head, variables = superb.read_head(
     case.weights, heads=config['encoder_attention_heads'], dropout=config['dropout'],
     max_tokens=config['max_target_positions'], masked=False,
   )  # fmt: skip
   kept = {
     k: v for k, v in case.weights.items() if not any(fnmatch.fnmatch(k, p) for p in superb.IGNORED)
   }
-  check_identical(superb.write_head(head, params), kept)
+  check_identical(superb.write_head(head, variables), kept)
   assert head.decoder_depth == config['decoder_layers'] and head.depth == config['encoder_layers']
-  return head, jax.tree.map(jnp.asarray, params)
+  return head, jax.tree.map(jnp.asarray, variables['params'])
 
 
 @each_case('superb', where=kind('superb_st'))
@@ -60,7 +60,7 @@ def test_translation(case: Case):
   np.testing.assert_allclose(
     float(metrics['cross_entropy']) * said.sum(), want['nll_sum'], rtol=1e-5
   )
-  own = superb.write_head(head, gradients[0])
+  own = superb.write_head(head, {'params': gradients[0]})
   for key, value in want.items():
     if key.startswith('grad/'):
       name = key.removeprefix('grad/')

@@ -133,6 +133,26 @@ def _translation(head: Any) -> list[Rule]:
   return rules + ([] if head.tied else [Rule('decoder.output_projection.weight', 'output')])
 
 
+def _voice(head: Any) -> list[Rule]:
+  rules = linear('encoder.input_layer', 'input') + lstm('encoder.blstm', 'blstm')
+  for i in range(head.convolutions):
+    norm, stats = f'encoder.convs.{i}.1', f'batch_stats/norm_{i}'
+    rules += [
+      Rule(f'encoder.convs.{i}.0.weight', f'conv_{i}', 'conv1d'),
+      *vector(norm, f'norm_{i}'),
+      Rule(f'{norm}.running_mean', f'{stats}/mean'),
+      Rule(f'{norm}.running_var', f'{stats}/var'),
+      Rule(f'{norm}.num_batches_tracked', f'{stats}/count', 'count'),
+    ]
+  for i in range(head.prenet_layers):
+    rules += linear(f'prenet.prenet.{i}.0', f'prenet_{i}')
+  for i in range(head.cells):
+    rules += lstm(f'lstmps.{i}.cell', f'cell_{i}', '', False)
+    rules += linear(f'lstmps.{i}.pj', f'project_{i}')
+  statistics = [Rule(f'target_{k}', f'buffers/target_{k}') for k in ('mean', 'scale')]
+  return [*rules, *linear('proj', 'output'), *statistics]
+
+
 RULES: dict[str, Callable[[Any], list[Rule]]] = {
   'utterance': _utterance,
   'phones': _phones,
@@ -141,7 +161,10 @@ RULES: dict[str, Callable[[Any], list[Rule]]] = {
   'diarization': _diarization,
   'masks': _masks,
   'translation': _translation,
+  'voice': _voice,
 }
+# Collections beside 'params', by the beginning of a path.
+OTHERS = ('batch_stats/', 'buffers/')
 # Keys of fairseq's that hold no weights of the model: counters, and copies of the encoder's for a
 # faster path, which are made of the others.
 IGNORED = (
@@ -226,12 +249,25 @@ def _tied(arrays: Arrays) -> bool:
   return output is None or np.array_equal(output, arrays['decoder.embed_tokens.weight'])
 
 
+def _voice_args(arrays: Arrays) -> dict[str, Any]:
+  return dict(
+    bins=_rows(arrays, 'proj.weight'),
+    width=int(arrays['proj.weight'].shape[1]),
+    channels=_rows(arrays, 'encoder.input_layer.weight'),
+    convolutions=_count(arrays, 'encoder.convs.{}.0.weight'),
+    prenet=_rows(arrays, 'prenet.prenet.0.0.weight'),
+    prenet_layers=_count(arrays, 'prenet.prenet.{}.0.weight'),
+    cells=_count(arrays, 'lstmps.{}.pj.weight'),
+  )
+
+
 # (head, key that only it has, arguments).
 SIGNS: tuple[tuple[str, str, Callable[[Arrays], dict[str, Any]]], ...] = (
   ('utterance', 'model.post_net.linear.weight', _utterance_args),
   ('recurrent_ctc', 'model.rnns.0.layer.weight_hh_l0', _recurrent_ctc_args),
   ('x_vector', 'connector.weight', _x_vector_args),
   ('translation', 'decoder.embed_tokens.weight', _translation_args),
+  ('voice', 'lstmps.0.pj.weight', _voice_args),
   ('masks', 'model.linear.0.weight', _masks_args),
   ('diarization', 'model.rnn.weight_hh_l0', _diarization_args),
   ('phones', 'model.linear.weight', _phones_args),
@@ -244,14 +280,14 @@ SPELLING = {'phones': 'model.linear.weight', 'recurrent_ctc': 'model.linear.weig
 
 
 def read_head(arrays: Arrays, **args: Any) -> tuple[nn.Module, dict[str, Any]]:
-  """The head of a state dict of s3prl's, and its parameters.
+  """The head of a state dict of s3prl's, and its variables.
 
   Args:
     arrays: {original key: array}, 'Downstream' of a checkpoint.
     **args: arguments of the head that do not show in the arrays (vocabulary, slots, labels, …).
 
   Returns:
-    an unbound head of `models/heads`, and its parameters.
+    an unbound head of `models/heads`, and its variables, 'params' and what else it has.
 
   Raises:
     InputError: no head of SUPERB has such keys, an argument contradicts the arrays, or the symbols
@@ -278,7 +314,7 @@ def read_head(arrays: Arrays, **args: Any) -> tuple[nn.Module, dict[str, Any]]:
   return head, _convert(RULES[name](head), arrays)
 
 
-def write_head(head: nn.Module, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def write_head(head: nn.Module, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """The inverse of `read_head`: {original key: array}.
 
   Raises:
@@ -288,16 +324,21 @@ def write_head(head: nn.Module, params: Mapping[str, Any]) -> dict[str, np.ndarr
   rules = next((f for key, f in RULES.items() if key.replace('_', '') == name), None)
   if rules is None:
     raise InputError(f's3prl has no head {type(head).__name__}: it has {", ".join(RULES)}.')
-  flat = tables.flatten(params)
-  rows = tables.expand(rules(head), head)
+  flat = tables.flatten(variables)
+  rows = tables.expand(_placed(rules(head)), head)
   return {
     theirs: np.asarray(layout.revert(np.asarray(flat[ours]), size), order='C')
     for theirs, ours, layout, size in rows
   }
 
 
+def _placed(rules: list[Rule]) -> list[Rule]:
+  """Rules with the collection before each path."""
+  return [r if r.ours.startswith(OTHERS) else r._replace(ours=f'params/{r.ours}') for r in rules]
+
+
 def _convert(rules: list[Rule], arrays: Arrays) -> dict[str, Any]:
-  rows = tables.expand(rules, nn.Module())
+  rows = tables.expand(_placed(rules), nn.Module())
   known = {theirs for theirs, *_ in rows}
   given = {k for k in arrays if not any(fnmatch.fnmatch(k, p) for p in IGNORED)}
   missing, more = known - given, given - known
@@ -332,7 +373,7 @@ def put_on(
   encoder: Mapping[str, Any],
   variables: Mapping[str, Any],
   head: nn.Module,
-  params: Mapping[str, Any],
+  own: Mapping[str, Any],
   mix: np.ndarray,
 ) -> tuple[Finetuned, dict[str, Any]]:
   """An encoder with a head of SUPERB on its layers.
@@ -340,7 +381,7 @@ def put_on(
   Args:
     encoder: dict(name=…, args={…}).
     variables: of the encoder.
-    head, params: as `read_head` gives them.
+    head, own: the head and its variables, as `read_head` gives them.
     mix: weights of the layers before the softmax.
 
   Returns:
@@ -359,5 +400,6 @@ def put_on(
       f'The featurizer mixes {len(mix)} layers, and {encoder["name"]} has '
       f'{expected["layer_mix"].shape[0]}: it is of another upstream.'
     )
-  own = {k: v for k, v in variables['params'].items() if k in expected}
-  return model, {**variables, 'params': {**own, **params, 'layer_mix': mix}}
+  theirs = {k: v for k, v in variables['params'].items() if k in expected}
+  merged = {k: {**variables.get(k, {}), **own.get(k, {})} for k in {*variables, *own}}
+  return model, {**merged, 'params': {**theirs, **own['params'], 'layer_mix': mix}}
