@@ -4,6 +4,8 @@ Inside `jax.jit` the batch is the global one, so that a mesh of devices normalis
 does.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -51,7 +53,8 @@ class BatchNorm(nn.Module):
           'Batch norm has a single value a channel to learn from: take a batch of two clips or '
           'more.'
         )
-      axes, unbiased = tuple(range(x.ndim - 1)), rows / max(rows - 1, 1)
+      axes = tuple(range(x.ndim - 1))
+      unbiased: Any = rows / max(rows - 1, 1)
       if mask is None:
         mean = y.mean(axis=axes)
         var = jnp.square(y - mean).mean(axis=axes)

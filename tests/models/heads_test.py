@@ -49,6 +49,13 @@ def batch_of(mask, hop=10):
   return {'audio': audio[:, :size], 'audio_mask': audio_mask, 'targets': targets}
 
 
+def each(*quick):
+  """Every head; those that are not quick in `make test-all` only."""
+  slow = pytest.mark.slow
+  marked = [pytest.param(n, marks=() if n in quick else slow) for n in HEADS]
+  return pytest.mark.parametrize('name', marked)
+
+
 @functools.cache
 def make(name, d=12):
   head = heads.get(name)(**HEADS[name])
@@ -60,7 +67,7 @@ def make(name, d=12):
   return head, variables, tokens, mask
 
 
-@pytest.mark.parametrize('name', HEADS)
+@each('recurrent_ctc', 'diarization', 'masks')
 def test_rows_are_alone(name):
   head, variables, tokens, mask = make(name)
   apply = jax.jit(lambda x, mask, batch: head.apply(variables, x, mask, batch, False))
@@ -78,7 +85,7 @@ def test_rows_are_alone(name):
         np.testing.assert_allclose(got, want[0], rtol=2e-5, atol=2e-5, err_msg=key)
 
 
-@pytest.mark.parametrize('name', HEADS)
+@each('utterance', 'recurrent_ctc')
 def test_gradients(name):
   head, variables, tokens, mask = make(name)
 
@@ -112,6 +119,7 @@ def test_names_of_s3prl(name):
     superb.read_head({k: v for k, v in arrays.items() if not k.endswith('bias')}, **hidden)
 
 
+@pytest.mark.slow
 def test_checkpoint_of_s3prl(tmp_path):
   torch = pytest.importorskip('torch')
   head, own, *_ = make('utterance', d=SPEECH['width'])
@@ -174,6 +182,7 @@ def test_translation_writes_step_by_step():
   assert (best.scores().max(1) >= greedy.scores().max(1) - 1e-6).all()
 
 
+@pytest.mark.slow
 def test_voice_hears_its_targets():
   """With its own frames as targets it gives them again."""
   head, variables, tokens, mask = make('voice')
