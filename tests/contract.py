@@ -178,7 +178,7 @@ def loss_and_gradients(subject: Subject, model: Any) -> Callable[..., Any]:
 
 def split(variables: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
   rest = dict(variables)
-  return rest.pop('params'), rest
+  return rest.pop('params', {}), rest  # a front-end alone has none
 
 
 @functools.cache
@@ -209,7 +209,7 @@ def check_bfloat16(subject: Subject) -> None:
   """bf16 compute: float32 parameters, gradients and losses; about the same loss."""
   half = subject.model(dtype='bfloat16')
   params, rest = split(subject.variables(half))
-  assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype('float32')}
+  assert {x.dtype for x in jax.tree.leaves(params)} <= {jnp.dtype('float32')}
   batch = subject.batch(half, [half.frontend.samples(90), half.frontend.samples(50)])
   want, _ = _trained(subject)
   got, gradients = jit(loss_and_gradients(subject, half))(params, rest, batch)

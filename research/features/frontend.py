@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from research.errors import InputError, unknown
-from research.features import fbank, mfcc, spectral
+from research.features import deltas, fbank, mfcc, spectral
 from research.features.spectral import Array
 
 # Mean and standard deviation of the 128-bin Kaldi log-mel over all pixels of each data set's padded
@@ -35,8 +35,8 @@ STATISTICS: dict[str, tuple[float, float]] = {
 # Spectrogram functions by kind.
 KINDS: dict[str, Callable] = {
   'kaldi_fbank': fbank.kaldi_fbank,
+  'fbank_deltas': deltas.kaldi_fbank_deltas,
   'mfcc': mfcc.kaldi_mfcc_deltas,
-  'fbank_deltas': mfcc.kaldi_fbank_deltas,
   'log_mel': spectral.log_mel,
   'whisper': spectral.whisper_log_mel,
 }
@@ -63,6 +63,9 @@ _CLAP = dict(
   floor=1e-10,
 )
 
+# Functions that some of them pass their arguments on to.
+INNER: dict[str, Callable] = {'mfcc': mfcc.kaldi_mfcc, 'fbank_deltas': fbank.kaldi_fbank}
+
 # Published front-ends. Omitted arguments have the defaults of the function.
 FRONTENDS: dict[str, dict[str, Any]] = {
   # AudioMAE dataset.py, AST src/dataloader.py, EAT data/raw_audio_dataset.py.
@@ -87,10 +90,10 @@ FRONTENDS: dict[str, dict[str, Any]] = {
   'msclap_2023': dict(_CLAP | dict(sample_rate=44100, hop_length=320), filter_rate=32000, **_PLAIN),
   # fairseq examples/hubert/simple_kmeans/dump_mfcc_feature.py: 39 dimensions at 100 Hz.
   'mfcc': dict(kind='mfcc', **_PLAIN),
-  # s3prl upstream/baseline: fbank.yaml, fbank_no_cmvn.yaml, the baseline of SUPERB.
+  # s3prl upstream/baseline/fbank.yaml, fbank_no_cmvn.yaml: 240 dimensions at 100 Hz.
   'superb_fbank': dict(kind='fbank_deltas', num_mel_bins=80, window='povey', **_PLAIN),
   'superb_fbank_no_cmvn': dict(
-    kind='fbank_deltas', num_mel_bins=80, window='povey', cmvn=False, **_PLAIN
+    kind='fbank_deltas', num_mel_bins=80, window='povey', normalise_clips=False, **_PLAIN
   ),
   # Not a published front-end: set all arguments.
   'log_mel': dict(
@@ -115,8 +118,7 @@ _POSITIVE = {
 def _defaults(kind: str) -> dict[str, Any]:
   """Every keyword argument of a kind's function with its default (None where it has none)."""
   found: dict[str, Any] = {}
-  inner = {'mfcc': mfcc.kaldi_mfcc, 'fbank_deltas': fbank.kaldi_fbank}
-  for function in (KINDS[kind], *([inner[kind]] if kind in inner else [])):
+  for function in (KINDS[kind], *([INNER[kind]] if kind in INNER else [])):
     for name, parameter in inspect.signature(function).parameters.items():
       if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
         found[name] = None if parameter.default is inspect.Parameter.empty else parameter.default
@@ -257,7 +259,7 @@ class Frontend:
     if self.kind == 'mfcc':
       return 3 * settings['num_ceps']
     if self.kind == 'fbank_deltas':
-      return 3 * (self.num_mel_bins + bool(settings['use_energy']))
+      return (self.num_mel_bins + bool(settings['use_energy'])) * (1 + settings['delta_order'])
     return self.num_mel_bins + bool(settings.get('use_energy'))
 
   @property

@@ -6,6 +6,7 @@ interface). Letters: b batch, n frames, d width.
 
 from typing import TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -58,7 +59,7 @@ def batch_frames(samples: np.ndarray, rate: int, frames: int) -> np.ndarray:
 
 def match_frames(
   x: Float[Array, 'b n d'], frames: int, repeat: bool = False
-) -> Float[Array, 'b m d']:
+) -> Float[jax.Array, 'b m d']:
   """A batch with another number of frames: cut, or its last frame repeated.
 
   Args:

@@ -1,5 +1,4 @@
-"""Kaldi's MFCC with deltas, the features of HuBERT's first clustering, and log-mel with deltas, the
-baseline of SUPERB.
+"""Kaldi's MFCC and deltas, the features of HuBERT's first clustering.
 
 Same numbers as torchaudio.compliance.kaldi.mfcc with dither 0 and
 torchaudio.functional.compute_deltas; batched, mask-aware, float32. Dimensions: see spectral.py.
@@ -14,8 +13,6 @@ from research.errors import InputError
 from research.features import filters, spectral
 from research.features.fbank import kaldi_fbank
 from research.features.spectral import Array
-
-CMVN_EPSILON = 1e-10  # added to the deviation, s3prl's
 
 
 def cepstra(log_mel: Float[Array, 'b s f'], num_ceps: int) -> Float[jax.Array, 'b s ceps']:
@@ -138,41 +135,6 @@ def kaldi_mfcc_deltas(
   `kaldi_mfcc`.
   """
   ceps, frame_mask = kaldi_mfcc(audio, audio_mask, **settings)
-  return _with_deltas(ceps, frame_mask, delta_win_length), frame_mask
-
-
-def _with_deltas(
-  features: Float[Array, 'b s f'], frame_mask: Bool[Array, 'b s'], win_length: int
-) -> Float[jax.Array, 'b s g']:
-  """Features, their deltas and the deltas of these side by side."""
-  first = deltas(features, frame_mask, win_length=win_length)
-  second = deltas(first, frame_mask, win_length=win_length)
-  return jnp.concatenate([jnp.asarray(features), first, second], axis=-1)
-
-
-def kaldi_fbank_deltas(
-  audio: Float[Array, 'b t'],
-  audio_mask: Bool[Array, 'b t'],
-  *,
-  delta_win_length: int = 5,
-  cmvn: bool = True,
-  **settings,
-) -> tuple[Float[jax.Array, 'b s f'], Bool[jax.Array, 'b s']]:
-  """Log-mel energies, deltas and delta-deltas side by side: [b, s, 3 * num_mel_bins]; the baseline
-  of SUPERB (s3prl upstream/baseline, fbank.yaml: 80 bins, 240 dimensions).
-
-  Args:
-    audio, audio_mask, **settings: see `kaldi_fbank`.
-    delta_win_length: see `deltas`.
-    cmvn: every dimension of a clip has zero mean and unit (unbiased) deviation over its frames, so
-      that its mean over time says nothing.
-  """
-  bins, frame_mask = kaldi_fbank(audio, audio_mask, **settings)
-  x = _with_deltas(bins, frame_mask, delta_win_length)
-  if not cmvn:
-    return x, frame_mask
-  real = frame_mask[..., None]
-  count = jnp.maximum(real.sum(axis=1, keepdims=True).astype(jnp.float32), 1.0)
-  centred = jnp.where(real, x - x.sum(axis=1, keepdims=True) / count, 0.0)
-  variance = jnp.square(centred).sum(axis=1, keepdims=True) / jnp.maximum(count - 1.0, 1.0)
-  return centred / (CMVN_EPSILON + jnp.sqrt(variance)), frame_mask
+  first = deltas(ceps, frame_mask, win_length=delta_win_length)
+  second = deltas(first, frame_mask, win_length=delta_win_length)
+  return jnp.concatenate([ceps, first, second], axis=-1), frame_mask

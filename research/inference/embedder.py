@@ -321,12 +321,6 @@ def mfcc() -> Embedder:
   return dataclasses.replace(statistics, name='MFCC statistics')
 
 
-def superb_fbank(cmvn: bool) -> Embedder:
-  """FBANK of SUPERB, 240 dimensions; without `cmvn` for heads that take the mean over time."""
-  frontend = Frontend.create('superb_fbank' if cmvn else 'superb_fbank_no_cmvn')
-  return dataclasses.replace(log_mel(frontend), name='FBANK', usual_pool='mean', pool=None)
-
-
 def weights_hash(variables: Any) -> str:
   """Hash of every array's path, type, shape and bytes."""
   found = hashlib.sha256()

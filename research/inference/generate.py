@@ -21,12 +21,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from research.capabilities import Generates
-from research.errors import InputError
+from research.errors import InputError, unknown
 from research.inference import generate_rules as rules
 from research.inference.generate_beam import beam_search
 from research.inference.generate_rules import Rule, SoFar
 
 AnyArray = jax.Array | np.ndarray
+STYLES = ('whisper', 'fairseq')
 # Widths of prompts: one program each.
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
@@ -46,6 +47,9 @@ class Settings:
     top_k, top_p, min_p: which tokens can be drawn; None for all.
     length_penalty: candidates are ranked by sum of log-probabilities / ((5 + length) / 6)^penalty
       (arXiv 1609.08144), or, None, / length.
+    style: of a beam search, 'whisper' or 'fairseq'. fairseq keeps a finished hypothesis only where
+      it is among the best `beams` of a step, takes log-probabilities before the rules, and counts
+      the stop token in the length by which candidates are ranked.
     rules: see `generate_rules`, in this order.
   """
 
@@ -59,9 +63,12 @@ class Settings:
   top_p: float | None = None
   min_p: float | None = None
   length_penalty: float | None = None
+  style: str = 'whisper'
   rules: tuple[Rule, ...] = ()
 
   def __post_init__(self):
+    if self.style not in STYLES:
+      raise unknown('style of generation', self.style, STYLES)
     lowest = dict(max_tokens=1, beams=1, candidates=1)
     for name, value in lowest.items():
       if getattr(self, name) < value:
@@ -73,6 +80,8 @@ class Settings:
         f'beams={self.beams} was given with sample={self.sample} and candidates='
         f'{self.candidates}: a beam search draws nothing.'
       )
+    if self.style == 'fairseq' and self.sample:
+      raise InputError('style=fairseq was given with sample: it is a style of beam search.')
     if self.candidates > 1 and not self.sample:
       raise InputError(
         f'candidates={self.candidates} was given without sample: all of them would be equal.'
@@ -104,6 +113,7 @@ class Generated:
     probed: [b, v] logits behind the prompt's token `probe`, before the rules, or None.
     steps: of the loop: tokens of the longest candidate, its stop token included.
     length_penalty: of the settings.
+    stop_counts: whether the stop token counts in the length for scores.
   """
 
   tokens: Int[np.ndarray, 'b k n']
@@ -114,10 +124,11 @@ class Generated:
   probed: Float[np.ndarray, 'b v'] | None
   steps: int
   length_penalty: float | None
+  stop_counts: bool = False
 
   def scores(self) -> Float[np.ndarray, 'b k']:
     """By which candidates are ranked; -inf where there is none."""
-    length = np.maximum(self.lengths, 1).astype(np.float64)
+    length = np.maximum(self.lengths + self.stop_counts, 1).astype(np.float64)
     if self.length_penalty is not None:
       length = ((5.0 + self.lengths) / 6.0) ** self.length_penalty
     return np.where(self.filled, self.sums / length, -np.inf)
@@ -213,8 +224,9 @@ def generate(
   )
   tokens, lengths, logprobs, sums, filled, steps, probed = jax.device_get(out)
   return Generated(
-    tokens, lengths, logprobs, sums, filled, probed, int(steps), settings.length_penalty
-  )
+    tokens, lengths, logprobs, sums, filled, probed, int(steps), settings.length_penalty,
+    settings.style == 'fairseq',
+  )  # fmt: skip
 
 
 def _arguments(model, prompts, settings, key, noise, limits):
@@ -238,7 +250,7 @@ def _generate(
     logits, state = model.apply(variables, tokens[:, None], state, method='step')
     return logits[:, 0], state
 
-  if settings.beams > 1:
+  if settings.beams > 1 or settings.style == 'fairseq':
     return *beam_search(settings, step, prompts, limits, state, logits), probed
   draw = _Draw(settings, temperature, key, noise)
   rows = _advance(settings, step, draw, _first_rows(settings, prompts, limits, state), logits)

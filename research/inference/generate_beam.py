@@ -105,9 +105,11 @@ def _write(settings, enough, prompt, limits, beams: Beams, logits: Float[Array, 
   """One more token of every hypothesis that goes on."""
   b, k, w = beams.tokens.shape
   so_far = SoFar(beams.tokens.reshape(b * k, w), prompt, beams.written)
+  fairseq = settings.style == 'fairseq'
+  logits = jax.nn.log_softmax(logits) if fairseq else logits
   for rule in settings.rules:
     logits = rule(so_far, logits)
-  each = jax.nn.log_softmax(logits).reshape(b, k, -1)
+  each = (logits if fairseq else jax.nn.log_softmax(logits)).reshape(b, k, -1)
   # Enough that k remain whatever of them ends.
   wide = min(k + len(settings.stop), each.shape[-1])
   logprob, token = jax.lax.top_k(each, wide)
@@ -121,6 +123,8 @@ def _write(settings, enough, prompt, limits, beams: Beams, logits: Float[Array, 
   source = order // wide
   stops = jnp.isin(token, jnp.asarray(settings.stop, jnp.int32))
   before = jnp.cumsum((~stops).astype(jnp.int32), axis=1) - (~stops).astype(jnp.int32)
+  if fairseq:
+    before = jnp.broadcast_to(jnp.arange(total.shape[1]), total.shape)
   found = stops & (before < k) & ~beams.done[:, None] & (total > -jnp.inf)
   kept = _keep(beams, found, source, logprob, total, prompt, enough)
 

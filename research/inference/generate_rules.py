@@ -100,6 +100,18 @@ class MinTokens:
 
 
 @dataclasses.dataclass(frozen=True)
+class StopAt:
+  """Nothing but a stop token once N tokens are there."""
+
+  count: int
+  stop: tuple[int, ...]
+
+  def __call__(self, so_far: SoFar, logits: Float[Array, 'r v']) -> Float[Array, 'r v']:
+    others = ~jnp.asarray(listed(self.stop, logits.shape[1]))[None]
+    return jnp.where(others & (so_far.written >= self.count), FORBIDDEN, logits)
+
+
+@dataclasses.dataclass(frozen=True)
 class RepetitionPenalty:
   """Logits of tokens that are there already, prompts included, are divided by the penalty where
   positive and multiplied where negative (CTRL, arXiv 1909.05858)."""

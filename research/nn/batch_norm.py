@@ -4,10 +4,12 @@ Inside `jax.jit` the batch is the global one, so that a mesh of devices normalis
 does.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from research.errors import InputError
 from research.nn.kernels import Dtype
@@ -17,7 +19,8 @@ class BatchNorm(nn.Module):
   """(x - mean) / sqrt(variance + epsilon) * scale + bias over all axes but the last.
 
   Statistics are computed in float32; running ones are in the collection 'batch_stats', with the
-  number of batches that they have seen.
+  number of batches that they have seen. With a mask over all axes but the last they are of the
+  entries that are real.
 
   Raises:
     InputError: in training, a single value a channel, as PyTorch.
@@ -28,7 +31,12 @@ class BatchNorm(nn.Module):
   dtype: Dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, '*axes d'], train: bool = False) -> Float[Array, '*axes d']:
+  def __call__(
+    self,
+    x: Float[Array, '*axes d'],
+    train: bool = False,
+    mask: Bool[Array, '*axes'] | None = None,
+  ) -> Float[Array, '*axes d']:
     d = x.shape[-1]
     scale = self.param('scale', nn.initializers.ones_init(), (d,))
     bias = self.param('bias', nn.initializers.zeros_init(), (d,))
@@ -46,10 +54,18 @@ class BatchNorm(nn.Module):
           'more.'
         )
       axes = tuple(range(x.ndim - 1))
-      mean = y.mean(axis=axes)
-      var = jnp.square(y - mean).mean(axis=axes)
+      unbiased: Any = rows / max(rows - 1, 1)
+      if mask is None:
+        mean = y.mean(axis=axes)
+        var = jnp.square(y - mean).mean(axis=axes)
+      else:
+        real, count_real = mask[..., None], mask.sum().astype(jnp.float32)
+        total = jnp.maximum(count_real, 1.0)
+        mean = jnp.where(real, y, 0.0).sum(axis=axes) / total
+        var = jnp.where(real, jnp.square(y - mean), 0.0).sum(axis=axes) / total
+        unbiased = total / jnp.maximum(total - 1.0, 1.0)
       if self.is_mutable_collection('batch_stats') and not self.is_initializing():
-        seen = jax.lax.stop_gradient((mean, var * (rows / (rows - 1))))
+        seen = jax.lax.stop_gradient((mean, var * unbiased))
         running_mean.value += self.momentum * (seen[0] - running_mean.value)
         running_var.value += self.momentum * (seen[1] - running_var.value)
         count.value += 1

@@ -54,3 +54,29 @@ def next_tokens(
     'token_accuracy': (right * weight).sum() / total,
     'sample_size': weight.sum(),
   }
+
+
+def label_smoothed_sentences(
+  out: Mapping[str, Any], batch: Mapping[str, Any], *, label_smoothing: float = 0.1
+) -> tuple[Float[Array, ''], Metrics]:
+  """(1 - s) (-log p of the target) + s / (v - 1) sum over the others of -log p, summed over
+  targets, mean over clips (fairseq's label_smoothed_cross_entropy, averaged as in SUPERB-SG).
+
+  Args:
+    out: 'logits' [b, u, v] of each target.
+    batch: 'targets' int [b, u], negative behind the end; rows with 'valid' [b] False do not count.
+    label_smoothing: s, in [0, 1).
+
+  Returns:
+    loss, and metrics 'cross_entropy' (without smoothing, a target), 'token_accuracy' and
+    'sample_size', the number of clips.
+  """
+  targets = jnp.asarray(batch['targets'])
+  classes = out['logits'].shape[-1]
+  # The same by a smoothing that gives the target its part too.
+  spread = label_smoothing * classes / max(classes - 1, 1)
+  mean, metrics = next_tokens(out, batch, label_smoothing=spread)
+  valid = batch['valid'] if 'valid' in batch else jnp.ones(len(targets), bool)
+  clips = valid.astype(jnp.float32).sum()
+  loss = mean * metrics['sample_size'] / jnp.maximum(clips, 1.0)
+  return loss, {**metrics, 'sample_size': clips}

@@ -63,3 +63,32 @@ def _spread(x: Float[Array, 'b n d'], weight: Float[Array, 'b n']) -> Float[Arra
   w = weight[:, :, None] / jnp.maximum(weight.sum(), 1.0)
   mean = (w * x).sum((0, 1))
   return jnp.sqrt((w * jnp.square(x - mean)).sum((0, 1)))
+
+
+def normalised_l1(
+  out: Mapping[str, Any], batch: Mapping[str, Any]
+) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+  """mean |(x^ - x) / scale| over mel frames that both have: the L1 of SUPERB-SG's voice conversion,
+  in the space of the target's statistics.
+
+  Args:
+    out: 'mel' x^ [b, m, f], 'mel_frames' bool [b, m], 'target_scale' [f].
+    batch: 'mel' x [b, s, f], 'mel_mask' bool [b, s]; rows with 'valid' [b] False do not count.
+      Where there are more frames than targets in the batch, the targets' mask counts, else that
+      of the frames.
+
+  Returns:
+    loss, and the metric 'l1', which is the loss.
+  """
+  x_hat, x = out['mel'].astype(jnp.float32), batch['mel'].astype(jnp.float32)
+  m, s = x_hat.shape[1], x.shape[1]
+  if m > s:
+    x_hat, real = x_hat[:, :s], jnp.asarray(batch['mel_mask'])
+  else:
+    x, real = x[:, :m], jnp.asarray(out['mel_frames'])
+  if 'valid' in batch:
+    real = real & batch['valid'][:, None]
+  each = jnp.abs((x_hat - x) / out['target_scale']).mean(-1)
+  weight = real.astype(jnp.float32)
+  loss = jnp.where(real, each, 0.0).sum() / jnp.maximum(weight.sum(), 1.0)
+  return loss, {'l1': loss}

@@ -1,5 +1,6 @@
 """Many systems on many tasks of SUPERB: scores.json, a table and a page, written after every score."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,8 +12,10 @@ from research.evals import superb
 from research.evals.superb import Task
 from research.inference import embedder
 from research.jobs import folders
+from research.models.fbank import Fbank
 from research.report import superb as shown
 from research.train.superb import Settings, Upstream, run_task
+from research.weights import Pretrained
 
 FORMAT = 1
 FILE = 'superb.json'
@@ -22,7 +25,11 @@ MEANS = ('classes', 'slots')
 
 def fbank(task: Task) -> Upstream:
   """SUPERB's baseline, as its leaderboard has it for a task."""
-  return Upstream(embedder.superb_fbank(cmvn=task.how.judge not in MEANS))
+  mean = task.how.judge in MEANS
+  model = Fbank(frontend=dict(name='superb_fbank_no_cmvn' if mean else 'superb_fbank'))
+  loaded = Pretrained('fbank', model, {'params': {}}, 'FBANK')
+  made = embedder.from_model(model, loaded.variables, 'FBANK', loaded.fingerprint)
+  return Upstream(dataclasses.replace(made, kind='logmel'), loaded)
 
 
 def run_suite(

@@ -12,9 +12,9 @@ from tests.weights.toy import check_identical
 
 def load(case: Case, **args):
   """(head, its parameters); the way back gives the recorded arrays."""
-  head, params = superb.read_head(case.weights, **args)
-  check_identical(superb.write_head(head, params), case.weights)
-  return head, jax.tree.map(jnp.asarray, params)
+  head, variables = superb.read_head(case.weights, **args)
+  check_identical(superb.write_head(head, variables), case.weights)
+  return head, jax.tree.map(jnp.asarray, variables['params'])
 
 
 def real(case: Case):
@@ -39,7 +39,7 @@ def run(case, head, params, loss, *, train=False, batch=None):
 
 
 def check_gradients(case, head, gradients, prefix='grad/'):
-  own = superb.write_head(head, gradients[0])
+  own = superb.write_head(head, {'params': gradients[0]})
   wanted = {k.removeprefix(prefix): v for k, v in case.outputs.items() if k.startswith(prefix)}
   assert wanted
   for key, want in wanted.items():

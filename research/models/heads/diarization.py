@@ -49,10 +49,10 @@ class Diarization(nn.Module):
     """'logits' [b, m, k] float32, m = n without labels; 'logits_mask' [b, m]."""
     del train
     batch = encoded.get('batch', {})
-    x = jnp.where(mask[:, :, None], tokens, 0.0)
+    x, real = jnp.where(mask[:, :, None], tokens, 0.0), mask
     if 'label_mask' in batch:
-      mask = jnp.asarray(batch['label_mask'])
-      x = match_frames(x, mask.shape[1], repeat=True)
+      real = jnp.asarray(batch['label_mask'])
+      x = match_frames(x, real.shape[1], repeat=True)
     for rnn in self.rnn:
-      x, _ = rnn(x, mask)
-    return {'logits': self.head(x), 'logits_mask': mask}
+      x, _ = rnn(x, real)
+    return {'logits': self.head(x), 'logits_mask': real}

@@ -4,6 +4,7 @@ A checkpoint of s3prl holds the state dict of the head under 'Downstream' and th
 layer mix under 'Featurizer'; the upstream is not in it.
 """
 
+import fnmatch
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from research.models import heads, settings
 from research.models.finetuned import Finetuned
 from research.models.heads import x_vector
 from research.weights import read, tables
-from research.weights.tables import Rule, linear
+from research.weights.tables import Rule, linear, vector
 
 Arrays = Mapping[str, np.ndarray]
 # Where a checkpoint has the weights of the layers.
@@ -86,6 +87,72 @@ def _masks(head: Any) -> list[Rule]:
   return list(itertools.chain.from_iterable(rnn + masks))
 
 
+def _attention(theirs: str, ours: str, heads: int) -> list[Rule]:
+  rules = []
+  for part in ('query', 'key', 'value'):
+    key = f'{theirs}.{part[0]}_proj'
+    rules += [
+      Rule(f'{key}.weight', f'{ours}/{part}/kernel', 'heads', heads=heads),
+      Rule(f'{key}.bias', f'{ours}/{part}/bias', 'heads_bias', heads=heads),
+    ]
+  return [
+    *rules,
+    Rule(f'{theirs}.out_proj.weight', f'{ours}/out/kernel', 'heads_out', heads=heads),
+    Rule(f'{theirs}.out_proj.bias', f'{ours}/out/bias'),
+  ]
+
+
+def _block(theirs: str, ours: str, heads: int, decodes: bool) -> list[Rule]:
+  cross = _attention(f'{theirs}.encoder_attn', f'{ours}/cross', heads)
+  cross += vector(f'{theirs}.encoder_attn_layer_norm', f'{ours}/cross_norm')
+  return [
+    *_attention(f'{theirs}.self_attn', f'{ours}/attention', heads),
+    *vector(f'{theirs}.self_attn_layer_norm', f'{ours}/attention_norm'),
+    *(cross if decodes else []),
+    *linear(f'{theirs}.fc1', f'{ours}/fc1'),
+    *linear(f'{theirs}.fc2', f'{ours}/fc2'),
+    *vector(f'{theirs}.final_layer_norm', f'{ours}/mlp_norm'),
+  ]
+
+
+def _translation(head: Any) -> list[Rule]:
+  rules = []
+  for i in range(2):
+    key = f'encoder.subsample.conv_layers.{i}'
+    rules += [
+      Rule(f'{key}.weight', f'conv_{i}/kernel', 'conv1d'),
+      Rule(f'{key}.bias', f'conv_{i}/bias'),
+    ]
+  for i in range(head.depth):
+    rules += _block(f'encoder.transformer_layers.{i}', f'encoder_{i}', head.heads, False)
+  for i in range(head.decoder_depth):
+    rules += _block(f'decoder.layers.{i}', f'decoder_{i}', head.heads, True)
+  for part in ('encoder', 'decoder'):
+    rules += vector(f'{part}.layer_norm', f'{part}_norm')
+  rules.append(Rule('decoder.embed_tokens.weight', 'token_embedding'))
+  return rules + ([] if head.tied else [Rule('decoder.output_projection.weight', 'output')])
+
+
+def _voice(head: Any) -> list[Rule]:
+  rules = linear('encoder.input_layer', 'input') + lstm('encoder.blstm', 'blstm')
+  for i in range(head.convolutions):
+    norm, stats = f'encoder.convs.{i}.1', f'batch_stats/norm_{i}'
+    rules += [
+      Rule(f'encoder.convs.{i}.0.weight', f'conv_{i}', 'conv1d'),
+      *vector(norm, f'norm_{i}'),
+      Rule(f'{norm}.running_mean', f'{stats}/mean'),
+      Rule(f'{norm}.running_var', f'{stats}/var'),
+      Rule(f'{norm}.num_batches_tracked', f'{stats}/count', 'count'),
+    ]
+  for i in range(head.prenet_layers):
+    rules += linear(f'prenet.prenet.{i}.0', f'prenet_{i}')
+  for i in range(head.cells):
+    rules += lstm(f'lstmps.{i}.cell', f'cell_{i}', '', False)
+    rules += linear(f'lstmps.{i}.pj', f'project_{i}')
+  statistics = [Rule(f'target_{k}', f'buffers/target_{k}') for k in ('mean', 'scale')]
+  return [*rules, *linear('proj', 'output'), *statistics]
+
+
 RULES: dict[str, Callable[[Any], list[Rule]]] = {
   'utterance': _utterance,
   'phones': _phones,
@@ -93,7 +160,19 @@ RULES: dict[str, Callable[[Any], list[Rule]]] = {
   'x_vector': _x_vector,
   'diarization': _diarization,
   'masks': _masks,
+  'translation': _translation,
+  'voice': _voice,
 }
+# Collections beside 'params', by the beginning of a path.
+OTHERS = ('batch_stats/', 'buffers/')
+# Keys of fairseq's that hold no weights of the model: counters, and copies of the encoder's for a
+# faster path, which are made of the others.
+IGNORED = (
+  '*._float_tensor',
+  'decoder.version',
+  *(f'encoder.transformer_layers.*.{p}_{k}' for p in ('in_proj', 'out_proj', 'fc1', 'fc2')
+    for k in ('weight', 'bias')),
+)  # fmt: skip
 
 
 # -- What the arrays show: arrays -> arguments -------------------------------------------------
@@ -152,11 +231,43 @@ def _masks_args(arrays: Arrays) -> dict[str, Any]:
   )
 
 
+def _translation_args(arrays: Arrays) -> dict[str, Any]:
+  return dict(
+    vocab_size=_rows(arrays, 'decoder.embed_tokens.weight'),
+    width=int(arrays['decoder.embed_tokens.weight'].shape[1]),
+    hidden=_rows(arrays, 'decoder.layers.0.fc1.weight'),
+    depth=_count(arrays, 'encoder.transformer_layers.{}.fc1.weight'),
+    decoder_depth=_count(arrays, 'decoder.layers.{}.fc1.weight'),
+    channels=_rows(arrays, 'encoder.subsample.conv_layers.0.weight'),
+    tied=_tied(arrays),
+  )
+
+
+def _tied(arrays: Arrays) -> bool:
+  """Whether the logits are made by the embedding: then the file has no other, or the same again."""
+  output = arrays.get('decoder.output_projection.weight')
+  return output is None or np.array_equal(output, arrays['decoder.embed_tokens.weight'])
+
+
+def _voice_args(arrays: Arrays) -> dict[str, Any]:
+  return dict(
+    bins=_rows(arrays, 'proj.weight'),
+    width=int(arrays['proj.weight'].shape[1]),
+    channels=_rows(arrays, 'encoder.input_layer.weight'),
+    convolutions=_count(arrays, 'encoder.convs.{}.0.weight'),
+    prenet=_rows(arrays, 'prenet.prenet.0.0.weight'),
+    prenet_layers=_count(arrays, 'prenet.prenet.{}.0.weight'),
+    cells=_count(arrays, 'lstmps.{}.pj.weight'),
+  )
+
+
 # (head, key that only it has, arguments).
 SIGNS: tuple[tuple[str, str, Callable[[Arrays], dict[str, Any]]], ...] = (
   ('utterance', 'model.post_net.linear.weight', _utterance_args),
   ('recurrent_ctc', 'model.rnns.0.layer.weight_hh_l0', _recurrent_ctc_args),
   ('x_vector', 'connector.weight', _x_vector_args),
+  ('translation', 'decoder.embed_tokens.weight', _translation_args),
+  ('voice', 'lstmps.0.pj.weight', _voice_args),
   ('masks', 'model.linear.0.weight', _masks_args),
   ('diarization', 'model.rnn.weight_hh_l0', _diarization_args),
   ('phones', 'model.linear.weight', _phones_args),
@@ -169,14 +280,14 @@ SPELLING = {'phones': 'model.linear.weight', 'recurrent_ctc': 'model.linear.weig
 
 
 def read_head(arrays: Arrays, **args: Any) -> tuple[nn.Module, dict[str, Any]]:
-  """The head of a state dict of s3prl's, and its parameters.
+  """The head of a state dict of s3prl's, and its variables.
 
   Args:
     arrays: {original key: array}, 'Downstream' of a checkpoint.
     **args: arguments of the head that do not show in the arrays (vocabulary, slots, labels, …).
 
   Returns:
-    an unbound head of `models/heads`, and its parameters.
+    an unbound head of `models/heads`, and its variables, 'params' and what else it has.
 
   Raises:
     InputError: no head of SUPERB has such keys, an argument contradicts the arrays, or the symbols
@@ -203,7 +314,7 @@ def read_head(arrays: Arrays, **args: Any) -> tuple[nn.Module, dict[str, Any]]:
   return head, _convert(RULES[name](head), arrays)
 
 
-def write_head(head: nn.Module, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def write_head(head: nn.Module, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """The inverse of `read_head`: {original key: array}.
 
   Raises:
@@ -213,18 +324,24 @@ def write_head(head: nn.Module, params: Mapping[str, Any]) -> dict[str, np.ndarr
   rules = next((f for key, f in RULES.items() if key.replace('_', '') == name), None)
   if rules is None:
     raise InputError(f's3prl has no head {type(head).__name__}: it has {", ".join(RULES)}.')
-  flat = tables.flatten(params)
-  rows = tables.expand(rules(head), head)
+  flat = tables.flatten(variables)
+  rows = tables.expand(_placed(rules(head)), head)
   return {
     theirs: np.asarray(layout.revert(np.asarray(flat[ours]), size), order='C')
     for theirs, ours, layout, size in rows
   }
 
 
+def _placed(rules: list[Rule]) -> list[Rule]:
+  """Rules with the collection before each path."""
+  return [r if r.ours.startswith(OTHERS) else r._replace(ours=f'params/{r.ours}') for r in rules]
+
+
 def _convert(rules: list[Rule], arrays: Arrays) -> dict[str, Any]:
-  rows = tables.expand(rules, nn.Module())
+  rows = tables.expand(_placed(rules), nn.Module())
   known = {theirs for theirs, *_ in rows}
-  missing, more = known - set(arrays), set(arrays) - known
+  given = {k for k in arrays if not any(fnmatch.fnmatch(k, p) for p in IGNORED)}
+  missing, more = known - given, given - known
   if missing or more:
     raise InputError(
       f'The weights do not fit the head: missing {listed(sorted(missing))}; not expected '
@@ -256,7 +373,7 @@ def put_on(
   encoder: Mapping[str, Any],
   variables: Mapping[str, Any],
   head: nn.Module,
-  params: Mapping[str, Any],
+  own: Mapping[str, Any],
   mix: np.ndarray,
 ) -> tuple[Finetuned, dict[str, Any]]:
   """An encoder with a head of SUPERB on its layers.
@@ -264,7 +381,7 @@ def put_on(
   Args:
     encoder: dict(name=…, args={…}).
     variables: of the encoder.
-    head, params: as `read_head` gives them.
+    head, own: the head and its variables, as `read_head` gives them.
     mix: weights of the layers before the softmax.
 
   Returns:
@@ -283,5 +400,6 @@ def put_on(
       f'The featurizer mixes {len(mix)} layers, and {encoder["name"]} has '
       f'{expected["layer_mix"].shape[0]}: it is of another upstream.'
     )
-  own = {k: v for k, v in variables['params'].items() if k in expected}
-  return model, {**variables, 'params': {**own, **params, 'layer_mix': mix}}
+  theirs = {k: v for k, v in variables['params'].items() if k in expected}
+  merged = {k: {**variables.get(k, {}), **own.get(k, {})} for k in {*variables, *own}}
+  return model, {**merged, 'params': {**theirs, **own['params'], 'layer_mix': mix}}
