@@ -9,8 +9,8 @@ STEPS = flags.DEFINE_integer(
   lower_bound=1,
 )  # fmt: skip
 LRS = flags.DEFINE_list(
-  'superb_lr', [], 'SUPERB: learning rates A,B,…; the best on validation is reported. Published one '
-  'if not given.',
+  'superb_lr', [], 'SUPERB: learning rates A,B,…; the best on validation is reported. The '
+  'published one if not given.',
 )  # fmt: skip
 SEEDS = flags.DEFINE_integer('superb_seeds', 1, 'SUPERB: runs of a head.', lower_bound=1)
 FRAMES = flags.DEFINE_enum(
@@ -75,7 +75,8 @@ def run(
     upstreams.append(heads.Upstream(made, loaded, path))
   settings = heads.Settings(
     steps=STEPS.value, lrs=rates or None, seeds=SEEDS.value, frames=FRAMES.value,
-    dtype=DTYPE.value, normalize=NORMALIZE.value, batch_size=BATCH.value, head_args=sizes, debug=debug,
+    dtype=DTYPE.value, normalize=NORMALIZE.value, batch_size=BATCH.value, head_args=sizes,
+    debug=debug,
   )  # fmt: skip
   rows = superb_suite.run_suite(
     upstreams, names, out, optional=set(superb.SUITES.get(suite, ())), settings=settings,

@@ -1,4 +1,4 @@
-"""The layers of every frame of clips on disk, memory-mapped: what a frozen encoder gave, by clip id.
+"""The layers of every frame of clips on disk, memory-mapped: what a frozen encoder gave, by clip.
 
 A folder holds `layers.npy` (float16 or float32 [frames, l, d]), and offsets, ids and about.json as
 `by_clip.py` says. Frame j of a clip begins at its sample j * hop.

@@ -245,7 +245,8 @@ TASKS: dict[str, Task] = {
       eos='</s>', judge='letters', benchmark=False,
     ),
     Task(
-      'small_asv', 'ASV', 'librispeech_test_clean_sub', target='speaker', head_args=dict(width=256, pooled_width=512), benchmark=False,
+      'small_asv', 'ASV', 'librispeech_test_clean_sub', target='speaker',
+      head_args=dict(width=256, pooled_width=512), benchmark=False,
     ),
     Task(
       'small_sd', 'SD', 'superb_sd', target='turns', head_args=dict(features=128), benchmark=False,
@@ -256,15 +257,18 @@ TASKS: dict[str, Task] = {
       made=Made('small_commands', 'ic', args=dict(tasks=['ic'])),
     ),
     Task(
-      'small_sf', 'SF', 'superb_sf', target='slots', split='slots', head_args=dict(width=256, features=128), benchmark=False,
+      'small_sf', 'SF', 'superb_sf', target='slots', split='slots',
+      head_args=dict(width=256, features=128), benchmark=False,
       made=Made('small_commands', 'sf', args=dict(tasks=['sf'])),
     ),
     Task(
-      'small_se', 'SE', 'superb_se', target=('clean',), head_args=dict(features=128, num_layers=2), benchmark=False,
+      'small_se', 'SE', 'superb_se', target=('clean',),
+      head_args=dict(features=128, num_layers=2), benchmark=False,
       made=Made('small_noisy', '', 'librispeech_test_clean_sub', 'esc10'),
     ),
     Task(
-      'small_ss', 'SS', 'superb_ss', target=('s1', 's2'), head_args=dict(features=128, num_layers=2), benchmark=False,
+      'small_ss', 'SS', 'superb_ss', target=('s1', 's2'),
+      head_args=dict(features=128, num_layers=2), benchmark=False,
       made=Made('small_mixtures', 'ss', 'librispeech_test_clean_sub', args=dict(tasks=['ss'])),
     ),
     # Single digits: a document is a clip of another take.

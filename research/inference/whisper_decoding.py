@@ -155,8 +155,8 @@ def best_language(probabilities: dict[str, float]) -> str:
 
 
 def _encode(model, variables, mel):
-  """Audio tokens of windows. On a CPU one window at a time: the attention of one fits in its caches,
-  that of 32 takes 1.7 GB in tiny, and more time."""
+  """Audio tokens of windows. On a CPU one window at a time: attention over one fits in its caches,
+  over 32 it takes 1.7 GB in tiny, and more time."""
   encode = functools.partial(model.apply, variables, method='encode')
   if len(mel) == 1 or jax.default_backend() != 'cpu':
     return encode(mel)

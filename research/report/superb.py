@@ -1,5 +1,5 @@
-"""SUPERB as a page: the table beside the leaderboard's rows, the weights of the layers, the curves of
-the heads, what each score cost."""
+"""SUPERB as a page: the table beside the leaderboard's rows, the weights of the layers, the curves
+of the heads, what each score cost."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -19,8 +19,9 @@ Turn = tuple[str, float, float]
 @dataclasses.dataclass(frozen=True)
 class Activity(Field):
   """Gives '<key>' i32 [b, n, speakers]: 1 where a speaker is active in a frame, 0 where not, -1
-  behind the end of a clip; and '<key>_mask' bool [b, n]. Speakers are those of the recording in sorted order. Crops start at
-  multiples of `frame_shift`; a crop of N samples has N // frame_shift frames.
+  behind the end of a clip; and '<key>_mask' bool [b, n]. Speakers are those of the recording in
+  sorted order. Crops start at multiples of `frame_shift`; a crop of N samples has N // frame_shift
+  frames.
 
   A turn covers the frames from rint(start * rate / frame_shift) up to rint(end * rate /
   frame_shift), without the last (s3prl/downstream/diarization/dataset.py).

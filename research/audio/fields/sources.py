@@ -1,5 +1,5 @@
-"""Several other recordings of a clip, stacked: the sources of a mixture, or the clean speech of a noisy
-clip."""
+"""Several other recordings of a clip, stacked: the sources of a mixture, or the clean speech of a
+noisy clip."""
 
 import dataclasses
 from collections.abc import Sequence

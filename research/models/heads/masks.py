@@ -68,7 +68,10 @@ class Masks(nn.Module):
     """
     batch = encoded.get('batch', {})
     if self.is_initializing():
-      batch = {'audio': jnp.zeros((len(tokens), self.hop)), 'audio_mask': jnp.ones((len(tokens), self.hop), bool)}
+      batch = {
+        'audio': jnp.zeros((len(tokens), self.hop)),
+        'audio_mask': jnp.ones((len(tokens), self.hop), bool),
+      }
       tokens, mask = tokens[:, :1], mask[:, :1]
     if 'audio' not in batch:
       raise InputError('Head masks needs the audio of its batch, whose spectrogram it masks.')

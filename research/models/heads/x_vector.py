@@ -76,7 +76,10 @@ class XVector(nn.Module):
     del encoded, train
     if self.is_initializing():  # from a batch of one frame
       short = max(0, SPAN + 1 - tokens.shape[1])
-      tokens, mask = jnp.pad(tokens, ((0, 0), (0, short), (0, 0))), jnp.pad(mask, ((0, 0), (0, short)))
+      tokens, mask = (
+        jnp.pad(tokens, ((0, 0), (0, short), (0, 0))),
+        jnp.pad(mask, ((0, 0), (0, short))),
+      )
     n = tokens.shape[1]
     if n <= SPAN:
       raise InputError(
