@@ -104,8 +104,8 @@ def _check_disk(cache: Path, size: int, name: str) -> None:
   if COPIES * size > free:
     raise InputError(
       f'The frames of {name!r} take {size / 2**30:.1f} GiB, and twice that while they are made, '
-      f'but {cache} has {free / 2**30:.1f} GiB free: give another --cache, or compute them in every '
-      'step with --frames=stream.'
+      f'but {cache} has {free / 2**30:.1f} GiB free: give another --cache, or compute them in '
+      'every step with --frames=stream.'
     )
 
 

@@ -1,4 +1,4 @@
-"""Many systems on many tasks of SUPERB: scores.json, a table and a page, written after every score."""
+"""Many systems on many tasks of SUPERB: scores, a table and a page, written after every score."""
 
 import dataclasses
 import json
@@ -41,7 +41,7 @@ def run_suite(
   cache: str | os.PathLike | None = None,
   baseline: bool = True,
   optional: Collection[str] = (),
-  settings: Settings = Settings(),
+  settings: Settings | None = None,
   log: Callable[[str], None] = lambda text: print(printable(text), flush=True),
 ) -> list[dict[str, Any]]:
   """Scores systems on tasks, writes superb.json, superb.md and superb.html.
@@ -56,13 +56,13 @@ def run_suite(
     cache: folder of cached layers; default `out`/cache.
     baseline: also score FBANK.
     optional: tasks that are listed as not scored where their data are absent, instead of raising.
-    settings: see `train/superb.Settings`.
+    settings: see `train/superb.Settings`; None for the published ones.
     log: prints a line.
 
   Raises:
     InputError: an unknown task, or data that are absent and not optional; no task at all.
   """
-  out = Path(out)
+  out, settings = Path(out), settings or Settings()
   tasks = [superb.get(name) for name in names]
   rows, absent = _read(out / FILE), dict[str, str]()
   for task in tasks:
