@@ -98,9 +98,6 @@ OF_WHISPER = (
   NO_SPEECH, LOGPROB,
 )  # fmt: skip
 
-# How many of the files that were left out are named on the screen.
-NAMED = 20
-
 
 def references(source, column):
   """What was said in each clip, '' where that is not known; None without such a column.
@@ -235,11 +232,7 @@ def summary(rows, compared):
   """Lines that say what is done: files that were left out, and error rates if there are any."""
   from research.inference import transcript_files
 
-  left = [row for row in rows if 'error' in row]
-  yield f'{len(rows) - len(left)} clips' + (f', {len(left)} left out:' if left else '')
-  yield from (f'  {row["id"]}: {row["error"]}' for row in left[:NAMED])
-  if len(left) > NAMED:
-    yield f'  … and {len(left) - NAMED} more'
+  yield from outputs.left_out(rows)
   clips, words, characters = transcript_files.error_rates(rows, **compared)
   if clips:
     yield (
