@@ -139,19 +139,18 @@ def test_what_does_not_fit(tmp_path):
       load(tmp_path)
 
 
-@pytest.mark.parametrize('half', [False, True], ids=['float32', 'float16'])
-def test_ctranslate2(half, tmp_path):
+@pytest.mark.parametrize('kind', [None, 'float16', 'int8', 'int8_float16', 'int16'])
+def test_ctranslate2(kind, tmp_path):
   """A folder that CTranslate2's converter writes: the weights of the model it was made of."""
   pytest.importorskip('ctranslate2')
   from ctranslate2.converters.transformers import WhisperLoader
 
-  from research.errors import InputError
-
   model = theirs(SMALL)
+  state = {k: x.copy() for k, x in state_of(model).items()}
   spec = WhisperLoader().get_model_spec(model)
   spec.register_vocabulary([f't{i}' for i in range(SMALL['vocab_size'])])
   spec.validate()
-  spec.optimize(quantization='float16' if half else None)
+  spec.optimize(quantization=kind)
   spec._serialize(str(tmp_path / 'model.bin'))
   (tmp_path / 'config.json').write_text(json.dumps({'alignment_heads': [[1, 1]], 'lang_ids': []}))
   loaded = load(tmp_path)
@@ -159,22 +158,13 @@ def test_ctranslate2(half, tmp_path):
   assert (loaded.model.heads, loaded.model.decoder_heads) == (4, 2)
   assert loaded.model.alignment_heads == ((1, 1),)
   back = revert('whisper_hf', loaded.model, loaded.variables)
-  for key, x in state_of(model).items():
-    want = x.astype(np.float16).astype(np.float32) if half else x
-    np.testing.assert_array_equal(back[key], want, err_msg=key)
-
-  whole = (tmp_path / 'model.bin').read_bytes()
-  for data, match in (
-    (whole[: len(whole) // 2], 'it ends within'),
-    (b'\x63' + whole[1:], 'binary version 99'),
-  ):
-    (tmp_path / 'model.bin').write_bytes(data)
-    with pytest.raises(InputError, match=match):
-      load(tmp_path)
-  spec = WhisperLoader().get_model_spec(model)
-  spec.register_vocabulary([f't{i}' for i in range(SMALL['vocab_size'])])
-  spec.validate()
-  spec.optimize(quantization='int8')
-  spec._serialize(str(tmp_path / 'model.bin'))
-  with pytest.raises(InputError, match='quantised'):
-    load(tmp_path)
+  integers = kind is not None and kind.startswith('int')
+  for key, x in state.items():
+    if integers and x.ndim > 1 and 'embed_positions' not in key:
+      # The widest step of a row is that of the largest weight that is quantised with it.
+      step = np.abs(x).max() / (127 if kind.startswith('int8') else 200)
+      assert 0 < np.abs(back[key] - x).max() <= 0.51 * step, key
+    else:
+      half = kind in ('float16', 'int8_float16')
+      want = x.astype(np.float16).astype(np.float32) if half else x
+      np.testing.assert_array_equal(back[key], want, err_msg=key)
