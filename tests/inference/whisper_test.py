@@ -62,9 +62,33 @@ def test_without_timestamps_a_segment_is_a_window(loaded):
   assert len(found.segments) <= 1
 
 
+@pytest.mark.parametrize('windows', ['voice', 'fixed'])
+def test_windows_that_are_known_before(loaded, windows):
+  """Windows of 0.64 s here, in one batch: times are those of the recording; silence has none."""
+  voiced = 0.3 * np.sin(2 * np.pi * 150 * np.arange(9000) / RATE).astype(np.float32)
+  audio = np.concatenate([np.zeros(8000, np.float32), voiced, np.zeros(16_000, np.float32), voiced])
+  how = dict(temperature=0.0, windows=windows, overlap=0.1, no_speech_threshold=None)
+  found = loaded.transcribe([audio, np.zeros(RATE, np.float32)], RATE, **how)
+  assert found[0].segments and found[0].seconds == audio.size / RATE
+  assert all(0 <= s.start <= s.end for s in found[0].segments)
+  assert all(s.start >= 0.25 for s in found[0].segments) or windows == 'fixed'
+  assert (found[1].text, found[1].segments) == ('', ()) or windows == 'fixed'
+
+
+def test_windows_without_voice_are_skipped(loaded):
+  """None of them is decoded: nothing is written, though the weights write about anything."""
+  how = dict(temperature=0.0, no_speech_threshold=None)
+  silence = np.zeros(RATE, np.float32)
+  assert loaded.transcribe(silence, RATE, **how).segments
+  assert loaded.transcribe(silence, RATE, skip_unvoiced=True, **how).segments == ()
+
+
 @pytest.mark.parametrize(
   ('options', 'says'),
   [
+    (dict(windows='vad'), "Unknown windows of Whisper 'vad'"),
+    (dict(windows='fixed', overlap=0.4), 'An overlap of 0.4 s was given'),
+    (dict(hallucination_silence_threshold=2.0), 'without word_timestamps'),
     (dict(language='de'), 'this Whisper is English-only'),
     (dict(task='translate'), 'this Whisper is English-only'),
     (dict(language='klingon'), 'klingon'),
