@@ -7,7 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from research.weights import conversion, load, revert, write
+from research import models
+from research.weights import conversion, load, revert, tables, write
+from research.weights.releases import whisper_hf
 from tests.parity.golden import assert_close
 from tests.weights.toy import check_identical
 
@@ -96,6 +98,49 @@ def test_folders(settings, tmp_path):
   again = type(model).from_pretrained(tmp_path / 'ours')
   again_state = state_of(again)
   check_identical(again_state, state_of(model))
+
+
+LARGE = dict(
+  d_model=1280, encoder_layers=32, decoder_layers=32, encoder_attention_heads=20,
+  decoder_attention_heads=20, encoder_ffn_dim=5120, decoder_ffn_dim=5120, vocab_size=51866,
+  num_mel_bins=128, pad_token_id=50257,
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('size', 'settings', 'parameters'),
+  [
+    ('large-v3', LARGE, 1_543_490_560),
+    ('turbo', LARGE | dict(decoder_layers=4), 808_878_080),
+  ],
+)
+def test_shapes_of_the_largest(size, settings, parameters):
+  """Every key of their class has its place in ours, with its shape; nothing is allocated."""
+  torch = pytest.importorskip('torch')
+  transformers = pytest.importorskip('transformers')
+  config = transformers.WhisperConfig(**settings)
+  with torch.device('meta'):
+    model = transformers.WhisperForConditionalGeneration(config)
+  want = {k: tuple(x.shape) for k, x in model.state_dict().items() if k != whisper_hf.OUTPUT}
+  ours = models.get('whisper')(size=size)
+  expected = tables.expected(ours)  # by eval_shape
+  assert sum(int(np.prod(x.shape)) for x in expected.values()) == parameters
+  got = {}
+  for theirs_key, path, layout, heads in tables.expand(whisper_hf.RELEASE.rules(ours), ours):
+    # A layout on one number that is spread to the shape: no memory either.
+    spread = np.broadcast_to(np.float32(0), expected[path].shape)
+    got[theirs_key] = shape_of(layout, spread, heads)
+    zero = np.broadcast_to(np.float32(0), want[theirs_key])
+    assert shape_of(layout, zero, heads, back=False) == expected[path].shape, theirs_key
+  assert got == want
+
+
+def shape_of(layout, x, heads, back=True):
+  """The shape behind a layout change, traced and not computed."""
+  change = layout.revert if back else layout.convert
+  spec = jax.ShapeDtypeStruct(x.shape, np.float32)
+  return jax.eval_shape(lambda x: change(x, heads), spec).shape
 
 
 def test_pytorch_files_of_openai(tmp_path):
