@@ -16,7 +16,14 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from research import models
-from research.capabilities import Composed, HasTraining, Hears, WritesSpeech
+from research.capabilities import (
+  ComparesTexts,
+  Composed,
+  HasTraining,
+  Hears,
+  WritesCaptions,
+  WritesSpeech,
+)
 from research.errors import InputError
 from research.features.frontend import Frontend
 from research.features.waveform import Waveform
@@ -34,6 +41,8 @@ from research.weights import conversion, downloads, read, tables, text_towers
 FILE = 'model.safetensors'
 FORMAT = 1
 AnyFrontend = Frontend | Waveform
+# Models that are nothing without their tokenizer.
+WITH_TEXT = (ComparesTexts, WritesCaptions, WritesSpeech)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -199,7 +208,7 @@ def save(pretrained: Pretrained, path: str | os.PathLike) -> paths.AnyPath:
   Args:
     pretrained: what to save.
     path: of a disk, gs:// or s3://: a .safetensors file, or a folder to write model.safetensors in,
-      with the files of the tokenizer that a Whisper needs.
+      with the files of the tokenizer that a Whisper, a CLAP or a clapcap needs.
 
   Returns:
     the file. Its metadata hold the model's name and arguments, the front-end and the origin.
@@ -208,7 +217,7 @@ def save(pretrained: Pretrained, path: str | os.PathLike) -> paths.AnyPath:
   file = place if place.suffix == '.safetensors' else place / FILE
   with mirror.folder(file.parent) as folder:
     _write(pretrained, folder / file.name)
-    if place is not file and isinstance(pretrained.model, WritesSpeech):
+    if place is not file and isinstance(pretrained.model, WITH_TEXT):
       _copy_tokenizer(pretrained.tokenizer, folder)
   return file
 
@@ -216,7 +225,7 @@ def save(pretrained: Pretrained, path: str | os.PathLike) -> paths.AnyPath:
 def _copy_tokenizer(tokenizer: str | None, folder: Path) -> None:
   """Puts the files of a tokenizer into the folder of weights that need it."""
   place = Path(tokenizer or '')
-  known = (*downloads.TOKENIZERS, 'vocab.json', 'added_tokens.json')
+  known = (*downloads.TOKENIZERS, 'vocab.json', 'added_tokens.json', 'tokenizer_config.json')
   found = [place] if place.is_file() else [place / n for n in known if (place / n).is_file()]
   for file in found if tokenizer else ():
     if not (folder / file.name).exists():

@@ -130,8 +130,9 @@ def test_audio_that_is_none(loaded, tmp_path):
     with pytest.raises(InputError, match=says):
       loaded.transcribe(audio, rate, temperature=0.0)
   clip = contract.wave(0, RATE // 20)
-  found = loaded.transcribe(clip, RATE, temperature=0.0, word_timestamps=True)
-  assert found.seconds == 0.05 and all(0 <= word.start <= word.end for word in found.words)
+  for more in (dict(word_timestamps=True), dict(windows='voice'), dict(skip_unvoiced=True)):
+    found = loaded.transcribe(clip, RATE, temperature=0.0, **more)
+    assert found.seconds == 0.05 and all(0 <= word.start <= word.end for word in found.words)
 
 
 def test_a_text_of_single_bytes_begins_with_a_blank(loaded):

@@ -93,9 +93,9 @@ def test_clap(tmp_path):
     text_width=16, text_depth=1, text_heads=2, text_hidden=16, vocabulary=263, positions=20,
     max_tokens=12, transforms=False, int16=False,
   )  # fmt: skip
-  folder = tmp_path / 'ours'
-  weights.save(Pretrained('clap', model, filled(model), 'made here'), folder)
-  write_roberta(folder)
+  # `save` keeps the tokenizer.
+  folder, tokenizer = tmp_path / 'ours', str(write_roberta(tmp_path / 'roberta'))
+  weights.save(Pretrained('clap', model, filled(model), 'made here', tokenizer), folder)
   assert 'left out' not in reversed_to('clap_hf', folder, tmp_path / 'hf')
   theirs = transformers.ClapModel.from_pretrained(tmp_path / 'hf').eval()
   processor = transformers.ClapProcessor.from_pretrained(tmp_path / 'hf')
