@@ -136,8 +136,7 @@ class Clapcap(nn.Module):
   @property
   def frozen(self) -> Sequence[str]:
     """Paths of what never learns."""
-    audio = ('^params/audio_tower/|^params/audio_projection/',)
-    gpt = ('^params/text_tower/',)
+    audio, gpt = ('^audio_tower/|^audio_projection/',), ('^text_tower/',)
     return (
       *(audio if self.freeze_audio_encoder_weights else ()),
       *(gpt if self.freeze_gpt_weights else ()),
