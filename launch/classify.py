@@ -8,11 +8,10 @@ python -m launch.classify --model=weights/clap --labels=names.txt --input=a.wav
 --labels are the classes (zero-shot); its tokenizer is that of the run, or the one beside the
 weights, or --tokenizer. --input is a folder, an audio file, a list of files
 or the name of a data set. Files of any length are cut into windows. --out keeps all scores:
-.jsonl, a line a clip. Files that cannot be read are named and left out.
+.jsonl, a line a clip. Files that cannot be read are named and left out. Killed, the same command
+goes on where it was; several processes (--num_processes) share the clips, and the disk.
 """
 
-import json
-import os
 import pathlib
 
 from absl import flags
@@ -48,12 +47,15 @@ ACTIVATION = flags.DEFINE_enum(
 )
 WINDOW = flags.DEFINE_float('window', None, 'Seconds of a piece of a longer clip.')
 OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace the file if it is there.')
+MAX_BAD = flags.DEFINE_float(
+  'max_bad_fraction', 0.5, 'Fraction of unreadable files that stops the run.'
+)
 command.required('model', 'input')
 command.distributed_flags()
 
 
 def classifier():
-  """The classifier that the flags ask for."""
+  """(the classifier that the flags ask for, what else its result depends on)."""
   from research import weights
   from research.capabilities import ComparesTexts
   from research.errors import InputError
@@ -74,12 +76,15 @@ def classifier():
     for flag in (TEMPLATE, SUFFIX):
       if flag.value:
         raise InputError(f'--{flag.name} is for a CLAP, as --tokenizer and --labels are.')
-    return classify.Classifier.of_model(loaded, names, ACTIVATION.value, **args)
+    made = classify.Classifier.of_model(loaded, names, ACTIVATION.value, **args)
+    return made, {'model': loaded.fingerprint, 'activation': ACTIVATION.value}
   if names is None:
     raise InputError('--tokenizer is for classes described by texts: give their names, --labels.')
   template = classify.TEMPLATE if TEMPLATE.value is None else TEMPLATE.value
   tokenizer, suffix = text_towers.spelling(str(MODEL.value), TOKENIZER.value, SUFFIX.value)
-  return classify.Classifier.zero_shot(loaded, tokenizer, names, template, suffix, **args)
+  made = classify.Classifier.zero_shot(loaded, tokenizer, names, template, suffix, **args)
+  texts = {'template': template, 'suffix': suffix, 'tokenizer': tokenizer.source}
+  return made, {'model': loaded.fingerprint, **texts}
 
 
 @outputs.remote('out', folder=False)
@@ -88,38 +93,27 @@ def main(argv):
   command.start_jax()
   import jax
 
-  from research.audio.decode import AudioError, decode
-  from research.errors import InputError
+  from research.inference import classify
 
-  if jax.process_count() > 1:
-    raise InputError('launch.classify runs in one process: start it on one host.')
-  out = None if OUT.value is None else pathlib.Path(OUT.value)
-  if out is not None and out.suffix != '.jsonl':
-    raise InputError(f'--out={out}: give a file that ends in .jsonl.')
-  if out is not None and out.exists() and not OVERWRITE.value:
-    raise InputError(f'{out} is there already: give another --out, or --overwrite.')
   source = open_input(INPUT.value, split=SPLIT.value, root=DATA_ROOT.value)
-  ours = classifier()
-  rate, lines, left = ours.frontend.sample_rate, [], 0
-  for clip in source:
-    try:
-      scores = ours.scores(decode(clip, sample_rate=rate), rate)
-    except (AudioError, InputError) as error:
-      left += 1
-      command.say(f'{clip.id}: left out: {error}')
-      lines.append({'id': clip.id, 'error': str(error)})
-      continue
-    found = ours.top(scores, TOP.value)
-    command.say(f'{clip.id}: ' + ', '.join(f'{each.name} {each.score:.3f}' for each in found))
-    every = {label.name: round(label.score, 6) for label in ours.top(scores, len(scores))}
-    lines.append({'id': clip.id, 'scores': every})
-  if out is not None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_suffix('.partial')
-    text = ''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in lines)
-    partial.write_text(text, encoding='utf-8')
-    os.replace(partial, out)
-  command.say(f'{len(lines) - left} clips' + (f', {left} left out' if left else ''))
+  ours, about = classifier()
+  rows = classify.classify_source(
+    ours,
+    source,
+    OUT.value,
+    about=about,
+    overwrite=OVERWRITE.value,
+    max_bad_fraction=MAX_BAD.value,
+  )
+  if jax.process_index():
+    return
+  for row in rows:  # In the order given; they were done by length.
+    found = list(row.get('scores', {}).items())[: TOP.value]
+    if found:
+      command.say(f'{row["id"]}: ' + ', '.join(f'{name} {score:.3f}' for name, score in found))
+  lines = list(outputs.left_out(rows))
+  lines[0] = f'{OUT.value}: {lines[0]}' if OUT.value else lines[0]
+  command.say('\n'.join(lines))
 
 
 if __name__ == '__main__':

@@ -6,8 +6,9 @@ python -m launch.convert --release=audio_mae --source=weights/audio_mae --out=or
 
 Writes DIR/model.safetensors with the model's arguments, front-end and origin in its metadata. With
 --reverse it writes a safetensors file with the original keys, or for transformers a folder that it
-can load. `--args` sets model arguments that cannot be inferred from the arrays, as name=value with
-a JSON value: --args=heads=4 --args='frontend={"statistics":"esc50"}'.
+can load, with the tokenizer of a Whisper or a CLAP where --source has one. `--args` sets model
+arguments that cannot be inferred from the arrays, as name=value with a JSON value: --args=heads=4
+--args='frontend={"statistics":"esc50"}'.
 """
 
 import json
@@ -64,7 +65,7 @@ def reverse() -> Any:
   if not RELEASE.value:
     raise InputError('--reverse needs --release: in whose layout to write.')
   from research import weights
-  from research.weights import conversion, write
+  from research.weights import conversion, tokenizer_files, write
 
   pretrained = weights.load(str(SOURCE.value), **parse_args(ARGS.value))
   model, variables = pretrained.model, pretrained.variables
@@ -74,6 +75,10 @@ def reverse() -> Any:
   with mirror.folder(out.parent if alone else out) as folder:
     local = folder / out.name if alone else folder
     file = write.write_release(local, str(RELEASE.value), arrays, files)
+    if not alone:
+      none = tokenizer_files.write(str(RELEASE.value), model, pretrained.tokenizer, local)
+      if none:
+        print(f'left out: {none}')
   file = (out.parent if alone else out) / file.name
   if left:
     print(f'left out: {left}; {RELEASE.value} has no key for it')

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,17 @@ from research.jobs.cache import cache_folder
 
 # What of an output folder is fetched first: the files that commands read there and add to.
 READ = ('*.json', '*.jsonl', 'pictures.npz', 'map.npz')
+# How many of the files that were left out are named on the screen.
+NAMED = 20
+
+
+def left_out(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+  """Lines that say how many clips are done, and which were left out (see `clip_rows`)."""
+  left = [row for row in rows if 'error' in row]
+  yield f'{len(rows) - len(left)} clips' + (f', {len(left)} left out:' if left else '')
+  yield from (f'  {row["id"]}: {row["error"]}' for row in left[:NAMED])
+  if len(left) > NAMED:
+    yield f'  … and {len(left) - NAMED} more'
 
 
 def remote(flag: str, folder: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:

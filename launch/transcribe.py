@@ -69,6 +69,17 @@ LOGPROB = flags.DEFINE_string(
   'logprob_threshold', None, "Whisper's: text is improbable below it (-1 if not given); none: text "
   'of a probably silent window is always left out.',
 )  # fmt: skip
+HALLUCINATION = flags.DEFINE_float(
+  'hallucination_silence_threshold', None, "Whisper's, with --word_timestamps: silence of more "
+  'than N seconds around improbable text is left out with it.',
+)  # fmt: skip
+SKIP = flags.DEFINE_bool(
+  'skip_unvoiced', None, 'A Whisper does not decode windows in which there is no voice.'
+)
+WINDOWS = flags.DEFINE_enum(
+  'windows', None, ['sequential', 'voice', 'fixed'], "Whisper's: each behind the text before "
+  '(if not given), cut in pauses, or of 30 s with --overlap; the last two are decoded in batches.',
+)  # fmt: skip
 CLIPS = flags.DEFINE_string('clip_timestamps', None, 'Seconds start,end,… that a Whisper hears.')
 LM_WEIGHT = flags.DEFINE_float('lm_weight', None, 'Weight of the n-gram (2 if not given).')
 WORD_SCORE = flags.DEFINE_float(
@@ -95,11 +106,8 @@ command.distributed_flags()
 
 OF_WHISPER = (
   TOKENIZER, LANGUAGE, TASK, TEMPERATURES, BEST_OF, PROMPT, CONDITION, WORDS, CLIPS,
-  NO_SPEECH, LOGPROB,
+  NO_SPEECH, LOGPROB, HALLUCINATION, SKIP, WINDOWS,
 )  # fmt: skip
-
-# How many of the files that were left out are named on the screen.
-NAMED = 20
 
 
 def references(source, column):
@@ -172,10 +180,12 @@ def whisper(loaded):
   from research.inference.transcribers import read_tokenizer
   from research.inference.whisper_decoding import Options, WhisperDecoder
   from research.inference.whisper_files import WhisperTranscriber, normalised
-  from research.inference.whisper_transcribe import TEMPERATURES as USUAL
-  from research.inference.whisper_transcribe import Transcription
+  from research.inference.whisper_settings import TEMPERATURES as USUAL
+  from research.inference.whisper_settings import Transcription
 
-  refuse((LM, LEXICON, LM_WEIGHT, WORD_SCORE, WINDOW, OVERLAP), 'is for a model with a CTC head')
+  refuse((LM, LEXICON, LM_WEIGHT, WORD_SCORE, WINDOW), 'is for a model with a CTC head')
+  if WINDOWS.value != 'fixed':
+    refuse((OVERLAP,), 'is for a model with a CTC head, or for --windows=fixed')
   tokenizer = read_tokenizer(loaded.model, TOKENIZER.value or loaded.tokenizer)
   words = str(OUT.value).endswith('.ctm') if WORDS.value is None else WORDS.value
   how = Transcription(
@@ -186,6 +196,10 @@ def whisper(loaded):
     logprob_threshold=threshold(),
     word_timestamps=words,
     clip_timestamps=CLIPS.value or '0',
+    hallucination_silence_threshold=HALLUCINATION.value,
+    skip_unvoiced=bool(SKIP.value),
+    windows=WINDOWS.value or 'sequential',
+    overlap=OVERLAP.value,
     options=Options(
       task=TASK.value or 'transcribe',
       language=LANGUAGE.value,
@@ -235,11 +249,7 @@ def summary(rows, compared):
   """Lines that say what is done: files that were left out, and error rates if there are any."""
   from research.inference import transcript_files
 
-  left = [row for row in rows if 'error' in row]
-  yield f'{len(rows) - len(left)} clips' + (f', {len(left)} left out:' if left else '')
-  yield from (f'  {row["id"]}: {row["error"]}' for row in left[:NAMED])
-  if len(left) > NAMED:
-    yield f'  … and {len(left) - NAMED} more'
+  yield from outputs.left_out(rows)
   clips, words, characters = transcript_files.error_rates(rows, **compared)
   if clips:
     yield (

@@ -18,6 +18,7 @@ for single attributes. A model that has no audio (a text model) has no front-end
 | `Spells` | transcripts: fields, decoders, evaluations |
 | `Generates` | `inference.generate`: writes tokens, one after the other |
 | `WritesSpeech` | transcripts: windows of audio that a decoder attends to |
+| `WritesCaptions` | captions: clips that a decoder attends to |
 | `PredictsUnits` | the field of units |
 | `EncodesToCodes` | files of codes |
 | `Draws` | pictures of a run |
@@ -219,6 +220,18 @@ class WritesSpeech(Hears, Generates, Protocol):
 
   def remember(self, encoded: Any) -> Any:
     """What the decoder attends to, computed once from audio tokens."""
+    ...
+
+
+@runtime_checkable
+class WritesCaptions(Hears, Generates, Protocol):
+  """Writes what is heard in clips: `inference.caption`."""
+
+  vocabulary: int
+  seconds: float  # of a clip
+
+  def remember_clips(self, audio: Any, audio_mask: Any) -> Any:
+    """What the decoder attends to, computed once from clips [b, t] and their mask."""
     ...
 
 

@@ -1,11 +1,14 @@
-"""Classes of audio of any length: by a trained classifier, or by texts (zero-shot, CLAP).
+"""Classes of audio of any length: by a trained classifier, or by texts (zero-shot, CLAP); files of
+them.
 
 Long clips are cut into windows; the scores of a clip are the mean over its windows, weighted by
 their lengths. Letters: b batch, t samples, w windows, c classes, u tokens, d dimensions.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from research.audio.bad_files import BadFiles
+from research.audio.clips import Source
 from research.capabilities import Classifies, ComparesTexts, Hears, Names
 from research.errors import InputError, unknown
-from research.inference import inputs
+from research.inference import clip_rows, inputs, transcribe
+from research.inference.clip_rows import Row
+from research.jobs import folders
 from research.text.subwords import Tokenizer
 
 # AudioSet's clips are of this length.
@@ -174,14 +181,48 @@ class Classifier:
       InputError: see `scores`.
     """
     samples = inputs.samples_of(audio, sample_rate, self.frontend, 0, None)
+    return list(self._scored(self._cut(samples)))
+
+  def stream(
+    self,
+    source: Source,
+    bad_files: BadFiles | None = None,
+    rows: Sequence[np.ndarray] | None = None,
+  ) -> Iterator[tuple[int, Float[np.ndarray, ' c'] | str]]:
+    """(row, its scores, or the reason why there are none), block by block; windows of all clips of
+    a block are in one row of batches.
+
+    Raises:
+      InputError: too many bad files.
+    """
+    bad_files = BadFiles(None, 1.0) if bad_files is None else bad_files
+    for block in transcribe.blocks(source.durations()) if rows is None else rows:
+      bad_files.seen(len(block))
+      cuts: dict[int, list[np.ndarray]] = {}
+      for row in map(int, block):
+        samples = transcribe.whole(source, row, self.frontend, bad_files)
+        if isinstance(samples, str):
+          yield row, samples
+        else:
+          cuts[row] = self._cut(samples)
+      bad_files.check()
+      scored = self._scored([cut for each in cuts.values() for cut in each])
+      for row, each in cuts.items():
+        weight, scores = zip(*itertools.islice(scored, len(each)), strict=True)
+        yield row, np.average(scores, axis=0, weights=weight)
+
+  def _cut(self, samples: Float[np.ndarray, ' t']) -> list[np.ndarray]:
+    """The windows of a clip; a last one below one frame is left out."""
     cuts = [samples[i : i + self.samples] for i in range(0, len(samples), self.samples)]
-    cuts = [cut for cut in cuts if len(cut) >= self.frontend.min_samples]
-    found: list[Any] = []
+    return [cut for cut in cuts if len(cut) >= self.frontend.min_samples]
+
+  def _scored(self, cuts: Sequence[np.ndarray]) -> Iterator[tuple[float, Float[np.ndarray, ' c']]]:
+    """(seconds, scores) of windows."""
     for batch in _groups(cuts, self.batch_size):
-      rows = inputs.padded(batch, min(self.batch_size, len(cuts)), self.samples)
-      found.extend(np.asarray(self._score(self._variables, *rows))[: len(batch)])
-    rate = self.frontend.sample_rate
-    return [(len(cut) / rate, scores) for cut, scores in zip(cuts, found, strict=True)]
+      audio, mask = inputs.padded(batch, min(self.batch_size, len(cuts)), self.samples)
+      scores = np.asarray(self._score(self._variables, audio, mask))
+      for cut, each in zip(batch, scores):
+        yield len(cut) / self.frontend.sample_rate, each
 
   def top(self, scores: Float[np.ndarray, ' c'], k: int = 5) -> list[Label]:
     """The k classes with the highest scores, highest first."""
@@ -215,6 +256,52 @@ def embed_texts(
     vectors = out['text_embedding' if normalize else 'text_projected']
     found.append(np.asarray(vectors, np.float32)[: len(batch)])
   return np.concatenate(found) if found else np.zeros((0, model.dim), np.float32)
+
+
+# -- Files -------------------------------------------------------------------------------------
+
+
+def classify_source(
+  classifier: Classifier,
+  source: Any,
+  out: str | os.PathLike | None = None,
+  *,
+  about: Mapping[str, Any] | None = None,
+  overwrite: bool = False,
+  max_bad_fraction: float = 0.5,
+) -> list[Row]:
+  """Scores of every clip of a source, into a .jsonl file if one is named.
+
+  A row is {id, scores: {class: score}}, highest first, or {id, error} for a clip that was left out.
+
+  Args:
+    classifier: the system.
+    source, out, about, max_bad_fraction: see `clip_rows.run`.
+    overwrite: whether a file that is there may be replaced.
+
+  Raises:
+    InputError: another ending, the file exists, and as `clip_rows.run`.
+  """
+  path = None if out is None else folders.writable(out, ('.jsonl',), overwrite)
+
+  def row_of(i: int, result: Any) -> Row:
+    if isinstance(result, str):
+      return {'id': source.id(i), 'error': result}
+    every = classifier.top(result, len(result))
+    return {'id': source.id(i), 'scores': {each.name: round(each.score, 6) for each in every}}
+
+  how = {'labels': list(classifier.labels), 'window': classifier.samples}
+  return clip_rows.run(
+    classifier.stream,
+    source,
+    row_of,
+    path,
+    clip_rows.jsonl,
+    doing='classifying',
+    done='classified',
+    about={**(about or {}), **how},
+    max_bad_fraction=max_bad_fraction,
+  )
 
 
 def _groups(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

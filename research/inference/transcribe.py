@@ -282,6 +282,21 @@ def join(parts: Sequence[tuple[int, np.ndarray]], overlap: int) -> Float[np.ndar
   return np.concatenate([*kept, logits[low - first :]])
 
 
+def whole(
+  source: Source, row: int, frontend: Any, bad_files: BadFiles
+) -> Float[np.ndarray, 't'] | str:
+  """Samples of a clip at the rate of a front-end, or why there are none to use; files that cannot
+  be read are recorded."""
+  try:
+    samples = decode(source[row], sample_rate=frontend.sample_rate)
+  except AudioError as error:
+    bad_files.record(source.id(row), error.where, error.reason)
+    return error.reason
+  if len(samples) < frontend.min_samples:
+    return f'It {too_short(len(samples), frontend)}.'
+  return samples
+
+
 def blocks(durations: Float[np.ndarray, 'clips']) -> Iterator[np.ndarray]:
   """Rows in the order of their lengths, some minutes of audio at a time."""
   order = np.argsort(durations, kind='stable')

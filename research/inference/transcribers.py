@@ -8,7 +8,7 @@ from research.errors import InputError
 from research.inference.transcribe import BATCH_SECONDS, Transcriber
 from research.inference.whisper_decoding import Options, WhisperDecoder
 from research.inference.whisper_files import WhisperTranscriber
-from research.inference.whisper_transcribe import TEMPERATURES, Transcription
+from research.inference.whisper_settings import TEMPERATURES, Transcription
 from research.text.whisper import WhisperTokenizer, read_whisper_tokenizer
 
 
@@ -45,6 +45,10 @@ def whisper(
   condition_on_previous_text: bool = True,
   no_speech_threshold: float | None = 0.6,
   logprob_threshold: float | None = -1.0,
+  hallucination_silence_threshold: float | None = None,
+  skip_unvoiced: bool = False,
+  windows: str = 'sequential',
+  overlap: float = 5.0,
   batch_seconds: float = BATCH_SECONDS,
 ) -> WhisperTranscriber:
   """What transcribes with a Whisper.
@@ -63,6 +67,8 @@ def whisper(
     logprob_threshold: see `Transcription`. By upstream's rules a probable text stays where the
       window is probably silent: tiny.en hears 'you' in digital silence. With None, nothing is
       written of a window with a no-speech probability above its threshold.
+    hallucination_silence_threshold, skip_unvoiced, windows, overlap: see `Transcription`; the first
+      needs word_timestamps.
     batch_seconds: audio whose windows are decoded at once.
 
   Raises:
@@ -80,6 +86,10 @@ def whisper(
     word_timestamps=word_timestamps,
     no_speech_threshold=no_speech_threshold,
     logprob_threshold=logprob_threshold,
+    hallucination_silence_threshold=hallucination_silence_threshold,
+    skip_unvoiced=skip_unvoiced,
+    windows=windows,
+    overlap=overlap,
     options=options,
   )
   return WhisperTranscriber(decoder, how, batch_seconds=batch_seconds)

@@ -5,23 +5,17 @@ when all clips are in it, in the order of the source.
 """
 
 import html
-import itertools
-import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from research import distributed
-from research.audio.bad_files import BadFiles
 from research.errors import InputError
+from research.inference import clip_rows
+from research.inference.clip_rows import Row
 from research.inference.ctc import Transcript, Word
-from research.inference.transcribe import Transcriber, blocks
+from research.inference.transcribe import Transcriber
 from research.jobs import folders
-from research.jobs.parts import Job, Parts, key
 from research.metrics import asr
 from research.text import characters
 
@@ -31,8 +25,6 @@ SUBTITLES = ('.srt', '.vtt', '.tsv')
 # Two lines of 42 characters, at most seven seconds: the usual limits of subtitles (BBC and Netflix
 # style guides). A pause of a second ends one.
 CUE_CHARACTERS, LINE_CHARACTERS, CUE_SECONDS, CUE_PAUSE = 84, 42, 7.0, 1.0
-
-Row = dict[str, Any]
 
 
 def transcribe_source(
@@ -73,83 +65,24 @@ def transcribe_source(
     InputError: an ending that is not known or does not fit, the file exists, the parts of another
       job are in the way, nothing could be transcribed, or the disk is full.
   """
-  if out is not None:
-    path = check_out(out, len(source), overwrite)
-    return _transcribe(transcriber, source, path, references, about, max_bad_fraction, show)
-  if distributed.process()[1] > 1:
-    raise InputError('Several processes transcribe into a file: give --out.')
-  with tempfile.TemporaryDirectory() as folder:
-    path = Path(folder) / 'rows'
-    return _transcribe(transcriber, source, path, references, about, max_bad_fraction, show)
+  path = None if out is None else check_out(out, len(source), overwrite)
 
+  def row_of(i: int, result: Transcript | str) -> Row:
+    if not isinstance(result, str):
+      show(source.id(i), result.text)
+    return _row(source.id(i), result, references[i] if references else '')
 
-def _transcribe(
-  transcriber: Transcriber,
-  source: Any,
-  out: Path,
-  references: Sequence[str] | None,
-  about: dict[str, Any] | None,
-  max_bad_fraction: float,
-  show: Callable[[str, str], None],
-) -> list[Row]:
-  """As `transcribe_source`, whatever `out` is called; a file of no known kind is not written."""
-  parts = Parts(out, dict(about or {}, source=source.fingerprint()))
-  durations = source.durations()
-  places = {source.id(i): i for i in range(len(source))}
-  todo = list(blocks(durations))
-  keys = [key(block) for block in todo]
-  # Files that could not be used are tried again, in blocks of their own.
-  failed = np.array([places[r['id']] for r in _rows(parts, keys) if 'error' in r], np.int64)
-  again = [failed[block] for block in blocks(durations[failed])]
-  state = [part.name for part in parts.files()]
-  todo, keys = todo + again, keys + [key('again', state, block) for block in again]
-  job = Job(
-    parts, keys, [len(b) for b in todo], out=out, process=distributed.process(), part_seconds=0.0
+  return clip_rows.run(
+    transcriber.stream,
+    source,
+    row_of,
+    path,
+    None if path is None else WRITERS[path.suffix],
+    doing='transcribing',
+    done='transcribed',
+    about=about,
+    max_bad_fraction=max_bad_fraction,
   )
-  bad = BadFiles(None, max_bad_fraction, total=len(source))
-
-  def work(numbers: list[int]) -> Iterator[dict[str, np.ndarray]]:
-    left = [todo[i] for i in numbers]
-    results = transcriber.stream(source, bad, left)
-    for block in left:
-      lines = ''
-      for i, result in itertools.islice(results, len(block)):
-        lines += _line(_row(source.id(i), result, references[i] if references else ''))
-        if not isinstance(result, str):
-          show(source.id(i), result.text)
-      yield {'lines': np.frombuffer(lines.encode(errors='surrogateescape'), np.uint8)}
-
-  def finish() -> list[Row]:
-    found: dict[str, Row] = {}
-    for row in _rows(parts, keys):
-      if 'error' not in row or row['id'] not in found:
-        found[row['id']] = row
-    rows = sorted(found.values(), key=lambda row: places[row['id']])
-    if all('error' in row for row in rows):
-      raise InputError(
-        f'Nothing of {source.name!r} could be transcribed; the first, {rows[0]["id"]}: '
-        f'{rows[0]["error"]}'
-      )
-    if out.suffix in WRITERS:
-      folders.replace_text(out, ''.join(WRITERS[out.suffix](rows)))
-    parts.remove()
-    return rows
-
-  try:
-    return job.run(work, finish, 'transcribing') or []
-  except InputError:
-    # Nothing stays behind where there is nothing to go on from.
-    if job.begun and not job.index and not any('text' in row for row in _rows(parts)):
-      parts.remove()
-    raise
-
-
-def _rows(parts: Parts, keys: Sequence[str] | None = None) -> Iterator[Row]:
-  """The rows of the clips that are done."""
-  for arrays in parts.read(keys):
-    # Not splitlines: names of files may hold other ends of lines, as U+2028.
-    text = arrays['lines'].tobytes().decode(errors='surrogateescape')
-    yield from map(json.loads, filter(None, text.split('\n')))
 
 
 def check_out(out: str | os.PathLike, clips: int, overwrite: bool = False) -> Path:
@@ -208,14 +141,6 @@ def _row(id: str, result: Transcript | str, reference: str) -> Row:
 # -- Formats -----------------------------------------------------------------------------------
 
 
-def _line(row: Row) -> str:
-  return json.dumps(row, ensure_ascii=False) + '\n'
-
-
-def _jsonl(rows: list[Row]) -> Iterator[str]:
-  yield from map(_line, rows)
-
-
 def _txt(rows: list[Row]) -> Iterator[str]:
   yield from (f'{row["id"]}\t{row["text"]}\n' for row in rows if 'text' in row)
 
@@ -248,7 +173,7 @@ def _tsv(rows: list[Row]) -> Iterator[str]:
 
 
 WRITERS: dict[str, Callable[[list[Row]], Iterator[str]]] = {
-  '.jsonl': _jsonl,
+  '.jsonl': clip_rows.jsonl,
   '.txt': _txt,
   '.srt': _srt,
   '.vtt': _vtt,

@@ -9,10 +9,9 @@ import numpy as np
 
 from research.audio.bad_files import BadFiles
 from research.audio.clips import Source
-from research.audio.decode import AudioError, decode
 from research.inference import transcribe
 from research.inference.ctc import Transcript, Word
-from research.inference.inputs import Audio, several, too_short
+from research.inference.inputs import Audio, several
 from research.inference.whisper_decoding import WhisperDecoder
 from research.inference.whisper_segments import Transcript as WhisperTranscript
 from research.inference.whisper_transcribe import Transcription, transcribe_all
@@ -83,7 +82,7 @@ class WhisperTranscriber:
       bad_files.seen(len(block))
       kept, audio = [], []
       for row in map(int, block):
-        samples = self._read(source, row, bad_files)
+        samples = transcribe.whole(source, row, self.whisper.model.frontend, bad_files)
         if isinstance(samples, str):
           yield row, samples
         else:
@@ -94,18 +93,6 @@ class WhisperTranscriber:
       found = transcribe_all(self.whisper, audio, self.how, batch_size=self.batch_size, key=key)
       for row, samples, result in zip(kept, audio, found):
         yield row, plain(result, len(samples) / self.rate)
-
-  def _read(self, source: Source, row: int, bad_files: BadFiles) -> np.ndarray | str:
-    """Samples of a clip, or why there are none."""
-    frontend = self.whisper.model.frontend
-    try:
-      samples = decode(source[row], sample_rate=self.rate)
-    except AudioError as error:
-      bad_files.record(source.id(row), error.where, error.reason)
-      return error.reason
-    if len(samples) < frontend.min_samples:
-      return f'It {too_short(len(samples), frontend)}.'
-    return samples
 
 
 def plain(found: WhisperTranscript, seconds: float) -> Transcript:

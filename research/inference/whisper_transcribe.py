@@ -16,95 +16,25 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from research.errors import InputError
+from research.inference import voice, whisper_windows
 from research.inference.whisper_decoding import (
-  Options,
   Result,
   WhisperDecoder,
   best_language,
 )
 from research.inference.whisper_mel import whole_log_mel
 from research.inference.whisper_segments import (
-  APPENDED,
-  PREPENDED,
   Segment,
   Transcript,
   end_of,
   improbable,
   with_words,
 )
+from research.inference.whisper_settings import Transcription
 from research.inference.whisper_words import add_words
 from research.text.languages import language_code
 
-TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Transcription:
-  """How a recording is transcribed; names and defaults of openai-whisper's `transcribe`.
-
-  Attributes:
-    temperature: tried one after the other until a window is decoded well.
-    compression_ratio_threshold: a text that compresses better has failed.
-    logprob_threshold: a text of a lower average log-probability has failed.
-    no_speech_threshold: a failed text of a window with a higher probability of no speech is none.
-    condition_on_previous_text: the text so far is the prompt of the next window.
-    initial_prompt: text before the first window.
-    carry_initial_prompt: before every window.
-    word_timestamps: words with their times.
-    prepend_punctuations, append_punctuations: belong to the word behind, before.
-    clip_timestamps: seconds at which clips start and end, in turn; others are left out. The last
-      end may be missing. Text with commas, or numbers.
-    hallucination_silence_threshold: with words: silence longer than these seconds around an
-      improbable text is skipped with it.
-    options: of every window.
-  """
-
-  temperature: float | Sequence[float] = TEMPERATURES
-  compression_ratio_threshold: float | None = 2.4
-  logprob_threshold: float | None = -1.0
-  no_speech_threshold: float | None = 0.6
-  condition_on_previous_text: bool = True
-  initial_prompt: str | None = None
-  carry_initial_prompt: bool = False
-  word_timestamps: bool = False
-  prepend_punctuations: str = PREPENDED
-  append_punctuations: str = APPENDED
-  clip_timestamps: str | Sequence[float] = '0'
-  hallucination_silence_threshold: float | None = None
-  options: Options = dataclasses.field(default_factory=Options)
-
-  @property
-  def temperatures(self) -> tuple[float, ...]:
-    """All temperatures."""
-    if isinstance(self.temperature, int | float):
-      return (float(self.temperature),)
-    return tuple(float(t) for t in self.temperature)
-
-  def at(self, temperature: float) -> Options:
-    """The options at a temperature: draws have no beams, the best token no draws."""
-    own = self.options
-    options = dataclasses.replace(own, beam_size=None, patience=None, best_of=None)
-    options = dataclasses.replace(options, temperature=temperature)
-    if temperature > 0:
-      return dataclasses.replace(options, best_of=own.best_of)
-    return dataclasses.replace(options, beam_size=own.beam_size, patience=own.patience)
-
-  def failed(self, result: Result) -> bool:
-    """Whether a window has to be decoded again."""
-    repeats = _above(result.compression_ratio, self.compression_ratio_threshold)
-    unsure = self.logprob_threshold is not None and result.avg_logprob < self.logprob_threshold
-    silent = unsure and _above(result.no_speech_prob, self.no_speech_threshold)
-    return (repeats or unsure) and not silent
-
-  def silent(self, result: Result) -> bool:
-    """Whether nothing was said in a window."""
-    sure = _above(result.avg_logprob, self.logprob_threshold)
-    return _above(result.no_speech_prob, self.no_speech_threshold) and not sure
-
-
-def _above(value: float, threshold: float | None) -> bool:
-  return threshold is not None and value > threshold
-
+USUAL = Transcription()
 
 # -- One recording -----------------------------------------------------------------------------
 
@@ -129,7 +59,9 @@ class _Reply:
 class _Walk:
   """The windows of one recording, and what was said in them."""
 
-  def __init__(self, decoder: WhisperDecoder, how: Transcription, audio: np.ndarray):
+  def __init__(
+    self, decoder: WhisperDecoder, how: Transcription, audio: np.ndarray, language: str | None
+  ):
     self.decoder, self.how = decoder, how
     self.frontend = decoder.model.frontend
     self.window = decoder.model.window_frames
@@ -140,7 +72,10 @@ class _Walk:
     self.prompt: list[int] = []
     self.reset = 0  # tokens before it are in no prompt
     self.last_speech = 0.0
-    own = how.options.language
+    self.voiced: list[tuple[float, float]] | None = None
+    if how.skip_unvoiced:
+      self.voiced = voice.Detector().utterances(audio, self.frontend.sample_rate)
+    own = how.options.language or language
     self.language = None if own is None else language_code(own)
 
   def seconds(self, frames: int) -> float:
@@ -170,10 +105,17 @@ class _Walk:
       end = min(clip_end, self.content)
       while seek < end:
         size = min(self.window, end - seek)
+        if not self._has_voice(seek, size):
+          seek += size
+          continue
         mel = np.zeros((self.window, self.mel.shape[1]), np.float32)
         mel[:size] = self.mel[seek : seek + size]
         reply = yield _Request(mel, tuple(self._prompt()), self.language)
         seek = self._take(reply, seek, size)
+
+  def _has_voice(self, seek: int, size: int) -> bool:
+    start, end = self.seconds(seek), self.seconds(seek + size)
+    return self.voiced is None or any(a < end and start < b for a, b in self.voiced)
 
   def _prompt(self) -> list[int]:
     if not self.how.carry_initial_prompt:
@@ -357,10 +299,11 @@ def _repeated(x: np.ndarray, rows: int) -> np.ndarray:
 def transcribe_all(
   decoder: WhisperDecoder,
   recordings: Sequence[Float[np.ndarray, '_']],
-  how: Transcription = Transcription(),
+  how: Transcription = USUAL,
   *,
   batch_size: int = 8,
   key: Key[Array, ''] | None = None,
+  languages: Sequence[str | None] | None = None,
 ) -> list[Transcript]:
   """What was said in recordings of any length, windows of up to `batch_size` of them in one batch.
 
@@ -370,6 +313,7 @@ def transcribe_all(
     how: see `Transcription`.
     batch_size: recordings that are worked on at once.
     key: of the draws; None for `jax.random.key(0)`.
+    languages: of the recordings, where they are known.
 
   Raises:
     InputError: a recording without samples, or with samples that are not finite.
@@ -381,6 +325,8 @@ def transcribe_all(
         f'{len(audio) - int(np.isfinite(audio).sum())} are not finite: give audio.'
       )
   key = jax.random.key(0) if key is None else key
+  if how.windows != 'sequential':
+    return _in_windows(decoder, recordings, how, batch_size, key)
   waiting = list(range(len(recordings)))[::-1]
   walks: dict[int, _Walk] = {}
   going: dict[int, Any] = {}
@@ -399,7 +345,8 @@ def transcribe_all(
   while waiting or asked:
     while waiting and len(asked) < batch_size:
       i = waiting.pop()
-      walks[i] = _Walk(decoder, how, np.asarray(recordings[i]))
+      language = None if languages is None else languages[i]
+      walks[i] = _Walk(decoder, how, np.asarray(recordings[i]), language)
       _settle_language(decoder, walks[i])
       going[i] = walks[i].run()
       advance(i, None)
@@ -426,10 +373,49 @@ def _settle_language(decoder: WhisperDecoder, walk: _Walk) -> None:
   walk.language = best_language(decoder.detect_language(decoder.listen_to_mel(mel))[0])
 
 
+def _in_windows(
+  decoder: WhisperDecoder,
+  recordings: Sequence[np.ndarray],
+  how: Transcription,
+  batch_size: int,
+  key: Key[Array, ''],
+) -> list[Transcript]:
+  """`transcribe_all` with windows that are all known before: they are recordings of their own."""
+  frontend, tokenizer = decoder.model.frontend, decoder.tokenizer
+  rate, hop = frontend.sample_rate, frontend.hop_samples
+  longest = decoder.model.window_frames * hop / rate
+  each = dataclasses.replace(how, windows='sequential')
+  cuts, languages = [], []
+  for audio in recordings:
+    cuts.append(whisper_windows.cut(how.windows, audio, rate, longest, how.overlap))
+    first = slice(*cuts[-1][0]) if cuts[-1] else slice(1)
+    walk = _Walk(decoder, dataclasses.replace(each, skip_unvoiced=False), audio[first], None)
+    if cuts[-1]:
+      _settle_language(decoder, walk)
+    languages.append(walk.language)
+  pieces = [(i, a, b) for i, own in enumerate(cuts) for a, b in own]
+  found = transcribe_all(
+    decoder,
+    [recordings[i][a:b] for i, a, b in pieces],
+    each,
+    batch_size=batch_size,
+    key=key,
+    languages=[languages[i] for i, *_ in pieces],
+  )
+  results, each_found = [], iter(found)
+  for own, language in zip(cuts, languages):
+    times = [(a / rate, b / rate) for a, b in own]
+    own_found = [next(each_found).segments for _ in own]
+    segments = whisper_windows.joined(times, own_found, tokenizer.decode, tokenizer.eot, rate / hop)
+    text = ''.join(segment.text for segment in segments)
+    results.append(Transcript(text, segments, language or 'en'))
+  return results
+
+
 def transcribe(
   decoder: WhisperDecoder,
   audio: Float[np.ndarray, ' t'],
-  how: Transcription = Transcription(),
+  how: Transcription = USUAL,
   *,
   key: Key[Array, ''] | None = None,
 ) -> Transcript:

@@ -280,17 +280,7 @@ class CLAP(nn.Module):
     for each moment. All tokens of a clip that begins in real audio count, its repetitions too, so
     that their mean is the published embedding. Raises InputError below one frame.
     """
-    self.frontend.check(audio.shape[1])
-    size, (b, t) = self.samples, audio.shape
-    count = -(-t // size)
-    pad = ((0, 0), (0, count * size - t))
-    pieces = jnp.pad(jnp.asarray(audio), pad).reshape(b * count, size)
-    masks = jnp.pad(jnp.asarray(audio_mask), pad).reshape(b * count, size)
-    tower = self.embed_clips({'audio': pieces, 'audio_mask': masks})['audio_tower']
-    tokens = tower['tokens'].astype(jnp.float32)
-    tokens = tokens.reshape(1, b, -1, tokens.shape[-1])
-    real = jnp.repeat(masks.any(axis=1).reshape(b, count), tokens.shape[2] // count, axis=1)
-    return jnp.where(real[None, :, :, None], tokens, 0.0), real
+    return embed_pieces(self, audio, audio_mask)
 
   # -- Input -------------------------------------------------------------------------------------
 
@@ -317,21 +307,46 @@ class CLAP(nn.Module):
       starts = batch.get('piece_starts')
       return fusion_spectrograms(self.frontend, audio, mask, u, samples=self.samples, starts=starts)
     if self.padding != 'none':
-      audio = self._fixed(batch, audio, mask, train)
+      cut_last = self.padding == 'tile'
+      audio = fixed_clips(self, batch, audio, mask, train, cut_last=cut_last)
     raw, _ = self.frontend.raw(audio, jnp.ones(audio.shape, bool))
     return raw[:, None], None
 
-  def _fixed(self, batch, audio, mask, train: bool) -> Float[Array, 'b t']:
-    """Clips of `samples`: longer ones cropped, shorter ones repeated."""
-    start = batch.get('crop_start')
-    if start is None:
-      start = jnp.zeros(len(audio), jnp.int32)
-      if train and audio.shape[1] > self.samples:
-        room = jnp.maximum(mask.sum(axis=1) - self.samples + 1, 1).astype(jnp.float32)
-        u = jax.random.uniform(self.make_rng('augment'), room.shape)
-        start = jnp.floor(u * room).astype(jnp.int32)
-    audio, mask = clips.crop_or_pad(audio, mask, start, samples=self.samples)
-    return clips.repeat_pad(audio, mask, samples=self.samples, cut_last=self.padding == 'tile')
+
+# -- What CLAP and models on its weights have in common ----------------------------------------
+
+
+def fixed_clips(
+  model: Any, batch: Mapping[str, Any], audio: Array, mask: Array, train: bool, *, cut_last: bool
+) -> Float[Array, 'b t']:
+  """Clips of `model.samples`: longer ones cropped, at random in training, else at the start or at
+  the batch's 'crop_start' [b]; shorter ones repeated, the last repetition cut or dropped."""
+  start, size = batch.get('crop_start'), model.samples
+  if start is None:
+    start = jnp.zeros(len(audio), jnp.int32)
+    if train and audio.shape[1] > size:
+      room = jnp.maximum(mask.sum(axis=1) - size + 1, 1).astype(jnp.float32)
+      u = jax.random.uniform(model.make_rng('augment'), room.shape)
+      start = jnp.floor(u * room).astype(jnp.int32)
+  audio, mask = clips.crop_or_pad(audio, mask, start, samples=size)
+  return clips.repeat_pad(audio, mask, samples=size, cut_last=cut_last)
+
+
+def embed_pieces(
+  model: Any, audio: Float[AnyArray, 'b t'], audio_mask: Bool[AnyArray, 'b t']
+) -> tuple[Float[Array, 'l b n d'], Bool[Array, 'b n']]:
+  """`embed` of a model that has `samples` and `embed_clips`."""
+  model.frontend.check(audio.shape[1])
+  size, (b, t) = model.samples, audio.shape
+  count = -(-t // size)
+  pad = ((0, 0), (0, count * size - t))
+  pieces = jnp.pad(jnp.asarray(audio), pad).reshape(b * count, size)
+  masks = jnp.pad(jnp.asarray(audio_mask), pad).reshape(b * count, size)
+  tower = model.embed_clips({'audio': pieces, 'audio_mask': masks})['audio_tower']
+  tokens = tower['tokens'].astype(jnp.float32)
+  tokens = tokens.reshape(1, b, -1, tokens.shape[-1])
+  real = jnp.repeat(masks.any(axis=1).reshape(b, count), tokens.shape[2] // count, axis=1)
+  return jnp.where(real[None, :, :, None], tokens, 0.0), real
 
 
 class Projection(nn.Module):

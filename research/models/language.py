@@ -1,10 +1,12 @@
-"""The text trunk: BERT, RoBERTa and GPT-2 as one transformer with options.
+"""The text trunk: BERT, RoBERTa and GPT-2 as one transformer with options; GPT-2 that writes.
 
 Sources: BERT (arXiv 1810.04805), RoBERTa (1907.11692), GPT-2 (Radford et al. 2019), as
 transformers computes them (modeling_bert.py, modeling_roberta.py, modeling_gpt2.py).
-Letters: b batch, u tokens, d width, l layers.
+Letters: b batch, r rows of text, u tokens, p vectors of a prefix, d width, h heads, k size of a
+head, m slots, v vocabulary, l layers.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -14,9 +16,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from research.errors import InputError, unknown
+from research.nn import cache as caches
 from research.nn import layers
-from research.nn.attention import attend
-from research.nn.kernels import Dtype, gelu
+from research.nn.attention import attend, visible
+from research.nn.kernels import Dtype, gelu, similarities
 from research.nn.kernels.attention import Drop
 
 # What one vector of a text is: the first token through a layer with tanh (RoBERTa's pooler), the
@@ -53,28 +56,67 @@ class TextBlock(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'b u d'], real: Bool[Array, 'b u'], train: bool
-  ) -> Float[Array, 'b u d']:
+    self,
+    x: Float[Array, 'b u d'],
+    real: Bool[Array, 'b u'] | None,
+    train: bool,
+    cache: caches.Cache | None = None,
+    memory: caches.Memory | None = None,
+  ) -> Any:
+    """x; with a cache (x, the next cache). Causal tokens come behind those of the cache, which come
+    behind those of the memory; one of fewer rows is shared by as many neighbouring rows of x."""
     norm1 = layers.LayerNorm(self.epsilon, self.dtype, name='norm1')
     norm2 = layers.LayerNorm(self.epsilon, self.dtype, name='norm2')
+    y, after = self._attention(norm1(x) if self.pre_norm else x, real, train, cache, memory)
     if self.pre_norm:
-      x = x + self._attention(norm1(x), real, train)
-      return x + self._mlp(norm2(x), train)
-    x = norm1(x + self._attention(x, real, train))
-    return norm2(x + self._mlp(x, train))
+      x = x + y
+      x = x + self._mlp(norm2(x), train)
+    else:
+      x = norm1(x + y)
+      x = norm2(x + self._mlp(x, train))
+    return x if cache is None else (x, after)
 
-  def _attention(self, x, real, train: bool):
-    drop = Drop(self.make_rng('dropout'), self.dropout) if train and self.dropout else None
+  def _attention(self, x, real, train: bool, cache, memory):
     q, k, v = layers.HeadsIn(self.heads, self.dtype, NORMAL, name='qkv')(x)
-    y = attend(q, k, v, real, causal=self.causal, drop=drop)
+    if cache is None:
+      drop = Drop(self.make_rng('dropout'), self.dropout) if train and self.dropout else None
+      y = attend(q, k, v, real, causal=self.causal, drop=drop)
+    else:
+      y, cache = behind(q, k, v, real, cache, memory)
     y = layers.HeadsOut(self.dtype, NORMAL, name='proj')(y)
-    return nn.Dropout(self.dropout, deterministic=not train)(y)
+    return nn.Dropout(self.dropout, deterministic=not train)(y), cache
 
   def _mlp(self, x, train: bool):
     y = layers.Dense(self.hidden, self.dtype, NORMAL, name='fc1')(x)
     y = jax.nn.gelu(y, approximate=True) if self.tanh_gelu else gelu(y)
     y = layers.Dense(x.shape[-1], self.dtype, NORMAL, name='fc2')(y)
     return nn.Dropout(self.dropout, deterministic=not train)(y)
+
+
+def behind(
+  q: Float[Array, 'r u h k'],
+  k: Float[Array, 'r u h k'],
+  v: Float[Array, 'r u h k'],
+  real: Bool[Array, 'r u'] | None,
+  cache: caches.Cache,
+  memory: caches.Memory | None,
+) -> tuple[Float[Array, 'r u h k'], caches.Cache]:
+  """Causal attention of new tokens to those of a memory, of the cache, and to each other; and the
+  next cache."""
+  order = caches.token_positions(cache, q.shape[1], real)
+  cache, seen = caches.append(cache, k, v, real)
+  allowed = visible(order, seen.positions, True, None)
+  taken, keys, values = seen.positions != caches.EMPTY, seen.keys, seen.values
+  if memory is not None:
+    ahead = memory.keys.shape[2]
+    before = [
+      jnp.repeat(x.swapaxes(1, 2).astype(q.dtype), len(q) // len(x), axis=0)
+      for x in (memory.keys, memory.values)
+    ]
+    keys, values = (jnp.concatenate(pair, axis=1) for pair in zip(before, (keys, values)))
+    taken = jnp.pad(taken, ((0, 0), (ahead, 0)), constant_values=True)
+    allowed = jnp.pad(allowed, ((0, 0), (0, 0), (0, 0), (ahead, 0)), constant_values=True)
+  return attend(q, keys, values, taken, mask=allowed), cache
 
 
 class TextEncoder(nn.Module):
@@ -176,6 +218,98 @@ class TextEncoder(nn.Module):
     if self.pooling == 'first_tanh':
       first = jnp.tanh(layers.Dense(self.width, self.dtype, NORMAL, name='pooler')(first))
     return first.astype(jnp.float32)
+
+
+class PrefixWriter(nn.Module):
+  """GPT-2 that goes on from a prefix of vectors, in the place of the embeddings of tokens.
+
+  Its parameters are those of `TextEncoder` of the kind 'gpt2', whose arguments these are; the
+  output's weights are those of the embedding.
+  """
+
+  vocabulary: int
+  positions: int
+  width: int
+  depth: int
+  heads: int
+  hidden: int
+  epsilon: float = 1e-5
+  dropout: float = 0.1
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    self.table = self.param('tokens', NORMAL, (self.vocabulary, self.width))
+    self.places = self.param('positions', NORMAL, (self.positions, self.width))
+    how = self.heads, self.hidden, True, True, True, self.epsilon, self.dropout, self.dtype
+    self.blocks = [TextBlock(*how) for _ in range(self.depth)]
+    self.norm = layers.LayerNorm(self.epsilon, self.dtype)
+    self.drop = nn.Dropout(self.dropout)
+
+  def __call__(
+    self, prefix: Float[Array, 'b p d'], ids: Int[Array, 'b u'], train: bool = False
+  ) -> Float[Array, 'b u v']:
+    """Logits of every token behind the prefix and the tokens before it (teacher forcing), float32.
+
+    Raises:
+      InputError: more tokens than positions.
+    """
+    p, u = prefix.shape[1], ids.shape[1]
+    if p + u - 1 > self.positions:
+      raise InputError(
+        f'A text has {u} tokens behind a prefix of {p}, and this model {self.positions} positions: '
+        'cut the text (max_tokens).'
+      )
+    x = jnp.concatenate([prefix.astype(self.table.dtype), self.table[ids[:, :-1]]], axis=1)
+    x = (x + self.places[: p + u - 1]).astype(self.dtype)
+    x = self.drop(x, deterministic=not train)
+    for block in self.blocks:
+      x = block(x, None, train)
+    return self._logits(x[:, p - 1 :])
+
+  def remember(self, prefix: Float[Array, 'b p d']) -> Any:
+    """What rows attend to: keys and values of all vectors but the last in every layer, and the last
+    one, which stands for the first token of a row, whatever that is."""
+    b, p = prefix.shape[:2]
+    x = (prefix[:, :-1] + self.places[: p - 1]).astype(self.dtype)
+    kept = []
+    empty = caches_of(self.depth, self.heads, self.width, self.dtype)(b, p - 1)
+    for block, cache in zip(self.blocks, empty, strict=True):
+      x, cache = block(x, None, False, cache)
+      kept.append(caches.Memory(cache.keys, cache.values))
+    return tuple(kept), prefix[:, -1]
+
+  def step(
+    self,
+    tokens: Int[Array, 'r u'],
+    state: caches.State,
+    real: Bool[Array, 'r u'] | None = None,
+    at: Int[Array, 'r p'] | None = None,
+  ) -> tuple[Float[Array, 'r p v'], caches.State]:
+    """Further tokens: logits behind each, or behind those `at`, and the next state."""
+    memories, last = state.memories
+    order = caches.token_positions(caches.first_cache(state.caches), tokens.shape[1], real)
+    ahead = memories[0].keys.shape[2]
+    first = jnp.repeat(last, len(tokens) // len(last), axis=0)[:, None]
+    x = jnp.where((order == 0)[:, :, None], first, self.table[tokens])
+    x = x + jnp.take(self.places, order + ahead, axis=0, mode='clip')
+    x, made = x.astype(self.dtype), []
+    for block, cache, memory in zip(self.blocks, state.caches, memories, strict=True):
+      x, cache = block(x, real, False, cache, memory)
+      made.append(cache)
+    if at is not None:
+      x = jnp.take_along_axis(x, at[:, :, None], axis=1)
+    return self._logits(x), state.after(tuple(made))
+
+  def _logits(self, x: Float[Array, 'r u d']) -> Float[Array, 'r u v']:
+    return similarities(self.norm(x), self.table, self.dtype)
+
+
+def caches_of(depth: int, heads: int, width: int, dtype: Any) -> Callable[[int, int], Any]:
+  """(rows, slots) -> empty caches of the layers of a `PrefixWriter`."""
+  kind = jnp.dtype(dtype)
+  return lambda rows, slots: caches.create_layers(
+    depth, False, rows, slots, heads, width // heads, kind
+  )
 
 
 def check_ids(ids: Any, vocabulary: int) -> None:

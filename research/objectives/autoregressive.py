@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from research.errors import InputError
+
 Metrics = dict[str, Float[Array, '']]
 
 
@@ -80,3 +82,31 @@ def label_smoothed_sentences(
   clips = valid.astype(jnp.float32).sum()
   loss = mean * metrics['sample_size'] / jnp.maximum(clips, 1.0)
   return loss, {**metrics, 'sample_size': clips}
+
+
+def caption_tokens(
+  out: Mapping[str, Any], batch: Mapping[str, Any], *, label_smoothing: float = 0.0
+) -> tuple[Float[Array, ''], Metrics]:
+  """`next_tokens` of captions: every token is predicted, the first one too.
+
+  Args:
+    out: 'logits' [b, u, v] of every token.
+    batch: 'text' int [b, u] and 'text_mask' bool [b, u], True for real tokens; 'valid' [b].
+    label_smoothing: s, in [0, 1).
+
+  Returns:
+    as `next_tokens`.
+  """
+  targets = jnp.where(jnp.asarray(batch['text_mask']), jnp.asarray(batch['text']), -1)
+  return next_tokens(out, {**batch, 'targets': targets}, label_smoothing=label_smoothing)
+
+
+def check_caption_tokens(config: Any) -> None:
+  """Refuses captions without an end, after which a model would never stop."""
+  field = config['data']['fields'].get('text') or {}
+  args = field.get('args') or {} if isinstance(field, Mapping) else {}
+  if not args.get('suffix'):
+    raise InputError(
+      'caption_tokens learns where a caption ends, and config.data.fields.text.args.suffix is '
+      "empty: give the text that ends captions, as ' <|endoftext|>' for GPT-2."
+    )

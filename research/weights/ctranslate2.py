@@ -1,5 +1,9 @@
 """model.bin of CTranslate2: names, shapes, bytes, and aliases of names, as its binary version 6 has
-them (OpenNMT/CTranslate2, python/ctranslate2/specs/model_spec.py)."""
+them (OpenNMT/CTranslate2, python/ctranslate2/specs/model_spec.py).
+
+Weights that were quantised to integers become float32: int8 is divided by `<name>_scale` of its row
+(the first axis), int16 by the one of its array (src/ops/dequantize_cpu.cc).
+"""
 
 import struct
 from pathlib import Path
@@ -8,9 +12,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from research.errors import InputError
+from research.errors import InputError, printable
 
 VERSION = 6
+# What is described, and the highest revision of its names that is known.
+SPEC, REVISION = 'WhisperSpec', 3
 DTYPES = tuple(
   np.dtype(t) for t in ('float32', 'int8', 'int16', 'int32', 'float16', ml_dtypes.bfloat16)
 )
@@ -74,7 +80,8 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   """(arrays by their names, {'ctranslate2': {name: number} of those that are one}).
 
   Raises:
-    InputError: another version, a damaged file, or weights that were quantised to integers.
+    InputError: another version or another model, a damaged file, or integers that cannot be read as
+      numbers.
   """
   reader = _Reader(path)
   version = reader.number('I')
@@ -83,16 +90,49 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
       f'{str(path)!r} has the binary version {version} of CTranslate2; {VERSION} can be read: '
       'convert the model anew.'
     )
-  reader.text()
-  reader.number('I')  # revision of what it describes
+  spec, revision = reader.text(), reader.number('I')
+  if spec != SPEC or revision > REVISION:
+    raise InputError(
+      f'{str(path)!r} is a {printable(spec[:60])} of revision {revision} of CTranslate2; a {SPEC} '
+      f'of revision {REVISION} or less can be read.'
+    )
   arrays = {}
   for _ in range(reader.number('I')):
     name = reader.text()
     arrays[name] = reader.array()
-  if any(name.endswith('_scale') for name in arrays):
-    raise InputError(
-      f'{str(path)!r} holds weights that were quantised to integers: convert the model with '
-      '--quantization float16 or float32.'
-    )
+  aliases = {reader.text(): reader.text() for _ in range(reader.number('I'))}
+  if reader.at != len(reader.data):
+    raise InputError(f'{str(path)!r} is damaged: it goes on behind its last name.')
+  arrays = _floats(path, arrays)
+  for alias, name in aliases.items():
+    if name not in arrays:
+      raise InputError(f'{str(path)!r} is damaged: {printable(alias)} has no array of its own.')
+    arrays[alias] = arrays[name]
   numbers = {k: int(x) for k, x in arrays.items() if not x.ndim and x.dtype.kind == 'i'}
   return {k: x for k, x in arrays.items() if k not in numbers}, {'ctranslate2': numbers}
+
+
+def _floats(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """The same arrays with integers by their scales, which are left out."""
+  found = {}
+  for name, x in arrays.items():
+    if name.endswith('_scale') and name.removesuffix('_scale') in arrays:
+      continue
+    if not x.ndim or x.dtype.kind != 'i':
+      found[name] = x
+      continue
+    scale = arrays.get(f'{name}_scale')
+    per_row = x.dtype == np.int8
+    if x.dtype not in (np.int8, np.int16) or scale is None or f'{name}_zero' in arrays:
+      raise InputError(
+        f'{str(path)!r}: {printable(name)} holds integers ({x.dtype}) of an unknown kind: convert '
+        'the model with --quantization int8, int8_float16, int16, float16 or float32.'
+      )
+    if scale.shape != ((len(x),) if per_row else ()) or scale.dtype.kind != 'f':
+      raise InputError(
+        f'{str(path)!r} is damaged: {printable(name)} of shape {x.shape} has scales of shape '
+        f'{scale.shape}.'
+      )
+    once = np.float32(1.0) / scale.astype(np.float32)
+    found[name] = x.astype(np.float32) * once.reshape(-1, *[1] * (x.ndim - 1) if per_row else ())
+  return found

@@ -16,11 +16,18 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from research import models
-from research.capabilities import Composed, HasTraining, Hears, WritesSpeech
+from research.capabilities import (
+  ComparesTexts,
+  Composed,
+  HasTraining,
+  Hears,
+  WritesCaptions,
+  WritesSpeech,
+)
 from research.errors import InputError
 from research.features.frontend import Frontend
 from research.features.waveform import Waveform
-from research.inference import transcribers
+from research.inference import caption, transcribers
 from research.inference.ctc import Transcript
 from research.inference.embedder import Embedder, from_model
 from research.inference.inputs import Audio
@@ -29,11 +36,13 @@ from research.models import finetuned, settings
 from research.nn import adapters
 from research.nn.layers import unstack_blocks
 from research.text.whisper import WhisperTokenizer
-from research.weights import conversion, downloads, read, tables
+from research.weights import conversion, downloads, read, tables, text_towers
 
 FILE = 'model.safetensors'
 FORMAT = 1
 AnyFrontend = Frontend | Waveform
+# Models that are nothing without their tokenizer.
+WITH_TEXT = (ComparesTexts, WritesCaptions, WritesSpeech)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +56,7 @@ class Pretrained:
     origin: where they came from: a sentence.
     tokenizer: file or folder where the tokenizer of the weights is, if they need one: what the run
       was trained with, or the folder that they lie in.
+    place: what `load` was given; None where nothing was loaded.
   """
 
   name: str
@@ -54,6 +64,7 @@ class Pretrained:
   variables: dict[str, Any]
   origin: str
   tokenizer: str | None = None
+  place: str | None = None
 
   @property
   def frontend(self) -> AnyFrontend:
@@ -119,6 +130,31 @@ class Pretrained:
       own = transcribers.ctc(self.model, self.variables, **options)
     return own.transcribe(audio, sample_rate)
 
+  def caption(
+    self,
+    audio: Audio | Sequence[Audio],
+    sample_rate: float | None = None,
+    *,
+    tokenizer: str | None = None,
+    suffix: str | None = None,
+    **options: Any,
+  ) -> str | list[str]:
+    """What is heard in one clip or many: a sentence each.
+
+    Args:
+      audio: a path, samples in [-1, 1] ([t] for one, [b, t] for several), or a list of either.
+      sample_rate: of arrays, Hz. Files know theirs.
+      tokenizer: a folder, a file or 'bytes'; None: that of the weights.
+      suffix: what ended captions in training; None: that of the run, else the published one.
+      **options: beams, max_tokens, temperature, …, see `caption.Captioner`.
+
+    Raises:
+      InputError: the model writes no captions, its tokenizer is missing or does not fit, or audio
+        that cannot be used.
+    """
+    own = captioner(self, tokenizer, suffix, **options)
+    return own.caption(audio, sample_rate)
+
   @property
   def fingerprint(self) -> str:
     """Hash of weights, sizes and front-end: equal for equal embeddings, whatever file they came
@@ -128,6 +164,15 @@ class Pretrained:
     for key, value in sorted(tables.flatten(unstack_blocks(self.variables)).items()):
       digest.update(key.encode() + np.ascontiguousarray(value).tobytes())
     return digest.hexdigest()
+
+
+def captioner(
+  pretrained: Pretrained, tokenizer: str | None, suffix: str | None, **options: Any
+) -> caption.Captioner:
+  """What writes captions with a model and its tokenizer, see `Pretrained.caption`."""
+  caption.check(pretrained.model)
+  read = text_towers.spelling(pretrained.place or '.', tokenizer, suffix)
+  return caption.Captioner(pretrained.model, pretrained.variables, *read, **options)
 
 
 def _lasting(model: Any) -> dict[str, Any]:
@@ -163,7 +208,7 @@ def save(pretrained: Pretrained, path: str | os.PathLike) -> paths.AnyPath:
   Args:
     pretrained: what to save.
     path: of a disk, gs:// or s3://: a .safetensors file, or a folder to write model.safetensors in,
-      with the files of the tokenizer that a Whisper needs.
+      with the files of the tokenizer that a Whisper, a CLAP or a clapcap needs.
 
   Returns:
     the file. Its metadata hold the model's name and arguments, the front-end and the origin.
@@ -172,7 +217,7 @@ def save(pretrained: Pretrained, path: str | os.PathLike) -> paths.AnyPath:
   file = place if place.suffix == '.safetensors' else place / FILE
   with mirror.folder(file.parent) as folder:
     _write(pretrained, folder / file.name)
-    if place is not file and isinstance(pretrained.model, WritesSpeech):
+    if place is not file and isinstance(pretrained.model, WITH_TEXT):
       _copy_tokenizer(pretrained.tokenizer, folder)
   return file
 
@@ -180,7 +225,7 @@ def save(pretrained: Pretrained, path: str | os.PathLike) -> paths.AnyPath:
 def _copy_tokenizer(tokenizer: str | None, folder: Path) -> None:
   """Puts the files of a tokenizer into the folder of weights that need it."""
   place = Path(tokenizer or '')
-  known = (*downloads.TOKENIZERS, 'vocab.json', 'added_tokens.json')
+  known = (*downloads.TOKENIZERS, 'vocab.json', 'added_tokens.json', 'tokenizer_config.json')
   found = [place] if place.is_file() else [place / n for n in known if (place / n).is_file()]
   for file in found if tokenizer else ():
     if not (folder / file.name).exists():
@@ -231,6 +276,13 @@ def load(
     InputError: nothing there, not readable, or the weights do not fit the arguments: a front-end
       or a size that contradicts the weights is refused with both values named.
   """
+  found = _load(path, release, teacher, args)
+  return dataclasses.replace(found, place=str(path))
+
+
+def _load(
+  path: str | os.PathLike, release: str | None, teacher: bool, args: dict[str, Any]
+) -> Pretrained:
   name = str(path) if downloads.is_download(path) else None
   place = downloads.fetch(name) if name else paths.path(path)
   if paths.is_remote(place):

@@ -75,6 +75,10 @@ LAYOUTS = {
   'heads_in': Layout(
     lambda x, h: x.T.reshape(x.shape[1], 3, h, -1), lambda x, h: x.reshape(x.shape[0], -1).T
   ),
+  # Fused keys and values Linear [2 h k, d] <-> kernel [d, 2, h, k].
+  'pair_of_heads': Layout(
+    lambda x, h: x.T.reshape(x.shape[1], 2, h, -1), lambda x, h: x.reshape(x.shape[0], -1).T
+  ),
   'heads_in_bias': Layout(lambda x, h: x.reshape(3, h, -1), lambda x, h: x.reshape(-1)),
   # Output Linear [d, h k] <-> kernel [h, k, d].
   'heads_out': Layout(

@@ -1,6 +1,7 @@
 """Classes of audio of any length, by a classifier and by texts."""
 
 import json
+import socket
 
 import jax
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 import soundfile
 
 from research import models, weights
+from research.audio import sources
 from research.errors import InputError
-from research.inference.classify import Classifier, embed_texts
+from research.inference.classify import Classifier, classify_source, embed_texts
 from research.text.subwords import read_tokenizer
 from research.weights import Pretrained
 from tests.launch import runner
@@ -71,8 +73,8 @@ def test_scores_are_the_mean_over_windows(ast):
   assert len(classifier.windows(audio[: 8000 + 100], RATE)) == 1
   top = classifier.top(got, 2)
   assert [label.name for label in top] == [LABELS[i] for i in np.argsort(-got)[:2]]
-  one = Classifier.of_model(ast, activation='softmax').scores(audio, RATE)
-  assert one.sum() == pytest.approx(1.0)
+  one = Classifier.of_model(ast, activation='softmax', window=0.5, batch_size=2)
+  assert one.scores(audio, RATE).sum() == pytest.approx(1.0)
 
 
 def test_labels_of_a_file_of_weights_are_kept(ast, tmp_path):
@@ -134,6 +136,57 @@ def test_the_command(ast, tmp_path):
   want = Classifier.of_model(ast).scores(tmp_path / 'audio' / '0.wav')
   got = [rows[0]['scores'][name] for name in LABELS]
   np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_a_job_that_was_killed_goes_on(ast, tmp_path):
+  """Blocks that are done are not done again, unless the classes are others; scores are those of
+  each clip alone."""
+  for i in range(300):
+    soundfile.write(tmp_path / f'{i:03d}.wav', wave(0.03 + 0.01 * (i % 3), i), RATE)
+  source, out = sources.open_source(str(tmp_path)), tmp_path / 'out' / 'c.jsonl'
+  out.parent.mkdir()
+  classifier = Classifier.of_model(ast, window=0.05)
+  done = []
+
+  class Killed(Classifier):
+    def stream(self, *args):
+      for each in super().stream(*args):
+        done.append(each)
+        yield each
+        if len(done) == 280:
+          raise KeyboardInterrupt
+
+  killed = Killed.of_model(ast, window=0.05)
+  with pytest.raises(KeyboardInterrupt):
+    classify_source(killed, source, out)
+  with pytest.raises(InputError, match=r'c\.jsonl\.parts'):
+    classify_source(Classifier.of_model(ast, 'abc', window=0.05), source, out)
+  rows = classify_source(killed, source, out)
+  assert 300 < len(done) + 1 < 600 and not (out.parent / 'c.jsonl.parts').exists()
+  assert [json.loads(line) for line in out.read_text().splitlines()] == rows
+  for i in (0, 2, 299):
+    want = classifier.scores(tmp_path / f'{i:03d}.wav')
+    got = [rows[i]['scores'][name] for name in LABELS]
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_file(ast, tmp_path):
+  weights.save(ast, tmp_path / 'model')
+  (tmp_path / 'audio').mkdir()
+  for i in range(5):
+    soundfile.write(tmp_path / 'audio' / f'{i}.wav', wave(0.3, i), RATE)
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  args = ('launch.classify', f'--model={tmp_path / "model"}', f'--input={tmp_path / "audio"}')
+  more = (f'--out={tmp_path / "two.jsonl"}', f'--coordinator=localhost:{port}', '--num_processes=2')
+  both = [runner.start(*args, *more, f'--process_id={i}') for i in range(2)]
+  ends = [process.communicate() for process in both]
+  assert [process.returncode for process in both] == [0, 0], ends
+  one = runner.run(*args, f'--out={tmp_path / "one.jsonl"}')
+  assert one.returncode == 0, one.stderr
+  assert (tmp_path / 'two.jsonl').read_text() == (tmp_path / 'one.jsonl').read_text()
 
 
 @pytest.mark.slow

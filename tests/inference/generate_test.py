@@ -141,6 +141,42 @@ def test_beams(model, logits, k, patience):
       np.testing.assert_allclose(out.logprobs[i, j, :n].sum(), out.sums[i, j], rtol=1e-5)
 
 
+def mean_beams(logits, prompt, k, count, temperature):
+  """ClipCap's search with lists of hypotheses: (tokens with a stop token, sum), best mean first."""
+
+  def mean(each):
+    return each[1] / max(len(each[0]), 1)
+
+  live = [((), 0.0)]
+  for _ in range(count):
+    found = []
+    for tokens, score in live:
+      if tokens[-1:] == (STOP,):
+        found.append((tokens, score))
+        continue
+      x = logprobs(logits([*prompt, *tokens]) / temperature)
+      found += [((*tokens, int(t)), score + x[t]) for t in np.argsort(-x)[:k]]
+    live = sorted(found, key=mean, reverse=True)[:k]
+  return live
+
+
+@pytest.mark.parametrize('temperature', [1.0, pytest.param(0.5, marks=pytest.mark.slow)])
+def test_beams_by_their_mean(model, logits, temperature):
+  """Hypotheses that have ended stay, and are ranked with those that go on."""
+  settings = Settings(8, (STOP,), beams=4, ranking='mean')
+  out = generate(*model, PROMPTS, settings, temperature=temperature)
+  ended = 0
+  for i, prompt in enumerate(PROMPTS):
+    want = mean_beams(logits, prompt, 4, 8, temperature)
+    order = np.argsort(-out.scores()[i], kind='stable')
+    got = [tuple(out.text(i, int(j))) for j in order]
+    assert got == [tuple(t for t in tokens if t != STOP) for tokens, _ in want]
+    np.testing.assert_allclose(out.sums[i][order], [score for _, score in want], rtol=1e-5)
+    assert out.counts[i][order].tolist() == [len(tokens) for tokens, _ in want]
+    ended += sum(tokens[-1] == STOP for tokens, _ in want)
+  assert 0 < ended < 4 * len(PROMPTS)
+
+
 @pytest.mark.slow
 def test_length_penalty(model):
   plain = generate(*model, PROMPTS, Settings(8, (STOP,), beams=4))
@@ -266,6 +302,7 @@ def test_settings_that_cannot_be():
     (dict(stop=()), 'stop token'),
     (dict(beams=2, sample=True), 'beams=2'),
     (dict(candidates=2), 'candidates=2'),
+    (dict(ranking='means'), "ranking 'means'. Did you mean 'mean'"),
     (dict(beams=2, patience=0.1), 'patience=0.1'),
     (dict(sample=True, top_p=0.0), 'top_p=0.0'),
     (dict(sample=True, top_k=0), 'top_k=0'),

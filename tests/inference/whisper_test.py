@@ -16,6 +16,7 @@ from research.inference.whisper_transcribe import Transcription
 from research.text.whisper import read_whisper_tokenizer
 from research.weights import Pretrained, load, save
 from tests import contract
+from tests.weights.toy import filled
 
 RATE = 16_000
 SMALL = dict(
@@ -28,10 +29,8 @@ SMALL = dict(
 def folder(tmp_path_factory):
   """Weights of ours, without a tokenizer beside them."""
   model = models.get('whisper')(**SMALL)
-  batch = {k: np.zeros(x.shape, x.dtype) for k, x in model.example().items()}
-  variables = jax.jit(model.init)(jax.random.key(0), batch)
   path = tmp_path_factory.mktemp('whisper') / 'model'
-  save(Pretrained('whisper', model, jax.tree.map(np.asarray, variables), 'drawn'), path)
+  save(Pretrained('whisper', model, filled(model), 'drawn'), path)
   return path
 
 
@@ -45,7 +44,7 @@ def test_two_lines_of_a_notebook(loaded, tmp_path):
   """A path or samples, with segments, words, or text alone."""
   audio = contract.wave(0, 12_000)
   soundfile.write(tmp_path / 'speech.wav', audio, RATE, subtype='FLOAT')
-  how = dict(temperature=0.0)
+  how = dict(temperature=0.0, condition_on_previous_text=False)  # prompts of one width
   found = loaded.transcribe(tmp_path / 'speech.wav', **how)
   same = loaded.transcribe(audio, RATE, **how)
   assert (found.text, found.segments, found.language) == (same.text, same.segments, 'en')
@@ -62,9 +61,34 @@ def test_without_timestamps_a_segment_is_a_window(loaded):
   assert len(found.segments) <= 1
 
 
+@pytest.mark.parametrize('windows', ['voice', 'fixed'])
+def test_windows_that_are_known_before(loaded, windows):
+  """Windows of 0.64 s here, in one batch: times are those of the recording; silence has none."""
+  voiced = 0.3 * np.sin(2 * np.pi * 150 * np.arange(9000) / RATE).astype(np.float32)
+  audio = np.concatenate([np.zeros(8000, np.float32), voiced, np.zeros(16_000, np.float32), voiced])
+  how = dict(temperature=0.0, windows=windows, overlap=0.1, no_speech_threshold=None)
+  how['condition_on_previous_text'] = False
+  found = loaded.transcribe([audio, np.zeros(RATE, np.float32)], RATE, **how)
+  assert found[0].segments and found[0].seconds == audio.size / RATE
+  assert all(0 <= s.start <= s.end for s in found[0].segments)
+  assert all(s.start >= 0.25 for s in found[0].segments) or windows == 'fixed'
+  assert (found[1].text, found[1].segments) == ('', ()) or windows == 'fixed'
+
+
+def test_windows_without_voice_are_skipped(loaded):
+  """None of them is decoded: nothing is written, though the weights write about anything."""
+  how = dict(temperature=0.0, no_speech_threshold=None)
+  silence = np.zeros(RATE, np.float32)
+  assert loaded.transcribe(silence, RATE, **how).segments
+  assert loaded.transcribe(silence, RATE, skip_unvoiced=True, **how).segments == ()
+
+
 @pytest.mark.parametrize(
   ('options', 'says'),
   [
+    (dict(windows='vad'), "Unknown windows of Whisper 'vad'"),
+    (dict(windows='fixed', overlap=0.4), 'An overlap of 0.4 s was given'),
+    (dict(hallucination_silence_threshold=2.0), 'without word_timestamps'),
     (dict(language='de'), 'this Whisper is English-only'),
     (dict(task='translate'), 'this Whisper is English-only'),
     (dict(language='klingon'), 'klingon'),
@@ -106,8 +130,9 @@ def test_audio_that_is_none(loaded, tmp_path):
     with pytest.raises(InputError, match=says):
       loaded.transcribe(audio, rate, temperature=0.0)
   clip = contract.wave(0, RATE // 20)
-  found = loaded.transcribe(clip, RATE, temperature=0.0, word_timestamps=True)
-  assert found.seconds == 0.05 and all(0 <= word.start <= word.end for word in found.words)
+  for more in (dict(word_timestamps=True), dict(windows='voice'), dict(skip_unvoiced=True)):
+    found = loaded.transcribe(clip, RATE, temperature=0.0, **more)
+    assert found.seconds == 0.05 and all(0 <= word.start <= word.end for word in found.words)
 
 
 def test_a_text_of_single_bytes_begins_with_a_blank(loaded):
@@ -137,14 +162,17 @@ def test_silence_is_not_transcribed():
 # -- Log-mel of long recordings ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize('samples', [120, 7_777, 30 * RATE, 31 * RATE + 57])
+@pytest.mark.parametrize(
+  'samples',
+  [pytest.param(n, marks=pytest.mark.slow) for n in (120, 30 * RATE)] + [7_777, 31 * RATE + 57],
+)
 def test_log_mel_in_pieces_is_that_of_the_whole(samples):
   """A loud end lifts the floor of the quiet beginning, pieces before."""
   frontend, silence = Frontend.create('whisper'), 40
   audio = np.float32(0.001) * np.resize(contract.wave(0, 200_000), samples)
   audio[-100:] *= 1000
   whole = frontend.replace(appended=silence * 160)
-  want = np.asarray(whole(audio[None], np.ones((1, samples), bool))[0])[0]
+  want = np.asarray(jax.jit(whole)(audio[None], np.ones((1, samples), bool))[0])[0]
   got, content = whisper_mel.whole_log_mel(frontend, audio, silence)
   assert got.shape == want.shape and content == samples // 160
   np.testing.assert_allclose(got, want, atol=2e-5)

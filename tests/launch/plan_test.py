@@ -31,6 +31,25 @@ def test_a_plan_of_embedding():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+  'name',
+  [
+    'whisper/finetune_librispeech_subset.py:lora', 'ast/finetune_audioset20k.py',
+    'clap/laion_tiny.py:fusion', 'clapcap/frozen_gpt2.py',
+  ],
+)  # fmt: skip
+def test_models_of_text_and_spectrograms(name):
+  """Steps and embeddings of their recipes."""
+  for what in ('train', 'embed'):
+    done = runner.run(
+      'launch.plan', f'--config=experiments/{name}', SLICE, '--nocompile', '--clips=100000',
+      f'--what={what}',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 'TFLOP' in done.stdout and 'estimate: run' in done.stdout
+
+
+@pytest.mark.slow
 def test_a_search_without_the_compiler():
   done = runner.run('launch.plan', CONFIG, SLICE, '--nocompile', '--search')
   assert done.returncode == 0, done.stderr[-2000:]

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from research import weights
+from research.audio.decode import decode
+from research.audio.example import Example
 from research.inference.whisper_decoding import Options, WhisperDecoder
 from research.inference.whisper_files import WhisperTranscriber
 from research.inference.whisper_transcribe import Transcription
@@ -65,6 +67,18 @@ def test_a_list_with_transcripts(tmp_path):
   assert row['text'] == SAID and row['language'] == 'en'
   assert row['segments'][0]['text'] == SAID
   assert [w['word'] for w in row['words']] == SAID.split()
+
+
+def test_windows_cut_in_pauses(tmp_path):
+  """Two readings of a clip with 40 s of silence between them: no window has to be heard twice, and
+  times are those of the recording."""
+  clip = decode(Example('clip', {}, path=str(FILE)), sample_rate=16_000)
+  audio = np.concatenate([clip, np.zeros(40 * 16_000, np.float32), clip])
+  loaded = weights.load(WEIGHTS)
+  for more in (dict(windows='voice'), dict(windows='fixed'), dict(skip_unvoiced=True)):
+    found = loaded.transcribe(audio, 16_000, temperature=0.0, **more)
+    assert found.text == f'{SAID} {SAID}', more
+    assert found.segments[0].start < 1 and found.segments[-1].end > 42, more
 
 
 def test_from_python():

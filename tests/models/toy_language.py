@@ -40,7 +40,11 @@ class ToyLanguage(nn.Module):
 def made(scale: float = 3.0, **args: Any) -> tuple[ToyLanguage, Any]:
   """(model, weights) whose choices are far apart."""
   model = ToyLanguage(**args)
-  variables = model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
-  keys = iter(jax.random.split(jax.random.key(1), 100))
-  noisy = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), variables)
-  return model, jax.tree.map(lambda x: x * jnp.float32(scale**0.25), noisy)
+
+  def draw() -> Any:
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))
+    keys = iter(jax.random.split(jax.random.key(1), 100))
+    noisy = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(next(keys), x.shape), variables)
+    return jax.tree.map(lambda x: x * jnp.float32(scale**0.25), noisy)
+
+  return model, jax.jit(draw)()

@@ -79,12 +79,11 @@ def gradients_of(case: Case, model, variables):
 def test_outputs(case: Case):
   """Stem, first block, whole, loss and gradients."""
   model, variables = model_of(case)
+  gradients = gradients_of(case, model, variables) if 'target' in case.inputs else {}
   for call in (partial(computed, model), jax.jit(partial(computed, model))):
-    got = dict(call(variables, case.inputs))
+    got = dict(call(variables, case.inputs)) | gradients
     got['patch_tokens'] = by_bins(model, got['patch_tokens'])[:, ::2]
     got['block0'] = by_bins(model, got['block0'])[:, ::2]
-    if 'target' in case.inputs:
-      got |= gradients_of(case, model, variables)
     for name in case.outputs:
       if name.startswith('logits_eps_'):
         epsilon = float(name.removeprefix('logits_eps_'))

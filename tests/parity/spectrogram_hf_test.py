@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from research.weights import load
+from research.weights import conversion, load
+from research.weights.write import write_release
 from tests.parity.golden import assert_close
 
 torch = pytest.importorskip('torch')
@@ -29,40 +30,85 @@ def randomized(model):
   return model.eval()
 
 
-def test_ast(tmp_path):
-  config = transformers.ASTConfig(
-    hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=96,
-    max_length=260, frequency_stride=8, time_stride=12,
-    id2label={0: 'dog', 1: 'rain', 2: 'speech'},
-  )  # fmt: skip
+SMALL_AST = dict(
+  hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=96, max_length=260,
+  frequency_stride=8, time_stride=12, id2label={0: 'dog', 1: 'rain', 2: 'speech'},
+)  # fmt: skip
+# MIT/ast-finetuned-audioset-10-10-0.4593: the defaults, and 527 classes.
+BASE_AST = dict(id2label={i: f'class {i}' for i in range(527)})
+
+
+@pytest.mark.parametrize(
+  ('settings', 'seconds'),
+  [
+    pytest.param(SMALL_AST, (1.5, 4.0), id='small'),
+    pytest.param(BASE_AST, (6.0, 12.0), id='base', marks=pytest.mark.slow),
+  ],
+)
+def test_ast(tmp_path, settings, seconds):
+  """Padded, and cut; and the way back, which their class opens."""
+  config = transformers.ASTConfig(**settings)
   theirs = randomized(transformers.ASTForAudioClassification(config))
-  extractor = transformers.ASTFeatureExtractor(max_length=260, mean=-5.5, std=3.5)
+  extractor = transformers.ASTFeatureExtractor(max_length=config.max_length, mean=-5.5, std=3.5)
   theirs.save_pretrained(tmp_path)
   extractor.save_pretrained(tmp_path)
   loaded = load(tmp_path)
-  assert loaded.model.labels == ('dog', 'rain', 'speech')
-  for seconds in (1.5, 4.0):  # padded, and cut
-    audio = wave(RATES['ast'], seconds)
+  assert loaded.model.labels == tuple(settings['id2label'].values())
+  run = jax.jit(loaded.model.apply)
+  for length in seconds:
+    audio = wave(RATES['ast'], length)
     with torch.no_grad():
       given = extractor(audio, sampling_rate=RATES['ast'], return_tensors='pt')
       want = theirs(**given).logits.numpy()
     batch = {'audio': audio[None], 'audio_mask': np.ones((1, len(audio)), bool)}
-    got = jax.jit(loaded.model.apply)(loaded.variables, batch)['logits']
-    assert_close(got, want, what=f'{seconds} s')
+    assert_close(run(loaded.variables, batch)['logits'], want, what=f'{length} s')
+  check_way_back(theirs, loaded, 'ast_hf', tmp_path / 'again')
 
 
-@pytest.mark.parametrize('fusion', [False, True])
-def test_clap(tmp_path, fusion):
-  text = dict(
-    vocab_size=60, hidden_size=24, num_hidden_layers=1, num_attention_heads=3,
-    intermediate_size=48, max_position_embeddings=30,
-  )  # fmt: skip
-  audio = dict(
-    hidden_size=64, patch_embeds_hidden_size=8, depths=[2, 1, 1, 1],
-    num_attention_heads=[2, 2, 4, 4], enable_fusion=fusion,
-    fusion_type='aff_2d' if fusion else None,
-  )  # fmt: skip
-  config = transformers.ClapConfig(text_config=text, audio_config=audio, projection_dim=20)
+def check_way_back(theirs, loaded, release, folder):
+  """Every tensor comes back with its bits, in a folder that their class opens."""
+  arrays, files, left = conversion.revert_files(release, loaded.model, loaded.variables)
+  assert not left
+  write_release(folder, release, arrays, files)
+  opened, notes = type(theirs).from_pretrained(folder, output_loading_info=True)
+  assert not notes['unexpected_keys'] and not notes['mismatched_keys']
+  computed = ('relative_position_index', 'num_batches_tracked', 'position_ids', 'token_type_ids')
+  assert all(key.endswith(computed) for key in notes['missing_keys'])
+  want, got = theirs.state_dict(), opened.state_dict()
+  assert set(want) == set(got)
+  for key, x in want.items():
+    if not key.endswith(computed):
+      assert torch.equal(x, got[key]), key
+
+
+SMALL_TEXT = dict(
+  vocab_size=60, hidden_size=24, num_hidden_layers=1, num_attention_heads=3, intermediate_size=48,
+  max_position_embeddings=30,
+)  # fmt: skip
+SMALL_AUDIO = dict(
+  hidden_size=64, patch_embeds_hidden_size=8, depths=[2, 1, 1, 1], num_attention_heads=[2, 2, 4, 4]
+)
+# laion/clap-htsat-unfused and -fused; laion/larger_clap_general: HTSAT-base.
+LARGER = dict(hidden_size=1024, patch_embeds_hidden_size=128, depths=[2, 2, 12, 2])
+FUSED = dict(enable_fusion=True, fusion_type='aff_2d')
+PLAIN = dict(enable_fusion=False, fusion_type=None)
+
+
+@pytest.mark.parametrize(
+  ('text', 'audio'),
+  [
+    pytest.param(SMALL_TEXT, SMALL_AUDIO | PLAIN, id='small'),
+    pytest.param(SMALL_TEXT, SMALL_AUDIO | FUSED, id='small, fused'),
+    pytest.param({}, PLAIN, id='unfused', marks=pytest.mark.slow),
+    pytest.param({}, FUSED, id='fused', marks=pytest.mark.slow),
+    pytest.param({}, LARGER | PLAIN, id='larger', marks=pytest.mark.slow),
+  ],
+)
+def test_clap(tmp_path, text, audio):
+  fusion, whole = audio['enable_fusion'], not text
+  config = transformers.ClapConfig(
+    text_config=text, audio_config=audio, projection_dim=512 if whole else 20
+  )
   theirs = randomized(transformers.ClapModel(config))
   extractor = transformers.ClapFeatureExtractor(
     frequency_min=50, truncation='fusion' if fusion else 'rand_trunc'
@@ -89,3 +135,5 @@ def test_clap(tmp_path, fusion):
   assert_close(got['audio_embedding'], want.audio_embeds.numpy(), what='audio')
   assert_close(got['text_embedding'], want.text_embeds.numpy(), what='text')
   assert_close(got['similarity'], want.logits_per_audio.numpy(), what='similarity')
+  if whole:
+    check_way_back(theirs, loaded, 'clap_hf', tmp_path / 'again')

@@ -55,6 +55,14 @@ def check_outputs(out, case):
 
 
 @each_case('whisper', where=forward)
+@pytest.mark.slow
+def test_forward_without_jit(case: Case):
+  """Every operation by itself takes far longer than one program."""
+  model, variables = build(case)
+  check_outputs(model.apply(variables, batch_of(case), train=True, collect=True), case)
+
+
+@each_case('whisper', where=forward)
 def test_forward_and_gradients(case: Case):
   model, variables = build(case)
   batch, want = batch_of(case), case.outputs
@@ -64,7 +72,6 @@ def test_forward_and_gradients(case: Case):
     out = model.apply(whole, batch, train=True, collect=True)
     return next_tokens(out, batch)[0], out
 
-  check_outputs(loss(variables['params'])[1], case)
   (value, out), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables['params'])
   check_outputs(out, case)
   np.testing.assert_allclose(value, want['loss'][0], rtol=1e-5)

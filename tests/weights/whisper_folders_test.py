@@ -3,7 +3,6 @@ tokenizer."""
 
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -14,6 +13,7 @@ from research.weights import Pretrained, conversion, load, save
 from research.weights.read import read_tokenizer_place
 from research.weights.write import write_release
 from tests.weights import hub as hubs
+from tests.weights.toy import filled
 
 SMALL = dict(
   size='nano', width=16, depth=1, decoder_depth=1, heads=1, decoder_heads=1, n_audio_ctx=32,
@@ -27,8 +27,7 @@ VOCABULARY = [*alphabet().values(), *(f'unused{i}' for i in range(END - 256)), '
 def folder(tmp_path_factory):
   """A folder of transformers, with its tokenizer."""
   model = models.get('whisper')(**SMALL)
-  batch = {k: np.zeros(x.shape, x.dtype) for k, x in model.example().items()}
-  variables = jax.tree.map(np.asarray, jax.jit(model.init)(jax.random.key(0), batch))
+  variables = filled(model)
   path = tmp_path_factory.mktemp('hf')
   arrays, files, _ = conversion.revert_files('whisper_hf', model, variables, '')
   write_release(path, 'whisper_hf', arrays, files)
@@ -39,7 +38,8 @@ def folder(tmp_path_factory):
 
 def said(pretrained):
   audio = np.sin(np.arange(8000) / 7).astype(np.float32)
-  return pretrained.transcribe(audio, 16_000, temperature=0.0).text
+  how = dict(temperature=0.0, condition_on_previous_text=False)  # prompts of one width
+  return pretrained.transcribe(audio, 16_000, **how).text
 
 
 def test_a_repository_is_fetched_with_its_tokenizer(folder, tmp_path, monkeypatch):

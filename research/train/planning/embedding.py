@@ -42,7 +42,8 @@ class Embedding:
       rows = max(1, int(BATCH_SECONDS / batch.seconds))
       self.batches.append(Batch(-(-rows // own) * own * topology.hosts, batch.seconds))
     self.total = None if clips is None else math.ceil(clips / self.batches[0].rows)
-    self._variables = trained.state.weights()
+    # By shapes: adapters are merged into what they adapt.
+    self._variables = jax.eval_shape(lambda state: state.weights(), trained.state)
     pool = self.model.EMBEDDING.pool
     self._embed = lambda variables, audio, mask: embed_batch(
       ModelApply(self.model), (-1,), pool, 1, variables, audio, mask

@@ -49,7 +49,7 @@ def joined(theirs: str, ours: str, heads: int) -> list[Rule]:
 # -- Towers ------------------------------------------------------------------------------------
 
 
-def htsat(model: CLAP, p: str, hf: bool = False) -> list[Rule]:
+def htsat(model: Any, p: str, hf: bool = False) -> list[Rule]:
   """The rules of HTSAT under the prefix `p`, with the names of LAION or of transformers."""
   t = f'{p}patch_embed'
   rows = [
@@ -162,7 +162,7 @@ def bert(model: CLAP, p: str) -> list[Rule]:
   return rows + (linear(f'{p}pooler.dense', f'{TEXT}/pooler') if model.text == 'roberta' else [])
 
 
-def gpt2(model: CLAP, p: str) -> list[Rule]:
+def gpt2(model: Any, p: str) -> list[Rule]:
   """The rules of GPT-2 under the prefix `p`."""
   heads = model.text_heads
   rows = [

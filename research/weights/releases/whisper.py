@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from research.errors import InputError
+from research.errors import InputError, printable
 from research.weights.families import whisper
 from research.weights.release import Release
 from research.weights.stated import Fact, Stated
@@ -44,6 +44,7 @@ def describe(files: Mapping[str, Any]) -> Stated:
   training = whisper.alignment(config, 'config.json')
   if dims is None:
     numbers = files.get('ctranslate2') or {}
+    _check_settings(numbers)
     heads = {'encoder/num_heads': 'heads', 'decoder/num_heads': 'decoder_heads'}
     known = {
       ours: Fact(numbers[k], f'model.bin ({k})') for k, ours in heads.items() if k in numbers
@@ -60,6 +61,26 @@ def describe(files: Mapping[str, Any]) -> Stated:
   if 'n_mels' in dims:
     facts['num_mel_bins'] = Fact(dims['n_mels'], f'{where} (n_mels)')
   return Stated(facts, training=training)
+
+
+# Numbers of CTranslate2 that say how a Whisper computes: those that it has, None for any.
+_SETTINGS = {
+  'num_heads': None, 'alignment_layer': None, 'alignment_heads': None, 'activation': 3,
+  'pre_norm': 1, 'scale_embeddings': 0, 'scale_outputs': 0, 'layernorm_embedding': 0, 'alibi': 0,
+  'alibi_use_positive_positions': None, 'scale_alibi': None, 'start_from_zero_embedding': 0,
+  'embeddings_merge': None, 'multi_query_attention': 0, 'sliding_window': 0,
+}  # fmt: skip
+
+
+def _check_settings(numbers: Mapping[str, int]) -> None:
+  """Raises InputError for a setting of model.bin that no Whisper has."""
+  for name, value in numbers.items():
+    part, _, rest = name.partition('/')
+    known = part in ('encoder', 'decoder') and rest in _SETTINGS
+    if not known or _SETTINGS[rest] not in (None, value):
+      raise InputError(
+        f'model.bin says {printable(name)}={value}, which no Whisper that can be read has.'
+      )
 
 
 def compose(model: Any) -> dict[str, Any]:
