@@ -41,7 +41,7 @@ def frame_hop(embedder: Embedder) -> int:
       f'{embedder.name} gives one token for {samples / embedder.sample_rate:.1f} s: it has no '
       'frames that a head could learn from.'
     )
-  return int(round(float(np.median(np.diff(times))) * embedder.sample_rate))
+  return round(float(np.median(np.diff(times))) * embedder.sample_rate)
 
 
 def foretell(embedder: Embedder, source: Source, dtype: str = 'float16') -> int:

@@ -90,7 +90,7 @@ class Captioner:
     if not len(stop):
       raise InputError(f'suffix={suffix!r} has no token in {tokenizer.source}: give another text.')
     self.model, self.tokenizer, self.suffix = model, tokenizer, suffix or SUFFIX
-    self.settings = Settings(max_tokens, (int(stop[0]),), beams=beams, ranking='mean')
+    self.settings = Settings(max_tokens, (int(stop[0]),), beams=beams, style='clipcap')
     self.temperature, self.windows, self.batch_size = temperature, windows, batch_size
     self.rate = model.frontend.sample_rate
     self.samples = round(model.seconds * self.rate)

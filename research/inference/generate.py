@@ -28,11 +28,7 @@ from research.inference.generate_mean_beam import mean_beam_search
 from research.inference.generate_rules import Rule, SoFar
 
 AnyArray = jax.Array | np.ndarray
-<<<<<<< HEAD
-STYLES = ('whisper', 'fairseq')
-=======
-RANKINGS = ('sum', 'mean')
->>>>>>> rest24
+STYLES = ('whisper', 'fairseq', 'clipcap')
 # Widths of prompts: one program each.
 WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
@@ -47,17 +43,16 @@ class Settings:
     beams: hypotheses of a beam search; 1 takes the best token, or draws one.
     patience: a beam search ends with round(beams * patience) finished hypotheses
       (arXiv 2204.05424).
-    ranking: of a beam search. 'sum': Whisper's, see `generate_beam`; 'mean': ClipCap's, by the mean
-      log-probability of the tokens, see `generate_mean_beam`; patience and length_penalty do
-      nothing there.
     sample: draw from the distribution instead of taking the best token.
     candidates: draws for each prompt.
     top_k, top_p, min_p: which tokens can be drawn; None for all.
     length_penalty: candidates are ranked by sum of log-probabilities / ((5 + length) / 6)^penalty
       (arXiv 1609.08144), or, None, / length.
-    style: of a beam search, 'whisper' or 'fairseq'. fairseq keeps a finished hypothesis only where
-      it is among the best `beams` of a step, takes log-probabilities before the rules, and counts
-      the stop token in the length by which candidates are ranked.
+    style: of a beam search. 'whisper' and 'fairseq': see `generate_beam`; fairseq keeps a finished
+      hypothesis only where it is among the best `beams` of a step, takes log-probabilities before
+      the rules, and counts the stop token in the length by which candidates are ranked. 'clipcap':
+      by the mean log-probability of the tokens, see `generate_mean_beam`; patience and
+      length_penalty do nothing there.
     rules: see `generate_rules`, in this order.
   """
 
@@ -65,7 +60,6 @@ class Settings:
   stop: tuple[int, ...]
   beams: int = 1
   patience: float = 1.0
-  ranking: str = 'sum'
   sample: bool = False
   candidates: int = 1
   top_k: int | None = None
@@ -82,8 +76,6 @@ class Settings:
     for name, value in lowest.items():
       if getattr(self, name) < value:
         raise InputError(f'{name}={getattr(self, name)} was given: give at least {value}.')
-    if self.ranking not in RANKINGS:
-      raise unknown('ranking', self.ranking, RANKINGS)
     if not self.stop:
       raise InputError('No stop token was given: give the token that ends a text.')
     if self.beams > 1 and (self.sample or self.candidates > 1):
@@ -91,8 +83,8 @@ class Settings:
         f'beams={self.beams} was given with sample={self.sample} and candidates='
         f'{self.candidates}: a beam search draws nothing.'
       )
-    if self.style == 'fairseq' and self.sample:
-      raise InputError('style=fairseq was given with sample: it is a style of beam search.')
+    if self.style != 'whisper' and self.sample:
+      raise InputError(f'style={self.style} was given with sample: it is a style of beam search.')
     if self.candidates > 1 and not self.sample:
       raise InputError(
         f'candidates={self.candidates} was given without sample: all of them would be equal.'
@@ -124,11 +116,7 @@ class Generated:
     probed: [b, v] logits behind the prompt's token `probe`, before the rules, or None.
     steps: of the loop: tokens of the longest candidate, its stop token included.
     length_penalty: of the settings.
-<<<<<<< HEAD
-    stop_counts: whether the stop token counts in the length for scores.
-=======
-    counts: [b, k] tokens that `sums` is the sum of, by which candidates are ranked then; or None.
->>>>>>> rest24
+    counts: [b, k] tokens by which sums are divided for a rank, where they are not `lengths`.
   """
 
   tokens: Int[np.ndarray, 'b k n']
@@ -139,22 +127,13 @@ class Generated:
   probed: Float[np.ndarray, 'b v'] | None
   steps: int
   length_penalty: float | None
-<<<<<<< HEAD
-  stop_counts: bool = False
-
-  def scores(self) -> Float[np.ndarray, 'b k']:
-    """By which candidates are ranked; -inf where there is none."""
-    length = np.maximum(self.lengths + self.stop_counts, 1).astype(np.float64)
-    if self.length_penalty is not None:
-=======
   counts: Int[np.ndarray, 'b k'] | None = None
 
   def scores(self) -> Float[np.ndarray, 'b k']:
     """By which candidates are ranked; -inf where there is none."""
     counts = self.lengths if self.counts is None else self.counts
     length = np.maximum(counts, 1).astype(np.float64)
-    if self.counts is None and self.length_penalty is not None:
->>>>>>> rest24
+    if self.length_penalty is not None:
       length = ((5.0 + self.lengths) / 6.0) ** self.length_penalty
     return np.where(self.filled, self.sums / length, -np.inf)
 
@@ -232,7 +211,7 @@ def generate(
     settings: see `Settings`.
     memories: what the model attends to besides its tokens, of b inputs (Whisper: `remember`).
     temperature: logits are divided by it before a draw, where `settings.sample`, and in a beam
-      search with the ranking 'mean'.
+      search with the style 'clipcap'.
     key: of the draws, needed where `settings.sample`.
     noise: Gumbel noise instead of a key: row i of step j takes the token with the largest sum of
       logit / temperature and noise[j, i].
@@ -250,14 +229,10 @@ def generate(
   )
   tokens, lengths, logprobs, sums, filled, steps, counts, probed = jax.device_get(out)
   return Generated(
-<<<<<<< HEAD
-    tokens, lengths, logprobs, sums, filled, probed, int(steps), settings.length_penalty,
-    settings.style == 'fairseq',
+    tokens, lengths, logprobs, sums, filled, probed, int(steps),
+    None if settings.style == 'clipcap' else settings.length_penalty,
+    lengths + 1 if settings.style == 'fairseq' else counts,
   )  # fmt: skip
-=======
-    tokens, lengths, logprobs, sums, filled, probed, int(steps), settings.length_penalty, counts
-  )
->>>>>>> rest24
 
 
 def _arguments(model, prompts, settings, key, noise, limits):
@@ -281,18 +256,13 @@ def _generate(
     logits, state = model.apply(variables, tokens[:, None], state, method='step')
     return logits[:, 0], state
 
-<<<<<<< HEAD
-  if settings.beams > 1 or settings.style == 'fairseq':
-    return *beam_search(settings, step, prompts, limits, state, logits), probed
-=======
-  if settings.beams > 1 and settings.ranking == 'mean':
+  if settings.beams > 1 and settings.style == 'clipcap':
     *found, counts, steps = mean_beam_search(
       settings, step, prompts, limits, state, logits, temperature
     )
     return *found, jnp.ones(counts.shape, bool), steps, counts, probed
-  if settings.beams > 1:
+  if settings.beams > 1 or settings.style == 'fairseq':
     return *beam_search(settings, step, prompts, limits, state, logits), None, probed
->>>>>>> rest24
   draw = _Draw(settings, temperature, key, noise)
   rows = _advance(settings, step, draw, _first_rows(settings, prompts, limits, state), logits)
   shape = len(prompts), settings.candidates

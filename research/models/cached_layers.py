@@ -65,6 +65,7 @@ class CachedLayers(nn.Module):
         f'{self.layers} of {self.width}.'
       )
     mask = jnp.asarray(batch['layers_mask'])
+    found = jnp.where(mask[:, :, None, None], found, jnp.zeros((), found.dtype))
     out = {'tokens': found[:, :, -1].astype(jnp.float32), 'frame_mask': mask}
     if layers:
       out['layers'] = jnp.moveaxis(found, 2, 0)

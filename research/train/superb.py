@@ -397,7 +397,7 @@ def _row(
     layer_weights=np.mean([r[3]['layer_weights'] for r in own], axis=0).tolist(),
     curve=own[0][3]['curve'],
     parameters=own[0][3]['parameters'],
-    clips={name: [len(getattr(p, name)) for p in parts][0] for name in ('train', 'valid', 'test')},
+    clips={name: len(getattr(parts[0], name)) for name in ('train', 'valid', 'test')},
     differs=_differs(task, settings, steps),
   )
 

@@ -163,7 +163,7 @@ def mean_beams(logits, prompt, k, count, temperature):
 @pytest.mark.parametrize('temperature', [1.0, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_beams_by_their_mean(model, logits, temperature):
   """Hypotheses that have ended stay, and are ranked with those that go on."""
-  settings = Settings(8, (STOP,), beams=4, ranking='mean')
+  settings = Settings(8, (STOP,), beams=4, style='clipcap')
   out = generate(*model, PROMPTS, settings, temperature=temperature)
   ended = 0
   for i, prompt in enumerate(PROMPTS):
@@ -302,7 +302,7 @@ def test_settings_that_cannot_be():
     (dict(stop=()), 'stop token'),
     (dict(beams=2, sample=True), 'beams=2'),
     (dict(candidates=2), 'candidates=2'),
-    (dict(ranking='means'), "ranking 'means'. Did you mean 'mean'"),
+    (dict(style='clip'), "style of generation 'clip'. Did you mean 'clipcap'"),
     (dict(beams=2, patience=0.1), 'patience=0.1'),
     (dict(sample=True, top_p=0.0), 'top_p=0.0'),
     (dict(sample=True, top_k=0), 'top_k=0'),

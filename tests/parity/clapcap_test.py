@@ -194,7 +194,7 @@ def test_search(small, k):
     theirs = reference.prefix(torch.tensor(projected))
     stop = reference.search(theirs[:1], k, 6, -1)[0][0][3]  # a token that comes
     want = [reference.search(theirs[i : i + 1], k, 12, stop) for i in range(2)]
-  settings = Settings(12, (stop,), beams=k, ranking='mean')
+  settings = Settings(12, (stop,), beams=k, style='clipcap')
   # Which token the prompt has does not matter.
   out = generate(model, variables, [[stop], [3]], settings, memories=memories)
   for i, captions in enumerate(want):
