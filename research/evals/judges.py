@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from research.text import slots as slot_text
 Kept = Mapping[int, Mapping[str, np.ndarray]]  # row of the source -> arrays
 
 
+@runtime_checkable
 class Judge(Protocol):
   """What a task is judged by."""
 
@@ -174,7 +175,9 @@ class SlotText(_Sequences):
     """See the class."""
     pairs = self.pairs(kept, source)
     known = list(self.vocabulary)
-    references = [slot_text.decode(slot_text.encode(str(t), known), known) for t, _ in pairs]
+    references = [
+      slot_text.decode(slot_text.encode(str(t), known).tolist(), known) for t, _ in pairs
+    ]
     hypotheses = [slot_text.decode(ids, known) for _, ids in pairs]
     split = [[text.split(' ') for text in side] for side in (references, hypotheses)]
     return {

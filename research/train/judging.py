@@ -59,7 +59,7 @@ class Judging:
       out = jax.device_get(self._keep(variables, sharding.to_devices(batch, self.mesh)))
       for i, (row, valid) in enumerate(zip(batch['index'], batch['valid'])):
         if valid:
-          found[int(row)] = self.judge.reduce({name: x[i] for name, x in out.items()})
+          found[int(row)] = self.judge.reduce({name: np.asarray(x[i]) for name, x in out.items()})
     return found
 
   def __call__(self, variables: Any) -> dict[str, float]:

@@ -17,7 +17,7 @@ def source(**columns):
 
 def kept(judge, out, batch, count):
   found = {k: np.asarray(x) for k, x in judge.keep(out, batch).items()}
-  return {i: judge.reduce({k: x[i] for k, x in found.items()}) for i in range(count)}
+  return {i: judge.reduce({k: np.asarray(x[i]) for k, x in found.items()}) for i in range(count)}
 
 
 def test_classes_and_slots():

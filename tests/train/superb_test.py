@@ -14,7 +14,7 @@ from research.train import superb as heads
 from research.train import superb_suite
 from research.weights import load
 
-SIZES = dict(train=16, valid=8, test=8)
+SIZES = dict(train=60, valid=8, test=8)
 
 
 def small(name):
