@@ -47,7 +47,8 @@ def batch_for(head):
                     'label_mask': frames},
     'masks': {'sources': np.stack([batch['audio']] * 2, axis=1)},
     'translation': {'targets': np.array([[5, 6, 2], [7, 2, -1]], np.int32)},
-    'voice': {'mel': random.standard_normal((2, 90, 80)).astype(np.float32), 'mel_mask': np.ones((2, 90), bool)},
+    'voice': {'mel': random.standard_normal((2, 90, 80)).astype(np.float32),
+              'mel_mask': np.ones((2, 90), bool)},
   }  # fmt: skip
   return jax.tree.map(jnp.asarray, batch | more[head])
 
