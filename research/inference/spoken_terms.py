@@ -20,8 +20,9 @@ from research.errors import InputError, unknown
 DISTANCES = ('cosine_exp', 'cosine', 'euclidean', 'cityblock')
 MIN_FRAMES = 5  # of a query; shorter ones are not searched
 THRESHOLD = 2.0  # of the decision, on normalised scores
-# Queries and documents are padded to multiples, so that few shapes are compiled; frames of a batch.
-QUERY_STEP, DOCUMENT_STEP, BATCH_FRAMES = 16, 128, 2**17
+# Queries and documents are padded to multiples, so that few shapes are compiled; frames of a batch
+# of documents; distances that are held at once.
+QUERY_STEP, DOCUMENT_STEP, BATCH_FRAMES, CELLS = 16, 128, 2**16, 2**26
 
 
 def statistics(
@@ -58,26 +59,38 @@ def distances(
   """
   if method not in DISTANCES:
     raise unknown('distance', method, DISTANCES)
-  if method == 'cityblock':  # no product of matrices: one query frame at a time
-    rows = jax.lax.map(lambda q: jnp.abs(document - q).sum(-1), query)
-    return jnp.moveaxis(rows, 0, -2)
-  if method == 'euclidean':
-    between = jnp.einsum('nd,...md->...nm', query, document)
-    sizes = (query**2).sum(-1)[:, None] + (document**2).sum(-1)[..., None, :]
-    return jnp.sqrt(jnp.maximum(sizes - 2.0 * between, 0.0))
-  far = 1.0 - jnp.einsum('nd,...md->...nm', _unit(query), _unit(document))
-  return jnp.expm1(far) if method == 'cosine_exp' else far
+  shape = document.shape[:-1]
+  flat = prepare(document.reshape(-1, document.shape[-1]), method)
+  found = _between(prepare(query, method), flat, method).reshape(len(query), *shape)
+  return jnp.moveaxis(found, 0, -2)
 
 
-def _unit(x):
+def prepare(x: Float[Array, '*n d'], method: str) -> Float[Array, '*n d']:
+  """Frames as their distances need them: of unit length for those by the cosine."""
+  if not method.startswith('cosine'):
+    return x
   return x * jax.lax.rsqrt(jnp.maximum((x**2).sum(-1, keepdims=True), 1e-24))
+
+
+def _between(x: Float[Array, 'n d'], y: Float[Array, 'm d'], method: str) -> Float[Array, 'n m']:
+  """Distances of prepared frames."""
+  if method == 'cityblock':  # no product of matrices: one query frame at a time
+    return jax.lax.map(lambda row: jnp.abs(y - row).sum(-1), x)
+  product = x @ y.T
+  if method == 'euclidean':
+    sizes = (x**2).sum(-1)[:, None] + (y**2).sum(-1)
+    return jnp.sqrt(jnp.maximum(sizes - 2.0 * product, 0.0))
+  return jnp.expm1(1.0 - product) if method == 'cosine_exp' else 1.0 - product
 
 
 def normalise_rows(
   distance: Float[Array, '*r n m'], mask: Bool[Array, '*r m']
 ) -> Float[Array, '*r n m']:
   """Each row scaled to [0, 1] over the real frames of its document."""
-  mask = mask[..., None, :]
+  return _scaled(distance, mask[..., None, :])
+
+
+def _scaled(distance, mask):
   low = jnp.where(mask, distance, jnp.inf).min(-1, keepdims=True)
   high = jnp.where(mask, distance, -jnp.inf).max(-1, keepdims=True)
   return (distance - low) / jnp.where(high > low, high - low, 1.0)
@@ -117,19 +130,21 @@ def path(cost: Float[np.ndarray, 'n m']) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnames=('method', 'scale_rows'))
-def _search(query, count, documents, mask, method, scale_rows):
-  """Minus the least cost of a query of `count` real frames a frame, in each document."""
-  distance = distances(query, documents, method)
-  distance = normalise_rows(distance, mask) if scale_rows else distance
-  rows = jnp.moveaxis(jnp.where(mask[:, None], distance, jnp.inf), 1, 0)
+def _search(queries, counts, documents, mask, method, scale_rows):
+  """Minus the least cost a frame, [g, r], of queries [n, g, d] of `counts` [g] real frames in
+  documents [r, m, d], both prepared. One product of matrices for all, then a frame a step."""
+  (n, g, d), (r, m) = queries.shape, mask.shape
+  rows = _between(queries.reshape(-1, d), documents.reshape(-1, d), method).reshape(n, g, r, m)
+  rows = _scaled(rows, mask) if scale_rows else rows
+  rows = jnp.where(mask, rows, jnp.inf)
 
   def step(before, given):
     row, real = given
-    return jnp.where(real, row + _best_before(before), before), None
+    return jnp.where(real[:, None, None], row + _best_before(before), before), None
 
-  real = jnp.arange(1, len(rows)) < count
+  real = jnp.arange(1, n)[:, None] < counts
   last, _ = jax.lax.scan(step, rows[0], (rows[1:], real))
-  return -last.min(-1) / count.astype(jnp.float32)
+  return -last.min(-1) / counts[:, None].astype(jnp.float32)
 
 
 def search(
@@ -151,8 +166,7 @@ def search(
     normalise: whether all features are brought to mean 0 and variance 1 first.
     scale_rows: whether the distances of a query frame to a document are scaled to [0, 1].
     min_frames: queries below it are not searched: nan.
-    batch_frames: document frames that are searched at once; memory is about 8 bytes times these
-      times the frames of a query.
+    batch_frames: document frames that are searched at once.
 
   Raises:
     InputError: there is no query or no document, one is empty, or an unknown method.
@@ -168,22 +182,32 @@ def search(
     mean, std = statistics([*queries, *documents])
     queries, documents = ([(x - mean) / std for x in y] for y in (queries, documents))
   scores = np.full((len(queries), len(documents)), np.nan, np.float32)
-  wanted = [i for i, x in enumerate(queries) if len(x) >= min_frames]
-  padded = {i: _pad(queries[i], QUERY_STEP) for i in wanted}
+  groups: dict[int, list[int]] = {}
+  for i, x in enumerate(queries):
+    if len(x) >= min_frames:
+      groups.setdefault(len(x) + -len(x) % QUERY_STEP, []).append(i)
   for rows in _batches([len(x) for x in documents], batch_frames):
     size = max(len(documents[r]) for r in rows)
     size += -size % DOCUMENT_STEP
-    block = jnp.asarray(np.stack([_pad(documents[r], size) for r in rows]))
+    block = prepare(jnp.asarray(np.stack([_pad(documents[r], size) for r in rows])), method)
     mask = jnp.arange(size) < jnp.asarray([len(documents[r]) for r in rows])[:, None]
-    for i, query in padded.items():
-      count = jnp.asarray(len(queries[i]))
-      found = _search(query, count, block, mask, method=method, scale_rows=scale_rows)
-      scores[i, rows] = found
+    for frames, members in groups.items():
+      width = max(1, CELLS // (frames * mask.size))
+      for first in range(0, len(members), width):
+        some = members[first : first + width]
+        # Groups of one width are one program: the last one is filled up.
+        filled = some + some[-1:] * (min(width, len(members)) - len(some))
+        stacked = jnp.asarray(np.stack([_pad(queries[i], frames) for i in filled], axis=1))
+        counts = jnp.asarray([len(queries[i]) for i in filled])
+        found = _search(
+          prepare(stacked, method), counts, block, mask, method=method, scale_rows=scale_rows
+        )
+        scores[np.ix_(some, rows)] = np.asarray(found)[: len(some)]
   return scores
 
 
-def _pad(x: np.ndarray, step: int) -> np.ndarray:
-  return np.pad(np.asarray(x, np.float32), ((0, -len(x) % step), (0, 0)))
+def _pad(x: np.ndarray, frames: int) -> np.ndarray:
+  return np.pad(np.asarray(x, np.float32), ((0, frames - len(x)), (0, 0)))
 
 
 def _batches(sizes: Sequence[int], frames: int) -> Iterator[list[int]]:

@@ -144,7 +144,7 @@ def test_phones(case: Case):
 def test_recognition(case: Case):
   config, want, symbols = case.config, case.outputs, case.info['dictionary']
   assert list(characters.SUPERB_CHARACTERS) == symbols
-  head, params = load(case, vocabulary=symbols, dropout=config['dropout'][0], spec_augment=None)
+  head, params = load(case, vocabulary=symbols, dropout=tuple(config['dropout']), spec_augment=None)
   mask, loss = np.asarray(real(case)), torch_ctc(case, config['blank'])
   kept = [case.inputs[f'dropout_keep_{i}'] for i in range(config['layers'])]
   for part, train in (('eval', False), ('train', True)):

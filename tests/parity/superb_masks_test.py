@@ -20,7 +20,7 @@ STEP = 2  # large arrays are stored every second frame
 @each_case('superb', where=kind('superb_se', 'superb_ss'))
 def test_masks(case: Case):
   config, want, inputs = case.config, case.outputs, case.inputs
-  head, params = load(case, hop=config['hop'])
+  head, params = load(case, hop=config['hop'], activation=config['non_linear'])
   assert (head.signals, head.n_fft) == (config['num_speakers'], config['n_fft'])
   lengths = inputs['wav_lengths']
   names = ['clean'] if head.signals == 1 else [f'target{i + 1}' for i in range(head.signals)]

@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from research.errors import InputError
+from research.errors import InputError, unknown
 from research.features.stft import stft, stft_frames
 from research.models.waveform import drop
 from research.nn import layers
 from research.nn.recurrent import LSTM
 
+ACTIVATIONS = {'relu': jax.nn.relu, 'sigmoid': jax.nn.sigmoid, 'tanh': jnp.tanh}
 TOLERANCE = 5  # frames between encoder and spectrogram that are no longer accepted
 
 
@@ -32,6 +33,8 @@ class Masks(nn.Module):
     features: units of a direction.
     num_layers: LSTMs.
     dropout: after each.
+    bidirectional: LSTMs run in both directions.
+    activation: a key of ACTIVATIONS, of the masks.
     n_fft: window, samples.
     hop: from frame to frame, samples: those of a token, 320 or 160.
   """
@@ -46,11 +49,18 @@ class Masks(nn.Module):
   features: int = 896
   num_layers: int = 3
   dropout: float = 0.5
+  bidirectional: bool = True
+  activation: str = 'relu'
   n_fft: int = 512
   hop: int = 320
 
+  def __post_init__(self):
+    if self.activation not in ACTIVATIONS:
+      raise unknown('activation of head masks', self.activation, ACTIVATIONS)
+    super().__post_init__()
+
   def setup(self):
-    self.rnn = [LSTM(self.features, bidirectional=True) for _ in range(self.num_layers)]
+    self.rnn = [LSTM(self.features, self.bidirectional) for _ in range(self.num_layers)]
     self.mask = [layers.Linear(self.n_fft // 2 + 1) for _ in range(self.signals)]
 
   def __call__(
@@ -60,7 +70,7 @@ class Masks(nn.Module):
     encoded: Mapping[str, Any],
     train: bool,
   ) -> dict[str, Array]:
-    """'masks' [b, k, m, f], not negative; 'mask_frames' [b, m]: frames of each clip; 'mixture'
+    """'masks' [b, k, m, f]; 'mask_frames' [b, m]: frames of each clip; 'mixture'
     [b, m, f, 2], and 'sources' [b, k, m, f, 2] where they are given: spectra, real and imaginary.
 
     Raises:
@@ -89,7 +99,8 @@ class Masks(nn.Module):
     for rnn in self.rnn:
       x, _ = rnn(x, real)
       x = drop(self, x, self.dropout, train)
-    masks = jnp.stack([jax.nn.relu(head(x)) for head in self.mask], axis=1)
+    bend = ACTIVATIONS[self.activation]
+    masks = jnp.stack([bend(head(x)) for head in self.mask], axis=1)
     out = {'masks': masks, 'mask_frames': real}
     out['mixture'] = self._spectra(batch['audio'], audio_mask, real)
     if 'sources' in batch:

@@ -34,7 +34,8 @@ class RecurrentCTC(nn.Module):
     width: of the projection.
     features: h.
     num_layers: LSTMs.
-    dropout: after each.
+    dropout: after each, one rate or one a layer.
+    bidirectional: LSTMs run in both directions.
     spec_augment: arguments of `draw_feature_masks` that differ from SUPERB's; None: no masks.
   """
 
@@ -47,7 +48,8 @@ class RecurrentCTC(nn.Module):
   width: int = 1024
   features: int = 1024
   num_layers: int = 2
-  dropout: float = 0.2
+  dropout: float | tuple[float, ...] = 0.2
+  bidirectional: bool = True
   spec_augment: Any = ()
 
   def __post_init__(self):
@@ -57,11 +59,18 @@ class RecurrentCTC(nn.Module):
       object.__setattr__(self, 'spec_augment', settings.frozen(dict(self.spec_augment)))
     if not 1 <= self.num_layers <= 16:
       raise InputError(f'head recurrent_ctc got num_layers={self.num_layers}; 1 to 16 is expected.')
+    if not isinstance(self.dropout, float | int):
+      object.__setattr__(self, 'dropout', tuple(self.dropout))
+      if len(self.dropout) != self.num_layers:
+        raise InputError(
+          f'head recurrent_ctc got {len(self.dropout)} rates of dropout for {self.num_layers} '
+          'layers: give one, or one a layer.'
+        )
     super().__post_init__()
 
   def setup(self):
     self.projector = layers.Linear(self.width)
-    self.rnn = [LSTM(self.features, bidirectional=True) for _ in range(self.num_layers)]
+    self.rnn = [LSTM(self.features, self.bidirectional) for _ in range(self.num_layers)]
     self.head = layers.Linear(len(self.vocabulary))
 
   def __call__(
@@ -83,12 +92,14 @@ class RecurrentCTC(nn.Module):
       x = feature_masks.mask_features(x, mask, feature_masks.FeatureDraws(*draws))
     x = self.projector(x)
     kept, outputs = batch.get('dropout_keep'), []
+    one = isinstance(self.dropout, float | int)
     for i, rnn in enumerate(self.rnn):
+      rate: Any = self.dropout if one else self.dropout[i]  # type: ignore[index]
       x, _ = rnn(x, mask)
       if train and kept is not None:
-        x = jnp.where(kept[i] > 0, x / (1.0 - self.dropout), 0.0)
+        x = jnp.where(kept[i] > 0, x / (1.0 - rate), 0.0)
       else:
-        x = drop(self, x, self.dropout, train)
+        x = drop(self, x, rate, train)
       outputs.append(x)
     logits = certain_of_blank(self.head(x), mask, self.blank)
     return {'recurrent': tuple(outputs), 'logits': logits}

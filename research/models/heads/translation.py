@@ -24,22 +24,23 @@ from research.nn.multihead import MultiHeadAttention
 from research.nn.positions import sinusoids
 
 EPSILON = 1e-5
-TAPS, STRIDE = 5, 2
+STRIDE = 2
 FIRST = 2  # row of the table of positions for a first token
 
 
 class Gated(nn.Module):
-  """A convolution of 5 taps and stride 2, padded by 2 at both ends, and a gated linear unit:
-  `kernel` [5, i, 2 o], `bias` [2 o], as torch initialises them."""
+  """A convolution of p taps and stride 2, padded by p // 2 at both ends, and a gated linear unit:
+  `kernel` [p, i, 2 o], `bias` [2 o], as torch initialises them."""
 
   features: int
+  taps: int
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b n i']) -> Float[Array, 'b m o']:
-    init = layers.uniform(float(TAPS * x.shape[-1]) ** -0.5)
-    kernel = self.param('kernel', init, (TAPS, x.shape[-1], 2 * self.features))
+    init = layers.uniform(float(self.taps * x.shape[-1]) ** -0.5)
+    kernel = self.param('kernel', init, (self.taps, x.shape[-1], 2 * self.features))
     bias = self.param('bias', init, (2 * self.features,))
-    side = TAPS // 2
+    side = self.taps // 2
     y = jax.lax.conv_general_dilated(
       x, kernel, (STRIDE,), [(side, side)], dimension_numbers=('NWC', 'WIO', 'NWC')
     )
@@ -94,7 +95,8 @@ class Translation(nn.Module):
     vocab_size: v.
     width, heads, hidden: of the transformer.
     depth, decoder_depth: layers of encoder and decoder.
-    channels: of the first convolution, before its gate.
+    channels: of all convolutions but the last, before their gates.
+    kernels: taps of the convolutions, odd.
     dropout: of embeddings, attention, activations and branches.
     start_token: first token of every text, and the one that ends it (fairseq's '</s>').
     max_tokens: positions of the decoder.
@@ -104,8 +106,8 @@ class Translation(nn.Module):
   """
 
   PARAMETERS: ClassVar[tuple[str, ...]] = (
-    'conv_0', 'conv_1', *(f'encoder_{i}' for i in range(32)), 'encoder_norm', 'token_embedding',
-    *(f'decoder_{i}' for i in range(32)), 'decoder_norm', 'output',
+    *(f'conv_{i}' for i in range(8)), *(f'encoder_{i}' for i in range(32)), 'encoder_norm',
+    'token_embedding', *(f'decoder_{i}' for i in range(32)), 'decoder_norm', 'output',
   )  # fmt: skip
   TRAINING: ClassVar[tuple[str, ...]] = ('dropout',)
   encoder_args: ClassVar[Mapping[str, Any]] = {}
@@ -117,6 +119,7 @@ class Translation(nn.Module):
   depth: int = 3
   decoder_depth: int = 3
   channels: int = 1024
+  kernels: tuple[int, ...] = (5, 5)
   dropout: float = 0.1
   start_token: int = 2
   max_tokens: int = 1024
@@ -124,6 +127,9 @@ class Translation(nn.Module):
   masked: bool = True
 
   def __post_init__(self):
+    object.__setattr__(self, 'kernels', tuple(self.kernels))  # JSON has lists
+    if not self.kernels or any(taps % 2 == 0 for taps in self.kernels):
+      raise InputError(f'head translation got kernels={self.kernels}: odd numbers are expected.')
     if self.width % self.heads or self.channels % 2 or not 0 <= self.start_token < self.vocab_size:
       raise InputError(
         f'head translation got width={self.width}, heads={self.heads}, channels={self.channels}, '
@@ -134,7 +140,8 @@ class Translation(nn.Module):
 
   def setup(self):
     how = self.width, self.heads, self.hidden, self.dropout
-    self.conv = [Gated(self.channels // 2), Gated(self.width)]
+    widths = [self.channels // 2] * (len(self.kernels) - 1) + [self.width]
+    self.conv = [Gated(width, taps) for width, taps in zip(widths, self.kernels)]
     self.encoder = [Block(*how, decodes=False) for _ in range(self.depth)]
     self.encoder_norm = layers.LayerNorm(EPSILON)
     self.decoder = [Block(*how, decodes=True) for _ in range(self.decoder_depth)]

@@ -20,7 +20,6 @@ from research.nn import layers
 from research.nn.batch_norm import BatchNorm
 from research.nn.recurrent import LSTM
 
-TAPS = 5
 # Frames a token: 24000 Hz in steps of 256 samples, over 16000 Hz in steps of 320.
 RATIO = 24000 / 256 * 320 / 16000
 
@@ -37,7 +36,8 @@ class Voice(nn.Module):
     bins: f.
     width: d, of encoder and decoder.
     channels: of the convolutions.
-    convolutions: of the encoder, 5 taps each.
+    convolutions: of the encoder.
+    taps: of each, odd.
     prenet: width of its layers.
     prenet_layers: j.
     prenet_dropout: rate.
@@ -61,6 +61,7 @@ class Voice(nn.Module):
   width: int = 1024
   channels: int = 512
   convolutions: int = 3
+  taps: int = 5
   prenet: int = 256
   prenet_layers: int = 2
   prenet_dropout: float = 0.5
@@ -71,17 +72,17 @@ class Voice(nn.Module):
   masked: bool = True
 
   def __post_init__(self):
-    if self.width % 2 or self.ratio <= 0:
+    if self.width % 2 or self.ratio <= 0 or self.taps % 2 == 0:
       raise InputError(
-        f'head voice got width={self.width} and ratio={self.ratio}: an even width, of two '
-        'directions, and a ratio above 0 are expected.'
+        f'head voice got width={self.width}, taps={self.taps} and ratio={self.ratio}: an even '
+        'width, of two directions, odd taps, and a ratio above 0 are expected.'
       )
     super().__post_init__()
 
   def setup(self):
-    uniform = layers.uniform(float(TAPS * self.channels) ** -0.5)
+    uniform = layers.uniform(float(self.taps * self.channels) ** -0.5)
     self.input = layers.Linear(self.channels)
-    shape = (TAPS, self.channels, self.channels)
+    shape = (self.taps, self.channels, self.channels)
     self.conv = [self.param(f'conv_{i}', uniform, shape) for i in range(self.convolutions)]
     self.norm = [BatchNorm() for _ in range(self.convolutions)]
     self.blstm = LSTM(self.width // 2, bidirectional=True)
@@ -127,7 +128,7 @@ class Voice(nn.Module):
     counts = jnp.floor(mask.sum(axis=1).astype(jnp.float32) * self.ratio).astype(jnp.int32)
     real = jnp.arange(x.shape[1]) < counts[:, None]
     x = self.input(x)
-    side = TAPS // 2
+    side = self.taps // 2
     for kernel, norm in zip(self.conv, self.norm):
       x = jnp.where(real[:, :, None], x, 0.0) if self.masked else x
       x = jax.lax.conv_general_dilated(

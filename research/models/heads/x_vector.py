@@ -74,12 +74,10 @@ class XVector(nn.Module):
       InputError: the batch is shorter than the network's span.
     """
     del encoded, train
-    if self.is_initializing():  # from a batch of one frame
+    if self.is_initializing():  # shapes are made from the smallest batch of an encoder
       short = max(0, SPAN + 1 - tokens.shape[1])
-      tokens, mask = (
-        jnp.pad(tokens, ((0, 0), (0, short), (0, 0))),
-        jnp.pad(mask, ((0, 0), (0, short))),
-      )
+      tokens = jnp.pad(tokens, ((0, 0), (0, short), (0, 0)))
+      mask = jnp.pad(mask, ((0, 0), (0, short)))
     n = tokens.shape[1]
     if n <= SPAN:
       raise InputError(

@@ -58,7 +58,8 @@ def _phones(head: Any) -> list[Rule]:
 
 
 def _recurrent_ctc(head: Any) -> list[Rule]:
-  rnn = [lstm(f'model.rnns.{i}.layer', f'rnn_{i}') for i in range(head.num_layers)]
+  both = head.bidirectional
+  rnn = [lstm(f'model.rnns.{i}.layer', f'rnn_{i}', '_l0', both) for i in range(head.num_layers)]
   return [
     *linear('projector', 'projector'),
     *itertools.chain.from_iterable(rnn),
@@ -82,7 +83,8 @@ def _diarization(head: Any) -> list[Rule]:
 
 
 def _masks(head: Any) -> list[Rule]:
-  rnn = [lstm('model.rnn', f'rnn_{i}', f'_l{i}') for i in range(head.num_layers)]
+  both = head.bidirectional
+  rnn = [lstm('model.rnn', f'rnn_{i}', f'_l{i}', both) for i in range(head.num_layers)]
   masks = [linear(f'model.linear.{i}', f'mask_{i}') for i in range(head.signals)]
   return list(itertools.chain.from_iterable(rnn + masks))
 
@@ -117,7 +119,7 @@ def _block(theirs: str, ours: str, heads: int, decodes: bool) -> list[Rule]:
 
 def _translation(head: Any) -> list[Rule]:
   rules = []
-  for i in range(2):
+  for i in range(len(head.kernels)):
     key = f'encoder.subsample.conv_layers.{i}'
     rules += [
       Rule(f'{key}.weight', f'conv_{i}/kernel', 'conv1d'),
@@ -130,7 +132,9 @@ def _translation(head: Any) -> list[Rule]:
   for part in ('encoder', 'decoder'):
     rules += vector(f'{part}.layer_norm', f'{part}_norm')
   rules.append(Rule('decoder.embed_tokens.weight', 'token_embedding'))
-  return rules + ([] if head.tied else [Rule('decoder.output_projection.weight', 'output')])
+  # A tied output is stored twice.
+  output = 'token_embedding' if head.tied else 'output'
+  return [*rules, Rule('decoder.output_projection.weight', output)]
 
 
 def _voice(head: Any) -> list[Rule]:
@@ -202,6 +206,7 @@ def _recurrent_ctc_args(arrays: Arrays) -> dict[str, Any]:
     width=_rows(arrays, 'projector.weight'),
     features=int(arrays['model.rnns.0.layer.weight_hh_l0'].shape[1]),
     num_layers=_count(arrays, 'model.rnns.{}.layer.weight_hh_l0'),
+    bidirectional='model.rnns.0.layer.weight_hh_l0_reverse' in arrays,
   )
 
 
@@ -227,6 +232,7 @@ def _masks_args(arrays: Arrays) -> dict[str, Any]:
     signals=_count(arrays, 'model.linear.{}.weight'),
     features=int(arrays['model.rnn.weight_hh_l0'].shape[1]),
     num_layers=_count(arrays, 'model.rnn.weight_hh_l{}'),
+    bidirectional='model.rnn.weight_hh_l0_reverse' in arrays,
     n_fft=2 * (_rows(arrays, 'model.linear.0.weight') - 1),
   )
 
@@ -239,6 +245,10 @@ def _translation_args(arrays: Arrays) -> dict[str, Any]:
     depth=_count(arrays, 'encoder.transformer_layers.{}.fc1.weight'),
     decoder_depth=_count(arrays, 'decoder.layers.{}.fc1.weight'),
     channels=_rows(arrays, 'encoder.subsample.conv_layers.0.weight'),
+    kernels=tuple(
+      int(arrays[f'encoder.subsample.conv_layers.{i}.weight'].shape[2])
+      for i in range(_count(arrays, 'encoder.subsample.conv_layers.{}.weight'))
+    ),
     tied=_tied(arrays),
   )
 
@@ -255,6 +265,7 @@ def _voice_args(arrays: Arrays) -> dict[str, Any]:
     width=int(arrays['proj.weight'].shape[1]),
     channels=_rows(arrays, 'encoder.input_layer.weight'),
     convolutions=_count(arrays, 'encoder.convs.{}.0.weight'),
+    taps=int(arrays['encoder.convs.0.0.weight'].shape[2]),
     prenet=_rows(arrays, 'prenet.prenet.0.0.weight'),
     prenet_layers=_count(arrays, 'prenet.prenet.{}.0.weight'),
     cells=_count(arrays, 'lstmps.{}.pj.weight'),
