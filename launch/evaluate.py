@@ -198,7 +198,9 @@ def main(argv):
 
   if superb_suite.is_superb(SUITE.value, TASKS.value):
     how = dict(root=DATA_ROOT.value, cache=CACHE.value, baseline=bool(BASELINES.value))
-    superb_suite.run(MODEL.value, RELEASE.value, SUITE.value, TASKS.value, str(OUT.value), **how)
+    superb_suite.run(
+      list(MODEL.value or ()), RELEASE.value, SUITE.value, TASKS.value, str(OUT.value), **how
+    )
     return
   # Check names before loading weights, which is slow.
   for name in PROTOCOL.value:

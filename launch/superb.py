@@ -41,7 +41,7 @@ def is_superb(suite: str | None, tasks: str | None) -> bool:
 
   if suite is not None:
     return suite.removesuffix(DEBUG) in superb.SUITES
-  return bool(tasks) and all(name in superb.TASKS for name in tasks.split(','))
+  return tasks is not None and all(name in superb.TASKS for name in tasks.split(','))
 
 
 def run(

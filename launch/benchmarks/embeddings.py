@@ -53,7 +53,7 @@ def make_theirs(folder: str, kind: str, batch: int) -> tuple[Callable[[], Any], 
 
   if kind == 'clap':
     model = cast(Any, hf).ClapModel.from_pretrained(folder).eval()
-    extractor = hf.ClapFeatureExtractor.from_pretrained(folder)
+    extractor: Any = hf.ClapFeatureExtractor.from_pretrained(folder)
   else:
     model = cast(Any, hf).ASTForAudioClassification.from_pretrained(folder).eval()
     extractor = hf.ASTFeatureExtractor.from_pretrained(folder)
@@ -81,7 +81,7 @@ def _save(kind: str, folder: Path) -> None:
     extractor = hf.ClapFeatureExtractor(frequency_min=50, truncation='rand_trunc')
     extractor.save_pretrained(folder)
   else:
-    config = hf.ASTConfig(num_labels=527)
+    config = cast(Any, hf).ASTConfig(num_labels=527)
     cast(Any, hf).ASTForAudioClassification(config).save_pretrained(folder)
     hf.ASTFeatureExtractor().save_pretrained(folder)
 

@@ -51,7 +51,7 @@ class Loader:
 
   def __post_init__(self):
     self._step = int(np.lcm.reduce([f.step for f in self.fields.values()] or [1]))
-    self._seconds = self.source.durations() if self.silent else None
+    self._seconds = self.source.durations() if self.silent else np.zeros(0)
 
   def slots(self, size: int) -> np.ndarray:
     """Rows of a global batch of `size` that this process reads."""

@@ -78,9 +78,9 @@ class Recipe:
     return 'min' if self.ranks in LOWER else 'max'
 
 
-_CLASSES = dict(head='utterance', judge='classes', metrics=('accuracy',))
-_CE = dict(name='cross_entropy')
-_CTC = dict(name='ctc', args=dict(per_symbol=True))
+_CLASSES: dict[str, Any] = dict(head='utterance', judge='classes', metrics=('accuracy',))
+_CE: dict[str, Any] = dict(name='cross_entropy')
+_CTC: dict[str, Any] = dict(name='ctc', args=dict(per_symbol=True))
 
 RECIPES: dict[str, Recipe] = {
   'KS': Recipe(
@@ -212,7 +212,7 @@ class Task:
     return RECIPES[self.recipe]
 
 
-_SC = dict(exclude={'label': ('_background_noise_',)})
+_NOISE = {'label': ('_background_noise_',)}
 TASKS: dict[str, Task] = {
   t.name: t
   for t in (
@@ -230,7 +230,7 @@ TASKS: dict[str, Task] = {
     Task('superb_ss', 'SS', 'superb_ss', target=('s1', 's2'), suite='superb_sg'),
     # Small data: not the benchmark.
     Task(
-      'small_ks', 'KS', 'speech_commands_v2_test', kind='fold', benchmark=False, **_SC,
+      'small_ks', 'KS', 'speech_commands_v2_test', kind='fold', benchmark=False, exclude=_NOISE,
     ),
     Task(
       'small_sid', 'SID', 'librispeech_test_clean_sub', target='speaker', kind='seeded',

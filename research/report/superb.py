@@ -71,10 +71,10 @@ def _table(rows: Sequence[Mapping[str, Any]], benchmark: bool) -> Table:
   if benchmark:
     for line, entry in zip(body, overall(rows)):
       line.append('' if entry.score is None else str(entry.score))
-    for name, values in superb_board.ROWS.items():
+    for name, published in superb_board.ROWS.items():
       each = [BOARD.get((recipe, metric), ('', 1.0))[0] for _, recipe, metric in columns]
-      shown = [f'{values[n]:g}' if n in values else '' for n in each]
-      score = superb.overall([values])[0].score
+      shown = [f'{published[n]:g}' if n in published else '' for n in each]
+      score = superb.overall([published])[0].score
       body.append([f'{name} (published)', *shown, '' if score is None else str(score)])
   header = ['', *(f'{task} {metric.replace("_", " ")}' for task, _, metric in columns)]
   header += ['superb_s'] if benchmark else []

@@ -263,7 +263,8 @@ def _targets(
 ) -> tuple[dict, dict, dict, dict]:
   """(fields, arguments of the head, objective, judge) that the data give."""
   source, name = parts.whole, task.judge or recipe.judge
-  objective, judge = dict(recipe.objective), dict(name=name, args={})
+  objective: dict[str, Any] = dict(recipe.objective)
+  judge: dict[str, Any] = dict(name=name, args={})
   if name == 'classes':
     column = str(task.target)
     names = source.classes(column)
@@ -282,13 +283,14 @@ def _targets(
     label = dict(name='activity', args=dict(column=task.target, frame_shift=shift))
     return dict(label=label), {}, objective, judge
   if name == 'trials':
-    judge['args'] = dict(column=task.target)
+    column = str(task.target)
+    judge['args'] = dict(column=column)
     if task.benchmark:
       known = read_trials(parts.root)
       judge['args']['trials'] = [[int(s), f'test/{a}', f'test/{b}'] for s, a, b in known]
     return (
-      dict(label=task.target),
-      dict(speakers=len(source.classes(task.target))),
+      dict(label=column),
+      dict(speakers=len(source.classes(column))),
       objective,
       judge,
     )
