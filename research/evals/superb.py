@@ -135,12 +135,12 @@ RECIPES: dict[str, Recipe] = {
   'SE': Recipe(
     'speech enhancement', head='masks', judge='masked', metrics=('pesq', 'stoi'),
     objective=dict(name='phase_sensitive_mask'), steps=150_000, eval_every=1250, batch_size=8,
-    lr=1e-4, optimizer='s3prl_adamw',
+    lr=1e-4, optimizer='s3prl_adamw', optim=dict(eps=1e-7),
   ),
   'SS': Recipe(
     'source separation', head='masks', head_args=dict(signals=2), judge='masked',
     objective=dict(name='phase_sensitive_mask'), metrics=('si_sdri',), steps=150_000,
-    eval_every=2000, batch_size=8, lr=1e-4, optimizer='s3prl_adamw',
+    eval_every=2000, batch_size=8, lr=1e-4, optimizer='s3prl_adamw', optim=dict(eps=1e-7),
   ),
 }  # fmt: skip
 

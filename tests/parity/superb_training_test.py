@@ -53,7 +53,7 @@ def test_optimizers(case: Case):
         schedule(i), case.outputs[f'{name}/lr'][i], rtol=1e-6, err_msg=f'{name} lr {i}'
       )
       if clips:
-        norm = optax.global_norm(jnp.asarray(gradient))
+        norm = optax.tree.norm(jnp.asarray(gradient))
         np.testing.assert_allclose(norm, case.outputs[f'{name}/grad_norm'][i], rtol=1e-5)
       updates, state = optimizer.update(jnp.asarray(gradient), state, params)
       params = optax.apply_updates(params, updates)
