@@ -11,9 +11,11 @@ import soundfile
 from research import models, weights
 from research.audio import sources
 from research.errors import InputError
+from research.inference import inputs
 from research.inference.classify import Classifier, classify_source, embed_texts
 from research.text.subwords import read_tokenizer
 from research.weights import Pretrained
+from tests import contract
 from tests.launch import runner
 from tests.text.vocabularies import write_roberta
 from tests.weights.toy import filled
@@ -53,9 +55,10 @@ def clap():
 
 
 def direct(pretrained, audio):
-  mask = np.ones((1, len(audio)), bool)
-  batch = {'audio': audio[None], 'audio_mask': mask}
-  return np.asarray(jax.jit(pretrained.model.apply)(pretrained.variables, batch)['logits'][0])
+  # One length, one program.
+  audio, mask = inputs.padded([audio], 1, RATE // 2)
+  batch = {'audio': audio, 'audio_mask': mask}
+  return np.asarray(contract.jit(pretrained.model.apply)(pretrained.variables, batch)['logits'][0])
 
 
 def test_scores_are_the_mean_over_windows(ast):
@@ -97,7 +100,7 @@ def test_zero_shot_is_the_softmax_of_similarities(clap, tmp_path):
   audio = np.random.default_rng(0).standard_normal(rate // 5).astype(np.float32) * 0.1
   ids, mask = tokenizer.batch([f'hello {name}' for name in LABELS], length=12)
   batch = {'audio': audio[None], 'audio_mask': np.ones((1, len(audio)), bool)}
-  out = jax.jit(clap.model.apply)(clap.variables, batch | {'text': ids, 'text_mask': mask})
+  out = contract.jit(clap.model.apply)(clap.variables, batch | {'text': ids, 'text_mask': mask})
   want = np.asarray(jax.nn.softmax(out['similarity'])[0])
   assert np.isfinite(want).all()
   np.testing.assert_allclose(classifier.scores(audio, rate), want, atol=1e-5)

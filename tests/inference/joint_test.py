@@ -9,9 +9,10 @@ import soundfile
 
 from research import models, weights
 from research.errors import InputError
-from research.inference import joint
+from research.inference import inputs, joint
 from research.text.subwords import read_tokenizer
 from research.weights import Pretrained, text_towers
+from tests import contract
 from tests.evals import toy
 from tests.launch import runner
 from tests.text.vocabularies import write_roberta
@@ -40,8 +41,10 @@ def wave(seconds, seed=0):
 
 
 def clip_embedding(clap, samples, name='audio_embedding'):
-  batch = {'audio': samples[None], 'audio_mask': np.ones((1, len(samples)), bool)}
-  return np.asarray(jax.jit(clap.model.apply)(clap.variables, batch)[name][0])
+  # One length, one program.
+  audio, mask = inputs.padded([samples], 1, round(0.2 * RATE))
+  batch = {'audio': audio, 'audio_mask': mask}
+  return np.asarray(contract.jit(clap.model.apply)(clap.variables, batch)[name][0])
 
 
 def test_clips_are_averaged_over_their_pieces(clap):

@@ -15,7 +15,13 @@ from research.models.finetuned import encoder_of, replaced
 from research.nn.positions import resize_table
 from research.objectives.supervised import binary_cross_entropy
 from research.weights import convert, load, revert
+from tests import contract
 from tests.parity.golden import Case, assert_close, each_case
+
+# Every operation by itself takes far longer than one program.
+COMPILED = pytest.mark.parametrize(
+  'compiled', [True, pytest.param(False, marks=pytest.mark.slow)], ids=['jit', 'eager']
+)
 
 
 def official(case: Case) -> bool:
@@ -70,29 +76,31 @@ def gradients_of(case: Case, model, variables):
     out = model.apply({**variables, 'params': params}, case.inputs)
     return binary_cross_entropy(out, {'label': case.inputs['target']})[0]
 
-  value, gradients = jax.jit(jax.value_and_grad(loss))(variables['params'])
+  value, gradients = contract.jit(jax.value_and_grad(loss))(variables['params'])
   named = revert(release_of(case), model, {**variables, 'params': gradients})
   return {'loss': value[None], **{f'grad/{key}': x for key, x in named.items()}}
 
 
 @each_case('ast', where=lambda case: official(case) or hugging(case))
-def test_outputs(case: Case):
+@COMPILED
+def test_outputs(case: Case, compiled: bool):
   """Stem, first block, whole, loss and gradients."""
   model, variables = model_of(case)
-  gradients = gradients_of(case, model, variables) if 'target' in case.inputs else {}
-  for call in (partial(computed, model), jax.jit(partial(computed, model))):
-    got = dict(call(variables, case.inputs)) | gradients
-    got['patch_tokens'] = by_bins(model, got['patch_tokens'])[:, ::2]
-    got['block0'] = by_bins(model, got['block0'])[:, ::2]
-    for name in case.outputs:
-      if name.startswith('logits_eps_'):
-        epsilon = float(name.removeprefix('logits_eps_'))
-        same = replaced(model, epsilon=epsilon, norm_epsilon=epsilon)
-        got[name] = same.apply(variables, case.inputs)['logits']
-    elsewhere = {k for k in case.outputs if k.startswith('adapted.')}  # the next test
-    assert set(case.outputs) - elsewhere <= set(got), 'an output is not compared'
-    for name in set(case.outputs) - elsewhere:
-      assert_close(got[name], case.outputs[name], what=name)
+  run = contract.jit if compiled else lambda f: f
+  got = dict(run(partial(computed, model))(variables, case.inputs))
+  got['patch_tokens'] = by_bins(model, got['patch_tokens'])[:, ::2]
+  got['block0'] = by_bins(model, got['block0'])[:, ::2]
+  if 'target' in case.inputs:
+    got |= gradients_of(case, model, variables)
+  for name in case.outputs:
+    if name.startswith('logits_eps_'):
+      epsilon = float(name.removeprefix('logits_eps_'))
+      same = replaced(model, epsilon=epsilon, norm_epsilon=epsilon)
+      got[name] = run(same.apply)(variables, case.inputs)['logits']
+  elsewhere = {k for k in case.outputs if k.startswith('adapted.')}  # the next test
+  assert set(case.outputs) - elsewhere <= set(got), 'an output is not compared'
+  for name in set(case.outputs) - elsewhere:
+    assert_close(got[name], case.outputs[name], what=name)
 
 
 @each_case('ast', where=lambda case: 'imagenet.pos_embed' in case.inputs)

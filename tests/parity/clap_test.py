@@ -20,6 +20,7 @@ from research.objectives.contrastive import audio_text_contrastive
 from research.objectives.supervised import cross_entropy
 from research.weights import conversion, convert, load, revert
 from research.weights.write import write_release
+from tests import contract
 from tests.parity.golden import Case, assert_close, assert_near, each_case
 
 # Every operation by itself takes far longer than one program.
@@ -138,22 +139,23 @@ def compare(got, want: dict, names) -> None:
     assert_close(x, want[name], relative=3e-4 if amplified else 1e-4, what=name)
 
 
-def losses(case: Case, model, variables, batch) -> dict:
-  """Losses and gradients under the names of the cases."""
+def outputs_and_losses(case: Case, model, variables, batch) -> tuple[dict, dict]:
+  """(outputs, losses and gradients under the names of the cases), of one program."""
   targets = {'label': np.asarray(case.config.get('targets', ()), np.int32)}
 
   def loss(params):
     out = model.apply({**variables, 'params': params}, batch)
     if microsoft(case):
-      return cross_entropy({'logits': out['similarity']}, targets)[0], jnp.float32(0.0)
+      value = cross_entropy({'logits': out['similarity']}, targets)[0]
+      return value, (jnp.float32(0.0), out)
     both = [audio_text_contrastive(out, batch, transformed=t)[0] for t in (False, True)]
-    return both[0], both[1]
+    return both[0], (both[1], out)
 
-  step = jax.jit(jax.value_and_grad(loss, has_aux=True))
-  (value, other), gradients = step(variables['params'])
+  step = contract.jit(jax.value_and_grad(loss, has_aux=True))
+  (value, (other, out)), gradients = step(variables['params'])
   named = revert(release_of(case), model, {**variables, 'params': gradients})
   found = {f'grad/{key}': x for key, x in named.items()}
-  return found | {'loss': value, 'loss_mlp': other, 'classification_loss': value}
+  return out, found | {'loss': value, 'loss_mlp': other, 'classification_loss': value}
 
 
 @each_case('clap', where=lambda case: laion(case) or microsoft(case))
@@ -163,12 +165,12 @@ def test_outputs(case: Case, compiled: bool):
   model, variables = model_of(case)
   batch = batch_of(case)
   elsewhere = {'log_mel', 'audio_embedding_none_longer'}
-  got = towers(case, (jax.jit(model.apply) if compiled else model.apply)(variables, batch))
   if not compiled:
-    names = [n for n in case.outputs if n in got and got[n] is not None]
-    compare(got, case.outputs, names)
+    got = towers(case, model.apply(variables, batch))
+    compare(got, case.outputs, [n for n in case.outputs if n in got and got[n] is not None])
     return
-  got |= losses(case, model, variables, batch)
+  out, found = outputs_and_losses(case, model, variables, batch)
+  got = towers(case, out) | found
   names = [n for n in case.outputs if n in got and got[n] is not None]
   compare(got, case.outputs, names)
   assert set(case.outputs) - elsewhere <= set(names), set(case.outputs) - elsewhere - set(names)
@@ -178,7 +180,7 @@ def test_outputs(case: Case, compiled: bool):
     assert_close(out['embedding'], case.outputs['audio_embedding_none_longer'], what='none longer')
   if 'log_mel' in case.outputs:
     want, stride = case.outputs['log_mel'][:, 0], case.config['mel_stride']
-    mel, _ = model.frontend.raw(batch['audio'], batch['audio_mask'])
+    mel, _ = jax.jit(model.frontend.raw)(batch['audio'], batch['audio_mask'])
     loud = want > -80
     assert_near(
       np.asarray(mel)[:, ::stride][loud], want[loud], max_abs=1e-2, mean_abs=1e-4, what='log_mel'

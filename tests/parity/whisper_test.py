@@ -8,6 +8,7 @@ import pytest
 from research.nn import cache as caches
 from research.objectives.autoregressive import next_tokens
 from research.weights import revert
+from tests import contract
 from tests.parity.golden import Case, assert_close, each_case
 from tests.parity.whisper_cases import EMBEDDING, build, full_weights
 from tests.weights.toy import check_identical
@@ -72,7 +73,9 @@ def test_forward_and_gradients(case: Case):
     out = model.apply(whole, batch, train=True, collect=True)
     return next_tokens(out, batch)[0], out
 
-  (value, out), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables['params'])
+  (value, out), gradients = contract.jit(jax.value_and_grad(loss, has_aux=True))(
+    variables['params']
+  )
   check_outputs(out, case)
   np.testing.assert_allclose(value, want['loss'][0], rtol=1e-5)
   tree = {**variables, 'params': jax.tree.map(np.asarray, gradients)}
