@@ -2,10 +2,10 @@
 
 python -m launch.benchmark --what=features,training,speech,input,startup --out=runs/benchmark.json
 
-A ratio above 1 means that oido is faster. `features`, `training`, `speech`, `whisper` and
-`embeddings` compare with torch and transformers, `input` with torch's DataLoader, `byol` with torch
-(use --batch=64, as in experiments/README.md); these need the [parity] extra. `clustering` compares
-with scikit-learn and needs the [test] extra.
+A ratio above 1 means that oido is faster. `features`, `training`, `speech`, `whisper`,
+`embeddings` and `superb` compare with torch and transformers, `input` with torch's DataLoader,
+`byol` with torch (use --batch=64, as in experiments/README.md); these need the [parity] extra.
+`clustering` compares with scikit-learn and needs the [test] extra.
 """
 
 import json
@@ -113,6 +113,12 @@ def _embeddings():
     return embeddings.compare_embeddings(Path(folder), batch=BATCH.value, repeats=REPEATS.value)
 
 
+def _superb():
+  from launch.benchmarks import superb
+
+  return superb.compare_superb(repeats=REPEATS.value)
+
+
 BENCHMARKS = dict(
   features=_features,
   training=_training,
@@ -123,6 +129,7 @@ BENCHMARKS = dict(
   byol=_byol,
   whisper=_whisper,
   embeddings=_embeddings,
+  superb=_superb,
 )
 # Extras other than [parity].
 EXTRAS = {'clustering': 'test'}

@@ -18,7 +18,7 @@ from research.audio.datasets.superb.commands import slot_vocabulary
 from research.audio.mixtures import writing
 from research.errors import InputError, unknown
 from research.evals import splits
-from research.text.characters import CHARACTERS
+from research.text.characters import SUPERB_CHARACTERS
 from research.text.phones import PHONES
 
 # Metrics of which less is better.
@@ -327,7 +327,7 @@ def vocabulary_of(task: Task, parts: Parts) -> list[str]:
     InputError: no vocabulary is known.
   """
   if task.split == 'letters':
-    return list(CHARACTERS)
+    return list(SUPERB_CHARACTERS)
   if task.split == 'slots':
     return list(slot_vocabulary(parts.root))
   if task.target == 'phones':
