@@ -5,23 +5,18 @@ when all clips are in it, in the order of the source.
 """
 
 import html
-import itertools
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from research import distributed
-from research.audio.bad_files import BadFiles
 from research.errors import InputError
+from research.inference import row_jobs
 from research.inference.ctc import Transcript, Word
-from research.inference.transcribe import Transcriber, blocks
+from research.inference.transcribe import Transcriber
 from research.jobs import folders
-from research.jobs.parts import Job, Parts, key
 from research.metrics import asr
 from research.text import characters
 
@@ -32,7 +27,7 @@ SUBTITLES = ('.srt', '.vtt', '.tsv')
 # style guides). A pause of a second ends one.
 CUE_CHARACTERS, LINE_CHARACTERS, CUE_SECONDS, CUE_PAUSE = 84, 42, 7.0, 1.0
 
-Row = dict[str, Any]
+Row = row_jobs.Row
 
 
 def transcribe_source(
@@ -93,63 +88,26 @@ def _transcribe(
   show: Callable[[str, str], None],
 ) -> list[Row]:
   """As `transcribe_source`, whatever `out` is called; a file of no known kind is not written."""
-  parts = Parts(out, dict(about or {}, source=source.fingerprint()))
-  durations = source.durations()
-  places = {source.id(i): i for i in range(len(source))}
-  todo = list(blocks(durations))
-  keys = [key(block) for block in todo]
-  # Files that could not be used are tried again, in blocks of their own.
-  failed = np.array([places[r['id']] for r in _rows(parts, keys) if 'error' in r], np.int64)
-  again = [failed[block] for block in blocks(durations[failed])]
-  state = [part.name for part in parts.files()]
-  todo, keys = todo + again, keys + [key('again', state, block) for block in again]
-  job = Job(
-    parts, keys, [len(b) for b in todo], out=out, process=distributed.process(), part_seconds=0.0
-  )
-  bad = BadFiles(None, max_bad_fraction, total=len(source))
 
-  def work(numbers: list[int]) -> Iterator[dict[str, np.ndarray]]:
-    left = [todo[i] for i in numbers]
-    results = transcriber.stream(source, bad, left)
-    for block in left:
-      lines = ''
-      for i, result in itertools.islice(results, len(block)):
-        lines += _line(_row(source.id(i), result, references[i] if references else ''))
-        if not isinstance(result, str):
-          show(source.id(i), result.text)
-      yield {'lines': np.frombuffer(lines.encode(errors='surrogateescape'), np.uint8)}
+  def row(i: int, result: Transcript | str) -> Row:
+    return _row(source.id(i), result, references[i] if references else '')
 
-  def finish() -> list[Row]:
-    found: dict[str, Row] = {}
-    for row in _rows(parts, keys):
-      if 'error' not in row or row['id'] not in found:
-        found[row['id']] = row
-    rows = sorted(found.values(), key=lambda row: places[row['id']])
-    if all('error' in row for row in rows):
-      raise InputError(
-        f'Nothing of {source.name!r} could be transcribed; the first, {rows[0]["id"]}: '
-        f'{rows[0]["error"]}'
-      )
+  def write(rows: list[Row]) -> None:
     if out.suffix in WRITERS:
       folders.replace_text(out, ''.join(WRITERS[out.suffix](rows)))
-    parts.remove()
-    return rows
 
-  try:
-    return job.run(work, finish, 'transcribing') or []
-  except InputError:
-    # Nothing stays behind where there is nothing to go on from.
-    if job.begun and not job.index and not any('text' in row for row in _rows(parts)):
-      parts.remove()
-    raise
-
-
-def _rows(parts: Parts, keys: Sequence[str] | None = None) -> Iterator[Row]:
-  """The rows of the clips that are done."""
-  for arrays in parts.read(keys):
-    # Not splitlines: names of files may hold other ends of lines, as U+2028.
-    text = arrays['lines'].tobytes().decode(errors='surrogateescape')
-    yield from map(json.loads, filter(None, text.split('\n')))
+  return row_jobs.run(
+    transcriber.stream,
+    source,
+    out,
+    row=row,
+    write=write,
+    done='transcribed',
+    doing='transcribing',
+    about=about,
+    max_bad_fraction=max_bad_fraction,
+    show=lambda i, result: show(source.id(i), result.text),
+  )
 
 
 def check_out(out: str | os.PathLike, clips: int, overwrite: bool = False) -> Path:
@@ -208,12 +166,8 @@ def _row(id: str, result: Transcript | str, reference: str) -> Row:
 # -- Formats -----------------------------------------------------------------------------------
 
 
-def _line(row: Row) -> str:
-  return json.dumps(row, ensure_ascii=False) + '\n'
-
-
 def _jsonl(rows: list[Row]) -> Iterator[str]:
-  yield from map(_line, rows)
+  yield from map(row_jobs.line, rows)
 
 
 def _txt(rows: list[Row]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import soundfile
 
 from research.audio.clips import Files, Source, Table
 from research.errors import InputError
-from research.inference import transcribe, transcript_files
+from research.inference import row_jobs, transcribe, transcript_files
 from research.inference.ctc import Word
 from research.inference.transcribe import Transcriber
 from research.jobs import folders
@@ -212,6 +212,6 @@ def test_names_of_files_may_be_any_bytes(transcriber, tmp_path):
   (row,) = transcript_files.transcribe_source(transcriber, source)
   parts = Parts(tmp_path / 't.txt', {})
   parts.open()
-  line = transcript_files._line(row).encode(errors='surrogateescape')
+  line = row_jobs.line(row).encode(errors='surrogateescape')
   parts.write({'k': {'lines': np.frombuffer(line, np.uint8)}})
-  assert list(transcript_files._rows(parts)) == [row] and row['id'] == name
+  assert list(row_jobs.read(parts)) == [row] and row['id'] == name

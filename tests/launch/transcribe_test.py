@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from research import weights
-from research.inference import ctc, transcript_files
+from research.inference import ctc, row_jobs
 from research.jobs import parts
 from research.text import characters
 from tests.evals import toy
@@ -119,7 +119,7 @@ def test_killed_it_goes_on(model, tmp_path):
   process.send_signal(signal.SIGKILL)
   process.communicate()
   assert process.returncode == -signal.SIGKILL and not out.exists()
-  before = len(list(transcript_files._rows(parts.Parts(out, {}))))
+  before = len(list(row_jobs.read(parts.Parts(out, {}))))
   assert 0 < before < 700
   done = runner.run(*args)
   assert done.returncode == 0, done.stderr

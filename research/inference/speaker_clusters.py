@@ -1,0 +1,151 @@
+"""Who speaks when, among any number of speakers: windows of speech, clustered by their voices.
+
+Speech is found by its energy, a vector of the voice is computed every 0.75 s over 1.5 s, vectors
+are merged from the bottom up (average linkage of cosine distances), and every frame of speech goes
+to the speaker whose mean vector its windows are most like. One speaks at a time.
+Letters: w windows, d width, k speakers, n frames, t samples.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.cluster import hierarchy
+from scipy.spatial import distance
+
+from research.errors import InputError
+from research.inference import inputs
+from research.inference.activity import FRAME_SECONDS, Energy, runs
+from research.inference.diarize import named
+from research.inference.speakers import SpeakerEncoder, unit
+from research.metrics.diarization import Segment
+
+WINDOW, STEP = 1.5, 0.75
+# Pairs of so many windows take 1.6 GB.
+MOST = 20_000
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusterDiarizer:
+  """Segments of speakers by vectors of their voices.
+
+  Attributes:
+    encoder: of the vectors.
+    speakers: how many there are; None: as `similarity` says.
+    similarity: mean cosine between two groups of windows, below which they are two speakers.
+    window, step: seconds.
+    activity: what finds speech.
+
+  Raises:
+    InputError: neither or both of speakers and similarity, or numbers that cannot be.
+  """
+
+  encoder: SpeakerEncoder
+  speakers: int | None = None
+  similarity: float | None = None
+  window: float = WINDOW
+  step: float = STEP
+  activity: Energy = dataclasses.field(default_factory=Energy)
+
+  def __post_init__(self):
+    if (self.speakers is None) == (self.similarity is None):
+      raise InputError(
+        'Voices are clustered: give speakers, how many there are, or similarity, the cosine below '
+        'which two voices are two speakers (launch.verify --calibrate finds it), and not both.'
+      )
+    if self.speakers is not None and self.speakers < 1:
+      raise InputError(f'speakers is {self.speakers}; expected 1 or more.')
+    if self.similarity is not None and not -1 <= self.similarity <= 1:
+      raise InputError(f'similarity is {self.similarity:g}; expected a cosine, -1 to 1.')
+    least = self.encoder.min_samples / self.encoder.rate
+    if not 0 < self.step <= self.window or self.window < least:
+      raise InputError(
+        f'Windows of {self.window:g} s every {self.step:g} s cannot be: a vector needs '
+        f'{least:.2f} s, and windows may not leave gaps.'
+      )
+
+  def about(self) -> dict[str, Any]:
+    """What its result depends on beside the weights, JSON-able."""
+    names = ('speakers', 'similarity', 'window', 'step')
+    activity = dataclasses.asdict(self.activity)
+    return {**{name: getattr(self, name) for name in names}, 'activity': activity}
+
+  def __call__(self, audio: inputs.Audio, sample_rate: float | None = None) -> list[Segment]:
+    """Segments of a recording, a path or samples at `sample_rate` Hz; none where all is silent.
+
+    Raises:
+      InputError: it cannot be read, or is too short for a vector.
+    """
+    samples = inputs.samples_of(audio, sample_rate, self.encoder.model.frontend, 0, None)
+    if len(samples) < self.encoder.min_samples:
+      raise InputError(
+        'The recording is too short for a vector of a speaker: '
+        f'{len(samples) / self.encoder.rate:.2f} s, and '
+        f'{self.encoder.min_samples / self.encoder.rate:.2f} s are needed.'
+      )
+    active = self.activity.frames(samples, self.encoder.rate)
+    places = self.windows(active, len(samples))
+    if not len(places):
+      return []
+    if len(places) > MOST:
+      raise InputError(
+        f'The recording has {len(places)} windows of speech, and at most {MOST} are clustered: '
+        f'give step={self.step * len(places) / MOST:.1f} or more.'
+      )
+    x = self.encoder.vectors([samples[start:end] for start, end in places])
+    labels = clusters(x, self.speakers, self.similarity)
+    centres = places.mean(axis=1) / self.encoder.rate / FRAME_SECONDS
+    return self._segments(active, assign(x, labels, centres, len(active)), len(samples))
+
+  def windows(self, active: np.ndarray, samples: int) -> Int[np.ndarray, 'w 2']:
+    """First and behind the last sample of every window: those of each run of speech, the last one
+    at its end; around a run that is shorter than a window."""
+    rate, found = self.encoder.rate, []
+    size, step = min(round(self.window * rate), samples), round(self.step * rate)
+    for first, last in runs(active):
+      low, high = (round(x * FRAME_SECONDS * rate) for x in (first, last))
+      high = min(high, samples)
+      if high - low <= size:
+        starts = [(low + high - size) // 2]
+      else:
+        starts = [*range(low, high - size, step), high - size]
+      found += [max(0, min(start, samples - size)) for start in starts]
+    return np.array([(start, start + size) for start in found], np.int64).reshape(-1, 2)
+
+  def _segments(self, active: np.ndarray, speaker: np.ndarray, samples: int) -> list[Segment]:
+    seconds = samples / self.encoder.rate
+    found = []
+    for k in np.unique(speaker):
+      for a, b in runs(active & (speaker == k)):
+        found.append(Segment(a * FRAME_SECONDS, min(b * FRAME_SECONDS, seconds), str(k)))
+    return named(found)
+
+
+def clusters(
+  x: Float[np.ndarray, 'w d'], speakers: int | None = None, similarity: float | None = None
+) -> Int[np.ndarray, ' w']:
+  """The cluster of each vector, 0, 1, …: average linkage of cosine distances, cut at a number of
+  clusters or where the mean cosine between two falls below `similarity`."""
+  if len(x) == 1:
+    return np.zeros(1, np.int64)
+  apart = np.maximum(distance.pdist(np.asarray(x, np.float64), 'cosine'), 0.0)
+  tree = hierarchy.linkage(apart, 'average')
+  if speakers is not None:
+    found = hierarchy.fcluster(tree, speakers, 'maxclust')
+  else:
+    found = hierarchy.fcluster(tree, 1.0 - float(similarity or 0.0), 'distance')
+  return np.unique(found, return_inverse=True)[1].astype(np.int64)
+
+
+def assign(
+  x: Float[np.ndarray, 'w d'], labels: Int[np.ndarray, ' w'], centres: np.ndarray, frames: int
+) -> Int[np.ndarray, ' n']:
+  """The speaker of every frame: that of the highest cosine to the mean vector of a cluster,
+  interpolated between the centres (in frames, [w]) of windows."""
+  order = np.argsort(centres, kind='stable')
+  means = unit(np.stack([x[labels == k].mean(axis=0) for k in range(labels.max() + 1)]))
+  scores = unit(x)[order] @ means.T
+  times = np.arange(frames) + 0.5
+  each = [np.interp(times, centres[order], column) for column in scores.T]
+  return np.argmax(each, axis=0)
