@@ -3,12 +3,19 @@
 python -m launch.classify --model=weights/ast --input=street.wav
 python -m launch.classify --model=weights/ast --input=my/folder --top=3 --out=classes.jsonl
 python -m launch.classify --model=weights/clap --labels=names.txt --input=a.wav
+python -m launch.classify --model=runs/superb/ks/model --input=long.wav --window=1 --hop=0.25 \\
+  --spot=yes,no --out=found.jsonl
 
 --model is a classifier (AST, any encoder under the head `classifier`), or a CLAP, for which
 --labels are the classes (zero-shot); its tokenizer is that of the run, or the one beside the
-weights, or --tokenizer. --input is a folder, an audio file, a list of files
-or the name of a data set. Files of any length are cut into windows. --out keeps all scores:
-.jsonl, a line a clip. Files that cannot be read are named and left out.
+weights, or --tokenizer. With --hop it says where classes occur: windows of --window seconds
+follow each other by --hop, and those in a row whose score is at least --threshold are one
+occurrence.
+
+--input is a folder, an audio file, a list of files or the name of a data set. Files of any length
+are cut into windows. --out keeps all scores: .jsonl, a line a clip, {id, scores}; with --hop
+{id, found: [{class, start, end, score, time}]}, in seconds, time being the middle of the best
+window. Files that cannot be read are named and left out.
 """
 
 import json
@@ -44,9 +51,15 @@ SUFFIX = flags.DEFINE_string(
   'suffix', None, 'Put behind every text (Microsoft CLAP 2023 needs one; that of a run is known).'
 )
 ACTIVATION = flags.DEFINE_enum(
-  'activation', 'sigmoid', ['sigmoid', 'softmax'], 'Of a classifier: several classes, or one.'
-)
+  'activation', None, ['sigmoid', 'softmax'],
+  'Of a classifier: several classes, or one (sigmoid if not given, softmax with --hop).',
+)  # fmt: skip
 WINDOW = flags.DEFINE_float('window', None, 'Seconds of a piece of a longer clip.')
+HOP = flags.DEFINE_float('hop', None, 'Says where classes occur: a window every N seconds.')
+SPOT = flags.DEFINE_list('spot', None, 'With --hop: the classes that are looked for (all).')
+THRESHOLD = flags.DEFINE_float(
+  'threshold', None, 'With --hop: score of a window in which a class occurs (0.5 if not given).'
+)
 OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace the file if it is there.')
 command.required('model', 'input')
 command.distributed_flags()
@@ -74,12 +87,33 @@ def classifier():
     for flag in (TEMPLATE, SUFFIX):
       if flag.value:
         raise InputError(f'--{flag.name} is for a CLAP, as --tokenizer and --labels are.')
-    return classify.Classifier.of_model(loaded, names, ACTIVATION.value, **args)
+    activation = ACTIVATION.value or ('sigmoid' if HOP.value is None else 'softmax')
+    return classify.Classifier.of_model(loaded, names, activation, **args)
   if names is None:
     raise InputError('--tokenizer is for classes described by texts: give their names, --labels.')
   template = classify.TEMPLATE if TEMPLATE.value is None else TEMPLATE.value
   tokenizer, suffix = text_towers.spelling(str(MODEL.value), TOKENIZER.value, SUFFIX.value)
   return classify.Classifier.zero_shot(loaded, tokenizer, names, template, suffix, **args)
+
+
+def classified(ours, audio, rate):
+  """(what is said of a clip, its line in --out): scores of the whole."""
+  scores = ours.scores(audio, rate)
+  said = ', '.join(f'{each.name} {each.score:.3f}' for each in ours.top(scores, TOP.value))
+  every = {label.name: round(label.score, 6) for label in ours.top(scores, len(scores))}
+  return said, {'scores': every}
+
+
+def spotted(ours, audio, rate):
+  """The same of where classes occur."""
+  threshold = 0.5 if THRESHOLD.value is None else THRESHOLD.value
+  found = ours.spot(audio, rate, hop=HOP.value, names=SPOT.value, threshold=threshold)
+  said = ', '.join(f'{x.name} {x.start:.2f}-{x.end:.2f} s ({x.score:.3f})' for x in found)
+  lines = [
+    {'class': x.name, **{k: round(getattr(x, k), 6) for k in ('start', 'end', 'score', 'time')}}
+    for x in found
+  ]
+  return said or 'nothing', {'found': lines}
 
 
 @outputs.remote('out', folder=False)
@@ -89,10 +123,13 @@ def main(argv):
   import jax
 
   from research.audio.decode import AudioError, decode
-  from research.errors import InputError
+  from research.errors import InputError, unknown
 
   if jax.process_count() > 1:
     raise InputError('launch.classify runs in one process: start it on one host.')
+  for flag in (SPOT, THRESHOLD) if HOP.value is None else ():
+    if flag.value is not None:
+      raise InputError(f'--{flag.name} is for --hop, which says where classes occur: give it too.')
   out = None if OUT.value is None else pathlib.Path(OUT.value)
   if out is not None and out.suffix != '.jsonl':
     raise InputError(f'--out={out}: give a file that ends in .jsonl.')
@@ -100,19 +137,21 @@ def main(argv):
     raise InputError(f'{out} is there already: give another --out, or --overwrite.')
   source = open_input(INPUT.value, split=SPLIT.value, root=DATA_ROOT.value)
   ours = classifier()
+  for name in SPOT.value or ():
+    if name not in ours.labels:
+      raise unknown('class', name, ours.labels)
+  listen = classified if HOP.value is None else spotted
   rate, lines, left = ours.frontend.sample_rate, [], 0
   for clip in source:
     try:
-      scores = ours.scores(decode(clip, sample_rate=rate), rate)
+      said, line = listen(ours, decode(clip, sample_rate=rate), rate)
     except (AudioError, InputError) as error:
       left += 1
       command.say(f'{clip.id}: left out: {error}')
       lines.append({'id': clip.id, 'error': str(error)})
       continue
-    found = ours.top(scores, TOP.value)
-    command.say(f'{clip.id}: ' + ', '.join(f'{each.name} {each.score:.3f}' for each in found))
-    every = {label.name: round(label.score, 6) for label in ours.top(scores, len(scores))}
-    lines.append({'id': clip.id, 'scores': every})
+    command.say(f'{clip.id}: {said}')
+    lines.append({'id': clip.id, **line})
   if out is not None:
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_suffix('.partial')

@@ -147,7 +147,7 @@ def load(path: str | os.PathLike, model: str | None = None) -> Calibration:
   known = {f.name: f.type for f in dataclasses.fields(Calibration)}
   if not isinstance(values, dict) or values.get('format') != FORMAT:
     raise InputError(f'{path} is no calibration: launch.verify --calibrate writes one.')
-  found = {k: values.get(k) for k in known}
+  found: dict[str, Any] = {k: values.get(k) for k in known}
   if found['min_dcf_threshold'] is None:
     found['min_dcf_threshold'] = float('inf')
   wanted: dict[Any, Any] = {float: (int, float), int: int, str: str}

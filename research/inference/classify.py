@@ -35,6 +35,23 @@ class Label(NamedTuple):
   score: float
 
 
+class Occurrence(NamedTuple):
+  """A class over a part of a recording.
+
+  Attributes:
+    name: of the class.
+    start, end: seconds, from the first to the last window in a row that has it.
+    score: the highest of these windows.
+    time: seconds, the middle of the window with that score.
+  """
+
+  name: str
+  start: float
+  end: float
+  score: float
+  time: float
+
+
 class Classifier:
   """Scores of classes.
 
@@ -182,6 +199,76 @@ class Classifier:
       found.extend(np.asarray(self._score(self._variables, *rows))[: len(batch)])
     rate = self.frontend.sample_rate
     return [(len(cut) / rate, scores) for cut, scores in zip(cuts, found, strict=True)]
+
+  def sliding(
+    self, audio: inputs.Audio, sample_rate: float | None = None, *, hop: float
+  ) -> tuple[Float[np.ndarray, ' w'], Float[np.ndarray, 'w c']]:
+    """Starts in seconds, and scores, of windows every `hop` seconds; the last one ends with the
+    clip, and a clip that is shorter than a window is one.
+
+    Raises:
+      InputError: a hop of no sample or above the window, or see `scores`.
+    """
+    rate = self.frontend.sample_rate
+    step = round(hop * rate)
+    if not 0 < step <= self.samples:
+      raise InputError(
+        f'hop={hop:g} s: expected more than 0 s and at most the window, {self.samples / rate:g} s.'
+      )
+    samples = inputs.samples_of(audio, sample_rate, self.frontend, 0, None)
+    last = max(0, len(samples) - self.samples)
+    starts = [*range(0, last, step), last]
+    found: list[Any] = []
+    for batch in _groups(starts, self.batch_size):
+      cuts = [samples[i : i + self.samples] for i in batch]
+      rows = inputs.padded(cuts, min(self.batch_size, len(starts)), self.samples)
+      found.extend(np.asarray(self._score(self._variables, *rows))[: len(batch)])
+    return np.array(starts) / rate, np.stack(found)
+
+  def spot(
+    self,
+    audio: inputs.Audio,
+    sample_rate: float | None = None,
+    *,
+    hop: float,
+    names: Sequence[str] | None = None,
+    threshold: float = 0.5,
+  ) -> list[Occurrence]:
+    """Where classes occur in a recording, by time.
+
+    Args:
+      audio: a path, or samples.
+      sample_rate: of samples, Hz.
+      hop: seconds from window to window.
+      names: of the classes that are looked for; None for all.
+      threshold: of the score of a window.
+
+    Raises:
+      InputError: there is no such class, or see `sliding`.
+    """
+    for name in names or ():
+      if name not in self.labels:
+        raise unknown('class', name, self.labels)
+    rate = self.frontend.sample_rate
+    samples = inputs.samples_of(audio, sample_rate, self.frontend, 0, None)
+    starts, scores = self.sliding(samples, rate, hop=hop)
+    wanted = range(len(self.labels)) if names is None else map(self.labels.index, names)
+    window = min(self.samples, len(samples)) / rate
+    found = []
+    for c in wanted:
+      steps = np.diff((scores[:, c] >= threshold).astype(np.int8), prepend=0, append=0)
+      for first, end in zip(np.flatnonzero(steps > 0), np.flatnonzero(steps < 0)):
+        best = first + int(scores[first:end, c].argmax())
+        found.append(
+          Occurrence(
+            self.labels[c],
+            float(starts[first]),
+            float(starts[end - 1]) + window,
+            float(scores[best, c]),
+            float(starts[best]) + window / 2,
+          )
+        )
+    return sorted(found, key=lambda each: (each.start, each.name))
 
   def top(self, scores: Float[np.ndarray, ' c'], k: int = 5) -> list[Label]:
     """The k classes with the highest scores, highest first."""
