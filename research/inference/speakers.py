@@ -77,7 +77,9 @@ class SpeakerEncoder:
     """Those of windows, samples [t] at the model's rate, none below `min_samples`."""
     if self._embedder is not None:
       return unit(np.asarray(self._embedder.embed(list(windows), self.rate), np.float64))
-    return unit(np.stack([found.astype(np.float64) for (found,) in self._run(windows)]))
+    sizes = {len(window) for window in windows}
+    width = sizes.pop() if len(windows) > 1 and len(sizes) == 1 else None  # nothing to pad
+    return unit(np.stack([found.astype(np.float64) for (found,) in self._run(windows, width)]))
 
   def similarity(
     self, first: inputs.Audio, second: inputs.Audio, sample_rate: float | None = None

@@ -3,10 +3,13 @@
 import jax
 import numpy as np
 import pytest
+import soundfile
 
+from research.audio.sources import open_source
 from research.errors import InputError
-from research.inference import separation
+from research.inference import separation, transcribe
 from research.inference.separate import Separator, join, order
+from research.inference.signal_files import separate_source, stem
 from research.weights import Pretrained
 from tests.inference.diarize_test import under
 from tests.inference.toy_heads import RATE, VARIABLES, ToyHeads, tone
@@ -56,6 +59,39 @@ def test_one_window_is_as_superb_has_it():
   # Windows pass whole frames on; silence stays silent.
   assert loaded.separate(audio, RATE, window=0.2, overlap=0.05).shape == (2, 9000)
   assert not loaded.separate(np.zeros(9000, np.float32), RATE).any()
+
+
+def test_a_killed_job_goes_on(tmp_path, monkeypatch):
+  """What is done is not done again, and the list is that of one run."""
+  monkeypatch.setattr(transcribe, 'BLOCK_CLIPS', 2)
+  folder = tmp_path / 'audio'
+  folder.mkdir()
+  for i in range(5):
+    soundfile.write(folder / f'{i}.wav', (0.1 + 0.2 * i) * np.ones(800 + i), RATE)
+  calls = []
+
+  def loud(audio, rate, die_at=None):
+    if len(calls) == die_at:
+      raise KeyboardInterrupt
+    calls.append(len(audio))
+    return 2 * audio[None]
+
+  source = open_source(str(folder))
+  how = dict(sample_rate=RATE, out=tmp_path / 'out', format='flac')
+  with pytest.raises(KeyboardInterrupt):
+    separate_source(lambda x, rate: loud(x, rate, die_at=3), source, **how)
+  assert calls == [800, 801, 802] and not (tmp_path / 'out' / 'files.jsonl').exists()
+  rows = separate_source(loud, source, **how)
+  assert calls == [800, 801, 802, 802, 803, 804]  # the first two were written
+  assert [row['files'] for row in rows] == [[f'{i}.flac'] for i in range(5)]
+  # In FLAC a peak above 1 is scaled down.
+  scales = [row.get('scale', 1.0) for row in rows]
+  np.testing.assert_allclose(scales, [1, 1, 1, 1 / 1.4, 1 / 1.8], rtol=1e-4)
+  heard = [soundfile.read(tmp_path / 'out' / f'{i}.flac')[0].max() for i in range(5)]
+  np.testing.assert_allclose(heard, [0.2, 0.6, 1.0, 1.0, 1.0], atol=1e-4)
+  with pytest.raises(InputError, match='is there already'):
+    separate_source(loud, source, **how)
+  assert stem('/data/../a/b.WAV') == 'data/a/b' and stem('v1.2') == 'v1.2'
 
 
 def test_what_cannot_be_is_a_sentence(tmp_path):
