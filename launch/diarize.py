@@ -2,12 +2,13 @@
 
 python -m launch.diarize --model=runs/superb/sd/model --input=call.wav --out=call.rttm
 python -m launch.diarize --model=runs/superb/asv/model --input=my/folder --speakers=4 --out=s.jsonl
-python -m launch.diarize --model=runs/superb/asv/model --input=my/folder --similarity=asv.json \\
-  --out=found.rttm --reference=said.rttm
+python -m launch.diarize --model=runs/superb/asv/model --input=my/folder --out=found.rttm \\
+  --similarity=windows.json --reference=said.rttm
 
 --model is a model with the head `diarization`, for as many speakers as it was trained with (two).
 For any number of speakers, voices are clustered: with --speakers=N, or with --similarity, the
-cosine below which two voices are two speakers, a number or a file of `launch.verify --calibrate`;
+cosine below which two voices are two speakers, a number or a file of
+`launch.verify --calibrate=LIST --seconds=1.5`;
 --model then has the head `x_vector`, or is any encoder of audio. Recordings may have any length.
 --input is a folder, an audio file, a list of files, or the name of a data set. --out is .rttm, or
 .jsonl with a line a recording: {id, seconds, segments: [{start, end, speaker}]}, in seconds.
@@ -92,14 +93,25 @@ def diarizer(loaded):
 
 def similarity(loaded):
   """--similarity: a number, or the equal-error threshold of a calibration of these weights."""
+  from research.errors import InputError
   from research.inference import calibration
+  from research.inference.speaker_clusters import WINDOW as USUAL
 
   if SIMILARITY.value is None:
     return None
   try:
     return float(SIMILARITY.value)
   except ValueError:
-    return calibration.load(SIMILARITY.value, loaded.fingerprint).threshold('eer')
+    found = calibration.load(SIMILARITY.value, loaded.fingerprint)
+  window = WINDOW.value or USUAL
+  if found.seconds is None or abs(found.seconds - window) > window / 2:
+    heard = 'whole recordings' if found.seconds is None else f'{found.seconds:g} s'
+    raise InputError(
+      f'--similarity={SIMILARITY.value} is of {heard}, and windows of {window:g} s are '
+      f'not as alike: make it with launch.verify --calibrate=LIST --seconds={window:g}, or give a '
+      'number.'
+    )
+  return found.threshold('eer')
 
 
 def summary(rows, reference):

@@ -10,7 +10,8 @@ taken. --trials is a list of pairs, a line each: `1 PATH PATH` (one speaker), `0
 `PATH PATH`; tabs separate paths that hold spaces. With labels the equal error rate and the minimum
 detection cost are printed. --calibrate is a labelled list: what scores mean is written as JSON, to
 --out or beside the list (LIST.calibration.json). --threshold is such a file, of these weights, or a
-number, and decides. --out of pairs is .txt (score, path, path) or .jsonl.
+number, and decides. --seconds=1.5 makes one for the windows of launch.diarize. --out of pairs is
+.txt (score, path, path) or .jsonl.
 """
 
 import json
@@ -38,6 +39,10 @@ RULE = flags.DEFINE_enum(
 P_TARGET = flags.DEFINE_float(
   'p_target', 0.01, 'Fraction of pairs of one speaker that the cost assumes.'
 )
+SECONDS = flags.DEFINE_float(
+  'seconds', None, 'Only N seconds from the middle of each recording are heard (1.5 for the '
+  'windows of launch.diarize --similarity).',
+)  # fmt: skip
 OUT = flags.DEFINE_string('out', None, 'File to write: .txt or .jsonl; .json with --calibrate.')
 OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace the file if it is there.')
 command.required('model')
@@ -144,11 +149,15 @@ def main(argv):
   encoder = SpeakerEncoder(loaded.model, loaded.variables)
   names = {name for trial in given for name in trial[:2]}
   with bar('recordings', len(names), active=len(names) > 2) as progress:
-    scores = trials.scores(encoder, given, root, progress)
+    scores = trials.scores(encoder, given, root, SECONDS.value, progress)
   same = trials.labels(given)
   if CALIBRATE.value is not None:
     found = calibration.calibrate(
-      scores, np.array(same), p_target=P_TARGET.value, model=loaded.fingerprint
+      scores,
+      np.array(same),
+      p_target=P_TARGET.value,
+      model=loaded.fingerprint,
+      seconds=SECONDS.value,
     )
     calibration.save(found, path)
     command.say(

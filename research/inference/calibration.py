@@ -40,6 +40,7 @@ class Calibration:
     p_target: probability of a target in that cost.
     pairs, targets: of the list.
     model: hash of the weights that gave the scores; '' for any.
+    seconds: of each recording that were heard; None for all.
   """
 
   slope: float
@@ -52,6 +53,7 @@ class Calibration:
   pairs: int
   targets: int
   model: str = ''
+  seconds: float | None = None
 
   def threshold(self, rule: str = 'eer') -> float:
     """The score at which a pair is accepted, where misses equal false alarms ('eer') or where
@@ -66,7 +68,12 @@ class Calibration:
 
 
 def calibrate(
-  scores: Float[np.ndarray, ' p'], same: np.ndarray, *, p_target: float = P_TARGET, model: str = ''
+  scores: Float[np.ndarray, ' p'],
+  same: np.ndarray,
+  *,
+  p_target: float = P_TARGET,
+  model: str = '',
+  seconds: float | None = None,
 ) -> Calibration:
   """The calibration of labelled scores.
 
@@ -79,6 +86,7 @@ def calibrate(
     same: which pairs are targets.
     p_target: of the minimum cost.
     model: hash of the weights.
+    seconds: of each recording that were heard; None for all.
 
   Raises:
     InputError: a score is not finite, all pairs are of one kind, or p_target is no probability.
@@ -93,7 +101,7 @@ def calibrate(
   slope, offset = _logistic(scores, same)
   return Calibration(
     slope, offset, eer, eer_threshold, cost, cost_threshold, p_target, len(same), int(same.sum()),
-    model,
+    model, seconds,
   )  # fmt: skip
 
 
@@ -145,12 +153,17 @@ def load(path: str | os.PathLike, model: str | None = None) -> Calibration:
   except (ValueError, RecursionError):
     values = None
   known = {f.name: f.type for f in dataclasses.fields(Calibration)}
+  wanted: dict[Any, Any] = {
+    float: (int, float),
+    int: int,
+    str: str,
+    float | None: (int, float, type(None)),
+  }
   if not isinstance(values, dict) or values.get('format') != FORMAT:
     raise InputError(f'{path} is no calibration: launch.verify --calibrate writes one.')
   found: dict[str, Any] = {k: values.get(k) for k in known}
   if found['min_dcf_threshold'] is None:
     found['min_dcf_threshold'] = float('inf')
-  wanted: dict[Any, Any] = {float: (int, float), int: int, str: str}
   for name, kind in known.items():
     if not isinstance(found[name], wanted[kind]) or isinstance(found[name], bool):
       raise InputError(f'{path} is damaged: its {name} is {found[name]!r}.')

@@ -10,7 +10,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.cluster import hierarchy
 from scipy.spatial import distance
 
@@ -85,7 +85,7 @@ class ClusterDiarizer:
         f'{self.encoder.min_samples / self.encoder.rate:.2f} s are needed.'
       )
     active = self.activity.frames(samples, self.encoder.rate)
-    places = self.windows(active, len(samples))
+    places, run = self.windows(active, len(samples))
     if not len(places):
       return []
     if len(places) > MOST:
@@ -96,27 +96,32 @@ class ClusterDiarizer:
     x = self.encoder.vectors([samples[start:end] for start, end in places])
     labels = clusters(x, self.speakers, self.similarity)
     centres = places.mean(axis=1) / self.encoder.rate / FRAME_SECONDS
-    return self._segments(active, assign(x, labels, centres, len(active)), len(samples))
+    return self._segments(active, assign(x, labels, centres, run, active), len(samples))
 
-  def windows(self, active: np.ndarray, samples: int) -> Int[np.ndarray, 'w 2']:
+  def windows(
+    self, active: np.ndarray, samples: int
+  ) -> tuple[Int[np.ndarray, 'w 2'], Int[np.ndarray, ' w']]:
     """First and behind the last sample of every window: those of each run of speech, the last one
-    at its end; around a run that is shorter than a window."""
-    rate, found = self.encoder.rate, []
-    size, step = min(round(self.window * rate), samples), round(self.step * rate)
-    for first, last in runs(active):
+    at its end. A shorter run is one, without the silence around it but what a vector needs. And
+    the number of the run of each."""
+    rate, found, run = self.encoder.rate, [], []
+    whole, step = round(self.window * rate), round(self.step * rate)
+    for number, (first, last) in enumerate(runs(active)):
       low, high = (round(x * FRAME_SECONDS * rate) for x in (first, last))
       high = min(high, samples)
+      size = max(min(whole, high - low), self.encoder.min_samples)
       if high - low <= size:
-        starts = [(low + high - size) // 2]
+        starts = [max(0, min((low + high - size) // 2, samples - size))]
       else:
         starts = [*range(low, high - size, step), high - size]
-      found += [max(0, min(start, samples - size)) for start in starts]
-    return np.array([(start, start + size) for start in found], np.int64).reshape(-1, 2)
+      found += [(start, start + size) for start in starts]
+      run += [number] * len(starts)
+    return np.array(found, np.int64).reshape(-1, 2), np.array(run, np.int64)
 
   def _segments(self, active: np.ndarray, speaker: np.ndarray, samples: int) -> list[Segment]:
     seconds = samples / self.encoder.rate
     found = []
-    for k in np.unique(speaker):
+    for k in np.unique(speaker[active]):
       for a, b in runs(active & (speaker == k)):
         found.append(Segment(a * FRAME_SECONDS, min(b * FRAME_SECONDS, seconds), str(k)))
     return named(found)
@@ -139,13 +144,21 @@ def clusters(
 
 
 def assign(
-  x: Float[np.ndarray, 'w d'], labels: Int[np.ndarray, ' w'], centres: np.ndarray, frames: int
+  x: Float[np.ndarray, 'w d'],
+  labels: Int[np.ndarray, ' w'],
+  centres: Float[np.ndarray, ' w'],
+  run: Int[np.ndarray, ' w'],
+  active: Bool[np.ndarray, ' n'],
 ) -> Int[np.ndarray, ' n']:
-  """The speaker of every frame: that of the highest cosine to the mean vector of a cluster,
-  interpolated between the centres (in frames, [w]) of windows."""
-  order = np.argsort(centres, kind='stable')
+  """The speaker of every active frame, -1 of others: that of the highest cosine to the mean vector
+  of a cluster, interpolated between the centres (in frames, ascending) of the windows of its run of
+  active frames."""
   means = unit(np.stack([x[labels == k].mean(axis=0) for k in range(labels.max() + 1)]))
-  scores = unit(x)[order] @ means.T
-  times = np.arange(frames) + 0.5
-  each = [np.interp(times, centres[order], column) for column in scores.T]
-  return np.argmax(each, axis=0)
+  scores = unit(x) @ means.T
+  found = np.full(len(active), -1, np.int64)
+  for number, (first, last) in enumerate(runs(active)):
+    own = run == number
+    times = np.arange(first, last) + 0.5
+    each = [np.interp(times, centres[own], column) for column in scores[own].T]
+    found[first:last] = np.argmax(each, axis=0)
+  return found

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from research.audio.decode import decode
+from research.audio.example import Example
 from research.errors import InputError
 from research.inference.speakers import SpeakerEncoder
 
@@ -68,6 +70,7 @@ def scores(
   encoder: SpeakerEncoder,
   trials: Sequence[Trial],
   root: str | os.PathLike = '',
+  seconds: float | None = None,
   progress: Callable[[int], object] = lambda done: None,
 ) -> Float[np.ndarray, ' p']:
   """The cosine of every pair; a recording is read once, however many pairs it is in.
@@ -76,6 +79,7 @@ def scores(
     encoder: of the vectors.
     trials: pairs.
     root: where relative paths start.
+    seconds: only so much from the middle of each recording is heard; None for all.
     progress: called with the number of recordings that are done.
 
   Raises:
@@ -92,6 +96,13 @@ def scores(
     )
   vectors = {}
   for done, (name, place) in enumerate(places.items(), start=1):
-    vectors[name] = encoder.vector(place)
+    vectors[name] = encoder.vector(place) if seconds is None else _middle(encoder, place, seconds)
     progress(done)
   return np.array([float(vectors[a] @ vectors[b]) for a, b, _ in trials])
+
+
+def _middle(encoder: SpeakerEncoder, place: str, seconds: float) -> Float[np.ndarray, ' d']:
+  audio = decode(Example(place, {}, path=place), sample_rate=encoder.rate)
+  size = min(round(seconds * encoder.rate), len(audio))
+  start = (len(audio) - size) // 2
+  return encoder.vector(audio[start : start + size], encoder.rate)

@@ -103,8 +103,14 @@ def test_clusters_and_frames():
   assert labels[0] == labels[1] != labels[2] == labels[3] and len(set(labels)) == 3
   assert clusters(x[:1], speakers=3).tolist() == [0]
   # The border of two voices lies between the centres of their windows.
-  frames = assign(x[[0, 2]], np.array([0, 1]), np.array([10.0, 30.0]), 40)
-  assert frames.tolist() == [0] * 20 + [1] * 20
+  active = np.arange(60) < 40
+  run = np.zeros(2, np.int64)
+  frames = assign(x[[0, 2]], np.array([0, 1]), np.array([10.0, 30.0]), run, active)
+  assert frames.tolist() == [0] * 20 + [1] * 20 + [-1] * 20
+  # A pause is a border too.
+  active[25:30] = False
+  frames = assign(x[[0, 2]], np.array([0, 1]), np.array([10.0, 35.0]), np.array([0, 1]), active)
+  assert frames[active].tolist() == [0] * 25 + [1] * 10
 
 
 def test_activity_is_by_energy():

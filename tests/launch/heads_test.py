@@ -126,6 +126,16 @@ def test_calibrate_and_two_files(folder, tmp_path):
   done = runner.run(*base, f'--files={a},{a}', f'--threshold={file}', '--rule=cost')
   assert done.returncode == 0, done.stderr[-2000:]
   assert done.stdout.startswith(f' 1.0000  {a}  {a}  same  (probability')
+  # Whole recordings are more alike than the windows that are clustered.
+  how = ('launch.diarize', f'--model={model}', f'--input={a}', f'--similarity={file}')
+  assert 'is of whole recordings' in runner.run(*how).stderr
+  done = runner.run(*base, f'--calibrate={labelled}', f'--root={folder}', '--seconds=0.5',
+                    '--overwrite')  # fmt: skip
+  middle = [soundfile.read(folder / x, dtype='float32')[0][7200:15200] for x in NAMES[:2]]
+  score = loaded.verify(*middle, RATE)
+  done = runner.run(*base, f'--files={a},{b}', '--seconds=0.5', f'--threshold={file}')
+  assert float(done.stdout.split()[0]) == pytest.approx(score, abs=1e-4)
+  assert runner.run(*how, '--window=0.5', '--step=0.25').returncode == 0
   assert 'of other weights' in runner.run(
     'launch.verify', f'--model={saved(under("diarization", features=6), tmp_path / "other")}',
     f'--files={a},{b}', f'--threshold={file}',
