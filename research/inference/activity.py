@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 
 # Frames of 25 ms, one every 10 ms.
 WINDOW_SECONDS, FRAME_SECONDS = 0.025, 0.01
+BLOCK = 6000  # frames at once: a minute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +58,18 @@ class Energy:
 def levels(audio: Float[np.ndarray, ' t'], sample_rate: int) -> Float[np.ndarray, ' n']:
   """dB of full scale of frames, their mean taken out; the last one is cut at the end."""
   hop, size = round(FRAME_SECONDS * sample_rate), round(WINDOW_SECONDS * sample_rate)
-  count = -(-len(audio) // hop)
+  starts = np.arange(0, len(audio), hop)
+  parts = [starts[i : i + BLOCK] for i in range(0, len(starts), BLOCK)]
+  found = [_powers(audio[own[0] : own[-1] + size], own - own[0], size) for own in parts]
+  return 10 * np.log10(np.maximum(np.concatenate([np.zeros(0), *found]), 1e-12))
+
+
+def _powers(audio: np.ndarray, starts: np.ndarray, size: int) -> np.ndarray:
   x = np.concatenate([[0.0], np.asarray(audio, np.float64)])
   sums, squares = np.cumsum(x), np.cumsum(x * x)
-  start = np.arange(count) * hop
-  end = np.minimum(start + size, len(audio))
-  mean, power = ((c[end] - c[start]) / (end - start) for c in (sums, squares))
-  return 10 * np.log10(np.maximum(power - mean * mean, 1e-12))
+  ends = np.minimum(starts + size, len(audio))
+  mean, power = ((c[ends] - c[starts]) / (ends - starts) for c in (sums, squares))
+  return power - mean * mean
 
 
 def runs(active: Bool[np.ndarray, ' n']) -> list[tuple[int, int]]:

@@ -7,13 +7,14 @@ import soundfile
 
 from research import models
 from research.errors import InputError
-from research.inference.activity import Energy
+from research.inference import activity
+from research.inference.activity import Energy, levels
 from research.inference.diarize import Diarizer, match, named, stitch
 from research.inference.speaker_clusters import ClusterDiarizer, assign, clusters
 from research.inference.speakers import SpeakerEncoder
 from research.metrics.diarization import Segment, diarization_errors
 from research.weights import Pretrained
-from tests.inference.toy_heads import RATE, VARIABLES, ToyHeads, talk
+from tests.inference.toy_heads import RATE, VARIABLES, ToyHeads, talk, tone
 from tests.weights.toy import filled
 
 # Two voices, one over the other for a while, and one alone where chunks begin.
@@ -113,7 +114,7 @@ def test_clusters_and_frames():
   assert frames[active].tolist() == [0] * 25 + [1] * 10
 
 
-def test_activity_is_by_energy():
+def test_activity_is_by_energy(monkeypatch):
   audio = talk(((1.0, 2.0, 0), (2.1, 3.0, 1), (4.0, 4.02, 0)), 5.0)
   noise = 3e-3 * np.random.default_rng(0).standard_normal(len(audio)).astype(np.float32)
   for x in (audio, audio + noise):
@@ -122,6 +123,13 @@ def test_activity_is_by_energy():
   assert Energy().regions(np.zeros(8000, np.float32), RATE) == []
   assert Energy().regions(talk(((0, 1.0, 0),), 1.0), RATE) == [(0.0, 1.0)]
   assert Energy().regions(audio[:0], RATE) == []
+  # Levels: a sine of 0.3 has -13.5 dB, whatever its offset; in blocks as at once.
+  np.testing.assert_allclose(
+    levels(tone(1.0, 0) + 0.5, RATE)[:98], 20 * np.log10(0.3 / 2**0.5), atol=0.01
+  )
+  whole = levels(audio + noise, RATE)
+  monkeypatch.setattr(activity, 'BLOCK', 7)
+  np.testing.assert_allclose(levels(audio + noise, RATE), whole, atol=1e-9)
 
 
 def test_what_cannot_be_is_a_sentence(tmp_path):

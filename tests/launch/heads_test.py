@@ -33,7 +33,10 @@ def folder(tmp_path_factory):
   for i, name in enumerate(NAMES):
     audio = talk(((0.1, 0.7, i), (0.5, 1.1, (i + 1) % 3)), 1.4)
     audio += 1e-2 * rng.standard_normal(len(audio)).astype(np.float32)
-    soundfile.write(root / name, audio, RATE, subtype='FLOAT')
+    rate = RATE
+    if i == 2:  # of another rate, with two channels
+      audio, rate = np.stack([audio, 0.5 * audio], axis=1), 22_050
+    soundfile.write(root / name, audio, rate, subtype='FLOAT')
   (root / 'broken.wav').write_bytes(b'RIFF')
   return root
 
