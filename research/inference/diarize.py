@@ -89,8 +89,8 @@ class Diarizer:
       InputError: it cannot be read, or is below one frame.
     """
     samples = inputs.samples_of(audio, sample_rate, self.model.frontend, 0, None)
-    least = self.model.frontend.min_samples
-    size = (self.chunk - 1) * self.hop + max(self.hop, least)
+    shortest = self.model.frontend.min_samples
+    size = (self.chunk - 1) * self.hop + max(self.hop, shortest)
     step = (self.chunk - self.overlap) * self.hop
     starts = [0]
     while len(samples) - starts[-1] > size:

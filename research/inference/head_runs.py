@@ -49,12 +49,12 @@ class Runner:
     Raises:
       InputError: an output is not finite.
     """
-    least = max(self.model.frontend.min_samples, round(lengths.SHORTEST * self.rate))
-    wide = width or lengths.next_length(max(map(len, pieces), default=1), least)
-    most = lengths.rows(wide, self.batch_seconds * self.rate)
-    for start in range(0, len(pieces), most):
-      batch = pieces[start : start + most]
-      rows = inputs.padded(batch, lengths.few_rows(len(batch), most), wide)
+    shortest = max(self.model.frontend.min_samples, round(lengths.SHORTEST * self.rate))
+    wide = width or lengths.next_length(max(map(len, pieces), default=1), shortest)
+    limit = lengths.rows(wide, self.batch_seconds * self.rate)
+    for start in range(0, len(pieces), limit):
+      batch = pieces[start : start + limit]
+      rows = inputs.padded(batch, lengths.few_rows(len(batch), limit), wide)
       found = jax.device_get(_outputs(self.model, self.names, self._variables, *rows))
       for name, values in zip(self.names, found, strict=True):
         if not np.isfinite(values[: len(batch)]).all():

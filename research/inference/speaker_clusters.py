@@ -23,7 +23,7 @@ from research.metrics.diarization import Segment
 
 WINDOW, STEP = 1.5, 0.75
 # Pairs of so many windows take 1.6 GB.
-MOST = 20_000
+MAX_WINDOWS = 20_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +58,11 @@ class ClusterDiarizer:
       raise InputError(f'speakers is {self.speakers}; expected 1 or more.')
     if self.similarity is not None and not -1 <= self.similarity <= 1:
       raise InputError(f'similarity is {self.similarity:g}; expected a cosine, -1 to 1.')
-    least = self.encoder.min_samples / self.encoder.rate
-    if not 0 < self.step <= self.window or self.window < least:
+    shortest = self.encoder.min_samples / self.encoder.rate
+    if not 0 < self.step <= self.window or self.window < shortest:
       raise InputError(
         f'Windows of {self.window:g} s every {self.step:g} s cannot be: a vector needs '
-        f'{least:.2f} s, and windows may not leave gaps.'
+        f'{shortest:.2f} s, and windows may not leave gaps.'
       )
 
   def about(self) -> dict[str, Any]:
@@ -88,10 +88,10 @@ class ClusterDiarizer:
     places, run = self.windows(active, len(samples))
     if not len(places):
       return []
-    if len(places) > MOST:
+    if len(places) > MAX_WINDOWS:
       raise InputError(
-        f'The recording has {len(places)} windows of speech, and at most {MOST} are clustered: '
-        f'give step={self.step * len(places) / MOST:.1f} or more.'
+        f'The recording has {len(places)} windows of speech, of which {MAX_WINDOWS} can be '
+        f'clustered: give step={self.step * len(places) / MAX_WINDOWS:.1f} or more, or cut it.'
       )
     x = self.encoder.vectors([samples[start:end] for start, end in places])
     labels = clusters(x, self.speakers, self.similarity)
