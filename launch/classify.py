@@ -3,6 +3,8 @@
 python -m launch.classify --model=weights/ast --input=street.wav
 python -m launch.classify --model=weights/ast --input=my/folder --top=3 --out=classes.jsonl
 python -m launch.classify --model=weights/clap --labels=names.txt --input=a.wav
+python -m launch.classify --model=runs/superb/ks/model --input=long.wav --window=1 --hop=0.25 \\
+  --spot=yes,no --out=found.jsonl
 
 --model is a classifier (AST, any encoder under the head `classifier`), or a CLAP, for which
 --labels are the classes (zero-shot); its tokenizer is that of the run, or the one beside the
@@ -10,6 +12,11 @@ weights, or --tokenizer. --input is a folder, an audio file, a list of files
 or the name of a data set. Files of any length are cut into windows. --out keeps all scores:
 .jsonl, a line a clip. Files that cannot be read are named and left out. Killed, the same command
 goes on where it was; several processes (--num_processes) share the clips, and the disk.
+
+With --hop it says where classes occur: windows of --window seconds follow each other by --hop, and
+those in a row whose score is at least --threshold are one occurrence; a line of --out is then
+{id, found: [{class, start, end, score, time}]}, in seconds, time being the middle of the best
+window.
 """
 
 import pathlib
@@ -43,9 +50,15 @@ SUFFIX = flags.DEFINE_string(
   'suffix', None, 'Put behind every text (Microsoft CLAP 2023 needs one; that of a run is known).'
 )
 ACTIVATION = flags.DEFINE_enum(
-  'activation', 'sigmoid', ['sigmoid', 'softmax'], 'Of a classifier: several classes, or one.'
-)
+  'activation', None, ['sigmoid', 'softmax'],
+  'Of a classifier: several classes, or one (sigmoid if not given, softmax with --hop).',
+)  # fmt: skip
 WINDOW = flags.DEFINE_float('window', None, 'Seconds of a piece of a longer clip.')
+HOP = flags.DEFINE_float('hop', None, 'Says where classes occur: a window every N seconds.')
+SPOT = flags.DEFINE_list('spot', None, 'With --hop: the classes that are looked for (all).')
+THRESHOLD = flags.DEFINE_float(
+  'threshold', None, 'With --hop: score of a window in which a class occurs (0.5 if not given).'
+)
 OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace the file if it is there.')
 MAX_BAD = flags.DEFINE_float(
   'max_bad_fraction', 0.5, 'Fraction of unreadable files that stops the run.'
@@ -76,8 +89,9 @@ def classifier():
     for flag in (TEMPLATE, SUFFIX):
       if flag.value:
         raise InputError(f'--{flag.name} is for a CLAP, as --tokenizer and --labels are.')
-    made = classify.Classifier.of_model(loaded, names, ACTIVATION.value, **args)
-    return made, {'model': loaded.fingerprint, 'activation': ACTIVATION.value}
+    activation = ACTIVATION.value or ('sigmoid' if HOP.value is None else 'softmax')
+    made = classify.Classifier.of_model(loaded, names, activation, **args)
+    return made, {'model': loaded.fingerprint, 'activation': activation}
   if names is None:
     raise InputError('--tokenizer is for classes described by texts: give their names, --labels.')
   template = classify.TEMPLATE if TEMPLATE.value is None else TEMPLATE.value
@@ -87,20 +101,43 @@ def classifier():
   return made, {'model': loaded.fingerprint, **texts}
 
 
+def said(row):
+  """What a row says, in a line."""
+  if 'found' in row:
+    each = [
+      f'{x["class"]} {x["start"]:.2f}-{x["end"]:.2f} s ({x["score"]:.3f})' for x in row['found']
+    ]
+    return ', '.join(each) or 'nothing'
+  found = list(row['scores'].items())[: TOP.value]
+  return ', '.join(f'{name} {score:.3f}' for name, score in found)
+
+
 @outputs.remote('out', folder=False)
 def main(argv):
   del argv
   command.start_jax()
   import jax
 
+  from research.errors import InputError, unknown
   from research.inference import classify
 
+  for flag in (SPOT, THRESHOLD) if HOP.value is None else ():
+    if flag.value is not None:
+      raise InputError(f'--{flag.name} is for --hop, which says where classes occur: give it too.')
   source = open_input(INPUT.value, split=SPLIT.value, root=DATA_ROOT.value)
   ours, about = classifier()
+  for name in SPOT.value or ():
+    if name not in ours.labels:
+      raise unknown('class', name, ours.labels)
+  spot = None
+  if HOP.value is not None:
+    threshold = 0.5 if THRESHOLD.value is None else THRESHOLD.value
+    spot = dict(hop=HOP.value, names=SPOT.value, threshold=threshold)
   rows = classify.classify_source(
     ours,
     source,
     OUT.value,
+    spot=spot,
     about=about,
     overwrite=OVERWRITE.value,
     max_bad_fraction=MAX_BAD.value,
@@ -108,9 +145,8 @@ def main(argv):
   if jax.process_index():
     return
   for row in rows:  # In the order given; they were done by length.
-    found = list(row.get('scores', {}).items())[: TOP.value]
-    if found:
-      command.say(f'{row["id"]}: ' + ', '.join(f'{name} {score:.3f}' for name, score in found))
+    if 'error' not in row:
+      command.say(f'{row["id"]}: {said(row)}')
   lines = list(outputs.left_out(rows))
   lines[0] = f'{OUT.value}: {lines[0]}' if OUT.value else lines[0]
   command.say('\n'.join(lines))

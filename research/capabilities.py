@@ -16,6 +16,9 @@ for single attributes. A model that has no audio (a text model) has no front-end
 | `Names` | classification: names of the classes |
 | `ComparesTexts` | zero-shot classification, retrieval |
 | `Spells` | transcripts: fields, decoders, evaluations |
+| `Diarizes` | diarization: who speaks in every frame |
+| `ComparesSpeakers` | verification, clusters of speakers: a vector of the voice |
+| `Separates` | enhancement and separation: masks of spectrograms |
 | `Generates` | `inference.generate`: writes tokens, one after the other |
 | `WritesSpeech` | transcripts: windows of audio that a decoder attends to |
 | `WritesCaptions` | captions: clips that a decoder attends to |
@@ -168,6 +171,46 @@ class Spells(Hears, Protocol):
 
   vocabulary: Sequence[str]
   blank: int
+
+
+@runtime_checkable
+class Diarizes(Hears, Protocol):
+  """Gives 'logits' [b, n, k] of the speakers of every frame, and 'logits_mask' [b, n]."""
+
+  @property
+  def frame_speakers(self) -> int:
+    """k; 0 where the model has no such logits."""
+    ...
+
+
+@runtime_checkable
+class ComparesSpeakers(Hears, Protocol):
+  """Gives 'embedding' [b, d] of unit length, alike for clips of one speaker."""
+
+  @property
+  def speaker_width(self) -> int:
+    """d; 0 where the embedding is not one of speakers."""
+    ...
+
+  @property
+  def speaker_frames(self) -> int:
+    """Tokens that a clip has at least."""
+    ...
+
+
+@runtime_checkable
+class Separates(Hears, Protocol):
+  """Gives 'masks' [b, k, m, f] of the spectrogram 'mixture' [b, m, f, 2]."""
+
+  @property
+  def signals(self) -> int:
+    """k; 0 where the model has no masks."""
+    ...
+
+  @property
+  def mask_hop(self) -> int:
+    """Samples between frames of the spectrogram."""
+    ...
 
 
 @runtime_checkable
@@ -342,3 +385,18 @@ def mixes_rows(model: Any) -> bool:
 def spells(model: Any) -> bool:
   """Whether a model gives symbols."""
   return isinstance(model, Spells) and bool(model.vocabulary)
+
+
+def diarizes(model: Any) -> bool:
+  """Whether a model says who speaks in every frame."""
+  return isinstance(model, Diarizes) and bool(model.frame_speakers)
+
+
+def compares_speakers(model: Any) -> bool:
+  """Whether a model gives vectors of speakers."""
+  return isinstance(model, ComparesSpeakers) and bool(model.speaker_width)
+
+
+def separates(model: Any) -> bool:
+  """Whether a model gives masks."""
+  return isinstance(model, Separates) and bool(model.signals)

@@ -1,10 +1,11 @@
 """A resumable job that gives a row, a line of JSON, for every clip of a source: transcripts,
-captions, classes.
+captions, classes, turns of speakers, files of separated signals.
 
 Killed, it goes on. Blocks of clips that are done lie in `<file>.parts/`; the file itself appears
 when all clips are in it, in the order of the source (`research/jobs/parts.py`).
 """
 
+import concurrent.futures
 import itertools
 import json
 import os
@@ -17,12 +18,14 @@ import numpy as np
 
 from research import distributed
 from research.audio.bad_files import BadFiles
+from research.audio.decode import AudioError, decode
 from research.errors import InputError
 from research.inference.transcribe import blocks
 from research.jobs import folders
 from research.jobs.parts import Job, Parts, key
 
 Row = dict[str, Any]
+THREADS = 2  # that decode
 # (source, bad files, rows of each block) -> (row, its result, or the reason why there is none).
 Stream = Callable[[Any, BadFiles, Sequence[np.ndarray]], Iterator[tuple[int, Any]]]
 
@@ -117,6 +120,36 @@ def _run(stream, source, row_of, out, write, *, doing, done, about, max_bad_frac
     if job.begun and not job.index and all('error' in row for row in rows_of(parts)):
       parts.remove()
     raise
+
+
+def each_clip(one: Callable[[int, np.ndarray], Any], sample_rate: int) -> Stream:
+  """A stream of what `one` makes of row and samples [t] of every clip; its InputError is the reason
+  why a clip has no result. The next clips are decoded meanwhile."""
+
+  def stream(source: Any, bad: BadFiles, rows: Sequence[np.ndarray]) -> Iterator[tuple[int, Any]]:
+    def samples(i: int) -> np.ndarray | AudioError:
+      try:
+        return decode(source[i], sample_rate=sample_rate)
+      except AudioError as error:
+        return error
+
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+      for block in rows:
+        bad.seen(len(block))
+        clips = block.tolist()
+        for i, audio in zip(clips, pool.map(samples, clips)):
+          if isinstance(audio, AudioError):
+            bad.record(source.id(i), audio.where, audio.reason)
+            yield i, audio.reason
+            continue
+          try:
+            result = one(i, audio)
+          except InputError as error:
+            result = str(error)
+          yield i, result
+        bad.check()
+
+  return stream
 
 
 def rows_of(parts: Parts, keys: Sequence[str] | None = None) -> Iterator[Row]:

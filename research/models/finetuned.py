@@ -147,6 +147,31 @@ class Finetuned(nn.Module):
     return self.head['args'].get('blank', 0) if self.head else 0
 
   @property
+  def frame_speakers(self) -> int:
+    """Speakers of the logits of every frame; 0 where the head has none."""
+    return getattr(self.top, 'frame_speakers', 0)
+
+  @property
+  def speaker_width(self) -> int:
+    """Width of the vectors of speakers; 0 where the head has none."""
+    return getattr(self.top, 'speaker_width', 0)
+
+  @property
+  def speaker_frames(self) -> int:
+    """Tokens that such a vector needs."""
+    return getattr(self.top, 'speaker_frames', 1)
+
+  @property
+  def signals(self) -> int:
+    """Signals that the masks are of; 0 where the head has none."""
+    return self.head['args'].get('signals', 0) if self.head else 0
+
+  @property
+  def mask_hop(self) -> int:
+    """Samples between frames of the masked spectrogram; 0 where there is none."""
+    return self.head['args'].get('hop', 0) if self.signals else 0
+
+  @property
   def borrowed(self) -> Mapping[str, Mapping[str, Any]]:
     """What weights of the encoder must have been trained with: see `train/warm_start.py`."""
     return self.upstream.borrowed if isinstance(self.upstream, Borrows) else {}

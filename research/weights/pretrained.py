@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -24,14 +25,19 @@ from research.capabilities import (
   WritesCaptions,
   WritesSpeech,
 )
-from research.errors import InputError
+from research.errors import InputError, unknown
 from research.features.frontend import Frontend
 from research.features.waveform import Waveform
 from research.inference import caption, transcribers
 from research.inference.ctc import Transcript
+from research.inference.diarize import Diarizer
 from research.inference.embedder import Embedder, from_model
 from research.inference.inputs import Audio
+from research.inference.separate import Separator
+from research.inference.speaker_clusters import ClusterDiarizer
+from research.inference.speakers import SpeakerEncoder
 from research.jobs import mirror, paths
+from research.metrics.diarization import Segment
 from research.models import finetuned, settings
 from research.nn import adapters
 from research.nn.layers import unstack_blocks
@@ -154,6 +160,54 @@ class Pretrained:
     """
     own = captioner(self, tokenizer, suffix, **options)
     return own.caption(audio, sample_rate)
+
+  def diarize(
+    self, audio: Audio, sample_rate: float | None = None, **options: Any
+  ) -> list[Segment]:
+    """Who speaks when in a recording of any length: (start, end, speaker), seconds.
+
+    Args:
+      audio: a path, or samples [t] in [-1, 1].
+      sample_rate: of samples, Hz. Files know theirs.
+      **options: of a model with the head 'diarization' see `Diarizer`: threshold, median, …. With
+        speakers= or similarity= voices are clustered, by the head 'x_vector' or an encoder's
+        embeddings: see `ClusterDiarizer`.
+
+    Raises:
+      InputError: the model cannot, it has no such option, or audio that cannot be used.
+    """
+    if {'speakers', 'similarity'} & set(options):
+      return self._made(ClusterDiarizer, self._speakers, **options)(audio, sample_rate)
+    return self._made(Diarizer, self.model, self.variables, **options)(audio, sample_rate)
+
+  @functools.cached_property
+  def _speakers(self) -> SpeakerEncoder:
+    return SpeakerEncoder(self.model, self.variables)
+
+  def speaker(self, audio: Audio, sample_rate: float | None = None) -> np.ndarray:
+    """The voice of a recording, float64 [d] of length 1: see `SpeakerEncoder.vector`."""
+    return self._speakers.vector(audio, sample_rate)
+
+  def verify(self, first: Audio, second: Audio, sample_rate: float | None = None) -> float:
+    """How alike the voices of two recordings are: the cosine of their vectors. What it means for a
+    pair says a calibration, see `launch.verify`."""
+    return self._speakers.similarity(first, second, sample_rate)
+
+  def separate(self, audio: Audio, sample_rate: float | None = None, **options: Any) -> np.ndarray:
+    """The signals of a recording of any length, float32 [k, t] at the model's rate: one, cleaned of
+    noise, or several speakers. Arguments as of `diarize`; options: see `Separator`.
+
+    Raises:
+      InputError: the model has no masks, it has no such option, or audio that cannot be used.
+    """
+    return self._made(Separator, self.model, self.variables, **options)(audio, sample_rate)
+
+  def _made(self, cls: Any, *args: Any, **options: Any) -> Any:
+    known = list(inspect.signature(cls).parameters)[len(args) :]
+    for name in options:
+      if name not in known:
+        raise unknown('option', name, known)
+    return cls(*args, **options)
 
   @property
   def fingerprint(self) -> str:

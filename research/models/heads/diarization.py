@@ -35,6 +35,11 @@ class Diarization(nn.Module):
   features: int = 512
   num_layers: int = 1
 
+  @property
+  def frame_speakers(self) -> int:
+    """See `capabilities.Diarizes`."""
+    return self.speakers
+
   def setup(self):
     self.rnn = [LSTM(self.features) for _ in range(self.num_layers)]
     self.head = layers.Linear(self.speakers)

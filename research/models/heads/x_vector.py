@@ -49,6 +49,16 @@ class XVector(nn.Module):
   pooled_width: int = 1500
   extra_frame: bool = False
 
+  @property
+  def speaker_width(self) -> int:
+    """See `capabilities.ComparesSpeakers`."""
+    return self.width
+
+  @property
+  def speaker_frames(self) -> int:
+    """See `capabilities.ComparesSpeakers`."""
+    return SPAN + 1
+
   def setup(self):
     self.connector = layers.Linear(self.width)
     last = len(CONTEXTS) - 1

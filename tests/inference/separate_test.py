@@ -1,0 +1,111 @@
+"""Signals of masks, over windows of recordings of any length."""
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+
+from research.audio.sources import open_source
+from research.errors import InputError
+from research.inference import separation, transcribe
+from research.inference.separate import Separator, join, order
+from research.inference.signal_files import separate_source, stem
+from research.weights import Pretrained
+from tests.inference.diarize_test import under
+from tests.inference.toy_heads import RATE, VARIABLES, ToyHeads, tone
+
+SECONDS = 5.3
+
+
+def faded(seconds, place, start):
+  """A tone that begins at `start`, without an edge that would be heard at other frequencies."""
+  t = np.arange(round(seconds * RATE)) / RATE
+  rise = np.clip((t - start) / 0.2, 0, 1) * np.clip((seconds - t) / 0.2, 0, 1)
+  return tone(seconds, place) * np.sin(np.pi / 2 * rise).astype(np.float32) ** 2
+
+
+def test_signals_of_ideal_masks_are_the_sources():
+  sources = np.stack([faded(SECONDS, 1, 0.0), faded(SECONDS, 0, 0.8)])
+  mixture = sources.sum(axis=0)
+  for window in (16.0, 2.0):
+    found = Separator(ToyHeads(), VARIABLES, window=window, overlap=0.5)(mixture, RATE)
+    assert found.shape == sources.shape and found.dtype == np.float32
+    np.testing.assert_allclose(found, sources, atol=2e-3, err_msg=str(window))
+
+
+def test_windows_in_another_order_make_the_whole():
+  rng = np.random.default_rng(0)
+  whole = rng.standard_normal((3, 1000)).astype(np.float32)
+  orders = ([0, 1, 2], [2, 0, 1], [1, 0, 2])
+  parts = [(s, whole[o, s : s + 400]) for s, o in zip((0, 300, 600), orders)]
+  np.testing.assert_allclose(join(parts), whole, atol=1e-6)
+  assert order(whole, whole[[1, 2, 0]]) == [2, 0, 1]
+  # Signals that differ fade into each other over what both have.
+  ramp = join([(0, np.zeros((1, 20))), (10, np.ones((1, 20)))])
+  np.testing.assert_allclose(ramp[0], np.clip((np.arange(30) - 9.5) / 10, 0, 1), atol=1e-6)
+  with pytest.raises(InputError, match='share no sample'):
+    join([(0, whole[:, :10]), (10, whole[:, :10])])
+
+
+def test_one_window_is_as_superb_has_it():
+  loaded = under('masks', signals=2, features=4, num_layers=1, hop=160)
+  audio = 0.1 * np.random.default_rng(0).standard_normal(9000).astype(np.float32)
+  batch = {'audio': audio[None], 'audio_mask': np.ones((1, 9000), bool)}
+  out = jax.device_get(jax.jit(loaded.model.apply)(loaded.variables, batch))
+  want = separation.signals(out['masks'], out['mixture'], [9000], hop=160)[0]
+  got = loaded.separate(audio, RATE)
+  np.testing.assert_allclose(got, want, atol=1e-5)
+  assert np.abs(want).max() > 1e-4
+  # Windows pass whole frames on; silence stays silent.
+  assert loaded.separate(audio, RATE, window=0.2, overlap=0.05).shape == (2, 9000)
+  assert not loaded.separate(np.zeros(9000, np.float32), RATE).any()
+
+
+def test_a_killed_job_goes_on(tmp_path, monkeypatch):
+  """What is done is not done again, and the list is that of one run."""
+  monkeypatch.setattr(transcribe, 'BLOCK_CLIPS', 2)
+  folder = tmp_path / 'audio'
+  folder.mkdir()
+  for i in range(5):
+    soundfile.write(folder / f'{i}.wav', (0.1 + 0.2 * i) * np.ones(800 + i), RATE)
+  calls = []
+
+  def loud(audio, rate, die_at=None):
+    if len(calls) == die_at:
+      raise KeyboardInterrupt
+    calls.append(len(audio))
+    return 2 * audio[None]
+
+  source = open_source(str(folder))
+  how = dict(sample_rate=RATE, out=tmp_path / 'out', format='flac')
+  with pytest.raises(KeyboardInterrupt):
+    separate_source(lambda x, rate: loud(x, rate, die_at=3), source, **how)
+  assert calls == [800, 801, 802] and not (tmp_path / 'out' / 'files.jsonl').exists()
+  rows = separate_source(loud, source, **how)
+  assert calls == [800, 801, 802, 802, 803, 804]  # the first two were written
+  assert [row['files'] for row in rows] == [[f'{i}.flac'] for i in range(5)]
+  # In FLAC a peak above 1 is scaled down.
+  scales = [row.get('scale', 1.0) for row in rows]
+  np.testing.assert_allclose(scales, [1, 1, 1, 1 / 1.4, 1 / 1.8], rtol=1e-4)
+  heard = [soundfile.read(tmp_path / 'out' / f'{i}.flac')[0].max() for i in range(5)]
+  np.testing.assert_allclose(heard, [0.2, 0.6, 1.0, 1.0, 1.0], atol=1e-4)
+  with pytest.raises(InputError, match='is there already'):
+    separate_source(loud, source, **how)
+  assert stem('/data/../a/b.WAV') == 'data/a/b' and stem('v1.2') == 'v1.2'
+
+
+def test_what_cannot_be_is_a_sentence(tmp_path):
+  loaded = under('masks', signals=1, features=4, num_layers=1, hop=160)
+  audio = np.zeros(8000, np.float32)
+  toy = Pretrained('toy', ToyHeads(), VARIABLES, 'made here')
+  assert toy.separate(audio, RATE).shape == (2, 8000)
+  for call, words in (
+    (lambda: under('diarization', features=6).separate(audio, RATE), "with the head 'masks'"),
+    (lambda: loaded.separate(audio[:50], RATE), 'is too short: 50 samples'),
+    (lambda: loaded.separate(np.stack([audio, audio], 1), RATE), 'shape'),
+    (lambda: loaded.separate(tmp_path / 'no.wav'), 'no.wav'),
+    (lambda: loaded.separate(audio, RATE, overlap=20.0), 'cannot be'),
+    (lambda: loaded.separate(audio, RATE, windw=2), "Did you mean 'window'"),
+  ):
+    with pytest.raises(InputError, match=words):
+      call()
