@@ -81,7 +81,7 @@ def make_theirs(task: str) -> tuple[Callable[[], float], Any]:
   rng = np.random.default_rng(0)
   audio = torch.from_numpy(0.1 * rng.standard_normal((clips, round(seconds * RATE)), np.float32))
   if task == 'KS':
-    layers = [torch.nn.Linear(WIDTH, 256), torch.nn.Linear(256, CLASSES)]
+    layers: list[Any] = [torch.nn.Linear(WIDTH, 256), torch.nn.Linear(256, CLASSES)]
     label = torch.from_numpy(rng.integers(0, CLASSES, clips))
   else:
     layers = [torch.nn.LSTM(WIDTH, 512, batch_first=True), torch.nn.Linear(512, SPEAKERS)]
