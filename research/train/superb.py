@@ -112,10 +112,10 @@ def run_task(
   Raises:
     InputError: data or settings that cannot work.
   """
-  if task.how.judge == 'search':
-    return _search(upstream, task, parts[0], cache, settings, log)
-  started = time.perf_counter()
   place = Path(out) / task.name / digest(upstream.embedder.fingerprint())
+  if task.how.judge == 'search':
+    return _search(upstream, task, parts[0], cache, settings, log, place)
+  started = time.perf_counter()
   recipe, points = task.how, _points(task.how, settings)
   frames = _frames(upstream, task, parts, cache, settings, log)
   cached = time.perf_counter() - started
@@ -385,14 +385,20 @@ def _row(
 
 
 def _search(
-  upstream: Upstream, task: Task, parts: Parts, cache: Any, settings: Settings, log: Any
+  upstream: Upstream,
+  task: Task,
+  parts: Parts,
+  cache: Any,
+  settings: Settings,
+  log: Any,
+  place: Path,
 ) -> dict[str, Any]:
   """The row of query by example, for which nothing is trained."""
   started = time.perf_counter()
   how: dict[str, Any] = dict(dtype=settings.dtype, text=f'{task.name}: {upstream.name}', log=log)
   frames = frame_cache.opened(upstream.embedder, parts.whole, cache, **how)
   cached = time.perf_counter() - started
-  found: dict[str, Any] = superb_search.search_layers(task, parts, frames)
+  found: dict[str, Any] = superb_search.search_layers(task, parts, frames, place)
   total = time.perf_counter() - started
   weights = np.eye(frames.layers)[found['layer']].tolist()
   return _common(upstream, task, parts, settings) | dict(

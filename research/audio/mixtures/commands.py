@@ -59,7 +59,8 @@ def small_commands(
   """ic/data/{train,valid,test}_data.csv and ic/wavs/speakers/, as `superb_ic` reads it, and
   sf/all.iob.snips.txt, sf/slots.txt and sf/{train,valid,test}/, as `superb_sf` does;
   st/{train,dev,test}.tsv and st/clips/, as `superb_st` does: such commands as in ic/, and the same
-  in German words of a fixed table in the other order ("open window garden", "Im Garten Fenster öffnen.").
+  in German words of a fixed table in the other order: "open window garden" is "Im Garten Fenster
+  öffnen.".
 
   Args:
     source: clips of single words with columns `transcript` and `speaker`; the built-in corpus by
