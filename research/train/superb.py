@@ -248,7 +248,9 @@ def config_for(
       schedule=_schedule(recipe, steps),
       **recipe.optim,
     ),
-    evals=dict(valid=dict(name='judged', every=every, args=dict(judge=_quick(judge)))),
+    evals=dict(
+      valid=dict(name='judged', every=every, args=dict(judge=superb_targets.quick(judge)))
+    ),
     checkpoint=dict(every=every, keep=1, best=f'valid/{recipe.ranks}', best_mode=recipe.mode),
     log_every=max(1, steps // 100),
     watch={},
@@ -268,13 +270,6 @@ def _judge(task: Task, judge: dict[str, Any], settings: Settings) -> dict[str, A
   """The judge that the data give, with what the task and a trial run change."""
   changed = superb.DEBUG_JUDGES.get(judge['name'], {}) if settings.debug else {}
   return dict(judge, args={**judge['args'], **task.judge_args, **changed})
-
-
-def _quick(judge: dict[str, Any]) -> dict[str, Any]:
-  """The judge of validation clips, without what takes long and ranks nothing."""
-  if judge['name'] != 'activity':
-    return judge
-  return dict(judge, args=dict(judge['args'], search=False))
 
 
 def _alike(clips: Source, seconds: float | None) -> float | None:
@@ -312,10 +307,11 @@ def _run(
   trained = weights.load(workdir)
   full = complete(config)
   mesh = sharding.make_mesh(full['mesh'])
-  judge = judges.get(judge_spec)
+  specs = dict(valid=superb_targets.held_out(judge_spec), test=judge_spec)
   scores: dict[str, Any] = dict(config=digest(config, judge_spec))
   with jax.set_mesh(mesh):
-    for part in ('valid', 'test'):
+    for part, spec in specs.items():
+      judge = judges.get(spec)
       rows = selection.known(getattr(parts, part), full['data'])
       scores[part] = Judging(trained.model, full['data'], rows, judge, mesh)(trained.variables)
       scores[f'{part}_clips'] = len(rows)

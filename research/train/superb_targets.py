@@ -170,3 +170,20 @@ _MAKERS: dict[str, Callable[..., tuple[dict, dict, dict]]] = {
   'translated': _translated,
   'converted': _converted,
 }
+
+
+# -- Judges of validation clips ---------------------------------------------------------------
+
+
+def held_out(judge: dict[str, Any]) -> dict[str, Any]:
+  """The judge of validation clips: published trials are of the test clips alone."""
+  if judge['name'] != 'trials':
+    return judge
+  return dict(judge, args=dict(judge['args'], trials=None))
+
+
+def quick(judge: dict[str, Any]) -> dict[str, Any]:
+  """That of validation clips during training, without what takes long and ranks nothing."""
+  if judge['name'] != 'activity':
+    return held_out(judge)
+  return dict(judge, args=dict(judge['args'], search=False))

@@ -125,6 +125,12 @@ def test_warm_ups_are_in_proportion_to_the_run():
   assert heads._schedule(superb.RECIPES['KS'], 10) == dict(name='constant')
 
 
+def test_published_trials_are_of_test_clips():
+  judge = dict(name='trials', args=dict(column='speaker', trials=[[1, 'test/a', 'test/b']]))
+  assert superb_targets.quick(judge)['args'] == dict(column='speaker', trials=None)
+  assert superb_targets.held_out(judge) == superb_targets.quick(judge) and judge['args']['trials']
+
+
 def test_missing_libraries_are_named(monkeypatch):
   monkeypatch.setitem(superb.NEEDS, 'translated', (('no_such_library', 'translation'),))
   with pytest.raises(InputError, match=r"needs no_such_library: pip install -e '.\[translation\]'"):

@@ -10,7 +10,6 @@ import pytest
 
 from research import models
 from research.errors import InputError
-from research.inference.embedder import from_model
 from research.models import heads
 from research.nn.pooling import mix_layers
 from research.weights import Pretrained, load, s3prl_heads, save
@@ -59,9 +58,10 @@ def test_one_model_of_both(tmp_path, encoder):
   assert 'best-states-dev.ckpt' in whole.origin
   audio = np.random.default_rng(0).standard_normal((1, 8000)).astype(np.float32)
   batch = {'audio': audio, 'audio_mask': np.ones(audio.shape, bool)}
-  states, mask = from_model(made.model, made.variables, '').apply(made.variables, *batch.values())
+  variables = jax.tree.map(jnp.asarray, made.variables)
+  states, mask = made.model.apply(variables, *map(jnp.asarray, batch.values()), method='embed')
   want = head.apply(own, mix_layers(states, jnp.asarray(MIX), False), mask, {}, False)['logits']
-  got = whole.model.apply(whole.variables, batch)['logits']
+  got = whole.model.apply(jax.tree.map(jnp.asarray, whole.variables), batch)['logits']
   np.testing.assert_allclose(got, want, atol=1e-5)
 
 
