@@ -9,6 +9,11 @@ Writes DIR/model.safetensors with the model's arguments, front-end and origin in
 can load, with the tokenizer of a Whisper or a CLAP where --source has one. `--args` sets model
 arguments that cannot be inferred from the arrays, as name=value with a JSON value: --args=heads=4
 --args='frontend={"statistics":"esc50"}'.
+
+python -m launch.convert --release=s3prl_head --source=best.ckpt --encoder=PATH --out=DIR
+
+puts a head that s3prl has trained (its Downstream and Featurizer) on the upstream that it was
+trained on, as one model; --args then are of the head.
 """
 
 import json
@@ -28,6 +33,9 @@ RELEASE = flags.DEFINE_string(
 SOURCE = flags.DEFINE_string('source', None, 'File to convert; with --reverse, oido weights.')
 OUT = flags.DEFINE_string(
   'out', None, 'Output folder (with --reverse: folder, .safetensors file or fairseq .pt file).'
+)
+ENCODER = flags.DEFINE_string(
+  'encoder', None, 'Weights under a head of s3prl (--release=s3prl_head).'
 )
 REVERSE = flags.DEFINE_bool('reverse', False, "Convert oido's format to the original layout.")
 ARGS = flags.DEFINE_multi_string('args', [], 'A model argument, name=value (repeatable).')
@@ -55,8 +63,18 @@ def parse_args(items: list[str]) -> dict[str, Any]:
 def convert() -> Any:
   """Converts --source from the original layout; returns the file written."""
   from research import weights
+  from research.weights import s3prl_heads
 
-  pretrained = weights.load(str(SOURCE.value), release=RELEASE.value, **parse_args(ARGS.value))
+  args = parse_args(ARGS.value)
+  if (RELEASE.value == s3prl_heads.RELEASE) != (ENCODER.value is not None):
+    raise InputError(
+      f'--release={s3prl_heads.RELEASE} and --encoder=PATH belong together: a head of s3prl, and '
+      'the weights that it was trained on.'
+    )
+  if ENCODER.value is not None:
+    pretrained = s3prl_heads.load_head(str(SOURCE.value), str(ENCODER.value), **args)
+  else:
+    pretrained = weights.load(str(SOURCE.value), release=RELEASE.value, **args)
   return weights.save(pretrained, str(OUT.value))
 
 
@@ -64,6 +82,8 @@ def reverse() -> Any:
   """Converts --source to the original layout; returns the file written."""
   if not RELEASE.value:
     raise InputError('--reverse needs --release: in whose layout to write.')
+  if ENCODER.value is not None:
+    raise InputError('--reverse takes no --encoder: it writes whole models.')
   from research import weights
   from research.weights import conversion, tokenizer_files, write
 

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ import numpy as np
 
 from research.audio.clips import Source
 from research.errors import InputError, unknown
+from research.evals.writing_judges import Converted, Translated
 from research.inference import ctc
 from research.inference import separation as separation_of
 from research.metrics import asr, diarization, enhancement, separation, slots, verification
@@ -40,6 +41,24 @@ class Judge(Protocol):
 
   def score(self, kept: Kept, source: Source) -> dict[str, float]:
     """{metric: value}."""
+    ...
+
+
+@runtime_checkable
+class Hides(Protocol):
+  """A judge before which the model does not see some of a batch."""
+
+  HIDDEN: ClassVar[tuple[str, ...]]
+
+
+@runtime_checkable
+class Decodes(Protocol):
+  """A judge that runs the model on, step by step, from what it keeps."""
+
+  def decode(
+    self, model: Any, variables: Mapping[str, Any], kept: Mapping[str, jax.Array]
+  ) -> Mapping[str, Any]:
+    """Arrays [b, …] that replace those that `keep` gave of a batch."""
     ...
 
 
@@ -373,6 +392,8 @@ JUDGES: dict[str, type[Any]] = {
   'activity': Activity,
   'trials': Trials,
   'masked': Masked,
+  'translated': Translated,
+  'converted': Converted,
 }
 
 

@@ -5,6 +5,7 @@ benchmark (arXiv 2105.01051, 2203.06849). Of a submission only the learning rate
 """
 
 import dataclasses
+import importlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 
 from research.audio import datasets, mixtures, sources
 from research.audio.clips import Source
+from research.audio.datasets.superb import words
 from research.audio.datasets.superb.commands import slot_vocabulary
 from research.audio.mixtures import writing
 from research.errors import InputError, unknown
@@ -46,6 +48,8 @@ class Recipe:
     optimizer: as `config.optim.name`; weight decay and others in `optim`.
     optim: further settings of the optimiser.
     seconds: longer training clips are cropped at random; None for whole clips.
+    frames: of a micro-batch, padding included, which then has `batch_size` clips at most.
+    schedule: of the learning rate; a warm-up is as long in proportion to runs of other lengths.
     balanced: clips are drawn so that classes are equally frequent.
   """
 
@@ -65,6 +69,8 @@ class Recipe:
   head_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   select: str | None = None
   seconds: float | None = None
+  frames: int | None = None
+  schedule: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   balanced: bool = False
 
   @property
@@ -142,6 +148,21 @@ RECIPES: dict[str, Recipe] = {
     objective=dict(name='phase_sensitive_mask'), metrics=('si_sdri',), steps=150_000,
     eval_every=2000, batch_size=8, lr=1e-4, optimizer='s3prl_adamw', optim=dict(eps=1e-7),
   ),
+  # `max_tokens` of fairseq: 10,000 frames, of clips of half a second or more 400.
+  'ST': Recipe(
+    'speech translation', head='translation', objective=dict(name='label_smoothed_sentences'),
+    judge='translated', metrics=('bleu',), steps=32_000, eval_every=2000, batch_size=400,
+    frames=10_000, accumulate=8, lr=1e-3, clip_norm=10.0,
+    schedule=dict(name='inverse_sqrt', warmup_steps=10_000),
+  ),
+  # Published checkpoints are ranked by the distortion of the test clips; ours by that of the
+  # target speaker's validation clips.
+  'VC': Recipe(
+    'voice conversion', head='voice', objective=dict(name='normalised_l1'), judge='converted',
+    metrics=('mcd',), steps=10_000, eval_every=1000, batch_size=6, lr=1e-4,
+    optimizer='s3prl_adamw', optim=dict(eps=1e-7),
+    schedule=dict(name='polynomial', warmup_steps=4000),
+  ),
 }  # fmt: skip
 
 
@@ -180,10 +201,12 @@ class Task:
     eos: symbol behind every sequence.
     kind: 'split' (column split), 'fold' (column fold), 'seeded'.
     seeded: settings of a seeded split.
-    fold: which one of several folds is tested.
+    folds: what is tested one after the other; the score is their mean.
+    over: argument of the reader that a fold is.
     where: column -> values; a clip must have one of them.
     exclude: column -> values; a clip must have none of them.
     head_args: arguments of the head that are not the published ones.
+    judge_args: arguments of the judge.
     benchmark: whether it is the published task on the published data.
     suite: of the benchmark.
   """
@@ -199,10 +222,12 @@ class Task:
   eos: str | None = None
   kind: str = 'split'
   seeded: splits.Seeded | None = None
-  folds: tuple[int, ...] = (0,)
+  folds: tuple[int | str, ...] = (0,)
+  over: str = 'fold'
   where: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
   exclude: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
   head_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  judge_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   benchmark: bool = True
   suite: str = 'superb'
 
@@ -228,6 +253,11 @@ TASKS: dict[str, Task] = {
     Task('superb_qbe', 'QbE', 'superb_qbe'),
     Task('superb_se', 'SE', 'superb_se', target=('clean',), suite='superb_sg'),
     Task('superb_ss', 'SS', 'superb_ss', target=('s1', 's2'), suite='superb_sg'),
+    Task('superb_st', 'ST', 'superb_st', target='translation', suite='superb_sg'),
+    Task(
+      'superb_vc', 'VC', 'superb_vc', target='reference', folds=words.TARGETS, over='target',
+      suite='superb_sg',
+    ),
     # Small data: not the benchmark.
     Task(
       'small_ks', 'KS', 'speech_commands_v2_test', kind='fold', benchmark=False, exclude=_NOISE,
@@ -271,6 +301,19 @@ TASKS: dict[str, Task] = {
       head_args=dict(features=128, num_layers=2), benchmark=False,
       made=Made('small_mixtures', 'ss', 'librispeech_test_clean_sub', args=dict(tasks=['ss'])),
     ),
+    Task(
+      'small_st', 'ST', 'superb_st', target='translation',
+      head_args=dict(width=128, heads=4, hidden=256, depth=2, decoder_depth=2, channels=256),
+      judge_args=dict(beams=5, max_tokens=60), benchmark=False,
+      made=Made('small_commands', 'st', args=dict(tasks=['st'])),
+    ),
+    # One voice from its own layers: nothing is converted.
+    Task(
+      'small_vc', 'VC', 'builtin', target='', kind='seeded',
+      seeded=splits.Seeded(group='', validation=0.1, test=0.2),
+      where={'speaker': ('en-gb_andrea',)},
+      head_args=dict(width=128, channels=128, prenet=64), benchmark=False,
+    ),
     # Single digits: a document is a clip of another take.
     Task('small_qbe', 'QbE', 'fsdd', kind='fold', benchmark=False),
   )
@@ -284,6 +327,17 @@ DEBUG_HEADS: dict[str, dict[str, Any]] = {
   'diarization': dict(features=16),
   'x_vector': dict(width=32, pooled_width=48),
   'masks': dict(features=16, num_layers=1),
+  'translation': dict(
+    width=16, heads=2, hidden=16, depth=1, decoder_depth=1, channels=16, max_tokens=64
+  ),
+  'voice': dict(width=16, channels=16, prenet=16),
+}
+# Arguments of judges in a trial run.
+DEBUG_JUDGES: dict[str, dict[str, Any]] = {'translated': dict(beams=2, max_tokens=16)}
+# What a judge cannot do without.
+NEEDS = {
+  'translated': (('sentencepiece', 'translation'), ('sacrebleu', 'translation')),
+  'converted': (('pyworld', 'conversion'),),
 }
 SUITES: dict[str, tuple[str, ...]] = {
   'superb': tuple(n for n, t in TASKS.items() if t.benchmark and t.suite == 'superb'),
@@ -299,9 +353,10 @@ class Parts:
   Attributes:
     train, valid, test: clips.
     whole: all of them.
-    root: the folder of the data set, with what lies beside the audio.
     origin: how they were split, one phrase.
     fingerprint: hash of the ids in every part.
+    root: the folder of the data set, with what lies beside the audio.
+    fold: which of `Task.folds` it is.
   """
 
   train: Source
@@ -311,6 +366,7 @@ class Parts:
   origin: str
   fingerprint: str
   root: str = ''
+  fold: int | str = 0
 
 
 def get(name: str) -> Task:
@@ -349,14 +405,26 @@ def open_parts(
     InputError: data that are absent or incomplete: what is missing and how the folder must look.
   """
   root = root or os.environ.get(datasets.ROOT)
+  _check_libraries(task)
   if task.source in datasets.DATASETS and len(task.folds) > 1:
-    each = [_read(task, root, dict(fold=fold)) for fold in task.folds]
-    return [_parts(task, source, 0, place) for source, place in each]
+    each = [(fold, *_read(task, root, {task.over: fold})) for fold in task.folds]
+    return [_parts(task, source, fold, 0, place) for fold, source, place in each]
   if task.made is not None:
     found, place = _made(task, root, made)
   else:
     found, place = _read(task, root, {})
-  return [_parts(task, found, fold, place) for fold in task.folds]
+  return [_parts(task, found, fold, i, place) for i, fold in enumerate(task.folds)]
+
+
+def _check_libraries(task: Task) -> None:
+  """Raises InputError where the judge of a task needs a library that is not installed."""
+  for library, extra in NEEDS.get(task.judge or task.how.judge, ()):
+    try:
+      importlib.import_module(library)
+    except ImportError as error:  # of the library, or of what it imports
+      raise InputError(
+        f"Task {task.name!r} needs {library}: pip install -e '.[{extra}]' ({error})."
+      ) from None
 
 
 def _made(task: Task, root: Any, out: str | os.PathLike | None) -> tuple[Source, str]:
@@ -390,7 +458,9 @@ def _folder(task: Task, root: Any, name: str) -> Path:
 def _read(task: Task, root: Any, more: Mapping[str, Any]) -> tuple[Source, str]:
   """The source of data on disk, and its folder."""
   if task.source in datasets.DATASETS:
-    path = datasets.find(task.source, root)[0]
+    # A corpus of the package has no folder of a person's.
+    packaged = task.source in datasets.PACKAGED
+    path = '' if packaged else datasets.find(task.source, root)[0]
     source = sources.open_source({'name': task.source, 'args': {**task.args, **more}}, root=root)
   else:
     path = _folder(task, root, task.source)
@@ -403,15 +473,23 @@ def _read(task: Task, root: Any, more: Mapping[str, Any]) -> tuple[Source, str]:
   return source, str(path)
 
 
-def _parts(task: Task, source: Source, fold: int, root: str) -> Parts:
+def _parts(task: Task, source: Source, fold: int | str, place: int, root: str) -> Parts:
   if task.recipe == 'QbE' and task.benchmark:
     train, valid, test = (source.split(name) for name in ('documents', 'valid', 'test'))
-    return Parts(train, valid, test, source, 'column split', source.fingerprint(), root)
+    return Parts(train, valid, test, source, 'column split', source.fingerprint(), root, fold)
   classes = task.target if isinstance(task.target, str) else task.target[0]
   strata = np.zeros(len(source), np.int64)
   if task.how.judge == 'classes':
     numbers = {name: i for i, name in enumerate(source.classes(classes))}
     strata = np.array([numbers[str(v)] for v in source.column(classes)])
   made = splits.make(source, strata, kind=task.kind, seeded=task.seeded)
-  train, valid, test = (source.select(rows) for rows in made.folds[fold].rows())
-  return Parts(train, valid, test, source, made.origin, made.fingerprint, root)
+  train, valid, test = (source.select(rows) for rows in made.folds[place].rows())
+  if task.recipe == 'VC' and task.target:
+    references = test.column(str(task.target))
+    if lacking := sum(not path for path in references):
+      raise InputError(
+        f'{lacking} of {len(test)} test clips of {task.name!r} have no recording of {fold} that '
+        f'they are compared with: put {fold}/E30001.wav to E30025.wav, the ground truth of VCC '
+        f'2020, into {root}.'
+      )
+  return Parts(train, valid, test, source, made.origin, made.fingerprint, root, fold)

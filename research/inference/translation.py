@@ -1,6 +1,6 @@
 """Texts from speech by head translation: fairseq's beam search on the memories of a batch.
 
-Letters: b batch, n tokens, d width.
+Letters: b batch, n tokens, m tokens after the convolutions, d width.
 """
 
 import functools
@@ -50,13 +50,38 @@ def translate(
     beams: hypotheses; 1 is greedy.
     max_tokens: of a text, without its end; never above the positions of the decoder.
   """
+  heard = _encode(head, {'params': params}, jnp.asarray(tokens), jnp.asarray(mask))
+  return translate_encoded(head, params, *heard, beams=beams, max_tokens=max_tokens)
+
+
+def translate_encoded(
+  head: Any,
+  params: Any,
+  heard: Float[Array, 'b m d'],
+  real: Bool[Array, 'b m'],
+  *,
+  beams: int = BEAMS,
+  max_tokens: int = MAX_TOKENS,
+) -> Generated:
+  """Texts of what the encoder of the head gave, see `translate`.
+
+  Args:
+    head, params, beams, max_tokens: as there.
+    heard: 'encoder_out' of the head.
+    real: 'encoder_mask' of the head.
+  """
   variables = {'params': params}
-  memories = _remember(head, variables, jnp.asarray(tokens), jnp.asarray(mask))
+  memories = _memories(head, variables, jnp.asarray(heard), jnp.asarray(real))
   room = min(max_tokens, head.max_tokens - 1)
   how = settings(head.start_token, beams=beams, max_tokens=room)
-  return generate(head, variables, [[head.start_token]] * len(tokens), how, memories=memories)
+  return generate(head, variables, [[head.start_token]] * len(heard), how, memories=memories)
 
 
 @functools.partial(jax.jit, static_argnames='head')
-def _remember(head, variables, tokens, mask):
-  return head.apply(variables, tokens, mask, method='remember')
+def _encode(head, variables, tokens, mask):
+  return head.apply(variables, tokens, mask, method='encode')
+
+
+@functools.partial(jax.jit, static_argnames='head')
+def _memories(head, variables, heard, real):
+  return head.apply(variables, heard, real, method='memories')

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from research.audio import pipeline
 from research.audio.clips import Source
 from research.errors import InputError
-from research.evals.judges import Judge
+from research.evals.judges import Decodes, Hides, Judge
 from research.train import build, sharding
 
 
@@ -47,8 +47,12 @@ class Judging:
       num_threads=data['num_threads'],
     )
 
+    hidden = judge.HIDDEN if isinstance(judge, Hides) else ()
+    self.model = model
+
     def keep(variables: Any, batch: Mapping[str, jax.Array]) -> Any:
-      return judge.keep(model.apply(variables, batch, train=False), batch)
+      shown = {name: x for name, x in batch.items() if name not in hidden}
+      return judge.keep(model.apply(variables, shown, train=False), batch)
 
     self._keep = jax.jit(keep, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
@@ -56,7 +60,10 @@ class Judging:
     """{row: what the judge keeps of it}; rows that cannot be read are left out."""
     found: dict[int, Mapping[str, np.ndarray]] = {}
     for batch in self.batches:
-      out = jax.device_get(self._keep(variables, sharding.to_devices(batch, self.mesh)))
+      out = self._keep(variables, sharding.to_devices(batch, self.mesh))
+      if isinstance(self.judge, Decodes):
+        out = self.judge.decode(self.model, variables, out)
+      out = jax.device_get(out)
       for i, (row, valid) in enumerate(zip(batch['index'], batch['valid'])):
         if valid:
           found[int(row)] = self.judge.reduce({name: np.asarray(x[i]) for name, x in out.items()})

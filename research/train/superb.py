@@ -4,6 +4,7 @@ checkpoint judged on the test clips."""
 import dataclasses
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,6 @@ import numpy as np
 
 from research import models, weights
 from research.audio.clips import Source
-from research.audio.datasets.superb.speakers import read_trials
 from research.audio.frames import Frames
 from research.errors import InputError
 from research.evals import frame_cache, judges, superb, superb_search
@@ -22,7 +22,7 @@ from research.evals.superb import LOWER, Parts, Recipe, Task
 from research.inference.embedder import Embedder, ModelApply, digest
 from research.metrics.classification import mean_ci
 from research.models import settings as model_settings
-from research.train import loop, selection, sharding
+from research.train import loop, selection, sharding, superb_targets
 from research.train.config import complete
 from research.train.judging import Judging
 from research.weights import Pretrained
@@ -112,21 +112,23 @@ def run_task(
   Raises:
     InputError: data or settings that cannot work.
   """
-  if task.how.judge == 'search':
-    return _search(upstream, task, parts[0], cache, settings, log)
-  started = time.perf_counter()
   place = Path(out) / task.name / digest(upstream.embedder.fingerprint())
+  if task.how.judge == 'search':
+    return _search(upstream, task, parts[0], cache, settings, log, place)
+  started = time.perf_counter()
   recipe, points = task.how, _points(task.how, settings)
   frames = _frames(upstream, task, parts, cache, settings, log)
   cached = time.perf_counter() - started
   runs = []
   for lr, seed, fold in points_of(points, settings.seeds, len(parts)):
     name = f'lr{lr:g}-seed{seed}-fold{fold}'
-    config, judge = config_for(task, parts[fold], upstream, frames, settings, lr, seed, root)
+    config, judge = config_for(task, parts[fold], upstream, frames, settings, lr, seed, root, place)
     runs.append((lr, seed, fold, *_run(task, parts[fold], config, judge, place / name, log)))
   row = _row(upstream, task, parts, runs, settings)
   best = min(runs, key=lambda r: _order(recipe, r[3]['valid'][recipe.ranks]) + (r[1] + r[2],))
   row['model'] = _save(upstream, best[4], place / 'model')
+  for file in place.glob('*.model') if row['model'] else ():  # a vocabulary beside its head
+    shutil.copyfile(file, place / 'model' / file.name)
   total = time.perf_counter() - started
   row |= dict(wall_seconds=round(total - cached, 1), embed_seconds=round(cached, 1))
   row['chip_hours'] = total * jax.device_count() / 3600
@@ -177,18 +179,23 @@ def config_for(
   lr: float,
   seed: int,
   root: Any = None,
+  place: str | os.PathLike | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-  """(config of a run, judge of its test clips): the head of a task on the layers of a system."""
+  """(config of a run, judge of its test clips): the head of a task on the layers of a system.
+
+  Vocabularies that are made of the data lie in `place`.
+  """
   recipe = task.how
   hop = frames[0].hop if frames else frame_cache.frame_hop(upstream.embedder)
   rate = upstream.embedder.sample_rate
-  target, sized, objective, judge = _targets(task, parts, recipe, hop, rate)
-  own = {**recipe.head_args, **sized, **task.head_args, **settings.heads(task)}
+  made = superb_targets.of(task, parts, hop, rate, place)
+  objective, judge = made.objective, _judge(task, made.judge, settings)
+  own = {**recipe.head_args, **made.head_args, **task.head_args, **settings.heads(task)}
   head = dict(name=recipe.head, args=own)
   steps = settings.total(recipe)
   evaluations = 2 if settings.debug else settings.evaluations
   every = max(1, min(recipe.eval_every, steps // evaluations))
-  data_fields: dict[str, Any] = dict(target)
+  data_fields: dict[str, Any] = dict(made.fields)
   if frames:
     first = frames[0]
     encoder = dict(
@@ -199,10 +206,14 @@ def config_for(
       ),
     )  # fmt: skip
     paths = [str(f.path) for f in frames]
-    data_fields['layers'] = dict(name='layers', args=dict(path=paths, audio='sources' in target))
+    data_fields['layers'] = dict(
+      name='layers', args=dict(path=paths, audio='sources' in data_fields)
+    )
   else:
     encoder = _encoder(upstream)
-  alike = _alike(parts.train, recipe.seconds)
+  limit = None if recipe.frames is None else recipe.frames * hop / rate
+  alike = None if limit else _alike(parts.train, recipe.seconds)
+  whole = bool(alike or recipe.seconds)
   batch = settings.batch_size or recipe.batch_size
   batch = min(batch, max(1, len(parts.train) // recipe.accumulate)) * recipe.accumulate
   config: dict[str, Any] = dict(
@@ -215,8 +226,9 @@ def config_for(
       fields=data_fields,
       sample_rate=upstream.embedder.sample_rate,
       seconds=alike or recipe.seconds,
-      buckets=None if alike or recipe.seconds else settings.buckets,
+      buckets=None if whole else 1 if settings.debug else settings.buckets,
       batch_size=batch,
+      batch_seconds=None if limit is None or settings.batch_size else limit * recipe.accumulate,
       weights='balanced' if recipe.balanced else None,
       seed=seed,
     ),
@@ -233,9 +245,12 @@ def config_for(
       lr=lr,
       clip_norm=recipe.clip_norm,
       accumulate=recipe.accumulate,
+      schedule=_schedule(recipe, steps),
       **recipe.optim,
     ),
-    evals=dict(valid=dict(name='judged', every=every, args=dict(judge=_quick(judge)))),
+    evals=dict(
+      valid=dict(name='judged', every=every, args=dict(judge=superb_targets.quick(judge)))
+    ),
     checkpoint=dict(every=every, keep=1, best=f'valid/{recipe.ranks}', best_mode=recipe.mode),
     log_every=max(1, steps // 100),
     watch={},
@@ -243,11 +258,18 @@ def config_for(
   return config, judge
 
 
-def _quick(judge: dict[str, Any]) -> dict[str, Any]:
-  """The judge of validation clips, without what takes long and ranks nothing."""
-  if judge['name'] != 'activity':
-    return judge
-  return dict(judge, args=dict(judge['args'], search=False))
+def _schedule(recipe: Recipe, steps: int) -> dict[str, Any]:
+  """The published schedule; of a run of other length, with a warm-up in proportion."""
+  found = dict(recipe.schedule) or dict(name='constant')
+  if found.get('warmup_steps'):
+    found['warmup_steps'] = max(1, round(found['warmup_steps'] * steps / recipe.steps))
+  return found
+
+
+def _judge(task: Task, judge: dict[str, Any], settings: Settings) -> dict[str, Any]:
+  """The judge that the data give, with what the task and a trial run change."""
+  changed = superb.DEBUG_JUDGES.get(judge['name'], {}) if settings.debug else {}
+  return dict(judge, args={**judge['args'], **task.judge_args, **changed})
 
 
 def _alike(clips: Source, seconds: float | None) -> float | None:
@@ -256,53 +278,6 @@ def _alike(clips: Source, seconds: float | None) -> float | None:
   longest = float(durations.max()) if seconds is None else min(seconds, float(durations.max()))
   waste = 1 - np.minimum(durations, longest).mean() / max(longest, 1e-9)
   return longest if waste < 0.1 else None
-
-
-def _targets(
-  task: Task, parts: Parts, recipe: Recipe, hop: int, rate: int
-) -> tuple[dict, dict, dict, dict]:
-  """(fields, arguments of the head, objective, judge) that the data give."""
-  source, name = parts.whole, task.judge or recipe.judge
-  objective: dict[str, Any] = dict(recipe.objective)
-  judge: dict[str, Any] = dict(name=name, args={})
-  if name == 'classes':
-    column = str(task.target)
-    names = source.classes(column)
-    judge['args'] = dict(column=column)
-    sized = dict(classes=len(names), labels=list(names))
-    return dict(label=column), sized, objective, judge
-  if name == 'slots':
-    sizes = [len(source.classes(column)) for column in task.target]
-    judge['args'] = dict(columns=list(task.target), sizes=sizes)
-    objective['args'] = dict(slots=sizes)
-    label = dict(name='label', args=dict(column=list(task.target)))
-    return dict(label=label), dict(classes=sum(sizes), slots=sizes), objective, judge
-  if name == 'activity':
-    shift = hop
-    judge['args'] = dict(column=task.target, frame_seconds=shift / rate)
-    label = dict(name='activity', args=dict(column=task.target, frame_shift=shift))
-    return dict(label=label), {}, objective, judge
-  if name == 'trials':
-    column = str(task.target)
-    judge['args'] = dict(column=column)
-    if task.benchmark:
-      known = read_trials(parts.root)
-      judge['args']['trials'] = [[int(s), f'test/{a}', f'test/{b}'] for s, a, b in known]
-    return (
-      dict(label=column),
-      dict(speakers=len(source.classes(column))),
-      objective,
-      judge,
-    )
-  if name == 'masked':
-    judge['args'] = dict(hop=hop, sample_rate=rate)
-    sources = dict(name='sources', args=dict(columns=list(task.target)))
-    return dict(sources=sources), dict(hop=hop), objective, judge
-  vocabulary = superb.vocabulary_of(task, parts)
-  judge['args'] = dict(column=str(task.target), vocabulary=vocabulary)
-  args = dict(column=task.target, vocabulary=vocabulary, split=task.split, eos=task.eos)
-  tokens = dict(name='symbols', args=args)
-  return dict(tokens=tokens), dict(vocabulary=vocabulary), objective, judge
 
 
 def _encoder(upstream: Upstream) -> dict[str, Any]:
@@ -332,10 +307,11 @@ def _run(
   trained = weights.load(workdir)
   full = complete(config)
   mesh = sharding.make_mesh(full['mesh'])
-  judge = judges.get(judge_spec)
+  specs = dict(valid=superb_targets.held_out(judge_spec), test=judge_spec)
   scores: dict[str, Any] = dict(config=digest(config, judge_spec))
   with jax.set_mesh(mesh):
-    for part in ('valid', 'test'):
+    for part, spec in specs.items():
+      judge = judges.get(spec)
       rows = selection.known(getattr(parts, part), full['data'])
       scores[part] = Judging(trained.model, full['data'], rows, judge, mesh)(trained.variables)
       scores[f'{part}_clips'] = len(rows)
@@ -405,14 +381,20 @@ def _row(
 
 
 def _search(
-  upstream: Upstream, task: Task, parts: Parts, cache: Any, settings: Settings, log: Any
+  upstream: Upstream,
+  task: Task,
+  parts: Parts,
+  cache: Any,
+  settings: Settings,
+  log: Any,
+  place: Path,
 ) -> dict[str, Any]:
   """The row of query by example, for which nothing is trained."""
   started = time.perf_counter()
   how: dict[str, Any] = dict(dtype=settings.dtype, text=f'{task.name}: {upstream.name}', log=log)
   frames = frame_cache.opened(upstream.embedder, parts.whole, cache, **how)
   cached = time.perf_counter() - started
-  found: dict[str, Any] = superb_search.search_layers(task, parts, frames)
+  found: dict[str, Any] = superb_search.search_layers(task, parts, frames, place)
   total = time.perf_counter() - started
   weights = np.eye(frames.layers)[found['layer']].tolist()
   return _common(upstream, task, parts, settings) | dict(
@@ -500,7 +482,12 @@ def _save(upstream: Upstream, head: Pretrained, path: Path) -> str | None:
   if missing := [k for k in made['params'] if k not in own and k not in theirs]:
     raise ValueError(f'no weights for {missing}')
   params = {k: own[k] if k in own else theirs[k] for k in made['params']}
-  rest = {k: v for k, v in loaded.variables.items() if k in made and k != 'params'}
+
+  def own_or(name: str) -> dict[str, Any]:
+    both = {**loaded.variables.get(name, {}), **head.variables.get(name, {})}
+    return {k: both[k] for k in made[name]}
+
+  rest = {k: own_or(k) for k in made if k != 'params'}
   origin = f'{head.origin}, on {loaded.origin}'
   whole = Pretrained('finetuned', model, {'params': params, **rest}, origin, loaded.tokenizer)
   return str(weights.save(whole, path))

@@ -107,6 +107,54 @@ def test_ideal_masks_give_the_source():
   assert got['si_sdr'] > 15 and got['si_sdri'] > 15 and 'pesq' not in got
 
 
+def test_translations(tmp_path):
+  pytest.importorskip('sentencepiece')
+  from research.text import sentencepieces
+
+  texts = ['Im Garten Musik öffnen.', 'Links am Baum Licht schließen.']
+  model = sentencepieces.train(texts, tmp_path / 'spm.model')
+  judge = judges.get(dict(name='translated', args=dict(model=str(model), beams=2)))
+  assert isinstance(judge, judges.Hides) and isinstance(judge, judges.Decodes)
+  ids = [sentencepieces.SentencePieces(model).encode(t)[:-1] for t in texts]
+  rows = np.full((2, max(map(len, ids))), -1)
+  for row, each in zip(rows, ids):
+    row[: len(each)] = each
+  said = {i: judge.reduce({'tokens': row}) for i, row in enumerate(rows)}
+  clips = source(translation=texts)
+  assert judge.score(said, clips)['bleu'] == pytest.approx(100.0)
+  said[1] = {'tokens': np.array([], int)}
+  assert 0 < judge.score(said, clips)['bleu'] < 60
+
+
+def test_converted_voices(tmp_path):
+  import soundfile
+
+  try:
+    import pyworld  # noqa: F401
+  except ImportError:
+    pytest.skip('pyworld is not installed')
+  from research.audio import decode, sources
+  from research.audio.log_mel import LogMel
+
+  how, words = LogMel(), sources.open_source('builtin').where(dict(label=['seven', 'stop']))
+  both = [decode.decode(words[i], sample_rate=24_000) for i in (0, len(words) - 1)]
+  for name, audio in zip('ab', both):
+    soundfile.write(tmp_path / f'{name}.wav', audio, 24_000, subtype='FLOAT')
+  ids = ['a.wav', 'b.wav']
+  columns = {'reference': [str(tmp_path / 'b.wav'), '']}
+  clips = Source(Table('toy', ids, columns, Files(str(tmp_path), ids)))
+  mel = np.stack([how.spectrogram(both[0])] * 2)
+  out = {'mel': mel, 'mel_frames': np.ones(mel.shape[:2], bool)}
+  own = judges.get(dict(name='converted'))
+  same = own.score({0: own.reduce({k: x[0] for k, x in out.items()})}, clips)
+  assert 0 < same['mcd'] < 9 and same['duration'] < 0.1
+  judge = judges.get(dict(name='converted', args=dict(reference='reference', speaker='TEM1')))
+  found = kept(judge, out, {}, 2)
+  assert judge.score({0: found[0]}, clips)['mcd'] > same['mcd']
+  with pytest.raises(InputError, match=r"'b\.wav' of 'toy' has no 'reference'"):
+    judge.score(found, clips)
+
+
 def test_unknown_judges_and_arguments():
   with pytest.raises(InputError, match='clases'):
     judges.get(dict(name='clases'))

@@ -5,13 +5,15 @@ import json
 
 import numpy as np
 import pytest
+import soundfile
 
 from research.errors import InputError
 from research.evals import judges, superb
 from research.report import superb as shown
 from research.report import superb_board
+from research.text.sentencepieces import SentencePieces, train
 from research.train import superb as heads
-from research.train import superb_suite
+from research.train import superb_suite, superb_targets
 from research.weights import load
 
 SIZES = dict(train=60, valid=8, test=8)
@@ -59,8 +61,6 @@ def test_a_suite(tasks, tmp_path):
   judge = judges.Slots(task.target, [len(parts.whole.classes(c)) for c in task.target])
   kept = {}
   for i, example in enumerate(parts.test):
-    import soundfile
-
     audio = soundfile.read(example.path, dtype='float32')[0][None]
     batch = {'audio': audio, 'audio_mask': np.ones(audio.shape, bool)}
     found = judge.keep(model.model.apply(model.variables, batch), batch)
@@ -69,6 +69,91 @@ def test_a_suite(tasks, tmp_path):
   page = (tmp_path / 'superb.html').read_text()
   assert 'small_ic accuracy' in page and '<svg' in page
   assert json.loads((tmp_path / 'superb.json').read_text())['rows'] == json.loads(json.dumps(again))
+
+
+@pytest.mark.slow
+def test_translation(monkeypatch, tmp_path):
+  pytest.importorskip('sentencepiece')
+  monkeypatch.setitem(superb.TASKS, 'small_st', small('small_st'))
+  (row,) = suite(['small_st'], tmp_path)
+  assert 0 <= row['scores']['bleu'] <= 100 and row['validation'].keys() == {'bleu'}
+  model = load(row['model'])
+  # The vocabulary lies beside the run and beside the saved head.
+  (pieces,) = (tmp_path / 'runs' / 'small_st').glob('*/spm-*.model')
+  (copy,) = (tmp_path / 'runs' / 'small_st').glob('*/model/spm-*.model')
+  assert copy.read_bytes() == pieces.read_bytes()
+  size = SentencePieces(pieces).size
+  assert model.model.head['args']['vocab_size'] == size
+  runs = {p: p.stat().st_mtime_ns for p in tmp_path.glob('runs/*/*/*/checkpoints/*')}
+  (again,) = suite(['small_st'], tmp_path)
+  assert again['scores'] == row['scores']
+  assert runs == {p: p.stat().st_mtime_ns for p in tmp_path.glob('runs/*/*/*/checkpoints/*')}
+
+
+@pytest.mark.slow
+def test_conversion(tmp_path):
+  try:
+    import pyworld  # noqa: F401
+  except ImportError:
+    pytest.skip('pyworld is not installed')
+  (row,) = suite(['small_vc'], tmp_path)
+  assert row['scores']['mcd'] > 0 and row['lower'] == ['mcd']
+  buffers = load(row['model']).variables['buffers']
+  args = load(row['model']).model.head['args']
+  np.testing.assert_allclose(buffers['target_mean'], args['target_mean'], rtol=1e-5)
+  np.testing.assert_allclose(buffers['target_scale'], args['target_scale'], rtol=1e-5)
+  assert (np.array(args['target_mean']) < 0).all() and len(args['target_scale']) == 80
+
+
+def test_a_vocabulary_beside_the_data_is_taken(tmp_path):
+  pytest.importorskip('sentencepiece')
+  data, place = tmp_path / 'data', tmp_path / 'run'
+  data.mkdir()
+  own = superb_targets.pieces(str(data), ['ab', 'ba'], place)
+  assert own == superb_targets.pieces(str(data), ['ab', 'ba'], place) and own.parent == place
+  assert own != superb_targets.pieces(str(data), ['abc'], place)
+  train(['xyz'], data / 'named.model')
+  (data / 'config.yaml').write_text('bpe_tokenizer:\n  sentencepiece_model: named.model\n')
+  kept = superb_targets.pieces(str(data), ['ab', 'ba'], place)
+  assert kept.parent == place and kept.read_bytes() == (data / 'named.model').read_bytes()
+
+
+def test_warm_ups_are_in_proportion_to_the_run():
+  recipe = superb.RECIPES['ST']
+  assert heads._schedule(recipe, 32_000) == dict(name='inverse_sqrt', warmup_steps=10_000)
+  assert heads._schedule(recipe, 320)['warmup_steps'] == 100
+  assert heads._schedule(superb.RECIPES['KS'], 10) == dict(name='constant')
+
+
+def test_published_trials_are_of_test_clips():
+  judge = dict(name='trials', args=dict(column='speaker', trials=[[1, 'test/a', 'test/b']]))
+  assert superb_targets.quick(judge)['args'] == dict(column='speaker', trials=None)
+  assert superb_targets.held_out(judge) == superb_targets.quick(judge) and judge['args']['trials']
+
+
+def test_missing_libraries_are_named(monkeypatch):
+  monkeypatch.setitem(superb.NEEDS, 'translated', (('no_such_library', 'translation'),))
+  with pytest.raises(InputError, match=r"needs no_such_library: pip install -e '.\[translation\]'"):
+    superb.open_parts(superb.TASKS['superb_st'], 'x')
+
+
+def test_conversion_needs_recordings_of_the_target(monkeypatch, tmp_path):
+  monkeypatch.setitem(superb.NEEDS, 'converted', ())
+  audio = np.zeros(2400, np.float32)
+  task = superb.TASKS['superb_vc']
+  for target in task.folds:
+    for name in (f'{target}/E10001', f'{target}/E10061', 'SEF1/E30001'):
+      (tmp_path / 'vcc2020' / name).parent.mkdir(parents=True, exist_ok=True)
+      soundfile.write(tmp_path / 'vcc2020' / f'{name}.wav', audio, 24_000)
+  with pytest.raises(InputError, match=r'1 of 1 test clips .* no recording of TEF1'):
+    superb.open_parts(task, tmp_path)
+  for target in task.folds:
+    soundfile.write(tmp_path / 'vcc2020' / target / 'E30001.wav', audio, 24_000)
+  parts = superb.open_parts(task, tmp_path)
+  assert [p.fold for p in parts] == list(task.folds)
+  for part in parts:
+    assert part.test.column('reference')[0].endswith(f'{part.fold}/E30001.wav')
+    assert part.test.column('speaker') == ['SEF1'] and part.train.column('speaker') == [part.fold]
 
 
 def test_published_recipes_are_those_of_s3prl():

@@ -1,5 +1,6 @@
-"""Small sets of spoken commands: intents as Fluent Speech Commands has them, and slots as Audio
-SNIPS, made of single words of the built-in corpus (or of any clips of single words).
+"""Small sets of spoken commands: intents as Fluent Speech Commands has them, slots as Audio SNIPS,
+and translations as CoVoST 2, made of single words of the built-in corpus (or of any clips of single
+words).
 
 Nothing of this is a benchmark: the voices are synthetic, and the sentences have no grammar. A voice
 says what it has recordings of.
@@ -21,6 +22,7 @@ from research.audio.sources import open_source
 from research.errors import InputError, unknown
 
 TASKS = ('ic', 'sf')
+KNOWN = (*TASKS, 'st')
 SLOTS = ('action', 'object', 'location')
 WORDS = {
   'action': ('up', 'down', 'stop', 'go', 'open', 'close'),
@@ -29,6 +31,15 @@ WORDS = {
 }
 NUMBERS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 FILLERS = ('yes', 'no', 'happy')
+# Words of the target language of translations, which says them from the last to the first.
+GERMAN = {
+  'up': 'hoch', 'down': 'runter', 'stop': 'anhalten', 'go': 'holen', 'open': 'öffnen',
+  'close': 'schließen', 'water': 'Wasser', 'music': 'Musik', 'window': 'Fenster', 'dog': 'Hund',
+  'cat': 'Katze', 'light': 'Licht', 'house': 'im Haus', 'garden': 'im Garten', 'tree': 'am Baum',
+  'left': 'links', 'right': 'rechts',
+}  # fmt: skip
+# Names of the tables of translations.
+TABLES = {'train': 'train', 'valid': 'dev', 'test': 'test'}
 # Slots of the utterances with slot labels; a number has one to three digits.
 LABELS = {'action': WORDS['action'], 'object': WORDS['object'], 'place': WORDS['location']}
 NUMBER, INTENT = 'number', 'Command'
@@ -46,22 +57,25 @@ def small_commands(
   tasks: Sequence[str] = TASKS,
 ) -> Recipe:
   """ic/data/{train,valid,test}_data.csv and ic/wavs/speakers/, as `superb_ic` reads it, and
-  sf/all.iob.snips.txt, sf/slots.txt and sf/{train,valid,test}/, as `superb_sf` does.
+  sf/all.iob.snips.txt, sf/slots.txt and sf/{train,valid,test}/, as `superb_sf` does;
+  st/{train,dev,test}.tsv and st/clips/, as `superb_st` does: such commands as in ic/, and the same
+  in German words of a fixed table in the other order: "open window garden" is "Im Garten Fenster
+  öffnen.".
 
   Args:
     source: clips of single words with columns `transcript` and `speaker`; the built-in corpus by
       default. Splits share no speaker.
     seed: of every choice.
     train, valid, test: number of utterances of a task.
-    tasks: of 'ic' and 'sf'.
+    tasks: of 'ic', 'sf' and 'st'.
 
   Raises:
     InputError: an unknown task, no columns of words and speakers, or no voice that says a word of
       every slot.
   """
   for task in tasks:
-    if task not in TASKS:
-      raise unknown('task', task, TASKS)
+    if task not in KNOWN:
+      raise unknown('task', task, KNOWN)
   if source is None:
     source = open_source('builtin').where({'kind': ['word', 'digit']})
   if 'transcript' not in source.column_names:
@@ -73,7 +87,7 @@ def small_commands(
   for task, (split, count) in itertools.product(tasks, sizes.items()):
     voices = _voices(speakers[split], words)
     rng = pools.random(seed, task, split)
-    made = (_commands if task == 'ic' else _utterances)(voices, count, rng, source.name, split)
+    made = (_utterances if task == 'sf' else _commands)(voices, count, rng, source.name, split)
     items += [{'task': task, 'split': split, **item} for item in made]
 
   def make(item: Item) -> Made:
@@ -179,8 +193,13 @@ def _spoken(source: Source, item: Item, seed: int, rate: int = 16000) -> Made:
   parts.append(np.zeros(round(rng.uniform(*ENDS) * rate), np.float32))
   audio = signals.at_level(np.concatenate(parts), rng.uniform(*LEVELS))
   audio *= np.float32(signals.headroom(audio))
-  where = f'ic/wavs/speakers/{item["speaker"]}' if item['task'] == 'ic' else f'sf/{item["split"]}'
+  task = item['task']
+  where = {
+    'ic': f'ic/wavs/speakers/{item["speaker"]}', 'sf': f'sf/{item["split"]}', 'st': 'st/clips'
+  }[task]  # fmt: skip
   facts = {k: item[k] for k in ('task', 'split', 'id', 'speaker', 'words', 'labels')}
+  if task == 'st':
+    facts['samples'] = len(audio)
   return {f'{where}/{item["id"]}': audio}, facts
 
 
@@ -198,7 +217,27 @@ def _lists(facts: list[dict[str, Any]], suffix: str) -> dict[str, str]:
     )
     # The first line of the published file is not a slot.
     found['sf/slots.txt'] = ''.join(f'{name}\n' for name in ('O', *LABELS, NUMBER))
+  for split, name in TABLES.items():
+    rows = [f for f in facts if (f['task'], f['split']) == ('st', split)]
+    if rows:
+      found[f'st/{name}.tsv'] = _table(rows, suffix)
   return found
+
+
+def german(words: Sequence[str]) -> str:
+  """A command in the target language: its words from the last to the first, as a sentence."""
+  said = ' '.join(GERMAN[word] for word in reversed(words))
+  return f'{said[:1].upper()}{said[1:]}.'
+
+
+def _table(rows: list[dict[str, Any]], suffix: str, rate: int = 16000) -> str:
+  head = ('id', 'audio', 'n_frames', 'sr', 'src_text', 'tgt_text', 'speaker')
+  lines = [
+    (f['id'], f'{f["id"]}{suffix}', f['samples'], rate, ' '.join(f['words']), german(f['words']),
+     f['speaker'])
+    for f in rows
+  ]  # fmt: skip
+  return ''.join('\t'.join(map(str, line)) + '\n' for line in (head, *lines))
 
 
 def _csv(rows: list[dict[str, Any]], suffix: str) -> str:

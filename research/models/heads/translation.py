@@ -172,7 +172,7 @@ class Translation(nn.Module):
     first = jnp.full((len(targets), 1), self.start_token, targets.dtype)
     before = jnp.concatenate([first, targets[:, :-1]], axis=1)
     heard, real = self.encode(tokens, mask, train)
-    state = caches.State((None,) * self.decoder_depth, self._memories(heard, real))
+    state = caches.State((None,) * self.decoder_depth, self.memories(heard, real))
     logits, _ = self._decode(before, state, None, train)
     return {'logits': logits, 'encoder_out': heard, 'encoder_mask': real}
 
@@ -194,7 +194,10 @@ class Translation(nn.Module):
       x, _ = block(x, real, train)
     return self.encoder_norm(x), real
 
-  def _memories(self, heard: Array, real: Array) -> tuple[caches.Memory, ...]:
+  def memories(
+    self, heard: Float[Array, 'b m d'], real: Bool[Array, 'b m']
+  ) -> tuple[caches.Memory, ...]:
+    """Keys and values of what the encoder gave, for every layer of the decoder."""
     return tuple(block.remember(heard, real) for block in self.decoder)
 
   def _decode(self, tokens, state, real, train, at=None):
@@ -216,7 +219,7 @@ class Translation(nn.Module):
 
   def remember(self, tokens: Float[Array, 'b n i'], mask: Bool[Array, 'b n']) -> Any:
     """Memories of the decoder, computed once for a batch."""
-    return self._memories(*self.encode(tokens, mask))
+    return self.memories(*self.encode(tokens, mask))
 
   def start(self, rows: int, slots: int, memories: Any = None) -> caches.State:
     """The state before the first token of rows that take up to `slots` tokens."""

@@ -45,6 +45,8 @@ class Voice(nn.Module):
     cell_dropout: before a projection, in training.
     dropout: after a convolution, in training.
     ratio: frames a token.
+    target_mean, target_scale: of every bin of the target voice's training frames, which the buffers
+      of these names begin with; None for 0 and 1.
     masked: what lies behind a clip's end is hidden from convolutions and norms, so that it is the
       same alone and in a batch; s3prl's see it.
   """
@@ -69,9 +71,19 @@ class Voice(nn.Module):
   cell_dropout: float = 0.2
   dropout: float = 0.5
   ratio: float = RATIO
+  target_mean: tuple[float, ...] | None = None
+  target_scale: tuple[float, ...] | None = None
   masked: bool = True
 
   def __post_init__(self):
+    for name in ('target_mean', 'target_scale'):
+      given = getattr(self, name)
+      if given is not None:
+        object.__setattr__(self, name, tuple(given))  # JSON has lists
+        if len(given) != self.bins:
+          raise InputError(
+            f'head voice got {len(given)} values as {name} and bins={self.bins}: give one a bin.'
+          )
     if self.width % 2 or self.ratio <= 0 or self.taps % 2 == 0:
       raise InputError(
         f'head voice got width={self.width}, taps={self.taps} and ratio={self.ratio}: an even '
@@ -90,8 +102,10 @@ class Voice(nn.Module):
     self.cell = [LSTM(self.width) for _ in range(self.cells)]
     self.project = [layers.Linear(self.width) for _ in range(self.cells)]
     self.output = layers.Linear(self.bins)
-    self.mean = self.variable('buffers', 'target_mean', jnp.zeros, (self.bins,))
-    self.scale = self.variable('buffers', 'target_scale', jnp.ones, (self.bins,))
+    for name, field, usual in (('target_mean', 'mean', 0.0), ('target_scale', 'scale', 1.0)):
+      given = getattr(self, name)
+      first = np.full(self.bins, usual) if given is None else np.array(given)
+      setattr(self, field, self.variable('buffers', name, jnp.asarray, first, jnp.float32))
 
   def __call__(
     self,

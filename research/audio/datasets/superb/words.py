@@ -11,7 +11,7 @@ from absl import logging
 from research.audio import lines, tables
 from research.audio.clips import Files, Source, Table
 from research.audio.datasets.librispeech import librispeech
-from research.audio.datasets.superb.found import GAIN, Found
+from research.audio.datasets.superb.found import GAIN, Found, on_disk
 from research.audio.datasets.superb.table import SPLITS
 from research.audio.example import Value
 from research.audio.folder import Inside
@@ -240,7 +240,8 @@ def sentences(target: str) -> dict[str, list[str]]:
 def superb_vc(root: str, target: str = 'TEF1') -> Source:
   """Voice conversion: VCC 2020, any speaker to one.
 
-  Columns: split, speaker, sentence, transcript. train and valid are recordings of the target
+  Columns: split, speaker, sentence, transcript, reference: the path of the target speaker's own
+  recording of the sentence, '' where it is not there. train and valid are recordings of the target
   speaker, as many as there are; test the 25 sentences of the four source speakers.
 
   Args:
@@ -262,8 +263,9 @@ def superb_vc(root: str, target: str = 'TEF1') -> Source:
       texts[name] = text[0] if text else ''
   for split, names in sentences(target).items():
     for name in names:
+      reference = on_disk(found.base / target / f'{name}.wav') or ''
       for speaker in SOURCES if split == 'test' else (target,):
         columns = {'split': split, 'speaker': speaker, 'sentence': name}
-        columns['transcript'] = texts.get(name, '')
+        columns |= {'transcript': texts.get(name, ''), 'reference': reference}
         found.add(f'{speaker}/{name}', found.base / speaker / f'{name}.wav', {**columns})
   return found.source()
