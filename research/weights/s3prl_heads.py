@@ -42,9 +42,10 @@ def load_head(
   head, own = superb.read_head(arrays, **given)
   below = load(str(encoder))
   under = finetuned.encoder_of(below.model)
-  spec = dict(name=model_name(type(under)), args=settings.arguments(under))
+  name = model_name(type(under))
+  spec = dict(name=name, args=settings.arguments(under))
   model, variables = superb.put_on(spec, below.variables, head, own, mix)
-  variables = _fitting(model, variables, str(source), spec['name'])
+  variables = _fitting(model, variables, str(source), name)
   origin = f'head of s3prl from {Path(source).name}, on {below.origin}'
   return Pretrained('finetuned', model, variables, origin, below.tokenizer)
 

@@ -50,6 +50,7 @@ def encoder(tmp_path):
 def test_one_model_of_both(tmp_path, encoder):
   path, made = encoder
   head, own = head_of(32)
+  own = jax.tree.map(jnp.asarray, own)
   source = checkpoint(tmp_path / 'best-states-dev.ckpt', head, own)
   labels = ['a', 'b', 'c', 'd', 'e']
   whole = s3prl_heads.load_head(source, path, labels=labels)
