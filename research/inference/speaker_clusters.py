@@ -22,7 +22,7 @@ from research.inference.speakers import SpeakerEncoder, unit
 from research.metrics.diarization import Segment
 
 WINDOW, STEP = 1.5, 0.75
-# Pairs of so many windows take 1.6 GB.
+# Pairs of this number of windows take 1.6 GB.
 MAX_WINDOWS = 20_000
 
 

@@ -3,7 +3,7 @@
 A frame is loud where its level lies above the floor of the half minute around it and not far below
 its peaks; periodic where its autocorrelation has a peak at the pitch of a voice. What is loud is
 voice where enough of it is periodic. Steady noise is not loud, bursts of noise are not periodic;
-music is both, and is not told from voice.
+music is both, and counts as voice.
 Letters: t samples, s frames of 10 ms.
 """
 
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 FRAME, HOP = 0.032, 0.01  # seconds
 BAND = (100.0, 4000.0)  # Hz: where voice is
 PITCH = (70.0, 400.0)  # Hz
-# Frames are computed so many at a time.
+# Frames that are computed at a time.
 BLOCK = 6000
 
 
@@ -156,7 +156,7 @@ def _pieces(
 
 
 def fixed(samples: int, rate: int, longest: float, overlap: float) -> list[tuple[int, int]]:
-  """(first sample, end) of windows of one length that share an overlap of so many seconds."""
+  """(first sample, end) of windows of one length that share `overlap` seconds."""
   size, step = int(longest * rate), int((longest - overlap) * rate)
   starts = range(0, max(samples - int(overlap * rate), 1), step)
   return [(start, min(start + size, samples)) for start in starts]
