@@ -80,6 +80,7 @@ def make_theirs(task: str) -> tuple[Callable[[], float], Any]:
   mix = torch.nn.Parameter(torch.zeros(LAYERS))
   rng = np.random.default_rng(0)
   audio = torch.from_numpy(0.1 * rng.standard_normal((clips, round(seconds * RATE)), np.float32))
+  layers: list[Any]
   if task == 'KS':
     layers: list[Any] = [torch.nn.Linear(WIDTH, 256), torch.nn.Linear(256, CLASSES)]
     label = torch.from_numpy(rng.integers(0, CLASSES, clips))

@@ -457,6 +457,8 @@ def _differs(task: Task, settings: Settings, steps: int) -> list[str]:
     found.append('crops are of the layers of whole clips')
   if settings.normalize:
     found.append('layers are normed')
+  if task.how.judge == 'converted':
+    found.append('waveforms are of Griffin and Lim, the published ones of Parallel WaveGAN')
   return found
 
 

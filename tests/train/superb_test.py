@@ -3,6 +3,8 @@
 import dataclasses
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
@@ -58,12 +60,13 @@ def test_a_suite(tasks, tmp_path):
   task = superb.TASKS['small_ic']
   (parts,) = superb.open_parts(task, made=tmp_path / 'made')
   model = load(rows[0]['model'])
+  variables = jax.tree.map(jnp.asarray, model.variables)
   judge = judges.Slots(task.target, [len(parts.whole.classes(c)) for c in task.target])
   kept = {}
   for i, example in enumerate(parts.test):
     audio = soundfile.read(example.path, dtype='float32')[0][None]
     batch = {'audio': audio, 'audio_mask': np.ones(audio.shape, bool)}
-    found = judge.keep(model.model.apply(model.variables, batch), batch)
+    found = judge.keep(model.model.apply(variables, batch), batch)
     kept[i] = {'found': np.asarray(found['found'])[0]}
   assert judge.score(kept, parts.test)['accuracy'] == rows[0]['scores']['accuracy']
   page = (tmp_path / 'superb.html').read_text()
