@@ -20,6 +20,7 @@ from research.errors import InputError
 from research.evals import frame_cache, judges, superb, superb_search
 from research.evals.superb import LOWER, Parts, Recipe, Task
 from research.inference.embedder import Embedder, ModelApply, digest
+from research.jobs import folders
 from research.metrics.classification import mean_ci
 from research.models import settings as model_settings
 from research.train import loop, selection, sharding, superb_targets
@@ -121,8 +122,9 @@ def run_task(
   cached = time.perf_counter() - started
   runs = []
   for lr, seed, fold in points_of(points, settings.seeds, len(parts)):
-    name = f'lr{lr:g}-seed{seed}-fold{fold}'
     config, judge = config_for(task, parts[fold], upstream, frames, settings, lr, seed, root, place)
+    # Other settings are another run, in another folder.
+    name = f'lr{lr:g}-seed{seed}-fold{fold}-{digest(config, judge)[:6]}'
     runs.append((lr, seed, fold, *_run(task, parts[fold], config, judge, place / name, log)))
   row = _row(upstream, task, parts, runs, settings)
   best = min(runs, key=lambda r: _order(recipe, r[3]['valid'][recipe.ranks]) + (r[1] + r[2],))
@@ -300,7 +302,7 @@ def _run(
 ) -> tuple[dict[str, Any], Pretrained]:
   """Trains a head, and judges its best checkpoint: ({'valid', 'test': metrics, …}, the head)."""
   done = workdir / 'scores.json'
-  if done.is_file() and json.loads(done.read_text())['config'] == digest(config, judge_spec):
+  if done.is_file():
     return json.loads(done.read_text()), weights.load(workdir)
   started = time.perf_counter()
   loop.train(config, workdir, quiet=True, clips=parts.train, held={'valid': parts.valid})
@@ -308,7 +310,7 @@ def _run(
   full = complete(config)
   mesh = sharding.make_mesh(full['mesh'])
   specs = dict(valid=superb_targets.held_out(judge_spec), test=judge_spec)
-  scores: dict[str, Any] = dict(config=digest(config, judge_spec))
+  scores: dict[str, Any] = {}
   with jax.set_mesh(mesh):
     for part, spec in specs.items():
       judge = judges.get(spec)
@@ -321,7 +323,7 @@ def _run(
   scores['parameters'] = sum(x.size for x in jax.tree.leaves(trained.variables['params']))
   scores['seconds'] = round(time.perf_counter() - started, 1)
   scores['curve'] = _curve(workdir)
-  done.write_text(json.dumps(scores))
+  folders.replace_text(done, json.dumps(scores))
   shown = ', '.join(f'{k} {v:.4f}' for k, v in scores['test'].items())
   log(f'{task.name}, {workdir.name}: {shown} ({scores["seconds"]:.0f} s)')
   return scores, trained
