@@ -136,4 +136,4 @@ def write_ids(path: Path, ids: Sequence[str]) -> None:
 def check_ids(ids: Sequence[str]) -> None:
   """Raises InputError if ids are not unique or contain a newline."""
   if len(set(ids)) != len(ids) or any('\n' in name for name in ids):
-    raise InputError('Clips need unique ids without newlines.')
+    raise InputError('A folder needs unique clip ids without newlines.')
