@@ -65,7 +65,7 @@ def get_config(arg=''):
   if arg == 'debug':
     config.epochs = None
     config.total_steps = 3
-    config.data.update(source='builtin', batch_size=4, num_threads=2, seconds=0.5)
+    config.data.update(source='builtin', batch_size=8, num_threads=2, seconds=0.5)
     config.data.update(dict(where=dict(kind='digit')))
     config.data.fields.text.args.update(
       column='label', max_tokens=8, tokenizer='bytes', suffix='\n'

@@ -98,6 +98,7 @@ class CLAP(nn.Module):
 
   EMBEDDING: ClassVar[Embedding] = Embedding()
   TRAINING: ClassVar[tuple[str, ...]] = ('dropout', 'drop_path')
+  MIXES_ROWS: ClassVar[bool] = True  # batch norm of the audio towers
   NEEDS: ClassVar[Mapping[str, str]] = {
     'text': 'give config.data.fields.text the column of the captions and a tokenizer'
   }

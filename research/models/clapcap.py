@@ -129,6 +129,11 @@ class Clapcap(nn.Module):
     super().__post_init__()
 
   @property
+  def MIXES_ROWS(self) -> bool:
+    """Whether batch norm of the audio tower takes statistics over the rows of a batch."""
+    return not self.freeze_audio_encoder_weights
+
+  @property
   def samples(self) -> int:
     """Samples of a clip."""
     return round(self.seconds * self.frontend.sample_rate)
