@@ -22,7 +22,8 @@ def _frames(seconds: float) -> int:
 
 
 def make_ours(task: str) -> tuple[Callable[[], float], Any]:
-  """(() -> loss, parameters of the head): mix, head, loss, gradients, Adam."""
+  """(() -> loss, parameters of the head): mix, head, loss, gradients, Adam; these heads have no
+  dropout."""
   import jax
   import optax
 
@@ -49,13 +50,14 @@ def make_ours(task: str) -> tuple[Callable[[], float], Any]:
   else:
     batch['label'] = rng.integers(0, 2, (clips, n, SPEAKERS))
     batch['label_mask'] = np.ones((clips, n), bool)
-  params = cast(Any, model.init(jax.random.key(0), batch))['params']
+  variables = dict(cast(Any, model.init(jax.random.key(0), batch)))
+  params = variables.pop('params')
   optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-4))
 
   @jax.jit
   def step(params: Any, state: Any, batch: Any) -> Any:
     def loss(params):
-      return objective(model.apply({'params': params}, batch, train=True), batch)[0]
+      return objective(model.apply({'params': params, **variables}, batch), batch)[0]
 
     value, grads = jax.value_and_grad(loss)(params)
     updates, state = optimizer.update(grads, state, params)
@@ -82,7 +84,7 @@ def make_theirs(task: str) -> tuple[Callable[[], float], Any]:
   audio = torch.from_numpy(0.1 * rng.standard_normal((clips, round(seconds * RATE)), np.float32))
   layers: list[Any]
   if task == 'KS':
-    layers: list[Any] = [torch.nn.Linear(WIDTH, 256), torch.nn.Linear(256, CLASSES)]
+    layers = [torch.nn.Linear(WIDTH, 256), torch.nn.Linear(256, CLASSES)]
     label = torch.from_numpy(rng.integers(0, CLASSES, clips))
   else:
     layers = [torch.nn.LSTM(WIDTH, 512, batch_first=True), torch.nn.Linear(512, SPEAKERS)]
