@@ -4,6 +4,7 @@ The folder holds one large array `<name>.npy` (all clips concatenated along its 
 `offsets.npy` (int64 [n + 1]), `ids.txt` (one id per line) and `about.json`.
 """
 
+import abc
 import dataclasses
 import functools
 import json
@@ -22,7 +23,7 @@ ESCAPED = 'surrogateescape'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ByClip:
+class ByClip(abc.ABC):
   """The arrays of many clips.
 
   Attributes:
@@ -44,9 +45,9 @@ class ByClip:
     return reopen, (type(self), self.path.absolute())
 
   @classmethod
+  @abc.abstractmethod
   def open(cls, path: str | os.PathLike) -> Any:
     """Opens a folder; raises InputError where it is none."""
-    raise NotImplementedError
 
   @functools.cached_property
   def _rows(self) -> dict[str, int]:

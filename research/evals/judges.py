@@ -336,18 +336,26 @@ class Trials(_Whole):
 @dataclasses.dataclass(frozen=True)
 class Masked:
   """Signals of masked spectrograms: of one signal (enhancement) 'pesq' and 'stoi', of several
-  (separation) 'si_sdri', the improvement of SI-SDR in dB over the mixture; always 'si_sdr'. PESQ is
-  left out where its library is missing or refuses a clip, as a silent one.
+  (separation) 'si_sdri', the improvement of SI-SDR in dB over the mixture; always 'si_sdr'. PESQ
+  refuses some clips, as silent ones: 'pesq' is the mean of the others (nan where there are none),
+  'pesq_clips' their fraction.
 
   Attributes:
     hop: of the head, samples.
     sample_rate: Hz.
     heard: whether PESQ and STOI are computed, which takes 0.1 s a clip.
+
+  Raises:
+    InputError: a library that they need is missing.
   """
 
   hop: int = 320
   sample_rate: int = 16_000
   heard: bool = True
+
+  def __post_init__(self):
+    if self.heard:
+      enhancement.check_libraries()
 
   def keep(self, out: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, jax.Array]:
     """Masks and spectrum of the mixture; audio, its sources, and how many samples are real."""
@@ -369,7 +377,7 @@ class Masked:
     found[:, :length] = made[:, :length]
     after, before, _ = separation.assigned_si_sdr(found, clean, mixture)
     scores = {'si_sdr': np.mean(after), 'si_sdri': np.mean(after) - np.mean(before)}
-    if self.heard and len(clean) == 1:
+    if self.heard:
       scores['stoi'] = np.float64(enhancement.stoi(found[0], clean[0], self.sample_rate))
       with contextlib.suppress(InputError):
         scores['pesq'] = np.float64(enhancement.pesq(found[0], clean[0], self.sample_rate))
@@ -379,7 +387,11 @@ class Masked:
     """See the class."""
     del source
     names = dict.fromkeys(name for x in kept.values() for name in x)
-    return {n: float(np.mean([x[n] for x in kept.values() if n in x])) for n in names}
+    found = {n: float(np.mean([x[n] for x in kept.values() if n in x])) for n in names}
+    if self.heard:
+      found['pesq_clips'] = float(np.mean(['pesq' in x for x in kept.values()]))
+      found.setdefault('pesq', float('nan'))
+    return found
 
 
 JUDGES: dict[str, type[Any]] = {

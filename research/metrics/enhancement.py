@@ -66,6 +66,12 @@ def stoi(
   return float(_library('pystoi').stoi(reference, estimate, sample_rate, extended=extended))
 
 
+def check_libraries() -> None:
+  """Raises InputError where a library of PESQ or STOI is missing."""
+  for name in ('pesq', 'pystoi'):
+    _library(name)
+
+
 def _library(name: str) -> Any:
   try:
     return importlib.import_module(name)

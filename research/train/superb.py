@@ -240,7 +240,9 @@ def config_for(
         encoder=encoder, head=head, layer='mix', freeze=True, normalize_layers=settings.normalize
       ),
     ),
-    init=None if frames else dict(path=upstream.path, exclude='^params/head/', statistics='same'),
+    init=None
+    if frames or upstream.path is None
+    else dict(path=upstream.path, exclude='^params/head/', statistics='same'),
     objective=objective,
     optim=dict(
       name=recipe.optimizer,
@@ -284,11 +286,12 @@ def _alike(clips: Source, seconds: float | None) -> float | None:
 
 def _encoder(upstream: Upstream) -> dict[str, Any]:
   """The specification of the encoder of a system that is run in every step."""
-  if upstream.loaded is None or upstream.path is None:
+  loaded = upstream.loaded
+  if loaded is None or (upstream.path is None and jax.tree.leaves(loaded.variables)):
     raise InputError(
       f'{upstream.name} has no model that could run in every step: use --frames=cache.'
     )
-  model = upstream.loaded.model
+  model = loaded.model
   return dict(name=models.name_of(type(model)), args=model_settings.arguments(model))
 
 

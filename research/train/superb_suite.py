@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from research.errors import InputError, printable
 from research.evals import superb
 from research.evals.superb import Task
@@ -55,13 +57,17 @@ def run_suite(
     root: folder of the data sets; default $OIDO_DATA.
     cache: folder of cached layers; default `out`/cache.
     baseline: also score FBANK.
-    optional: tasks that are listed as not scored where their data are absent, instead of raising.
+    optional: tasks that are listed as not scored where their data are absent or a system cannot do
+      them, instead of raising.
     settings: see `train/superb.Settings`; None for the published ones.
     log: prints a line.
 
   Raises:
-    InputError: an unknown task, or data that are absent and not optional; no task at all.
+    InputError: an unknown task; what keeps one that is not optional from being scored; no task at
+      all; a superb.json that cannot be read; several processes.
   """
+  if jax.process_count() > 1:
+    raise InputError('SUPERB runs in one process: start it on one host, with all of its devices.')
   out, settings = Path(out), settings or Settings()
   tasks = [superb.get(name) for name in names]
   rows, absent = _read(out / FILE), dict[str, str]()
@@ -77,10 +83,17 @@ def run_suite(
     sizes = ' / '.join(str(len(x)) for x in (parts[0].train, parts[0].valid, parts[0].test))
     log(f'{task.name}: {task.how.title}, {sizes} clips for training, validation and test')
     for upstream in (*upstreams, *([fbank(task)] if baseline else [])):
-      row = run_task(
-        upstream, task, parts, out / 'runs', cache=cache or out / 'cache', root=root,
-        settings=settings, log=log,
-      )  # fmt: skip
+      try:
+        row = run_task(
+          upstream, task, parts, out / 'runs', cache=cache or out / 'cache', root=root,
+          settings=settings, log=log,
+        )  # fmt: skip
+      except InputError as error:
+        if task.name not in optional:
+          raise
+        absent[f'{task.name}, {upstream.name}'] = str(error)
+        log(f'{task.name} is not scored with {upstream.name}: {error}')
+        continue
       key = (row['task'], row['system'])
       rows = [r for r in rows if (r['task'], r['system']) != key] + [row]
       metric = row['metrics'][0]
@@ -93,10 +106,16 @@ def run_suite(
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
+  """The rows of earlier runs, which stay."""
+  if not path.exists():
+    return []
   try:
     return list(json.loads(path.read_text())['rows'])
-  except (OSError, ValueError, KeyError, TypeError):
-    return []
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise InputError(
+      f'{path} holds earlier scores and cannot be read ({error}): move it away, or give another '
+      '--out.'
+    ) from error
 
 
 def write(out: Path, rows: Sequence[Mapping[str, Any]], absent: Mapping[str, str]) -> None:

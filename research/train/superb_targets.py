@@ -94,7 +94,8 @@ def _trials(task: Task, parts: Parts, *_: Any) -> tuple[dict, dict, dict]:
 
 def _masked(task: Task, parts: Parts, hop: int, rate: int, *_: Any) -> tuple[dict, dict, dict]:
   sources = dict(name='sources', args=dict(columns=list(task.target)))
-  return dict(sources=sources), dict(hop=hop, sample_rate=rate), dict(hop=hop)
+  judge = dict(hop=hop, sample_rate=rate, heard=len(task.target) == 1)
+  return dict(sources=sources), judge, dict(hop=hop)
 
 
 def _symbols(task: Task, parts: Parts, *_: Any) -> tuple[dict, dict, dict]:
@@ -138,7 +139,7 @@ def pieces(root: str, texts: list[str], place: str | os.PathLike) -> Path:
 def _beside(root: Path) -> list[Path]:
   config, named = root / 'config.yaml', []
   if config.is_file() and (found := _PIECES.search(tables.text(config))):
-    named = [root / found[1]]
+    named = [root / os.path.basename(found[1])]  # beside it, wherever it was on their machine
   return [*named, *(root / name for name in PIECES)]
 
 

@@ -285,6 +285,8 @@ def judged(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
   """The metrics of a task on held-out clips, by the judge that `args.judge` describes."""
   data = _data(run, spec)
   rows = run.rows(name, data, spec['batches'])
+  if 'judge' not in spec['args']:
+    raise InputError(f'config.evals.{name} is judged: set config.evals.{name}.args.judge.name.')
   judging = Judging(run.model, data, rows, judges.get(spec['args']['judge']), run.mesh)
 
   def run_once(step: int, state: State) -> dict[str, float]:

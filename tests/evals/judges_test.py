@@ -102,7 +102,7 @@ def test_ideal_masks_give_the_source():
   masks = np.stack([1 - first, first])[None, :, :, None] * np.ones((1, 2, frames, 257), np.float32)
   out = {'masks': masks, 'mixture': np.stack([spectra.real, spectra.imag], axis=-1)}
   batch = {'audio': audio, 'sources': clean, 'audio_mask': np.ones(audio.shape, bool)}
-  judge = judges.get(dict(name='masked', args=dict(hop=320)))
+  judge = judges.get(dict(name='masked', args=dict(hop=320, heard=False)))
   got = judge.score(kept(judge, out, batch, 1), source(label=['a']))
   assert got['si_sdr'] > 15 and got['si_sdri'] > 15 and 'pesq' not in got
 
@@ -153,6 +153,16 @@ def test_converted_voices(tmp_path):
   assert judge.score({0: found[0]}, clips)['mcd'] > same['mcd']
   with pytest.raises(InputError, match=r"'b\.wav' of 'toy' has no 'reference'"):
     judge.score(found, clips)
+
+
+def test_what_pesq_refuses_is_counted():
+  pytest.importorskip('pesq')
+  pytest.importorskip('pystoi')
+  judge = judges.Masked()
+  kept = {0: {'pesq': np.array(2.0), 'stoi': np.array(0.5)}, 1: {'stoi': np.array(0.3)}}
+  got = judge.score(kept, source(label=['a', 'b']))
+  assert got == {'pesq': 2.0, 'stoi': 0.4, 'pesq_clips': 0.5}
+  assert np.isnan(judge.score({1: kept[1]}, source(label=['a', 'b']))['pesq'])
 
 
 def test_unknown_judges_and_arguments():

@@ -178,6 +178,32 @@ def test_absent_data_are_listed_or_refused(tmp_path):
     superb_suite.run_suite([], ['superb_kss'], out)
 
 
+@pytest.mark.slow
+def test_layers_in_every_step_give_the_scores_of_cached_ones(tasks, tmp_path):
+  (cached,) = suite(tasks[:1], tmp_path / 'cached', dtype='float32')
+  (streamed,) = suite(tasks[:1], tmp_path / 'streamed', frames='stream')
+  assert streamed['frames'] == 'stream' and streamed['validation'] == cached['validation']
+  losses = [[p['loss'] for p in r['curve'] if 'loss' in p] for r in (cached, streamed)]
+  np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_system_that_cannot_do_a_task_is_listed(tasks, tmp_path, monkeypatch):
+  def refuse(*args, **kwargs):
+    raise InputError('no frames')
+
+  monkeypatch.setattr(superb_suite, 'run_task', refuse)
+  with pytest.raises(InputError, match='no frames'):
+    suite(tasks[:1], tmp_path)
+  with pytest.raises(InputError, match='No task can be scored'):
+    superb_suite.run_suite(
+      [], tasks[:1], tmp_path, optional=tasks, settings=heads.Settings(), log=lambda text: None
+    )
+  (tmp_path / 'superb.json').write_text('{"rows": [')
+  with pytest.raises(InputError, match='holds earlier scores and cannot be read'):
+    suite(tasks[:1], tmp_path)
+
+
 def row(system, recipe, metric, value, **changes):
   task = f'superb_{recipe.lower()}'
   return dict(
