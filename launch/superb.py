@@ -30,7 +30,13 @@ BATCH = flags.DEFINE_integer(
 HEAD = flags.DEFINE_string(
   'superb_head', '{}', 'SUPERB: arguments of the heads as JSON, by recipe: {"ASR": {"width": 256}}.'
 )
-
+LM = flags.DEFINE_string(
+  'superb_lm', None, 'SUPERB: n-gram of words for ASR (an ARPA file or a KenLM binary), which is '
+  'scored with it too; the published one is the 4-gram of LibriSpeech.',
+)  # fmt: skip
+LEXICON = flags.DEFINE_string(
+  'superb_lexicon', None, 'SUPERB: words of --superb_lm and how they are spelt.'
+)
 
 DEBUG = ':debug'  # behind a suite: few steps, narrow heads
 
@@ -58,6 +64,7 @@ def run(
   from research.report import superb as report
   from research.train import superb as heads
   from research.train import superb_suite
+  from research.train.superb_settings import Settings
 
   try:
     sizes = json.loads(HEAD.value)
@@ -73,10 +80,10 @@ def run(
     name = f'{loaded.name}, {loaded.origin}'
     made = embedder.from_model(loaded.model, loaded.variables, name, loaded.fingerprint)
     upstreams.append(heads.Upstream(made, loaded, path))
-  settings = heads.Settings(
+  settings = Settings(
     steps=STEPS.value, lrs=rates or None, seeds=SEEDS.value, frames=FRAMES.value,
     dtype=DTYPE.value, normalize=NORMALIZE.value, batch_size=BATCH.value, head_args=sizes,
-    debug=debug,
+    lm=LM.value, lexicon=LEXICON.value, debug=debug,
   )  # fmt: skip
   rows = superb_suite.run_suite(
     upstreams, names, out, optional=set(superb.SUITES.get(suite, ())), settings=settings,

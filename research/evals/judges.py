@@ -7,6 +7,7 @@ otherwise. Letters: b batch, n frames, c classes.
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -20,9 +21,15 @@ from research.errors import InputError, unknown
 from research.evals.writing_judges import Converted, Translated
 from research.inference import ctc
 from research.inference import separation as separation_of
+from research.inference.beam import BeamSearch
 from research.metrics import asr, diarization, enhancement, separation, slots, verification
 from research.text import characters
 from research.text import slots as slot_text
+
+# beam, beam_threshold, lm_weight and word_score of s3prl's configuration for ASR with the 4-gram.
+SUPERB_SEARCH: dict[str, Any] = dict(
+  beam=5, threshold=25.0, lm_weight=2.0, word_score=-1.0, free_end=False
+)
 
 Kept = Mapping[int, Mapping[str, np.ndarray]]  # row of the source -> arrays
 
@@ -172,8 +179,38 @@ class Letters(_Sequences):
     return {'per': asr.unit_errors(references, hypotheses).rate}
 
 
+@dataclasses.dataclass(frozen=True)
 class Words(_Sequences):
-  """Error rates of words and characters: 'wer', 'cer'."""
+  """Error rates of words and characters: 'wer', 'cer'; with an n-gram of words also those of a beam
+  search with the published settings: 'wer_lm', 'cer_lm'.
+
+  Attributes:
+    lm: an ARPA file or a KenLM binary; None for greedy texts alone.
+    lexicon: its words and how they are spelt, see `inference.beam.BeamSearch`.
+  """
+
+  lm: str | None = None
+  lexicon: str | None = None
+
+  @functools.cached_property
+  def search(self) -> BeamSearch:
+    """The decoder of SUPERB (s3prl/downstream/asr/config.yaml, `decoder_args`)."""
+    files: dict[str, Any] = dict(lm=self.lm, lexicon=self.lexicon)
+    return BeamSearch(self.vocabulary, self.blank, **files, **SUPERB_SEARCH)
+
+  def keep(self, out: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """The best symbol of every frame; with an n-gram all logits too."""
+    found = super().keep(out, batch)
+    if self.lm is None:
+      return found
+    return found | {'logits': jnp.asarray(out['logits']), 'real': jnp.asarray(out['frame_mask'])}
+
+  def reduce(self, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Logits are searched at once, and not kept."""
+    if self.lm is None:
+      return arrays
+    best = self.search.best(arrays['logits'][np.asarray(arrays['real'], bool)])
+    return {'path': arrays['path'], 'text': np.array(' '.join(best[0].words if best else ()))}
 
   def score(self, kept: Kept, source: Source) -> dict[str, float]:
     """See the class."""
@@ -181,9 +218,16 @@ class Words(_Sequences):
     for text, ids in self.pairs(kept, source):
       references.append(characters.in_case(str(text), self.vocabulary))
       hypotheses.append(characters.spell(ids, self.vocabulary))
-    return {
+    found = {
       'wer': asr.word_errors(references, hypotheses).rate,
       'cer': asr.character_errors(references, hypotheses).rate,
+    }
+    if self.lm is None:
+      return found
+    searched = [characters.in_case(str(x['text']), self.vocabulary) for x in kept.values()]
+    return found | {
+      'wer_lm': asr.word_errors(references, searched).rate,
+      'cer_lm': asr.character_errors(references, searched).rate,
     }
 
 

@@ -64,7 +64,8 @@ class Seeded:
       class is left in training.
     validation: fraction of the clips for validation.
     test: fraction of the clips for test.
-    folds: number of stratified folds, each tested once; 0 for a single split.
+    folds: number of folds, each tested once; 0 for a single split. They are of whole groups where
+      these can be used, else stratified.
   """
 
   group: str = 'speaker'
@@ -239,9 +240,13 @@ def _each_once(values: np.ndarray, folds: Sequence[str], strata: np.ndarray) -> 
 def _seeded(source: Any, strata: np.ndarray, seeded: Seeded):
   """A split by group if groups are known and every class is left in training, else stratified."""
   if seeded.folds:
-    values = _assign_folds(strata, seeded.folds)
-    made = _each_once(values, [str(k) for k in range(seeded.folds)], strata)
-    return made, f'seeded: {seeded.folds} stratified folds, each tested once, seed {SEED}'
+    names, kind = [str(k) for k in range(seeded.folds)], f'folds by {seeded.group}'
+    values = _deal_groups(_values(source, seeded.group), seeded.folds)
+    made = [] if values is None else _each_once(values, names, strata)
+    if not made or any(set(strata[fold.train]) != set(strata) for fold in made):
+      kind = 'stratified folds'
+      made = _each_once(_assign_folds(strata, seeded.folds), names, strata)
+    return made, f'seeded: {seeded.folds} {kind}, each tested once, seed {SEED}'
   everything = np.arange(len(source))
   fractions = f'{1 - seeded.validation - seeded.test:.0%}/{seeded.validation:.0%}/{seeded.test:.0%}'
   by, remark = {seeded.group: _values(source, seeded.group)}, ''
@@ -269,6 +274,22 @@ def _assign_folds(strata: np.ndarray, folds: int) -> np.ndarray:
     members = random.permutation(np.flatnonzero(strata == stratum))
     values[members] = [str((start + k) % folds) for k in range(len(members))]
     start += len(members)
+  return values
+
+
+def _deal_groups(groups: np.ndarray, folds: int) -> np.ndarray | None:
+  """Fold of each clip, '0', '1', …: groups, the largest first, go to the smallest fold; None if
+  some groups are unknown or there are fewer than folds."""
+  names, counts = np.unique(groups, return_counts=True)
+  if '' in names or len(names) < folds:
+    return None
+  order = np.random.default_rng(SEED).permutation(len(names))
+  sizes = np.zeros(folds, int)
+  values = np.empty(len(groups), object)
+  for i in sorted(order, key=lambda i: -counts[i]):
+    fold = int(np.argmin(sizes))
+    values[groups == names[i]] = str(fold)
+    sizes[fold] += counts[i]
   return values
 
 

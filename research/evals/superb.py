@@ -24,7 +24,7 @@ from research.text.characters import SUPERB_CHARACTERS
 from research.text.phones import PHONES
 
 # Metrics of which less is better.
-LOWER = ('per', 'wer', 'cer', 'slot_value_cer', 'eer', 'der', 'mcd')
+LOWER = ('per', 'wer', 'cer', 'wer_lm', 'cer_lm', 'slot_value_cer', 'eer', 'der', 'mcd')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,6 +265,11 @@ TASKS: dict[str, Task] = {
     Task(
       'small_sid', 'SID', 'librispeech_test_clean_sub', target='speaker', kind='seeded',
       seeded=splits.Seeded(validation=0.1, test=0.2), benchmark=False,
+    ),
+    # Emotions need acted or licensed speech; digits of unseen speakers have the same protocol.
+    Task(
+      'small_er', 'ER', 'fsdd', kind='seeded', folds=tuple(range(6)),
+      seeded=splits.Seeded(group='speaker', folds=6), benchmark=False,
     ),
     Task(
       'small_asr', 'ASR', 'librispeech_test_clean_sub', target='transcript', split='letters',

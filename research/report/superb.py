@@ -16,6 +16,7 @@ BOARD: dict[tuple[str, str], tuple[str, float]] = {
   ('SID', 'accuracy'): ('SID_acc', 100.0),
   ('ER', 'accuracy'): ('ER_acc', 100.0),
   ('ASR', 'wer'): ('ASR_wer', 100.0),
+  ('ASR', 'wer_lm'): ('ASR_LM_wer', 100.0),
   ('QbE', 'mtwv'): ('QbE_mtwv', 100.0),
   ('SF', 'slot_type_f1'): ('SF_f1', 100.0),
   ('SF', 'slot_value_cer'): ('SF_cer', 100.0),

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,49 +26,8 @@ from research.models import settings as model_settings
 from research.train import loop, selection, sharding, superb_targets
 from research.train.config import complete
 from research.train.judging import Judging
+from research.train.superb_settings import Settings
 from research.weights import Pretrained
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-  """What a run may change.
-
-  Attributes:
-    steps: optimiser steps; None for the published number.
-    lrs: learning rates that are tried; the best on the validation clips is reported. None for the
-      published one.
-    seeds: runs of every learning rate, each with a seed of its own; scores are their mean.
-    frames: 'cache', the layers of all clips on disk, or 'stream', computed in every step.
-    dtype: of the layers on disk.
-    buckets: lengths to which clips are padded, where they are not all alike.
-    normalize: every layer is layer-normed before the mix (not on the public board).
-    evaluations: the least number of evaluations in a run; the published interval is shortened to
-      it where a run has few steps.
-    head_args: {recipe: arguments of its head that differ from the published ones}.
-    batch_size: clips of a micro-batch; None for the published number.
-    debug: a trial run: few steps, narrow heads.
-  """
-
-  steps: int | None = None
-  lrs: Sequence[float] | None = None
-  seeds: int = 1
-  frames: str = 'cache'
-  dtype: str = 'float16'
-  buckets: int = 4
-  normalize: bool = False
-  evaluations: int = 10
-  head_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  batch_size: int | None = None
-  debug: bool = False
-
-  def total(self, recipe: Recipe) -> int:
-    """Steps of a run."""
-    return self.steps or (superb.DEBUG_STEPS if self.debug else recipe.steps)
-
-  def heads(self, task: Task) -> dict[str, Any]:
-    """Arguments of a task's head that are not those of the task."""
-    narrow = superb.DEBUG_HEADS.get(task.how.head, {}) if self.debug else {}
-    return {**narrow, **self.head_args.get(task.recipe, {})}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +53,7 @@ def run_task(
   *,
   cache: str | os.PathLike,
   root: Any = None,
-  settings: Settings = Settings(),
+  settings: Settings | None = None,
   log: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
   """The row of a system on a task; runs lie in `out` and go on where they were killed.
@@ -107,12 +66,13 @@ def run_task(
       `<task>/<system>/model`.
     cache: folder of cached layers.
     root: folder of the data sets.
-    settings: steps, learning rates, ….
+    settings: steps, learning rates, …; None for the published ones.
     log: prints a line.
 
   Raises:
     InputError: data or settings that cannot work.
   """
+  settings = settings or Settings()
   place = Path(out) / task.name / digest(upstream.embedder.fingerprint())
   if task.how.judge == 'search':
     return _search(upstream, task, parts[0], cache, settings, log, place)
@@ -123,8 +83,9 @@ def run_task(
   runs = []
   for lr, seed, fold in points_of(points, settings.seeds, len(parts)):
     config, judge = config_for(task, parts[fold], upstream, frames, settings, lr, seed, root, place)
-    # Other settings are another run, in another folder.
-    name = f'lr{lr:g}-seed{seed}-fold{fold}-{digest(config, judge)[:6]}'
+    # Other settings are another run, in another folder; those of the test clips alone are not.
+    key = digest(config, superb_targets.held_out(judge))[:6]
+    name = f'lr{lr:g}-seed{seed}-fold{fold}-{key}'
     runs.append((lr, seed, fold, *_run(task, parts[fold], config, judge, place / name, log)))
   row = _row(upstream, task, parts, runs, settings)
   best = min(runs, key=lambda r: _order(recipe, r[3]['valid'][recipe.ranks]) + (r[1] + r[2],))
@@ -272,7 +233,9 @@ def _schedule(recipe: Recipe, steps: int) -> dict[str, Any]:
 
 def _judge(task: Task, judge: dict[str, Any], settings: Settings) -> dict[str, Any]:
   """The judge that the data give, with what the task and a trial run change."""
-  changed = superb.DEBUG_JUDGES.get(judge['name'], {}) if settings.debug else {}
+  changed = dict(superb.DEBUG_JUDGES.get(judge['name'], {})) if settings.debug else {}
+  if judge['name'] == 'words' and settings.lm is not None:
+    changed.update(lm=settings.lm, lexicon=settings.lexicon)
   return dict(judge, args={**judge['args'], **task.judge_args, **changed})
 
 
@@ -304,7 +267,8 @@ def _run(
   log: Callable[[str], None],
 ) -> tuple[dict[str, Any], Pretrained]:
   """Trains a head, and judges its best checkpoint: ({'valid', 'test': metrics, …}, the head)."""
-  done = workdir / 'scores.json'
+  searched = '-lm' + digest(judge_spec)[:6] if judge_spec['args'].get('lm') else ''
+  done = workdir / f'scores{searched}.json'
   if done.is_file():
     return json.loads(done.read_text()), weights.load(workdir)
   started = time.perf_counter()

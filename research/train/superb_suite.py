@@ -16,7 +16,8 @@ from research.inference import embedder
 from research.jobs import folders
 from research.models.fbank import Fbank
 from research.report import superb as shown
-from research.train.superb import Settings, Upstream, run_task
+from research.train.superb import Upstream, run_task
+from research.train.superb_settings import Settings
 from research.weights import Pretrained
 
 FORMAT = 1
@@ -59,7 +60,7 @@ def run_suite(
     baseline: also score FBANK.
     optional: tasks that are listed as not scored where their data are absent or a system cannot do
       them, instead of raising.
-    settings: see `train/superb.Settings`; None for the published ones.
+    settings: see `train/superb_settings.Settings`; None for the published ones.
     log: prints a line.
 
   Raises:

@@ -177,10 +177,12 @@ _MAKERS: dict[str, Callable[..., tuple[dict, dict, dict]]] = {
 
 
 def held_out(judge: dict[str, Any]) -> dict[str, Any]:
-  """The judge of validation clips: published trials are of the test clips alone."""
-  if judge['name'] != 'trials':
+  """The judge of validation clips: published trials are of the test clips alone, and so is the
+  search with an n-gram, which chooses nothing."""
+  left = {'trials': ('trials',), 'words': ('lm', 'lexicon')}.get(judge['name'], ())
+  if not left:
     return judge
-  return dict(judge, args=dict(judge['args'], trials=None))
+  return dict(judge, args={**judge['args'], **dict.fromkeys(left)})
 
 
 def quick(judge: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from research.audio.clips import Files, Source, Table
 from research.errors import InputError
 from research.evals import judges
 from research.text.characters import CHARACTERS, encode
+from research.train import superb_targets
 
 
 def source(**columns):
@@ -48,6 +49,46 @@ def test_words_and_letters():
   assert judge.score(kept(judge, out, {}, 2), clips) == {'wer': 1 / 4, 'cer': 1 / 10}
   judge = judges.get(dict(name='letters', args=args))
   assert judge.score(kept(judge, out, {}, 2), clips)['per'] == pytest.approx(1 / 12)
+
+
+ARPA = """\\data\\
+ngram 1={count}
+ngram 2=1
+
+\\1-grams:
+-9\t<unk>
+-1\t<s>\t0
+-1\t</s>
+{rows}
+
+\\2-grams:
+-1\tBE A
+
+\\end\\
+"""
+
+
+def test_words_searched_with_an_ngram(tmp_path):
+  pytest.importorskip('flashlight.lib.text.decoder')
+  # CUT is no word of the n-gram: the search finds the nearest one, greedy texts stay as they are.
+  words = {'BE': -1.0, 'A': -1.0, 'CAT': -1.0, 'CUP': -3.0, 'DO': -1.0}
+  rows = '\n'.join(f'{p}\t{word}\t0' for word, p in words.items())
+  (tmp_path / 'lm.arpa').write_text(ARPA.format(count=len(words) + 3, rows=rows))
+  (tmp_path / 'words.txt').write_text('\n'.join(words) + '\n')
+  clips = source(transcript=['BE A CAT', 'DO'])
+  said = [encode('BE A CUT').tolist(), encode('DO').tolist()]
+  logits = np.stack([4 * path_of(ids, 40, len(CHARACTERS)) for ids in said])
+  # Frames behind a clip count for nothing.
+  mask = np.arange(40) < np.array([[30], [20]])
+  logits[~mask] = np.nan
+  args = dict(column='transcript', vocabulary=CHARACTERS, lm=str(tmp_path / 'lm.arpa'))
+  for lexicon in (None, str(tmp_path / 'words.txt')):
+    judge = judges.get(dict(name='words', args=dict(args, lexicon=lexicon)))
+    got = judge.score(kept(judge, {'logits': logits, 'frame_mask': mask}, {}, 2), clips)
+    assert got == {'wer': 1 / 4, 'cer': 1 / 10, 'wer_lm': 0.0, 'cer_lm': 0.0}
+  # The validation clips are not searched.
+  spec = dict(name='words', args=dict(args, lexicon=None))
+  assert judges.get(superb_targets.held_out(spec)).lm is None
 
 
 def test_phones():

@@ -145,6 +145,26 @@ def test_a_seeded_split_by_another_column_and_with_other_fractions():
   assert [len(r) for r in stratified.folds[0].rows()] == [350, 50, 100]
 
 
+def test_seeded_folds_of_speakers_are_leave_one_out_and_of_few_groups_stratified():
+  # Six speakers of unequal numbers of clips: a fold each. Of four folds the sizes are balanced.
+  speakers = [name for name, count in zip('abcdef', (30, 10, 20, 20, 10, 10)) for _ in range(count)]
+  strata = np.arange(100) % 5
+  made = splits.make(source(100, speaker=speakers), strata, seeded=splits.Seeded(folds=6))
+  assert sorted(len(f.test) for f in made.folds) == [10, 10, 10, 20, 20, 30]
+  for fold in made.folds:
+    assert len({speakers[r] for r in fold.test}) == 1
+    train, validation, test = ({speakers[r] for r in rows} for rows in fold.rows())
+    assert len(train) == 4 and not train & validation and not train & test
+  assert made.origin == 'seeded: 6 folds by speaker, each tested once, seed 0'
+  four = splits.make(source(100, speaker=speakers), strata, seeded=splits.Seeded(folds=4))
+  assert sorted(len(f.test) for f in four.folds) == [20, 20, 30, 30]
+  for other in (dict(seeded=splits.Seeded(folds=7)), dict(seeded=splits.Seeded(folds=3))):
+    # Too few speakers, and speakers that are the classes.
+    classes = np.unique(speakers, return_inverse=True)[1] if other['seeded'].folds == 3 else strata
+    back = splits.make(source(100, speaker=speakers), classes, **other)
+    assert 'stratified folds' in back.origin
+
+
 def test_seeded_folds_are_stratified_and_each_clip_is_tested_once():
   strata = np.repeat(np.arange(4), [10, 11, 12, 14])
   made = splits.make(source(47), strata, seeded=splits.Seeded(folds=5))

@@ -36,7 +36,7 @@ def tasks(monkeypatch):
 
 
 def suite(tasks, out, **changes):
-  settings = heads.Settings(debug=True, **{'steps': 2, **changes})
+  settings = Settings(debug=True, **{'steps': 2, **changes})
   return superb_suite.run_suite([], tasks, out, settings=settings, log=lambda text: None)
 
 
@@ -197,7 +197,7 @@ def test_a_system_that_cannot_do_a_task_is_listed(tasks, tmp_path, monkeypatch):
     suite(tasks[:1], tmp_path)
   with pytest.raises(InputError, match='No task can be scored'):
     superb_suite.run_suite(
-      [], tasks[:1], tmp_path, optional=tasks, settings=heads.Settings(), log=lambda text: None
+      [], tasks[:1], tmp_path, optional=tasks, settings=Settings(), log=lambda text: None
     )
   (tmp_path / 'superb.json').write_text('{"rows": [')
   with pytest.raises(InputError, match='holds earlier scores and cannot be read'):
