@@ -83,11 +83,13 @@ class Draws(NamedTuple):
   noise: Float[Array, '*q k d'] | None = None
 
 
-def draw(key: Array, used: Bool[Array, ' r'], k: int, d: int) -> Draws:
-  """Draws for one codebook; the noise is 0 where there are enough frames."""
-  noise = jax.random.normal(jax.random.fold_in(key, 1), (k, d))
-  few = used.sum() < k
-  return Draws(draw_rows(jax.random.fold_in(key, 0), used, k), jnp.where(few, noise, 0.0))
+def draw(key: Array, used: Bool[Array, ' r'], k: int, noise_width: int = 0) -> Draws:
+  """Draws for one codebook; with the width of vectors also noise, 0 where frames are enough."""
+  rows = draw_rows(jax.random.fold_in(key, 0), used, k)
+  if not noise_width:
+    return Draws(rows)
+  noise = jax.random.normal(jax.random.fold_in(key, 1), (k, noise_width))
+  return Draws(rows, jnp.where(used.sum() < k, noise, 0.0))
 
 
 def drawn(x: Float[Array, 'r d'], draws: Draws) -> Float[Array, 'k d']:

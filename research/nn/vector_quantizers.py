@@ -135,38 +135,41 @@ class EmaQuantizer(nn.Module):
     if not 1 <= depth <= self.depth:
       raise InputError(f'n_q={n_q} of {self.depth} quantisers: give 1 to {self.depth}.')
 
-    # How many take part, and what they draw.
+    # How many take part, and what they draw: a codebook starts once, so that both draws are one.
     count: Any = depth
-    key = self.make_rng('noise') if learns and self._draws(start, dead) else jax.random.key(0)
     if isinstance(n_q, jax.Array):
       count = n_q
     elif n_q is None and learns and self.depths:
       place = jax.random.randint(self.make_rng('noise'), (), 0, len(self.depths))
       count = jnp.asarray(self.depths)[place]
     active = jnp.arange(depth) < count
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(depth))
+    if learns and self._draws(start, dead):
+      keys = jax.random.split(self.make_rng('noise'), depth)
+      width = self.width if self.how.dead == 'restart' else 0
+      draws = jax.vmap(lambda key: codebooks.draw(key, real, self.codes, width))(keys)
+      start, dead = start or draws, dead or draws
 
     state = Averages(self.vectors.value, self.sums.value, self.counts.value, self.updates.value)
     state, begun = jax.tree.map(lambda v: v[:depth], (state, self.begun.value))
 
     def layer(carry, given):
       residual, total = carry
-      state, begun, active, key, start, dead = given
+      state, begun, active, start, dead = given
       still = jax.lax.stop_gradient(residual)
       if learns:
-        state, begun = self._begin(state, begun, active, still, real, key, start)
+        state, begun = self._begin(state, begun, active, still, real, start)
       codes = codebooks.nearest(still, state.vectors)
       vectors = jnp.where(active, state.vectors[codes], 0.0)
       commitment = jnp.where(active, codebooks.mean_square(residual, vectors, real), 0.0)
       counts, _ = codebooks.tally(still, codes, real, self.codes)
       if learns:
-        state = self._learn(state, active, still, codes, real, key, dead)
+        state = self._learn(state, active, still, codes, real, dead)
       left = residual - vectors
       left = left if self.commit_all else jax.lax.stop_gradient(left)
       found = jnp.where(active, codes, 0), counts, commitment, state, begun
       return (left, total + vectors), found
 
-    given = (state, begun, active, keys, start, dead)
+    given = (state, begun, active, start, dead)
     first = (flat, jnp.zeros_like(flat))
     (_, total), (codes, counts, commitments, state, begun) = jax.lax.scan(layer, first, given)
     if learns:
@@ -182,23 +185,19 @@ class EmaQuantizer(nn.Module):
     begins = self.how.start != 'random' and start is None
     return begins or (self.how.dead != 'keep' and dead is None)
 
-  def _begin(self, state, begun, active, x, real, key, start):
+  def _begin(self, state, begun, active, x, real, start):
     """The codebook, set by the frames if nothing has set it yet."""
     if self.how.start == 'random':
       return state, begun
 
     def first():
-      rows = codebooks.draw(jax.random.fold_in(key, 0), real, self.codes, self.width)
-      return codebooks.begin(self.how, x, real, start or rows, state.updates)
+      return codebooks.begin(self.how, x, real, start, state.updates)
 
     now = active & ~begun & real.any()
     return jax.lax.cond(now, first, lambda: state), begun | now
 
-  def _learn(self, state, active, x, codes, real, key, dead):
-    rows = None
-    if self.how.dead != 'keep':
-      rows = dead or codebooks.draw(jax.random.fold_in(key, 1), real, self.codes, self.width)
-    after = codebooks.update(self.how, state, x, codes, real, rows)
+  def _learn(self, state, active, x, codes, real, dead):
+    after = codebooks.update(self.how, state, x, codes, real, dead)
     return jax.tree.map(lambda new, old: jnp.where(active, new, old), after, state)
 
   def _keep(self, state, begun, depth):

@@ -1,5 +1,7 @@
 """Codebooks that follow their frames: starts, dead codes, padding, meshes and depths."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from research.nn.vector_quantizers import COLLECTION, EmaQuantizer, GradientQuan
 from research.train import sharding
 
 K, D = 8, 4
+jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
 
 
 def frames(b=8, m=16, seed=0):
@@ -25,9 +28,9 @@ def used(x, lengths=None):
 
 def learn(model, x, mask, steps=1, variables=None):
   """(last result, variables) of updates on one batch."""
-  variables = variables or model.init(jax.random.key(0), x, mask)
+  variables = variables or jit(model.init)(jax.random.key(0), x, mask)
 
-  @jax.jit
+  @jit
   def step(variables, x, mask, key):
     return model.apply(variables, x, mask, True, rngs={'noise': key}, mutable=[COLLECTION])
 
@@ -39,7 +42,7 @@ def learn(model, x, mask, steps=1, variables=None):
 def test_first_batch_starts_the_codebooks():
   x = frames()
   model = EmaQuantizer(K, D, codebooks.ENCODEC, depth=2)
-  variables = model.init(jax.random.key(0), x, used(x))
+  variables = jit(model.init)(jax.random.key(0), x, used(x))
   assert not variables[COLLECTION]['begun'].any()
   assert not variables[COLLECTION]['vectors'].any()
   found, after = learn(model, x, used(x), variables=variables)
@@ -54,13 +57,18 @@ def test_first_batch_starts_the_codebooks():
 
 def test_vectors_do_not_shrink_after_k_means():
   """What the released code does to its running sums is for comparison alone."""
-  x = frames()
-  errors = {}
-  for name, how in {'ours': codebooks.ENCODEC, 'theirs': codebooks.ENCODEC_PUBLISHED}.items():
-    model = EmaQuantizer(K, D, how)
-    found, _ = learn(model, x, used(x), steps=2)
-    errors[name] = float(found.commitments[0])
-  assert errors['ours'] < 0.7 * errors['theirs']
+  x = frames().reshape(-1, D)
+  real = jnp.ones(len(x), bool)
+  draws = codebooks.Draws(jnp.arange(K))
+
+  @functools.partial(jit, static_argnums=0)
+  def error(how):
+    state = codebooks.begin(how, x, real, draws, jnp.zeros((), jnp.int32))
+    codes = codebooks.nearest(x, state.vectors)
+    vectors = codebooks.update(how, state, x, codes, real, draws).vectors
+    return codebooks.mean_square(x, vectors[codebooks.nearest(x, vectors)], real)
+
+  assert error(codebooks.ENCODEC) < 0.7 * error(codebooks.ENCODEC_PUBLISHED)
 
 
 @pytest.mark.parametrize('dead', ['restart', 'reset', 'keep'])
@@ -69,7 +77,7 @@ def test_dead_codes(dead):
   x = frames()
   how = Ema(epsilon=0.0, threshold=1.0, dead=dead)
   model = EmaQuantizer(K, D, how)
-  variables = model.init(jax.random.key(0), x, used(x))
+  variables = jit(model.init)(jax.random.key(0), x, used(x))
   tree = dict(variables[COLLECTION])
   tree['vectors'] = tree['vectors'].at[:, 1:].add(100.0)
   tree['counts'] = tree['counts'] + 0.5
@@ -78,7 +86,7 @@ def test_dead_codes(dead):
   assert int((before.codes == 0).sum()) == x.shape[0] * x.shape[1]
   assert float(before.code_usage) == pytest.approx(1 / K) == float(before.min_code_usage)
   assert float(before.code_perplexity) == pytest.approx(1.0)
-  found = model.apply(after, x, used(x))
+  found = jit(model.apply)(after, x, used(x))
   alive = len(np.unique(found.codes))
   assert alive == 1 if dead == 'keep' else alive >= K - 1
   counts = np.asarray(after[COLLECTION]['counts'][0])
@@ -91,7 +99,7 @@ def test_dead_codes(dead):
     np.testing.assert_allclose(after[COLLECTION]['sums'][0][1:], rows, rtol=1e-6)
 
 
-@pytest.mark.parametrize('how', [codebooks.HAIKU, codebooks.JUKEBOX, codebooks.ENCODEC])
+@pytest.mark.parametrize('how', [codebooks.JUKEBOX, codebooks.ENCODEC])
 def test_padding_teaches_nothing(how):
   """NaN behind the mask: the result and the codebook of the frames alone."""
   x = frames(b=2, m=20)
@@ -99,10 +107,10 @@ def test_padding_teaches_nothing(how):
   wide = jnp.concatenate([x, jnp.full((2, 7, D), jnp.nan)], axis=1)
   wide_mask = used(wide, [20, 20])
   model = EmaQuantizer(K, D, how, depth=2)
-  variables = model.init(jax.random.key(0), x, mask)
+  variables = jit(model.init)(jax.random.key(0), x, mask)
   start = dead = codebooks.Draws(jnp.tile(jnp.arange(K), (2, 1)))
 
-  @jax.jit
+  @jit
   def step(x, mask, start, dead):
     return model.apply(variables, x, mask, True, None, start, dead, mutable=[COLLECTION])
 
@@ -133,6 +141,7 @@ def test_draws_are_of_frames_that_count():
     assert sorted(codebooks.draw_rows(key, mask, 4).tolist()) == [0, 2, 3, 5]
     many = codebooks.draw_rows(key, mask, 7).tolist()
     assert set(many) == {0, 2, 3, 5} and many[:3] == many[4:]
+  assert codebooks.draw(key, mask, 4).noise is None
   assert not np.any(codebooks.draw(key, mask, 4, 3).noise)
   assert np.all(np.any(codebooks.draw(key, mask, 5, 3).noise, axis=1))
 
@@ -140,8 +149,8 @@ def test_draws_are_of_frames_that_count():
 def test_depths_are_drawn_and_the_others_do_not_learn():
   x = frames()
   model = EmaQuantizer(K, D, codebooks.ENCODEC, depth=3, depths=(1, 3))
-  variables = model.init(jax.random.key(0), x, used(x))
-  step = jax.jit(
+  variables = jit(model.init)(jax.random.key(0), x, used(x))
+  step = jit(
     lambda key: model.apply(variables, x, used(x), True, rngs={'noise': key}, mutable=[COLLECTION])
   )
   seen = set()
@@ -158,7 +167,7 @@ def test_depths_are_drawn_and_the_others_do_not_learn():
 def test_eight_devices_learn_what_one_does():
   x, mask = frames(), used(frames(), [16, 9, 16, 3, 16, 16, 1, 16])
   model = EmaQuantizer(K, D, codebooks.ENCODEC, depth=2)
-  variables = model.init(jax.random.key(0), x, mask)
+  variables = jit(model.init)(jax.random.key(0), x, mask)
   want, state = learn(model, x, mask, steps=3, variables=variables)
   mesh = sharding.make_mesh(dict(data=8))
   spread = sharding.to_devices(dict(x=np.asarray(x), mask=np.asarray(mask)), mesh)
@@ -174,9 +183,9 @@ def test_eight_devices_learn_what_one_does():
 def test_gradient_codebook_learns():
   x = frames()
   model = GradientQuantizer(K, D)
-  params = model.init(jax.random.key(0), x, used(x))
+  params = jit(model.init)(jax.random.key(0), x, used(x))
 
-  @jax.jit
+  @jit
   def step(params):
     loss, gradient = jax.value_and_grad(lambda p: model.apply(p, x, used(x)).loss)(params)
     return loss, jax.tree.map(lambda p, g: p - 5.0 * g, params, gradient)
