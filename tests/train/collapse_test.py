@@ -95,8 +95,10 @@ def test_a_collapsing_codebook_is_reported_and_can_stop_the_run(trace):
 
 def test_a_codebook_of_few_codes_is_reported_by_default():
   watch = Watch(DEFAULTS['watch'])
-  assert watch.check(1000, signals({'min_code_usage': jnp.float32(0.3)})) == []
-  (warning,) = watch.check(1001, signals({'min_code_usage': jnp.float32(0.01)}))
+  assert watch.check(1000, jax.tree.map(float, signals({'min_code_usage': jnp.float32(0.3)}))) == []
+  (warning,) = watch.check(
+    1001, jax.tree.map(float, signals({'min_code_usage': jnp.float32(0.01)}))
+  )
   assert warning == 'collapse warning: min_code_usage is 0.01 at step 1001, below 0.02'
 
 
