@@ -1,4 +1,5 @@
-"""Codebooks between continuous frames and discrete codes.
+"""Codebooks between continuous frames and discrete codes, as fairseq has them; those of VQ-VAE,
+Jukebox and EnCodec are in `vector_quantizers`.
 
 Perplexities are of the frames of the whole batch, wherever it lies; fairseq's are of the clips of
 one GPU, and so is the diversity that it trains with. Of more frames they are somewhat higher.
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from research.errors import InputError
-from research.nn import kernels, layers
+from research.nn import codebooks, kernels, layers
 from research.nn.kernels.convolutions import time_norm
 
 EPSILON = 1e-5
@@ -36,6 +37,10 @@ class Quantized(NamedTuple):
     prob_perplexity, min_prob_perplexity: as those of the codes, of the mean probability at
       temperature 1; None for k-means.
     encoded: [b, m, d] frames as they are compared with the vectors; None for Gumbel.
+    code_usage, min_code_usage: fraction of the codes that a frame of the batch chose, mean over
+      quantisers and that of the one with the least; None for Gumbel and k-means.
+    commitments: [q] mean squared distances of frames and vectors of each quantiser in a row, see
+      `vector_quantizers`; None for others.
   """
 
   vectors: Float[Array, 'b m d']
@@ -48,11 +53,14 @@ class Quantized(NamedTuple):
   prob_perplexity: Float[Array, ''] | None = None
   min_prob_perplexity: Float[Array, ''] | None = None
   encoded: Float[Array, 'b m d'] | None = None
+  code_usage: Float[Array, ''] | None = None
+  min_code_usage: Float[Array, ''] | None = None
+  commitments: Float[Array, ' q'] | None = None
 
 
 def perplexities(probabilities: Float[Array, 'g k']) -> Float[Array, ' g']:
   """exp(entropy) of every group, with 1e-7 inside the logarithm as fairseq has it."""
-  return jnp.exp(-(probabilities * jnp.log(probabilities + 1e-7)).sum(axis=-1))
+  return codebooks.perplexity(probabilities, 1e-7)
 
 
 def _weights(used: Bool[Array, 'b m']) -> Float[Array, 'b m']:

@@ -61,7 +61,10 @@ DEFAULTS: dict[str, Any] = dict(
   init=None,
   adapters=None,
   evals={},
-  watch=dict(representation_std=dict(min=1e-3, after=50, stop=False)),
+  watch=dict(
+    representation_std=dict(min=1e-3, after=50, stop=False),
+    min_code_usage=dict(min=0.02, after=200, stop=False),
+  ),
   log_every=10,
   checkpoint=dict(every=500, keep=2, best=None, best_mode='min'),
   on_nan='stop',

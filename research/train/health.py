@@ -47,12 +47,17 @@ def effective_rank(
   return jnp.square(jnp.trace(smaller)) / jnp.maximum(jnp.square(smaller).sum(), 1e-12)
 
 
+# Fractions of the codes in use, and perplexities: means over codebooks, and the lowest.
+CODEBOOKS = ('code_usage', 'min_code_usage', 'code_perplexity', 'min_code_perplexity')
+
+
 def signals(out: Mapping[str, Any], valid: Bool[Array, 'b'] | None = None) -> dict[str, jax.Array]:
   """Health signals of a model's outputs.
 
   Args:
     out: model outputs. Signals are computed from `embedding` [b, d] and, for models that compare r
-      views, from `projection` [r, b, p], which collapses first. Both are optional.
+      views, from `projection` [r, b, p], which collapses first; those of codebooks (CODEBOOKS) are
+      taken as they are. All are optional.
     valid: False for fillers, which do not count.
   """
   found = {}
@@ -68,7 +73,7 @@ def signals(out: Mapping[str, Any], valid: Bool[Array, 'b'] | None = None) -> di
       'projection_std': representation_std(z, valid),
       'projection_rank': effective_rank(z, valid),
     }
-  return found
+  return found | {name: jax.lax.stop_gradient(out[name]) for name in CODEBOOKS if name in out}
 
 
 # Settings of a limit and their types.

@@ -11,8 +11,8 @@ import pytest
 
 from research.errors import InputError
 from research.train import build, optim
-from research.train.config import complete
-from research.train.health import Watch
+from research.train.config import DEFAULTS, complete
+from research.train.health import Watch, signals
 from research.train.state import init_state
 from research.train.step import make_train_step
 from tests.contract import wave
@@ -91,6 +91,15 @@ def test_a_collapsing_codebook_is_reported_and_can_stop_the_run(trace):
   assert any('of the healthy run' in text for text in warnings)
   with pytest.raises(InputError, match=r'(code|prob)_perplexity.*stop ends the run'):
     watched(collapsing, limits(trace, stop=True))
+
+
+def test_a_codebook_of_few_codes_is_reported_by_default():
+  watch = Watch(DEFAULTS['watch'])
+  assert watch.check(1000, jax.tree.map(float, signals({'min_code_usage': jnp.float32(0.3)}))) == []
+  (warning,) = watch.check(
+    1001, jax.tree.map(float, signals({'min_code_usage': jnp.float32(0.01)}))
+  )
+  assert warning == 'collapse warning: min_code_usage is 0.01 at step 1001, below 0.02'
 
 
 def test_limits_interpolate_and_extrapolate_the_trace(tmp_path):
