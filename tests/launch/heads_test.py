@@ -46,6 +46,7 @@ def saved(loaded, folder):
   return folder
 
 
+@pytest.mark.slow
 def test_diarize(folder, tmp_path):
   loaded = under('diarization', features=6)
   model = saved(loaded, tmp_path / 'model')
@@ -68,6 +69,7 @@ def test_diarize(folder, tmp_path):
   assert not out.with_name('found.rttm.parts').exists()
 
 
+@pytest.mark.slow
 def test_separate(folder, tmp_path):
   loaded = under('masks', signals=2, features=4, num_layers=1, hop=160)
   model, out = saved(loaded, tmp_path / 'model'), tmp_path / 'out'

@@ -107,7 +107,13 @@ def test_gradients(name):
     assert np.isfinite(value).all() and np.any(value), key
 
 
-@pytest.mark.parametrize('name', HEADS)
+# Those whose layers of torch take seconds to compile here.
+DEEP = ('translation', 'voice')
+
+
+@pytest.mark.parametrize(
+  'name', [pytest.param(n, marks=pytest.mark.slow) if n in DEEP else n for n in HEADS]
+)
 def test_names_of_s3prl(name):
   head, variables, *_ = make(name)
   arrays = superb.write_head(head, variables)

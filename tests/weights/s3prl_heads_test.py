@@ -47,6 +47,7 @@ def encoder(tmp_path):
   return save(made, tmp_path / 'encoder'), made
 
 
+@pytest.mark.slow
 def test_one_model_of_both(tmp_path, encoder):
   path, made = encoder
   head, own = head_of(32)

@@ -17,6 +17,7 @@ def tone(seconds, rate=24_000):
   return (0.3 * np.sin(2 * np.pi * 440 * time * (1 + time))).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_spectrogram_and_waveform():
   how, audio = LogMel(), tone(1.0)
   found = how.spectrogram(audio)
