@@ -58,6 +58,44 @@ def next_tokens(
   }
 
 
+def next_codes(
+  out: Mapping[str, Any], batch: Mapping[str, Any]
+) -> tuple[Float[Array, ''], Metrics]:
+  """-log p of the codes of the next step, mean over codes of all codebooks (arXiv 2306.05284, §2).
+
+  Args:
+    out: 'logits' [b, s, g, v], -inf for codes that there are not; 'targets' int [b, s, g], negative
+      where nothing is to be predicted.
+    batch: rows with 'valid' [b] False do not count.
+
+  Returns:
+    loss, and metrics 'cross_entropy' (the loss, nats a code), 'first_cross_entropy' of the first
+    codebook, 'accuracy' and 'sample_size', the number of codes.
+  """
+  logits, targets = out['logits'].astype(jnp.float32), jnp.asarray(out['targets'])
+  if logits.ndim != 4 or targets.shape != logits.shape[:3]:
+    raise ValueError(
+      f'next_codes: logits {logits.shape} must be [b, s, g, v], targets {targets.shape} [b, s, g].'
+    )
+  counted = targets >= 0
+  if 'valid' in batch:
+    counted = counted & batch['valid'][:, None, None]
+  labels = jnp.maximum(targets, 0)
+  # Where nothing is counted the label may be a code that there is not.
+  chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+  each = jnp.where(counted, jax.nn.logsumexp(logits, axis=-1) - chosen, 0.0)
+  weight = counted.astype(jnp.float32)
+  total, first = jnp.maximum(weight.sum(), 1.0), jnp.maximum(weight[:, :, 0].sum(), 1.0)
+  loss = each.sum() / total
+  right = (logits.argmax(-1) == labels).astype(jnp.float32)
+  return loss, {
+    'cross_entropy': loss,
+    'first_cross_entropy': each[:, :, 0].sum() / first,
+    'accuracy': (right * weight).sum() / total,
+    'sample_size': weight.sum(),
+  }
+
+
 def label_smoothed_sentences(
   out: Mapping[str, Any], batch: Mapping[str, Any], *, label_smoothing: float = 0.1
 ) -> tuple[Float[Array, ''], Metrics]:
