@@ -248,9 +248,10 @@ class Encodec(nn.Module):
 
     Returns:
       'reconstruction' [b, t] or [b, t, a] like the codec's channels, 0 behind the mask; 'target',
-      what it should be, in the same shape; 'latents' [b, n, d], 'frame_mask' [b, n], 'codes'
-      [b, n, q], 'embedding' [b, d]: mean of the real frames; 'quantiser_loss', the commitment;
-      'code_usage', 'min_code_usage', 'code_perplexity', 'min_code_perplexity'.
+      what it should be, in the same shape; 'sample_mask' [b, t], the mask; 'latents' [b, n, d],
+      'frame_mask' [b, n], 'codes' [b, n, q], 'embedding' [b, d]: mean of the real frames;
+      'quantiser_loss', the commitment; 'code_usage', 'min_code_usage', 'code_perplexity',
+      'min_code_perplexity'.
     """
     audio, mask = self._audio(batch['audio'], jnp.asarray(batch['audio_mask']))
     parts, ends, scales = self._parts(audio, mask, whole=train)
@@ -267,6 +268,7 @@ class Encodec(nn.Module):
     return {
       'reconstruction': self._squeezed(reconstruction),
       'target': self._squeezed(audio),
+      'sample_mask': mask,
       'latents': latents,
       'frame_mask': real,
       'codes': found.codes.reshape(b, real.shape[1], -1),
@@ -297,16 +299,19 @@ class Encodec(nn.Module):
     found = self.coded(audio, audio_mask)
     return found.codes, found.mask
 
-  def coded(self, audio: Any, audio_mask: Any, n_q: int | None = None) -> Codes:
+  def coded(
+    self, audio: Any, audio_mask: Any, n_q: int | None = None, whole: bool = False
+  ) -> Codes:
     """All that `decode` needs.
 
     Args:
       audio: [b, t] or [b, t, a].
       audio_mask: [b, t]; real samples come first.
       n_q: codebooks; None: those of the model's bandwidth.
+      whole: each row is one segment at most.
     """
     audio, mask = self._audio(audio, jnp.asarray(audio_mask))
-    parts, ends, scales = self._parts(audio, mask)
+    parts, ends, scales = self._parts(audio, mask, whole)
     latents, frames = self._frames(parts, ends)
     real = jnp.arange(latents.shape[1]) < frames[:, None]
     found = self.quantizer(latents, real, n_q=n_q or self.codebooks_for(self.bandwidth))

@@ -52,6 +52,7 @@ def decoded_of(audio):
   return audio[:, None] if audio.ndim == 2 else np.swapaxes(audio, 1, 2)
 
 
+@pytest.mark.slow
 @each_case('encodec', where=is_model)
 def test_layers(case: Case):
   config, want = case.config, case.outputs
@@ -129,6 +130,7 @@ def test_codes_and_audio(case: Case):
     assert_close(whole.scales[:, j : j + 1], want[name], what=name)
 
 
+@pytest.mark.slow
 @each_case('encodec', where=is_model)
 def test_clips_of_edge_lengths(case: Case):
   """Shorter than the padding, or exactly a segment; also padded and in a batch."""
@@ -169,6 +171,7 @@ def check_codes_of_first(case, model, found, prefix):
     np.testing.assert_array_equal(codes[part][mask[part]].T, case.outputs[name][0], err_msg=name)
 
 
+@pytest.mark.slow
 @each_case('encodec', where=lambda case: is_model(case) and case.config['causal'])
 def test_chunks(case: Case):
   """Chunk by chunk: the codes and the audio of the whole clip."""
@@ -208,9 +211,7 @@ def test_weights_come_back(case: Case):
     np.testing.assert_array_equal(back[key], x, err_msg=key)
 
 
-@pytest.mark.peer
-@each_case('encodec', where=is_model)
-def test_released_numbers_of_parameters(case: Case):
+def test_released_numbers_of_parameters():
   """The published sizes have the published numbers of parameters."""
   from research.models.encodec import Encodec
 
