@@ -103,7 +103,7 @@ class Codec:
         return inputs.samples_of(audio, None, self.model.frontend, 0, None)[:, None]
       found, rate = _sides(Path(audio))
     else:
-      found, rate = np.asarray(audio), sample_rate
+      found, rate = np.asarray(audio), sample_rate  # type: ignore[assignment]
       found = found[:, None] if found.ndim == 1 else found
       if found.ndim != 2 or found.shape[1] not in (1, 2):
         raise InputError(
@@ -236,10 +236,10 @@ class Codec:
           for piece in self._ecdc(coded):
             file.write(piece)
       else:
-        arrays = dict(
+        arrays: dict[str, Any] = dict(
           codes=coded.codes,
-          samples=np.int64([coded.samples]),
-          sample_rate=np.int64([coded.sample_rate]),
+          samples=np.array([coded.samples]),
+          sample_rate=np.array([coded.sample_rate]),
           frames=np.asarray(coded.frames, np.int64),
         )
         if coded.scales is not None:

@@ -5,6 +5,7 @@ Letters: b clips, t samples, a channels, n frames, f bins, c channels of a map.
 """
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -78,7 +79,7 @@ class StftDiscriminator(nn.Module):
     x = jnp.moveaxis(jnp.concatenate([spectra.real, spectra.imag], axis=1), 1, 3)
 
     maps = []
-    rows = [dict(taps=TAPS, weight_norm=False)]
+    rows: list[dict[str, Any]] = [dict(taps=TAPS, weight_norm=False)]
     rows += [dict(taps=TAPS, stride=2, dilation=d) for d in DILATIONS]
     for i, how in enumerate([*rows, dict(taps=LAST)]):
       x = jax.nn.leaky_relu(Conv2d(self.filters, name=f'conv_{i}', **how)(x), self.slope)

@@ -136,7 +136,7 @@ def infer(
   found = _sizes(arrays, names)
   stereo = found['channels'] == 2 and found['norm'] == 'time_group_norm'
   size = given.get('size') or ('48khz' if stereo else '24khz')
-  defaults = dict(size=size, frontend={}, learning='published')
+  defaults: dict[str, Any] = dict(size=size, frontend={}, learning='published')
   return 'encodec', settle(found, given, stated, defaults)
 
 

@@ -5,7 +5,7 @@ import functools
 from research.objectives.codec import codec_reconstruction
 from tests.contract import MESHES, Subject
 
-SMALL = dict(n_filters=2, dimension=6, ratios=(5, 4), quantizers=2, codebook_size=16)
+SMALL = dict(n_filters=4, dimension=6, ratios=(5, 4), quantizers=2, codebook_size=16)
 
 
 def encodec(meshes=(), **args):
