@@ -11,10 +11,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from research.features.filters import mel_filterbank
-from research.features.stft import hann
-
 FLOOR = 1e-5  # below the logarithm
+
+
+def _window(size: int) -> np.ndarray:
+  """The periodic Hann window."""
+  return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
+
+
+def _bank(sample_rate: int, n_fft: int, bins: int, f_min: float) -> np.ndarray:
+  """Triangles of height 1 over Hz, on HTK's mel scale [n_fft // 2 + 1, bins]; an objective imports
+  nothing of ours, so `features.filters` has them as well."""
+  low, high = (2595.0 * np.log10(1.0 + f / 700.0) for f in (f_min, sample_rate / 2))
+  edges = 700.0 * (10.0 ** (np.linspace(low, high, bins + 2) / 2595.0) - 1.0)
+  slopes = edges - np.linspace(0.0, sample_rate / 2, n_fft // 2 + 1)[:, None]
+  width = np.diff(edges)
+  bank = np.minimum(-slopes[:, :-2] / width[:-1], slopes[:, 2:] / width[1:])
+  return np.maximum(bank, 0.0).astype(np.float32)
 
 
 def _frames(x: Float[Array, 'r t'], n_fft: int, hop: int) -> Float[Array, 'r n m']:
@@ -43,14 +56,12 @@ def mel_spectrum(
     bins, f_min: mel bins, and Hz where the first begins.
     normalized: divides spectra by the root of the window's energy.
   """
-  window = hann(n_fft)
+  window = _window(n_fft)
   spectra = jnp.fft.rfft(_frames(x.astype(jnp.float32), n_fft, hop) * window)
   power = jnp.square(spectra.real) + jnp.square(spectra.imag)
   if normalized:
     power = power / np.float32(np.square(window).sum())
-  bank = mel_filterbank(
-    sample_rate=sample_rate, n_fft=n_fft, num_mel_bins=bins, f_min=f_min, scale='htk'
-  ).astype(np.float32)
+  bank = _bank(sample_rate, n_fft, bins, f_min)
   return jnp.einsum('rnm,mf->rnf', power, bank, precision='highest')
 
 
