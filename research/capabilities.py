@@ -24,6 +24,7 @@ for single attributes. A model that has no audio (a text model) has no front-end
 | `WritesCaptions` | captions: clips that a decoder attends to |
 | `PredictsUnits` | the field of units |
 | `EncodesToCodes` | files of codes |
+| `DecodesCodes` | codecs: audio of codes, files of codes |
 | `Draws` | pictures of a run |
 | `TakesStatistics` | protocols that normalise by the data of a task |
 | `Resizes` | warm starts: arrays that fit at another size |
@@ -303,6 +304,30 @@ class EncodesToCodes(Hears, Protocol):
 
   def encode(self, audio: Any, audio_mask: Any) -> tuple[Any, Any]:
     """Audio [b, t] and its mask -> codes int32 [b, n, g] and their mask [b, n]."""
+    ...
+
+
+@runtime_checkable
+class DecodesCodes(EncodesToCodes, Protocol):
+  """Makes audio of its codes: `inference.codec`."""
+
+  bandwidth: Any  # kbit/s, of `bandwidths`; None for all codebooks
+  channels: int
+  quantizers: int
+  codebook_size: int
+  normalize: bool  # whether segments have a loudness
+  segment: Any  # seconds; None where a clip is coded as a whole
+
+  def codebooks_for(self, bandwidth: float | None) -> int:
+    """Codebooks of a bandwidth."""
+    ...
+
+  def coded(self, audio: Any, audio_mask: Any, n_q: int | None = None, whole: bool = False) -> Any:
+    """Audio [b, t] or [b, t, a] and its mask -> codes, their mask, loudness of segments."""
+    ...
+
+  def decode(self, codes: Any, mask: Any = None, scales: Any = None) -> tuple[Any, Any]:
+    """What `coded` gives -> audio and its mask."""
     ...
 
 

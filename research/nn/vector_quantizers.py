@@ -96,10 +96,7 @@ class EmaQuantizer(nn.Module):
     def random():
       return start(self.make_rng('params'), (q, k, d))
 
-    if self.how.start == 'random':
-      self.vectors = make('vectors', random)
-    else:
-      self.vectors = make('vectors', lambda: jnp.zeros((q, k, d)))
+    self.vectors = make('vectors', random)
     self.sums = make('sums', lambda: jnp.zeros((q, k, d)))
     self.counts = make('counts', lambda: jnp.zeros((q, k)))
     self.updates = make('updates', lambda: jnp.zeros((q,), jnp.int32))
@@ -206,12 +203,13 @@ class EmaQuantizer(nn.Module):
       variable.value = variable.value.at[:depth].set(value)
 
   def lookup(self, codes: Int[Array, '*places q']) -> Float[Array, '*places d']:
-    """The sum of the vectors of codes; fewer quantisers than there are may be given."""
+    """The sum of the vectors of codes; fewer quantisers than there are may be given, and a code
+    below 0 adds nothing."""
     vectors = self.vectors.value
-    parts = [vectors[i][codes[..., i]] for i in range(codes.shape[-1])]
-    total = parts[0]
-    for part in parts[1:]:
-      total = total + part
+    total = jnp.zeros((*codes.shape[:-1], self.width))
+    for i in range(codes.shape[-1]):
+      code = codes[..., i]
+      total = total + jnp.where(code[..., None] >= 0, vectors[i][code], 0.0)
     return total
 
 

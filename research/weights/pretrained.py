@@ -29,6 +29,7 @@ from research.errors import InputError, unknown
 from research.features.frontend import Frontend
 from research.features.waveform import Waveform
 from research.inference import caption, transcribers
+from research.inference.codec import Codec, Coded
 from research.inference.ctc import Transcript
 from research.inference.diarize import Diarizer
 from research.inference.embedder import Embedder, from_model
@@ -201,6 +202,18 @@ class Pretrained:
       InputError: the model has no masks, it has no such option, or audio that cannot be used.
     """
     return self._made(Separator, self.model, self.variables, **options)(audio, sample_rate)
+
+  def encode(
+    self, audio: Audio, sample_rate: float | None = None, bandwidth: float | None = None
+  ) -> Coded:
+    """Codes of a clip of any length, by a codec: see `codec.Codec.encode` and `.samples`."""
+    return Codec(self.model, self.variables, bandwidth).encode(audio, sample_rate)
+
+  def decode(self, codes: Coded | str | os.PathLike) -> np.ndarray:
+    """The audio of codes, or of a file of them (.ecdc, .npz, .safetensors): float32 [t, a] at the
+    codec's rate."""
+    own = Codec(self.model, self.variables)
+    return own.decode(own.read(codes) if isinstance(codes, (str, os.PathLike)) else codes)
 
   def _made(self, cls: Any, *args: Any, **options: Any) -> Any:
     known = list(inspect.signature(cls).parameters)[len(args) :]

@@ -29,7 +29,8 @@ class Rule(NamedTuple):
   Attributes:
     theirs: original key.
     ours: path in our variables, '/'-separated, collection first. 'path#1' is the second of the
-      pieces that one fused array of ours is stacked of, before its last two axes.
+      pieces that one fused array of ours is stacked of, before its last two axes; vectors and
+      numbers are rows of theirs.
     layout: a key of LAYOUTS.
     layers: model attribute that says how many layers `{i}` counts; '' for a single tensor.
     heads: number of attention heads, for layouts that need it, or the model attribute that holds
@@ -91,6 +92,14 @@ LAYOUTS = {
   'heads_bias': Layout(lambda x, h: x.reshape(h, -1), lambda x, h: x.reshape(-1)),
   # Conv1d [o, i, p] <-> kernel [p, i, o].
   'conv1d': Layout(lambda x, h: x.transpose(2, 1, 0), lambda x, h: x.transpose(2, 1, 0)),
+  # ConvTranspose1d [i, o, p] <-> kernel [p, i, o].
+  'conv1d_transposed': Layout(lambda x, h: x.transpose(2, 0, 1), lambda x, h: x.transpose(1, 2, 0)),
+  # Scale of a weight norm over channels [c, 1, 1] <-> [c].
+  'lengths': Layout(lambda x, h: x.reshape(-1), lambda x, h: x.reshape(-1, 1, 1)),
+  # A flag as a number [1] <-> [].
+  'flag': Layout(
+    lambda x, h: x.reshape(()).astype(bool), lambda x, h: x.astype(np.float32).reshape(1)
+  ),
   # Scale of a weight norm over taps [1, 1, p] <-> [p].
   'taps': Layout(lambda x, h: x.reshape(-1), lambda x, h: x.reshape(1, 1, -1)),
   # A number a head [1, h, 1, 1] <-> [h].
@@ -225,9 +234,10 @@ def to_ours(
 def _fuse(flat: Mapping[str, Any]) -> dict[str, Any]:
   """Pieces 'path#0', 'path#1', … stacked to the array at 'path'."""
   pieces: dict[str, list[Any]] = {}
-  for name in sorted(n for n in flat if '#' in n):
-    pieces.setdefault(name.split('#')[0], []).append(flat[name])
-  fused = {name: np.stack(parts, axis=parts[0].ndim - 2) for name, parts in pieces.items()}
+  named = [(*name.split('#'), x) for name, x in flat.items() if '#' in name]
+  for name, _, x in sorted(named, key=lambda each: (each[0], int(each[1]))):
+    pieces.setdefault(name, []).append(x)
+  fused = {name: np.stack(parts, max(parts[0].ndim - 2, 0)) for name, parts in pieces.items()}
   return {name: x for name, x in flat.items() if '#' not in name} | fused
 
 
@@ -235,7 +245,7 @@ def _piece(flat: Mapping[str, Any], name: str) -> np.ndarray:
   """The array of a path, or the piece that 'path#i' names."""
   path, _, part = name.partition('#')
   x = np.asarray(flat[path])
-  return np.take(x, int(part), axis=x.ndim - 3) if part else x
+  return np.asarray(np.take(x, int(part), axis=max(x.ndim - 3, 0))) if part else x
 
 
 def _fixed(model: nn.Module, taken: Container[str]) -> dict[str, np.ndarray]:
@@ -246,8 +256,10 @@ def _fixed(model: nn.Module, taken: Container[str]) -> dict[str, np.ndarray]:
 
 def _counts(name: str) -> bool:
   """Whether a variable is a number of updates or of batches seen."""
-  return name.startswith('counters/') or (
-    name.startswith('batch_stats/') and name.endswith('/count')
+  return (
+    name.startswith('counters/')
+    or name.endswith('/updates')
+    or (name.startswith('batch_stats/') and name.endswith('/count'))
   )
 
 

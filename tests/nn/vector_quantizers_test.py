@@ -44,7 +44,6 @@ def test_first_batch_starts_the_codebooks():
   model = EmaQuantizer(K, D, codebooks.ENCODEC, depth=2)
   variables = jit(model.init)(jax.random.key(0), x, used(x))
   assert not variables[COLLECTION]['begun'].any()
-  assert not variables[COLLECTION]['vectors'].any()
   found, after = learn(model, x, used(x), variables=variables)
   assert after[COLLECTION]['begun'].all()
   np.testing.assert_array_equal(after[COLLECTION]['updates'], 1)
@@ -159,7 +158,8 @@ def test_depths_are_drawn_and_the_others_do_not_learn():
     count = int(after[COLLECTION]['begun'].sum())
     seen.add(count)
     assert not found.commitments[count:].any() and not found.codes[..., count:].any()
-    assert not after[COLLECTION]['vectors'][count:].any()
+    before = variables[COLLECTION]['vectors'][count:]
+    np.testing.assert_array_equal(after[COLLECTION]['vectors'][count:], before)
     np.testing.assert_allclose(found.loss, found.commitments[:count].mean(), rtol=1e-6)
   assert seen == {1, 3}
 
