@@ -353,7 +353,7 @@ class WaveNet(nn.Module):
       return None
     if 'speaker' not in batch:
       raise InputError(self.NEEDS['speaker'])
-    return self.table[jnp.clip(jnp.asarray(batch['speaker']), 0, self.speakers - 1)]
+    return jnp.asarray(self.table)[jnp.clip(jnp.asarray(batch['speaker']), 0, self.speakers - 1)]
 
   def frames(self, batch: Mapping[str, Any]) -> tuple[Array | None, Array | None]:
     """Frames [b, s, f] of the condition of a batch, and how many of each row are real.
@@ -367,7 +367,7 @@ class WaveNet(nn.Module):
       raise InputError(self.NEEDS[self.local])
     if self.local == 'units':
       units = jnp.asarray(batch['units'])[:, :, 0]
-      x = jnp.where((units >= 0)[:, :, None], self.units[jnp.maximum(units, 0)], 0.0)
+      x = jnp.where((units >= 0)[:, :, None], jnp.asarray(self.units)[jnp.maximum(units, 0)], 0.0)
       return x, (units >= 0).sum(axis=1)
     x = (jnp.asarray(batch['mel']) - self._row(self.local_mean)) / self._row(self.local_scale)
     mask = batch.get('mel_mask')
@@ -379,9 +379,11 @@ class WaveNet(nn.Module):
   def _row(self, value: Any) -> Array:
     return jnp.asarray(value, jnp.float32)
 
-  def upsampled(self, frames: Array, counts: Array | None = None) -> Float[Array, 'b t f']:
-    """Frames with their context, at the rate of samples."""
-    return self.upsampler(frames, counts)
+  def upsampled(
+    self, frames: Array, counts: Array | None = None, offset: Any = 0
+  ) -> Float[Array, 'b t f']:
+    """Frames with their context, at the rate of samples; see `wavenet_parts.Upsample`."""
+    return self.upsampler(frames, counts, offset)
 
   def _local(self, batch: Mapping[str, Any], samples: int) -> Array | None:
     frames, counts = self.frames(batch)

@@ -118,7 +118,8 @@ class Kernel(nn.Module):
       init = nn.initializers.normal(float(np.sqrt(2.0 / (self.taps * self.inputs))))
     else:
       init = xavier(self.taps * self.inputs, self.taps * self.features)
-    v = self.param('kernel', init, shape)
+    # Variables of files are NumPy arrays.
+    v = jnp.asarray(self.param('kernel', init, shape))
     if self.weight_norm:
       size = jnp.sqrt(jnp.square(v).sum((-3, -2)))
       # |v| where the network begins, so that the kernel begins as v.
@@ -126,7 +127,8 @@ class Kernel(nn.Module):
       v = v * (scale / size)[..., None, None, :]
     bias = None
     if self.use_bias:
-      bias = self.param('bias', nn.initializers.zeros_init(), (*lead, self.features))
+      zeros = nn.initializers.zeros_init()
+      bias = jnp.asarray(self.param('bias', zeros, (*lead, self.features)))
     return v, bias
 
 
@@ -140,7 +142,8 @@ class Smooth(nn.Module):
   @nn.compact
   def __call__(self) -> Float[Array, 'p f 1 1']:
     shape = (self.taps, self.bands, 1, 1)
-    v = self.param('kernel', nn.initializers.constant(1.0 / (self.taps * self.bands)), shape)
+    init = nn.initializers.constant(1.0 / (self.taps * self.bands))
+    v = jnp.asarray(self.param('kernel', init, shape))
     if not self.weight_norm:
       return v
     size = jnp.sqrt(jnp.square(v).sum((0, 1, 2)))
@@ -172,13 +175,18 @@ class Upsample(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'b s c'], counts: Int[Array, ' b'] | None
+    self,
+    x: Float[Array, 'b s c'],
+    counts: Int[Array, ' b'] | None,
+    offset: Int[Array, ''] | int = 0,
   ) -> Float[Array, 'b t c']:
     """Frames with their context -> samples, (s - 2 pad) times the product of the scales.
 
     Args:
       x: frames; 0 behind the end of a clip.
       counts: real frames of each clip, context included; None for all.
+      offset: frames of the clip before x, where x is a part of it; below 0 where x begins with
+        frames that do not exist.
     """
     used = 2 * self.pad if self.conv_in else 0
     left = None if counts is None else jnp.maximum(counts - used, 0)
@@ -186,7 +194,8 @@ class Upsample(nn.Module):
     def real(x: Array, scale: int) -> Array:
       if left is None:
         return x
-      mask = jnp.arange(x.shape[1]) < left[:, None] * scale
+      at = jnp.arange(x.shape[1]) + offset * scale
+      mask = (at >= 0) & (at < left[:, None] * scale)
       return jnp.where(mask[:, :, None], x, 0.0)
 
     if self.conv_in:

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.features import mu_law
+from research.inference.generators import sample_by_sample as sampler
+from research.models import wavenet_parts as parts
 from research.models.wavenet import WaveNet
 from research.objectives.waveform import logistics_nll, sample_codes, sample_logistics
 from research.weights import conversion
@@ -171,7 +173,7 @@ def test_the_field_is_what_gradients_reach(case):
   for one in case.info['outputs']['measured']:
     model = WaveNet(
       size='r9y9_mol', local='none', local_channels=0, residual_channels=4, gate_channels=8,
-      skip_channels=4, mixtures=1, **{k: one[k] for k in ('layers', 'stacks', 'kernel_size')},
+      skip_channels=32, mixtures=1, **{k: one[k] for k in ('layers', 'stacks', 'kernel_size')},
     )  # fmt: skip
     t = one['receptive_field'] + 20
     x = np.random.default_rng(0).uniform(-1, 1, (1, t)).astype(np.float32)
@@ -181,3 +183,45 @@ def test_the_field_is_what_gradients_reach(case):
     reached = np.flatnonzero(np.asarray(jax.jit(jax.grad(last))(jnp.asarray(x)))[0])
     assert len(reached) == one['inputs_with_gradient']
     assert t - reached[0] == one['oldest_input_with_gradient']
+
+
+def generated(case, temperature, steps):
+  """(outputs as codes or samples [1, t], probabilities or parameters of a full convolution over
+  them)."""
+  model, variables = cases.loaded(case)
+  given, logistics = case.inputs, model.output == 'logistics'
+  local, speakers = cases.conditions(case, model, variables)
+  weights = parts.with_speakers(model.apply(variables, method='weights'), speakers)
+  names = ('uniform_mixture', 'uniform_logistic') if logistics else ('uniform',)
+  draws = [given[name].reshape(1, steps, -1) for name in names]
+  draws = jnp.asarray(np.concatenate(draws, axis=-1).swapaxes(0, 1), jnp.float32)
+  first = given['initial_value' if logistics else 'initial_code']
+  last = jnp.asarray(first, jnp.float32 if logistics else jnp.int32)
+  made, state, _ = sampler.advance(
+    model, 20, temperature, weights, model.start(1), last, draws, local
+  )
+  if not logistics:
+    # Codes of their own decoded values; under 'truncate' some have a neighbour's: by the table.
+    table = np.asarray(mu_law.decode(jnp.arange(model.classes), model.classes, model.mu_law))
+    made = np.abs(np.asarray(made)[:, :, None] - table).argmin(-1).astype(np.int32)
+  inputs = jnp.concatenate([last[:, None], jnp.asarray(made)[:, :-1]], axis=1)
+  out = model.apply(variables, inputs, local, speakers, method='network')[0]
+  assert int(state.position) == steps
+  return np.asarray(made), out if logistics else jax.nn.softmax(out, axis=-1)
+
+
+@kind('wn_generate', 'ibab')
+def test_generation_by_rings(case):
+  """Codes and samples of the official queues from the given draws, and the full convolution over
+  them."""
+  want, stride = case.outputs, case.config['prob_stride']
+  if 'waveform' in want:
+    made, params = generated(case, 1.0, case.config['T'])
+    assert_close(made, want['waveform'], what='waveform')
+    assert_close(params[:, ::stride].swapaxes(1, 2), want['params'], what='params')
+    return
+  steps = case.config.get('T', case.config.get('steps'))
+  for mode, temperature in (('argmax', 0.0), ('sample', 1.0)) if steps else ():
+    made, probabilities = generated(case, temperature, steps)
+    np.testing.assert_array_equal(made, want[f'{mode}.codes'])
+    assert_close(probabilities[:, ::stride], want[f'{mode}.probabilities'], what=mode)
