@@ -55,9 +55,7 @@ def get_config(arg='mol'):
   if kind == 'mulaw':
     config.objective = dict(name='sample_codes', args=dict())
   else:
-    config.objective = dict(
-      name='sample_logistics', args=dict(classes=65_536, log_scale_min=-16.0)
-    )
+    config.objective = dict(name='sample_logistics', args=dict(classes=65_536, log_scale_min=-16.0))
   config.teacher = dict(decay=0.9999)
   config.optim = dict(
     name='adam', lr=1e-3, schedule=dict(name='step', first_drop=1, drop_every=1, drop=0.5)

@@ -44,7 +44,7 @@ class WaveNet(nn.Module):
     input: `codes` (one-hot), `wave` (samples) or `companded` (codes scaled to [-1, 1)).
     output: `categorical` over mu-law codes, or mixtures of `logistics` over samples.
     mu_law: convention of codes, see `features.mu_law`.
-    classes: number of codes.
+    quantize_channels: number of codes.
     mixtures: components of a mixture.
     first_taps, first_bias: of the first convolution.
     use_bias: of all others.
@@ -85,7 +85,7 @@ class WaveNet(nn.Module):
   input: str = by_size()
   output: str = by_size()
   mu_law: str = by_size()
-  classes: int = by_size()
+  quantize_channels: int = by_size()
   mixtures: int = by_size()
   first_taps: int = by_size()
   first_bias: bool = by_size()
@@ -143,7 +143,7 @@ class WaveNet(nn.Module):
       input=INPUTS, output=OUTPUTS, local=LOCAL, upsample=UPSAMPLINGS, dtype=DTYPES,
       mu_law=mu_law.CONVENTIONS,
     ))  # fmt: skip
-    mu_law.check(self.mu_law, self.classes)
+    mu_law.check(self.mu_law, self.quantize_channels)
     names = ('layers', 'stacks', 'kernel_size', 'residual_channels', 'gate_channels', 'first_taps')
     for name in (*names, 'skip_channels', 'mixtures'):
       if getattr(self, name) < 1:
@@ -175,7 +175,7 @@ class WaveNet(nn.Module):
         f'wavenet got local={self.local!r}, local_units={self.local_units} and speakers='
         f"{self.speakers}: give local_units with local='units' alone, and at least 0 speakers."
       )
-    if self.speaker_names and len(self.speaker_names) != self.speakers:
+    if len(self.speaker_names) not in (0, self.speakers):
       raise InputError(
         f'wavenet got speakers={self.speakers} and {len(self.speaker_names)} speaker_names: '
         'expected a name for each, or none.'
@@ -208,7 +208,7 @@ class WaveNet(nn.Module):
   @property
   def outputs(self) -> int:
     """v."""
-    return self.classes if self.output == 'categorical' else 3 * self.mixtures
+    return self.quantize_channels if self.output == 'categorical' else 3 * self.mixtures
 
   @property
   def NEEDS(self) -> dict[str, str]:
@@ -259,7 +259,7 @@ class WaveNet(nn.Module):
     norm = dict(use_bias=self.use_bias, weight_norm=self.weight_norm)
     plain = dict(use_bias=False, weight_norm=self.weight_norm)
     every = dict(layers=self.layers)
-    inputs = self.classes if self.input == 'codes' else 1
+    inputs = self.quantize_channels if self.input == 'codes' else 1
     self.first = Kernel(self.first_taps, inputs, r, self.first_bias, self.weight_norm)
     self.dilated = Kernel(self.kernel_size, r, g, **norm, **every)
     self.out = Kernel(1, g // 2, r, **norm, **every)
@@ -325,20 +325,22 @@ class WaveNet(nn.Module):
 
   def encode_samples(self, x: Float[Array, 'b t']) -> Array:
     """Samples of the network as its inputs, and as its targets where those are codes."""
-    return x if self.output == 'logistics' else mu_law.encode(x, self.classes, self.mu_law)
+    return (
+      x if self.output == 'logistics' else mu_law.encode(x, self.quantize_channels, self.mu_law)
+    )
 
   def inputs_of(self, x: Any, codes: Any) -> Array:
     """Inputs of the network, from samples and their codes."""
     if self.input == 'codes':
       return codes
     if self.input == 'companded':
-      half = self.classes // 2
+      half = self.quantize_channels // 2
       return (codes.astype(jnp.float32) - half) / half
     return x
 
   def silence(self, rows: int) -> Array:
     """The input that stands before the first sample."""
-    code = jnp.full((rows,), mu_law.silence(self.classes, self.mu_law), jnp.int32)
+    code = jnp.full((rows,), mu_law.silence(self.quantize_channels, self.mu_law), jnp.int32)
     return self.inputs_of(jnp.zeros((rows,)), code)
 
   # -- Conditions --------------------------------------------------------------------------------
@@ -369,15 +371,12 @@ class WaveNet(nn.Module):
       units = jnp.asarray(batch['units'])[:, :, 0]
       x = jnp.where((units >= 0)[:, :, None], jnp.asarray(self.units)[jnp.maximum(units, 0)], 0.0)
       return x, (units >= 0).sum(axis=1)
-    x = (jnp.asarray(batch['mel']) - self._row(self.local_mean)) / self._row(self.local_scale)
+    x = (jnp.asarray(batch['mel']) - jnp.asarray(self.local_mean)) / jnp.asarray(self.local_scale)
     mask = batch.get('mel_mask')
     if mask is None:
       return x, None
     mask = jnp.asarray(mask)
     return jnp.where(mask[:, :, None], x, 0.0), mask.sum(axis=1)
-
-  def _row(self, value: Any) -> Array:
-    return jnp.asarray(value, jnp.float32)
 
   def upsampled(
     self, frames: Array, counts: Array | None = None, offset: Any = 0
@@ -428,7 +427,7 @@ class WaveNet(nn.Module):
     return out, found
 
   def start(self, rows: int, dtype: str = 'float32') -> causal.Rings:
-    """The state before the first input of so many rows."""
+    """The state before the first input of N rows."""
     r = self.residual_channels
     shapes = [(self.kernel_size, d, r) for d in self.dilations]
     made = causal.rings(rows, shapes, dtype)

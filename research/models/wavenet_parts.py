@@ -34,7 +34,7 @@ class Size(NamedTuple):
   input: str = 'codes'
   output: str = 'categorical'
   mu_law: str = 'truncate'
-  classes: int = 256
+  quantize_channels: int = 256
   mixtures: int = 10
   first_taps: int = 1
   first_bias: bool = True
@@ -153,8 +153,8 @@ class Smooth(nn.Module):
 class Upsample(nn.Module):
   """Frames of a condition to samples.
 
-  `nearest` (r9y9): every stage repeats frames, then smooths over time and bands; `transposed`: every
-  stage is a transposed convolution whose taps are its stride; `repeat` repeats.
+  `nearest` (r9y9): every stage repeats frames, then smooths over time and bands; `transposed`:
+  every stage is a transposed convolution whose taps are its stride; `repeat` repeats.
 
   Attributes:
     how: `nearest`, `transposed` or `repeat`.

@@ -31,9 +31,7 @@ class Rings:
   position: Any
 
 
-def rings(
-  rows: int, shapes: Sequence[tuple[int, int, int]], dtype: Any = jnp.float32
-) -> Rings:
+def rings(rows: int, shapes: Sequence[tuple[int, int, int]], dtype: Any = jnp.float32) -> Rings:
   """Empty rings.
 
   Args:

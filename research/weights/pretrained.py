@@ -28,7 +28,7 @@ from research.capabilities import (
 from research.errors import InputError, unknown
 from research.features.frontend import Frontend
 from research.features.waveform import Waveform
-from research.inference import caption, transcribers
+from research.inference import caption, generators, transcribers
 from research.inference.ctc import Transcript
 from research.inference.diarize import Diarizer
 from research.inference.embedder import Embedder, from_model
@@ -201,6 +201,10 @@ class Pretrained:
       InputError: the model has no masks, it has no such option, or audio that cannot be used.
     """
     return self._made(Separator, self.model, self.variables, **options)(audio, sample_rate)
+
+  def generate(self, seconds: float | None = None, **asked: Any) -> np.ndarray | list[np.ndarray]:
+    """Audio of a model that generates it, float32 [t]: see `generators.generate`."""
+    return generators.generate(self.model, self.variables, seconds, **asked)
 
   def _made(self, cls: Any, *args: Any, **options: Any) -> Any:
     known = list(inspect.signature(cls).parameters)[len(args) :]

@@ -11,7 +11,6 @@ from research.inference.generators import sample_by_sample as sampler
 from research.models import wavenet_parts as parts
 from research.models.wavenet import WaveNet
 from research.objectives.waveform import logistics_nll, sample_codes, sample_logistics
-from research.weights import conversion
 from tests.parity import wavenet_cases as cases
 from tests.parity.golden import assert_close, assert_near, each_case
 
@@ -202,7 +201,9 @@ def generated(case, temperature, steps):
   )
   if not logistics:
     # Codes of their own decoded values; under 'truncate' some have a neighbour's: by the table.
-    table = np.asarray(mu_law.decode(jnp.arange(model.classes), model.classes, model.mu_law))
+    table = np.asarray(
+      mu_law.decode(jnp.arange(model.quantize_channels), model.quantize_channels, model.mu_law)
+    )
     made = np.abs(np.asarray(made)[:, :, None] - table).argmin(-1).astype(np.int32)
   inputs = jnp.concatenate([last[:, None], jnp.asarray(made)[:, :-1]], axis=1)
   out = model.apply(variables, inputs, local, speakers, method='network')[0]

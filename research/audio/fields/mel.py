@@ -62,9 +62,7 @@ class Mel(Field):
     Raises:
       InputError: bands that no spectrum has; with context another rate than that of the batches.
     """
-    if self.context is not None and (
-      self.context < 0 or self.sample_rate != context.sample_rate
-    ):
+    if self.context is not None and (self.context < 0 or self.sample_rate != context.sample_rate):
       raise InputError(
         f'config.data.fields.{self.key} has context={self.context} and sample_rate='
         f'{self.sample_rate}, and the data are read at {context.sample_rate} Hz: with a context, '

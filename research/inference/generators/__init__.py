@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 
 from research.capabilities import GeneratesAudio, Generation
 from research.errors import InputError, unknown
+from research.inference import inputs
 
 # Seconds of a result where nothing says how long it is.
 SECONDS = 5.0
@@ -89,7 +90,7 @@ def _class(model: Any) -> Any:
   return importlib.import_module(f'{__name__}.{model.GENERATOR}').Generator
 
 
-def labels(generation: Generation, given: Mapping[str, str | int]) -> dict[str, int]:
+def numbers(generation: Generation, given: Mapping[str, str | int]) -> dict[str, int]:
   """Values of labels by name or number, as numbers; all labels of a model have to be given.
 
   Raises:
@@ -136,3 +137,47 @@ def check(generation: Generation, requests: Sequence[Request]) -> None:
     known = request.samples
     if generation.source == 'none' and (known is None or known < 1):
       raise InputError(f'A result of {known} samples was asked for: give its length in seconds.')
+
+
+def generate(
+  model: Any,
+  variables: Any,
+  seconds: float | None = None,
+  *,
+  prompt: inputs.Audio | None = None,
+  source: inputs.Audio | None = None,
+  units: Any = None,
+  sample_rate: float | None = None,
+  seed: int = 0,
+  count: int = 1,
+  labels: Mapping[str, str | int] | None = None,
+  **options: Any,
+) -> np.ndarray | list[np.ndarray]:
+  """Audio of a model that generates it, float32 [t] at its rate; a list where `count` is above 1.
+
+  Args:
+    model, variables: a `capabilities.GeneratesAudio` and its weights.
+    seconds: of what is made, behind a prompt.
+    prompt: a clip that is continued, a path or samples [t].
+    source: a recording that a vocoder says again.
+    units: what the model is conditioned on, [u].
+    sample_rate: of samples, Hz.
+    seed: of the first result; further ones count on.
+    labels: {name: value}, as {'speaker': 'theo'}.
+    **options: temperature, batch_size, …, see the generator of the model.
+
+  Raises:
+    InputError: the model generates no audio, or cannot be asked for this.
+  """
+  generator = make(model, variables, **options)
+  frontend, generation = model.frontend, model.generation
+  read = lambda x: inputs.samples_of(x, sample_rate, frontend, 0, None)  # noqa: E731
+  start, said = (None if x is None else read(x) for x in (prompt, source))
+  samples = None
+  if generation.source == 'none':
+    samples = round((SECONDS if seconds is None else seconds) * frontend.sample_rate)
+    samples += 0 if start is None else len(start)
+  given = numbers(generation, labels or {})
+  rest: dict[str, Any] = dict(prompt=start, source=said, units=units, labels=given)
+  found = generator([Request(samples, seed + i, **rest) for i in range(count)])
+  return found if count > 1 else found[0]

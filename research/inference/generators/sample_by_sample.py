@@ -422,12 +422,12 @@ def advance(
   (state, last), made = jax.lax.scan(some, (state, last), xs)
   made = made.reshape(-1, made.shape[-1]).T
   if model.output == 'categorical':
-    made = mu_law.decode(made, model.classes, model.mu_law)
+    made = mu_law.decode(made, model.quantize_channels, model.mu_law)
   return made, state, last
 
 
 def _next(model: Any, code: Int[Array, ' b']) -> Array:
   """The input that a code makes of itself."""
   if model.input == 'wave':
-    return mu_law.decode(code, model.classes, model.mu_law)
+    return mu_law.decode(code, model.quantize_channels, model.mu_law)
   return model.inputs_of(None, code)

@@ -109,7 +109,7 @@ def infer(
     residual_channels=residual,
     gate_channels=2 * width,
     skip_channels=arrays[f'{one}/skip'].shape[2],
-    classes=arrays[f'{_POST}/postprocess2'].shape[2],
+    quantize_channels=arrays[f'{_POST}/postprocess2'].shape[2],
     input='wave' if inputs == 1 else 'codes',
     first_taps=first_taps,
     use_bias=f'{one}/Variable' in arrays,
@@ -146,7 +146,7 @@ def compose(model: WaveNet) -> dict[str, Any]:
     PARAMS: dict(
       filter_width=model.kernel_size, sample_rate=model.frontend.sample_rate,
       dilations=list(model.dilations), residual_channels=model.residual_channels,
-      dilation_channels=model.gate_channels // 2, quantization_channels=model.classes,
+      dilation_channels=model.gate_channels // 2, quantization_channels=model.quantize_channels,
       skip_channels=model.skip_channels, use_biases=model.use_bias, scalar_input=scalar,
       initial_filter_width=model.first_taps if scalar else 32,
     )

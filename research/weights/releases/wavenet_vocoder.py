@@ -111,7 +111,9 @@ def infer(
       f'These weights give {outputs} values a sample, no mixture of logistics (3 each): a WaveNet '
       'with another distribution cannot be read.'
     )
-  found['mixtures' if inputs == 1 else 'classes'] = outputs // 3 if inputs == 1 else outputs
+  found['mixtures' if inputs == 1 else 'quantize_channels'] = (
+    outputs // 3 if inputs == 1 else outputs
+  )
   found |= _speakers(arrays) | _local(arrays)
   defaults = {'stacks': STACKS.get(layers)}
   args = {**defaults, **{k: f.value for k, f in stated.facts.items()}, **dict(given)}
@@ -137,7 +139,9 @@ def _speakers(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
       'These weights are conditioned on vectors that are not in the file (gin_channels without a '
       'speaker embedding): they cannot be read.'
     )
-  return {'speakers': 0} if table is None else dict(zip(('speakers', 'speaker_channels'), table.shape))
+  return (
+    {'speakers': 0} if table is None else dict(zip(('speakers', 'speaker_channels'), table.shape))
+  )
 
 
 def _local(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -203,7 +207,7 @@ def compose(model: WaveNet) -> dict[str, Any]:
   hop = model.hop if model.local != 'none' else mel.get('hop', 256)
   said = dict(
     name='wavenet_vocoder', input_type='raw' if logistics else 'mulaw-quantize',
-    quantize_channels=65_536 if logistics else model.classes,
+    quantize_channels=65_536 if logistics else model.quantize_channels,
     preprocess='preemphasis' if model.preemphasis else '',
     postprocess='inv_preemphasis' if model.preemphasis else '', global_gain_scale=model.gain,
     sample_rate=model.frontend.sample_rate, num_mels=mel.get('bands', model.local_channels or 80),
