@@ -1,6 +1,6 @@
 """Audio by any model that generates it: from nothing, continued, or conditioned.
 
-python -m launch.generate --model=runs/digits --labels=speaker=theo --count=8 --seconds=1 --out=heard
+python -m launch.generate --model=runs/digits --labels=speaker=theo --count=8 --out=heard
 python -m launch.generate --model=runs/music --prompt=start.wav --seconds=10 --seed=3 --out=heard
 python -m launch.generate --model=runs/vocoder --source=my/folder --fold=1 --out=spoken
 python -m launch.generate --model=runs/digits --requests=list.jsonl --out=heard
@@ -113,13 +113,13 @@ def main(argv):
     rows,
     str(OUT.value),
     format=FORMAT.value,
-    block=options.get('batch_size', 16),
+    block=BATCH.value or 16,
     about={'model': loaded.fingerprint, **options},
     overwrite=OVERWRITE.value,
   )
   if jax.process_index():
     return
-  page = generated.write(pathlib.Path(OUT.value), made, f'{loaded.name} ({loaded.origin})')
+  page = generated.write(pathlib.Path(str(OUT.value)), made, f'{loaded.name} ({loaded.origin})')
   lines = list(outputs.left_out(made))
   lines[0] = f'{OUT.value}: {lines[0].replace(" clips", " results")}; {page}'
   command.say('\n'.join(lines))

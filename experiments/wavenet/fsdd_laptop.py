@@ -2,7 +2,8 @@
 
 export OIDO_DATA=/data
 python -m launch.train --config=experiments/wavenet/fsdd_laptop.py --workdir=runs/digits
-python -m launch.generate --model=runs/digits --labels=speaker=theo --seconds=1 --count=4 --out=heard
+python -m launch.generate --model=runs/digits --labels=speaker=theo --seconds=1 --count=4 \
+  --out=heard
 python -m launch.train --config=experiments/wavenet/fsdd_laptop.py:vocoder --workdir=runs/vocoder
 python -m launch.generate --model=runs/vocoder --source=digit.wav --out=heard
 

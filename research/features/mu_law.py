@@ -6,7 +6,7 @@ f(x) = sign(x) log(1 + mu |x|) / log(1 + mu), mu one below the number of classes
 |---|---|---|
 | `round` (ibab/tensorflow-wavenet) | floor((f + 1) / 2 mu + 1 / 2) | f^-1(2 q / mu - 1) |
 | `truncate` (nnmnkwii, r9y9/wavenet_vocoder) | floor((f + 1) / 2 mu) | f^-1(2 q / mu - 1) |
-| `floor` (magenta's NSynth) | floor(f c / 2) + c / 2 | f^-1((q - c / 2 + 1 / 2) 2 / c), 0 at q = c / 2 |
+| `floor` (NSynth) | floor(f c / 2) + c / 2 | f^-1((q - c / 2 + 1 / 2) 2 / c), 0 at q = c / 2 |
 
 c is the number of classes. Silence is 128, 127 and 128 of 256. Encoding what was decoded gives the
 same code under `round`; under `truncate` it is one below for some codes, as published.

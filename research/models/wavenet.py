@@ -40,7 +40,7 @@ class WaveNet(nn.Module):
     layers, stacks: number of layers, and of times that dilations go 1, 2, 4, ….
     dilations: of the layers; by layers and stacks where left out.
     kernel_size: taps of a dilated convolution.
-    residual_channels, gate_channels, skip_channels: widths; gates have two halves, tanh and sigmoid.
+    residual_channels, gate_channels, skip_channels: widths; gates have two halves, tanh, sigmoid.
     input: `codes` (one-hot), `wave` (samples) or `companded` (codes scaled to [-1, 1)).
     output: `categorical` over mu-law codes, or mixtures of `logistics` over samples.
     mu_law: convention of codes, see `features.mu_law`.
@@ -193,8 +193,6 @@ class WaveNet(nn.Module):
         f'{self.hop}: let them be equal.'
       )
 
-  # -- What it is --------------------------------------------------------------------------------
-
   @property
   def hop(self) -> int:
     """Samples of a frame of the condition."""
@@ -217,7 +215,7 @@ class WaveNet(nn.Module):
     if self.speakers:
       found['speaker'] = (
         f'wavenet has speakers={self.speakers} and the config no field of them: set '
-        "config.data.fields.speaker={'name': 'label', 'args': {'column': 'speaker'}}, or speakers=0."
+        "config.data.fields.speaker={'name': 'label', 'args': {'column': 'speaker'}}."
       )
     if self.local == 'mel':
       found['mel'] = (
@@ -235,7 +233,7 @@ class WaveNet(nn.Module):
   def generation(self) -> Generation:
     """What it can be asked for."""
     labels = {'speaker': self.speaker_names or self.speakers} if self.speakers else {}
-    source = {'none': 'none', 'mel': 'audio', 'units': 'units'}[self.local]
+    source = {'none': 'none', 'mel': 'audio', 'units': 'units'}[str(self.local)]
     return Generation(prompt=self.local == 'none', source=source, labels=labels)
 
   def example(self) -> Example:
@@ -252,13 +250,11 @@ class WaveNet(nn.Module):
       found['units'] = shape((1, frames, 1), jnp.int32)
     return found
 
-  # -- Parameters --------------------------------------------------------------------------------
-
   def setup(self):
     r, g, k = self.residual_channels, self.gate_channels, self.skip_channels
-    norm = dict(use_bias=self.use_bias, weight_norm=self.weight_norm)
-    plain = dict(use_bias=False, weight_norm=self.weight_norm)
-    every = dict(layers=self.layers)
+    norm: Any = dict(use_bias=self.use_bias, weight_norm=self.weight_norm)
+    plain: Any = dict(use_bias=False, weight_norm=self.weight_norm)
+    every: Any = dict(layers=self.layers)
     inputs = self.quantize_channels if self.input == 'codes' else 1
     self.first = Kernel(self.first_taps, inputs, r, self.first_bias, self.weight_norm)
     self.dilated = Kernel(self.kernel_size, r, g, **norm, **every)
@@ -287,12 +283,14 @@ class WaveNet(nn.Module):
 
   def weights(self) -> dict[str, Any]:
     """All kernels, ready for products: what `wavenet_parts.run` takes."""
-    kernel, bias = self.dilated()
+    kernel, first_bias = self.dilated()
     (out, out_bias), (skip, skip_bias) = self.out(), self.skip()
     local, more = self.local_in() if self.local != 'none' else (None, None)
+    bias: Any = first_bias
     bias = bias if more is None else bias + more
     mix = jnp.concatenate([out[:, 0], skip[:, 0]], axis=-1)
-    both = None if out_bias is None else jnp.concatenate([out_bias, skip_bias], axis=-1)
+    pair: Any = (out_bias, skip_bias)
+    both = None if out_bias is None else jnp.concatenate(pair, axis=-1)
     kernel = kernel.reshape(self.layers, -1, self.gate_channels)
     found = [
       Layer(
@@ -312,8 +310,6 @@ class WaveNet(nn.Module):
       'head': (self.head_0(), self.head_1()),
       'head_local': self.head_in() if self.local != 'none' and self.head_local else None,
     }
-
-  # -- Samples and inputs ------------------------------------------------------------------------
 
   def emphasised(self, audio: Float[Array, 'b t']) -> Float[Array, 'b t']:
     """Audio as the network has it: gain and pre-emphasis; the inverse is on the host, see
@@ -343,8 +339,6 @@ class WaveNet(nn.Module):
     code = jnp.full((rows,), mu_law.silence(self.quantize_channels, self.mu_law), jnp.int32)
     return self.inputs_of(jnp.zeros((rows,)), code)
 
-  # -- Conditions --------------------------------------------------------------------------------
-
   def speaker_vectors(self, batch: Mapping[str, Any]) -> Array | None:
     """[b, e] of the speakers of a batch; None where the model has none.
 
@@ -366,7 +360,7 @@ class WaveNet(nn.Module):
     if self.local == 'none':
       return None, None
     if self.local not in batch:
-      raise InputError(self.NEEDS[self.local])
+      raise InputError(self.NEEDS[str(self.local)])
     if self.local == 'units':
       units = jnp.asarray(batch['units'])[:, :, 0]
       x = jnp.where((units >= 0)[:, :, None], jnp.asarray(self.units)[jnp.maximum(units, 0)], 0.0)
@@ -400,8 +394,6 @@ class WaveNet(nn.Module):
       )
     return x[:, :samples]
 
-  # -- The network -------------------------------------------------------------------------------
-
   def _run(self, weights: Any, x: Array, state: Any, **args: Any) -> Any:
     how = dict(dilations=self.dilations, scaled=self.scaled, dtype=jnp.dtype(self.dtype))
     return parts.run(weights, x, state, **how, **args)
@@ -433,7 +425,7 @@ class WaveNet(nn.Module):
     made = causal.rings(rows, shapes, dtype)
     kind = jnp.int32 if self.input == 'codes' else jnp.float32
     one = jnp.zeros((self.first_taps - 1, rows, 1), kind)
-    return made.replace(inputs=(one, *made.inputs))
+    return causal.Rings((one, *made.inputs), made.position)
 
   def step(
     self,

@@ -65,8 +65,10 @@ _MOL = Size(
   sample_rate=22_050, input='wave', output='logistics', local_channels=80, local_pad=2,
   upsample='nearest', scales=(4, 4, 4, 4), conv_in=True, gain=0.55, preemphasis=0.85,
 )  # fmt: skip
-_WIDE = dict(residual_channels=512, gate_channels=512, skip_channels=256, gain=1.0, preemphasis=0.0)
-_MU_LAW = dict(layers=30, stacks=3, input='codes', output='categorical')
+_WIDE: dict[str, Any] = dict(
+  residual_channels=512, gate_channels=512, skip_channels=256, gain=1.0, preemphasis=0.0
+)
+_MU_LAW: dict[str, Any] = dict(layers=30, stacks=3, input='codes', output='categorical')
 
 # ibab/tensorflow-wavenet 3c973c0, wavenet_params.json (speakers: --gc_channels=32 of its README);
 # r9y9/wavenet_vocoder a35fff7, egs/{mol,mulaw256}/conf; its older ones, 447e29d, are `_wide`;
@@ -271,7 +273,7 @@ def first(
     seen, ring = dilated.taps(ring, position, y, count, 1)
   if codes:
     table = jnp.pad(kernel, ((0, 0), (1, 0), (0, 0))).astype(dtype)
-    total = sum(table[j][seen[..., j]] for j in range(count))
+    total: Any = sum(table[j][seen[..., j]] for j in range(count))
   else:
     total = contract(seen.astype(dtype), kernel.reshape(count, -1), 1, dtype)
   return (total if bias is None else total + bias.astype(dtype)), ring
@@ -315,7 +317,7 @@ def head(
   return y if last is None else y + last
 
 
-def with_speakers(weights: Weights, speakers: Float[Array, 'b e'] | None) -> dict[str, Any]:
+def with_speakers(weights: Weights, speakers: Any) -> dict[str, Any]:
   """Weights whose biases hold what speakers add to every layer."""
   if speakers is None:
     return dict(weights)
@@ -355,15 +357,17 @@ def run(
   Returns:
     outputs, the rings after them, and (residual, skip) outputs of every layer.
   """
-  before = None if state is None else iter(state.inputs)
-  position = None if state is None else state.position
+  before: Any = None if state is None else iter(state.inputs)
+  position: Any = None if state is None else state.position
   y, ring = first(weights, x, None if before is None else next(before), position, real, dtype)
   after = [ring]
   layers = weights['layers']
   p = layers[0].kernel.shape[0] // y.shape[-1]
   g = layers[0].kernel.shape[-1]
   start = weights['skip_start']
-  skips = None if start is None else contract(y, start[0][0], 1, dtype) + start[1].astype(dtype)
+  skips: Any = (
+    None if start is None else contract(y, start[0][0], 1, dtype) + start[1].astype(dtype)
+  )
   found = [(y, y)] if keep else []
   for i, (own, d) in enumerate(zip(layers, dilations)):
     if real is not None:
