@@ -22,6 +22,7 @@ for single attributes. A model that has no audio (a text model) has no front-end
 | `Generates` | `inference.generate`: writes tokens, one after the other |
 | `WritesSpeech` | transcripts: windows of audio that a decoder attends to |
 | `WritesCaptions` | captions: clips that a decoder attends to |
+| `GeneratesAudio` | `launch.generate`: audio, continued, conditioned or from nothing |
 | `PredictsUnits` | the field of units |
 | `EncodesToCodes` | files of codes |
 | `DecodesCodes` | codecs: audio of codes, files of codes |
@@ -276,6 +277,39 @@ class WritesCaptions(Hears, Generates, Protocol):
 
   def remember_clips(self, audio: Any, audio_mask: Any) -> Any:
     """What the decoder attends to, computed once from clips [b, t] and their mask."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+  """What a model that generates audio can be asked for.
+
+  Attributes:
+    prompt: whether it continues a clip.
+    source: what it needs for every result: 'none', 'audio' (a recording, of which it takes what it
+      is conditioned on: a vocoder) or 'units'.
+    labels: {name of a label: names of its values, or how many there are}.
+    max_seconds: of a result; None for any length.
+  """
+
+  prompt: bool = True
+  source: str = 'none'
+  labels: Mapping[str, Sequence[str] | int] = dataclasses.field(default_factory=dict)
+  max_seconds: float | None = None
+
+
+@runtime_checkable
+class GeneratesAudio(Hears, Protocol):
+  """Generates audio at the rate of its front-end.
+
+  GENERATOR names the file of `inference.generators` with what makes it do so.
+  """
+
+  GENERATOR: str
+
+  @property
+  def generation(self) -> Generation:
+    """What it can be asked for."""
     ...
 
 

@@ -77,7 +77,7 @@ def separate_source(
     ends = [''] if len(signals) == 1 else [f'_{k}' for k in range(1, len(signals) + 1)]
     files = [f'{stems[row]}{end}.{format}' for end in ends]
     for name, signal in zip(files, signals):
-      _write(place / name, signal * np.float32(scale), sample_rate, format)
+      write(place / name, signal * np.float32(scale), sample_rate, format)
     found: Row = {'seconds': round(len(audio) / sample_rate, 3), 'files': files}
     return found if scale == 1.0 else {**found, 'scale': round(scale, 6)}
 
@@ -104,7 +104,8 @@ def stem(id: str) -> str:
   return name if ending.lower() in EXTENSIONS else '/'.join(parts)
 
 
-def _write(path: Path, signal: Float[np.ndarray, ' t'], rate: int, format: str) -> None:
+def write(path: Path, signal: Float[np.ndarray, ' t'], rate: int, format: str) -> None:
+  """Writes a signal at `rate` Hz, whole or not at all; `format` is a key of FORMATS."""
   kind, subtype = FORMATS[format]
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f'{path.name}.partial')

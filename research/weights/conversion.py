@@ -107,7 +107,7 @@ def read_files(
   """
   if release is not None:
     return release, *read.read_release(path, get(release).files)
-  every = {name for each in detect.model_types().values() for name in get(each).files}
+  every = {name for each in RELEASES for name in get(each).files}
   arrays, files = read.read_release(path, sorted(every))
   release = detect.release(path, arrays, files)
   own = get(release).files

@@ -28,7 +28,7 @@ from research.capabilities import (
 from research.errors import InputError, unknown
 from research.features.frontend import Frontend
 from research.features.waveform import Waveform
-from research.inference import caption, transcribers
+from research.inference import caption, generators, transcribers
 from research.inference.codec import Codec, Coded
 from research.inference.ctc import Transcript
 from research.inference.diarize import Diarizer
@@ -214,6 +214,10 @@ class Pretrained:
     codec's rate."""
     own = Codec(self.model, self.variables)
     return own.decode(own.read(codes) if isinstance(codes, (str, os.PathLike)) else codes)
+
+  def generate(self, seconds: float | None = None, **asked: Any) -> np.ndarray | list[np.ndarray]:
+    """Audio of a model that generates it, float32 [t]: see `generators.generate`."""
+    return generators.generate(self.model, self.variables, seconds, **asked)
 
   def _made(self, cls: Any, *args: Any, **options: Any) -> Any:
     known = list(inspect.signature(cls).parameters)[len(args) :]

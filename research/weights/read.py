@@ -7,6 +7,8 @@ import logging
 import math
 import re
 import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -161,10 +163,23 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return _read_safetensors(path)
   if path.suffix in TORCH_SUFFIXES:
     return ctranslate2.read(path) if ctranslate2.is_model(path) else _read_torch(path)
+  if path.suffix == '.npz':
+    return _read_npz(path), {}
   raise InputError(
-    f'{str(path)!r} is not a kind of weights file that can be read: expected .safetensors, or '
-    f'{", ".join(TORCH_SUFFIXES)} of PyTorch.'
+    f'{str(path)!r} is not a kind of weights file that can be read: expected .safetensors, .npz, '
+    f'or {", ".join(TORCH_SUFFIXES)} of PyTorch.'
   )
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+  """Arrays of numbers by name, as np.savez writes them: variables of TensorFlow."""
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      return {name: file[name] for name in file.files}
+  except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    raise InputError(
+      f'{str(path)!r} is damaged, or holds more than arrays of numbers ({error}).'
+    ) from error
 
 
 def is_ours(file: Path) -> bool:

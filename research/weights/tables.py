@@ -8,6 +8,7 @@ identical tensors.
 
 import fnmatch
 import functools
+import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,8 +30,9 @@ class Rule(NamedTuple):
   Attributes:
     theirs: original key.
     ours: path in our variables, '/'-separated, collection first. 'path#1' is the second of the
-      pieces that one fused array of ours is stacked of, before its last two axes; vectors and
-      numbers are rows of theirs.
+      pieces that one fused array of ours is stacked of, before its last two axes (vectors and
+      numbers are rows of theirs); 'path@1' the second of the two halves of its last axis; 'path~1'
+      the second along its first axis, of an array of all layers.
     layout: a key of LAYOUTS.
     layers: model attribute that says how many layers `{i}` counts; '' for a single tensor.
     heads: number of attention heads, for layouts that need it, or the model attribute that holds
@@ -102,6 +104,9 @@ LAYOUTS = {
   ),
   # Scale of a weight norm over taps [1, 1, p] <-> [p].
   'taps': Layout(lambda x, h: x.reshape(-1), lambda x, h: x.reshape(1, 1, -1)),
+  # Scales of a weight norm over outputs [o, 1, 1] <-> [o], of a Conv2d [o, 1, 1, 1] <-> [o].
+  'scales': Layout(lambda x, h: x.reshape(-1), lambda x, h: x.reshape(-1, 1, 1)),
+  'scales2d': Layout(lambda x, h: x.reshape(-1), lambda x, h: x.reshape(-1, 1, 1, 1)),
   # A number a head [1, h, 1, 1] <-> [h].
   'per_head': Layout(lambda x, h: x.reshape(-1), lambda x, h: x.reshape(1, -1, 1, 1)),
   # Codebook [1, g k, d] <-> [g, k, d].
@@ -232,20 +237,38 @@ def to_ours(
 
 
 def _fuse(flat: Mapping[str, Any]) -> dict[str, Any]:
-  """Pieces 'path#0', 'path#1', … stacked to the array at 'path'."""
-  pieces: dict[str, list[Any]] = {}
-  named = [(*name.split('#'), x) for name, x in flat.items() if '#' in name]
-  for name, _, x in sorted(named, key=lambda each: (each[0], int(each[1]))):
-    pieces.setdefault(name, []).append(x)
-  fused = {name: np.stack(parts, max(parts[0].ndim - 2, 0)) for name, parts in pieces.items()}
-  return {name: x for name, x in flat.items() if '#' not in name} | fused
+  """Pieces 'path#0', 'path#1', … and 'path~0', … stacked to the array at 'path'; 'path@0', 'path@1'
+  joined."""
+  found = dict(flat)
+  while pieces := [m for m in map(_PIECE.fullmatch, found) if m]:
+    parts: dict[tuple[str, str], dict[int, Any]] = {}
+    for path, how, number in (m.groups() for m in pieces):
+      parts.setdefault((path, how), {})[int(number)] = found.pop(f'{path}{how}{number}')
+    for (path, how), each in parts.items():
+      rows = [each[i] for i in sorted(each)]
+      axis = {'#': max(rows[0].ndim - 2, 0), '~': 0, '@': -1}[how]
+      found[path] = (np.concatenate if how == '@' else np.stack)(rows, axis=axis)
+  return found
+
+
+# A piece of an array, see `Rule.ours`; of pieces of pieces the last.
+_PIECE = re.compile(r'(.+)([#@~])(\d+)')
+
+
+def _path(name: str) -> str:
+  """The path of an array of which a name may be a piece."""
+  return re.split(r'[#@~]', name)[0]
 
 
 def _piece(flat: Mapping[str, Any], name: str) -> np.ndarray:
-  """The array of a path, or the piece that 'path#i' names."""
-  path, _, part = name.partition('#')
-  x = np.asarray(flat[path])
-  return np.asarray(np.take(x, int(part), axis=max(x.ndim - 3, 0))) if part else x
+  """The array of a path, or the piece that a name is of it."""
+  x = np.asarray(flat[_path(name)])
+  for how, number in re.findall(r'([#@~])(\d+)', name):
+    if how == '@':
+      x = np.split(x, 2, axis=-1)[int(number)]
+    else:
+      x = np.take(x, int(number), axis=0 if how == '~' else max(x.ndim - 3, 0))
+  return x
 
 
 def _fixed(model: nn.Module, taken: Container[str]) -> dict[str, np.ndarray]:
@@ -267,7 +290,7 @@ def to_theirs(rules: Sequence[Rule], model: nn.Module, variables: Mapping[str, A
   """Variables of `model` -> original arrays: the inverse of `to_ours`."""
   flat = flatten(unstack_blocks(nn.meta.unbox(variables)))
   rows = expand(rules, model)
-  known = {ours.split('#')[0] for _, ours, *_ in rows}
+  known = {_path(ours) for _, ours, *_ in rows}
   unknown = sorted(k for k in set(flat) - known if not _counts(k))
   missing = sorted(known - set(flat))
   if unknown or missing:

@@ -14,6 +14,8 @@ from research.errors import InputError
 
 # What of a model lies in the file of its weights itself; all else is named as the file it is.
 INSIDE = ('cfg', 'task_state', 'dims')
+# What lies beside a checkpoint of r9y9/wavenet_vocoder.
+HPARAMS = 'hparams.json'
 
 
 def write_release(
@@ -24,7 +26,8 @@ def write_release(
   Args:
     path: a folder; or a file, .safetensors (the configuration as JSON in its header) or .pt
       (fairseq's checkpoint: {'cfg': plain values, 'model': tensors by name, …}, or that of
-      openai/whisper: {'dims': sizes, 'model_state_dict': tensors by name}). In a folder the files
+      openai/whisper: {'dims': sizes, 'model_state_dict': tensors by name}), or .pth of a release
+      that lies beside its hparams.json ({'state_dict': tensors by name, …}). In a folder the files
       beside are written too.
     release: a key of RELEASES.
     arrays: {original key: array}.
@@ -39,7 +42,7 @@ def write_release(
   """
   inside = {k: v for k, v in files.items() if k in INSIDE}
   beside = {k: v for k, v in files.items() if k not in INSIDE}
-  whole = path.suffix in ('.safetensors', '.pt')
+  whole = path.suffix in ('.safetensors', '.pt') or (path.suffix == '.pth' and HPARAMS in files)
   if not whole and path.suffix in ('.pth', '.bin', '.ckpt', '.npz'):
     raise InputError(f'{str(path)!r}: give a folder, or a file that ends in .safetensors or .pt.')
   name = 'model.safetensors' if beside else f'{release}.safetensors'
@@ -48,7 +51,7 @@ def write_release(
     file.parent.mkdir(parents=True, exist_ok=True)
     # A reader never sees half a file.
     partial = file.with_suffix('.partial')
-    if file.suffix == '.pt':
+    if file.suffix in ('.pt', '.pth'):
       _write_torch(file, partial, release, arrays, inside)
     else:
       said = {k: json.dumps(v, ensure_ascii=False) for k, v in inside.items()}
@@ -56,10 +59,10 @@ def write_release(
       whole_arrays = {k: np.asarray(x, order='C') for k, x in arrays.items()}
       save_file(whole_arrays, partial, metadata={'format': 'pt', **said})
     os.replace(partial, file)
-    if not whole:
+    if not whole or file.suffix == '.pth':
       for other, content in beside.items():
         text = json.dumps(content, indent=2, ensure_ascii=False)
-        (path / other).write_text(text + '\n', encoding='utf-8')
+        (file.parent / other).write_text(text + '\n', encoding='utf-8')
   except OSError as error:
     raise InputError(
       f'Cannot write weights to {str(file)!r}: {error.strerror or error}.'
@@ -75,7 +78,7 @@ def _write_torch(
   inside: Mapping[str, Any],
 ) -> None:
   """A checkpoint as fairseq's and unilm's loaders open it, or openai/whisper's, at `partial`."""
-  if not {'cfg', 'dims'} & set(inside):
+  if file.suffix != '.pth' and not {'cfg', 'dims'} & set(inside):
     raise InputError(
       f'{str(file)!r}: weights of {release} are written as .safetensors; give such a file, or a '
       'folder.'
@@ -88,6 +91,11 @@ def _write_torch(
   import torch
 
   tensors = {k: torch.from_numpy(np.array(x)) for k, x in arrays.items()}
+  if file.suffix == '.pth':
+    # r9y9's loader looks these up, unless it is to begin its optimiser anew.
+    steps = dict.fromkeys(('global_step', 'global_epoch', 'global_test_step'), 0)
+    torch.save({'state_dict': tensors, 'optimizer': None, **steps}, partial)
+    return
   if 'dims' in inside:
     torch.save({'dims': dict(inside['dims']), 'model_state_dict': tensors}, partial)
     return

@@ -1,0 +1,183 @@
+"""Models that generate audio at work: one file a way of generating, with its class `Generator`.
+
+A model names its file (`capabilities.GeneratesAudio.GENERATOR`); `launch.generate` and
+`load(path).generate` know requests and audio, and no model:
+
+    class Generator:
+      def __init__(self, model, variables, *, batch_size=16, …): ...  # its options
+      def __call__(self, requests, report=None) -> list of samples [t], one for each request
+
+Equal requests give equal audio, whatever else is in the batch.
+"""
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from research.capabilities import GeneratesAudio, Generation
+from research.errors import InputError, unknown
+from research.inference import inputs
+
+# Seconds of a result where nothing says how long it is.
+SECONDS = 5.0
+Report = Callable[[int], None]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Request:
+  """What is asked for once. Samples are at the rate of the model.
+
+  Attributes:
+    samples: length of the result, a prompt included; None: that of the source.
+    seed: of its draws.
+    prompt: the clip that it continues, or None.
+    source: the recording that it says again, or None.
+    units: what it is conditioned on, [u], or None.
+    labels: {name: number of the value}.
+  """
+
+  samples: int | None = None
+  seed: int = 0
+  prompt: Float[np.ndarray, ' t'] | None = None
+  source: Float[np.ndarray, ' t'] | None = None
+  units: Int[np.ndarray, ' u'] | None = None
+  labels: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+def names() -> list[str]:
+  """All ways of generating."""
+  return sorted(m.name for m in pkgutil.iter_modules(__path__))
+
+
+def options(model: Any) -> dict[str, Any]:
+  """The options of the generator of a model, with their defaults.
+
+  Raises:
+    InputError: it generates no audio.
+  """
+  parameters = inspect.signature(_class(model)).parameters.values()
+  return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def make(model: Any, variables: Any, **given: Any) -> Any:
+  """The generator of a model.
+
+  Raises:
+    InputError: it generates no audio, or has no such option.
+  """
+  known = options(model)
+  for name in given:
+    if name not in known:
+      raise unknown('option of generation', name, known)
+  return _class(model)(model, variables, **given)
+
+
+def _class(model: Any) -> Any:
+  if not isinstance(model, GeneratesAudio):
+    raise InputError(
+      f'{type(model).__name__} generates no audio: give a model that does, as a WaveNet.'
+    )
+  if model.GENERATOR not in names():
+    raise InputError(
+      f'inference/generators/ has no {model.GENERATOR}.py, which {type(model).__name__} names.'
+    )
+  return importlib.import_module(f'{__name__}.{model.GENERATOR}').Generator
+
+
+def numbers(generation: Generation, given: Mapping[str, str | int]) -> dict[str, int]:
+  """Values of labels by name or number, as numbers; all labels of a model have to be given.
+
+  Raises:
+    InputError: an unknown label or value, or a label without a value.
+  """
+  found = {}
+  for name, value in given.items():
+    if name not in generation.labels:
+      raise unknown('label', name, generation.labels or ['none'])
+    values = generation.labels[name]
+    count = values if isinstance(values, int) else len(values)
+    if isinstance(value, str) and not isinstance(values, int) and value in values:
+      found[name] = list(values).index(value)
+    elif str(value).isdigit() and int(value) < count:
+      found[name] = int(value)
+    elif isinstance(values, int):
+      raise InputError(f'{name}={value!r} was given: expected a number from 0 to {count - 1}.')
+    else:
+      raise unknown(name, str(value), values)
+  for name, values in generation.labels.items():
+    if name not in found:
+      some = f'0 to {values - 1}' if isinstance(values, int) else ', '.join(list(values)[:8])
+      raise InputError(f'The model is conditioned on {name}: give {name}=… ({some}).')
+  return found
+
+
+def check(generation: Generation, requests: Sequence[Request]) -> None:
+  """Raises InputError where a request is none of what a model can be asked for."""
+  for request in requests:
+    if request.prompt is not None and not generation.prompt:
+      raise InputError('A prompt was given, and the model cannot continue a clip.')
+    if (request.source is None) == (generation.source == 'audio'):
+      raise InputError(
+        'The model says recordings again: give each result its source.'
+        if generation.source == 'audio'
+        else 'A source was given, and the model is not conditioned on recordings.'
+      )
+    if (request.units is None) == (generation.source == 'units'):
+      raise InputError(
+        'The model is conditioned on units: give each result its own.'
+        if generation.source == 'units'
+        else 'Units were given, and the model is not conditioned on them.'
+      )
+    known = request.samples
+    if generation.source == 'none' and (known is None or known < 1):
+      raise InputError(f'A result of {known} samples was asked for: give its length in seconds.')
+
+
+def generate(
+  model: Any,
+  variables: Any,
+  seconds: float | None = None,
+  *,
+  prompt: inputs.Audio | None = None,
+  source: inputs.Audio | None = None,
+  units: Any = None,
+  sample_rate: float | None = None,
+  seed: int = 0,
+  count: int = 1,
+  labels: Mapping[str, str | int] | None = None,
+  **options: Any,
+) -> np.ndarray | list[np.ndarray]:
+  """Audio of a model that generates it, float32 [t] at its rate; a list where `count` is above 1.
+
+  Args:
+    model, variables: a `capabilities.GeneratesAudio` and its weights.
+    seconds: of what is made, behind a prompt.
+    prompt: a clip that is continued, a path or samples [t].
+    source: a recording that a vocoder says again.
+    units: what the model is conditioned on, [u].
+    sample_rate: of samples, Hz.
+    seed: of the first result; further ones count on.
+    labels: {name: value}, as {'speaker': 'theo'}.
+    **options: temperature, batch_size, …, see the generator of the model.
+
+  Raises:
+    InputError: the model generates no audio, or cannot be asked for this.
+  """
+  generator = make(model, variables, **options)
+  frontend, generation = model.frontend, model.generation
+  read = lambda x: inputs.samples_of(x, sample_rate, frontend, 0, None)  # noqa: E731
+  start, said = (None if x is None else read(x) for x in (prompt, source))
+  samples = None
+  if generation.source == 'none':
+    samples = round((SECONDS if seconds is None else seconds) * frontend.sample_rate)
+    samples += 0 if start is None else len(start)
+  given = numbers(generation, labels or {})
+  rest: dict[str, Any] = dict(prompt=start, source=said, units=units, labels=given)
+  found = generator([Request(samples, seed + i, **rest) for i in range(count)])
+  return found if count > 1 else found[0]
