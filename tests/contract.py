@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from research import models
+from research.capabilities import Embeds
 from research.errors import InputError
 from research.train import sharding
 from research.train.state import STREAMS
@@ -49,6 +50,7 @@ class Subject:
       either.
     untrained: {pattern of a parameter path: why no gradient reaches it}.
     meshes: of MESHES, those on which loss and gradients are compared.
+    embeds: whether it embeds audio.
   """
 
   name: str
@@ -60,6 +62,7 @@ class Subject:
   framed: Mapping[str, str] = dataclasses.field(default_factory=dict)
   untrained: Mapping[str, str] = dataclasses.field(default_factory=dict)
   meshes: Sequence[Mapping[str, int]] = ()
+  embeds: bool = True
 
   def model(self, **changes: Any) -> Any:
     return models.get(self.name)(**changed(self.name, self.args, changes))
@@ -118,7 +121,9 @@ def check_padding(subject: Subject) -> None:
   width = max(lengths) + 1003
   batch = subject.batch(model, lengths, pad=np.nan, width=width)
   together = call(variables, batch)
-  tokens, mask = embed(variables, batch['audio'], batch['audio_mask'])
+  assert isinstance(model, Embeds) == subject.embeds
+  if subject.embeds:
+    tokens, mask = embed(variables, batch['audio'], batch['audio_mask'])
   for i, length in enumerate(lengths):
     padded = rows(batch, i)
     kinds = {'padded': padded}
@@ -135,6 +140,8 @@ def check_padding(subject: Subject) -> None:
         )
         assert want.size
         close(got, want, f'{name} of clip {i}, {kind}')
+      if not subject.embeds:
+        continue
       t, m = embed(variables, one['audio'], one['audio_mask'])
       real = np.asarray(mask[i])
       assert int(m.sum()) == int(real.sum()) > 0

@@ -180,8 +180,8 @@ class CodeLM(nn.Module):
     Returns:
       what `objectives.autoregressive.next_codes` takes: 'logits' float32 [b, s, g, k + 1], -inf for
       codes that a codebook does not have, and 'targets' int [b, s, g], -1 where nothing is to be
-      predicted. The first frame behind a clip is its end, for the first codebook alone; and 'real'
-      [b, s], steps of the clip.
+      predicted. The first frame behind a clip is its end, for the first codebook alone. And
+      'states' [b, s, d] behind the last layer, 'real' [b, s], the steps of a clip.
 
     Raises:
       InputError: more steps than `max_steps`.
@@ -197,7 +197,8 @@ class CodeLM(nn.Module):
     x = self.drop(x, deterministic=not train)
     for block in self.blocks:
       x = block(x, None, train)
-    return {'logits': self._logits(x), 'targets': targets, 'real': there.any(axis=-1)}
+    x = self.norm(x)
+    return {'logits': self._logits(x), 'states': x, 'targets': targets, 'real': there.any(axis=-1)}
 
   def layout(
     self, units: Int[Array, 'b u g']
@@ -256,7 +257,7 @@ class CodeLM(nn.Module):
     for block, cache in zip(self.blocks, state.caches, strict=True):
       x, cache = block(x, None, False, cache)
       made.append(cache)
-    return self._logits(x), state.after(tuple(made))
+    return self._logits(self.norm(x)), state.after(tuple(made))
 
   # -- Parts -----------------------------------------------------------------------------------
 
@@ -276,7 +277,7 @@ class CodeLM(nn.Module):
     return (x + places[jnp.minimum(order, self.max_steps - 1)]).astype(self.dtype)
 
   def _logits(self, x: Float[Array, 'b s d']) -> Float[Array, 'b s g v']:
-    y = self.out(self.norm(x)).astype(jnp.float32)
+    y = self.out(x).astype(jnp.float32)
     y = y.reshape(*y.shape[:2], self.codebooks, self.end + 1)
     return jnp.where(jnp.asarray(self.allowed), y, -jnp.inf)
 

@@ -96,8 +96,6 @@ LAYOUTS = {
   'conv1d': Layout(lambda x, h: x.transpose(2, 1, 0), lambda x, h: x.transpose(2, 1, 0)),
   # ConvTranspose1d [i, o, p] <-> kernel [p, i, o].
   'conv1d_transposed': Layout(lambda x, h: x.transpose(2, 0, 1), lambda x, h: x.transpose(1, 2, 0)),
-  # Scale of a weight norm over channels [c, 1, 1] <-> [c].
-  'lengths': Layout(lambda x, h: x.reshape(-1), lambda x, h: x.reshape(-1, 1, 1)),
   # A flag as a number [1] <-> [].
   'flag': Layout(
     lambda x, h: x.reshape(()).astype(bool), lambda x, h: x.astype(np.float32).reshape(1)

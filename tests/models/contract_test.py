@@ -82,6 +82,8 @@ def test_meshes(subject, mesh):
 
 
 @pytest.mark.slow
-@SUBJECT
+@pytest.mark.parametrize(
+  'subject', [pytest.param(s, id=what) for what, s in SUBJECTS.items() if s.embeds]
+)
 def test_embed_any_length(subject):
   contract.check_embed_lengths(subject)

@@ -93,7 +93,7 @@ def _convolution(
   theirs = f'{theirs}.{conv}'
   rows = [Rule(f'{theirs}.bias', f'{ours}/bias')]
   if how.norm == 'weight_norm':
-    gain = Rule(f'{theirs}.{names.gain}', f'{ours}/gain', 'lengths')
+    gain = Rule(f'{theirs}.{names.gain}', f'{ours}/gain', 'scales')
     return [*rows, gain, Rule(f'{theirs}.{names.direction}', f'{ours}/kernel', layout)]
   rows += [Rule(f'{theirs}.weight', f'{ours}/kernel', layout)]
   if how.norm == 'time_group_norm':
