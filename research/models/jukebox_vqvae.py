@@ -321,7 +321,7 @@ class JukeboxVQVAE(nn.Module):
     out: dict[str, Any] = {'target': target, 'sample_mask': counted}
 
     made, commits, health = [], [], []
-    for i, hop in enumerate(self.hops):
+    for i in range(self.levels):
       encoded, frames, found = self._quantise(x, lengths, i, train, batch)
       real = _first(encoded, frames)
       decoded = self.decoders[i](found.vectors, frames)

@@ -38,8 +38,8 @@ def jukebox_vqvae(
 
   Args:
     out: 'target' x [b, t], 'sample_mask' [b, t], 'reconstructions' x^ [l, b, t], 'commit_losses'
-      [l], 'spectral_norms' |S| [b], 'spectral_residuals' and 'multispectral_residuals' [l, b]: norms
-      of |S^| - |S|; 'bandwidth_l1', 'bandwidth_l2', 'bandwidth_spec'.
+      [l], 'spectral_norms' |S| [b], 'spectral_residuals' and 'multispectral_residuals' [l, b]:
+      norms of |S^| - |S|; 'bandwidth_l1', 'bandwidth_l2', 'bandwidth_spec'.
     batch: rows with 'valid' [b] False do not count.
     loss_fn: 'l1' mean |x^ - x|, 'l2' mean (x^ - x)^2, 'linf' mean of the `linf_k` largest squares
       of each clip, 'lmix' their sum by the three weights; each over its bandwidth.

@@ -124,6 +124,15 @@ LAYOUTS = {
   'conv1d_heads_out': Layout(
     lambda x, h: x.reshape(h, -1, x.shape[-1]), lambda x, h: x.reshape(-1, x.shape[-1])
   ),
+  # The same of one part, and of two: [d, h k] <-> [d, 1, h, k], [d, 2 h k] <-> [d, 2, h, k].
+  'conv1d_heads': Layout(
+    lambda x, h: x.reshape(len(x), 1, h, -1), lambda x, h: x.reshape(len(x), -1)
+  ),
+  'conv1d_heads_bias': Layout(lambda x, h: x.reshape(1, h, -1), lambda x, h: x.reshape(-1)),
+  'conv1d_pair': Layout(
+    lambda x, h: x.reshape(len(x), 2, h, -1), lambda x, h: x.reshape(len(x), -1)
+  ),
+  'conv1d_pair_bias': Layout(lambda x, h: x.reshape(2, h, -1), lambda x, h: x.reshape(-1)),
   # Conv2d [o, i, s, f] <-> kernel [s, f, i, o].
   'conv2d_in_time': Layout(
     lambda x, h: x.transpose(2, 3, 1, 0), lambda x, h: x.transpose(3, 2, 0, 1)

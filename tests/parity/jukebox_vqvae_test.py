@@ -1,9 +1,10 @@
-"""Jukebox's VQ-VAE against openai/jukebox, on whatever cases the golden folder holds: frames, codes,
-reconstructions, every loss and metric, gradients, and the codebooks after an update."""
+"""Jukebox's VQ-VAE against openai/jukebox, on whatever cases the golden folder holds: frames,
+codes, reconstructions, every loss and metric, gradients, and the codebooks after an update."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from research.features.stft import magnitudes
 from research.models.jukebox_vqvae import DEFAULT_SCALE
@@ -12,6 +13,7 @@ from research.nn.codebooks import Averages, Draws
 from research.nn.vector_quantizers import COLLECTION
 from research.objectives.jukebox import jukebox_vqvae
 from research.weights import convert, revert
+from tests.contract import jit
 from tests.parity.golden import Case, assert_close, each_case
 
 # Settings of the original's class, and ours.
@@ -60,6 +62,7 @@ def objective_args(config):
   return dict(args, loss_fn=config['loss_fn'], **own)
 
 
+@pytest.mark.slow
 @each_case('jukebox', 'vq_vae', where=lambda case: case.config.get('kind') == 'jb_vqvae')
 def test_vqvae(case: Case):
   config, want, inputs = case.config, case.outputs, case.inputs
@@ -69,8 +72,8 @@ def test_vqvae(case: Case):
   tolerance = 1e-3 if '1e-3 for grad' in case.info['tolerance'] else 1e-4
 
   # Evaluation.
-  out = jax.jit(model.apply)(variables, batch)
-  decode = jax.jit(lambda v, z, level: model.apply(v, z, level, method='decode'), static_argnums=2)
+  out = jit(model.apply)(variables, batch)
+  decode = jit(lambda v, z, level: model.apply(v, z, level, method='decode'), static_argnums=2)
   for i in range(model.levels):
     assert_close(np.swapaxes(out[f'encoded_{i}'], 1, 2), want[f'encoder{i}'], what=f'frames of {i}')
     np.testing.assert_array_equal(out[f'codes_{i}'], want[f'codes{i}'])
@@ -88,7 +91,7 @@ def test_vqvae(case: Case):
   args, (params, rest) = objective_args(config), (variables['params'], dict(variables))
   rest.pop('params')
 
-  @jax.jit
+  @jit
   def step(params, rest):
     def loss_of(params):
       out, after = model.apply(
