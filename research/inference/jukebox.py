@@ -7,7 +7,7 @@
 Ancestral, from a prompt of audio, going on from codes, or upsampling codes of the top level
 (openai/jukebox, sample.py; its defaults). A window of a level is sampled by `generate`, with the
 caches of `models.jukebox`; a program is made for each number of codes that are given.
-Letters: b songs, t samples, n codes, l levels.
+Letters: b songs, t samples, n codes, k given ones, u codes of the level above, l labels.
 """
 
 import dataclasses
@@ -87,13 +87,13 @@ def _remember(model, variables, y, above):
 
 def sample_window(
   prior: Part,
-  given: Codes,
+  given: Int[np.ndarray, 'b k'],
   total: int,
   y: Int[np.ndarray, 'b l'] | None,
-  above: Codes | None,
+  above: Int[np.ndarray, 'b u'] | None,
   drawing: Drawing,
   key: Key[jax.Array, ''] | None,
-  uniform: Float[np.ndarray, 'n b'] | None = None,
+  uniform: Float[np.ndarray, 'm b'] | None = None,
 ) -> Codes:
   """The first `total` codes of a window, of which some are given; greedy without a key or numbers.
 
@@ -121,7 +121,7 @@ def sample_window(
     exact=True,
   )
   memories = _remember(model, prior.variables, y, above)
-  how = dict(temperature=drawing.temperature, key=key, uniform=uniform)
+  how: dict[str, Any] = dict(temperature=drawing.temperature, key=key, uniform=uniform)
   out = generate(model, prior.variables, prompts.tolist(), settings, memories=memories, **how)
   # Lyrics may be drawn where they share a vocabulary: they count as code 0.
   new = np.maximum(out.tokens[:, 0].astype(np.int64) - shift, 0)

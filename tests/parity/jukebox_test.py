@@ -4,6 +4,7 @@ functions by themselves, conditions, layers, logits, losses and gradients."""
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from research.models import jukebox_attention as attention
 from research.models.jukebox_attention import LYRICS, SUMMARY, FactoredAttention, Window
@@ -95,6 +96,7 @@ def test_attention_patterns(case: Case):
     )
 
 
+@pytest.mark.slow
 @each_case('jukebox', where=lambda case: case.config.get('kind') == 'jb_prior')
 def test_prior(case: Case):
   config, want = case.config, case.outputs
