@@ -23,6 +23,7 @@ from jaxtyping import Float, Int, Key
 from research.errors import InputError
 from research.inference.generate import Settings, generate
 from research.inference.jukebox_windows import Piece, pieces
+from research.models.jukebox_parts import check_labels
 from research.text.jukebox import Labeller, Song
 
 Codes = Int[np.ndarray, 'b n']
@@ -289,6 +290,8 @@ class System:
     for done, piece in enumerate(todo):
       progress(level, done, len(todo))
       y = None if labeller is None else labeller.windows(songs, piece.start * model.hop)
+      if y is not None and not model.upsamples:
+        check_labels(y, model.limits)
       given = codes[:, piece.start : piece.start + piece.given]
       cond = None if piece.above is None or above is None else above[:, slice(*piece.above)]
       rows = []

@@ -356,8 +356,6 @@ class Jukebox(nn.Module):
       if y is None or y.shape[1] != self.label_width:
         given = 'none' if y is None else f'labels of {y.shape[1]} numbers'
         raise InputError(f'jukebox takes labels of {self.label_width} numbers a clip, not {given}.')
-      if not self.upsamples:
-        parts.check_labels(y, self.limits)
       y = jnp.asarray(y)
       y_cond, x_cond = self.y_emb(y)
       if self.n_tokens:
