@@ -26,7 +26,7 @@ from research.inference.jukebox_windows import Piece, pieces
 from research.models.jukebox_parts import check_labels
 from research.text.jukebox import Labeller, Song
 
-Codes = Int[np.ndarray, 'b n']
+Codes = Int[np.ndarray, 'b _']  # levels have different lengths
 Progress = Callable[[int, int, int], None]
 HOP_FRACTION = (0.5, 0.5, 0.125)
 
