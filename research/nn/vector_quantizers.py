@@ -96,7 +96,10 @@ class EmaQuantizer(nn.Module):
     def random():
       return start(self.make_rng('params'), (q, k, d))
 
-    self.vectors = make('vectors', random)  # until the first batch, where `how.start` is by it
+    if self.how.start == 'random':
+      self.vectors = make('vectors', random)
+    else:
+      self.vectors = make('vectors', lambda: jnp.zeros((q, k, d)))
     self.sums = make('sums', lambda: jnp.zeros((q, k, d)))
     self.counts = make('counts', lambda: jnp.zeros((q, k)))
     self.updates = make('updates', lambda: jnp.zeros((q,), jnp.int32))
