@@ -101,7 +101,8 @@ def related(a, b):
   """Whether files belong to one paper: audio_mae, and the parts only it uses."""
   parts = {
     'window_decoder': 'audio_mae', 'token_masks': 'audio_mae', 'code_bert': 'wav2vec',
-    'audio_ntt': 'byol_a',
+    'audio_ntt': 'byol_a', 'jukebox_attention': 'jukebox', 'jukebox_parts': 'jukebox',
+    'jukebox_sizes': 'jukebox', 'jukebox_vqvae': 'jukebox',
   }  # fmt: skip
   a, b = parts.get(a, a), parts.get(b, b)
   return a.startswith(b) or b.startswith(a)

@@ -42,6 +42,35 @@ def stft(
   return jnp.fft.rfft(padded[..., at] * hann(size))
 
 
+def magnitudes(
+  audio: Float[Array, '*batch t'], n_fft: int, hop: int, window: int
+) -> Float[jax.Array, '*batch n f']:
+  """|STFT| as torch.stft's: a Hann window in the middle of n_fft samples, the signal mirrored at
+  both ends. The gradient of a magnitude of 0 is 0.
+
+  Args:
+    audio: more than n_fft / 2 samples.
+    n_fft, hop, window: samples of a frame, from frame to frame, and of the window.
+
+  Raises:
+    InputError: too few samples to mirror.
+  """
+  audio = jnp.asarray(audio).astype(jnp.float32)
+  side = n_fft // 2
+  if audio.shape[-1] <= side:
+    raise InputError(
+      f'Spectra of {n_fft} samples need clips of more than {side}, not {audio.shape[-1]}: give '
+      'longer ones.'
+    )
+  padded = jnp.pad(audio, [(0, 0)] * (audio.ndim - 1) + [(side, side)], mode='reflect')
+  count, left = stft_frames(audio.shape[-1], hop), (n_fft - window) // 2
+  # The window at the start of a frame instead of its middle: only phases differ.
+  frames = _frames(padded[..., left:], count, hop, window)
+  spectra = jnp.fft.rfft(frames * hann(window), n=n_fft)
+  power = jnp.square(spectra.real) + jnp.square(spectra.imag)
+  return jnp.where(power > 0, jnp.sqrt(jnp.where(power > 0, power, 1.0)), 0.0)
+
+
 def istft(
   spectra: Complex[Array, '*batch n f'], samples: int, *, hop: int = 320
 ) -> Float[jax.Array, '*batch t']:
@@ -66,6 +95,20 @@ def istft(
   signal = jnp.where(weight > tiny, signal / jnp.maximum(weight, tiny), signal)[..., size // 2 :]
   short = max(0, samples - signal.shape[-1])
   return jnp.pad(signal, [(0, 0)] * (signal.ndim - 1) + [(0, short)])[..., :samples]
+
+
+def _frames(
+  audio: Float[Array, '*batch t'], count: int, hop: int, size: int
+) -> Float[jax.Array, '*batch n m']:
+  """Frames of `size` samples, one every `hop`, as blocks of a hop side by side: the gradient of
+  indices would add up sample by sample."""
+  parts = -(-size // hop)
+  total = (count + parts - 1) * hop
+  lead = [(0, 0)] * (audio.ndim - 1)
+  blocks = jnp.pad(audio, [*lead, (0, max(0, total - audio.shape[-1]))])[..., :total]
+  blocks = blocks.reshape(*audio.shape[:-1], -1, hop)
+  each = [blocks[..., i : i + count, :] for i in range(parts)]
+  return jnp.concatenate(each, axis=-1)[..., :size]
 
 
 def _overlap(frames: Float[Array, '*batch n m'], hop: int) -> Float[jax.Array, '*batch t']:

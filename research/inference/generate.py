@@ -39,7 +39,7 @@ class Settings:
 
   Attributes:
     max_tokens: of a candidate, at most; its stop token counts.
-    stop: tokens that end a candidate; it does not hold them.
+    stop: tokens that end a candidate; it does not hold them. None where only its length ends it.
     beams: hypotheses of a beam search; 1 takes the best token, or draws one.
     patience: a beam search ends with round(beams * patience) finished hypotheses
       (arXiv 2204.05424).
@@ -54,6 +54,8 @@ class Settings:
       by the mean log-probability of the tokens, see `generate_mean_beam`; patience and
       length_penalty do nothing there.
     rules: see `generate_rules`, in this order.
+    exact: prompts have one length and are not padded, a program for each length: for models whose
+      positions are places of a window.
   """
 
   max_tokens: int
@@ -68,6 +70,7 @@ class Settings:
   length_penalty: float | None = None
   style: str = 'whisper'
   rules: tuple[Rule, ...] = ()
+  exact: bool = False
 
   def __post_init__(self):
     if self.style not in STYLES:
@@ -76,7 +79,7 @@ class Settings:
     for name, value in lowest.items():
       if getattr(self, name) < value:
         raise InputError(f'{name}={getattr(self, name)} was given: give at least {value}.')
-    if not self.stop:
+    if not self.stop and (self.beams > 1 or self.style != 'whisper'):
       raise InputError('No stop token was given: give the token that ends a text.')
     if self.beams > 1 and (self.sample or self.candidates > 1):
       raise InputError(
@@ -153,16 +156,18 @@ class Generated:
 # -- Prompts -----------------------------------------------------------------------------------
 
 
-def pad_prompts(prompts: Sequence[Sequence[int]]) -> Int[np.ndarray, 'b p']:
-  """Prompts padded on the left with -1, to one of WIDTHS.
+def pad_prompts(prompts: Sequence[Sequence[int]], exact: bool = False) -> Int[np.ndarray, 'b p']:
+  """Prompts padded on the left with -1, to one of WIDTHS; `exact` ones as they are.
 
   Raises:
-    InputError: a prompt without tokens, or none at all.
+    InputError: a prompt without tokens, or none at all; exact ones of several lengths.
   """
   longest = max((len(p) for p in prompts), default=0)
   if not longest or min(len(p) for p in prompts) < 1:
     raise InputError('A prompt without tokens was given: give at least one, to start with.')
-  width = next((w for w in WIDTHS if w >= longest), longest)
+  if exact and any(len(p) != longest for p in prompts):
+    raise InputError('exact prompts of several lengths were given: give them in several calls.')
+  width = longest if exact else next((w for w in WIDTHS if w >= longest), longest)
   padded = np.full((len(prompts), width), -1, np.int32)
   for row, prompt in zip(padded, prompts):
     row[width - len(prompt) :] = prompt
@@ -199,6 +204,7 @@ def generate(
   temperature: float = 1.0,
   key: Key[Array, ''] | None = None,
   noise: Float[AnyArray, 'n r v'] | None = None,
+  uniform: Float[AnyArray, 'n r'] | None = None,
   limits: Sequence[int] | None = None,
   probe: Sequence[int] | None = None,
 ) -> Generated:
@@ -215,6 +221,8 @@ def generate(
     key: of the draws, needed where `settings.sample`.
     noise: Gumbel noise instead of a key: row i of step j takes the token with the largest sum of
       logit / temperature and noise[j, i].
+    uniform: numbers in [0, 1) instead of both: row i of step j takes the first token whose
+      cumulative probability is above uniform[j, i].
     limits: tokens of each prompt's candidates, at most `settings.max_tokens`; never more than the
       model has positions for: the last one needs none.
     probe: place in each prompt, from its end (1 is the last token), whose logits are returned.
@@ -222,11 +230,12 @@ def generate(
   Raises:
     InputError: the model does not generate, or a prompt does not fit it.
   """
-  args = _arguments(model, prompts, settings, key, noise, limits)
+  args = _arguments(model, prompts, settings, key, noise, limits, uniform)
   at = None if probe is None else np.asarray(probe, np.int32)
   out = _generate(
-    model, settings, variables, memories, *args, at, jnp.float32(max(temperature, 1e-6)), key, noise
-  )
+    model, settings, variables, memories, *args, at, jnp.float32(max(temperature, 1e-6)), key,
+    noise, uniform,
+  )  # fmt: skip
   tokens, lengths, logprobs, sums, filled, steps, counts, probed = jax.device_get(out)
   return Generated(
     tokens, lengths, logprobs, sums, filled, probed, int(steps),
@@ -235,12 +244,12 @@ def generate(
   )  # fmt: skip
 
 
-def _arguments(model, prompts, settings, key, noise, limits):
+def _arguments(model, prompts, settings, key, noise, limits, uniform=None):
   """Padded prompts, and how many tokens each may get."""
   _check(model, prompts, settings)
-  if settings.sample and key is None and noise is None:
+  if settings.sample and key is None and noise is None and uniform is None:
     raise InputError('Draws need a random key: give key=jax.random.key(…).')
-  padded = pad_prompts(prompts)
+  padded = pad_prompts(prompts, settings.exact)
   room = [model.max_tokens + 1 - len(p) for p in prompts]
   wanted = [settings.max_tokens] * len(prompts) if limits is None else list(limits)
   return padded, np.minimum(np.minimum(wanted, room), settings.max_tokens).astype(np.int32)
@@ -248,7 +257,7 @@ def _arguments(model, prompts, settings, key, noise, limits):
 
 @functools.partial(jax.jit, static_argnames=('model', 'settings'))
 def _generate(
-  model, settings, variables, memories, prompts, limits, probe, temperature, key, noise
+  model, settings, variables, memories, prompts, limits, probe, temperature, key, noise, uniform
 ):
   state, logits, probed = _prefill(model, settings, variables, memories, prompts, probe)
 
@@ -263,7 +272,7 @@ def _generate(
     return *found, jnp.ones(counts.shape, bool), steps, counts, probed
   if settings.beams > 1 or settings.style == 'fairseq':
     return *beam_search(settings, step, prompts, limits, state, logits), None, probed
-  draw = _Draw(settings, temperature, key, noise)
+  draw = _Draw(settings, temperature, key, noise, uniform)
   rows = _advance(settings, step, draw, _first_rows(settings, prompts, limits, state), logits)
   shape = len(prompts), settings.candidates
   tokens = rows.so_far.generated().reshape(*shape, -1)
@@ -277,7 +286,7 @@ def _prefill(model, settings, variables, memories, prompts, probe):
   """(state of all rows behind the prompts, logits [b, v] of the next token, those of `probe`)."""
   b, p = prompts.shape
   state = model.start(b, p + settings.max_tokens, memories)
-  real = prompts >= 0
+  real = None if settings.exact else prompts >= 0
   last = jnp.full((b, 1), p - 1, jnp.int32)
   at = last if probe is None else jnp.concatenate([p - probe[:, None], last], axis=1)
   tokens = jnp.maximum(prompts, 0)
@@ -311,6 +320,7 @@ class _Draw(NamedTuple):
   temperature: Float[Array, '']
   key: Any
   noise: Any
+  uniform: Any = None
 
   def __call__(self, logits, count):
     if not self.settings.sample:
@@ -322,6 +332,9 @@ class _Draw(NamedTuple):
       x = rules.top_p(x, self.settings.top_p)
     if self.settings.min_p is not None:
       x = rules.min_p(x, self.settings.min_p)
+    if self.uniform is not None:
+      u = jax.lax.dynamic_index_in_dim(self.uniform, count, keepdims=False)
+      return (jnp.cumsum(jax.nn.softmax(x), axis=-1) <= u[:, None]).sum(axis=-1, dtype=jnp.int32)
     if self.noise is None:
       noise = jax.random.gumbel(jax.random.fold_in(self.key, count), x.shape)
     else:
@@ -346,9 +359,11 @@ def _write(settings: Settings, draw: _Draw, rows: Rows, logits: Float[Array, 'r 
     logits = rule(so_far, logits)
   token = draw(logits, so_far.written)
   logprob = jax.nn.log_softmax(logits)[jnp.arange(len(token)), token]
-  token = jnp.where(rows.done, settings.stop[0], token)
+  token = jnp.where(rows.done, settings.stop[0] if settings.stop else 0, token)
   logprob = jnp.where(rows.done, 0.0, logprob)
-  ends = jnp.isin(token, jnp.asarray(settings.stop, jnp.int32))
+  ends = jnp.zeros_like(rows.done)
+  if settings.stop:
+    ends = jnp.isin(token, jnp.asarray(settings.stop, jnp.int32))
   count = so_far.written + 1
   put = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=1)
   tokens = put(so_far.tokens, token[:, None], so_far.prompt + so_far.written)

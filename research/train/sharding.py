@@ -26,8 +26,8 @@ AXES = ('data', 'fsdp', 'tensor')
 # Leading dimensions that a rule does not name (scanned layers) are replicated.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   # Attention: split the heads; [d, 3, h, k], [d, h, k] and [h, k, d].
-  (r'qkv/kernel$', ('fsdp', None, 'tensor', None)),
-  (r'qkv/bias$', (None, 'tensor', None)),
+  (r'(qkv|kv|q)/kernel$', ('fsdp', None, 'tensor', None)),
+  (r'(qkv|kv|q)/bias$', (None, 'tensor', None)),
   (r'(query|key|value)/kernel$', ('fsdp', 'tensor', None)),
   (r'(query|key|value)/bias$', ('tensor', None)),
   (r'attn/(proj|out)/kernel$', ('tensor', None, 'fsdp')),

@@ -62,7 +62,7 @@ def convert_files(
   name, found = made.infer(arrays, args, made.describe(files))
   model = build(name, found)
   fitted = made.fit(arrays, model)
-  return model, tables.to_ours(made.rules(model), model, fitted, made.ignored)
+  return model, tables.to_ours(made.rules(model), model, fitted, made.ignored, made.derive)
 
 
 def revert(release: str, model: nn.Module, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -70,7 +70,8 @@ def revert(release: str, model: nn.Module, variables: Mapping[str, Any]) -> dict
 
   Keys that a release ignores (see its module) do not come back.
   """
-  return tables.to_theirs(get(release).rules(model), model, variables)
+  made = get(release)
+  return tables.to_theirs(made.rules(model), model, variables, made.derive)
 
 
 def revert_files(

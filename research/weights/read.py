@@ -21,7 +21,7 @@ from research.errors import InputError
 from research.jobs import orbax_s3, paths
 from research.weights import ctranslate2, sums, torch_zip
 
-TORCH_SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt')
+TORCH_SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.pth.tar')
 # Where training scripts put the state dict inside what they save.
 NESTED = ('model', 'state_dict', 'model_state_dict')
 # Where they put what they were told: fairseq's configuration, and that of its older versions.
@@ -31,6 +31,8 @@ BESIDE = ('cfg', 'task_state', 'dims', 'ctranslate2')
 # Where fairseq's tasks keep the symbols of their labels, and the class that they are saved as.
 LABELS = ('dictionaries', 'target_dictionary')
 DICTIONARY = 'fairseq.data.dictionary.Dictionary'
+# The settings beside the arrays of Jukebox: a dict of plain values.
+HYPERPARAMS = 'jukebox.hparams.Hyperparams'
 # What a folder of transformers holds; the first that is there counts.
 IN_FOLDERS = ('model.safetensors', 'pytorch_model.bin')
 INDEX = '.index.json'
@@ -161,7 +163,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     raise InputError(f'There is no weights file at {str(path)!r}.')
   if path.suffix == '.safetensors':
     return _read_safetensors(path)
-  if path.suffix in TORCH_SUFFIXES:
+  if path.name.endswith(TORCH_SUFFIXES):
     return ctranslate2.read(path) if ctranslate2.is_model(path) else _read_torch(path)
   if path.suffix == '.npz':
     return _read_npz(path), {}
@@ -231,7 +233,9 @@ def read_torch(path: Path) -> Any:
   try:
     # Training scripts save their argparse.Namespace along: plain attributes, no code. fairseq's
     # HuBERT saves its dictionaries: data is read in the place of objects of that class.
-    with torch.serialization.safe_globals([argparse.Namespace, (_Dictionary, DICTIONARY)]):
+    with torch.serialization.safe_globals(
+      [argparse.Namespace, (_Dictionary, DICTIONARY), (dict, HYPERPARAMS)]
+    ):
       whole = torch.load(path, map_location='cpu', weights_only=True)
   except Exception as error:
     # torch's own text advises to load the file without the safety.

@@ -26,6 +26,8 @@ class Release:
     renew: arrays -> arrays under the names of the key table.
     fit: (arrays, model) -> arrays of the shapes of the key table, where a release takes those of
       another size too (a table of positions for another length).
+    derive: (model, {our path: array}) -> variables that files do not hold, by our paths, made of
+      those that they do; the way back leaves them out.
     compose: model -> what `describe` reads, for the way back; None: arrays are all there is.
     encoder_alone: (model, variables) -> the same of the model without its heads of pre-training,
       by the suffix of the file whose loader has no model with them; '' is every file.
@@ -39,6 +41,7 @@ class Release:
   describe: Callable[[Mapping[str, Any]], Stated] = lambda files: NOTHING
   renew: Callable[[Arrays], Arrays] = lambda arrays: arrays
   fit: Callable[[Arrays, Any], Arrays] = lambda arrays, model: arrays
+  derive: Callable[[Any, Mapping[str, Any]], Arrays] = lambda model, flat: {}
   compose: Callable[[Any], dict[str, Any]] | None = None
   encoder_alone: Mapping[str, Callable[[Any, Mapping[str, Any]], tuple[Any, dict[str, Any]]]] = (
     dataclasses.field(default_factory=dict)

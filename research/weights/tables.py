@@ -9,7 +9,7 @@ identical tensors.
 import fnmatch
 import functools
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -22,6 +22,7 @@ from research.models.finetuned import encoder_of
 from research.nn.layers import stack_blocks, unstack_blocks
 
 Arrays = dict[str, np.ndarray]
+Derive = Callable[[Any, Mapping[str, Any]], Mapping[str, np.ndarray]]
 
 
 class Rule(NamedTuple):
@@ -100,6 +101,8 @@ LAYOUTS = {
   'flag': Layout(
     lambda x, h: x.reshape(()).astype(bool), lambda x, h: x.astype(np.float32).reshape(1)
   ),
+  # [n, d] <-> [1, n, d].
+  'row': Layout(lambda x, h: x[None], lambda x, h: x[0]),
   # Scale of a weight norm over taps [1, 1, p] <-> [p].
   'taps': Layout(lambda x, h: x.reshape(-1), lambda x, h: x.reshape(1, 1, -1)),
   # Scales of a weight norm over outputs [o, 1, 1] <-> [o], of a Conv2d [o, 1, 1, 1] <-> [o].
@@ -131,6 +134,15 @@ LAYOUTS = {
   'conv1d_heads_out': Layout(
     lambda x, h: x.reshape(h, -1, x.shape[-1]), lambda x, h: x.reshape(-1, x.shape[-1])
   ),
+  # The same of one part, and of two: [d, h k] <-> [d, 1, h, k], [d, 2 h k] <-> [d, 2, h, k].
+  'conv1d_heads': Layout(
+    lambda x, h: x.reshape(len(x), 1, h, -1), lambda x, h: x.reshape(len(x), -1)
+  ),
+  'conv1d_heads_bias': Layout(lambda x, h: x.reshape(1, h, -1), lambda x, h: x.reshape(-1)),
+  'conv1d_pair': Layout(
+    lambda x, h: x.reshape(len(x), 2, h, -1), lambda x, h: x.reshape(len(x), -1)
+  ),
+  'conv1d_pair_bias': Layout(lambda x, h: x.reshape(2, h, -1), lambda x, h: x.reshape(-1)),
   # Conv2d [o, i, s, f] <-> kernel [s, f, i, o].
   'conv2d_in_time': Layout(
     lambda x, h: x.transpose(2, 3, 1, 0), lambda x, h: x.transpose(3, 2, 0, 1)
@@ -203,9 +215,13 @@ def expand(rules: Iterable[Rule], model: nn.Module) -> list[tuple[str, str, Layo
 
 
 def to_ours(
-  rules: Sequence[Rule], model: nn.Module, arrays: Mapping[str, np.ndarray], ignored: Sequence[str]
+  rules: Sequence[Rule],
+  model: nn.Module,
+  arrays: Mapping[str, np.ndarray],
+  ignored: Sequence[str],
+  derive: Derive = lambda model, flat: {},
 ) -> dict[str, Any]:
-  """Original arrays -> variables of `model`.
+  """Original arrays -> variables of `model`; `derive`: see `Release`.
 
   Raises:
     InputError: a key of the table is missing, a key of the file is in no rule (nor matches a
@@ -231,6 +247,7 @@ def to_ours(
         f'{theirs} has shape {arrays[theirs].shape}, which does not divide into {heads} heads.'
       ) from error
   fused = _fuse(flat)
+  fused |= derive(model, fused)
   return _as_layout(check_shapes(fused | _fixed(model, fused), model), model)
 
 
@@ -284,13 +301,20 @@ def _counts(name: str) -> bool:
   )
 
 
-def to_theirs(rules: Sequence[Rule], model: nn.Module, variables: Mapping[str, Any]) -> Arrays:
+def to_theirs(
+  rules: Sequence[Rule],
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  derive: Derive = lambda model, flat: {},
+) -> Arrays:
   """Variables of `model` -> original arrays: the inverse of `to_ours`."""
   flat = flatten(unstack_blocks(nn.meta.unbox(variables)))
   rows = expand(rules, model)
   known = {_path(ours) for _, ours, *_ in rows}
   unknown = sorted(k for k in set(flat) - known if not _counts(k))
   missing = sorted(known - set(flat))
+  if unknown and not missing:
+    unknown = sorted(set(unknown) - set(derive(model, flat)))
   if unknown or missing:
     raise InputError(
       f'{type(model).__name__} has other variables than this release: '

@@ -148,6 +148,7 @@ class _Reader:
       ),
       'torch._utils._rebuild_parameter': lambda data, *rest: data,
       'collections.OrderedDict': lambda *items: _Ordered(*items),
+      'jukebox.hparams.Hyperparams': _Ordered,
       'torch.Size': lambda sizes: tuple(sizes),
       'torch.device': lambda *where: ':'.join(map(str, where)),
     }

@@ -1,0 +1,101 @@
+"""Music from small Jukebox models: levels, prompts, continuation, upsampling, seeds."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research import models
+from research.errors import InputError
+from research.inference.jukebox import Drawing, Part, System
+from research.text.jukebox import Song
+from tests.contract import jit
+
+VQVAE = dict(size='tiny', downs_t=(1, 1), width=4, depth=1, emb_width=4, l_bins=16)
+SMALL = dict(
+  size='tiny', vqvae=VQVAE, n_ctx=16, prior_width=8, prior_depth=1, attn_order=0, heads=1, blocks=4
+)
+
+
+def part(name, batch, **args):
+  model = models.get(name)(**args)
+  return Part(model, jit(model.init)(jax.random.key(0), batch))
+
+
+@functools.cache
+def system():
+  vqvae = models.get('jukebox_vqvae')(**VQVAE)
+  rng = np.random.default_rng(0)
+  shapes = jax.eval_shape(vqvae.init, jax.random.key(0), vqvae.example())
+  draw = lambda x: jnp.asarray(0.3 * rng.standard_normal(x.shape), x.dtype)  # noqa: E731
+  variables = jax.tree.map(draw, shapes)
+  codes = {'codes': jnp.zeros((1, 16), jnp.int32)}
+  song = {'labels': jnp.asarray([[16_000, 0, 64, 1, 1]], jnp.int32)}
+  top = part('jukebox', {**codes, **song}, **SMALL, labels=True)
+  lower = part(
+    'jukebox', {**codes, 'codes_above': jnp.zeros((1, 8), jnp.int32)}, **SMALL, level=0,
+    cond_width=4, cond_depth=1,
+  )  # fmt: skip
+  names = {True: {'she': 1}}
+  return System(Part(vqvae, variables), [lower, top], names, {True: {'jazz': 2}})
+
+
+SONGS = [Song('She', 'Jazz', '', 16_000), Song('nobody', 'noise', '', 16_000)]
+# 24 codes of the top level: windows 0 to 16 and 8 to 24.
+SECONDS = 24 * 4 / 16_000
+HOPS = (0.5, 0.5)
+
+
+def test_every_level_is_sampled_and_seeds_decide():
+  seen = []
+  how = dict(hop_fraction=HOPS, progress=lambda *where: seen.append(where))
+  first = system().sample(SONGS, SECONDS, seed=1, **how)
+  assert [x.shape for x in first.codes] == [(2, 48), (2, 24)]
+  assert first.audio.shape == (2, 96) and np.isfinite(first.audio).all()
+  assert seen[:3] == [(1, 0, 2), (1, 1, 2), (1, 2, 2)] and seen[-1] == (0, 5, 5)
+  again = system().sample(SONGS, SECONDS, seed=1, hop_fraction=HOPS, drawing=Drawing(max_batch=2))
+  other = system().sample(SONGS, SECONDS, seed=2, hop_fraction=HOPS)
+  for mine, same, drawn in zip(first.codes, again.codes, other.codes):
+    np.testing.assert_array_equal(mine, same)
+    assert (mine != drawn).any() and mine.min() >= 0 and mine.max() < 16
+
+  # Upsampling the same codes of the top level gives the same music.
+  empty = np.zeros((2, 0), np.int64)
+  up = system().sample(
+    SONGS, SECONDS, codes=[empty, first.codes[1]], levels=[0], hop_fraction=HOPS, seed=1
+  )
+  np.testing.assert_array_equal(up.audio, first.audio)
+
+
+def test_prompts_and_continuation_keep_what_was_given():
+  audio = np.random.default_rng(0).standard_normal((2, 66)).astype(np.float32)
+  given = system().encode(audio[:, :64])
+  primed = system().sample(SONGS, SECONDS, prompt=audio, hop_fraction=HOPS)
+  going = system().sample(SONGS, SECONDS, codes=given, hop_fraction=HOPS)
+  for have, one, two in zip(given, primed.codes, going.codes):
+    np.testing.assert_array_equal(one[:, : have.shape[1]], have)
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(
+  ('args', 'says'),
+  [
+    (dict(songs=[]), 'at least one'),
+    (dict(seconds=0.001), 'an upsampler has windows of 16: sample for longer'),
+    (dict(levels=[0]), 'needs 24 codes of the level above, and there are 0'),
+    (dict(prompt=np.zeros((1, 64), np.float32)), '1 prompts were given for 2 songs'),
+    (dict(codes=[np.zeros((2, 4), np.int64)]), 'expected 2 levels'),
+    (dict(hop_fraction=(0.5, 0.0)), 'larger hop_fraction'),
+    (dict(hop_fraction=(0.2, 0.5)), 'begin at multiples'),
+  ],
+)
+def test_what_does_not_fit_is_refused(args, says):
+  args = dict(songs=SONGS, seconds=SECONDS, hop_fraction=HOPS) | args
+  with pytest.raises(InputError, match=says):
+    system().sample(args.pop('songs'), args.pop('seconds'), **args)
+  with pytest.raises(InputError, match='choose one'):
+    Drawing(top_k=3, top_p=0.5)
+  with pytest.raises(InputError, match='place of level 1'):
+    System(system().vqvae, [None, system().priors[0]])
