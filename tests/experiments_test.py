@@ -197,7 +197,7 @@ def test_debug_trains(file, tmp_path):
   config = load(file).get_config('debug')
   name = f'experiments/{name_of(file)}.py:debug'
   own = []
-  if config.objective.name == 'masked_units':
+  if config.objective.name in ('masked_units', 'next_codes'):
     own.append(f'--config.data.fields.units={units_of(tmp_path / "units", config.model.args)}')
   done = runner.train(tmp_path / 'run', *own, config=name)
   assert done.returncode == 0, done.stderr[-3000:]

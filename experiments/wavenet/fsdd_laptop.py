@@ -68,7 +68,7 @@ def get_config(arg=''):
   if arg == 'debug':
     config.total_steps = 3
     config.data.update(source='builtin', seconds=0.2)
-    config.model.args.update(size='tiny', speakers=32, speaker_names=())
+    config.model.args.update(size='tiny', speakers=25, speaker_names=())
     config.optim.schedule.warmup_steps = 1
     config.evals.valid.update(every=2, batches=1)
     config.evals.valid.data.split = 'valid'

@@ -46,7 +46,7 @@ def get_config(arg=''):
   if arg == 'debug':
     config.total_steps = 3
     config.data.update(source='builtin', split='train', sample_rate=8000, seconds=0.4, batch_size=4)
-    config.model.args.update(size='tiny', speakers=32)
+    config.model.args.update(size='tiny', speakers=43)  # classes of the corpus
     config.log_every = 1
     config.checkpoint.every = 2
   return config

@@ -122,7 +122,9 @@ def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
     loss, metrics = run.objective(out, batch)
     # Weight by the number of terms in the mean loss, as for micro-batches in training.
     weight = metrics.get('sample_size', jnp.sum(batch['valid'], dtype=jnp.float32))
-    return {'loss': loss, **metrics}, weight, out.get('logits')
+    logits = out.get('logits')  # of clips; others are of tokens
+    of_clips = logits is not None and logits.ndim == 2
+    return {'loss': loss, **metrics}, weight, logits if of_clips else None
 
   jitted = jax.jit(evaluate, out_shardings=replicated)
 
