@@ -141,7 +141,7 @@ class _Rows(NamedTuple):
   """What the loop carries."""
 
   laid: Int[Array, 'r s g']
-  count: Int[Array, '']
+  written: Int[Array, '']
   lengths: Int[Array, ' r']
   last: Int[Array, 'r g']
   state: Any
@@ -190,23 +190,23 @@ def _write(model, how, read, variables, known, classes, keys, temperature):
     return (x.reshape(r, g, -1) + own(keys)).argmax(axis=-1).astype(jnp.int32)
 
   def write(rows: _Rows, logits) -> _Rows:
-    drawn = chosen(logits, rows.count)
-    given = jax.lax.dynamic_index_in_dim(rows.laid, rows.count, axis=1, keepdims=False)
+    drawn = chosen(logits, rows.written)
+    given = jax.lax.dynamic_index_in_dim(rows.laid, rows.written, axis=1, keepdims=False)
     codes = jnp.where(given >= 0, given, drawn)
     # Only the first codebook ends a clip; what others write behind the end is left out.
-    here = at[rows.count]
+    here = at[rows.written]
     ends = (given[:, 0] < 0) & (codes[:, 0] == model.end) & (here[0] >= 0)
     lengths = jnp.where(ends & (rows.lengths == frames), here[0], rows.lengths)
     over = (here[None] >= lengths[:, None]) | (here[None] < 0)
     codes = jnp.where(over, model.end, codes)
-    laid = jax.lax.dynamic_update_index_in_dim(rows.laid, codes, rows.count, axis=1)
-    return rows._replace(laid=laid, count=rows.count + 1, lengths=lengths, last=codes)
+    laid = jax.lax.dynamic_update_index_in_dim(rows.laid, codes, rows.written, axis=1)
+    return rows._replace(laid=laid, written=rows.written + 1, lengths=lengths, last=codes)
 
   def going(rows: _Rows):
-    left = at[jnp.minimum(rows.count, s - 1)]
+    left = at[jnp.minimum(rows.written, s - 1)]
     some = ((left[None] >= 0) & (left[None] < rows.lengths[:, None])).any()
     # A step of a delayed codebook may come behind one where nothing is left.
-    return (rows.count < s) & (some | (rows.lengths.max() == frames))
+    return (rows.written < s) & (some | (rows.lengths.max() == frames))
 
   def body(rows: _Rows):
     logits, state = step(rows.last[:, None], rows.state)
