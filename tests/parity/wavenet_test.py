@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from research.features import mu_law
 from research.inference.generators import sample_by_sample as sampler
@@ -167,6 +168,7 @@ def test_receptive_fields(case):
     assert model.receptive_field == one['receptive_field']
 
 
+@pytest.mark.slow
 @kind('receptive_field')
 def test_the_field_is_what_gradients_reach(case):
   for one in case.info['outputs']['measured']:
