@@ -299,7 +299,7 @@ def test_programs_are_met_again(model):
 def test_settings_that_cannot_be():
   for args, match in (
     (dict(max_tokens=0), 'max_tokens=0'),
-    (dict(stop=()), 'stop token'),
+    (dict(stop=(), beams=2), 'stop token'),
     (dict(beams=2, sample=True), 'beams=2'),
     (dict(candidates=2), 'candidates=2'),
     (dict(style='clip'), "style of generation 'clip'. Did you mean 'clipcap'"),
