@@ -48,7 +48,7 @@ command.required('model', 'input', 'out')
 command.distributed_flags()
 
 
-@outputs.remote('out', folder=True)
+@outputs.remote('out', folder=lambda: DECODE.value or FORMAT.value != 'tsv')
 def main(argv):
   del argv
   command.start_jax()

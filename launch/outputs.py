@@ -27,7 +27,9 @@ def left_out(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield f'  … and {len(left) - NAMED} more'
 
 
-def remote(flag: str, folder: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def remote(
+  flag: str, folder: bool | Callable[[], bool]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
   """Lets a command write to gs:// or s3://; a decorator of its `main`.
 
   The command sees a path in the cache folder, always the same for one address, so that it goes on
@@ -35,7 +37,7 @@ def remote(flag: str, folder: bool) -> Callable[[Callable[..., None]], Callable[
 
   Args:
     flag: name of the flag of the output.
-    folder: whether the output is a folder and not a file.
+    folder: whether the output is a folder and not a file, or what says so once flags are read.
 
   Raises:
     InputError: the store cannot be read or written to; the file is there and --overwrite is not
@@ -50,6 +52,7 @@ def remote(flag: str, folder: bool) -> Callable[[Callable[..., None]], Callable[
         main(argv)
         return
       home = paths.path(str(given), flag)
+      whole = folder() if callable(folder) else folder
       values: Any = flags.FLAGS
       parts = 'part' in values and (values.part != '0/1' or values.beam is not None)
       if values.distributed or values.num_processes or parts:
@@ -60,15 +63,15 @@ def remote(flag: str, folder: bool) -> Callable[[Callable[..., None]], Callable[
       key = hashlib.sha256(str(home).encode()).hexdigest()[:24]
       local = cache_folder() / 'outputs' / key / home.name
       with paths.sentences(home, 'read'):
-        if not folder:  # a missing bucket is noticed before hours of work
+        if not whole:  # a missing bucket is noticed before hours of work
           paths.names(home.parent)
         there = paths.info(home)
       overwrite = 'overwrite' in flags.FLAGS and values.overwrite
-      if there and not folder and not overwrite:
+      if there and not whole and not overwrite:
         raise InputError(f'{home} is there already: give another --{flag}, or --overwrite.')
       local.parent.mkdir(parents=True, exist_ok=True)
-      made = _folder(home, local) if folder else None
-      if not folder:
+      made = _folder(home, local) if whole else None
+      if not whole:
         local.unlink(missing_ok=True)
       flags.FLAGS[flag].value = str(local)
       main(argv)

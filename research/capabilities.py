@@ -13,6 +13,7 @@ for single attributes. A model that has no audio (a text model) has no front-end
 | `Composed` | configs and weights: arguments that describe modules |
 | `Freezes` | the optimiser: parameters that never learn |
 | `Classifies` | the field of labels |
+| `HearsLabels` | the field of labels: classes that a model is conditioned on |
 | `Names` | classification: names of the classes |
 | `ComparesTexts` | zero-shot classification, retrieval |
 | `Spells` | transcripts: fields, decoders, evaluations |
@@ -136,6 +137,16 @@ class Classifies(Protocol):
   @property
   def classes(self) -> int:
     """Number of classes; 0 where the model has no logits."""
+    ...
+
+
+@runtime_checkable
+class HearsLabels(Protocol):
+  """Is conditioned on classes of clips."""
+
+  @property
+  def label_counts(self) -> Mapping[str, int]:
+    """{key of a batch: how many classes the model has a vector for}."""
     ...
 
 

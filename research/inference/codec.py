@@ -299,6 +299,8 @@ class Codec:
       )
     if header.language_model:
       raise InputError(f'{where} was packed with a language model (lm): make it again without one.')
+    frames = header.samples / self.model.hop * header.codebooks
+    ecdc.check_length(frames * self.model.code_bits / 8, data, where)
     # As encodec counts them: ceil(samples / rate * frame rate), in floats.
     size = self.model.segment_samples or header.samples
     stride = self.model.segment_stride or header.samples
@@ -364,7 +366,7 @@ def _segments(samples: int, size: int, stride: int) -> list[int]:
 
 
 def _sides(path: Path) -> tuple[Float[np.ndarray, 't a'], int]:
-  """The channels of a file: two, or one. Files that libsndfile does not read are mixed to one."""
+  """The channels of a file: two, or one; more are mixed to one."""
   import soundfile
 
   try:

@@ -15,10 +15,9 @@ from jaxtyping import Float
 
 from research.audio.clips import Source
 from research.errors import InputError
-from research.inference import clip_rows
+from research.inference import signal_files
 from research.inference.clip_rows import Row
 from research.inference.codec import SUFFIXES, Codec
-from research.inference.signal_files import FORMATS, LIST, stem
 from research.jobs import folders
 
 
@@ -55,19 +54,8 @@ def encode_source(
   """
   if format == 'ecdc':
     _ = codec.name  # refuses a codec that .ecdc files do not know
-  place = folders.folder(out, 'out')
-  listed = place / LIST
-  if listed.exists() and not overwrite:
-    raise InputError(f'{listed} is there already: give another --out, or --overwrite.')
-  stems = [stem(source.id(i)) for i in range(len(source))]
-  seen: dict[str, str] = {}
-  for i, name in enumerate(stems):
-    if name in seen:
-      raise InputError(
-        f'{seen[name]!r} and {source.id(i)!r} would both be written as {name}.{format}: encode '
-        'them into two folders.'
-      )
-    seen[name] = source.id(i)
+  place = signal_files.open_folder(out, overwrite)
+  stems = signal_files.stems_of(source, format)
 
   def one(row: int, audio: np.ndarray) -> Row:
     found = codec.encode(_audio(codec, source, row, audio), codec.sample_rate)
@@ -76,20 +64,9 @@ def encode_source(
     seconds = found.samples / codec.sample_rate
     return {'seconds': round(seconds, 3), 'file': name, 'kbps': round(found.kbps, 2)}
 
-  def row(i: int, result: Any) -> Row:
-    return {'id': source.id(i)} | ({'error': result} if isinstance(result, str) else result)
-
-  return clip_rows.run(
-    clip_rows.each_clip(one, codec.sample_rate),
-    source,
-    row,
-    listed,
-    clip_rows.jsonl,
-    doing='encoding',
-    done='encoded',
-    about=dict(about or {}, format=format),
-    max_bad_fraction=max_bad_fraction,
-  )
+  doing = dict(doing='encoding', done='encoded')
+  about = dict(about or {}, format=format)
+  return signal_files.run(one, source, codec.sample_rate, place, about, max_bad_fraction, **doing)
 
 
 def _audio(
@@ -146,14 +123,9 @@ def decode_folder(
 
 def write_audio(path: Path, audio: Float[np.ndarray, 't a'], rate: int, format: str) -> None:
   """An audio file; in FLAC a peak above 1 is scaled down."""
-  kind, subtype = FORMATS[format]
   peak = float(np.abs(audio).max())
   audio = audio / np.float32(peak) if format == 'flac' and peak > 1 else audio
-  partial = path.with_name(f'{path.name}.partial')
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(partial, audio, rate, format=kind, subtype=subtype)
-    os.replace(partial, path)
-  except (OSError, soundfile.LibsndfileError) as error:
-    partial.unlink(missing_ok=True)
+    signal_files.write(path, audio, rate, format)
+  except OSError as error:
     raise InputError(f'Cannot write {str(path)!r}: {error}.') from error

@@ -81,6 +81,13 @@ def read_header(data: bytes, where: str) -> tuple[Header, int]:
   return header, HEADER.size + length
 
 
+def check_length(wanted: float, data: bytes, where: str) -> None:
+  """Raises InputError where a file is smaller than the codes that its header names, `wanted` bytes,
+  before anything of that size is made."""
+  if wanted > len(data) + 1:
+    raise _short(where)
+
+
 def _short(where: str) -> InputError:
   return InputError(f'{where} is cut off: it ends before the last code. Get it again.')
 

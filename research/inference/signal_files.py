@@ -56,19 +56,8 @@ def separate_source(
     InputError: the folder is finished already or cannot be written to, two recordings would have
       one name, no recording could be used, or the disk is full.
   """
-  place = folders.folder(out, 'out')
-  listed = place / LIST
-  if listed.exists() and not overwrite:
-    raise InputError(f'{listed} is there already: give another --out, or --overwrite.')
-  stems = [stem(source.id(i)) for i in range(len(source))]
-  seen: dict[str, str] = {}
-  for i, name in enumerate(stems):
-    if name in seen:
-      raise InputError(
-        f'{seen[name]!r} and {source.id(i)!r} would both be written as {name}.{format}: separate '
-        'them into two folders.'
-      )
-    seen[name] = source.id(i)
+  place = open_folder(out, overwrite)
+  stems = stems_of(source, format)
 
   def one(row: int, audio: np.ndarray) -> Row:
     signals = separate(audio, sample_rate)
@@ -81,6 +70,45 @@ def separate_source(
     found: Row = {'seconds': round(len(audio) / sample_rate, 3), 'files': files}
     return found if scale == 1.0 else {**found, 'scale': round(scale, 6)}
 
+  doing = dict(doing='separating', done='separated')
+  about = dict(about or {}, format=format)
+  return run(one, source, sample_rate, place, about, max_bad_fraction, **doing)
+
+
+def open_folder(out: str | os.PathLike, overwrite: bool) -> Path:
+  """The folder of results; raises InputError where it is finished or cannot be written to."""
+  place = folders.folder(out, 'out')
+  listed = place / LIST
+  if listed.exists() and not overwrite:
+    raise InputError(f'{listed} is there already: give another --out, or --overwrite.')
+  return place
+
+
+def stems_of(source: Source, format: str) -> list[str]:
+  """Names of the files of a source, without an ending; raises InputError where two are alike."""
+  stems = [stem(source.id(i)) for i in range(len(source))]
+  seen: dict[str, str] = {}
+  for i, name in enumerate(stems):
+    if name in seen:
+      raise InputError(
+        f'{seen[name]!r} and {source.id(i)!r} would both be written as {name}.{format}: write '
+        'them into two folders.'
+      )
+    seen[name] = source.id(i)
+  return stems
+
+
+def run(
+  one: Callable[[int, np.ndarray], Row],
+  source: Source,
+  sample_rate: int,
+  place: Path,
+  about: Mapping[str, Any],
+  max_bad_fraction: float,
+  **words: str,
+) -> list[Row]:
+  """The job of a folder: `one` makes the files of a row and says which; LIST has all rows."""
+
   def row(i: int, result: Any) -> Row:
     return {'id': source.id(i)} | ({'error': result} if isinstance(result, str) else result)
 
@@ -88,12 +116,11 @@ def separate_source(
     clip_rows.each_clip(one, sample_rate),
     source,
     row,
-    listed,
+    place / LIST,
     clip_rows.jsonl,
-    doing='separating',
-    done='separated',
-    about=dict(about or {}, format=format),
+    about=about,
     max_bad_fraction=max_bad_fraction,
+    **words,
   )
 
 
@@ -104,8 +131,15 @@ def stem(id: str) -> str:
   return name if ending.lower() in EXTENSIONS else '/'.join(parts)
 
 
-def write(path: Path, signal: Float[np.ndarray, ' t'], rate: int, format: str) -> None:
-  """Writes a signal at `rate` Hz, whole or not at all; `format` is a key of FORMATS."""
+def write(path: Path, signal: Float[np.ndarray, ' t *a'], rate: int, format: str) -> None:
+  """Writes a signal [t], or channels [t, a], at `rate` Hz, whole or not at all.
+
+  Args:
+    path: the file.
+    signal: samples.
+    rate: Hz.
+    format: a key of FORMATS.
+  """
   kind, subtype = FORMATS[format]
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f'{path.name}.partial')

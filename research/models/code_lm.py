@@ -130,6 +130,11 @@ class CodeLM(nn.Module):
     return max(self.sets)
 
   @property
+  def label_counts(self) -> Mapping[str, int]:
+    """Classes of the conditions."""
+    return dict(self.conditions)
+
+  @property
   def NEEDS(self) -> Mapping[str, str]:
     """Fields of a batch."""
     found = {

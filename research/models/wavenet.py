@@ -129,13 +129,11 @@ class WaveNet(nn.Module):
       given = dict(self.frontend or {})
       rate = given.get('sample_rate') or figures.sample_rate
       frame = max(rate // 100, 1) if isinstance(rate, int) else 1
-      own = Waveform.of_stem(given, frame, frame, sample_rate=rate)
-      object.__setattr__(self, 'frontend', own)
+      object.__setattr__(self, 'frontend', Waveform.of_stem(given, frame, frame, sample_rate=rate))
     self._check()
     if self.dilations is None:
       each = self.layers // self.stacks
-      made = tuple(2 ** (i % each) for i in range(self.layers))
-      object.__setattr__(self, 'dilations', made)
+      object.__setattr__(self, 'dilations', tuple(2 ** (i % each) for i in range(self.layers)))
     super().__post_init__()
 
   def _check(self) -> None:
@@ -160,7 +158,7 @@ class WaveNet(nn.Module):
         f'wavenet got layers={self.layers}, stacks={self.stacks} and dilations='
         f'{self.dilations}: layers are a multiple of stacks, or one for each dilation.'
       )
-    if (self.output == 'logistics') != (self.input == 'wave') and self.output == 'logistics':
+    if self.output == 'logistics' and self.input != 'wave':
       raise InputError(
         f"wavenet got output='logistics' and input={self.input!r}: mixtures of logistics are over "
         "samples, take input='wave'."
@@ -230,6 +228,11 @@ class WaveNet(nn.Module):
     return found
 
   @property
+  def label_counts(self) -> Mapping[str, int]:
+    """Speakers that have a row."""
+    return {'speaker': self.speakers} if self.speakers else {}
+
+  @property
   def generation(self) -> Generation:
     """What it can be asked for."""
     labels = {'speaker': self.speaker_names or self.speakers} if self.speakers else {}
@@ -270,8 +273,9 @@ class WaveNet(nn.Module):
       if self.head_local:
         self.head_in = Kernel(1, f, k, **norm)
       if self.local == 'units':
-        init = nn.initializers.normal(0.1)
-        self.units = self.param('unit_embedding', init, (self.local_units, f))
+        self.units = self.param(
+          'unit_embedding', nn.initializers.normal(0.1), (self.local_units, f)
+        )
     if self.speakers:
       e = self.speaker_channels
       self.table = self.param('speaker_embedding', nn.initializers.normal(0.1), (self.speakers, e))
@@ -312,8 +316,7 @@ class WaveNet(nn.Module):
     }
 
   def emphasised(self, audio: Float[Array, 'b t']) -> Float[Array, 'b t']:
-    """Audio as the network has it: gain and pre-emphasis; the inverse is on the host, see
-    `inference.generators`."""
+    """Audio as the network has it; `inference.generators` inverts it on the host."""
     x = audio * self.gain if self.gain != 1.0 else audio
     if self.preemphasis:
       x = x - self.preemphasis * jnp.pad(x[:, :-1], ((0, 0), (1, 0)))
@@ -420,8 +423,7 @@ class WaveNet(nn.Module):
 
   def start(self, rows: int, dtype: str = 'float32') -> causal.Rings:
     """The state before the first input of N rows."""
-    r = self.residual_channels
-    shapes = [(self.kernel_size, d, r) for d in self.dilations]
+    shapes = [(self.kernel_size, d, self.residual_channels) for d in self.dilations]
     made = causal.rings(rows, shapes, dtype)
     kind = jnp.int32 if self.input == 'codes' else jnp.float32
     one = jnp.zeros((self.first_taps - 1, rows, 1), kind)
@@ -489,8 +491,7 @@ class WaveNet(nn.Module):
     """
     mask = jnp.asarray(audio_mask)
     x = self.emphasised(self.frontend(jnp.asarray(audio), mask))
-    codes = self.encode_samples(x)
-    _, kept = self.network(self.inputs_of(x, codes), keep=True)
+    _, kept = self.network(self.inputs_of(x, self.encode_samples(x)), keep=True)
     frame = self.frontend.hop
     n = audio.shape[1] // frame
     real = mask[:, : n * frame].reshape(len(mask), n, frame).all(axis=-1)

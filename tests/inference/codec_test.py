@@ -148,6 +148,16 @@ def test_mistakes(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_header_of_a_giant_clip_is_refused_at_once(tmp_path):
+  # A few bytes that name 10^15 samples: nothing of that length is made.
+  for own in (stream(), segments()):
+    header = ecdc.write_header(ecdc.Header(own.name, 10**15, 2, False))
+    path = tmp_path / f'{own.name}.ecdc'
+    path.write_bytes(header + bytes(100))
+    with pytest.raises(InputError, match='is cut off'):
+      own.read(path)
+
+
 def test_folders(tmp_path):
   """Any rate and number of channels; a second call of a finished folder is refused."""
   own = stream()

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from research.audio import batching
 from research.audio.clips import Source
 from research.audio.fields import Context, Crops, Field, Rows
-from research.capabilities import Classifies
+from research.capabilities import Classifies, HearsLabels
 from research.errors import InputError, unknown
 
 
@@ -39,8 +39,8 @@ class Label(Field):
     """Class indices of all clips.
 
     Raises:
-      InputError: no such column, a clip without a class, or classes in other number than the
-        logits of the model.
+      InputError: no such column, a clip without a class, classes in other number than the logits
+        of the model, or more than it is conditioned on.
     """
     model = context.model
     if not isinstance(self.column, str):
@@ -52,6 +52,12 @@ class Label(Field):
       raise InputError(
         f'The column {self.column!r} of {source.name!r} has {labels.count} classes, but the model '
         f'gives logits of {model.classes}: set config.model.args.head.args.classes={labels.count}.'
+      )
+    known = model.label_counts.get(self.key) if isinstance(model, HearsLabels) else None
+    if known is not None and labels.count > known:
+      raise InputError(
+        f'The column {self.column!r} of {source.name!r} has {labels.count} classes, but the model '
+        f'is conditioned on {known} of {self.key!r}: give it as many.'
       )
     return labels
 
