@@ -173,11 +173,15 @@ def test_what_cannot_be_asked_for(digits, vocoder):
   for pair, args, match in (
     (digits, dict(labels={'speaker': 'dee'}), 'dee'),
     (digits, dict(), r'conditioned on speaker: give speaker=.*ann, bob, cy'),
-    (digits, dict(labels=who, source=sound(100), sample_rate=8000), 'not conditioned on recordings'),
+    (
+      digits,
+      dict(labels=who, source=sound(100), sample_rate=8000),
+      'not conditioned on recordings',
+    ),
     (digits, dict(labels=who, temperature=-1.0), 'temperature=-1.0'),
     (digits, dict(labels=who, heat=1.0), "option of generation 'heat'"),
     (vocoder, dict(), 'give each result its source'),
-    (vocoder, dict(source=sound(50), prompt=sound(100), sample_rate=8000), 'cannot continue'),
+    (vocoder, dict(source=sound(100), prompt=sound(100), sample_rate=8000), 'cannot continue'),
   ):
     with pytest.raises(InputError, match=match):
       generators.generate(*pair, 0.01, **args)

@@ -16,6 +16,7 @@ import numpy as np
 
 from research.errors import InputError
 from research.models.wavenet import WaveNet
+from research.weights.families.wavenet import check_model
 from research.weights.release import Release
 from research.weights.stated import NOTHING, Fact, Stated, check_agreement
 from research.weights.tables import Rule
@@ -33,18 +34,12 @@ def rules(model: nn.Module) -> list[Rule]:
   Raises:
     InputError: another model, or one that this code cannot be.
   """
-  if not isinstance(model, WaveNet):
-    raise InputError(f'{type(model).__name__} is no WaveNet, whose weights this release holds.')
-  wrong = {
+  wanted = {
     'weight_norm': False, 'scaled': False, 'first_bias': False, 'skip_start': False,
     'local': 'none', 'output': 'categorical',
   }  # fmt: skip
-  for name, value in wrong.items():
-    if getattr(model, name) != value:
-      raise InputError(
-        f'This WaveNet has {name}={getattr(model, name)!r}, and those of tensorflow-wavenet have '
-        f'{name}={value!r}: its weights have no such layout.'
-      )
+  check_model(model, 'tensorflow-wavenet', wanted)
+  assert isinstance(model, WaveNet)
   n = 'layers'
   found = [
     Rule('wavenet/causal_layer/filter', 'params/first/kernel'),

@@ -16,6 +16,7 @@ import numpy as np
 from research.errors import InputError
 from research.models.wavenet import WaveNet
 from research.weights import tables
+from research.weights.families.wavenet import check_model
 from research.weights.release import Release
 from research.weights.stated import NOTHING, Fact, Stated, check_agreement
 from research.weights.tables import Rule
@@ -43,18 +44,12 @@ def rules(model: nn.Module) -> list[Rule]:
   Raises:
     InputError: another model, or one that this code cannot be.
   """
-  if not isinstance(model, WaveNet):
-    raise InputError(f'{type(model).__name__} is no WaveNet, whose weights this release holds.')
-  wrong = {
+  wanted = {
     'weight_norm': True, 'scaled': True, 'use_bias': True, 'first_bias': True, 'first_taps': 1,
     'skip_start': False, 'head_local': False, 'local_units': 0,
   }  # fmt: skip
-  for name, value in wrong.items():
-    if getattr(model, name) != value:
-      raise InputError(
-        f'This WaveNet has {name}={getattr(model, name)!r}, and those of wavenet_vocoder have '
-        f'{name}={value!r}: its weights have no such layout.'
-      )
+  check_model(model, 'wavenet_vocoder', wanted)
+  assert isinstance(model, WaveNet)
   t = 'conv_layers.{i}'
   found = [
     *normed('first_conv', 'first', True),
