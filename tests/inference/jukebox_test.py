@@ -11,6 +11,8 @@ from research import models
 from research.errors import InputError
 from research.inference.jukebox import Drawing, Part, System
 from research.text.jukebox import Song
+from research.weights import Pretrained, save
+from research.weights.jukebox_system import load_jukebox
 from tests.contract import jit
 
 VQVAE = dict(size='tiny', downs_t=(1, 1), width=4, depth=1, emb_width=4, l_bins=16)
@@ -77,6 +79,33 @@ def test_prompts_and_continuation_keep_what_was_given():
   for have, one, two in zip(given, primed.codes, going.codes):
     np.testing.assert_array_equal(one[:, : have.shape[1]], have)
     np.testing.assert_array_equal(one, two)
+
+
+def test_the_system_opens_from_its_files(tmp_path):
+  own = system()
+  parts = {'vqvae': ('jukebox_vqvae', own.vqvae)}
+  parts |= {f'level_{i}': ('jukebox', prior) for i, prior in enumerate(own.priors)}
+  files = {}
+  for name, (kind, part) in parts.items():
+    made = Pretrained(kind, part.model, part.variables, 'drawn')
+    files[name] = str(save(made, tmp_path / f'{name}.safetensors'))
+  ids = {}
+  for kind, line in (('artist', 'she;1'), ('genre', 'jazz;2')):
+    path = tmp_path / f'{kind}.txt'
+    path.write_text(f'{line}\n')
+    ids[f'v3_{kind}_ids'] = path
+  priors = [files['level_0'], files['level_1']]
+  opened = load_jukebox(files['vqvae'], priors, ids)
+  how = dict(hop_fraction=HOPS, seed=1)
+  want, got = (x.sample(SONGS, SECONDS, **how) for x in (own, opened))
+  np.testing.assert_array_equal(got.audio, want.audio)
+  for args, says in (
+    ((files['level_1'], priors), 'is a jukebox; expected the VQ-VAE'),
+    ((files['vqvae'], [None, files['vqvae']]), 'is a jukebox_vqvae; expected a prior'),
+    ((files['vqvae'], priors, {'v4_ids': 'x'}), 'v4_ids'),
+  ):
+    with pytest.raises(InputError, match=says):
+      load_jukebox(*args)
 
 
 @pytest.mark.parametrize(
