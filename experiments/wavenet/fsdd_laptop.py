@@ -67,7 +67,7 @@ def get_config(arg=''):
     )  # fmt: skip
   if arg == 'debug':
     config.total_steps = 3
-    config.data.update(source='builtin', seconds=0.2)
+    config.data.update(source='builtin', where=dict(kind='digit'), seconds=0.2)
     config.model.args.update(size='tiny', speakers=25, speaker_names=())
     config.optim.schedule.warmup_steps = 1
     config.evals.valid.update(every=2, batches=1)
