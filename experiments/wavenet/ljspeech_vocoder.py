@@ -13,8 +13,8 @@ a decay of 0.9999 (the teacher; generate with it), 1,000,000 and 500,000 steps. 
 0.55 and a pre-emphasis of 0.85. There a high-pass at 70 Hz and a cut of silence come first; prepare
 such files where that matters. Frames are normalised by the statistics of the training frames there:
 set local_mean and local_scale to those of `research.audio.log_mel.statistics`. The figures here
-are means over bands of 61 clips of LibriSpeech (-2.49, 0.83), not of LJSpeech. Samples of the authors are on their page;
-no score was published.
+are means over bands of 61 clips of LibriSpeech (-2.49, 0.83), not of LJSpeech. Samples of the
+authors are on their page; no score was published.
 """
 
 import ml_collections
