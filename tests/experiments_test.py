@@ -30,6 +30,8 @@ MODEL, MSE = dict(name='audio_mae', args={}), dict(name='masked_patch_mse', args
 COMBINED = {'audio_mae/audioset_base': ['base,global']}
 # Settings that no shape depends on, besides rates.
 FREE = ('freeze_updates', 'mask_seconds', 'mask_length')
+# Their 72 layers take 20 seconds to trace; numbers of parameters are in tests/models too.
+HEAVY = ('jukebox/prior', 'jukebox/upsampler')
 # Metrics of a step with any objective.
 LOGGED = {'loss', 'grad_norm', 'learning_rate', 'finite', 'audio_samples'}
 
@@ -79,7 +81,7 @@ def encoder_args(config):
 
 def different():
   """(file, variant) of every experiment with a distinct program; marked slow unless it is a default
-  or has a published number."""
+  or has a published number, and where it is heavy."""
   for file in FILES:
     seen = []
     for variant in variants(file):
@@ -91,7 +93,7 @@ def different():
       if program in seen:
         continue
       seen.append(program)
-      quick = not variant or variant in parameters(file)
+      quick = (not variant or variant in parameters(file)) and name_of(file) not in HEAVY
       marks = () if quick else pytest.mark.slow
       yield pytest.param(file, variant, id=labelled(file, variant), marks=marks)
 
