@@ -282,7 +282,7 @@ def _piece(flat: Mapping[str, Any], name: str) -> np.ndarray:
     if how == '@':
       x = np.split(x, 2, axis=-1)[int(number)]
     else:
-      x = np.take(x, int(number), axis=0 if how == '~' else max(x.ndim - 3, 0))
+      x = np.asarray(np.take(x, int(number), axis=0 if how == '~' else max(x.ndim - 3, 0)))
   return x
 
 
