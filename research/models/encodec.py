@@ -454,7 +454,7 @@ class Encodec(nn.Module):
   ) -> Float[Array, 'r t a']:
     """Audio of every segment, at its loudness."""
     audio, _ = self.decoder(codec.keep(vectors, frames), frames)
-    return audio if scales is None else audio * scales.reshape(-1, 1, 1)
+    return audio if scales is None else audio.astype(jnp.float32) * scales.reshape(-1, 1, 1)
 
   def _join(self, parts: Float[Array, 'r t a'], ends: Int[Array, 'b s']) -> Float[Array, 'b u a']:
     """Segments faded into each other: weights fall linearly from the middle of the first segment's

@@ -420,14 +420,27 @@ class Jukebox(nn.Module):
     self, audio: Float[AnyArray, 'b t'], audio_mask: Bool[AnyArray, 'b t']
   ) -> tuple[Float[Array, 'l b n d'], Bool[Array, 'b n']]:
     """States of every code, of a song of that length by an unknown artist, without lyrics: l = 0 is
-    what enters the first layer. Raises InputError below one code, or above a window."""
-    batch = {'audio': audio, 'audio_mask': audio_mask}
+    what enters the first layer. What is longer than a window goes window by window. Raises
+    InputError below one code."""
     self.frontend.check(audio.shape[1])
-    codes, real, above, above_real = self._codes(batch)
+    codes, real, *above = self._codes({'audio': audio, 'audio_mask': audio_mask})
     y = self.unknown(jnp.asarray(audio_mask).sum(axis=1)) if self.labels else None
-    found = self.forward(codes, y, above, above_real)
+    b, n = codes.shape
+    count, size = -(-n // self.n_ctx), min(n, self.n_ctx)
+
+    def windows(x: Any, size: int) -> Any:
+      if x is None:
+        return None
+      x = jnp.pad(x, ((0, 0), (0, count * size - x.shape[1])))
+      return x.reshape(b * count, size)
+
+    above = [windows(x, size // self.ratio) for x in above]
+    if y is not None:
+      offsets = jnp.arange(count, dtype=y.dtype) * self.sample_length
+      y = jnp.repeat(y[:, None], count, axis=1).at[:, :, 1].set(offsets).reshape(b * count, -1)
+    found = self.forward(windows(codes, size), y, *above)
     states = jnp.stack([x[:, self.lyrics_ahead :].astype(jnp.float32) for x in found['states']])
-    return states, real
+    return states.reshape(len(states), b, count * size, -1)[:, :, :n], real
 
   def unknown(self, samples: Int[Array, ' b']) -> Int[Array, 'b l']:
     """Labels of songs of these lengths of which nothing else is known."""

@@ -95,3 +95,28 @@ def test_steps_behind_caches_are_the_whole():
 
   stepper = Stepper(variables, tokens, {}, full, lambda b, dtype: model.start(b, 0), step, step, ())
   contract.check_steps(stepper)
+
+
+def test_windows_of_an_embedding_stand_alone():
+  vqvae = dict(size='tiny', downs_t=(1, 1), width=4, depth=1, emb_width=4, l_bins=16)
+  model = models.get('jukebox')(
+    size='tiny', vqvae=vqvae, n_ctx=16, prior_width=8, prior_depth=2, attn_order=0, heads=1,
+    blocks=4, labels=True,
+  )  # fmt: skip
+  rng = np.random.default_rng(0)
+  audio = rng.standard_normal((1, 150)).astype(np.float32)
+  mask = np.ones(audio.shape, bool)
+  example = {'codes': jnp.zeros((1, 16), jnp.int32), 'labels': jnp.zeros((1, 5), jnp.int32)}
+  variables = jax.jit(model.init)(jax.random.key(0), example)
+  draw = lambda x: jnp.asarray(0.3 * rng.standard_normal(x.shape), x.dtype)  # noqa: E731
+  variables = jax.tree.map(draw, variables)
+  states, real = model.apply(variables, audio, mask, method='embed')
+  # 37 codes of 4 samples: windows of 16, 16 and 5, which know where they are in the song.
+  assert states.shape == (3, 1, 37, 8) and real.all()
+  codes = model.apply(variables, {'audio': audio, 'audio_mask': mask}, method='_codes')[0]
+  for first in (0, 16, 32):
+    y = np.array(model.apply(variables, jnp.array([150]), method='unknown'))
+    y[:, 1] = first * 4
+    out = model.apply(variables, codes[:, first : first + 16], y, method='forward')
+    want = np.stack(out['states'])
+    np.testing.assert_allclose(states[:, :, first : first + 16], want, atol=1e-5)

@@ -43,6 +43,9 @@ SUBJECTS = {
     outputs=('embedding',),
     framed={'gen_logits': 'code_mask'},
     extra=labels(8),
+    untrained={
+      r'prior/blocks_3/(norm\d|attn/(q|kv)|fc1)/': 'the block that reads lyrics starts as nothing'
+    },
   ),
   'jukebox, upsampler': Subject(
     'jukebox',
