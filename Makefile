@@ -7,7 +7,7 @@
 PYTHON ?= python3
 VENV := .venv
 # Tests run in two processes: much of their time is compiling, which uses one core. Each grows to 7 GB.
-WORKERS ?= -n 2 --dist loadgroup
+WORKERS ?= -n 2 --dist loadscope
 PY := $(VENV)/bin/python
 STAMP = $(VENV)/.installed-$(1)
 

@@ -23,6 +23,7 @@ os.environ.setdefault('MPLBACKEND', 'Agg')
 
 import gc
 import pathlib
+import re
 
 import jax
 import pytest
@@ -60,13 +61,20 @@ def _few_programs():
     gc.collect()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
   """Tests of one file run in one process, for they share fixtures and compiled programs; those of
-  the contract by subject, for it is the longest file."""
-  for item in items:
-    subject = getattr(item, 'callspec', None) and item.callspec.id
-    group = str(item.path)
-    if subject and item.path.name == 'contract_test.py':
-      group = f'{group} {subject.split("-")[0]}'
-    item.add_marker(pytest.mark.xdist_group(group))
+  the contract and of the experiments by model, for these are the longest files. By names alone:
+  pytest-xdist's own groups (`loadgroup`) do not reach its scheduler under pytest 9.2."""
+  if config.getvalue('dist') != 'loadscope':
+    return None
+  from xdist.scheduler import LoadScopeScheduling
+
+  class ByFile(LoadScopeScheduling):
+    def _split_scope(self, nodeid):
+      file, _, test = nodeid.partition('::')
+      if file.endswith(('contract_test.py', 'experiments_test.py')) and '[' in test:
+        return f'{file} {re.split("[-/]", test[test.index("[") + 1 : -1])[0]}'
+      return file
+
+  return ByFile(config, log)
