@@ -2,12 +2,14 @@
 # it needs in .venv first.
 # `make test` touches every folder in minutes, with the recorded cases of tests/golden; `make test-all`
 # runs everything that needs no torch, `make parity` all comparisons with official implementations.
+# `make test-all TEST_MINUTES=40` begins no slow test after 40 minutes, and counts those it left out.
 # `make chaos` kills, fills and damages for tens of minutes; CHAOS_SEED=N repeats a run.
 # `make parity PEER=1` leaves out what needs no peer: `make test-all` has run it.
 PYTHON ?= python3
 VENV := .venv
 # Tests run in two processes: much of their time is compiling, which uses one core. Each grows to 7 GB.
 WORKERS ?= -n 2 --dist loadscope
+export TEST_MINUTES
 PY := $(VENV)/bin/python
 STAMP = $(VENV)/.installed-$(1)
 

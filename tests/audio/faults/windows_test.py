@@ -34,12 +34,11 @@ def test_windows_at_random_places(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', FORMATS)
-@pytest.mark.parametrize('rate', [8000, 22050, 44100, 48000])
-@pytest.mark.parametrize('channels', [1, 2])
-def test_windows_at_100_places(name, rate, channels):
+@pytest.mark.parametrize(('rate', 'channels'), [(8000, 1), (22050, 2), (44100, 2), (48000, 1)])
+def test_windows_at_40_places(name, rate, channels):
   if name == 'opus' and rate in (22050, 44100):
     pytest.skip('Opus has no such rate')
-  check(made.file(made.noise(LONG, rate, channels), rate, **FORMATS[name]), rate, 100)
+  check(made.file(made.noise(LONG, rate, channels), rate, **FORMATS[name]), rate, 40)
 
 
 @pytest.mark.parametrize(('layer', 'format'), [('mp2', 'mp2'), ('libmp3lame', 'mp3')])
