@@ -6,8 +6,8 @@ python -m launch.codec --model=runs/codec --format=npz --input=/path/to/speech -
 
 The losses, their balance, the two optimisers and the bandwidth of every batch are those of the
 published recipe (mixed_24khz.py); codec, discriminator and batch are small. $OIDO_DATA holds the
-folders speech_commands_v2_test and fsdd. `:debug` runs on the built-in corpus. It has not been timed, nor run
-to its end: there is no score to expect.
+folders speech_commands_v2_test and fsdd. `:debug` runs on the built-in corpus. It has neither been
+timed nor run to its end: there is no score to expect.
 """
 
 import os
