@@ -32,6 +32,7 @@ for single attributes. A model that has no audio (a text model) has no front-end
 | `Resizes` | warm starts: arrays that fit at another size |
 | `Borrows` | warm starts: settings that the weights of a part need |
 | `HasTraining` | fingerprints: arguments that only training depends on |
+| `Sheds` | `weights.load`: parts that only training needs, as a discriminator |
 | `MixesRows` | the training loop: batches that cannot have empty rows |
 | `NeedsFields` | the input pipeline: fields without which the model cannot learn |
 
@@ -419,6 +420,15 @@ class HasTraining(Protocol):
   """Has arguments that only training depends on."""
 
   TRAINING: Sequence[str]
+
+
+@runtime_checkable
+class Sheds(Protocol):
+  """Can have parts that only training needs."""
+
+  def shed(self, flat: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The model without them, and of its variables by path those that it then has."""
+    ...
 
 
 @runtime_checkable

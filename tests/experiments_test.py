@@ -104,11 +104,10 @@ def units_of(path, args):
   source = sources.open_source('builtin')
   frames = 1 + (np.round(source.durations() * 16_000).astype(int) - 400) // hop
   rng = np.random.default_rng(0)
-  about = dict(
-    clusters=args.num_clusters, sample_rate=16_000, hop=hop, window=400, fingerprint='drawn'
-  )
+  clusters = args.get('num_clusters') or args.codebook_size
+  about = dict(clusters=clusters, sample_rate=16_000, hop=hop, window=400, fingerprint='drawn')
   ids = [source.id(i) for i in range(len(source))]
-  units.save(path, ids, (rng.integers(0, args.num_clusters, n) for n in frames), about)
+  units.save(path, ids, (rng.integers(0, clusters, n) for n in frames), about)
   return path
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 from research.errors import InputError
 from research.features import spectral
 from research.features.mixing import mix_utterances, mix_utterances_needs
+from research.features.source_mixing import mix_sources
 from research.features.spectral import Array
 
 Batch = Mapping[str, Any]
@@ -303,6 +304,7 @@ AUGMENTATIONS: dict[str, Callable[..., dict[str, Any]]] = {
   'speed': speed,
   'mixup': mixup,
   'mix_utterances': mix_utterances,
+  'mix_sources': mix_sources,
 }
 # Fields of a batch that they read: (args) -> {field: what to do if it is missing}.
 NEEDS = {'mix_utterances': mix_utterances_needs}

@@ -24,6 +24,7 @@ from safetensors.numpy import load_file, save_file
 from research.capabilities import DecodesCodes
 from research.errors import InputError
 from research.inference import ecdc, inputs
+from research.inference.entropy import EntropyCoder
 
 CHUNK_SECONDS = 10.0
 SEGMENTS = 8  # at once
@@ -62,14 +63,24 @@ class Codec:
   Args:
     model, variables: the codec.
     bandwidth: kbit/s; None: all codebooks.
+    packer: language model by which .ecdc files are packed; None for files without.
 
   Raises:
-    InputError: the model is no codec, or has not that bandwidth.
+    InputError: the model is no codec, has not that bandwidth, or the language model is for other
+      codes.
   """
 
-  def __init__(self, model: Any, variables: Mapping[str, Any], bandwidth: float | None = None):
+  def __init__(
+    self,
+    model: Any,
+    variables: Mapping[str, Any],
+    bandwidth: float | None = None,
+    packer: EntropyCoder | None = None,
+  ):
     check(model)
-    self.model, self.variables = model, variables
+    self.model, self.variables, self.packer = model, variables, packer
+    if packer is not None:
+      packer.check(model)
     self.n_q = model.codebooks_for(model.bandwidth if bandwidth is None else bandwidth)
 
   @property
@@ -251,17 +262,18 @@ class Codec:
       raise InputError(f'Cannot write {str(path)!r}: {error.strerror or error}.') from error
 
   def _ecdc(self, coded: Coded) -> Iterator[bytes]:
-    header = ecdc.Header(self.name, coded.samples, coded.codes.shape[1], False)
+    header = ecdc.Header(self.name, coded.samples, coded.codes.shape[1], self.packer is not None)
     ends = np.cumsum(coded.frames)[:-1]
     scales = [None] * len(coded.frames) if coded.scales is None else coded.scales.tolist()
     segments = map(ecdc.Segment, np.split(coded.codes, ends), scales)
-    return ecdc.write(header, segments, self.model.code_bits)
+    return ecdc.write(header, segments, self.model.code_bits, self.packer)
 
   def read(self, path: str | os.PathLike) -> Coded:
     """The codes of a file, see `write`; .ecdc files of encodec too.
 
     Raises:
-      InputError: not readable, cut off, of another codec, or packed with a language model.
+      InputError: not readable, cut off, of another codec, or packed with a language model that is
+        not given.
     """
     path = Path(path)
     check_suffix(path)
@@ -297,17 +309,22 @@ class Codec:
       raise InputError(
         f'{where} has {header.codebooks} codebooks, the codec {self.model.quantizers}.'
       )
-    if header.language_model:
-      raise InputError(f'{where} was packed with a language model (lm): make it again without one.')
+    if header.language_model and self.packer is None:
+      raise InputError(
+        f'{where} was packed with a language model: give its weights too (--lm=PATH), those of '
+        'encodec_lm_24khz or encodec_lm_48khz for files of encodec.'
+      )
+    packer = self.packer if header.language_model else None
     frames = header.samples / self.model.hop * header.codebooks
-    ecdc.check_length(frames * self.model.code_bits / 8, data, where)
+    bits = self.model.code_bits if packer is None else ecdc.LEAST_BITS
+    ecdc.check_length(frames * bits / 8, data, where)
     # As encodec counts them: ceil(samples / rate * frame rate), in floats.
     size = self.model.segment_samples or header.samples
     stride = self.model.segment_stride or header.samples
     lengths = _segments(header.samples, size, stride)
     frames = tuple(math.ceil(x / self.sample_rate * self.model.frame_rate) for x in lengths)
     scaled = self.model.normalize
-    how = (header.codebooks, self.model.code_bits, scaled, where)
+    how = (header.codebooks, self.model.code_bits, scaled, where, packer)
     found = list(ecdc.read_segments(data, at, frames, *how))
     scales = np.asarray([x.scale for x in found], np.float32) if scaled else None
     codes = np.concatenate([x.codes for x in found]).astype(np.int32)

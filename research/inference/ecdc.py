@@ -11,7 +11,7 @@ import json
 import math
 import struct
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -24,6 +24,8 @@ SCALE = struct.Struct('!f')
 RANGE_BITS = 24  # of the arithmetic coder
 ROUNDOFF = 1e-8  # to which probabilities are rounded down
 MIN_RANGE = 2  # of 2^24, for every code
+# Bits of a code by the arithmetic coder, at least: those of the likeliest one of 1024.
+LEAST_BITS = 1e-4
 MAX_HEADER = 2**16
 
 
@@ -115,16 +117,16 @@ def packed_bytes(count: int, bits: int) -> int:
 # -- Arithmetic coder --------------------------------------------------------------------------
 
 
-def cumulative(probabilities: Float[np.ndarray, ' k']) -> Int[np.ndarray, ' k']:
+def cumulative(probabilities: Float[np.ndarray, '*q k']) -> Int[np.ndarray, '*q k']:
   """Ends of the ranges of codes among 2^24, each at least 2 wide, of float32 probabilities that are
   rounded down to 1e-8."""
   p = np.asarray(probabilities, np.float32)
   step = np.float32(ROUNDOFF)
   p = np.floor(p / step) * step
   total = 2**RANGE_BITS
-  alpha = MIN_RANGE * len(p) / total
+  alpha = MIN_RANGE * p.shape[-1] / total
   ranges = np.floor(np.float32((1 - alpha) * total) * p).astype(np.int64) + MIN_RANGE
-  return np.cumsum(ranges)
+  return np.cumsum(ranges, axis=-1)
 
 
 class Coder:
@@ -210,19 +212,43 @@ class Segment(NamedTuple):
   scale: float | None
 
 
-def write(header: Header, segments: Iterable[Segment], bits: int) -> Iterator[bytes]:
-  """The bytes of a file without a language model, in parts."""
+@runtime_checkable
+class Packer(Protocol):
+  """A language model that packs codes, see `inference.entropy`."""
+
+  def pack(self, codes: Int[np.ndarray, 'n q']) -> bytes:
+    """The bits of a segment."""
+    ...
+
+  def unpack(
+    self, data: bytes, frames: int, codebooks: int, where: str
+  ) -> tuple[Int[np.ndarray, 'n q'], int]:
+    """(codes of a segment, how many bytes they took)."""
+    ...
+
+
+def write(
+  header: Header, segments: Iterable[Segment], bits: int, packer: Packer | None = None
+) -> Iterator[bytes]:
+  """The bytes of a file, in parts; codes are packed by `packer`, or as they are."""
   yield write_header(header)
   for codes, scale in segments:
     if scale is not None:
       yield SCALE.pack(scale)
-    yield pack(codes.reshape(-1), bits)
+    yield pack(codes.reshape(-1), bits) if packer is None else packer.pack(codes)
 
 
 def read_segments(
-  data: bytes, at: int, frames: Iterable[int], codebooks: int, bits: int, scaled: bool, where: str
+  data: bytes,
+  at: int,
+  frames: Iterable[int],
+  codebooks: int,
+  bits: int,
+  scaled: bool,
+  where: str,
+  packer: Packer | None = None,
 ) -> Iterator[Segment]:
-  """The segments of a file without a language model.
+  """The segments of a file.
 
   Args:
     data: all bytes.
@@ -232,6 +258,7 @@ def read_segments(
     bits: of a code.
     scaled: whether segments have a loudness.
     where: the file, for messages.
+    packer: of a file with a language model.
 
   Raises:
     InputError: the file ends before the last code.
@@ -245,6 +272,11 @@ def read_segments(
       if not math.isfinite(scale) or scale < 0:
         raise InputError(f'{where} is damaged: the loudness of a segment is {scale}.')
       at += SCALE.size
+    if packer is not None:
+      codes, used = packer.unpack(data[at:], n, codebooks, where)
+      yield Segment(codes, scale)
+      at += used
+      continue
     size = packed_bytes(n * codebooks, bits)
     if len(data) < at + size:
       raise _short(where)

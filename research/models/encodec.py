@@ -7,7 +7,7 @@ Letters: b clips, t samples, a channels, n frames, d width, q codebooks, s segme
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -19,8 +19,8 @@ from research.capabilities import Embedding, Example, audio_example
 from research.errors import InputError, unknown
 from research.features.waveform import Waveform
 from research.models import codec
-from research.models.settings import by_size, check_choices, fill
-from research.nn import codebooks, layers
+from research.models.settings import by_size, check_choices, fill, frozen
+from research.nn import codebooks, layers, stft_discriminator
 from research.nn.vector_quantizers import EmaQuantizer
 
 
@@ -58,6 +58,8 @@ SIZES = {
 # How codebooks learn: with dead codes that live again, or as the released code has it.
 LEARNING = {'reset': codebooks.ENCODEC, 'published': codebooks.ENCODEC_PUBLISHED}
 
+BALANCER = 'balancer'  # collection of the running norms of gradients
+
 
 class Codes(NamedTuple):
   """A batch of clips as codes.
@@ -93,9 +95,11 @@ class Encodec(nn.Module):
     bandwidth: kbit/s of codes; None: all codebooks.
     learning: a key of LEARNING.
     commit_all: see `EmaQuantizer`.
+    discriminator: None, or arguments of `MultiScaleDiscriminator`: the model that the codec learns
+      against, parameters `critic`, which only training needs; see `shed`.
   """
 
-  TRAINING: ClassVar[tuple[str, ...]] = ('learning', 'commit_all')
+  TRAINING: ClassVar[tuple[str, ...]] = ('learning', 'commit_all', 'discriminator')
   EMBEDDING: ClassVar[Embedding] = Embedding(max_seconds=60.0)
   FINETUNING: ClassVar[Mapping[str, Any]] = {}
 
@@ -126,6 +130,7 @@ class Encodec(nn.Module):
   bandwidth: float | None = None
   learning: str = 'reset'
   commit_all: bool = False
+  discriminator: Any = None
   dtype: str = 'float32'
 
   def __post_init__(self):
@@ -158,6 +163,9 @@ class Encodec(nn.Module):
       )
     if self.bandwidth is not None:
       self.codebooks_for(self.bandwidth)
+    if self.discriminator is not None:
+      complete = stft_discriminator.complete(self.discriminator)
+      object.__setattr__(self, 'discriminator', frozen(complete))
 
   # -- Figures ---------------------------------------------------------------------------------
 
@@ -206,7 +214,8 @@ class Encodec(nn.Module):
         f'bandwidth={bandwidth:g} kbit/s: this codec has '
         f'{", ".join(f"{each:g}" for each in self.bandwidths)}.'
       )
-    count = math.floor(bandwidth / (self.code_bits * self.frame_rate / 1000))
+    # What is a whole number but for rounding is one: 9.6 kbit/s of codebooks of 3.2.
+    count = math.floor(bandwidth / (self.code_bits * self.frame_rate / 1000) + 1e-9)
     return min(max(1, count), self.quantizers)
 
   @property
@@ -236,6 +245,11 @@ class Encodec(nn.Module):
       self.codebook_size, self.dimension, LEARNING[self.learning], self.quantizers, depths,
       commit_all=self.commit_all,
     )  # fmt: skip
+    if self.discriminator is not None:
+      self.critic = stft_discriminator.MultiScaleDiscriminator(**self.discriminator)
+      # Of the gradients of four losses, see `objectives.adversarial_codec`.
+      self.totals = self.variable(BALANCER, 'totals', jnp.zeros, (4,))
+      self.weight = self.variable(BALANCER, 'weight', jnp.zeros, ())
 
   # -- Training --------------------------------------------------------------------------------
 
@@ -251,7 +265,7 @@ class Encodec(nn.Module):
       what it should be, in the same shape; 'sample_mask' [b, t], the mask; 'latents' [b, n, d],
       'frame_mask' [b, n], 'codes' [b, n, q], 'embedding' [b, d]: mean of the real frames;
       'quantiser_loss', the commitment; 'code_usage', 'min_code_usage', 'code_perplexity',
-      'min_code_perplexity'.
+      'min_code_perplexity'. With a discriminator also what `objectives.adversarial_codec` reads.
     """
     audio, mask = self._audio(batch['audio'], jnp.asarray(batch['audio_mask']))
     parts, ends, scales = self._parts(audio, mask, whole=train)
@@ -261,7 +275,8 @@ class Encodec(nn.Module):
     n_q = None if train else self.codebooks_for(self.bandwidth)
     found = self.quantizer(latents, real, train, n_q)
     decoded = self._samples(found.vectors, frames, scales)
-    rejoined = self._join(decoded, (frames * self.hop).reshape(b, s))[:, : mask.shape[1]]
+    ends = (frames * self.hop).reshape(b, s)
+    rejoined = codec.join(decoded, ends, self.segment_stride)[:, : mask.shape[1]]
     latents, real = latents.reshape(b, -1, self.dimension), real.reshape(b, -1)
     count = jnp.maximum(real.sum(axis=1, keepdims=True), 1).astype(jnp.float32)
     reconstruction = jnp.where(mask[..., None], rejoined, 0.0).astype(jnp.float32)
@@ -278,7 +293,31 @@ class Encodec(nn.Module):
       'min_code_usage': found.min_code_usage,
       'code_perplexity': found.code_perplexity,
       'min_code_perplexity': found.min_code_perplexity,
+      **self._judged(audio, reconstruction, mask),
     }
+
+  def _judged(
+    self, real: Float[Array, 'b t a'], fake: Float[Array, 'b t a'], mask: Bool[Array, 'b t']
+  ) -> dict[str, Any]:
+    """What the discriminator says of audio and its reconstruction."""
+    if self.discriminator is None:
+      return {}
+    lengths = mask.sum(axis=1)
+    judged = self.critic(real, lengths), self.critic(jax.lax.stop_gradient(fake), lengths)
+    alone = stft_discriminator.MultiScaleDiscriminator(**self.discriminator, parent=None)
+    return {
+      'judged_real': judged[0],
+      'judged_fake': judged[1],
+      'judged_frames': alone.frames(lengths, *real.shape[1:]),
+      'judge': stft_discriminator.Judge(self.variables['params']['critic'], lengths, alone),
+      'balancer': {'totals': self.totals.value, 'weight': self.weight.value},
+    }
+
+  def shed(self, flat: Mapping[str, Any]) -> tuple['Encodec', dict[str, Any]]:
+    """The codec alone, and of its variables by path those that it has: without discriminator."""
+    only = ('params/critic/', f'{BALANCER}/')
+    own = {name: x for name, x in flat.items() if not name.startswith(only)}
+    return self.clone(discriminator=None), own
 
   # -- Codes -----------------------------------------------------------------------------------
 
@@ -353,7 +392,7 @@ class Encodec(nn.Module):
     scales = None if scales is None else jnp.asarray(scales).reshape(b, s)
     decoded = self._samples(vectors, frames, scales)
     ends = (frames * self.hop).reshape(b, s)
-    audio = self._join(decoded, ends)
+    audio = codec.join(decoded, ends, self.segment_stride)
     stride = self.segment_stride or 0
     length = jnp.where(ends > 0, jnp.arange(s) * stride + ends, 0).max(axis=1)
     there = jnp.arange(audio.shape[1]) < length[:, None]
@@ -455,45 +494,3 @@ class Encodec(nn.Module):
     """Audio of every segment, at its loudness."""
     audio, _ = self.decoder(codec.keep(vectors, frames), frames)
     return audio if scales is None else audio.astype(jnp.float32) * scales.reshape(-1, 1, 1)
-
-  def _join(self, parts: Float[Array, 'r t a'], ends: Int[Array, 'b s']) -> Float[Array, 'b u a']:
-    """Segments faded into each other: weights fall linearly from the middle of the first segment's
-    length, and are divided by their sum."""
-    b, s = ends.shape
-    parts = parts.reshape(b, s, *parts.shape[1:]).astype(jnp.float32)
-    if s == 1:
-      return parts[:, 0]
-    stride = self.segment_stride
-    assert stride is not None
-    size = parts.shape[2]
-    place = jnp.arange(size)
-    first = ends[:, :1].astype(jnp.float32)
-    # As torch.linspace(0, 1, first + 2) has its inner points.
-    weights = 0.5 - jnp.abs((place + 1).astype(jnp.float32) / (first + 1.0) - 0.5)
-    weights = jnp.where(place < ends[..., None], jnp.maximum(weights, 1e-9)[:, None], 0.0)
-    total = jnp.zeros((b, stride * (s - 1) + size, self.channels))
-    norm = jnp.zeros((b, stride * (s - 1) + size))
-
-    def add(state, given):
-      total, norm = state
-      start, part, weight = given
-      old = jax.lax.dynamic_slice_in_dim(total, start, size, 1)
-      total = jax.lax.dynamic_update_slice_in_dim(total, old + weight[..., None] * part, start, 1)
-      old = jax.lax.dynamic_slice_in_dim(norm, start, size, 1)
-      return (total, jax.lax.dynamic_update_slice_in_dim(norm, old + weight, start, 1)), None
-
-    each = jnp.arange(s) * stride, parts.swapaxes(0, 1), weights.swapaxes(0, 1)
-    (total, norm), _ = jax.lax.scan(add, (total, norm), each)
-    return total / jnp.where(norm > 0, norm, 1.0)[..., None]
-
-
-def check_codes(codes: Any, sizes: Sequence[int]) -> None:
-  """Raises InputError where codes [n, q] are not of codebooks of these sizes."""
-  if codes.ndim != 2 or not 1 <= codes.shape[1] <= len(sizes):
-    raise InputError(
-      f'Codes of shape {codes.shape}: expected [frames, codebooks] with 1 to {len(sizes)} '
-      'codebooks.'
-    )
-  if codes.size and not 0 <= codes.min() <= codes.max() < sizes[0]:
-    wrong = codes.min() if codes.min() < 0 else codes.max()
-    raise InputError(f'A code is {wrong}: codes of this codec are 0 to {sizes[0] - 1}.')

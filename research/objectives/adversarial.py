@@ -1,6 +1,7 @@
 """Losses of a generator and its discriminator, and a balance of gradients between losses.
 
-Logits and feature maps are lists, one of each scale of a discriminator; figures as in audiocraft's
+Logits [r, n, f, 1] and feature maps [r, n, f, c] are lists, one of each scale of a discriminator,
+and so are `frames` [r, n], those that count; None for all. Figures as in audiocraft's
 adversarial/losses.py and encodec's balancer.py.
 """
 
@@ -9,32 +10,50 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
+
+from research.objectives.codec import mean_over
+
+Frames = Sequence[Array] | None  # bool [r, n] of every scale
 
 
-def generator_hinge(fake: Sequence[Array]) -> Float[Array, '']:
+def _mean(x: Array, frames: Frames, scale: int) -> Float[Array, '']:
+  return x.mean() if frames is None else mean_over(x, frames[scale])
+
+
+def generator_hinge(fake: Sequence[Array], frames: Frames = None) -> Float[Array, '']:
   """Mean over scales of mean -D(x^)."""
-  return -sum((each.mean() for each in fake), jnp.float32(0.0)) / len(fake)
+  means = [_mean(each, frames, i) for i, each in enumerate(fake)]
+  return -sum(means, jnp.float32(0.0)) / len(fake)
 
 
-def discriminator_hinge(real: Sequence[Array], fake: Sequence[Array]) -> Float[Array, '']:
+def discriminator_hinge(
+  real: Sequence[Array], fake: Sequence[Array], frames: Frames = None
+) -> Float[Array, '']:
   """Mean over scales of mean max(0, 1 - D(x)) + mean max(0, 1 + D(x^)); near 0 where the
   discriminator always wins, 2 where it knows nothing."""
   terms = [
-    jax.nn.relu(1.0 - x).mean() + jax.nn.relu(1.0 + y).mean()
-    for x, y in zip(real, fake, strict=True)
+    _mean(jax.nn.relu(1.0 - x), frames, i) + _mean(jax.nn.relu(1.0 + y), frames, i)
+    for i, (x, y) in enumerate(zip(real, fake, strict=True))
   ]
   return sum(terms, jnp.float32(0.0)) / len(terms)
 
 
+def logit_gap(
+  real: Sequence[Array], fake: Sequence[Array], frames: Frames = None
+) -> Float[Array, '']:
+  """Mean over scales of mean D(x) - mean D(x^): how far apart the two are."""
+  return generator_hinge(fake, frames) - generator_hinge(real, frames)
+
+
 def feature_matching(
-  real: Sequence[Sequence[Array]], fake: Sequence[Sequence[Array]]
+  real: Sequence[Sequence[Array]], fake: Sequence[Sequence[Array]], frames: Frames = None
 ) -> Float[Array, '']:
   """Mean over scales and maps of mean |D_l(x^) - D_l(x)|."""
-  terms = [
-    sum((jnp.abs(a - b).mean() for a, b in zip(x, y, strict=True)), jnp.float32(0.0)) / len(x)
-    for x, y in zip(real, fake, strict=True)
-  ]
+  terms = []
+  for i, (x, y) in enumerate(zip(real, fake, strict=True)):
+    each = [_mean(jnp.abs(p - q), frames, i) for p, q in zip(x, y, strict=True)]
+    terms.append(sum(each, jnp.float32(0.0)) / len(each))
   return sum(terms, jnp.float32(0.0)) / len(terms)
 
 
@@ -67,6 +86,7 @@ def balance(
   total_norm: float = 1.0,
   per_item: bool = True,
   epsilon: float = 1e-12,
+  valid: Bool[Array, ' b'] | None = None,
 ) -> tuple[Float[Array, 'b *s'], dict[str, Float[Array, '']], Norms]:
   """sum_i w_i / (sum_j w_j) total_norm / <|g_i|> g_i: weights say how much each loss moves the
   output, whatever its scale (arXiv 2210.13438, eq. 5).
@@ -79,6 +99,7 @@ def balance(
     total_norm: of the result, if gradients are as large as on average and of one direction.
     per_item: a norm is the mean of those of the clips, otherwise that of the batch.
     epsilon: added to mean norms.
+    valid: clips that count in a norm per clip; the gradients of the others are 0.
 
   Returns:
     the gradient that goes on from the output, the factor of each loss in it, norms.
@@ -88,7 +109,10 @@ def balance(
 
   def norm(g: Array) -> Array:
     flat = g.reshape(len(g), -1) if per_item else g.reshape(1, -1)
-    return jnp.sqrt(jnp.square(flat).sum(axis=1)).mean()
+    each = jnp.sqrt(jnp.square(flat).sum(axis=1))
+    if valid is None or not per_item:
+      return each.mean()
+    return each.sum() / jnp.maximum(valid.sum(), 1).astype(jnp.float32)
 
   totals = {name: decay * norms.totals[name] + norm(g) for name, g in gradients.items()}
   weight = decay * norms.weight + 1.0

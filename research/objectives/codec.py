@@ -167,12 +167,12 @@ def codec_reconstruction(
     'l1': distance,
     'mel': spectra,
     'commitment': out['quantiser_loss'],
-    'si_sdr': _si_sdr(jnp.where(there, x_hat, 0.0), jnp.where(there, x, 0.0)),
+    'si_sdr': si_sdr(jnp.where(there, x_hat, 0.0), jnp.where(there, x, 0.0)),
   }
   return loss, metrics
 
 
-def _si_sdr(x_hat: Float[Array, 'r t'], x: Float[Array, 'r t']) -> Float[Array, '']:
+def si_sdr(x_hat: Float[Array, 'r t'], x: Float[Array, 'r t']) -> Float[Array, '']:
   """Mean over rows of the ratio of what is along x to the rest, dB."""
   scale = (x_hat * x).sum(axis=1) / jnp.maximum(jnp.square(x).sum(axis=1), 1e-8)
   along = scale[:, None] * x

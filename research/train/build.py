@@ -96,6 +96,7 @@ def train_step(
     accumulate=config['optim']['accumulate'],
     teacher=teacher,
     adapters=config.get('adapters'),
+    groups={name: group['match'] for name, group in config['optim']['groups'].items()},
   )
 
 

@@ -64,6 +64,9 @@ DEFAULTS: dict[str, Any] = dict(
   watch=dict(
     representation_std=dict(min=1e-3, after=50, stop=False),
     min_code_usage=dict(min=0.02, after=200, stop=False),
+    discriminator_loss=dict(
+      min=0.05, after=200, patience=10, says='the discriminator always wins', stop=False
+    ),
   ),
   log_every=10,
   checkpoint=dict(every=500, keep=2, best=None, best_mode='min'),
@@ -73,7 +76,17 @@ DEFAULTS: dict[str, Any] = dict(
 )
 
 # Groups whose keys are the business of what they describe.
-FREE_FORM = ('args', 'evals', 'watch', 'where', 'schedule', 'layer_decay', 'source', 'fields')
+FREE_FORM = (
+  'args',
+  'evals',
+  'watch',
+  'where',
+  'schedule',
+  'layer_decay',
+  'groups',
+  'source',
+  'fields',
+)
 
 OPTIONAL: dict[str, dict[str, Any]] = dict(
   teacher=dict(decay=0.999, decay_end=None, decay_steps=None, forward=False),
@@ -181,6 +194,7 @@ def complete(config: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
     raise InputError(f"config.on_nan is {full['on_nan']!r}; it must be 'stop' or 'rewind'.")
   for key in set(full['optim']['schedule']) - set(optim.SCHEDULE_DEFAULTS):
     raise unknown('setting', f'config.optim.schedule.{key}', optim.SCHEDULE_DEFAULTS)
+  full['optim']['groups'] = optim.check_groups(full['optim']['groups'])
   check_arguments('model', full['model'], model_arguments)
   _check_parts(full['model'])
   check_arguments('objective', full['objective'], objective_arguments)

@@ -79,7 +79,7 @@ def signals(out: Mapping[str, Any], valid: Bool[Array, 'b'] | None = None) -> di
 # Settings of a limit and their types.
 LIMIT = dict(
   min=float, max=float, after=int, stop=bool, trace=str, min_fraction=float, max_fraction=float,
-  patience=int,
+  patience=int, says=str,
 )  # fmt: skip
 
 
@@ -91,7 +91,8 @@ class Limit:
     spec: `min`, `max`: absolute bounds. `trace`: metrics.jsonl of a healthy run; `min_fraction`,
       `max_fraction`: bounds relative to its value at the same step (interpolated; constant after
       its last step). `after`: first step to check. `patience`: number of consecutive log lines
-      outside the bounds before it counts. `stop`: end the run.
+      outside the bounds before it counts. `says`: what it means, for the warning. `stop`: end the
+      run.
 
   Raises:
     InputError: an invalid setting, or a trace that cannot be read.
@@ -181,6 +182,7 @@ class Watch:
         self._warned.discard(name)
         continue
       text = f'collapse warning: {name} is {float(metrics[name]):.3g} at step {step}, {wrong}'
+      text += f': {limit.spec["says"]}' if 'says' in limit.spec else ''
       if limit.stop:
         raise InputError(f'{text}; config.watch.{name}.stop ends the run here.')
       if name not in self._warned:

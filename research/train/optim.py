@@ -1,13 +1,21 @@
 """Optimisers and learning-rate schedules from plain values.
 
 `optim = dict(name='adamw', lr=1e-3, b1=0.9, b2=0.95, eps=1e-8, mu_dtype=None, weight_decay=0.05,
-no_decay=REGEX, clip_norm=None, accumulate=1, layer_decay=None, frozen=(),
+no_decay=REGEX, clip_norm=None, accumulate=1, layer_decay=None, frozen=(), groups={},
 schedule=dict(name='cosine', warmup_steps=100, final_lr=0.0))`.
+
+`groups = dict(critic=dict(match='^critic/', lr=1e-4, b1=0.5, probability=2 / 3))`: parameters whose
+path `match` finds learn by themselves, with the settings of GROUP that are given and else those of
+`optim`, on the same schedule. Gradients are clipped by the norm of their own group. With a
+`probability` a group is updated at some steps only; at the others its parameters and its state of
+the optimiser stay. Whether it is depends on the number of the step alone, so that a resumed run
+draws the same.
 """
 
 import re
+import zlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +48,14 @@ DEFAULTS: dict[str, Any] = dict(
   accumulate=1,
   layer_decay=None,
   frozen=(),
+  groups={},
   schedule=dict(name='constant'),
 )
+# Settings of a group of parameters; those that are None are as for all others.
+GROUP: dict[str, Any] = dict(
+  match=None, probability=1.0, lr=None, b1=None, b2=None, eps=None, weight_decay=None,
+  clip_norm=None,
+)  # fmt: skip
 # Of Adam's first moment; None: float32. In 16 bits it takes half of the memory.
 MU_DTYPES = (None, 'float32', 'bfloat16')
 SCHEDULE_DEFAULTS: dict[str, Any] = dict(
@@ -304,28 +318,150 @@ def is_frozen(path: str, frozen: tuple[str, ...]) -> bool:
   return any(re.search(pattern, path) for pattern in frozen)
 
 
-def make_optimizer(optim: Mapping[str, Any], schedule: Schedule) -> optax.GradientTransformation:
-  """The optimiser: gradient clipping, update rule with weight decay, layer-wise factors.
+def check_groups(groups: Any) -> dict[str, dict[str, Any]]:
+  """`optim.groups` with every setting; raises InputError for one that cannot be."""
+  if not isinstance(groups, Mapping):
+    raise InputError(f'config.optim.groups is {groups!r}; expected groups by name.')
+  complete = {}
+  for name, given in groups.items():
+    where = f'config.optim.groups.{name}'
+    if name in ('frozen', 'trained') or not isinstance(given, Mapping):
+      raise InputError(f'{where} is {given!r}; expected dict(match=REGEX, …) under another name.')
+    for key, value in given.items():
+      if key not in GROUP:
+        raise unknown('setting', f'{where}.{key}', [f'{where}.{k}' for k in GROUP])
+      number = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+      if key != 'match' and value is not None and not number:
+        raise InputError(f'{where}.{key} is {value!r}; it must be a number of at least 0.')
+    group = {**GROUP, **given}
+    try:
+      re.compile(group['match'])
+    except (TypeError, re.error):
+      raise InputError(
+        f'{where}.match is {group["match"]!r}; expected a pattern of paths of parameters.'
+      ) from None
+    if not 0 < (group['probability'] or 0) <= 1:
+      raise InputError(f'{where}.probability is {group["probability"]!r}; it must be in (0, 1].')
+    complete[name] = group
+  return complete
 
-  Frozen parameters are not updated.
 
-  Raises:
-    InputError: an unknown optimiser.
+def group_of(path: str, groups: Mapping[str, str]) -> str | None:
+  """The first group whose pattern finds a path; None where none does."""
+  return next((name for name, match in groups.items() if re.search(match, path)), None)
+
+
+def group_norms(grads: Any, groups: Mapping[str, str]) -> dict[str, jax.Array]:
+  """Norms of gradients: 'grad_norm' of those in no group, 'grad_norm_NAME' of those of a group."""
+  parts: dict[str, list[jax.Array]] = {'grad_norm': []}
+  for path, x in jax.tree_util.tree_leaves_with_path(grads):
+    name = group_of(path_name(path), groups)
+    parts.setdefault('grad_norm' if name is None else f'grad_norm_{name}', []).append(x)
+  return {name: optax.tree.norm(each) for name, each in parts.items()}
+
+
+class Sometimes(NamedTuple):
+  """State of a group: how many steps there were, and that of its rule after its own updates."""
+
+  steps: jax.Array
+  rule: Any
+
+
+def sometimes(
+  rule: optax.GradientTransformation, probability: float, seed: int, schedule: Schedule
+) -> optax.GradientTransformation:
+  """`rule`, which has a learning rate of 1, at a part of the steps and with the rate of the step.
+
+  Args:
+    rule: what makes updates.
+    probability: of an update.
+    seed: of the draws.
+    schedule: learning rate by the number of the step.
   """
+
+  def update(updates, state, params=None):
+    moved, after = rule.update(updates, state.rule, params)
+    rate = jnp.asarray(schedule(state.steps), jnp.float32)
+    draws = jax.random.bernoulli(jax.random.fold_in(jax.random.key(seed), state.steps), probability)
+    moved = jax.tree.map(lambda x: jnp.where(draws, rate * x, jnp.zeros_like(x)), moved)
+    after = jax.tree.map(lambda new, old: jnp.where(draws, new, old), after, state.rule)
+    return moved, Sometimes(state.steps + 1, after)
+
+  def init(params):
+    return Sometimes(jnp.zeros((), jnp.int32), rule.init(params))
+
+  return optax.GradientTransformation(init, update)
+
+
+def _chain(optim: Mapping[str, Any], schedule: Schedule) -> optax.GradientTransformation:
+  """Clipping, update rule, layer-wise factors."""
   parts = [_rule(optim, schedule)]
   if optim['clip_norm']:
     parts.insert(0, optax.clip_by_global_norm(optim['clip_norm']))
   if optim['layer_decay']:
     rate, depth = optim['layer_decay']['rate'], optim['layer_decay'].get('depth')
     parts.append(_scale_by_tree(lambda params: layer_scales(params, rate, depth)))
-  chain = optax.chain(*parts)
+  return optax.chain(*parts)
+
+
+def _group_chain(
+  name: str, group: Mapping[str, Any], optim: Mapping[str, Any], schedule: Schedule
+) -> optax.GradientTransformation:
+  """The optimiser of a group."""
+  own = {k: v for k, v in group.items() if k in DEFAULTS and v is not None}
+  ratio = 1.0
+  if group['lr'] is not None:
+    if not optim['lr']:
+      raise InputError(
+        f'config.optim.groups.{name}.lr is {group["lr"]:g} and config.optim.lr is 0, from which '
+        'the schedule of the group is scaled: set it, or freeze what should not learn.'
+      )
+    ratio = group['lr'] / optim['lr']
+
+  def scaled(step):
+    return ratio * schedule(step)
+
+  if group['probability'] == 1:
+    return _chain({**optim, **own}, scaled)
+  if optim['name'] == 'lars':
+    raise InputError(
+      f"config.optim.groups.{name}.probability is for optimisers other than 'lars', whose momentum "
+      'holds the learning rate.'
+    )
+  rule = _chain({**optim, **own}, lambda step: jnp.float32(1.0))
+  return sometimes(rule, group['probability'], zlib.crc32(name.encode()), scaled)
+
+
+def make_optimizer(optim: Mapping[str, Any], schedule: Schedule) -> optax.GradientTransformation:
+  """The optimiser: gradient clipping, update rule with weight decay, layer-wise factors, each of
+  the groups by itself.
+
+  Frozen parameters are not updated.
+
+  Raises:
+    InputError: an unknown optimiser, or (when its state is made) a group that has no parameter.
+  """
+  chain = _chain(optim, schedule)
   frozen = tuple(optim['frozen'])
-  if not frozen:
+  groups = check_groups(optim.get('groups') or {})
+  if not frozen and not groups:
     return promoting(chain)
+  matches = {name: group['match'] for name, group in groups.items()}
+
+  def label(path, _):
+    name = path_name(path)
+    return 'frozen' if is_frozen(name, frozen) else group_of(name, matches) or 'trained'
 
   def labels(params):
-    return jax.tree_util.tree_map_with_path(
-      lambda path, _: 'frozen' if is_frozen(path_name(path), frozen) else 'trained', params
-    )
+    found = jax.tree_util.tree_map_with_path(label, params)
+    empty = set(groups) - set(jax.tree.leaves(found))
+    if empty:
+      name = sorted(empty)[0]
+      raise InputError(
+        f'config.optim.groups.{name}.match, {matches[name]!r}, finds no parameter that learns.'
+      )
+    return found
 
-  return promoting(optax.multi_transform({'trained': chain, 'frozen': optax.set_to_zero()}, labels))
+  rules = {name: _group_chain(name, group, optim, schedule) for name, group in groups.items()}
+  rules |= {'trained': chain} | ({'frozen': optax.set_to_zero()} if frozen else {})
+  return promoting(optax.multi_transform(rules, labels))

@@ -11,13 +11,13 @@ from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from research.nn import adapters as lora
-from research.train import flops, hardware
+from research.train import flops, hardware, optim
 from research.train.health import signals
 from research.train.state import State, Tree, path_name, streams, teacher_collections
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
-Objective = Callable[[dict[str, Any], Batch], tuple[jax.Array, Metrics]]
+Objective = Callable[[dict[str, Any], Batch], tuple[jax.Array, dict[str, Any]]]
 
 
 def forward(
@@ -32,6 +32,20 @@ def forward(
     mutable=list(variables),
   )
   return out, {**variables, **updated}
+
+
+def kept_apart(metrics: Mapping[str, Any], variables: Tree) -> tuple[Metrics, Tree]:
+  """(metrics, collections) after an objective that keeps something between steps.
+
+  It reads what it kept from the outputs of the model, whose collection it is, and gives it back as
+  metrics['variables'], {collection: tree}. So it is state like that of the model: saved, undone by
+  a step that is not finite, and carried from micro-batch to micro-batch.
+  """
+  metrics = dict(metrics)
+  kept = metrics.pop('variables', {})
+  if set(kept) - set(variables):
+    raise ValueError(f'objective keeps {sorted(kept)}; the model has {sorted(variables)}.')
+  return metrics, {**variables, **kept}
 
 
 def ema_decay(teacher: Mapping[str, Any], step: jax.Array) -> jax.Array:
@@ -84,6 +98,7 @@ def make_gradient(
       out['teacher'] = jax.lax.stop_gradient(teacher_out)
       teacher = {**teacher, 'variables': teacher_variables}
     loss, metrics = objective(out, batch)
+    metrics, variables = kept_apart(metrics, variables)
     loss = loss.astype(jnp.float32)
     return loss, (variables, teacher, {'loss': loss, **metrics, **signals(out, batch.get('valid'))})
 
@@ -132,6 +147,7 @@ def make_train_step(
   accumulate: int = 1,
   teacher: Mapping[str, Any] | None = None,
   adapters: Mapping[str, Any] | None = None,
+  groups: Mapping[str, str] | None = None,
 ) -> Callable[[State, Batch], tuple[State, Metrics]]:
   """`(state, batch) -> (state, metrics)`, to be jitted by the caller with the state donated.
 
@@ -149,6 +165,8 @@ def make_train_step(
       applied to the same batch, updated by `out['to_teacher']`, with the same random keys; its
       outputs are `out['teacher']`.
     adapters: None, or `config['adapters']`: only adapters and what `trained` matches learn.
+    groups: {name: pattern of its parameters}, see `optim.make_optimizer`. 'grad_norm' is that of
+      the parameters in no group, 'grad_norm_NAME' that of a group.
   """
   teacher_forward = bool(teacher and teacher.get('forward'))
   gradient = make_gradient(model, objective, accumulate, teacher_forward, adapters)
@@ -174,14 +192,16 @@ def make_train_step(
       new_teacher = {'params': ema, 'variables': own}
 
     # A non-finite step is undone here, on the device, so that it can never be saved.
-    grad_norm = optax.tree.norm(grads)
-    finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(grad_norm)
+    norms = optim.group_norms(grads, groups or {})
+    finite = jnp.isfinite(metrics['loss'])
+    for norm in norms.values():
+      finite = finite & jnp.isfinite(norm)
     old = (state.params, state.opt_state, state.teacher, state.variables)
     new = (params, opt_state, new_teacher, variables)
     new = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
     metrics = {
       **metrics,
-      'grad_norm': grad_norm,
+      **norms,
       'learning_rate': schedule(state.step),
       'finite': finite.astype(jnp.float32),
     }

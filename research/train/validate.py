@@ -120,6 +120,7 @@ def validation(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
       teacher_batch = {**batch, **out.pop('to_teacher', {})}
       out['teacher'] = run.model.apply(teacher, teacher_batch, train=False, rngs=rngs)
     loss, metrics = run.objective(out, batch)
+    metrics.pop('variables', None)  # what it keeps between steps of training
     # Weight by the number of terms in the mean loss, as for micro-batches in training.
     weight = metrics.get('sample_size', jnp.sum(batch['valid'], dtype=jnp.float32))
     logits = out.get('logits')  # of clips; others are of tokens

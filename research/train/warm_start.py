@@ -125,7 +125,7 @@ def warm_start(state: State, spec: Mapping[str, Any], model: Any) -> State:
     )
   if spec['statistics'] not in ('same', 'any'):
     raise InputError(f"config.init.statistics is {spec['statistics']!r}; it is 'same' or 'any'.")
-  loaded = weights.load(spec['path'])
+  loaded = weights.load(spec['path'], whole=True)
   _check_frontend(loaded.model, model, spec)
   under = spec.get('under')
   have = _by_name(dict(loaded.variables))

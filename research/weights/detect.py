@@ -21,11 +21,14 @@ class Signs:
       releases that fit, the one with the longer alternative counts.
     model_type: MODEL_TYPE in the config.json of transformers.
     fairseq: FAIRSEQ, names of the model in fairseq's configuration.
+    beside: BESIDE, what lies beside the arrays of this release alone, see `read.read_release`; ''
+      for nothing. Of releases with the same marks it says which one it is.
   """
 
   marks: tuple[tuple[str, ...], ...]
   model_type: str | None
   fairseq: tuple[str, ...]
+  beside: str = ''
 
   def fit(self, keys: Collection[str]) -> int:
     """Parts of the longest alternative that is there, 0 for none."""
@@ -39,7 +42,10 @@ def signs() -> dict[str, Signs]:
   for module in pkgutil.iter_modules(releases.__path__):
     made = importlib.import_module(f'{releases.__name__}.{module.name}')
     found[module.name] = Signs(
-      getattr(made, 'MARKS', ()), getattr(made, 'MODEL_TYPE', None), getattr(made, 'FAIRSEQ', ())
+      getattr(made, 'MARKS', ()),
+      getattr(made, 'MODEL_TYPE', None),
+      getattr(made, 'FAIRSEQ', ()),
+      getattr(made, 'BESIDE', ''),
     )
   return found
 
@@ -71,6 +77,9 @@ def release(path: Path, keys: Collection[str], files: Mapping[str, Any]) -> str:
       )
     return known[kind]
   fits = {name: s.fit(keys) for name, s in signs().items()}
+  for name, each in signs().items():
+    if each.beside:
+      fits[name] = fits[name] + 1 if fits[name] and each.beside in files else 0
   best = max(fits.values())
   found = [name for name, fit in fits.items() if fit == best > 0]
   name = _fairseq_name(files.get('cfg'))

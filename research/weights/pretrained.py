@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
@@ -328,8 +327,9 @@ def _write(pretrained: Pretrained, file: Path) -> None:
 
 
 def load(
-  path: str | os.PathLike, release: str | None = None, *, teacher: bool = False, **args: Any
-) -> Pretrained:
+  path: str | os.PathLike, release: str | None = None, *, teacher: bool = False,
+  whole: bool = False, **args: Any,
+) -> Pretrained:  # fmt: skip
   """A model with its weights.
 
   Args:
@@ -340,6 +340,7 @@ def load(
       `downloads`. What the file or folder says beside the arrays counts.
     release: whose original weights they are, a key of `RELEASES`; None: detected, see `detect`.
     teacher: take the EMA teacher of a checkpoint.
+    whole: keep parts that only training needs, as a discriminator.
     **args: model arguments. For our own weights they may change how the model computes (dtype,
       padding, scan_layers, …) but not contradict what the weights are; for a release see `convert`.
 
@@ -348,7 +349,8 @@ def load(
       or a size that contradicts the weights is refused with both values named.
   """
   found = _load(path, release, teacher, args)
-  return dataclasses.replace(found, place=str(path))
+  own = (found.model, found.variables) if whole else tables.shed(found.model, found.variables)
+  return dataclasses.replace(found, model=own[0], variables=own[1], place=str(path))
 
 
 def _load(
@@ -406,7 +408,7 @@ def _load_release(
   release, arrays, files = conversion.read_files(release, path)
   model, variables = conversion.convert_files(release, arrays, files, args)
   name = models.name_of(type(model))
-  _check_numbers(variables, address or str(path))
+  tables.check_numbers(variables, address or str(path))
   origin = f'{release} weights from {address or path.name}'
   return Pretrained(name, model, variables, origin, _beside(path))
 
@@ -475,17 +477,8 @@ def _assemble(
           f'{name}={value!r} was given, but the weights were made with {name}={own_args[name]!r}.'
         ) from error
     raise
-  _check_numbers(variables, origin)
+  tables.check_numbers(variables, origin)
   return Pretrained(spec['name'], model, variables, origin, tokenizer)
-
-
-def _check_numbers(variables: Mapping[str, Any], where: str) -> None:
-  """Raises InputError if a weight is not a number."""
-  for name, x in tables.flatten(variables).items():
-    if jnp.issubdtype(x.dtype, jnp.floating) and np.isnan(x).any():
-      raise InputError(
-        f'{where}: {name} holds NaN: the file is damaged, or its training has diverged.'
-      )
 
 
 def check_frontend(own: AnyFrontend, given: AnyFrontend) -> None:

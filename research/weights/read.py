@@ -21,13 +21,15 @@ from research.errors import InputError
 from research.jobs import orbax_s3, paths
 from research.weights import ctranslate2, sums, torch_zip
 
-TORCH_SUFFIXES = ('.pth', '.pt', '.bin', '.ckpt', '.pth.tar')
+TORCH_SUFFIXES = ('.pth', '.pt', '.th', '.bin', '.ckpt', '.pth.tar')
 # Where training scripts put the state dict inside what they save.
-NESTED = ('model', 'state_dict', 'model_state_dict')
+NESTED = ('best_state', 'model', 'state_dict', 'model_state_dict')
 # Where they put what they were told: fairseq's configuration, and that of its older versions.
 CONFIGS = ('cfg', 'args')
+# The configuration in a checkpoint that audiocraft has exported, as YAML.
+AUDIOCRAFT = 'xp.cfg'
 # What a file of weights may hold beside its arrays, by the names under which it is read.
-BESIDE = ('cfg', 'task_state', 'dims', 'ctranslate2')
+BESIDE = ('cfg', 'task_state', 'dims', 'ctranslate2', AUDIOCRAFT)
 # Where fairseq's tasks keep the symbols of their labels, and the class that they are saved as.
 LABELS = ('dictionaries', 'target_dictionary')
 DICTIONARY = 'fairseq.data.dictionary.Dictionary'
@@ -82,7 +84,8 @@ def read_release(
   Beside them lie 'cfg', the configuration in a checkpoint of fairseq, as plain values, and
   'task_state', the symbols of its labels: {'dictionaries': lists of symbols, 'target_dictionary':
   a list of symbols}, what there is of both; or 'dims', the sizes in a checkpoint of
-  openai/whisper; or 'ctranslate2', the numbers in a model.bin. In a folder as transformers saves
+  openai/whisper; or 'ctranslate2', the numbers in a model.bin; or 'xp.cfg', the
+  configuration of audiocraft. In a folder as transformers saves
   it, which may be given itself or by its file of weights, these are the .json files that are named
   in `beside` and exist.
 
@@ -281,10 +284,22 @@ def _read_torch(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return arrays, {}
   configs = [whole[k] for k in CONFIGS if whole.get(k) is not None]
   labels = _labels(path, whole.get('task_state'))
+  if isinstance(whole.get(AUDIOCRAFT), str):
+    return arrays, {AUDIOCRAFT: _read_yaml(path, whole[AUDIOCRAFT])}
   about = {'cfg': _plain(configs[0])} if configs else {}
   if isinstance(whole.get('dims'), Mapping):
     about['dims'] = _plain(whole['dims'])  # openai/whisper's sizes
   return arrays, about | ({'task_state': labels} if labels else {})
+
+
+def _read_yaml(path: Path, text: str) -> Any:
+  """Plain values of YAML."""
+  import yaml
+
+  try:
+    return yaml.safe_load(text)
+  except (yaml.YAMLError, RecursionError, ValueError) as error:
+    raise InputError(f'{str(path)!r} has an {AUDIOCRAFT} that is no YAML ({error}).') from None
 
 
 def _labels(path: Path, state: Any) -> dict[str, Any]:

@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from research.capabilities import Sheds
 from research.errors import InputError
 from research.models.finetuned import encoder_of
 from research.nn.layers import stack_blocks, unstack_blocks
@@ -376,6 +378,23 @@ def _as_layout(flat: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
 def nest(flat: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
   """Checked flat arrays -> variables, in the layer layout of the model."""
   return _as_layout(check_shapes(flat, model), model)
+
+
+def shed(model: Any, variables: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+  """Model and variables without the parts that only training needs, see `capabilities.Sheds`."""
+  if not isinstance(model, Sheds):
+    return model, variables
+  model, flat = model.shed(flatten(variables))
+  return model, flax.traverse_util.unflatten_dict(flat, sep='/')
+
+
+def check_numbers(variables: Mapping[str, Any], where: str) -> None:
+  """Raises InputError if a weight is not a number."""
+  for name, x in flatten(variables).items():
+    if jnp.issubdtype(x.dtype, jnp.floating) and np.isnan(x).any():
+      raise InputError(
+        f'{where}: {name} holds NaN: the file is damaged, or its training has diverged.'
+      )
 
 
 def _listing(what: str, names: Sequence[str], most: int = 8) -> str:

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from research.errors import InputError
 
 # What of a model lies in the file of its weights itself; all else is named as the file it is.
-INSIDE = ('cfg', 'task_state', 'dims')
+INSIDE = ('cfg', 'task_state', 'dims', 'xp.cfg')
 # What lies beside a checkpoint of r9y9/wavenet_vocoder.
 HPARAMS = 'hparams.json'
 
@@ -26,7 +26,8 @@ def write_release(
   Args:
     path: a folder; or a file, .safetensors (the configuration as JSON in its header) or .pt
       (fairseq's checkpoint: {'cfg': plain values, 'model': tensors by name, …}, or that of
-      openai/whisper: {'dims': sizes, 'model_state_dict': tensors by name}), or .pth of a release
+      openai/whisper: {'dims': sizes, 'model_state_dict': tensors by name}, or audiocraft's:
+      {'xp.cfg': YAML, 'best_state': tensors by name}), or .pth of a release
       that lies beside its hparams.json ({'state_dict': tensors by name, …}). In a folder the files
       beside are written too.
     release: a key of RELEASES.
@@ -78,7 +79,7 @@ def _write_torch(
   inside: Mapping[str, Any],
 ) -> None:
   """A checkpoint as fairseq's and unilm's loaders open it, or openai/whisper's, at `partial`."""
-  if file.suffix != '.pth' and not {'cfg', 'dims'} & set(inside):
+  if file.suffix != '.pth' and not {'cfg', 'dims', 'xp.cfg'} & set(inside):
     raise InputError(
       f'{str(file)!r}: weights of {release} are written as .safetensors; give such a file, or a '
       'folder.'
@@ -98,6 +99,13 @@ def _write_torch(
     return
   if 'dims' in inside:
     torch.save({'dims': dict(inside['dims']), 'model_state_dict': tensors}, partial)
+    return
+  if 'xp.cfg' in inside:
+    import yaml
+
+    text = yaml.safe_dump(inside['xp.cfg'], sort_keys=False)
+    about = {'xp.cfg': text, 'version': 'oido', 'exported': True}
+    torch.save({'best_state': tensors, **about}, partial)
     return
   # fairseq's loader looks these up, whatever it is asked for.
   history = {'criterion_name': '', 'optimizer_name': '', 'lr_scheduler_state': {}, 'num_updates': 0}

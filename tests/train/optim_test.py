@@ -170,3 +170,75 @@ def test_steps_are_those_of_multi_step_lr():
   assert float(schedule(2)) == pytest.approx(0.4)
   epochs = [float(schedule(10 * epoch + 9)) for epoch in range(10)]
   assert epochs == [1.0, 1.0, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125, 0.125]
+
+
+# -- Groups ------------------------------------------------------------------------------------
+
+
+def grouped(**group):
+  config = make(name='adam', lr=0.1, groups=dict(critic=dict(match='^critic/', **group)))
+  return optim.make_optimizer(config, lambda step: jnp.float32(0.1) * (step + 1))
+
+
+PARAMS = {'codec': jnp.ones(3), 'critic': {'kernel': jnp.ones(2)}}
+
+
+def test_a_group_has_its_own_rule_and_clipping():
+  config = make(
+    name='sgd', lr=0.1, momentum=0.0, clip_norm=1.0,
+    groups=dict(critic=dict(match='^critic/', lr=0.02, clip_norm=5.0)),
+  )  # fmt: skip
+  rule = optim.make_optimizer(config, lambda step: jnp.float32(0.1))
+  grads = {'codec': jnp.array([30.0, 40.0, 0.0]), 'critic': {'kernel': jnp.array([6.0, 8.0])}}
+  updates, _ = rule.update(grads, rule.init(PARAMS), PARAMS)
+  np.testing.assert_allclose(updates['codec'], [-0.06, -0.08, 0.0], rtol=1e-6)
+  np.testing.assert_allclose(updates['critic']['kernel'], [-0.06, -0.08], rtol=1e-6)
+  norms = optim.group_norms(grads, {'critic': '^critic/'})
+  assert {k: float(x) for k, x in norms.items()} == {'grad_norm': 50.0, 'grad_norm_critic': 10.0}
+
+
+def test_a_group_is_updated_at_drawn_steps():
+  """Half of the steps; the others leave its state, and the rate is that of the step."""
+  rule = grouped(probability=0.5)
+  state, moments = rule.init(PARAMS), []
+  grads = jax.tree.map(jnp.ones_like, PARAMS)
+  update = jax.jit(rule.update)
+  moved = []
+  for step in range(40):
+    before = state
+    updates, state = update(grads, state, PARAMS)
+    assert np.all(np.asarray(updates['codec']) != 0)
+    u = np.asarray(updates['critic']['kernel'])
+    moved.append(bool(u.any()))
+    own, old = (s.inner_states['critic'].inner_state for s in (state, before))
+    assert int(own.steps) == step + 1
+    same = [np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (own.rule, old.rule)))]
+    assert all(same) != moved[-1]
+    if moved[-1]:
+      # Adam of equal gradients: a step is the rate of this step.
+      np.testing.assert_allclose(u, -0.1 * (step + 1), rtol=1e-4)
+    moments.append(state)
+  assert 10 < sum(moved) < 30
+  # From a saved state: the same draws.
+  state, again = moments[19], []
+  for _ in range(20):
+    updates, state = update(grads, state, PARAMS)
+    again.append(bool(np.asarray(updates['critic']['kernel']).any()))
+  assert again == moved[20:]
+
+
+@pytest.mark.parametrize(
+  ('groups', 'words'),
+  [
+    ({'a': dict(match='^nothing/')}, "match, '\\^nothing/', finds no parameter"),
+    ({'a': dict(match='(')}, 'expected a pattern of paths'),
+    ({'a': dict(match='x', probability=0.0)}, r'must be in \(0, 1\]'),
+    ({'a': dict(match='x', rate=1.0)}, 'groups.a.rate'),
+    ({'a': dict(match='x', lr='fast')}, "lr is 'fast'; it must be a number"),
+    ({'frozen': dict(match='x')}, 'under another name'),
+    (['critic'], 'expected groups by name'),
+  ],
+)
+def test_groups_that_cannot_be(groups, words):
+  with pytest.raises(InputError, match=words):
+    optim.make_optimizer(make(groups=groups), lambda step: 0.1).init(PARAMS)

@@ -97,6 +97,36 @@ def test_micro_batches_are_one_update_to_counters():
     assert int(state.variables['counters']['updates']) == n + 1
 
 
+class Keeping(nn.Module):
+  """A collection that its objective writes."""
+
+  @nn.compact
+  def __call__(self, batch, train=False):
+    total = self.variable('kept', 'total', jnp.zeros, ())
+    scale = self.param('scale', nn.initializers.ones_init(), ())
+    return {'y': scale * batch['audio'].mean(axis=1), 'total': total.value}
+
+
+def test_an_objective_keeps_something_between_steps():
+  def objective(out, batch):
+    kept = {'total': out['total'] + jnp.float32(len(batch['audio']))}
+    return jnp.square(out['y']).mean() + 0.0 * out['total'], {'variables': {'kept': kept}}
+
+  for accumulate in (1, 4):
+    state, step, batch = start(Keeping(), objective=objective, accumulate=accumulate)
+    for n in range(2):
+      state, metrics = step(state, batch)
+      assert float(state.variables['kept']['total']) == 16 * (n + 1)
+      assert 'variables' not in metrics
+    bad = {**batch, 'audio': batch['audio'].at[0, 0].set(jnp.nan)}
+    state, _ = step(state, bad)
+    assert float(state.variables['kept']['total']) == 32
+  with pytest.raises(ValueError, match=r"keeps \['kept'\]; the model has \['statistics'\]"):
+    wrong = lambda out, batch: (squared(out, batch)[0], {'variables': {'kept': {}}})  # noqa: E731
+    state, step, batch = start(objective=wrong)
+    step(state, batch)
+
+
 def test_randomness_follows_step_and_seed_only():
   state, step, batch = start(Toy(noise=0.5))
   one, m1 = step(state, batch)

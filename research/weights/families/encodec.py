@@ -133,14 +133,14 @@ def infer(
   Raises:
     InputError: arrays that are missing, or that contradict the files or the caller.
   """
-  found = _sizes(arrays, names)
+  found = sizes(arrays, names)
   stereo = found['channels'] == 2 and found['norm'] == 'time_group_norm'
   size = given.get('size') or ('48khz' if stereo else '24khz')
   defaults: dict[str, Any] = dict(size=size, frontend={}, learning='published')
   return 'encodec', settle(found, given, stated, defaults)
 
 
-def _sizes(arrays: Mapping[str, np.ndarray], names: Names) -> dict[str, Any]:
+def sizes(arrays: Mapping[str, np.ndarray], names: Names) -> dict[str, Any]:
   """What arrays show of a model."""
   pattern = re.compile(rf'encoder\.{names.row}\.(\d+)\.{re.escape(names.conv)}\.weight(_v)?$')
   shapes = {int(m[1]): arrays[m[0]].shape for m in map(pattern.match, arrays) if m}
