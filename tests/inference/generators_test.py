@@ -147,7 +147,7 @@ def test_a_list_of_requests_goes_on(digits, tmp_path):
     pass
 
   class Once:
-    model, calls = own.model, 0
+    model, generation, calls = own.model, own.generation, 0
 
     def __call__(self, requests):
       self.calls += 1
