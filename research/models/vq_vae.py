@@ -101,13 +101,14 @@ class Encoder(nn.Module):
     y = x.astype(self.dtype)
     for i, s in enumerate(self.strides):
       side = s // 2
-      conv = Conv(self.width, s + 2 * side, s, 1, side, dtype=self.dtype, name=f'down_{i}')
+      how: Any = dict(dtype=self.dtype, he=True, name=f'down_{i}')
+      conv = Conv(self.width, s + 2 * side, s, 1, side, **how)
       y, count = nn.relu(conv(y, _first(y, count))), -(-count // s)
     real = _first(y, count)
     if self.residual_blocks:
-      how = (1,) * self.residual_blocks, self.width
-      y = nn.relu(ResidualStack(*how, dtype=self.dtype, name='stack')(y, real))
-    return Conv(self.features, 1, dtype=self.dtype, name='out')(y, real), real
+      sizes = (1,) * self.residual_blocks, self.width
+      y = nn.relu(ResidualStack(*sizes, dtype=self.dtype, name='stack')(y, real))
+    return Conv(self.features, 1, dtype=self.dtype, he=True, name='out')(y, real), real
 
 
 class MelDecoder(nn.Module):

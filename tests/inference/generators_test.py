@@ -180,6 +180,7 @@ def test_what_cannot_be_asked_for(digits, vocoder):
     ),
     (digits, dict(labels=who, temperature=-1.0), 'temperature=-1.0'),
     (digits, dict(labels=who, heat=1.0), "option of generation 'heat'"),
+    (digits, dict(labels=who, temperature='hot'), "temperature='hot'"),
     (vocoder, dict(), 'give each result its source'),
     (vocoder, dict(source=sound(100), prompt=sound(100), sample_rate=8000), 'cannot continue'),
   ):

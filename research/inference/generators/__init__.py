@@ -88,10 +88,21 @@ def make(model: Any, variables: Any, **given: Any) -> Any:
     InputError: it generates no audio, or has no such option.
   """
   known = options(model)
-  for name in given:
+  kinds = inspect.signature(_class(model)).parameters
+  for name, value in given.items():
     if name not in known:
       raise unknown('option of generation', name, known)
+    if not _is_a(value, kinds[name].annotation):
+      raise InputError(f'{name}={value!r} was given, which is not of the kind of {known[name]!r}.')
   return _class(model)(model, variables, **given)
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+  """Whether a value fits an annotation; what is no plain type is not looked at."""
+  try:
+    return isinstance(value, kind) or (type(value) is int and isinstance(0.0, kind))
+  except TypeError:
+    return True
 
 
 def _class(model: Any) -> Any:
