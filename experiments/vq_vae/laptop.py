@@ -8,7 +8,8 @@ python -m launch.codec --model=runs/vq_vae --format=units --input=$OIDO_DATA/fsd
 $OIDO_DATA holds the folder fsdd with its labels.csv (path, speaker, split). A code is 64 samples as
 of VCTK in the paper; the WaveNet has 16 layers and 32 channels. The codebook follows running
 averages, begins at frames of the first batch and puts frames in the place of dead codes: ours, so
-that a small run uses its codes. `:debug` is a few steps on the built-in corpus.
+that a small run uses its codes. `:debug` is a few steps on the built-in corpus. Figures of 200
+steps are in experiments/notes/vq_vae.md.
 """
 
 import os
