@@ -8,8 +8,10 @@ and number of channels: a mono codec takes the mean of channels; a stereo codec 
 both sides, and both channels of stereo files. NAME.wav becomes NAME.ecdc in the folder --out (files
 of encodec, for the codecs of 24 and 48 kHz), or with --format .npz or .safetensors: `codes`
 [frames, codebooks], `samples`, `sample_rate`, `frames` and `scales` of segments. files.jsonl lists
-them. --format=tsv writes one file --out, a line a clip, "c0-c1-…" a frame, which models of units
-are trained on (`research/units/code_files.py`).
+them. --format=tsv writes one file --out, a line a clip, "c0-c1-…" a frame
+(`research/units/code_files.py`), and --format=units a folder of units to train on for each codebook
+(--config.data.fields.units of a language model of codes); both of any model with a codebook, a
+VQ-VAE or a vq-wav2vec too.
 
 With --lm=encodec_lm_24khz-1608e3c0.th encodec's language model packs .ecdc files (20 to 30 %
 smaller, say its authors): slowly, a frame at a time, and so that only the same program on the same
@@ -37,7 +39,7 @@ OUT = flags.DEFINE_string('out', None, 'Folder to write to; a .tsv file with --f
 DECODE = flags.DEFINE_bool('decode', False, 'Make audio of files of codes.')
 BANDWIDTH = flags.DEFINE_float('bandwidth', None, 'kbit/s of codes; all codebooks if not given.')
 FORMAT = flags.DEFINE_enum(
-  'format', 'ecdc', ['ecdc', 'npz', 'safetensors', 'tsv'], 'Of files of codes.'
+  'format', 'ecdc', ['ecdc', 'npz', 'safetensors', 'tsv', 'units'], 'Of codes.'
 )
 AUDIO_FORMAT = flags.DEFINE_enum('audio_format', 'wav', ['wav', 'flac'], 'Of audio files.')
 LM = flags.DEFINE_string('lm', None, 'Weights of the language model that packs .ecdc files.')
@@ -72,9 +74,12 @@ def main(argv):
     lm = weights.load(LM.value)
     packer = EntropyCoder(lm.model, lm.variables)
     about['lm'] = lm.fingerprint
-  own = codec.Codec(loaded.model, loaded.variables, BANDWIDTH.value, packer)
-  about['codebooks'] = own.n_q
   how: dict[str, Any] = dict(overwrite=OVERWRITE.value, max_bad_fraction=MAX_BAD.value)
+  # Lines of codes are written of any model with a codebook, a VQ-VAE or a vq-wav2vec too.
+  own: Any = None
+  if DECODE.value or FORMAT.value not in ('tsv', 'units'):
+    own = codec.Codec(loaded.model, loaded.variables, BANDWIDTH.value, packer)
+    about['codebooks'] = own.n_q
   if DECODE.value:
     for name in ('bandwidth', 'format', 'split'):
       if flags.FLAGS[name].present:
@@ -85,15 +90,19 @@ def main(argv):
     command.say(f'{OUT.value}: {done} files')
     return
   source = open_input(INPUT.value, split=SPLIT.value, root=DATA_ROOT.value)
-  if FORMAT.value == 'tsv':
+  if FORMAT.value in ('tsv', 'units'):
     from research.units import code_files
 
     if BANDWIDTH.value is not None:
       loaded = weights.load(str(MODEL.value), release=RELEASE.value, bandwidth=BANDWIDTH.value)
     path = Path(str(OUT.value))
-    found = code_files.write_codes(
-      loaded.model, loaded.variables, source, path, fingerprint=loaded.fingerprint, **how
-    )
+    given: Any = (loaded.model, loaded.variables, source, path)
+    if FORMAT.value == 'units':
+      if how.pop('overwrite'):
+        raise InputError('--format=units replaces no folder: give another --out.')
+      found = code_files.write_units(*given, fingerprint=loaded.fingerprint, **how)
+    else:
+      found = code_files.write_codes(*given, fingerprint=loaded.fingerprint, **how)
     if found:
       command.say(f'{path}: {found["clips"]} clips, {found["frames"]} frames')
     return

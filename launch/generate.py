@@ -4,12 +4,22 @@ python -m launch.generate --model=runs/digits --labels=speaker=theo --count=8 --
 python -m launch.generate --model=runs/music --prompt=start.wav --seconds=10 --seed=3 --out=heard
 python -m launch.generate --model=runs/vocoder --source=my/folder --fold=1 --out=spoken
 python -m launch.generate --model=runs/digits --requests=list.jsonl --out=heard
+python -m launch.generate --model=runs/vq_vae --source=my/folder --labels=speaker=theo --out=heard
+python -m launch.generate --model=runs/code_lm --parts=codec=encodec_24khz-d7cc33bc.th \
+  --options=top_k=250 --prompt=start.wav --seconds=5 --out=heard
+python -m launch.generate --model=prior_level_2.pth.tar \
+  --parts=vqvae=vqvae.pth.tar,level_1=prior_level_1.pth.tar,level_0=prior_level_0.pth.tar \
+  --options=v3_artist_ids=v3_artist_ids.txt --labels=artist=NAME,genre=jazz,lyrics=@words.txt \
+  --seconds=20 --out=heard
 
 --model is a workdir, a checkpoint or a file of weights. Without a condition --count results of
 --seconds are made. --prompt is a clip that is continued by --seconds. --source names the recordings
 that a vocoder says again: a file, a folder, a list or a data set. --labels gives what else the
-model is conditioned on, by name or number: speaker=theo. --requests is a list, a .jsonl of objects
-with id, seconds, seed, prompt, source and labels, or a .txt with a source a line; flags are the
+model is conditioned on, by name or number: speaker=theo; texts may be in a file: lyrics=@FILE.
+--parts names further weights that a generator needs, --options its other settings (see
+research/inference/generators). A language model of codes writes audio by the codec it is given, and
+without one the codes themselves, codes.tsv. --requests is a list, a .jsonl of objects with id,
+seconds, seed, prompt, source, labels and texts, or a .txt with a source a line; flags are the
 defaults of what a line leaves out. Equal requests and seeds give equal audio, whatever the batch.
 
 --out is a folder: a file for each request, files.jsonl, and generated.html with players and
@@ -17,6 +27,7 @@ spectrograms. Killed, the same command goes on where it was; several processes (
 share the list.
 """
 
+import json
 import pathlib
 
 from absl import flags
@@ -34,6 +45,10 @@ SEED = flags.DEFINE_integer('seed', 0, 'Of the first result; further ones count 
 PROMPT = flags.DEFINE_string('prompt', None, 'A clip that is continued.')
 SOURCE = flags.DEFINE_string('source', None, 'Recordings that are said again.')
 LABELS = flags.DEFINE_list('labels', [], 'What the model is conditioned on: name=value, ….')
+PARTS = flags.DEFINE_list(
+  'parts', [], 'Further weights of the generator: name=PATH or name:release=PATH, ….'
+)
+SETTINGS = flags.DEFINE_list('options', [], 'Further settings of the generator: name=value, ….')
 REQUESTS = flags.DEFINE_string('requests', None, 'A list of requests, .jsonl or .txt.')
 TEMPERATURE = flags.DEFINE_float('temperature', None, 'Of the draws; 0 takes the likeliest.')
 BATCH = flags.DEFINE_integer('batch_size', None, 'Rows that are generated at once.')
@@ -77,16 +92,60 @@ def asked():
   return [dict(row) for row in rows for _ in range(COUNT.value)]
 
 
-def labels():
-  """{name: value} of --labels."""
+def pairs(flag):
+  """{name: value} of a flag."""
   from research.errors import InputError
 
   found = {}
-  for item in LABELS.value:
+  for item in flag.value:
     name, equals, value = item.partition('=')
     if not equals:
-      raise InputError(f'--labels={item}: expected name=value, as speaker=theo.')
+      raise InputError(f'--{flag.name}={item}: expected name=value.')
     found[name.strip()] = value.strip()
+  return found
+
+
+def labels():
+  """{name: value} of --labels; @FILE stands for what is in it."""
+  from research.errors import InputError
+
+  found = pairs(LABELS)
+  for name, value in found.items():
+    if value.startswith('@'):
+      try:
+        found[name] = pathlib.Path(value[1:]).expanduser().read_text(encoding='utf-8')
+      except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f'--labels={name}={value}: the file cannot be read: {error}.') from None
+  return found
+
+
+def options():
+  """{name: value} of --options and of flags of their own; numbers and lists as JSON has them."""
+  found = {}
+  for name, value in pairs(SETTINGS).items():
+    try:
+      # A list has no commas here, which part options: hop_fraction=[0.5;0.125].
+      found[name] = json.loads(value.replace(';', ','))
+    except ValueError:
+      found[name] = value
+  return found | {name: flag.value for name, flag in OPTIONS.items() if flag.value is not None}
+
+
+def opened(known):
+  """{name: weights} of --parts.
+
+  Args:
+    known: arguments with which each is opened.
+  """
+  from research import weights
+  from research.errors import unknown
+
+  found = {}
+  for name, path in pairs(PARTS).items():
+    name, _, release = name.partition(':')
+    if name not in known:
+      raise unknown('part of the generator', name, known or ['none'])
+    found[name] = weights.load(path, release=release or None, **known[name])
   return found
 
 
@@ -102,26 +161,31 @@ def main(argv):
 
   rows = asked()
   loaded = weights.load(str(MODEL.value), release=RELEASE.value, teacher=TEACHER.value)
-  options = {name: flag.value for name, flag in OPTIONS.items() if flag.value is not None}
-  generator = generators.make(loaded.model, loaded.variables, **options)
-  generation = loaded.model.generation
-  rows = audio_files.completed(
-    rows, generation.labels, seconds=SECONDS.value, seed=SEED.value, **labels()
-  )
+  given, parts = options(), opened(generators.parts(loaded.model))
+  generator = generators.make(loaded.model, loaded.variables, **given, **parts)
+  known = {**generator.generation.labels, **generator.generation.texts}
+  rows = audio_files.completed(rows, known, seconds=SECONDS.value, seed=SEED.value, **labels())
   made = audio_files.generate_files(
     generator,
     rows,
     str(OUT.value),
     format=FORMAT.value,
     block=BATCH.value or 16,
-    about={'model': loaded.fingerprint, **options},
+    about={
+      'model': loaded.fingerprint,
+      **given,
+      **{name: part.fingerprint for name, part in parts.items()},
+    },
     overwrite=OVERWRITE.value,
   )
   if jax.process_index():
     return
-  page = generated.write(pathlib.Path(str(OUT.value)), made, f'{loaded.name} ({loaded.origin})')
+  where: object = pathlib.Path(str(OUT.value)) / audio_files.CODES
+  if not any(row.get('file') == audio_files.CODES for row in made):
+    about = f'{loaded.name} ({loaded.origin})'
+    where = generated.write(pathlib.Path(str(OUT.value)), made, about)
   lines = list(outputs.left_out(made))
-  lines[0] = f'{OUT.value}: {lines[0].replace(" clips", " results")}; {page}'
+  lines[0] = f'{OUT.value}: {lines[0].replace(" clips", " results")}; {where}'
   command.say('\n'.join(lines))
 
 

@@ -6,7 +6,8 @@ python -m launch.plan --config=experiments/audio_mae/audioset_base.py --topology
 The step is compiled for the slice by libtpu, which is the [plan] extra and runs on a CPU for some
 minutes; --nocompile leaves that out. Times are estimates: lower bounds, see
 research/train/planning/estimate.py. GPU clusters (--topology=h100:2x8, hosts x GPUs) are never
-compiled. --what=embed plans launch.embed with the model of the config.
+compiled. --what=embed plans launch.embed with the model of the config, --what=sample what a prior
+of Jukebox needs to write music.
 """
 
 import dataclasses
@@ -22,7 +23,11 @@ CONFIG = command.config_flag()
 TOPOLOGY = flags.DEFINE_string('topology', None, 'v5e:8x8, v5p:4x4x4, 2xv5e:16x16, h100:2x8, …')
 COMPILE = flags.DEFINE_bool('compile', True, 'Compile the step for the slice (TPU only).')
 WHAT = flags.DEFINE_enum(
-  'what', 'train', ['train', 'embed'], 'Training steps, or what launch.embed runs.'
+  'what', 'train', ['train', 'embed', 'sample'],
+  'Training steps, what launch.embed runs, or sampling of Jukebox.',
+)  # fmt: skip
+ROWS = flags.DEFINE_integer(
+  'rows', None, 'Windows that are sampled at once, with --what=sample.', lower_bound=1
 )
 SEARCH = flags.DEFINE_bool('search', False, 'Try mesh, accumulate, remat and scan_layers.')
 LIMIT = flags.DEFINE_integer('search_limit', 8, 'Programs to compile in a search.', lower_bound=1)
@@ -85,15 +90,20 @@ def main(argv):
 
   topology = topologies.parse(str(TOPOLOGY.value))
   config = complete(CONFIG.value)
-  compiles = COMPILE.value and topology.chip.platform == 'tpu'
+  compiles = COMPILE.value and topology.chip.platform == 'tpu' and WHAT.value != 'sample'
   if compiles:
     compiling.check_installed()
 
   def compile_step(config, number=0):
     return compiling.compile_step(config, topology.name, number, OUT.value, WHAT.value)
 
-  if SEARCH.value and WHAT.value == 'embed':
-    raise InputError('--search is for training: --what=embed has nothing to choose.')
+  if SEARCH.value and WHAT.value != 'train':
+    raise InputError(f'--search is for training: --what={WHAT.value} has nothing to choose.')
+  if WHAT.value == 'sample':
+    from research.train.planning import plan, sampling
+
+    print(plan.table(sampling.Sampling(config, topology, ROWS.value).rows_of_table()), flush=True)
+    return
   if SEARCH.value:
     _search(config, topology, compile_step if compiles else None)
   else:

@@ -299,14 +299,16 @@ class Generation:
   Attributes:
     prompt: whether it continues a clip.
     source: what it needs for every result: 'none', 'audio' (a recording, of which it takes what it
-      is conditioned on: a vocoder) or 'units'.
+      is conditioned on: a vocoder), 'units', or 'codes' (a recording, or codes of one: a VQ-VAE).
     labels: {name of a label: names of its values, or how many there are}.
+    texts: {name of a text: what it is}, as of the lyrics of a song.
     max_seconds: of a result; None for any length.
   """
 
   prompt: bool = True
   source: str = 'none'
   labels: Mapping[str, Sequence[str] | int] = dataclasses.field(default_factory=dict)
+  texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
   max_seconds: float | None = None
 
 

@@ -15,6 +15,7 @@ SHOWS = {
   'hubert': (('train: 300 clips', 'iteration 2'), 7),
   'superb': (('commands understood', 'caches of layers', 'words     FBANK'), 3),
   'quickstart': (('builtin_digits', 'builtin_events'), 4),
+  'wavenet': (('sample by sample and all at once', 'samples are'), 7),
   'whisper': (('1760 clips', 'of the words of unknown voices are wrong'), 4),
   'wav2vec2': (('train 315 clips', 'of the letters wrong'), 7),
 }

@@ -6,9 +6,17 @@ python -m launch.label_kmeans --features=mfcc --clusters=100 --input=$OIDO_DATA/
 python -m launch.train --config=experiments/code_lm/fsdd_units.py --workdir=runs/code_lm \
   --config.data.fields.units=runs/mfcc/units
 
+Of the codes of a VQ-VAE, which make audio of what it writes (`:vq_vae`):
+
+python -m launch.codec --model=runs/vq_vae --format=units --input=$OIDO_DATA/fsdd --out=runs/codes
+python -m launch.train --config=experiments/code_lm/fsdd_units.py:vq_vae --workdir=runs/code_lm \
+  --config.data.fields.units=runs/codes
+python -m launch.generate --model=runs/code_lm --parts=codec=runs/vq_vae \
+  --labels=label=7,speaker=theo --count=4 --seconds=1 --out=heard
+
 $OIDO_DATA holds the folder fsdd with its labels.csv (path, label, speaker, split). Metrics are nats
-a unit; units of other encoders have another label_rate (HuBERT: 50). Codes are written by
-`research.inference.generate_codes`. Not measured yet. `:debug` runs on the built-in corpus.
+a unit; units of other encoders have another label_rate (HuBERT: 50). Not measured yet. `:debug`
+runs on the built-in corpus.
 """
 
 import os
@@ -17,8 +25,8 @@ import ml_collections
 
 
 def get_config(arg=''):
-  if arg not in ('', 'debug'):
-    raise ValueError(f"fsdd_units.py has no variant {arg!r}: give nothing, or 'debug'.")
+  if arg not in ('', 'vq_vae', 'debug'):
+    raise ValueError(f"fsdd_units.py has no variant {arg!r}: give nothing, 'vq_vae' or 'debug'.")
   config = ml_collections.ConfigDict()
   config.seed = 0
   config.total_steps = 1500
@@ -64,6 +72,10 @@ def get_config(arg=''):
   config.log_every = 25
   config.checkpoint = dict(every=250, keep=2, best='valid/cross_entropy')
 
+  if arg == 'vq_vae':
+    # Of experiments/vq_vae/laptop.py: 128 codes, one for 64 samples at 8 kHz.
+    config.data.sample_rate = 8000
+    config.model.args.update(num_clusters=128, label_rate=125.0, frontend=dict(sample_rate=8000))
   if arg == 'debug':
     config.total_steps = 3
     config.data.update(source='builtin', where=dict(kind='digit'), batch_size=8)

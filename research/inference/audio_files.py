@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from research import distributed
 from research.audio.decode import AudioError, decode
 from research.audio.example import Example
 from research.errors import InputError, unknown
-from research.inference import clip_rows, generators, signal_files
+from research.inference import clip_rows, codec, generators, signal_files
 from research.inference.generators import Request
 from research.jobs import folders
 from research.jobs.parts import Job, Parts, key
 
 Row = dict[str, Any]
+# Where codes of all requests lie.
+CODES = 'codes.tsv'
 FIELDS = ('id', 'seconds', 'seed', 'prompt', 'source', 'units')
 
 
@@ -65,7 +66,7 @@ def completed(rows: Sequence[Row], labels: Mapping[str, Any], **defaults: Any) -
 
   Args:
     rows: as of `read_list`.
-    labels: of the model, by name.
+    labels: of the model, by name; and texts.
     **defaults: `seconds`, `seed` (of the first row) and labels.
 
   Raises:
@@ -97,14 +98,14 @@ def completed(rows: Sequence[Row], labels: Mapping[str, Any], **defaults: Any) -
   return found
 
 
-def request(model: Any, row: Row) -> Request:
-  """What a row asks of a model; paths are read.
+def request(generator: Any, row: Row) -> Request:
+  """What a row asks of a generator; paths are read.
 
   Raises:
     InputError: the model cannot be asked for it.
     AudioError: a recording that cannot be read.
   """
-  rate, generation = model.frontend.sample_rate, model.generation
+  rate, generation = generator.model.frontend.sample_rate, generator.generation
 
   def samples(name: str) -> np.ndarray | None:
     path = row.get(name)
@@ -119,13 +120,15 @@ def request(model: Any, row: Row) -> Request:
     length = round((generators.SECONDS if seconds is None else seconds) * rate)
     length += 0 if prompt is None else len(prompt)
   units = row.get('units')
+  labels, texts = generators.conditions(generation, given)
   return Request(
     samples=length,
     seed=row['seed'],
     prompt=prompt,
     source=samples('source'),
     units=None if units is None else np.asarray(units, np.int32),
-    labels=generators.numbers(generation, given),
+    labels=labels,
+    texts=texts,
   )
 
 
@@ -139,7 +142,8 @@ def generate_files(
   about: Mapping[str, Any] | None = None,
   overwrite: bool = False,
 ) -> list[Row]:
-  """Writes <out>/<id>.<format> for every row, and files.jsonl.
+  """Writes <out>/<id>.<format> for every row, and files.jsonl; where the generator gives codes,
+  their lines in codes.tsv, as `units/code_files.py` has them.
 
   Args:
     generator: of `generators.make`.
@@ -175,8 +179,8 @@ def generate_files(
       errors: dict[int, str] = {}
       for i, row in enumerate(todo[number]):
         try:
-          asked[i] = request(model, row)
-          generators.check(model.generation, [asked[i]])
+          asked[i] = request(generator, row)
+          generators.check(generator.generation, [asked[i]])
         except (InputError, AudioError) as error:
           asked.pop(i, None)
           errors[i] = str(error)
@@ -196,6 +200,11 @@ def generate_files(
     if all('error' in row for row in found):
       parts.remove()
       raise InputError(f'Nothing could be generated; {found[0]["id"]}: {found[0]["error"]}')
+    # Codes lie in the file of all.
+    lines = [(row['id'], row.pop('codes')) for row in found if 'codes' in row]
+    if lines:
+      text = ''.join(f'{name}\t{words}\n' for name, words in lines)
+      folders.replace_text(place / CODES, text)
     folders.replace_text(listed, ''.join(clip_rows.jsonl(found)))
     parts.remove()
     return found
@@ -203,8 +212,11 @@ def generate_files(
   return job.run(work, finish, 'generating') or []
 
 
-def _write(place: Path, name: str, audio: Float[np.ndarray, ' t'], model: Any, format: str) -> Row:
+def _write(place: Path, name: str, audio: np.ndarray, model: Any, format: str) -> Row:
   rate = model.frontend.sample_rate
+  if audio.dtype.kind == 'i':
+    seconds = round(len(audio) * model.frontend.hop_samples / rate, 4)
+    return {'seconds': seconds, 'file': CODES, 'codes': codec.words(audio)}
   peak = float(np.abs(audio).max()) if len(audio) else 0.0
   scale = 1.0 / peak if format == 'flac' and peak > 1 else 1.0
   file = f'{name}.{format}'

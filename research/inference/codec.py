@@ -364,6 +364,11 @@ def check_codes(codes: np.ndarray, codebooks: int, size: int) -> None:
     )
 
 
+def words(codes: Int[np.ndarray, 'n g']) -> str:
+  """Codes as text: those of a frame with '-' between them, frames with spaces between them."""
+  return ' '.join('-'.join(map(str, frame)) for frame in codes.tolist())
+
+
 # -- Parts -------------------------------------------------------------------------------------
 
 

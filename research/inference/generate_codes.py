@@ -179,6 +179,9 @@ def _write(model, how, read, variables, known, classes, keys, temperature):
   def chosen(logits, count):
     if not how.ends:
       logits = logits.at[:, :, model.end].set(-jnp.inf)
+    # A clip has a frame at least.
+    first = jnp.where(at[count, 0] == 0, -jnp.inf, 0.0)
+    logits = logits.at[:, 0, model.end].add(first)
     if not how.sample:
       return logits.argmax(axis=-1).astype(jnp.int32)
     x = (logits / temperature).reshape(r * g, -1)

@@ -19,7 +19,7 @@ import numpy as np
 from flax.core import FrozenDict
 from jaxtyping import Array, Bool, Float, Int
 
-from research.capabilities import Example, audio_example
+from research.capabilities import Example, Generation, audio_example
 from research.errors import InputError, unknown
 from research.features.waveform import Waveform
 from research.models.language import NORMAL, TextBlock, caches_of
@@ -65,6 +65,7 @@ class CodeLM(nn.Module):
 
   TITLE: ClassVar[str] = 'Code LM'
   TRAINING: ClassVar[Sequence[str]] = ('condition_dropout', 'dropout')
+  GENERATOR: ClassVar[str] = 'code_by_code'
 
   size: str = 'tiny'
   frontend: Any = None
@@ -133,6 +134,11 @@ class CodeLM(nn.Module):
   def label_counts(self) -> Mapping[str, int]:
     """Classes of the conditions."""
     return dict(self.conditions)
+
+  @property
+  def generation(self) -> Generation:
+    """Codes of classes; audio by a codec, see `inference.generators.code_by_code`."""
+    return Generation(labels=dict(self.conditions), max_seconds=self.max_steps / self.label_rate)
 
   @property
   def NEEDS(self) -> Mapping[str, str]:

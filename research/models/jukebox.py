@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from research.capabilities import Embedding, Example, audio_example
+from research.capabilities import Embedding, Example, Generation, audio_example
 from research.errors import InputError, unknown
 from research.models import jukebox_attention as attention
 from research.models import jukebox_parts as parts
@@ -63,6 +63,7 @@ class Jukebox(nn.Module):
   """
 
   TRAINING: ClassVar[tuple[str, ...]] = ('remat',)
+  GENERATOR: ClassVar[str] = 'level_by_level'
 
   size: str = 'prior_1b_lyrics'
   frontend: Any = None
@@ -138,6 +139,10 @@ class Jukebox(nn.Module):
     own = self.level % (top + 1) if -top <= self.level + 1 <= top + 1 else top
     return JukeboxVQVAE(**args, frontend=front, level=min(own + 1, top), parent=None)
 
+  def vqvae_alone(self) -> JukeboxVQVAE:
+    """The frozen VQ-VAE, of which 'frozen/vqvae' has the variables."""
+    return self._vq()
+
   @property
   def upsamples(self) -> bool:
     """Whether there is a level above."""
@@ -147,6 +152,11 @@ class Jukebox(nn.Module):
   def own_level(self) -> int:
     """The level, from 0."""
     return self.level % self._vq().levels
+
+  @property
+  def levels(self) -> int:
+    """Levels of the VQ-VAE."""
+    return self._vq().levels
 
   @property
   def hop(self) -> int:
@@ -193,6 +203,14 @@ class Jukebox(nn.Module):
   def EMBEDDING(self) -> Embedding:
     """A window at a time."""
     return Embedding(max_seconds=self.sample_length / self.frontend.sample_rate)
+
+  @property
+  def generation(self) -> Generation:
+    """A song: what it is of, and where in it."""
+    texts = dict(parts.SONG_TEXTS) if self.labels else {}
+    if not self.n_tokens:
+      texts.pop('lyrics', None)
+    return Generation(texts=texts)
 
   @property
   def NEEDS(self) -> dict[str, str]:

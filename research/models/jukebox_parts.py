@@ -29,6 +29,14 @@ from research.nn.residual_convolutions import (
 )
 
 EPSILON = 1e-5
+# What a song can be asked for by, see `text.jukebox.Song`.
+SONG_TEXTS = {
+  'artist': 'a name',
+  'genre': 'a word, or some',
+  'lyrics': 'all lyrics of the song',
+  'total_seconds': 'length of the song that the sample is of',
+  'offset_seconds': 'where in the song the sample begins',
+}
 
 
 @flax.struct.dataclass

@@ -57,6 +57,9 @@ class Conv(nn.Module):
     stride, dilation: one of them is 1.
     padding: zeros at each end.
     zero: kernel and bias start at 0; else as PyTorch's, uniform in +- (p i)^-0.5.
+    he: the kernel starts from N(0, 2 / (p i)) and the bias at 0, so that rows of these with ReLUs
+      keep the scale of what they are given. Under PyTorch's start it falls to a third in each, and
+      biases are what is left.
   """
 
   features: int
@@ -66,15 +69,16 @@ class Conv(nn.Module):
   padding: int = 0
   zero: bool = False
   dtype: Dtype = jnp.float32
+  he: bool = False
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b n i'], real: Real = None) -> Float[Array, 'b m o']:
     inputs = x.shape[-1]
-    start: Any = nn.initializers.zeros_init()
-    if not self.zero:
-      start = uniform(float(self.taps * inputs) ** -0.5)
-    kernel = self.param('kernel', start, (self.taps, inputs, self.features))
-    bias = self.param('bias', start, (self.features,))
+    zeros: Any = nn.initializers.zeros_init()
+    start = zeros if self.zero else uniform(float(self.taps * inputs) ** -0.5)
+    first = nn.initializers.he_normal() if self.he else start
+    kernel = self.param('kernel', first, (self.taps, inputs, self.features))
+    bias = self.param('bias', zeros if self.he else start, (self.features,))
     if self.taps > 1:
       x = only_real(x, real)
     y = convolution(x, kernel, self.dtype, self.stride, self.dilation, self.padding)

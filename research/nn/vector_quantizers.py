@@ -38,11 +38,13 @@ class GradientQuantizer(nn.Module):
   width: int
   commitment: float = 0.25
 
-  @nn.compact
+  def setup(self):
+    start = nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform', in_axis=2, out_axis=1)
+    self.codebook = self.param('codebook', start, (1, self.codes, self.width))
+
   def __call__(self, x: Float[Array, 'b m d'], used: Bool[Array, 'b m']) -> Quantized:
     """Quantises frames, in float32; those that are not `used` do not count in loss and usage."""
-    start = nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform', in_axis=2, out_axis=1)
-    codebook = self.param('codebook', start, (1, self.codes, self.width))[0]
+    codebook = jnp.asarray(self.codebook)[0]
     flat, real = _flat(x, used)
     still = jax.lax.stop_gradient
     codes = codebooks.nearest(still(flat), still(codebook))
@@ -54,6 +56,10 @@ class GradientQuantizer(nn.Module):
       x, used, codebooks.straight_through(flat, vectors), codes[None], counts[None],
       commitment[None], codebook_loss + self.commitment * commitment,
     )  # fmt: skip
+
+  def lookup(self, codes: Int[Array, '*places 1']) -> Float[Array, '*places d']:
+    """The vectors of codes."""
+    return jnp.asarray(self.codebook)[0][codes[..., 0]]
 
 
 class EmaQuantizer(nn.Module):

@@ -1,7 +1,8 @@
 """Objectives of models that predict the next sample of a waveform (WaveNet, arXiv 1609.03499;
-mixtures of logistics: PixelCNN++, 1701.05517, as r9y9/wavenet_vocoder has them).
+mixtures of logistics: PixelCNN++, 1701.05517, as r9y9/wavenet_vocoder has them), and of VQ-VAE
+(1711.00937), which does so from codes.
 
-Letters: b batch, t samples, v classes, m components.
+Letters: b batch, t samples, v classes, m components, s frames, f mel bins.
 """
 
 from collections.abc import Mapping
@@ -98,6 +99,35 @@ def check_sample_logistics(config: Any) -> None:
       "sample_logistics reads mixtures, and config.model.args.output is 'categorical': take the "
       "objective sample_codes, or output='logistics'."
     )
+
+
+def vq_vae(
+  out: Mapping[str, Any], batch: Mapping[str, Any], *, sigma: float = 0.5**0.5
+) -> tuple[Float[Array, ''], Metrics]:
+  """-log p(x | e) + mean |sg(z) - e|^2 + beta mean |z - sg(e)|^2 (VQ-VAE, eq. 3; means over all
+  values as sonnet has them). The first term is a mean over samples, or over bins.
+
+  Args:
+    out: 'quantiser_loss', the last two terms, with 'commitment_loss', the third without beta; and
+      of a waveform what `sample_codes` or `sample_logistics` (of 65,536 levels) takes, of a
+      spectrogram 'mel_mean' and 'mel' [b, s, f] with 'mel_mask' [b, s].
+    batch: rows with 'valid' [b] False do not count in the first term.
+    sigma: of the Gaussians of bins. With the default, -log p is the squared error and a constant.
+
+  Returns:
+    loss in nats, and metrics 'codebook_loss', the last two terms, 'commitment_loss',
+    'sample_size'; of a waveform 'bits_per_sample', of a spectrogram 'bits_per_bin' and 'mse'.
+  """
+  if 'mel_mean' not in out:
+    nll, metrics = (sample_codes if 'logits' in out else sample_logistics)(out, batch)
+  else:
+    x, mean = (out[name].astype(jnp.float32) for name in ('mel', 'mel_mean'))
+    weight, total = _weights(out['mel_mask'], batch)
+    mse = (jnp.square(x - mean).mean(axis=-1) * weight).sum() / total
+    nll = 0.5 * (mse / sigma**2 + np.float32(np.log(2 * np.pi * sigma**2)))
+    metrics = {'bits_per_bin': nll / np.float32(np.log(2)), 'mse': mse, 'sample_size': weight.sum()}
+  own = {'codebook_loss': out['quantiser_loss'], 'commitment_loss': out['commitment_loss']}
+  return nll + out['quantiser_loss'], metrics | own
 
 
 def logistics_nll(

@@ -147,7 +147,7 @@ def test_a_list_of_requests_goes_on(digits, tmp_path):
     pass
 
   class Once:
-    model, calls = own.model, 0
+    model, generation, calls = own.model, own.generation, 0
 
     def __call__(self, requests):
       self.calls += 1
@@ -180,6 +180,7 @@ def test_what_cannot_be_asked_for(digits, vocoder):
     ),
     (digits, dict(labels=who, temperature=-1.0), 'temperature=-1.0'),
     (digits, dict(labels=who, heat=1.0), "option of generation 'heat'"),
+    (digits, dict(labels=who, temperature='hot'), "temperature='hot'"),
     (vocoder, dict(), 'give each result its source'),
     (vocoder, dict(source=sound(100), prompt=sound(100), sample_rate=8000), 'cannot continue'),
   ):

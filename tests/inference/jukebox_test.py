@@ -9,6 +9,8 @@ import pytest
 
 from research import models
 from research.errors import InputError
+from research.inference import generators
+from research.inference.generators import Request
 from research.inference.jukebox import Drawing, Part, System
 from research.text.jukebox import Song
 from research.weights import Pretrained, save
@@ -106,6 +108,48 @@ def test_the_system_opens_from_its_files(tmp_path):
   ):
     with pytest.raises(InputError, match=says):
       load_jukebox(*args)
+
+
+@pytest.mark.slow
+def test_songs_that_are_asked_for():
+  """`launch.generate` and `load(…).generate`: the same as the system itself."""
+  own = system()
+  low, top = own.priors
+  given = dict(vqvae=own.vqvae, level_0=low, hop_fraction=HOPS)
+  generator = generators.make(top.model, top.variables, **given)
+  samples = round(SECONDS * 16_000)
+  texts = dict(artist='nobody', genre='noise', total_seconds='1')
+  assert {*generator.generation.texts} == {*texts, 'offset_seconds'}
+  asked = [Request(samples=samples, seed=seed, texts=texts) for seed in (1, 2)]
+  made = generator(asked)
+  want = System(own.vqvae, own.priors).sample(SONGS[1:], SECONDS, hop_fraction=HOPS, seed=1)
+  np.testing.assert_array_equal(made[0], want.audio[0])
+  assert made[1].shape == (96,) and not np.array_equal(made[0], made[1])
+  # The top level alone, and a prompt.
+  alone = generators.make(top.model, top.variables, vqvae=own.vqvae, hop_fraction=HOPS)
+  prompt = np.random.default_rng(0).standard_normal(66).astype(np.float32)
+  (primed,) = alone([Request(samples=samples, prompt=prompt, texts=texts)])
+  kept = own.decode(own.encode(prompt[None, :64])[1], 1)
+  assert primed.shape == (96,) and np.abs(primed[:40] - kept[0, :40]).max() < 1e-4
+  with pytest.raises(InputError, match='total_seconds='):
+    generator([Request(samples=samples, texts=dict(total_seconds='long'))])
+
+
+def test_models_that_make_no_music_together():
+  own = system()
+  low, top = own.priors
+  given = dict(vqvae=own.vqvae, level_0=low)
+  untrained = dict(top.variables) | {
+    'frozen': jax.tree.map(jnp.zeros_like, top.variables['frozen'])
+  }
+  for part, args, says in (
+    (low, {}, 'parts=level_0'),
+    (top, dict(given, level_1=low), 'level_1 was given'),
+    (top, dict(given, vqvae=low), 'Jukebox was given as vqvae'),
+    (Part(top.model, untrained), {}, 'parts=vqvae'),
+  ):
+    with pytest.raises(InputError, match=says):
+      generators.make(part.model, part.variables, **args)
 
 
 @pytest.mark.parametrize(

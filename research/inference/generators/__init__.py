@@ -4,10 +4,13 @@ A model names its file (`capabilities.GeneratesAudio.GENERATOR`); `launch.genera
 `load(path).generate` know requests and audio, and no model:
 
     class Generator:
+      PARTS = {}  # options that are models with weights, and arguments with which `load` opens them
       def __init__(self, model, variables, *, batch_size=16, …): ...  # its options
+      model, generation  # what it was made of, and what it can be asked for
       def __call__(self, requests, report=None) -> list of samples [t], one for each request
 
-Equal requests give equal audio, whatever else is in the batch.
+Equal requests give equal audio, whatever else is in the batch. What writes codes, and was given
+nothing that makes audio of them, returns codes int [n, g].
 """
 
 import dataclasses
@@ -40,6 +43,8 @@ class Request:
     source: the recording that it says again, or None.
     units: what it is conditioned on, [u], or None.
     labels: {name: number of the value}.
+    texts: {name: text}.
+    frames: what a generator hands on to its decoder in the place of a source, [s, f], or None.
   """
 
   samples: int | None = None
@@ -48,6 +53,8 @@ class Request:
   source: Float[np.ndarray, ' t'] | None = None
   units: Int[np.ndarray, ' u'] | None = None
   labels: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  frames: Float[np.ndarray, 's f'] | None = None
 
 
 def names() -> list[str]:
@@ -65,6 +72,15 @@ def options(model: Any) -> dict[str, Any]:
   return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
+def parts(model: Any) -> Mapping[str, Mapping[str, Any]]:
+  """{option that is a model with weights: arguments with which `weights.load` opens it}.
+
+  Raises:
+    InputError: the model generates no audio.
+  """
+  return _class(model).PARTS
+
+
 def make(model: Any, variables: Any, **given: Any) -> Any:
   """The generator of a model.
 
@@ -72,10 +88,21 @@ def make(model: Any, variables: Any, **given: Any) -> Any:
     InputError: it generates no audio, or has no such option.
   """
   known = options(model)
-  for name in given:
+  kinds = inspect.signature(_class(model)).parameters
+  for name, value in given.items():
     if name not in known:
       raise unknown('option of generation', name, known)
+    if not _is_a(value, kinds[name].annotation):
+      raise InputError(f'{name}={value!r} was given, which is not of the kind of {known[name]!r}.')
   return _class(model)(model, variables, **given)
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+  """Whether a value fits an annotation; what is no plain type is not looked at."""
+  try:
+    return isinstance(value, kind) or (type(value) is int and isinstance(0.0, kind))
+  except TypeError:
+    return True
 
 
 def _class(model: Any) -> Any:
@@ -99,7 +126,7 @@ def numbers(generation: Generation, given: Mapping[str, str | int]) -> dict[str,
   found = {}
   for name, value in given.items():
     if name not in generation.labels:
-      raise unknown('label', name, generation.labels or ['none'])
+      raise unknown('label', name, [*generation.labels, *generation.texts] or ['none'])
     values = generation.labels[name]
     count = values if isinstance(values, int) else len(values)
     if isinstance(value, str) and not isinstance(values, int) and value in values:
@@ -117,23 +144,36 @@ def numbers(generation: Generation, given: Mapping[str, str | int]) -> dict[str,
   return found
 
 
+def conditions(
+  generation: Generation, given: Mapping[str, Any]
+) -> tuple[dict[str, int], dict[str, str]]:
+  """(labels as numbers, texts) of what is given by name; see `numbers`."""
+  texts = {name: str(value) for name, value in given.items() if name in generation.texts}
+  return numbers(generation, {k: v for k, v in given.items() if k not in texts}), texts
+
+
+# What a model says that has not what it needs, by `Generation.source`.
+NEEDED = {
+  'audio': 'The model says recordings again: give each result its source.',
+  'units': 'The model is conditioned on units: give each result its own.',
+  'codes': 'The model says recordings again from their codes: give each result its source.',
+}
+
+
 def check(generation: Generation, requests: Sequence[Request]) -> None:
   """Raises InputError where a request is none of what a model can be asked for."""
+  takes = generation.source
   for request in requests:
     if request.prompt is not None and not generation.prompt:
       raise InputError('A prompt was given, and the model cannot continue a clip.')
-    if (request.source is None) == (generation.source == 'audio'):
-      raise InputError(
-        'The model says recordings again: give each result its source.'
-        if generation.source == 'audio'
-        else 'A source was given, and the model is not conditioned on recordings.'
-      )
-    if (request.units is None) == (generation.source == 'units'):
-      raise InputError(
-        'The model is conditioned on units: give each result its own.'
-        if generation.source == 'units'
-        else 'Units were given, and the model is not conditioned on them.'
-      )
+    if request.source is not None and takes not in ('audio', 'codes'):
+      raise InputError('A source was given, and the model is not conditioned on recordings.')
+    if request.units is not None and takes not in ('units', 'codes'):
+      raise InputError('Units were given, and the model is not conditioned on them.')
+    if request.source is not None and request.units is not None:
+      raise InputError('A source and units were given: choose one.')
+    if takes in NEEDED and request.source is None and request.units is None:
+      raise InputError(NEEDED[takes])
     known = request.samples
     if generation.source == 'none' and (known is None or known < 1):
       raise InputError(f'A result of {known} samples was asked for: give its length in seconds.')
@@ -150,7 +190,7 @@ def generate(
   sample_rate: float | None = None,
   seed: int = 0,
   count: int = 1,
-  labels: Mapping[str, str | int] | None = None,
+  labels: Mapping[str, Any] | None = None,
   **options: Any,
 ) -> np.ndarray | list[np.ndarray]:
   """Audio of a model that generates it, float32 [t] at its rate; a list where `count` is above 1.
@@ -163,21 +203,22 @@ def generate(
     units: what the model is conditioned on, [u].
     sample_rate: of samples, Hz.
     seed: of the first result; further ones count on.
-    labels: {name: value}, as {'speaker': 'theo'}.
-    **options: temperature, batch_size, …, see the generator of the model.
+    labels: {name: value}, as {'speaker': 'theo'}; texts too.
+    **options: temperature, batch_size, …, see the generator of the model; its parts as what
+      `weights.load` gives.
 
   Raises:
     InputError: the model generates no audio, or cannot be asked for this.
   """
   generator = make(model, variables, **options)
-  frontend, generation = model.frontend, model.generation
+  frontend, generation = model.frontend, generator.generation
   read = lambda x: inputs.samples_of(x, sample_rate, frontend, 0, None)  # noqa: E731
   start, said = (None if x is None else read(x) for x in (prompt, source))
   samples = None
   if generation.source == 'none':
     samples = round((SECONDS if seconds is None else seconds) * frontend.sample_rate)
     samples += 0 if start is None else len(start)
-  given = numbers(generation, labels or {})
-  rest: dict[str, Any] = dict(prompt=start, source=said, units=units, labels=given)
+  numbered, texts = conditions(generation, labels or {})
+  rest: dict[str, Any] = dict(prompt=start, source=said, units=units, labels=numbered, texts=texts)
   found = generator([Request(samples, seed + i, **rest) for i in range(count)])
   return found if count > 1 else found[0]

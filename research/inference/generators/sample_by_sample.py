@@ -7,8 +7,8 @@ come from the seed of its row and its position alone. Letters: b rows, t samples
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,8 @@ class Generator:
   loaded = weights.load('runs/wavenet')
   audio, = Generator(loaded.model, loaded.variables)([Request(samples=16_000)])
   """
+
+  PARTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
   def __init__(
     self,
@@ -69,6 +71,7 @@ class Generator:
         'least one row.'
       )
     self.model, self.variables, self.size = model, variables, batch_size
+    self.generation = model.generation
     self.temperature = float(temperature)
     rate, hop = model.frontend.sample_rate, model.hop
     self.fold, self.overlap = (round(x * rate / hop) for x in (fold_seconds, overlap_seconds))
@@ -105,7 +108,13 @@ class Generator:
     Raises:
       InputError: what the model cannot be asked for.
     """
-    generators.check(self.model.generation, requests)
+    generators.check(self.generation, requests)
+    return self.made(requests, report)
+
+  def made(
+    self, requests: Sequence[Request], report: Report | None = None
+  ) -> list[Float[np.ndarray, ' t']]:
+    """Audio of requests that were checked, or that have frames of their own."""
     rows = [row for i, request in enumerate(requests) for row in self._rows(i, request)]
     # Rows of like length are together, as all go on until the longest has ended.
     order = sorted(range(len(rows)), key=lambda i: -rows[i].samples)
@@ -142,6 +151,8 @@ class Generator:
       count = -(-len(audio) // model.hop)
       frames = self.spectrogram.spectrogram(audio)[:count]
       batch = {'mel': np.pad(frames, ((pad, pad), (0, 0)), mode='edge')[None]}
+    elif request.frames is not None:
+      batch, count = {'mel': np.asarray(request.frames)[None]}, len(request.frames)
     elif request.units is not None:
       batch = {'units': np.asarray(request.units, np.int32)[None, :, None]}
       count = len(request.units)

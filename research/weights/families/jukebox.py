@@ -1,9 +1,5 @@
-"""Key tables and figures of Jukebox, under openai's names and under transformers'.
+"""Key tables and figures of Jukebox, under openai's names; `jukebox_names` has transformers'."""
 
-Keys are openai's; `renamed` turns transformers' names into them and back.
-"""
-
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -281,17 +277,4 @@ def prior_figures(arrays: Arrays) -> dict[str, Any]:
     found['cond_width'] = len(arrays['conditioner_blocks.0.cond.model.0.weight'])
     found['cond_depth'] = count(arrays, 'conditioner_blocks.0.cond.model.1.0.blocks.')
     found['n_ctx'] = positions
-  return found
-
-
-# -- Names of transformers ---------------------------------------------------------------------
-
-
-def renamed(arrays: Arrays, changes: Sequence[tuple[str, str]]) -> dict[str, np.ndarray]:
-  """Arrays with patterns in their names replaced, one after the other."""
-  found = {}
-  for key, x in arrays.items():
-    for pattern, new in changes:
-      key = re.sub(pattern, new, key)
-    found[key] = x
   return found
