@@ -2,7 +2,8 @@
 # it needs in .venv first.
 # `make test` touches every folder in minutes, with the recorded cases of tests/golden; `make test-all`
 # runs everything that needs no torch, `make parity` all comparisons with official implementations.
-# `make test-all TEST_MINUTES=40` begins no slow test after 40 minutes, and counts those it left out.
+# `make test-all ONLY=slow TEST_MINUTES=40` runs slow tests alone, begins none after 40 minutes, and
+# counts those it left out.
 # `make chaos` kills, fills and damages for tens of minutes; CHAOS_SEED=N repeats a run.
 # `make parity PEER=1` leaves out what needs no peer: `make test-all` has run it.
 PYTHON ?= python3
@@ -49,7 +50,7 @@ test: $(call STAMP,test)
 	OIDO_GOLDEN=$${OIDO_GOLDEN:-tests/golden} $(PY) -m pytest tests -m 'not slow' $(WORKERS)
 
 test-all: $(call STAMP,test)
-	$(PY) -m pytest tests $(WORKERS)
+	$(PY) -m pytest tests $(if $(ONLY),-m '$(ONLY)') $(WORKERS)
 
 parity: $(call STAMP,parity)
 	$(PY) -m pytest tests/parity $(if $(PEER),-m 'peer and not slow') $(WORKERS)
