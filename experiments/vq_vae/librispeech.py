@@ -54,7 +54,9 @@ def get_config(arg=''):
     config.total_steps = 3
     config.data.update(source='builtin', split='train', seconds=0.5, batch_size=4)
     config.model.args.update(width=16, latent_dim=8, codebook_size=16)
-    config.evals.pictures = dict(name='pictures', every=2, clips=2)
+    config.evals.pictures = dict(
+      name='pictures', every=2, args=dict(count=2), data=dict(split='valid')
+    )
     config.log_every = 1
     config.checkpoint.every = 2
   return config

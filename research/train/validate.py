@@ -271,7 +271,7 @@ def pictures(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
       if jax.process_count() == 1:  # else a process has some of the clips only
         sounds += [x[m] for x, m in zip(batch['audio'][valid], batch['audio_mask'][valid])]
     if jax.process_index() == 0:
-      arrays: dict[str, Any] = {k: np.stack(v[:count]) for k, v in panels.items()}
+      arrays: dict[str, Any] = {k: _stacked(v[:count]) for k, v in panels.items()}
       partial = run.workdir / 'pictures.partial.npz'
       rate, names = run.model.frontend.sample_rate, [chosen.id(i) for i in range(count)]
       heard: dict[str, Any] = players.arrays(sounds[:count], rate, names)
@@ -282,6 +282,13 @@ def pictures(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:
     return {}
 
   return run_once
+
+
+def _stacked(panels: list[np.ndarray]) -> np.ndarray:
+  """Panels [s, f] of unequal lengths as one array [b, s, f], ends at the lowest value of each."""
+  longest = max(len(x) for x in panels)
+  ends = [((0, longest - len(x)), (0, 0)) for x in panels]
+  return np.stack([np.pad(x, end, constant_values=x.min()) for x, end in zip(panels, ends)])
 
 
 def judged(run: Run, name: str, spec: Mapping[str, Any]) -> Evaluator:

@@ -95,3 +95,10 @@ def test_losses_are_weighted_by_their_sample_size(tmp_path, monkeypatch, batches
   seconds = np.sort(clips.durations())
   assert abs(samples.mean() / 16_000 - seconds.mean()) < 0.1 * seconds.mean()
   assert samples.max() / 16_000 > np.quantile(seconds, 0.9)
+
+
+def test_panels_of_unequal_lengths_end_at_their_lowest_value():
+  found = validate._stacked([np.full((2, 3), 1.0), np.arange(12.0).reshape(4, 3) - 5.0])
+  assert found.shape == (2, 4, 3)
+  np.testing.assert_array_equal(found[0], np.ones((4, 3)))
+  np.testing.assert_array_equal(found[1, -1], [4.0, 5.0, 6.0])
