@@ -48,6 +48,7 @@ def test_statistics_are_of_the_training_clips(byol, tmp_path):
   np.testing.assert_allclose([found.mean, found.std], [mean, std], atol=6e-5)  # four decimals
 
 
+@pytest.mark.slow
 def test_tasks_on_the_same_clips_share_embeddings(byol, tmp_path):
   """Although each task draws validation clips by its own classes."""
   parts = ('train', 'train', 'train', 'train', 'test', 'test')

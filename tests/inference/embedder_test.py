@@ -78,6 +78,7 @@ def test_layers_that_are_asked_for():
     embedder.layer_indices('lst', 13)
 
 
+@pytest.mark.slow
 def test_a_source_is_embedded_as_each_clip_alone(system, source, tmp_path):
   found = cache_lib.embed_source(system, source, cache=tmp_path / 'cache', layers=(0, 2))
   assert found.valid.all() and not found.missing and not found.cached

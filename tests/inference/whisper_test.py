@@ -40,6 +40,7 @@ def loaded(folder):
   return Pretrained(found.name, found.model, found.variables, found.origin, 'bytes')
 
 
+@pytest.mark.slow
 def test_two_lines_of_a_notebook(loaded, tmp_path):
   """A path or samples, with segments, words, or text alone."""
   audio = contract.wave(0, 12_000)

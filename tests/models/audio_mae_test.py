@@ -90,6 +90,7 @@ def test_masked_padding_keeps_the_same_share_of_each_clip(kind):
   assert not mask[1, 16:].any()
 
 
+@pytest.mark.slow
 def test_published_padding_is_sound_that_is_zero_before_normalisation():
   _, out = run(AudioMAE(**SMALL, **DECODER))
   frames = np.asarray(out['frame_mask']).sum(1)
@@ -201,6 +202,7 @@ def test_classifier_trains_with_masks_and_evaluates_without():
   assert 'norm' not in variables['params']['encoder']
 
 
+@pytest.mark.slow
 def test_spec_augment_takes_given_draws():
   model = classifier(freq_mask=48, time_mask=20, drop_path=0.0)
   variables = jax.jit(model.init)(jax.random.key(0), batch())

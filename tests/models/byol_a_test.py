@@ -62,6 +62,7 @@ def test_memory_goes_on_in_training_alone():
   assert all(jax.tree.leaves(same))
 
 
+@pytest.mark.slow
 def test_the_teacher_sees_the_views_of_the_student():
   batch = clips(4)
   state, step = started(batch)

@@ -154,6 +154,7 @@ def test_only_the_head_learns_for_some_updates():
   assert int(later.variables['counters']['updates']) == 3
 
 
+@pytest.mark.slow
 def test_a_mix_starts_as_the_mean_and_a_number_is_one_layer():
   mix, one = make('wav2vec2', CLASSES, layer='mix'), make('wav2vec2', CLASSES, layer=1)
   variables = jax.jit(mix.init)(jax.random.key(0), batch())

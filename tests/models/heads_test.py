@@ -170,6 +170,7 @@ def test_refused(name, args):
     heads.get(name)(**args)
 
 
+@pytest.mark.slow
 def test_translation_writes_step_by_step():
   head, variables, tokens, mask = make('translation')
   targets = batch_of(mask)['targets']

@@ -141,6 +141,7 @@ def test_audio_mae_base_is_within_two_percent_of_the_formula():
   assert step_flops(model, rows=2) == pytest.approx(3 * 2 * clip, rel=0.02)
 
 
+@pytest.mark.slow
 def test_scanned_unrolled_accumulated_and_recomputed_steps_are_alike():
   def mae(**args):
     small = dict(size='tiny', depth=3, decoder_depth=2, decoder='global')

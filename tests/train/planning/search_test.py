@@ -81,6 +81,7 @@ def test_without_a_compiler_nothing_is_recommended():
   assert {row.outcome for row in found.rows} == {'not compiled'}
 
 
+@pytest.mark.slow
 def test_a_batch_that_no_mesh_splits():
   config = subject.config()
   config['data']['batch_size'] = 3
