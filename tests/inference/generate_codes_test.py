@@ -27,6 +27,7 @@ def codes_of(model, frames, seed=0):
   return np.stack([rng.integers(0, k, frames) for k in model.sets], axis=1).astype(np.int32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('pattern', code_patterns.PATTERNS)
 def test_step_by_step_equals_all_at_once(pattern):
   model, variables = made(pattern=pattern, conditions={'label': 3})
@@ -75,6 +76,7 @@ def test_best_codes_equal_those_of_whole_clips(pattern):
   assert len({str(row.tolist()) for row in got}) == 3
 
 
+@pytest.mark.slow
 def test_draws_are_of_a_row_alone_and_follow_the_distribution():
   model, variables = made(num_clusters=6, pattern='flat')
   alone = generate_codes(model, variables, [codes_of(model, 2)], 12, seeds=[7])
@@ -115,6 +117,7 @@ def test_guidance_moves_from_unconditioned_to_conditioned_logits():
     ].tolist() == [want]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('pattern', code_patterns.PATTERNS)
 def test_a_clip_ends_where_the_first_codebook_says_so(pattern):
   model, variables = made(pattern=pattern)

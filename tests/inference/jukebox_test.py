@@ -52,6 +52,7 @@ SECONDS = 24 * 4 / 16_000
 HOPS = (0.5, 0.5)
 
 
+@pytest.mark.slow
 def test_every_level_is_sampled_and_seeds_decide():
   seen = []
   how = dict(hop_fraction=HOPS, progress=lambda *where: seen.append(where))

@@ -212,6 +212,7 @@ def layers_by_hand(model, variables, x):
   return found
 
 
+@pytest.mark.slow
 def test_layers_are_those_of_upstream_clip_by_clip():
   args = dict(size='v1_d512', hidden=40, width=300, channels=8, norm='frontend')
   model = ByolA(**args, frontend=dict(mean=-5.5, std=5.0))
