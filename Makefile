@@ -53,7 +53,7 @@ test-all: $(call STAMP,test)
 	$(PY) -m pytest tests $(if $(ONLY),-m '$(ONLY)') $(WORKERS)
 
 parity: $(call STAMP,parity)
-	$(PY) -m pytest tests/parity $(if $(PEER),-m 'peer and not slow') $(WORKERS)
+	$(PY) -m pytest tests/parity $(if $(PEER),tests/weights -m 'peer and not slow') $(WORKERS)
 
 # One test at a time goes to each process: they are long and of unequal length.
 chaos: $(call STAMP,test)
