@@ -3,7 +3,7 @@
 # `make test` touches every folder in minutes, with the recorded cases of tests/golden; `make test-all`
 # runs everything that needs no torch, `make parity` all comparisons with official implementations.
 # `make test-all ONLY=slow TEST_MINUTES=40` runs slow tests alone, begins none after 40 minutes, and
-# counts those it left out.
+# counts those it left out; so does `make parity` with its peers.
 # `make chaos` kills, fills and damages for tens of minutes; CHAOS_SEED=N repeats a run.
 # `make parity PEER=1` leaves out what needs no peer: `make test-all` has run it.
 PYTHON ?= python3
