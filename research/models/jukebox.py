@@ -206,7 +206,7 @@ class Jukebox(nn.Module):
 
   @property
   def generation(self) -> Generation:
-    """A song: what it is of, and where in it."""
+    """Texts about the song, and the place in it where a sample begins."""
     texts = dict(parts.SONG_TEXTS) if self.labels else {}
     if not self.n_tokens:
       texts.pop('lyrics', None)
