@@ -106,7 +106,7 @@ def codec_adversarial(
     'commitment': out['quantiser_loss'],
     'discriminator_loss': hinge,
     'logit_gap': logit_gap(real_logits, fake_logits, frames),
-    'si_sdr': codec.si_sdr(jnp.where(there, fake, 0.0), jnp.where(there, target, 0.0)),
+    'si_sdr': codec.si_sdr(fake, target, long),
     'variables': {'balancer': still(kept)},
   }
   return loss, metrics

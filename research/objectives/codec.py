@@ -149,7 +149,7 @@ def codec_reconstruction(
     bins: mel bins.
 
   Returns:
-    loss, and metrics 'l1', 'mel', 'commitment' and 'si_sdr', dB, of all clips together.
+    loss, and metrics 'l1', 'mel', 'commitment' and 'si_sdr', dB, the mean of the clips.
   """
   mask = batch['audio_mask']
   if 'valid' in batch:
@@ -167,14 +167,19 @@ def codec_reconstruction(
     'l1': distance,
     'mel': spectra,
     'commitment': out['quantiser_loss'],
-    'si_sdr': si_sdr(jnp.where(there, x_hat, 0.0), jnp.where(there, x, 0.0)),
+    'si_sdr': si_sdr(x_hat, x, long),
   }
   return loss, metrics
 
 
-def si_sdr(x_hat: Float[Array, 'r t'], x: Float[Array, 'r t']) -> Float[Array, '']:
-  """Mean over rows of the ratio of what is along x to the rest, dB."""
+def si_sdr(
+  x_hat: Float[Array, 'r t'], x: Float[Array, 'r t'], lengths: Int[Array, ' r']
+) -> Float[Array, '']:
+  """Mean over rows that are not empty of the ratio of what is along x to the rest, dB."""
+  there = jnp.arange(x.shape[1]) < lengths[:, None]
+  x_hat, x = jnp.where(there, x_hat, 0.0), jnp.where(there, x, 0.0)
   scale = (x_hat * x).sum(axis=1) / jnp.maximum(jnp.square(x).sum(axis=1), 1e-8)
   along = scale[:, None] * x
   ratio = jnp.square(along).sum(axis=1) / jnp.maximum(jnp.square(x_hat - along).sum(axis=1), 1e-8)
-  return (10.0 * jnp.log10(jnp.maximum(ratio, 1e-8))).mean()
+  decibels = 10.0 * jnp.log10(jnp.maximum(ratio, 1e-8))
+  return mean_over(decibels[:, None], lengths[:, None] > 0)
