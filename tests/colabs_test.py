@@ -12,7 +12,9 @@ NOTEBOOKS = sorted((ROOT / 'colabs').glob('*.ipynb'))
 SHOWS = {
   'byol_a': (('largest difference', 'builtin_words'), 11),
   'clap': (('captions of this one', 'chance 10.0 %'), 3),
+  'codec': (('bytes of codes', 'largest difference of the audio'), 4),
   'hubert': (('train: 300 clips', 'iteration 2'), 7),
+  'jukebox': (('level 1:', 'codes of each level'), 5),
   'superb': (('commands understood', 'caches of layers', 'words     FBANK'), 3),
   'quickstart': (('builtin_digits', 'builtin_events'), 4),
   'wavenet': (('sample by sample and all at once', 'samples are'), 7),

@@ -211,7 +211,7 @@ class EmaQuantizer(nn.Module):
   def lookup(self, codes: Int[Array, '*places q']) -> Float[Array, '*places d']:
     """The sum of the vectors of codes; fewer quantisers than there are may be given, and a code
     below 0 adds nothing."""
-    vectors = self.vectors.value
+    vectors = jnp.asarray(self.vectors.value)  # loaded variables are NumPy's
     total = jnp.zeros((*codes.shape[:-1], self.width))
     for i in range(codes.shape[-1]):
       code = codes[..., i]
