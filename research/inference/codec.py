@@ -1,8 +1,8 @@
 """Codecs at work on clips of any length: audio to codes, codes to audio, files of both.
 
 A causal codec takes a clip in chunks, one with segments a few segments at a time: memory does not
-grow with the clip, beside that for its samples and codes. Every chunk but the first and the last is
-of one size, so that few programs are compiled.
+grow with the clip, beside that for its samples and codes. Chunks are of one size, the last one is
+padded to a length of a grid: few programs are compiled.
 Letters: t samples, a channels, n frames, q codebooks, s segments.
 """
 
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
@@ -23,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from research.capabilities import DecodesCodes
 from research.errors import InputError
-from research.inference import ecdc, inputs
+from research.inference import ecdc, inputs, lengths
 from research.inference.entropy import EntropyCoder
 
 CHUNK_SECONDS = 10.0
@@ -135,20 +134,25 @@ class Codec:
 
   def _encode_stream(self, x: Float[np.ndarray, ' t']) -> Coded:
     hop, states, found = self.model.hop, None, []
-    chunk = self._chunk()
-    for start, end, last in _spans(len(x), chunk * hop):
-      part = jnp.asarray(x[None, start:end])
-      codes, states = _encode_chunk(self.model, self.n_q, last, self.variables, part, states)
-      found.append(np.asarray(codes[0], np.int32))
+    for start, end, last in _spans(len(x), self._chunk() * hop):
+      size = end - start
+      part, length = x[None, start:end], None
+      if last:  # of a length of the grid: few programs are compiled
+        part = np.pad(part, ((0, 0), (0, self._frames(-(-size // hop)) * hop - size)))
+        length = np.array([size])
+      codes, states = _encode_chunk(
+        self.model, self.n_q, last, self.variables, part, states, length
+      )
+      found.append(np.asarray(codes[0, : -(-size // hop)], np.int32))
     codes = np.concatenate(found)
     return Coded(codes, len(x), (len(codes),), self.sample_rate)
 
   def _encode_segments(self, x: Float[np.ndarray, 't a']) -> Coded:
     size, hop = self.model.segment_samples, self.model.hop
-    lengths = _segments(len(x), size, self.model.segment_stride)
+    sizes = _segments(len(x), size, self.model.segment_stride)
     found, scales = [], []
-    for first in range(0, len(lengths), SEGMENTS):
-      some = lengths[first : first + SEGMENTS]
+    for first in range(0, len(sizes), SEGMENTS):
+      some = sizes[first : first + SEGMENTS]
       audio = np.zeros((SEGMENTS, size, x.shape[1]), np.float32)
       mask = np.zeros((SEGMENTS, size), bool)
       for row, length in enumerate(some):
@@ -167,6 +171,12 @@ class Codec:
   def _chunk(self) -> int:
     """Frames of a chunk."""
     return max(16, round(CHUNK_SECONDS * self.sample_rate / self.model.hop))
+
+  def _frames(self, frames: int) -> int:
+    """Frames of the last chunk, padding included."""
+    shortest = max(16, round(lengths.SHORTEST * self.sample_rate / self.model.hop))
+    grid = lengths.grid(2 * self._chunk(), shortest)
+    return next(size for size in grid if size >= frames)
 
   # -- Codes to audio --------------------------------------------------------------------------
 
@@ -193,9 +203,12 @@ class Codec:
     else:
       parts, states = [], None
       for start, end, last in _spans(len(coded.codes), self._chunk()):
-        codes = jnp.asarray(coded.codes[None, start:end])
+        codes = coded.codes[None, start:end]
+        if last:
+          more = self._frames(end - start) - (end - start)
+          codes = np.pad(codes, ((0, 0), (0, more), (0, 0)))
         sound, states = _decode_chunk(model, last, self.variables, codes, states)
-        parts.append(np.asarray(sound[0])[:, None])
+        parts.append(np.asarray(sound[0, : (end - start) * model.hop])[:, None])
       audio = np.concatenate(parts)
     if len(audio) < coded.samples:
       raise InputError(f'Codes of {len(audio)} samples for a clip of {coded.samples}.')
@@ -399,8 +412,8 @@ def _sides(path: Path) -> tuple[Float[np.ndarray, 't a'], int]:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _encode_chunk(model, n_q, last, variables, audio, states):
-  return model.apply(variables, audio, states, last, n_q, method='encode_chunk')
+def _encode_chunk(model, n_q, last, variables, audio, states, length):
+  return model.apply(variables, audio, states, last, n_q, length, method='encode_chunk')
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -118,16 +118,16 @@ def pad_rows(
       body = jnp.concatenate([body, wide[:, 2 * longest - 1 - end : longest - 1][:, ::-1]], axis=1)
   else:
     wide = jnp.pad(x, ((0, 0), (0, max(left + 1, end) - n), (0, 0)))
-    body = _mirror_ends(wide[:, :end], lengths, left, right, stride)
+    more = right + -lengths % stride
+    body = _mirror_ends(wide[:, :end], lengths, left, more, right + stride - 1)
   return jnp.concatenate([wide[:, 1 : left + 1][:, ::-1], body], axis=1)
 
 
-def _mirror_ends(x, lengths, left, right, stride):
-  """Rows whose places behind their own ends hold what lies before these, mirrored."""
-  room = right + stride - 1
+def _mirror_ends(x, lengths, left, more, room):
+  """Rows whose next `more` places behind their own ends, at most `room`, hold what lies before
+  these, mirrored."""
   if not room:
     return x
-  more = right + -lengths % stride
   longest = jnp.maximum(lengths, jnp.maximum(left, more) + 1)[:, None]
   offsets = jnp.arange(room)
   places = lengths[:, None] + offsets
@@ -232,14 +232,15 @@ class Conv(Convolution):
     )  # fmt: skip
 
   def chunk(
-    self, x: Float[Array, 'b n i'], state: State, last: bool
+    self, x: Float[Array, 'b n i'], state: State, last: bool, lengths: Lengths = None
   ) -> tuple[Float[Array, 'b m o'], State]:
-    """(outputs of a chunk, what the next one needs); chunks but the last are whole strides."""
+    """(outputs of a chunk, what the next one needs); chunks but the last are whole strides. The
+    last one may be longer than its rows are: outputs behind the ends of these are of no use."""
     left, n = self.context, x.shape[1]
     reflect = self.how.pad_mode == 'reflect'
     if state is None:
       if last:
-        return self(x)[0], None
+        return self(x if lengths is None else keep(x, lengths), lengths)[0], None
       if reflect and n <= left:
         raise InputError(
           f'The first chunk of a stream has {n} frames where a convolution needs {left + 1}: give '
@@ -253,10 +254,11 @@ class Conv(Convolution):
     more = -n % self.stride
     if more and not last:
       raise InputError(f'A chunk of {n} frames is no multiple of the stride {self.stride}.')
-    if more:
-      end = x.shape[1]
-      tail = x[:, end - 1 - more : end - 1][:, ::-1] if reflect else jnp.zeros_like(x[:, :more])
-      x = jnp.concatenate([x, tail], axis=1)
+    if last and self.stride > 1:
+      ends = jnp.full(len(x), n) if lengths is None else lengths
+      x = keep(jnp.pad(x, ((0, 0), (0, more), (0, 0))), left + ends)
+      if reflect:
+        x = _mirror_ends(x, left + ends, 0, -ends % self.stride, self.stride - 1)
     return self.normed(self._convolve(x), None), kept
 
 
@@ -297,7 +299,7 @@ class ConvTranspose(Convolution):
     return keep(y[:, left : left + n * self.stride], lengths), lengths
 
   def chunk(
-    self, x: Float[Array, 'b n i'], state: State, last: bool
+    self, x: Float[Array, 'b n i'], state: State, last: bool, lengths: Lengths = None
   ) -> tuple[Float[Array, 'b m o'], State]:
     """(outputs of a chunk, what it adds to the next one)."""
     y, end = self._spread(x), x.shape[1] * self.stride
@@ -326,8 +328,10 @@ class Residual(nn.Module):
     y, _ = self.second(jax.nn.elu(y), lengths)
     return (x if self.how.true_skip else self.shortcut(x, lengths)[0]) + y, lengths
 
-  def chunk(self, x: Float[Array, 'b n c'], state: State, last: bool) -> Any:
-    y, kept = self.first.chunk(jax.nn.elu(x), state, last)
+  def chunk(
+    self, x: Float[Array, 'b n c'], state: State, last: bool, lengths: Lengths = None
+  ) -> Any:
+    y, kept = self.first.chunk(jax.nn.elu(x), state, last, lengths)
     y, _ = self.second(jax.nn.elu(y))
     return (x if self.how.true_skip else self.shortcut(x)[0]) + y, kept
 
@@ -350,7 +354,9 @@ class Recurrence(nn.Module):
       y, _ = layer(y, mask)
     return y.astype(x.dtype) + x, lengths
 
-  def chunk(self, x: Float[Array, 'b n c'], state: State, last: bool) -> Any:
+  def chunk(
+    self, x: Float[Array, 'b n c'], state: State, last: bool, lengths: Lengths = None
+  ) -> Any:
     y, mask, states = x, jnp.ones(x.shape[:2], bool), []
     for i, layer in enumerate(self.layers):
       y, kept = layer(y, mask, None if state is None else state[i])
@@ -420,7 +426,11 @@ class Network(nn.Module):
     return (x, lengths, found) if stages else (x, lengths)
 
   def chunk(
-    self, x: Float[Array, 'b n i'], states: tuple[State, ...] | None, last: bool = False
+    self,
+    x: Float[Array, 'b n i'],
+    states: tuple[State, ...] | None,
+    last: bool = False,
+    lengths: Lengths = None,
   ) -> tuple[Float[Array, 'b m o'], tuple[State, ...]]:
     """The next part of a clip -> (its outputs, the states for the part after it).
 
@@ -428,6 +438,7 @@ class Network(nn.Module):
       x: whole hops, except in the last chunk. The first has at least `first_frames` frames.
       states: None before the first chunk.
       last: nothing follows.
+      lengths: of rows, in the last chunk of an encoder; None: all are full.
 
     Raises:
       InputError: the network is not causal, or the chunk is of a wrong length.
@@ -443,7 +454,9 @@ class Network(nn.Module):
       if not isinstance(layer, nn.Module):
         x = layer(x)
       else:
-        x, state = layer.chunk(x, state, last)  # type: ignore[attr-defined]
+        x, state = layer.chunk(x, state, last, lengths)  # type: ignore[attr-defined]
+      if lengths is not None and isinstance(layer, Conv):
+        lengths = after(lengths, layer.stride)
       found.append(state)
     return x, tuple(found)
 
@@ -451,44 +464,3 @@ class Network(nn.Module):
 def first_frames(how: Seanet) -> int:
   """Frames that the first chunk of a stream has at least: what the widest convolution mirrors."""
   return max(how.kernel_size, how.last_kernel_size)
-
-
-# -- Segments ----------------------------------------------------------------------------------
-
-
-def join(
-  parts: Float[Array, 'r t a'], ends: Int[Array, 'b s'], stride: int | None
-) -> Float[Array, 'b u a']:
-  """Segments faded into each other: weights fall linearly from the middle of the first segment's
-  length, and are divided by their sum.
-
-  Args:
-    parts: segments, the s of a clip one after the other.
-    ends: their samples.
-    stride: samples from a segment to the next; None for a single one.
-  """
-  b, s = ends.shape
-  parts = parts.reshape(b, s, *parts.shape[1:]).astype(jnp.float32)
-  if s == 1:
-    return parts[:, 0]
-  assert stride is not None
-  size, channels = parts.shape[2:]
-  place = jnp.arange(size)
-  first = ends[:, :1].astype(jnp.float32)
-  # As torch.linspace(0, 1, first + 2) has its inner points.
-  weights = 0.5 - jnp.abs((place + 1).astype(jnp.float32) / (first + 1.0) - 0.5)
-  weights = jnp.where(place < ends[..., None], jnp.maximum(weights, 1e-9)[:, None], 0.0)
-  total = jnp.zeros((b, stride * (s - 1) + size, channels))
-  norm = jnp.zeros((b, stride * (s - 1) + size))
-
-  def add(state, given):
-    total, norm = state
-    start, part, weight = given
-    old = jax.lax.dynamic_slice_in_dim(total, start, size, 1)
-    total = jax.lax.dynamic_update_slice_in_dim(total, old + weight[..., None] * part, start, 1)
-    old = jax.lax.dynamic_slice_in_dim(norm, start, size, 1)
-    return (total, jax.lax.dynamic_update_slice_in_dim(norm, old + weight, start, 1)), None
-
-  each = jnp.arange(s) * stride, parts.swapaxes(0, 1), weights.swapaxes(0, 1)
-  (total, norm), _ = jax.lax.scan(add, (total, norm), each)
-  return total / jnp.where(norm > 0, norm, 1.0)[..., None]

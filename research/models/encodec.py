@@ -20,7 +20,7 @@ from research.errors import InputError, unknown
 from research.features.waveform import Waveform
 from research.models import codec
 from research.models.settings import by_size, check_choices, fill, frozen
-from research.nn import codebooks, layers, stft_discriminator
+from research.nn import codebooks, layers, segments, stft_discriminator
 from research.nn.vector_quantizers import EmaQuantizer
 
 
@@ -276,7 +276,7 @@ class Encodec(nn.Module):
     found = self.quantizer(latents, real, train, n_q)
     decoded = self._samples(found.vectors, frames, scales)
     ends = (frames * self.hop).reshape(b, s)
-    rejoined = codec.join(decoded, ends, self.segment_stride)[:, : mask.shape[1]]
+    rejoined = segments.join(decoded, ends, self.segment_stride)[:, : mask.shape[1]]
     latents, real = latents.reshape(b, -1, self.dimension), real.reshape(b, -1)
     count = jnp.maximum(real.sum(axis=1, keepdims=True), 1).astype(jnp.float32)
     reconstruction = jnp.where(mask[..., None], rejoined, 0.0).astype(jnp.float32)
@@ -392,7 +392,7 @@ class Encodec(nn.Module):
     scales = None if scales is None else jnp.asarray(scales).reshape(b, s)
     decoded = self._samples(vectors, frames, scales)
     ends = (frames * self.hop).reshape(b, s)
-    audio = codec.join(decoded, ends, self.segment_stride)
+    audio = segments.join(decoded, ends, self.segment_stride)
     stride = self.segment_stride or 0
     length = jnp.where(ends > 0, jnp.arange(s) * stride + ends, 0).max(axis=1)
     there = jnp.arange(audio.shape[1]) < length[:, None]
@@ -401,7 +401,12 @@ class Encodec(nn.Module):
   # -- Streams ---------------------------------------------------------------------------------
 
   def encode_chunk(
-    self, audio: Float[Array, 'b t'], states: Any, last: bool = False, n_q: int | None = None
+    self,
+    audio: Float[Array, 'b t'],
+    states: Any,
+    last: bool = False,
+    n_q: int | None = None,
+    lengths: Int[Array, ' b'] | None = None,
   ) -> tuple[Int[Array, 'b n q'], Any]:
     """The next samples of a clip -> (their codes, the states for those after them).
 
@@ -411,9 +416,11 @@ class Encodec(nn.Module):
       states: None at first.
       last: nothing follows.
       n_q: codebooks; None: those of the model's bandwidth.
+      lengths: real samples of rows in the last chunk; None for all. Codes of what lies behind them
+        are of no use.
     """
     self._check_streams()
-    latents, states = self.encoder.chunk(audio[..., None], states, last)
+    latents, states = self.encoder.chunk(audio[..., None], states, last, lengths)
     real = jnp.ones(latents.shape[:2], bool)
     found = self.quantizer(latents, real, n_q=n_q or self.codebooks_for(self.bandwidth))
     return found.codes.astype(jnp.int32), states

@@ -146,7 +146,8 @@ class _Run:
     self.target = jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, self.shardings
     )
-    self.fresh = jax.jit(fresh, out_shardings=self.shardings)
+    once = hardware.runs_once()
+    self.fresh = jax.jit(fresh, out_shardings=self.shardings, compiler_options=once)
     options = {k: v for k, v in config['checkpoint'].items() if k != 'every'}
     self.checkpoints = Checkpointer(self.workdir / 'checkpoints', **options)
     args = (optimizer, schedule, self.total)

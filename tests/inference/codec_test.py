@@ -41,19 +41,26 @@ def batch(audio):
 
 @pytest.mark.slow
 def test_chunks_are_the_whole(monkeypatch):
+  """Clips of any length, by few programs."""
   own = stream()
-  audio = wave(0, 16 * 320 * 4 + 123)
   monkeypatch.setattr(codec, 'CHUNK_SECONDS', 16 * 320 / 24_000)
-  found = own.encode(audio, 24_000)
-  mask = np.ones((1, len(audio)), bool)
-  codes, _ = jit(functools.partial(own.model.apply, method='encode'))(
-    own.variables, audio[None], mask
+  longest = 16 * 320 * 4 + 123
+  encode, decode = (
+    jit(functools.partial(own.model.apply, method=method)) for method in ('encode', 'decode')
   )
-  np.testing.assert_array_equal(found.codes, codes[0])
-  want, _ = jit(functools.partial(own.model.apply, method='decode'))(own.variables, codes)
-  got = own.decode(found)
-  assert got.shape == (len(audio), 1)
-  np.testing.assert_allclose(got[:, 0], want[0, : len(audio)], atol=1e-5 * np.abs(want).max())
+  codec._encode_chunk.clear_cache()
+  for length in (longest, longest - 800, longest - 801, 5000, 4999):
+    audio = np.pad(wave(0, length), (0, longest - length))
+    codes, mask = encode(own.variables, audio[None], np.arange(longest)[None] < length)
+    want, _ = decode(own.variables, codes, mask)
+    found = own.encode(audio[:length], 24_000)
+    np.testing.assert_array_equal(found.codes, codes[0][mask[0]])
+    got = own.decode(found)
+    assert got.shape == (length, 1)
+    limit = 1e-5 * np.abs(want).max()
+    np.testing.assert_allclose(got[:, 0], want[0, :length], atol=limit)
+  # The first chunk, others, the last one of the long clips, and the short clips.
+  assert codec._encode_chunk._cache_size() == 4
 
 
 @pytest.mark.slow
