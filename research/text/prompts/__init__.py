@@ -1,0 +1,181 @@
+"""How audio language models are spoken to: one file a model.
+
+A module `prompts/<name>.py` defines
+
+- `render(messages, answer=True) -> Prompt`: the text of a conversation, with a placeholder a clip;
+  `answer` opens the turn in which the model answers;
+- `FORM`, a `Form`: the placeholder, the sample rate, and how many tokens a clip gives;
+- `read_tokenizer(path)`: the tokenizer from the files of a checkpoint.
+
+`encode` makes token ids of a prompt: every placeholder repeated as often as its clip has tokens,
+and which ids are learned.
+"""
+
+import dataclasses
+import importlib
+import itertools
+import pkgutil
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from research.errors import InputError, unknown
+from research.text.messages import Prompt
+from research.text.subwords import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+  """What the audio of a model is in its text.
+
+  Attributes:
+    placeholder: the token that stands for a clip.
+    filler: the token that is repeated, if that is not the placeholder itself: it is put behind it.
+    sample_rate: Hz.
+    tokens: samples of a clip -> its tokens in the text.
+    windows: samples of a clip -> windows that the encoder is given.
+    seconds: what is behind is cut off.
+    special: whether the tokenizer adds its own tokens around a text.
+  """
+
+  placeholder: str
+  sample_rate: int
+  tokens: Callable[[int], int]
+  windows: Callable[[int], int]
+  seconds: float
+  filler: str = ''
+  special: bool = False
+
+  def clip_tokens(self, samples: int, where: str = 'The clip') -> int:
+    """Tokens of a clip.
+
+    Raises:
+      InputError: it is so short that it has none.
+    """
+    found = self.tokens(samples)
+    if found < 1:
+      raise InputError(
+        f'{where} has {samples} samples at {self.sample_rate} Hz, which give no token of audio: '
+        'leave it out, or pad it with silence to 0.05 s.'
+      )
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+  """A prompt as ids.
+
+  Attributes:
+    ids: token ids, placeholders repeated.
+    audio: number of the placeholder that an id belongs to; -1: text.
+    learn: ids that the loss counts as targets: answers.
+  """
+
+  ids: Int[np.ndarray, 'u']
+  audio: Int[np.ndarray, 'u']
+  learn: Bool[np.ndarray, 'u']
+
+  def __len__(self) -> int:
+    return len(self.ids)
+
+
+def names() -> list[str]:
+  """All models that have a prompt."""
+  return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def get(name: str) -> Any:
+  """The module of a model.
+
+  Raises:
+    InputError: an unknown name; suggests the nearest.
+  """
+  if name not in names():
+    raise unknown('prompt format', name, names())
+  return importlib.import_module(f'{__name__}.{name}')
+
+
+def encode(
+  prompt: Prompt, tokenizer: Tokenizer, form: Form, counts: Sequence[int] | None = None
+) -> Encoded:
+  """The ids of a prompt.
+
+  Args:
+    prompt: of `render`.
+    tokenizer: that of the checkpoint.
+    form: of the same model as the prompt.
+    counts: tokens of every placeholder, in order; None: one each.
+
+  Raises:
+    InputError: the text has more or fewer placeholders than there are counts, or the vocabulary
+      lacks the placeholder.
+  """
+  mark = tokenizer.id(form.placeholder)
+  filler = tokenizer.id(form.filler) if form.filler else mark
+  ids, starts, ends = _tokens(prompt, tokenizer, form.special)
+  places = np.flatnonzero(ids == mark)
+  given = [1] * len(places) if counts is None else list(counts)
+  if len(given) != len(places):
+    raise InputError(
+      f'The text has {len(places)} placeholders {form.placeholder} and there are {len(given)} '
+      'clips: write one for every clip, and none in the words.'
+    )
+  learn = np.zeros(len(ids), bool)
+  for first, last in prompt.answers:
+    learn |= (starts >= first) & (starts < last) & (ends > starts)
+  own = [1] * len(ids)
+  for place, count in zip(places, given, strict=True):
+    own[place] = 1 + count if form.filler else count
+  audio = np.full(len(ids), -1)
+  audio[places] = np.arange(len(places))
+  out = np.repeat(ids, own)
+  number = np.repeat(audio, own)
+  if form.filler:
+    # The placeholder stays in front of what is repeated, and is text.
+    heads = np.cumsum(own)[places] - np.array([own[p] for p in places], np.int64)
+    for at, count in zip(heads, given, strict=True):
+      out[at + 1 : at + 1 + count] = filler
+      number[at] = -1
+  return Encoded(out.astype(np.int32), number.astype(np.int32), np.repeat(learn, own))
+
+
+def _tokens(prompt: Prompt, tokenizer: Tokenizer, special: bool) -> tuple[np.ndarray, ...]:
+  """Ids of the text, and where each starts and ends in it."""
+  edges = [0, *prompt.cuts, len(prompt.text)]
+  found = []
+  for first, last in itertools.pairwise(edges):
+    each = tokenizer.library.encode(prompt.text[first:last], add_special_tokens=special)
+    found += [(i, first + a, first + b) for i, (a, b) in zip(each.ids, each.offsets, strict=True)]
+  table = np.array(found, np.int64).reshape(-1, 3)
+  return table[:, 0], table[:, 1], table[:, 2]
+
+
+def expand(text: str, form: Form, counts: Sequence[int]) -> str:
+  """A text with every placeholder repeated.
+
+  Raises:
+    InputError: the numbers of placeholders and counts differ.
+  """
+  pieces = text.split(form.placeholder)
+  if len(pieces) - 1 != len(counts):
+    raise InputError(
+      f'The text has {len(pieces) - 1} placeholders {form.placeholder} and there are {len(counts)} '
+      'clips.'
+    )
+  written = [form.placeholder + form.filler * n if form.filler else form.placeholder * n
+             for n in counts]  # fmt: skip
+  return ''.join(text for pair in zip(pieces, [*written, ''], strict=True) for text in pair)
+
+
+def whisper_tokens(samples: int) -> int:
+  """Tokens of a clip of at most 30 s at 16 kHz behind Whisper's encoder and a pooling by two:
+  ceil(samples / 160) frames of mel, (mel - 1) // 2 + 1 behind the second convolution, (conv - 2) //
+  2 + 1 behind the pooling (Qwen2-Audio, Audio Flamingo 3)."""
+  return pooled(-(-samples // 160))
+
+
+def pooled(mel: int) -> int:
+  """Tokens of N frames of mel; 0 of fewer than 3."""
+  return ((mel - 1) // 2 + 1 - 2) // 2 + 1 if mel > 0 else 0
