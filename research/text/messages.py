@@ -68,12 +68,14 @@ class Prompt:
       the model joins them (Audio Flamingo 3).
     answers: (start, end) of what is learned in training, in characters of the text.
     cuts: places where the text is divided before it is tokenized.
+    places: number of the placeholder of every clip.
   """
 
   text: str
   clips: tuple[Any, ...]
   answers: tuple[tuple[int, int], ...] = ()
   cuts: tuple[int, ...] = ()
+  places: tuple[int, ...] = ()
 
 
 class Writer:
@@ -83,6 +85,7 @@ class Writer:
     self._pieces: list[str] = []
     self._length = 0
     self._clips: list[Any] = []
+    self._places: list[int] = []
     self._answers: list[tuple[int, int]] = []
 
   def add(self, text: str, answer: bool = False) -> None:
@@ -93,13 +96,16 @@ class Writer:
     self._length += len(text)
 
   def clip(self, clip: Clip, placeholder: str) -> None:
-    """Adds a clip and its placeholder, which may be ''."""
+    """Adds a clip and its placeholder; '': it shares the one before."""
     self._clips.append(clip.audio)
+    last = self._places[-1] if self._places else -1
+    self._places.append(last + bool(placeholder))
     self.add(placeholder)
 
   def prompt(self) -> Prompt:
     """All that was added."""
-    return Prompt(''.join(self._pieces), tuple(self._clips), tuple(self._answers))
+    pieces = tuple(self._clips), tuple(self._answers)
+    return Prompt(''.join(self._pieces), *pieces, places=tuple(self._places))
 
 
 def read_messages(given: Any, where: str = 'messages') -> tuple[Message, ...]:

@@ -5,6 +5,7 @@ A module `prompts/<name>.py` defines
 - `render(messages, answer=True) -> Prompt`: the text of a conversation, with a placeholder a clip;
   `answer` opens the turn in which the model answers;
 - `FORM`, a `Form`: the placeholder, the sample rate, and how many tokens a clip gives;
+- `SPECIALS`, its other special tokens;
 - `read_tokenizer(path)`: the tokenizer from the files of a checkpoint.
 
 `encode` makes token ids of a prompt: every placeholder repeated as often as its clip has tokens,
@@ -19,11 +20,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import tokenizers
 from jaxtyping import Bool, Int
 
-from research.errors import InputError, unknown
+from research.errors import InputError, listed, unknown
+from research.text import byte_pairs
 from research.text.messages import Prompt
-from research.text.subwords import Tokenizer
+from research.text.subwords import BYTES, Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,39 +109,45 @@ def encode(
     prompt: of `render`.
     tokenizer: that of the checkpoint.
     form: of the same model as the prompt.
-    counts: tokens of every placeholder, in order; None: one each.
+    counts: tokens of every placeholder, in order; None: one each, which `repeat` changes later.
 
   Raises:
     InputError: the text has more or fewer placeholders than there are counts, or the vocabulary
       lacks the placeholder.
   """
   mark = tokenizer.id(form.placeholder)
-  filler = tokenizer.id(form.filler) if form.filler else mark
   ids, starts, ends = _tokens(prompt, tokenizer, form.special)
-  places = np.flatnonzero(ids == mark)
-  given = [1] * len(places) if counts is None else list(counts)
-  if len(given) != len(places):
-    raise InputError(
-      f'The text has {len(places)} placeholders {form.placeholder} and there are {len(given)} '
-      'clips: write one for every clip, and none in the words.'
-    )
   learn = np.zeros(len(ids), bool)
   for first, last in prompt.answers:
     learn |= (starts >= first) & (starts < last) & (ends > starts)
-  own = [1] * len(ids)
-  for place, count in zip(places, given, strict=True):
-    own[place] = 1 + count if form.filler else count
-  audio = np.full(len(ids), -1)
-  audio[places] = np.arange(len(places))
-  out = np.repeat(ids, own)
-  number = np.repeat(audio, own)
+  here = ids == mark
   if form.filler:
     # The placeholder stays in front of what is repeated, and is text.
-    heads = np.cumsum(own)[places] - np.array([own[p] for p in places], np.int64)
-    for at, count in zip(heads, given, strict=True):
-      out[at + 1 : at + 1 + count] = filler
-      number[at] = -1
-  return Encoded(out.astype(np.int32), number.astype(np.int32), np.repeat(learn, own))
+    behind = np.flatnonzero(here) + 1
+    ids = np.insert(ids, behind, tokenizer.id(form.filler))
+    learn = np.insert(learn, behind, False)
+    here = np.zeros(len(ids), bool)
+    here[behind + np.arange(len(behind))] = True
+  audio = np.where(here, np.cumsum(here) - 1, -1)
+  found = Encoded(ids.astype(np.int32), audio.astype(np.int32), learn)
+  return found if counts is None else repeat(found, counts)
+
+
+def repeat(encoded: Encoded, counts: Sequence[int]) -> Encoded:
+  """A prompt with its placeholders, which stand once, repeated.
+
+  Raises:
+    InputError: the numbers of placeholders and counts differ.
+  """
+  here = encoded.audio >= 0
+  if int(here.sum()) != len(counts):
+    raise InputError(
+      f'The text has {int(here.sum())} placeholders and there are {len(counts)} clips: write one '
+      'for every clip, and none in the words.'
+    )
+  own = np.ones(len(encoded), np.int64)
+  own[here] = counts
+  return Encoded(*(np.repeat(x, own) for x in (encoded.ids, encoded.audio, encoded.learn)))
 
 
 def _tokens(prompt: Prompt, tokenizer: Tokenizer, special: bool) -> tuple[np.ndarray, ...]:
@@ -150,6 +159,38 @@ def _tokens(prompt: Prompt, tokenizer: Tokenizer, special: bool) -> tuple[np.nda
     found += [(i, first + a, first + b) for i, (a, b) in zip(each.ids, each.offsets, strict=True)]
   table = np.array(found, np.int64).reshape(-1, 3)
   return table[:, 0], table[:, 1], table[:, 2]
+
+
+def bytes_tokenizer(module: Any, places: Sequence[int]) -> Tokenizer:
+  """A tokenizer without files, for trials: UTF-8, and the special tokens of a model behind it.
+
+  Args:
+    module: of a model.
+    places: ids that its placeholder has, or placeholder, filler and what closes a clip.
+
+  Raises:
+    InputError: a place is the id of a byte, or there are more or fewer than names.
+  """
+  form = module.FORM
+  marks = [form.placeholder, form.filler, *module.CLOSES] if form.filler else [form.placeholder]
+  if len(places) != len(marks) or min(places) < 256 or len(set(places)) != len(marks):
+    raise InputError(
+      f'The placeholders {listed(marks)} got the ids {listed(map(str, places))}: give each its '
+      'own, from 256.'
+    )
+  ids = {character: byte for byte, character in byte_pairs.alphabet().items()}
+  free = (i for i in itertools.count(256) if i not in places)
+  names = [*marks, *(name for name in module.SPECIALS if name not in marks)]
+  ids |= dict(zip(names, itertools.chain(places, free), strict=False))
+  library = tokenizers.Tokenizer(tokenizers.models.BPE(ids, []))
+  library.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+    add_prefix_space=False, use_regex=False
+  )
+  library.decoder = tokenizers.decoders.ByteLevel()
+  library.add_special_tokens(
+    [tokenizers.AddedToken(name, special=True, normalized=False) for name in names]
+  )
+  return Tokenizer(library, BYTES, filler=0)
 
 
 def expand(text: str, form: Form, counts: Sequence[int]) -> str:

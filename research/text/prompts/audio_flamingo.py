@@ -28,6 +28,7 @@ from research.text.prompts import Form
 
 AUDIO, CHUNK, SEP = '<audio>', '<|endofchunk|>', '<SEP>'
 BOS = EOS = '</s>'
+SPECIALS = ('<PAD>', EOS, CHUNK, SEP)
 SAMPLE_RATE = 44_100
 WINDOW_SECONDS, OVERLAP_SECONDS, MAX_WINDOWS, MAX_CLIPS = 7.0, 5.25, 16, 8
 STAGES = ('train', 'val', 'inference')

@@ -13,6 +13,7 @@ from research.text.prompts import Form
 from research.text.prompts.audio_flamingo import AUDIO, CHUNK, SEP, with_tokens
 
 EOS = '<|endoftext|>'
+SPECIALS = ('<|PAD_TOKEN|>', EOS, CHUNK, SEP)
 SAMPLE_RATE, WINDOW = 16_000, 160_000
 # Of the third stage (arXiv 2503.03983); the released configurations have 12.
 MAX_WINDOWS = 30

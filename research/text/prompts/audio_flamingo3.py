@@ -14,6 +14,7 @@ from research.text.prompts import Form, pooled
 from research.text.qwen import read_tokenizer
 
 SOUND = '<sound>'
+SPECIALS = ('<|im_start|>', '<|im_end|>', '<|endoftext|>')
 STOPS = ('<|im_end|>', '<|endoftext|>')
 WINDOW, HOP = 480_000, 160
 SECONDS = 600.0

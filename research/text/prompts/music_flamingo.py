@@ -8,6 +8,7 @@ from research.text.qwen import read_tokenizer
 
 SECONDS = 1200.0
 BEGIN, FINISH = '<|sound_bos|>', '<|sound_eos|>'
+SPECIALS = (*audio_flamingo3.SPECIALS, BEGIN, FINISH)
 STOPS = audio_flamingo3.STOPS
 
 __all__ = ['FORM', 'read_tokenizer', 'render']

@@ -15,6 +15,7 @@ from research.text.qwen import read_tokenizer
 
 SAMPLES = 480_000
 AUDIO, BEGIN, FINISH = '<|AUDIO|>', '<|audio_bos|>', '<|audio_eos|>'
+SPECIALS = ('<|im_start|>', '<|im_end|>', '<|endoftext|>', BEGIN, FINISH)
 STOPS = ('<|im_end|>', '<|endoftext|>')
 
 __all__ = ['FORM', 'read_tokenizer', 'render']

@@ -22,6 +22,8 @@ from research.text.subwords import Tokenizer, read_byte_pairs
 SAMPLES, WINDOW = 480_000, 6144
 BEGIN, FINISH, PAD = '<audio>', '</audio>', '[[[AUDIO:modality]]]'
 END, STOPS = '<|endoftext|>', ('<|im_end|>', '<|im_start|>')
+CLOSES = (FINISH,)
+SPECIALS = ('<|im_start|>', '<|im_end|>', END)
 LANGUAGES = ('en', 'zh', 'de', 'es', 'ko', 'fr', 'ja', 'it')
 
 # Names of the tags behind the timestamps, in the order of their ids.
