@@ -107,6 +107,14 @@ def extractor(metric: str) -> Rubric:
   return EXTRACTORS['number' if metric in NUMBERS else 'sequence']
 
 
+def judge_for(metric: str, judge: Judge) -> Judge:
+  """The same language model with the rubric that a metric needs: that of the judge for accuracy,
+  else one that finds what an answer says."""
+  if metric == 'accuracy':
+    return judge
+  return dataclasses.replace(judge, rubric=extractor(metric))
+
+
 def score(
   rows: Sequence[Mapping[str, str]],
   answers: Sequence[str | None],

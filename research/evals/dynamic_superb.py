@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from research.audio import arrow, lines
+from research.audio import arrow
+from research.audio import lines as json_lines
 from research.audio.example import Example
 from research.audio.folder import Inside
 from research.audio.manifests import huggingface as hub
@@ -24,6 +25,7 @@ from research.evals.answer_scores import METRICS, Score
 from research.evals.answering import Answer, Question
 from research.evals.judging import Judge
 from research.evals.transcripts import Transcripts
+from research.jobs import folders
 from research.text.messages import question as asked
 
 INSTANCE, TABLES = 'instance.json', ('test.jsonl', 'metadata.jsonl')
@@ -185,6 +187,63 @@ def score_task(
   return TaskScore(task.name, task.version, system, scored)
 
 
+def score_tasks(
+  root: str | os.PathLike,
+  answer: Answer,
+  *,
+  system: str,
+  out: str | os.PathLike,
+  judge: Judge | None = None,
+  sample_rate: int = 16_000,
+) -> dict[str, Any]:
+  """Scores all tasks below a folder, and writes `scores.json`, `scores.md` and the answers.
+
+  Args:
+    root: of `find_tasks`.
+    answer: `answer(clips, messages) -> text`.
+    system: name and settings of the system.
+    out: a folder; the same call goes on there when it was killed.
+    judge: None for the first phase. With one, accuracy is judged by its rubric, and other metrics
+      are of what it finds in an answer.
+    sample_rate: of the clips, Hz.
+
+  Returns:
+    the table, see `table`.
+  """
+  home = Path(out).expanduser()
+  transcripts = Transcripts(home / 'answers.jsonl')
+  scores = []
+  try:
+    for folder in find_tasks(root):
+      task = read_task(folder)
+      own = answer_scores.judge_for(task.metric, judge) if judge else None
+      how: dict[str, Any] = dict(system=system, judge=own, transcripts=transcripts)
+      scores.append(score_task(task, answer, sample_rate=sample_rate, **how))
+  finally:
+    transcripts.close()
+  found = table(scores)
+  # JSON has no nan: a value of no answer is null.
+  rows = [{k: None if v != v else v for k, v in row.items()} for row in found['tasks']]
+  text = json.dumps({**found, 'tasks': rows}, indent=2, ensure_ascii=False)
+  folders.replace_text(home / 'scores.json', text)
+  folders.replace_text(home / 'scores.md', markdown(found))
+  return found
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+  """What `table` gives, for reading."""
+  lines = ['| task | data set | domain | metric | value | N/A | unparsable | by |']
+  lines.append('|---|---|---|---|---|---|---|---|')
+  for row in found['tasks']:
+    by = row.get('judge') or row.get('extracted', '')
+    numbers = f'{row["value"]:.4f} | {row["missing"]:.3f} | {row["unparsable"]}'
+    names = f'{row["task"]} | {row["dataset"]} | {row["domain"]} | {row["metric"]}'
+    lines.append(f'| {names} | {numbers} | {by} |')
+  lines += ['', '| domain | mean score |', '|---|---|']
+  lines += [f'| {name} | {value:.4f} |' for name, value in found['domains'].items()]
+  return '\n'.join(lines) + '\n'
+
+
 def table(scores: Sequence[TaskScore], domains: Mapping[str, str] | None = None) -> dict[str, Any]:
   """Rows of tasks, and means over the domains of those with a score from 0 to 1.
 
@@ -259,7 +318,7 @@ def _rows(data: Path) -> Iterator[tuple[dict[str, Any], list[Example]]]:
 
 def _json_rows(path: Path) -> Iterator[tuple[dict[str, Any], list[Example]]]:
   inside = Inside(path.parent)
-  for line, row in lines.records(path):
+  for line, row in json_lines.records(path):
     where = f'{path}, line {line}'
     clips = []
     for name in _clip_names(list(row)):

@@ -74,6 +74,35 @@ def test_echo_and_silence(tasks):
   assert want.items() <= table['tasks'][0].items()
 
 
+def test_all_tasks_at_once(tasks, tmp_path):
+  told = {folder.name: echo(dynamic_superb.read_task(folder))
+          for folder in dynamic_superb.find_tasks(tasks)}  # fmt: skip
+  asked = []
+
+  def answer(clips, messages):
+    asked.append(len(clips))
+    return told['SpeechTextMatching_Small'](clips, messages)
+
+  for _ in range(2):
+    found = dynamic_superb.score_tasks(tasks, answer, system='m', out=tmp_path / 'out')
+    assert len(asked) == 48
+  assert {row['task']: row['value'] for row in found['tasks']} == {
+    'BirdSoundDetection': 0.0, 'SpeechTextMatching': 1.0, 'Recognition': 1.0,
+    'Distance': pytest.approx(math.nan, nan_ok=True),
+  }  # fmt: skip
+  written = json.loads((tmp_path / 'out/scores.json').read_text())
+  assert written['domains']['content'] == 1.0 and written['tasks'][1]['value'] is None
+  assert '| content | 1.0000 |' in (tmp_path / 'out/scores.md').read_text()
+  # The same answers, judged.
+  judge = Judge(
+    lambda p: 'Result: NO' if 'Result' in p else 'Extracted: N/A', rubrics.get('correct'), 'j'
+  )
+  found = dynamic_superb.score_tasks(tasks, answer, system='m', out=tmp_path / 'out', judge=judge)
+  assert len(asked) == 48
+  assert [row['value'] for row in found['tasks'][:1]] == [0.0]
+  assert [row['missing'] for row in found['tasks']] == [0.0, 1.0, 1.0, 0.0]
+
+
 def test_what_a_system_is_given_and_a_killed_run(tasks, tmp_path):
   task = dynamic_superb.read_task(tasks / 'BirdSoundDetection' / 'BirdSoundDetection_Small')
   given = []

@@ -5,6 +5,7 @@ import pytest
 
 from research.errors import InputError
 from research.metrics import answers, ordinal
+from research.text.normalize import normalize_qwen
 
 
 def test_numbers_in_answers():
@@ -61,3 +62,11 @@ def test_kappa_by_hand():
   # Observed mean (1 + 0 + 4) / 3; by chance, of all 9 pairs: (0+1+4 + 1+0+1 + 4+1+0) / 9.
   found = ordinal.quadratic_weighted_kappa(np.array([0, 1, 2]), np.array([1, 1, 0]))
   assert found == pytest.approx(1 - (5 / 3) / ((1 + 1 + 0 + 0 + 0 + 1 + 1 + 1 + 4) / 9))
+
+
+def test_transcripts_as_qwen_audio_scores_them():
+  said = "<|en|>Mr. Smith doesn't  know , does he ?"
+  assert normalize_qwen(said) == 'mister smith does not know does he'
+  assert normalize_qwen('Ça va , Zoé ? ', 'fr') == 'ça va zoé'
+  with pytest.raises(InputError, match='cn_tn'):
+    normalize_qwen('你好', 'zh')

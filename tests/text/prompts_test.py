@@ -90,6 +90,16 @@ def test_flamingo_learns_what_its_training_loop_learns(tokenizer):
   assert audio_flamingo2.clean('x<SEP>Yes.<|endofchunk|><|endoftext|>') == 'Yes.'
 
 
+def test_clips_of_a_turn_share_a_placeholder(tokenizer):
+  prompt = audio_flamingo3.render(question('Compare.', 'a', 'b'))
+  assert prompt.clips == ('a', 'b') and prompt.places == (0, 0)
+  counts = prompts.per_placeholder(prompt.places, [2, 3])
+  found = prompts.encode(prompt, tokenizer, audio_flamingo3.FORM, counts)
+  assert int((found.audio == 0).sum()) == 5
+  prompt = qwen2_audio.render(question('Compare.', 'a', 'b'))
+  assert prompts.per_placeholder(prompt.places, [2, 3]) == [2, 3]
+
+
 def test_base_models_and_tasks(tokenizer):
   found = qwen2_audio.base(question('Generate the caption in English:', 'a.wav'))
   assert found.text == '<|audio_bos|><|AUDIO|><|audio_eos|>Generate the caption in English:'

@@ -210,9 +210,7 @@ class Talk:
 
   def ids(self, counts: Sequence[int]) -> Encoded:
     """The ids, N of them for each clip."""
-    totals = np.zeros(int(self.encoded.audio.max()) + 1, np.int64)
-    np.add.at(totals, list(self.places), counts)
-    return prompts.repeat(self.encoded, totals.tolist())
+    return prompts.repeat(self.encoded, prompts.per_placeholder(self.places, counts))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -133,6 +133,14 @@ def encode(
   return found if counts is None else repeat(found, counts)
 
 
+def per_placeholder(places: Sequence[int], counts: Sequence[int]) -> list[int]:
+  """Tokens of every placeholder, of those of every clip: `Prompt.places` says which is whose."""
+  found = [0] * (max(places, default=-1) + 1)
+  for place, count in zip(places, counts, strict=True):
+    found[place] += count
+  return found
+
+
 def repeat(encoded: Encoded, counts: Sequence[int]) -> Encoded:
   """A prompt with its placeholders, which stand once, repeated.
 

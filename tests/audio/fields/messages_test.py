@@ -146,6 +146,21 @@ def test_training_batches_resume_and_mix(folder):
     own[0].check_config({'data': {'weights': None}})
 
 
+def test_sources_are_pooled(folder, tmp_path):
+  import shutil
+
+  shutil.copytree(folder / 'wav', tmp_path / 'wav')
+  (tmp_path / 'more.jsonl').write_text(json.dumps(record('Other.', 'wav/2.wav', 'wav/1.wav')))
+  pooled = sources.open_source([str(folder / 'train.jsonl'), str(tmp_path / 'more.jsonl')])
+  assert pooled.present('task') == {'a', 'b', 'c', 'more'}
+  _, found = batches(pooled.where({'task': ['a', 'more']}))
+  lengths = {
+    int(b['index'][i]): b['audio_mask'][i].sum(axis=1).tolist()
+    for b in found for i in np.flatnonzero(b['valid'])
+  }  # fmt: skip
+  assert lengths == {0: [1600, 0], 1: [3200, 1600]}
+
+
 def test_a_question_about_any_clip():
   source = sources.open_source('builtin').select(range(8))
   ask = ['What is said?', 'Which word is this?']
