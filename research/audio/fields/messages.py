@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from absl import logging
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from research.audio import batching, decode
 from research.audio.clips import Source
@@ -136,67 +136,35 @@ class Messages(Field):
     }
 
   def open(self, source: Source, context: Context) -> 'MessageRows':
-    """Tokenizes all conversations.
+    """Reads all conversations once, for their lengths; they are tokenized again when they are read.
 
     Raises:
       InputError: a tokenizer of another vocabulary than the model's, messages that the prompt does
         not take, more clips than c, or no row that fits.
     """
     speaker = _Speaker.of(self, context)
-    rows = self._asked(source, speaker) if self.ask else self._read(source, speaker)
-    most = max(len(row[0].paths) for row in rows)
+    talks = _Talks(self, source, speaker)
+    lengths, counts = np.zeros(len(source), np.int64), np.zeros(len(source), np.int64)
+    for row in range(len(source)):
+      found = talks(row)
+      lengths[row] = max(len(talk.encoded) for talk in found)
+      counts[row] = len(found[0].paths)
+    most = int(counts.max())
     clips = self.clips or most
     if most > clips:
       raise InputError(
         f'A row of {source.name!r} has {most} clips, and config.data.fields.{self.key}.args.clips '
         f'is {clips}: raise it, or leave out such rows.'
       )
+    durations = np.asarray(source.durations())
+    samples = np.ceil(durations * context.sample_rate).astype(np.int64)
+    # A clip may have a few samples more than its header says: one token at most.
+    sizes = {n: speaker.count(n) + 1 for n in np.unique(samples).tolist()}
+    need = lengths + counts * np.array([sizes[n] for n in samples.tolist()])
     seed = context.seed if context.train else None
-    made = MessageRows(
-      rows,
-      source,
-      np.asarray(source.durations()),
-      context.sample_rate,
-      clips,
-      speaker,
-      self.key,
-      seed,
-    )
+    made = MessageRows(talks, durations, need, context.sample_rate, clips, self.key, seed)
     made.check_tokens()
     return made
-
-  def _read(self, source: Source, speaker: '_Speaker') -> list[list['Talk']]:
-    """The conversation of every row."""
-    found = []
-    listed = CLIPS in source.column_names
-    paths = source.column(CLIPS) if listed else [[]] * len(source)
-    for i, text in enumerate(source.column(self.column)):
-      where = f'Row {source.id(i)!r} of {source.name!r}'
-      try:
-        given = json.loads(text) if isinstance(text, str) else None
-      except ValueError:
-        given = None
-      prompt = speaker.render(read_messages(given, where), where)
-      if len(prompt.clips) != len(paths[i]):
-        raise InputError(
-          f'{where}: {len(prompt.clips)} clips in the prompt, {len(paths[i])} listed.'
-        )
-      found.append([speaker.talk(prompt, tuple(paths[i]))])
-    return found
-
-  def _asked(self, source: Source, speaker: '_Speaker') -> list[list['Talk']]:
-    """A question to every clip, in all its phrasings."""
-    asks = [self.ask] if isinstance(self.ask, str) else list(self.ask)
-    found = []
-    for i, value in enumerate(source.column(self.answer)):
-      where = f'Row {source.id(i)!r} of {source.name!r}'
-      answer = Message('assistant', (_label(value),))
-      talks = []
-      for ask in asks:
-        prompt = speaker.render((Message('user', (Clip(''), ask)), answer), where)
-        talks.append(speaker.talk(prompt, ('',)))
-      found.append(talks)
-    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,28 +246,61 @@ class _Speaker:
       return 0
 
 
+@dataclasses.dataclass(frozen=True)
+class _Talks:
+  """The conversation of a row, in all its phrasings."""
+
+  field: Messages
+  source: Source
+  speaker: _Speaker
+
+  def __call__(self, row: int) -> list[Talk]:
+    where = f'Row {self.source.id(row)!r} of {self.source.name!r}'
+    columns = self.source[row].columns
+    if self.field.ask:
+      return self._asked(columns, where)
+    text = columns[self.field.column]
+    try:
+      given = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+      given = None
+    prompt = self.speaker.render(read_messages(given, where), where)
+    paths = columns.get(CLIPS, [])
+    if len(prompt.clips) != len(paths):
+      raise InputError(f'{where}: {len(prompt.clips)} clips in the prompt, {len(paths)} listed.')
+    return [self.speaker.talk(prompt, tuple(paths))]
+
+  def _asked(self, columns: Mapping[str, Any], where: str) -> list[Talk]:
+    """A question to the clip of the row."""
+    ask, answer = self.field.ask, Message('assistant', (_label(columns[self.field.answer]),))
+    talks = []
+    for text in [ask] if isinstance(ask, str) else ask:
+      prompt = self.speaker.render((Message('user', (Clip(''), text)), answer), where)
+      talks.append(self.speaker.talk(prompt, ('',)))
+    return talks
+
+
 @dataclasses.dataclass
 class MessageRows(Rows):
-  """Conversations of all rows, in one or several phrasings; with `seed` None the first counts."""
+  """Conversations of all rows, in one or several phrasings; with `seed` None the first counts.
 
-  talks: list[list[Talk]]
-  source: Source
+  `durations` are of the longest clips, seconds; `need` are tokens, at most.
+  """
+
+  talks: _Talks
   durations: Float[np.ndarray, 'rows']
+  need: Int[np.ndarray, 'rows']
   sample_rate: int
   clips: int
-  speaker: _Speaker
   key: str
   seed: int | None
 
   def __post_init__(self):
-    samples = np.ceil(self.durations * self.sample_rate).astype(np.int64)
-    # A clip may have a few samples more than its header says: one token at most.
-    self._need = np.array([
-      max(len(talk.encoded) for talk in row)
-      + len(row[0].paths) * (self.speaker.count(int(n)) + 1) if n else 0
-      for row, n in zip(self.talks, samples, strict=True)
-    ])  # fmt: skip
     self._decoded = threading.local()
+
+  @property
+  def speaker(self) -> _Speaker:
+    return self.talks.speaker
 
   def __getstate__(self):
     return {k: v for k, v in self.__dict__.items() if k != '_decoded'}
@@ -312,21 +313,21 @@ class MessageRows(Rows):
     limit = self.speaker.limit
     if limit is None:
       return
-    long = int((self._need > limit).sum())
-    if long == len(self._need):
+    long = int((self.need > limit).sum())
+    if long == len(self.need):
       raise InputError(
         f'Every row has more than the {limit} tokens that the model has positions for: take '
         'shorter clips or texts.'
       )
     if long:
       logging.warning(
-        '%d of %d rows have more than %d tokens and are left out.', long, len(self._need), limit
+        '%d of %d rows have more than %d tokens and are left out.', long, len(self.need), limit
       )
 
   def fits(self, row: int, samples: int) -> bool:
     """Whether all clips of a row, and its tokens, can be in a batch of N samples."""
     whole = self.durations[row] <= samples / self.sample_rate + GRACE
-    return bool(whole and self._need[row] <= (self.speaker.limit or np.inf))
+    return bool(whole and self.need[row] <= (self.speaker.limit or np.inf))
 
   def check_lengths(self, shortest: int, longest: int) -> None:
     """Raises InputError if a clip is longer than the longest batch."""
@@ -345,14 +346,14 @@ class MessageRows(Rows):
       AudioError: one cannot be read, or is too short for a token.
     """
     del crop
-    talk = self.talks[row][0]
-    found = []
+    talks, found = self.talks(row), []
+    paths = talks[0].paths
     # All paths start at the folder that the first one does, which is the clip of the row.
-    root = (example.path or '').removesuffix(talk.paths[0])
-    for number, path in enumerate(talk.paths):
+    root = (example.path or '').removesuffix(paths[0])
+    for number, path in enumerate(paths):
       if number and example.path is None:
         raise InputError(
-          f'Row {self.source.id(row)!r} of {self.source.name!r} has several clips, of which shards '
+          f'Row {self.talks.source.id(row)!r} has several clips, of which shards '
           'hold the first alone: train on its JSON lines.'
         )
       clip = dataclasses.replace(example, path=root + path) if number else example
@@ -362,10 +363,10 @@ class MessageRows(Rows):
           clip.where, f'Its {len(audio)} samples are too short for a token of audio.'
         )
       found.append(audio)
-    self._kept()[row] = found
+    self._kept()[row] = talks, found
 
-  def _kept(self) -> dict[int, list[np.ndarray]]:
-    """Clips of the rows that this thread has decoded for its batch."""
+  def _kept(self) -> dict[int, tuple[list[Talk], list[np.ndarray]]]:
+    """Conversations and clips of the rows that this thread has decoded for its batch."""
     if not hasattr(self._decoded, 'rows'):
       self._decoded.rows = {}
     return self._decoded.rows
@@ -380,9 +381,9 @@ class MessageRows(Rows):
     for i, row in enumerate(crops.index):
       if not crops.valid[i] or not self.fits(int(row), crops.samples):
         continue
-      talk = self._drawn(int(row), crops, i)
-      own = [clip[: crops.samples] for clip in kept[int(row)]]
-      found = talk.ids([self.speaker.count(len(clip)) for clip in own])
+      talks, decoded = kept[int(row)]
+      own = [clip[: crops.samples] for clip in decoded]
+      found = self._drawn(talks, crops, i).ids([self.speaker.count(len(clip)) for clip in own])
       if len(found) > tokens.shape[1]:  # a header that says much less than there is
         continue
       for k, clip in enumerate(own):
@@ -392,9 +393,8 @@ class MessageRows(Rows):
     mask = np.arange(crops.samples) < lengths[..., None]
     return {'tokens': tokens, 'answer_mask': answers, 'audio': audio, 'audio_mask': mask}
 
-  def _drawn(self, row: int, crops: Crops, i: int) -> Talk:
+  def _drawn(self, talks: list[Talk], crops: Crops, i: int) -> Talk:
     """The phrasing of this read."""
-    talks = self.talks[row]
     if self.seed is None or len(talks) == 1:
       return talks[0]
     drawn = batching.uniform(self.seed, crops.position + int(crops.slots[i]), self.key)
@@ -402,7 +402,7 @@ class MessageRows(Rows):
 
   def _width(self, samples: int) -> int:
     """Tokens of the longest row that fits into batches of this length."""
-    fitting = self._need[self.durations <= samples / self.sample_rate + GRACE]
+    fitting = self.need[self.durations <= samples / self.sample_rate + GRACE]
     limit = self.speaker.limit or np.inf
     longest = int(max(fitting[fitting <= limit], default=1))
     return int(min(-(-longest // STEP) * STEP, limit))

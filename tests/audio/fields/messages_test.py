@@ -138,6 +138,11 @@ def test_training_batches_resume_and_mix(folder):
     for key in want:
       np.testing.assert_array_equal(got[key], want[key], err_msg=key)
   again.close()
+  # Batches of two lengths have two widths.
+  how |= {'seconds': None, 'buckets': 2, 'weights': None}
+  shapes = {(b['audio'].shape[2], b['tokens'].shape[1])
+            for b in pipeline.train_batches(rows, num_threads=0, epochs=2, **how)}  # fmt: skip
+  assert len(shapes) == 2 == len({t for t, _ in shapes})
   opened = own[0].open(rows, fields.Context(RATE, Model()))
   pickle.loads(pickle.dumps(opened))
   with pytest.raises(InputError, match="task 'b' has no weight"):
