@@ -73,22 +73,21 @@ class Judge:
     keys = [self._key(prompt) for prompt in prompts]
     open_ = {key: p for key, p in zip(keys, prompts) if self.transcripts.get(key) is None}
     failed: list[InputError] = []
-    with (
-      progress.bar(text, len(open_), active=bool(open_)) as advance,
-      concurrent.futures.ThreadPoolExecutor(max(1, self.workers)) as pool,
-    ):
-      jobs = [pool.submit(self._one, key, prompt) for key, prompt in open_.items()]
-      for done, job in enumerate(concurrent.futures.as_completed(jobs), start=1):
-        try:
-          job.result()
-        except InputError as error:
-          failed.append(error)
-          # What has not begun would most likely fail as well.
-          for other in jobs:
-            other.cancel()
-        except concurrent.futures.CancelledError:
-          pass
-        advance(done)
+    pool = concurrent.futures.ThreadPoolExecutor(max(1, self.workers))
+    try:
+      with progress.bar(text, len(open_), active=bool(open_)) as advance:
+        jobs = [pool.submit(self._one, key, prompt) for key, prompt in open_.items()]
+        for done, job in enumerate(concurrent.futures.as_completed(jobs), start=1):
+          if error := None if job.cancelled() else job.exception():
+            if not isinstance(error, InputError):
+              raise error
+            failed.append(error)
+            # What has not begun would most likely fail as well.
+            pool.shutdown(wait=False, cancel_futures=True)
+          advance(done)
+    finally:
+      # Replies that are under way are kept.
+      pool.shutdown(cancel_futures=True)
     if failed:
       raise failed[0]
     replies = [(self.transcripts.get(key) or {})['reply'] for key in keys]

@@ -109,6 +109,27 @@ def option(answer: str, options: Sequence[str]) -> int | None:
   return either.pop() if len(either) == 1 else None
 
 
+def option_accuracy(
+  answers: Sequence[str], options: Sequence[Sequence[str]], correct: Sequence[int]
+) -> tuple[float, float]:
+  """Multiple choice, by rule: (fraction of answers that name the right option alone, fraction that
+  names none or several).
+
+  Args:
+    answers: of a system.
+    options: of every question, in the order of their letters.
+    correct: index of the right one.
+
+  Raises:
+    InputError: the numbers differ, or there are none.
+  """
+  _check(answers, options)
+  _check(answers, correct)
+  found = [option(a, o) for a, o in zip(answers, options, strict=True)]
+  right = [f == c for f, c in zip(found, correct, strict=True)]
+  return float(np.mean(right)), missing_rate(found)
+
+
 def squared_errors(
   values: Sequence[float | None], references: Sequence[float],
   error: Callable[[np.ndarray], np.ndarray] = np.square,

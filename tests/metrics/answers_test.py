@@ -41,6 +41,14 @@ def test_options_in_answers():
     assert answers.option(text, animals) == want, text
 
 
+def test_multiple_choice():
+  options = [['yes', 'no']] * 4
+  assert answers.option_accuracy(['(A)', 'No.', 'B', 'perhaps'], options, [0, 1, 0, 0]) == (
+    0.5,
+    0.25,
+  )
+
+
 def test_sequences_and_matches():
   assert answers.exact_match([' Yes', 'no', 'maybe'], ['yes', 'NO ', 'no']) == pytest.approx(2 / 3)
   assert [answers.text_or_none(t) for t in (' a ', 'N/A.', '', 'none')] == ['a', None, None, None]

@@ -13,6 +13,7 @@ and which ids are learned.
 """
 
 import dataclasses
+import functools
 import importlib
 import itertools
 import pkgutil
@@ -89,6 +90,7 @@ def names() -> list[str]:
   return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
+@functools.cache
 def get(name: str) -> Any:
   """The module of a model.
 
@@ -160,13 +162,13 @@ def repeat(encoded: Encoded, counts: Sequence[int]) -> Encoded:
 
 def _tokens(prompt: Prompt, tokenizer: Tokenizer, special: bool) -> tuple[np.ndarray, ...]:
   """Ids of the text, and where each starts and ends in it."""
-  edges = [0, *prompt.cuts, len(prompt.text)]
-  found = []
-  for first, last in itertools.pairwise(edges):
-    each = tokenizer.library.encode(prompt.text[first:last], add_special_tokens=special)
-    found += [(i, first + a, first + b) for i, (a, b) in zip(each.ids, each.offsets, strict=True)]
-  table = np.array(found, np.int64).reshape(-1, 3)
-  return table[:, 0], table[:, 1], table[:, 2]
+  ids, places = [], []
+  for first, last in itertools.pairwise((0, *prompt.cuts, len(prompt.text))):
+    found = tokenizer.library.encode(prompt.text[first:last], add_special_tokens=special)
+    ids += found.ids
+    places.append(np.array(found.offsets, np.int64).reshape(-1, 2) + first)
+  table = np.concatenate(places)
+  return np.array(ids, np.int64), table[:, 0], table[:, 1]
 
 
 def bytes_tokenizer(module: Any, places: Sequence[int]) -> Tokenizer:
