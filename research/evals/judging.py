@@ -78,12 +78,11 @@ class Judge:
       with progress.bar(text, len(open_), active=bool(open_)) as advance:
         jobs = [pool.submit(self._one, key, prompt) for key, prompt in open_.items()]
         for done, job in enumerate(concurrent.futures.as_completed(jobs), start=1):
-          if error := None if job.cancelled() else job.exception():
+          if error := job.exception():
             if not isinstance(error, InputError):
               raise error
             failed.append(error)
-            # What has not begun would most likely fail as well.
-            pool.shutdown(wait=False, cancel_futures=True)
+            break  # what has not begun would most likely fail as well
           advance(done)
     finally:
       # Replies that are under way are kept.

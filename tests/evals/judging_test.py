@@ -177,6 +177,20 @@ def test_a_judge_asks_once_and_goes_on(tmp_path):
     Transcripts(tmp_path / 'judge' / 'other.jsonl')
 
 
+def test_a_judge_that_fails_asks_no_more():
+  asked = []
+
+  def ask(prompt):
+    asked.append(prompt)
+    time.sleep(0.02)
+    raise InputError('The machine is gone.')
+
+  rows = [{**ROWS[0], 'response': str(i)} for i in range(200)]
+  with pytest.raises(InputError, match='is gone'):
+    Judge(ask, rubrics.get('correct'), 'm', workers=2)(rows)
+  assert len(asked) < 10
+
+
 def test_through_an_endpoint_with_a_server_that_fails_now_and_then(tmp_path):
   def answer(number, body):
     if number % 3 == 1:
