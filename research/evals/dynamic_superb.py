@@ -30,7 +30,7 @@ from research.text.messages import question as asked
 
 INSTANCE, TABLES = 'instance.json', ('test.jsonl', 'metadata.jsonl')
 TEXTS = ('file', 'instruction')
-# At least so many different instructions, or one for so many rows.
+# Minimum of different instructions, or one for each N rows.
 MIN_INSTRUCTIONS, ROWS_PER_INSTRUCTION = 10, 20
 _CLIP = re.compile(r'audio(\d*)')
 # Tasks in which case is part of the label.

@@ -82,7 +82,7 @@ class Judge:
             if not isinstance(error, InputError):
               raise error
             failed.append(error)
-            break  # what has not begun would most likely fail as well
+            break  # what has not begun would fail as well
           advance(done)
     finally:
       # Replies that are under way are kept.

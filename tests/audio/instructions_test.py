@@ -77,32 +77,46 @@ def test_phrasings_are_held_out_and_draws_are_seeded(folder):
   ]
 
 
-def test_the_command_writes_what_the_source_reads(folder, tmp_path):
-  own = tmp_path / 'own.json'
-  own.write_text(json.dumps({'class': ['What is it?', 'Say it.', 'Name it.', 'And?']}))
-  outs = [tmp_path / name for name in ('a', 'b')]
+PHRASINGS = {'class': ['What is it?', 'Say it.', 'Name it.', 'And?']}
+
+
+def write(folder, out, file):
+  """Questions by the module itself, with phrasings of a file."""
+  file.write_text(json.dumps(PHRASINGS))
+  phrasings = instructions.PHRASINGS | instructions.read_phrasings(file)
+  source = open_source(str(folder))
+  maker = instructions.Maker(source, questions=('class', 'compare'), phrasings=phrasings)
+  return instructions.write(maker, out)
+
+
+def test_what_is_written_is_a_source(folder, tmp_path):
+  out, own = tmp_path / 'out', tmp_path / 'own.json'
+  assert write(folder, out, own) == {'train': 84, 'valid': 12, 'test': 24}
+  source = open_source({'name': 'messages', 'args': {'path': str(out), 'audio': str(folder)}})
+  assert source.present('task') == {'class', 'compare'}
+  assert len(source.split('train')) == 84 and source.durations().min() > 0
+  held = json.loads((out / 'phrasings.json').read_text())['class']
+  assert sorted(held['train'] + held['test']) == sorted(PHRASINGS['class'])
+  assert len(held['test']) == 1
+  with pytest.raises(InputError, match='is not empty'):
+    write(folder, out, own)
+
+
+@pytest.mark.slow
+def test_the_command_gives_the_same_bytes(folder, tmp_path):
+  outs, own = [tmp_path / name for name in ('a', 'b')], tmp_path / 'own.json'
+  write(folder, outs[0], own)
   done = runner.run(
-    'launch.make_instructions', f'--source={folder}', f'--out={outs[0]}', f'--phrasings={own}',
+    'launch.make_instructions', f'--source={folder}', f'--out={outs[1]}', f'--phrasings={own}',
     '--questions=class,compare', quick=True,
   )  # fmt: skip
   assert done.returncode == 0, done.stderr
-  phrasings = instructions.PHRASINGS | instructions.read_phrasings(own)
-  maker = instructions.Maker(
-    open_source(str(folder)), questions=('class', 'compare'), phrasings=phrasings
-  )
-  assert instructions.write(maker, outs[1]) == {'train': 84, 'valid': 12, 'test': 24}
-  assert sorted(p.name for p in outs[0].iterdir()) == [
-    'phrasings.json', 'test.jsonl', 'train.jsonl', 'valid.jsonl'
-  ]  # fmt: skip
-  for file in outs[0].iterdir():
-    assert file.read_bytes() == (outs[1] / file.name).read_bytes()
-  spec = {'name': 'messages', 'args': {'path': str(outs[0]), 'audio': str(folder)}}
+  names = ['phrasings.json', 'test.jsonl', 'train.jsonl', 'valid.jsonl']
+  assert sorted(p.name for p in outs[1].iterdir()) == names
+  for name in names:
+    assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes()
+  spec = {'name': 'messages', 'args': {'path': str(outs[1]), 'audio': str(folder)}}
   assert json.dumps(spec) in done.stdout
-  source = open_source(spec)
-  assert source.present('task') == {'class', 'compare'}
-  assert len(source.split('train')) == 84 and source.durations().min() > 0
-  with pytest.raises(InputError, match='is not empty'):
-    instructions.write(maker, outs[1])
 
 
 def test_what_cannot_be_asked(folder, tmp_path):

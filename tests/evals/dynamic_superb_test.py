@@ -75,13 +75,13 @@ def test_echo_and_silence(tasks):
 
 
 def test_all_tasks_at_once(tasks, tmp_path):
-  told = {folder.name: echo(dynamic_superb.read_task(folder))
+  echoes = {folder.name: echo(dynamic_superb.read_task(folder))
           for folder in dynamic_superb.find_tasks(tasks)}  # fmt: skip
   asked = []
 
   def answer(clips, messages):
     asked.append(len(clips))
-    return told['SpeechTextMatching_Small'](clips, messages)
+    return echoes['SpeechTextMatching_Small'](clips, messages)
 
   for _ in range(2):
     found = dynamic_superb.score_tasks(tasks, answer, system='m', out=tmp_path / 'out')
@@ -138,10 +138,10 @@ def test_judged_and_extracted(tasks):
     return 'Result: YES' if 'system: a dog' in prompt and 'answer: Dog' in prompt else 'No idea.'
 
   judge = Judge(ask, rubrics.get('correct'), 'judge-1')
-  told = echo(task)
+  echoes = echo(task)
 
   def answer(clips, messages):
-    label = told(clips, messages)
+    label = echoes(clips, messages)
     return {'Dog': 'a dog', 'cat': '', 'bird': 'N/A'}.get(label, 'a dog')
 
   scored = dynamic_superb.score_task(task, answer, system='m', judge=judge)

@@ -51,7 +51,7 @@ class Messages(Field):
       every read; for sources without messages. '': the column holds messages.
     answer: with `ask`, the column that answers: a text, or labels, in which '_' is a space.
     base: the form of the base model, where it has its own (Qwen2-Audio).
-    clips: c; None: as many as the row with the most has.
+    clips: c; None: the highest number that a row has.
     max_tokens: of a row; None: as many as the model has positions for.
     mix: {task: weight}, by the column `task`: how often each is drawn, whatever number of rows it
       has. Needs config.data.weights='balanced'.
@@ -149,16 +149,16 @@ class Messages(Field):
       found = talks(row)
       lengths[row] = max(len(talk.encoded) for talk in found)
       counts[row] = len(found[0].paths)
-    most = int(counts.max())
-    clips = self.clips or most
-    if most > clips:
+    highest = int(counts.max())
+    clips = self.clips or highest
+    if highest > clips:
       raise InputError(
-        f'A row of {source.name!r} has {most} clips, and config.data.fields.{self.key}.args.clips '
-        f'is {clips}: raise it, or leave out such rows.'
+        f'A row of {source.name!r} has {highest} clips, and '
+        f'config.data.fields.{self.key}.args.clips is {clips}: raise it, or leave out such rows.'
       )
     durations = np.asarray(source.durations())
     samples = np.ceil(durations * context.sample_rate).astype(np.int64)
-    # A clip may have a few samples more than its header says: one token at most.
+    # A clip may have a few samples more than its header says: up to one token.
     sizes = {n: speaker.count(n) + 1 for n in np.unique(samples).tolist()}
     need = lengths + counts * np.array([sizes[n] for n in samples.tolist()])
     seed = context.seed if context.train else None
@@ -284,7 +284,7 @@ class _Talks:
 class MessageRows(Rows):
   """Conversations of all rows, in one or several phrasings; with `seed` None the first counts.
 
-  `durations` are of the longest clips, seconds; `need` are tokens, at most.
+  `durations` are of the longest clips, seconds; `need` is the maximum of tokens.
   """
 
   talks: _Talks

@@ -1,5 +1,5 @@
 """Instruction data: JSON lines with `messages` about clips, as SIFT-50M (arXiv 2504.09081, appendix
-C.2) and most audio language models write them.
+C.2) and other audio language models write them.
 
 A record has `messages`, each with `role` and `content`: a text, or a list of parts `{"text": …}`
 and `{"audio_path": …}` (or `{"audio": …}`), in any order and number; and optionally `id`, `task`,

@@ -126,8 +126,8 @@ def test_training_batches_resume_and_mix(folder):
   made = pipeline.train_batches(rows, num_threads=2, **how)
   first = iter(made)
   some = [next(first) for _ in range(20)]
-  share = np.mean([b['index'] == 0 for b in some])
-  assert 0.6 < share < 0.9
+  drawn = np.mean([b['index'] == 0 for b in some])
+  assert 0.6 < drawn < 0.9
   state = first.get_state()
   after = [next(first) for _ in range(2)]
   first.close()
