@@ -123,6 +123,28 @@ def normalize_english(text: str, spellings: Mapping[str, str] | None = None) -> 
   return re.sub(r'\s+', ' ', text)
 
 
+def normalize_qwen(text: str, language: str = 'en') -> str:
+  """As in the evaluation of Qwen-Audio and Qwen2-Audio (eval_audio/): no tags `<|…|>`, single
+  spaces, none in front of punctuation; English by both normalizers of Whisper, other languages by
+  the basic one; lower case, no punctuation.
+
+  Raises:
+    InputError: Chinese or Cantonese, whose published scores need a normalizer of Chinese numbers.
+  """
+  if language in ('zh', 'yue'):
+    raise InputError(
+      f'Scores of language {language!r} are published with a normalizer of Chinese numbers, cn_tn, '
+      'which is not part of this code: use character errors of `normalize_basic`, and say so.'
+    )
+  text = re.sub(r' +', ' ', re.sub(r'<\|.*?\|>', ' ', text))
+  text = re.sub(r' ([!,.?;:])', r'\1', text).strip()
+  if language == 'en':
+    text = normalize_english(text)
+  text = normalize_basic(text).lower()
+  kept = (c for c in text if unicodedata.category(c)[0] != 'P')
+  return ' '.join(''.join(kept).split())
+
+
 def spell_american(text: str, spellings: Mapping[str, str] | None = None) -> str:
   """Words in American spelling.
 

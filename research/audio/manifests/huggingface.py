@@ -50,6 +50,19 @@ def _parquets(path: pathlib.Path) -> list[pathlib.Path]:
   return sorted(p for p in found if p.name not in METADATA and not p.name.startswith('.'))
 
 
+def first_file(path: pathlib.Path) -> pathlib.Path:
+  """A file of a data set, which has its schema.
+
+  Raises:
+    InputError: there is none.
+  """
+  saved = any((path / name).is_file() for name in (STATE, DICT))
+  files = [file for _, file in _saved(path)] if saved else _parquets(path)
+  if not files:
+    raise InputError(f'{path} holds no .parquet, and no {STATE} or {DICT} of `save_to_disk`.')
+  return files[0]
+
+
 def huggingface(path: str, audio: str | None = None) -> Source:
   """The rows of a data set, all splits, with the split in the column `split`.
 

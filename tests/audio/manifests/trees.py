@@ -326,10 +326,26 @@ def list_of_segments(root):
   return {'path': root / 'list.csv', 'ids': ['one', 'two', 'three'], 'columns': {'label': LABELS}}
 
 
+def messages(root):
+  for k, name in enumerate('abc'):
+    write(root / 'audio' / f'{name}.flac', k)
+  for split, ks in (('train', (0, 1)), ('valid', (2,))):
+    rows = []
+    for k in ks:
+      parts = [{'audio_path': f'audio/{"abc"[k]}.flac'}, {'text': 'What is said?'}]
+      talk = [{'role': 'user', 'content': parts}, {'role': 'assistant', 'content': TEXTS[k]}]
+      own = {'speaker': SPEAKERS[k], 'label': LABELS[k], 'seconds': LENGTHS[k]}
+      rows.append(json.dumps({'id': 'abc'[k], 'messages': talk, **own}))
+    lines(root / f'{split}.jsonl', *rows)
+  columns = {'speaker': SPEAKERS, 'label': LABELS, 'split': SPLITS, 'task': SPLITS}
+  columns |= {'answer': ('text',) * 3, 'clips': [[f'audio/{n}.flac'] for n in 'abc']}
+  return {'path': root, 'ids': ['a', 'b', 'c'], 'columns': columns}
+
+
 TREES = {
   f.__name__: f
   for f in (
     fairseq, kaldi, kaldi_files, lhotse, nemo, webdataset, parquet, saved_to_disk, audiofolder,
-    class_folders, common_voice, list_of_segments,
+    class_folders, common_voice, list_of_segments, messages,
   )
 }  # fmt: skip
