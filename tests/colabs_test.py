@@ -33,7 +33,7 @@ def test_notebook_runs(path, monkeypatch):
   # Pictures go into the notebook.
   monkeypatch.delenv('MPLBACKEND', raising=False)
   # One device, as on a laptop: the eight devices of the tests are slower.
-  monkeypatch.setenv('XLA_FLAGS', '')
+  monkeypatch.setenv('XLA_FLAGS', '--xla_backend_optimization_level=1')
   # Few threads: on busy cores, waiting threads of scikit-learn spin.
   monkeypatch.setenv('OMP_NUM_THREADS', '1')
   notebook = nbformat.read(path, as_version=4)
