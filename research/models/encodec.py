@@ -59,6 +59,7 @@ SIZES = {
 LEARNING = {'reset': codebooks.ENCODEC, 'published': codebooks.ENCODEC_PUBLISHED}
 
 BALANCER = 'balancer'  # collection of the running norms of gradients
+SIGNALS = ('code_usage', 'min_code_usage', 'code_perplexity', 'min_code_perplexity')
 
 
 class Codes(NamedTuple):
@@ -276,7 +277,7 @@ class Encodec(nn.Module):
     found = self.quantizer(latents, real, train, n_q)
     decoded = self._samples(found.vectors, frames, scales)
     ends = (frames * self.hop).reshape(b, s)
-    rejoined = segments.join(decoded, ends, self.segment_stride)[:, : mask.shape[1]]
+    rejoined = segments.join(decoded, ends, self.segment_stride)[:, : audio.shape[1]]
     latents, real = latents.reshape(b, -1, self.dimension), real.reshape(b, -1)
     count = jnp.maximum(real.sum(axis=1, keepdims=True), 1).astype(jnp.float32)
     reconstruction = jnp.where(mask[..., None], rejoined, 0.0).astype(jnp.float32)
@@ -289,10 +290,7 @@ class Encodec(nn.Module):
       'codes': found.codes.reshape(b, real.shape[1], -1),
       'embedding': jnp.where(real[..., None], latents, 0.0).sum(axis=1) / count,
       'quantiser_loss': found.loss,
-      'code_usage': found.code_usage,
-      'min_code_usage': found.min_code_usage,
-      'code_perplexity': found.code_perplexity,
-      'min_code_perplexity': found.min_code_perplexity,
+      **{name: getattr(found, name) for name in SIGNALS},
       **self._judged(audio, reconstruction, mask),
     }
 
@@ -462,8 +460,7 @@ class Encodec(nn.Module):
     self, audio: Float[Array, 'b t a'], mask: Bool[Array, 'b t'], whole: bool = False
   ) -> tuple[Float[Array, 'b s m a'], Int[Array, 'b s'], Float[Array, 'b s'] | None]:
     """(segments, at unit loudness where that is taken away; their samples; their loudness)."""
-    t = audio.shape[1]
-    lengths = mask.sum(axis=1)
+    t, lengths = audio.shape[1], mask.sum(axis=1)
     if self.segment is None or whole:
       parts, ends = audio[:, None], lengths[:, None]
     else:
