@@ -220,7 +220,7 @@ def ntk_factor(tokens: Int[Array, ' b'], trained: int) -> Float[Array, ' b']:
 def ntk_frequencies(
   rotary: Rotary, size: int, factor: Float[Array, ' b']
 ) -> Float[Array, 'b pairs']:
-  """`rotary_frequencies` of rows whose base is base * factor^(k / (k - 2)), k turning dimensions."""
+  """`rotary_frequencies` of rows with the base times factor^(k / (k - 2)), k turning dimensions."""
   own = jnp.asarray(rotary_frequencies(rotary, size))
   dims = 2 * len(own)
   exponents = np.arange(0, dims, 2, dtype=np.float32) / np.float32(dims)

@@ -1,7 +1,6 @@
 """Qwen2, OPT and Qwen v1 as language models alone, against recorded outputs of the originals."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -143,7 +142,7 @@ def check_uncached(case, name, model, variables):
     pytest.skip('padding on both sides counts twice')
   want = case.outputs[f'{name}/uncached_step_logits']
   tokens = case.outputs[f'{name}/uncached_greedy_tokens']
-  (rows, width), new = given.shape, tokens.shape[1]
+  width, new = given.shape[1], tokens.shape[1]
   whole = np.concatenate([given, tokens[:, :-1].astype(np.int32)], axis=1)
   read = jit(lambda v, m: model.apply(v, whole, m)['logits'])
   for i in range(new):
