@@ -4,8 +4,9 @@ Qwen-Audio, Qwen2-Audio and Audio Flamingo 3 share this; their files hold what i
 
 Batches. `b` prompts; every array has one row a prompt.
   'tokens' int [b, u]: ids with one placeholder for each audio vector, negative for padding, which
-    may be on either side. The n-th placeholder of a row gets the n-th vector of its clips, in the order
-    of the clips; text may stand between them. Placeholders beyond the last vector stay tokens.
+    may be on either side. The n-th placeholder of a row gets the n-th vector of its clips, in the
+    order of the clips; text may stand between them. Placeholders beyond the last vector stay
+    tokens.
   'audio' float32 [b, c, t] in [-1, 1] and 'audio_mask' bool [b, c, t], True for samples: c clips a
     prompt, in the order of their placeholders. A clip without a sample is none: prompts may have
     none, one or several. [b, t] is one clip a prompt.
@@ -319,8 +320,9 @@ class AudioLanguageModel(nn.Module):
     """The audio of a batch as vectors of the language model.
 
     Returns:
-      what was heard, and with `collect` intermediates of the b c w windows: those of the tower,
-      'audio_states' [b c w, n, d], its output, and 'projected'.
+      what was heard, and with `collect` intermediates of the b c w windows: those of the tower
+      ('audio_layers' for its 'layers'), 'audio_states' [b c w, n, d], its output, 'placed', what the
+      projector takes, and 'projected'.
     """
     mel, frames = self.windows(batch)
     b, c, w = frames.shape
@@ -342,6 +344,7 @@ class AudioLanguageModel(nn.Module):
     if not collect:
       return heard, {}
     flat = [x.reshape(b * c * w, *x.shape[3:]) for x in (placed, projected)]
+    out['audio_layers'] = out.pop('layers')
     return heard, {**out, 'audio_states': states, 'placed': flat[0], 'projected': flat[1]}
 
   def _placed(self, states: Float[Array, 'b c w n d']) -> Float[Array, 'b c w n d']:

@@ -13,7 +13,7 @@ NAMES = sorted(set(models.names()) - {'cached_layers'})
 # The parts of clapcap are those of CLAP and GPT-2; tests/inference/caption_test.py runs it always.
 # Those of Jukebox are seen by its own tests; its contract takes minutes to compile.
 # VQ-VAE's decoder is a WaveNet; what is before it is seen by tests/inference/vq_vae_test.py.
-# Audio language models are made of Whisper's encoder and a decoder: tests/parity and their own tests.
+# Audio language models take minutes too; tests/models/audio_prompts_test.py runs always.
 FIRST = set(NAMES) - {
   'audio_flamingo3',
   'clapcap',

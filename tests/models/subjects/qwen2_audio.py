@@ -7,7 +7,8 @@ from tests.contract import MESHES, Subject
 
 SMALL = dict(
   size='tiny', audio_width=16, audio_depth=1, audio_heads=2, audio_hidden=24, n_audio_ctx=32,
-  text_width=16, text_depth=1, text_heads=4, text_kv_heads=2, text_hidden=24, vocab_size=32, audio_token=30,
+  text_width=16, text_depth=1, text_heads=4, text_kv_heads=2, text_hidden=24, vocab_size=32,
+  audio_token=30,
 )  # fmt: skip
 
 
