@@ -321,8 +321,8 @@ class AudioLanguageModel(nn.Module):
 
     Returns:
       what was heard, and with `collect` intermediates of the b c w windows: those of the tower
-      ('audio_layers' for its 'layers'), 'audio_states' [b c w, n, d], its output, 'placed', what the
-      projector takes, and 'projected'.
+      ('audio_layers' for its 'layers'), 'audio_states' [b c w, n, d], its output, 'placed', what
+      the projector takes, and 'projected'.
     """
     mel, frames = self.windows(batch)
     b, c, w = frames.shape

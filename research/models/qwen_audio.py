@@ -95,11 +95,9 @@ class QwenAudio(AudioLanguageModel):
     """Vectors of clips of N real frames, those of the tags too; without a frame there is no
     clip."""
     found = (frames + 1) // STRIDE // 2 + TAGS
-    return (
-      jnp.where(frames > 0, found, 0)
-      if isinstance(frames, jnp.ndarray)
-      else (found if frames > 0 else 0)
-    )
+    if isinstance(frames, int):
+      return found if frames > 0 else 0
+    return jnp.where(frames > 0, found, 0)
 
   def _tower(self, mel: Float[Array, 'm s f'], frames: Int[Array, ' m'], collect: bool):
     limit = STRIDE * ((frames + 1) // STRIDE)

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from research.inference.generate import Settings, generate
+from research.models.audio_prompts import Heard
 from research.nn.kernels import gelu
 from research.objectives.autoregressive import answer_tokens
 from research.weights import revert
@@ -110,13 +111,32 @@ def split_clips(is_place, counts):
   return rows
 
 
+def as_recorded(heard, k):
+  """What the beams of transformers hear: it repeats clips k times one by one, so that of a prompt
+  with several clips the first one fills the places of the others too."""
+  vectors, counts = np.array(heard.vectors), np.asarray(heard.counts)
+  slots = vectors.shape[1] // counts.shape[1]
+  for row, own in zip(vectors, counts, strict=True):
+    clips = [row[j * slots : j * slots + n].copy() for j, n in enumerate(own)]
+    stream = np.concatenate([clip for clip in clips for _ in range(k)])
+    for j, n in enumerate(own):
+      row[j * slots : j * slots + n], stream = stream[:n], stream[n:]
+  return Heard(vectors, counts)
+
+
 def check_beams(case, model, variables, memories, rows):
   generation = case.config['generation']
   k, stop = generation['num_beams'], generation['eos_token_id']
+  assert not generation['early_stopping']
   settings = Settings(
-    max_tokens=generation['max_new_tokens'], stop=(stop,), beams=k, style='fairseq'
+    max_tokens=generation['max_new_tokens'],
+    stop=(stop,),
+    beams=k,
+    style='transformers',
+    length_penalty=generation['length_penalty'],
   )
-  found = generate(model, variables, rows, settings, memories=memories)
+  heard = as_recorded(memories, k)
+  found = generate(model, variables, rows, settings, memories=heard)
   want = case.outputs['beam_tokens'].reshape(len(rows), k, -1)
   scores = case.outputs['beam_scores'].reshape(len(rows), k)
   for i in range(len(rows)):
@@ -152,4 +172,41 @@ def test_audio_flamingo3(case):
   check_text(case, out, batch, first_layer=False)
   assert_close(loss, case.outputs['loss'][0], what='loss')
   check_gradients(case, RELEASES[kind], model, variables, gradients)
+  check_greedy(case, model, variables, batch)
+
+
+@each_case('qwen_audio', where=lambda case: 'input_audios' in case.inputs)
+def test_qwen_audio(case):
+  config = {**case.config['model'], 'model_type': 'qwen'}
+  special = case.config['special_tokens']
+  model, variables = converted(
+    'qwen_audio', case.weights, config, audio_token=special['audio_pad'], mel_padding='batch'
+  )
+  lengths, ids = np.asarray(case.config['mel_lengths']), case.inputs['input_ids']
+  conv, tokens = case.inputs['audio_lengths'].T
+  clips = split_clips(np.isin(ids, model.places), tokens + 2)
+  batch = batch_of(case, clips, case.inputs['input_audios'], lengths)
+  out, loss, gradients = forward(model, variables, batch)
+  order = places(clips)
+  take = lambda x: np.asarray(x)[order]  # noqa: E731
+  counts = np.asarray(out['audio_counts']).reshape(-1)[order]
+  np.testing.assert_array_equal(counts, tokens + 2)
+  first = take(out['conv1'])[:, ::3].swapaxes(1, 2)
+  check_windows(case, take(out['stem']), 'audio.stem_plus_positions', conv, 'stem')
+  assert_close(first, gelu_of(case.outputs['audio.conv1']), what='conv1')
+  layers = np.asarray(out['audio_layers'])[:, order]
+  for name, got in (('block0', layers[0]), ('last_block', layers[-1])):
+    check_windows(case, got, f'audio.{name}', conv, name)
+  for name, ours in (('ln_post', 'audio_states'), ('proj', 'projected')):
+    check_windows(case, take(out[ours]), f'audio.{name}', tokens, name)
+  real = batch['tokens'] >= 0
+  for name, got in (
+    ('merged_embeds', out['embedded']),
+    ('lm_block0', out['layers'][0]),
+    ('ln_f', out['states']),
+    ('logits', out['logits']),
+  ):
+    assert_close(np.asarray(got)[real], case.outputs[name][real], what=name)
+  assert_close(loss, case.outputs['loss'][0], what='loss')
+  check_gradients(case, 'qwen_audio', model, variables, gradients)
   check_greedy(case, model, variables, batch)
