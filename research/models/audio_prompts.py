@@ -380,7 +380,8 @@ class AudioLanguageModel(nn.Module):
         f'{self.TITLE} got {tokens.shape[1]} tokens a prompt and has {self.max_tokens} positions: '
         'cut the text, or give less audio.'
       )
-    real, heard, found = tokens >= 0, None, {}
+    real, heard = tokens >= 0, None
+    found: dict[str, Any] = {}
     if 'audio' in batch or 'spectrogram' in batch:
       heard, found = self.hear(batch, train, collect)
       found |= {'audio_vectors': heard.vectors, 'audio_counts': heard.counts}

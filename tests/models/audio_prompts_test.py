@@ -1,6 +1,9 @@
 """Prompts of audio language models: how many placeholders clips take, and where vectors go."""
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,6 +12,7 @@ from research.capabilities import Embeds, Freezes, Generates
 from research.errors import InputError
 from research.train import sharding
 from research.weights import tables
+from tests import contract
 from tests.contract import jit
 from tests.models.subjects.qwen2_audio import SMALL
 
@@ -105,3 +109,41 @@ def test_clips_stand_where_their_placeholders_are():
   np.testing.assert_array_equal(own[np.array([0, 1 + a, 2 + a, -1])], table[[1, 2, 3, 4]])
   np.testing.assert_array_equal(out['embedded'][1][-3:], table[[5, 6, 7]])
   assert not np.isnan(out['logits']).any()
+
+
+@pytest.mark.slow
+def test_padded_prompts_and_steps_behind_them():
+  """Contract 7: by the cache, token by token, as all at once; a row as if it were alone."""
+  model = models.get('qwen2_audio')(**SMALL, scan_layers=True)
+  rng = np.random.default_rng(0)
+  size, bins = model.window_frames, model.frontend.num_mel_bins
+  tokens = rng.integers(0, 20, (3, 12)).astype(np.int32)
+  tokens[:, 0] = tokens[0, 2:5] = model.audio_token
+  inputs = {
+    'spectrogram': rng.standard_normal((3, size, bins)).astype(np.float32),
+    'frame_mask': np.arange(size)[None] < np.array([20, 9, 64])[:, None],
+  }
+
+  def full(variables, tokens, real, inputs):
+    ids = tokens if real is None else jnp.where(real, tokens, -1)
+    return model.apply(variables, {**inputs, 'tokens': ids})['logits']
+
+  def prefill(variables, state, tokens, real, inputs):
+    heard = model.apply(variables, inputs, method='remember')
+    state = dataclasses.replace(state, memories=heard)
+    return step(variables, state, tokens, real)
+
+  def step(variables, state, tokens, real):
+    return model.apply(variables, tokens, state, real, method='step')
+
+  stepper = contract.Stepper(
+    variables=jit(model.init)(jax.random.key(0), {**inputs, 'tokens': tokens}),
+    tokens=tokens,
+    inputs=inputs,
+    full=jit(full),
+    start=lambda batch, dtype: model.start(batch, 16),
+    prefill=prefill,
+    step=step,
+    padding=('left',),
+  )
+  contract.check_padded_steps(stepper)

@@ -4,6 +4,6 @@ from tests.models.subjects.qwen2_audio import subject
 
 SUBJECTS = {
   'audio_flamingo3': subject(
-    'audio_flamingo3', 30, audio_width=20, time_rotary_base=1200.0, scan_layers=True, remat=True
+    'audio_flamingo3', 30, audio_width=20, time_rotary_base=1200.0, scan_layers=True
   ),
 }
