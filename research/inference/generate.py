@@ -31,7 +31,9 @@ from research.inference.generate_rules import Rule, SoFar
 AnyArray = jax.Array | np.ndarray
 STYLES = ('whisper', 'fairseq', 'clipcap', 'transformers')
 # Widths of prompts: one program each.
-WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+WIDTHS = (
+  1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

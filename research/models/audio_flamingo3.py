@@ -96,34 +96,33 @@ class AudioFlamingo3(AudioLanguageModel):
     self, windows: int
   ) -> tuple[Float[np.ndarray, 'w n k'], Float[np.ndarray, 'w n k']]:
     """Cosines and sines of the vectors of a clip's windows, see `time_angles`."""
-    angles = time_angles(
-      windows,
-      self.n_audio_ctx // STRIDE,
-      Rotary(self.time_rotary_base, int(self.audio_width * self.time_rotary_factor)),
-      self.frame_seconds,
-    )
+    base, dims = self.time_rotary_base, int(self.audio_width * self.time_rotary_factor)
+    rates = rotary_frequencies(Rotary(base, dims), dims)
+    angles = time_angles(windows, self.n_audio_ctx // STRIDE, rates, base, self.frame_seconds)
     return np.cos(angles), np.sin(angles)
 
 
 def time_angles(
-  windows: int, vectors: int, rotary: Rotary, frame_seconds: float
+  windows: int,
+  vectors: int,
+  rates: Float[np.ndarray, ' pairs'],
+  base: float,
+  frame_seconds: float,
 ) -> Float[np.ndarray, 'w n k']:
   """Angles of Music Flamingo's turn of the vectors of a clip, float32.
 
   The first half of the dimensions turns with the number of the window, the second with that of the
   vector in it, both relative to the base; both are multiplied by the vector's time in seconds.
-  Computed in float32 in the order of transformers, as rounding shows at many windows.
+  Computed in float32 in the order of transformers, as rounding shows at many windows: there a last
+  bit of one of the `rates` (see `rotary_frequencies`) moves a cosine by 1e-4.
   """
-  one, base = np.float32, np.float32(rotary.base)
-  assert rotary.dims is not None
-  rates = rotary_frequencies(rotary, rotary.dims)
+  one = np.float32
   step = one(frame_seconds * 4)
-  # Python floats there: window starts are exact multiples of vectors * step.
   starts = np.arange(windows, dtype=one) * one(vectors) * step
   times = starts[:, None] + np.arange(vectors, dtype=one) * step
-  numbers = np.round(times[:, 0] / one(frame_seconds * 4 * vectors)) / base
+  numbers = np.round(times[:, 0] / one(frame_seconds * 4 * vectors)) / one(base)
   by_window = np.repeat(numbers[:, None] * rates, 2, axis=-1)
-  at = np.arange(vectors, dtype=one) / base * one(2 * np.pi)
+  at = np.arange(vectors, dtype=one) / one(base) * one(2 * np.pi)
   by_vector = np.repeat(at[:, None] * rates, 2, axis=-1)
   shape = windows, vectors, by_window.shape[-1]
   both = np.concatenate(

@@ -7,6 +7,8 @@ import pytest
 
 from research import models
 from research.inference.generate import Settings, generate
+from research.models.audio_flamingo3 import time_angles
+from research.nn.positions import Rotary, rotary_frequencies
 from research.weights import conversion, load, tables
 from research.weights.families import audio_language
 from tests.contract import jit, wave
@@ -153,3 +155,23 @@ def test_published_sizes_without_memory(release, kind, title, config, count):
   assert {theirs for theirs, *_ in rows} == set(zeros)
   for theirs, ours, layout, heads in rows:
     assert layout.convert(zeros[theirs], heads).shape == own[ours].shape, theirs
+
+
+def test_angles_of_twenty_windows():
+  """At full size rounding in float32 shows: computed in the same order it is the same."""
+  from transformers.models.musicflamingo import modeling_musicflamingo as theirs
+
+  config = transformers.MusicFlamingoConfig()
+  rotary = theirs.MusicFlamingoRotaryEmbedding(config)
+  step = config.audio_frame_step * 4
+  windows = torch.arange(20).unsqueeze(1) * 750 * step
+  times = windows + torch.arange(750, dtype=torch.float32) * step
+  cos, sin = (x.numpy() for x in rotary(times, 750))
+  theirs_rates, base = rotary.inv_freq.numpy(), config.rope_parameters['rope_theta']
+  angles = time_angles(20, 750, theirs_rates, base, config.audio_frame_step)
+  assert_close(np.cos(angles), cos, relative=1e-6, what='cosine')
+  assert_close(np.sin(angles), sin, relative=1e-6, what='sine')
+  # torch rounds a frequency the other way.
+  rates = rotary_frequencies(Rotary(base, 256), 256)
+  np.testing.assert_allclose(rates, theirs_rates, rtol=2.0**-23)
+  assert models.get('audio_flamingo3')(size='music_7b').time_table(20)[0].shape == cos.shape
