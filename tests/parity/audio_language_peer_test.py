@@ -99,6 +99,7 @@ def test_a_folder_of_several_files(release, tmp_path):
   found = generate(model, variables, prompts, settings, memories=memories).best()
   ends = [row.index(STOP) if STOP in row else len(row) for row in written]
   assert found == [row[:end] for row, end in zip(written, ends, strict=True)]
+  check_beams(model, variables, theirs, inputs, prompts, memories, written[0][1])
   back, files, left = conversion.revert_files(release, model, variables)
   own = dict(audio_language.renew({k: v.numpy() for k, v in theirs.state_dict().items()}))
   assert not left and back.keys() == own.keys()
@@ -108,6 +109,29 @@ def test_a_folder_of_several_files(release, tmp_path):
     mine, other = (getattr(c, part).to_dict() for c in (ours, theirs.config))
     for key in json.loads(json.dumps(SMALL | AUDIO)):
       assert mine.get(key) == other.get(key), key
+
+
+def check_beams(model, variables, theirs, inputs, prompts, memories, stop):
+  """Three beams with a stop token that ends some early, and a penalty of length."""
+  rows, k, n, power = len(prompts), 3, 7, 2.0
+  with torch.no_grad():
+    want = theirs.generate(
+      **inputs, max_new_tokens=n, do_sample=False, num_beams=k, num_return_sequences=k,
+      eos_token_id=stop, pad_token_id=0, length_penalty=power, return_dict_in_generate=True,
+      output_scores=True,
+    )  # fmt: skip
+  tokens = want.sequences[:, inputs['input_ids'].shape[1] :].reshape(rows, k, -1).tolist()
+  assert any(stop in row for each in tokens for row in each)
+  settings = Settings(
+    max_tokens=n, stop=(stop,), beams=k, length_penalty=power, style='transformers'
+  )
+  found = generate(model, variables, prompts, settings, memories=memories)
+  assert_close(
+    found.scores(), want.sequences_scores.reshape(rows, k).numpy(), what='scores of beams'
+  )
+  for i in range(rows):
+    for j, row in enumerate(tokens[i]):
+      assert found.text(i, j) == row[: row.index(stop) if stop in row else n]
 
 
 SPARSE = {
