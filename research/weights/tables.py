@@ -22,7 +22,7 @@ import numpy as np
 from research.capabilities import Sheds
 from research.errors import InputError
 from research.models.finetuned import encoder_of
-from research.nn.layers import stack_blocks, unstack_blocks
+from research.nn.layers import unstack_blocks
 
 Arrays = dict[str, np.ndarray]
 Derive = Callable[[Any, Mapping[str, Any]], Mapping[str, np.ndarray]]
@@ -256,7 +256,9 @@ def to_ours(
       ) from error
   fused = _fuse(flat)
   fused |= derive(model, fused)
-  return _as_layout(check_shapes(fused | _fixed(model, fused), model), model)
+  checked = check_shapes(fused | _fixed(model, fused), model)
+  del flat, fused  # so that layers that are stacked can go
+  return _as_layout(checked, model)
 
 
 def _fuse(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -388,10 +390,25 @@ def check_shapes(flat: Mapping[str, Any], model: nn.Module) -> dict[str, np.ndar
   return {k: np.asarray(v, own[k].dtype) for k, v in flat.items()}
 
 
-def _as_layout(flat: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
-  tree = flax.traverse_util.unflatten_dict(dict(flat), sep='/')
-  scanned = any('/blocks/' in name for name in flatten(_variables(model)))
-  return stack_blocks(tree) if scanned else tree
+def _as_layout(flat: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+  """Nested variables in the layer layout of the model; `flat` is used up."""
+  if any('/blocks/' in name for name in flatten(_variables(model))):
+    _stack(flat)
+  return flax.traverse_util.unflatten_dict(flat, sep='/')
+
+
+def _stack(flat: dict[str, Any]) -> None:
+  """`stack_blocks` of paths, array by array, each layer's gone when it is stacked."""
+  while found := [m for m in map(_LAYER.fullmatch, flat) if m]:
+    rows: dict[str, dict[int, str]] = {}
+    for m in found:
+      rows.setdefault(f'{m[1]}blocks/{m[3]}', {})[int(m[2])] = m[0]
+    for path, names in rows.items():
+      flat[path] = np.stack([flat.pop(names[i]) for i in sorted(names)])
+
+
+# The path of an array of a layer; of layers in layers the inner one.
+_LAYER = re.compile(r'(.*/)blocks_(\d+)/(.*)')
 
 
 def nest(flat: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
