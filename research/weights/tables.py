@@ -6,6 +6,7 @@ between them. Layout changes are reshapes and transposes, so going there and bac
 identical tensors.
 """
 
+import collections
 import fnmatch
 import functools
 import re
@@ -21,7 +22,7 @@ import numpy as np
 from research.capabilities import Sheds
 from research.errors import InputError
 from research.models.finetuned import encoder_of
-from research.nn.layers import stack_blocks, unstack_blocks
+from research.nn.layers import unstack_blocks
 
 Arrays = dict[str, np.ndarray]
 Derive = Callable[[Any, Mapping[str, Any]], Mapping[str, np.ndarray]]
@@ -31,7 +32,8 @@ class Rule(NamedTuple):
   """One line of a key table.
 
   Attributes:
-    theirs: original key.
+    theirs: original key. 'key#1' is the second of equal parts of its first axis, as of queries,
+      keys and values in one matrix; all parts are in the table.
     ours: path in our variables, '/'-separated, collection first. 'path#1' is the second of the
       pieces that one fused array of ours is stacked of, before its last two axes (vectors and
       numbers are rows of theirs); 'path@1' the second of the two halves of its last axis; 'path~1'
@@ -230,7 +232,8 @@ def to_ours(
       pattern of `ignored`), or a tensor has another shape than the model needs.
   """
   rows = expand(rules, model)
-  known = {theirs for theirs, *_ in rows}
+  parts = collections.Counter(_key(theirs) for theirs, *_ in rows)
+  known = set(parts)
   unknown = [
     k for k in arrays if k not in known and not any(fnmatch.fnmatch(k, p) for p in ignored)
   ]
@@ -240,17 +243,22 @@ def to_ours(
       f'The weights do not fit {type(model).__name__}: {_listing("missing", missing)}; '
       f'{_listing("not expected", unknown)}. Check the release name and the sizes.'
     )
-  flat = {}
+  flat, kinds = {}, {k: x.dtype for k, x in expected(model).items()}
   for theirs, ours, layout, heads in rows:
+    whole = np.asarray(arrays[_key(theirs)])
     try:
-      flat[ours] = np.asarray(layout.convert(np.asarray(arrays[theirs]), heads), order='C')
+      piece = np.split(whole, parts[_key(theirs)])[_number(theirs)] if '#' in theirs else whole
+      # In its final type at once: a second copy of a large file would not fit.
+      flat[ours] = np.asarray(layout.convert(piece, heads), kinds.get(_path(ours)), order='C')
     except ValueError as error:
       raise InputError(
-        f'{theirs} has shape {arrays[theirs].shape}, which does not divide into {heads} heads.'
+        f'{theirs} has shape {whole.shape}, which does not divide into {heads} heads.'
       ) from error
   fused = _fuse(flat)
   fused |= derive(model, fused)
-  return _as_layout(check_shapes(fused | _fixed(model, fused), model), model)
+  checked = check_shapes(fused | _fixed(model, fused), model)
+  del flat, fused  # so that layers that are stacked can go
+  return _as_layout(checked, model)
 
 
 def _fuse(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -322,10 +330,23 @@ def to_theirs(
       f'{type(model).__name__} has other variables than this release: '
       f'{_listing("missing", missing)}; {_listing("not expected", unknown)}.'
     )
-  return {
+  found = {
     theirs: np.asarray(layout.revert(_piece(flat, ours), heads), order='C')
     for theirs, ours, layout, heads in rows
   }
+  split: dict[str, dict[int, np.ndarray]] = {}
+  for theirs in [key for key in found if '#' in key]:
+    split.setdefault(_key(theirs), {})[_number(theirs)] = found.pop(theirs)
+  return found | {k: np.concatenate([x[i] for i in sorted(x)]) for k, x in split.items()}
+
+
+def _key(theirs: str) -> str:
+  """The original key, of which a rule may name a part."""
+  return theirs.partition('#')[0]
+
+
+def _number(theirs: str) -> int:
+  return int(theirs.partition('#')[2])
 
 
 def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -369,10 +390,25 @@ def check_shapes(flat: Mapping[str, Any], model: nn.Module) -> dict[str, np.ndar
   return {k: np.asarray(v, own[k].dtype) for k, v in flat.items()}
 
 
-def _as_layout(flat: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
-  tree = flax.traverse_util.unflatten_dict(dict(flat), sep='/')
-  scanned = any('/blocks/' in name for name in flatten(_variables(model)))
-  return stack_blocks(tree) if scanned else tree
+def _as_layout(flat: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+  """Nested variables in the layer layout of the model; `flat` is used up."""
+  if any('/blocks/' in name for name in flatten(_variables(model))):
+    _stack(flat)
+  return flax.traverse_util.unflatten_dict(flat, sep='/')
+
+
+def _stack(flat: dict[str, Any]) -> None:
+  """`stack_blocks` of paths, array by array, each layer's gone when it is stacked."""
+  while found := [m for m in map(_LAYER.fullmatch, flat) if m]:
+    rows: dict[str, dict[int, str]] = {}
+    for m in found:
+      rows.setdefault(f'{m[1]}blocks/{m[3]}', {})[int(m[2])] = m[0]
+    for path, names in rows.items():
+      flat[path] = np.stack([flat.pop(names[i]) for i in sorted(names)])
+
+
+# The path of an array of a layer; of layers in layers the inner one.
+_LAYER = re.compile(r'(.*/)blocks_(\d+)/(.*)')
 
 
 def nest(flat: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
