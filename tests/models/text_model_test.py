@@ -82,7 +82,8 @@ def test_files_there_and_back(tmp_path, scan):
   np.testing.assert_allclose(
     jax.jit(back.model.apply)(back.variables, batch())['logits'],
     jax.jit(model.apply)(ours.variables, batch())['logits'],
-    atol=1e-6,
+    rtol=1e-5,  # two programs: the order of sums differs
+    atol=1e-5,
   )
   with pytest.raises(InputError, match='width=16 was given, but the weights were made with'):
     weights.load(tmp_path, width=16)
