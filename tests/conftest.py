@@ -12,7 +12,7 @@ os.environ.setdefault('NPROC', '32')
 # Eight devices on few cores take turns: a long wait in a collective is not a deadlock.
 os.environ['XLA_FLAGS'] = ' '.join(
   (
-    # Compiling costs more here than running: LLVM's light optimisation takes half of the time.
+    # Compiling costs more here than running: light optimisation saves a quarter of the CPU time.
     '--xla_backend_optimization_level=1',
     os.environ.get('XLA_FLAGS', ''),
     '--xla_force_host_platform_device_count=8',

@@ -25,7 +25,7 @@ from research.evals.answer_scores import METRICS, Score
 from research.evals.answering import Answer, Question
 from research.evals.judging import Judge
 from research.evals.transcripts import Transcripts
-from research.jobs import folders
+from research.jobs import folders, paths
 from research.text.messages import question as asked
 
 INSTANCE, TABLES = 'instance.json', ('test.jsonl', 'metadata.jsonl')
@@ -108,7 +108,9 @@ def read_task(
     InputError: the folder or the data set is not of this form.
   """
   home = Path(folder).expanduser()
-  about = _instance(home / INSTANCE)
+  about = paths.read_object(
+    home / INSTANCE, 'is not an object in JSON with name, path and version.'
+  )
   name = about.get('name', home.resolve().name)
   if check and name != home.resolve().name:
     raise InputError(f'{home / INSTANCE}: name is {name!r}, but the folder is {home.name!r}.')
@@ -261,18 +263,6 @@ def table(scores: Sequence[TaskScore], domains: Mapping[str, str] | None = None)
     'tasks': [s.row() for s in scores],
     'domains': leaderboard.domain_means(known, domains),
   }
-
-
-def _instance(path: Path) -> dict[str, Any]:
-  try:
-    found = json.loads(path.read_text(encoding='utf-8'))
-  except OSError as error:
-    raise InputError(f'{path} cannot be read: {error.strerror or error}.') from None
-  except ValueError:
-    found = None
-  if not isinstance(found, dict):
-    raise InputError(f'{path} is not an object in JSON with name, path and version.')
-  return found
 
 
 def _metric(about: Mapping[str, Any], home: Path) -> str:

@@ -8,6 +8,7 @@ for half a minute, and then reported in one sentence. The network is used for ad
 import contextlib
 import hashlib
 import importlib.util
+import json
 import logging as std_logging
 import os
 import pathlib
@@ -33,6 +34,27 @@ _BLOCK = 2**24
 # pathlib.Path or etils.epath.Path
 AnyPath = Any
 T = TypeVar('T')
+
+
+def read_object(path: pathlib.Path, otherwise: str) -> dict[str, Any]:
+  """The JSON object of a file of this machine.
+
+  Args:
+    path: of the file.
+    otherwise: how a sentence ends that begins with the path, where there is no JSON object in it.
+
+  Raises:
+    InputError: it cannot be read, or holds something else.
+  """
+  try:
+    found = json.loads(path.read_text(encoding='utf-8'))
+  except OSError as error:
+    raise InputError(f'{path} cannot be read: {error.strerror or error}.') from None
+  except ValueError:
+    found = None
+  if not isinstance(found, dict):
+    raise InputError(f'{path} {otherwise}')
+  return found
 
 
 def is_remote(path: str | os.PathLike) -> bool:

@@ -16,8 +16,8 @@ Batches. `b` prompts; every array has one row a prompt.
 
 Prompts. `model.placeholders(samples)` says how many ids a clip takes in 'tokens', and
 `model.places` which ids these are: all of one id, or in Qwen-Audio the tag that opens a clip, pads,
-and the tag that closes it. `model.max_samples` is what is heard of a clip; `check_prompts(batch)`
-raises where placeholders and vectors differ in number.
+and the tag that closes it. What is behind `model.max_samples` of a clip is not used;
+`check_prompts(batch)` raises where placeholders and vectors differ in number.
 
 Generation: `inference.generate.generate(model, variables, prompts, settings, memories=m)` with
 prompts that hold their placeholders and m = model.apply(variables, batch, method='remember').

@@ -5,7 +5,6 @@ labels of each file in SPLIT.json (train, valid and test, or fold00, fold01, …
 RATE/SPLIT/FILE with the rate in Hz.
 """
 
-import json
 import pathlib
 from typing import Any
 
@@ -13,8 +12,10 @@ from research.audio.clips import Source
 from research.audio.datasets.tables import check_columns, read_rows, source
 from research.audio.example import Value
 from research.errors import InputError
+from research.jobs import paths
 
 METADATA = 'task_metadata.json'
+_COPY = 'is not JSON with an object in it; copy it again.'
 # Preferred sample rate, Hz: that of the models here.
 _RATE = 16000
 
@@ -26,7 +27,7 @@ def metadata(root: str | pathlib.Path) -> dict[str, Any]:
     InputError: no valid file, or a timestamp task (DCASE 2016, MAESTRO).
   """
   path = pathlib.Path(root) / METADATA
-  found = _read_json(path)
+  found = paths.read_object(path, _COPY)
   for name in ('task_name', 'embedding_type', 'prediction_type', 'split_mode', 'splits'):
     if not found.get(name):
       raise InputError(f'{path} lacks {name!r}, which hear-preprocess writes.')
@@ -66,7 +67,7 @@ def hear(root: str, rate: int | None = None) -> Source:
   audio, rows = _rate(base, rate), []
   for part in map(str, about['splits']):
     file = base / f'{part}.json'
-    for name, labels in _read_json(file).items():
+    for name, labels in paths.read_object(file, _COPY).items():
       labels = [str(v) for v in labels] if isinstance(labels, list) else [str(labels)]
       strange = next((v for v in labels if v not in known), None)
       if strange is not None:
@@ -86,15 +87,3 @@ def _rate(base: pathlib.Path, rate: int | None) -> int:
     wanted = 'named by a sample rate' if rate is None else f'{rate}'
     raise InputError(f'{base} has no folder of audio {wanted} (it has: {found or "none"}).')
   return rate or next((r for r in found if r >= _RATE), found[-1])
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-  try:
-    found = json.loads(path.read_text(encoding='utf-8'))
-  except OSError as error:
-    raise InputError(f'{path} cannot be read: {error.strerror}.') from None
-  except ValueError as error:
-    raise InputError(f'{path} is not JSON ({error}); copy it again.') from None
-  if not isinstance(found, dict):
-    raise InputError(f'{path} holds no JSON object.')
-  return found

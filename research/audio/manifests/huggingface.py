@@ -18,8 +18,10 @@ from research.audio.folder import SECONDS
 from research.audio.manifests.audiofolder import METADATA, SPLITS
 from research.audio.rows import Clips
 from research.errors import InputError, listed
+from research.jobs import paths
 
 STATE, DICT = 'state.json', 'dataset_dict.json'
+_COPY = 'is not what `save_to_disk` writes; copy it again.'
 # `train-00000-of-00002.parquet`, `train.parquet`, `0000.parquet` in a folder `train`.
 _SHARD = re.compile(r'^(.*?)[-_.]?(\d+(-of-\d+)?(-[0-9a-f]{8,})?)?$')
 
@@ -138,7 +140,7 @@ def _saved(root: pathlib.Path) -> list[tuple[str, pathlib.Path]]:
   """(split, file) of a Dataset or a DatasetDict on disk."""
   if not (root / DICT).is_file():
     return [(_state(root).get('_split') or '', f) for f in _data_files(root)]
-  splits = _json(root / DICT).get('splits')
+  splits = paths.read_object(root / DICT, _COPY).get('splits')
   if not isinstance(splits, list) or not all(map(_is_name, splits)):
     raise InputError(f'{root / DICT} names no splits.')
   return [(split, file) for split in splits for file in _data_files(root / split)]
@@ -159,19 +161,7 @@ def _is_name(name: Any) -> bool:
 
 
 def _state(root: pathlib.Path) -> dict[str, Any]:
-  return _json(root / STATE)
-
-
-def _json(path: pathlib.Path) -> dict[str, Any]:
-  try:
-    found = json.loads(path.read_text(encoding='utf-8'))
-  except OSError as error:
-    raise InputError(f'{path} cannot be read: {error.strerror or error}.') from None
-  except ValueError:
-    found = None
-  if not isinstance(found, dict):
-    raise InputError(f'{path} is not what `save_to_disk` writes; copy it again.')
-  return found
+  return paths.read_object(root / STATE, _COPY)
 
 
 def _split(root: pathlib.Path, file: pathlib.Path) -> str:
