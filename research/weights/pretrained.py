@@ -303,7 +303,8 @@ def save(pretrained: Pretrained, path: str | os.PathLike) -> paths.AnyPath:
   with mirror.folder(file.parent) as folder:
     _write(pretrained, folder / file.name)
     if place is not file and isinstance(pretrained.model, WITH_TEXT):
-      tokenizer_files.copy(pretrained.tokenizer, folder)
+      said = isinstance(pretrained.model, Answers)
+      tokenizer_files.copy(pretrained.tokenizer, folder, decoding=said)
   return file
 
 

@@ -27,17 +27,18 @@ COPIED = (
 RELEASES = ('whisper_hf', 'clap_hf')
 
 
-def copy(place: str | None, folder: Path) -> None:
-  """Puts the files of a tokenizer, and how to decode, into the folder of weights that need them.
+def copy(place: str | None, folder: Path, decoding: bool = False) -> None:
+  """Puts the files of a tokenizer into the folder of weights that need them.
 
   Args:
     place: file or folder of the tokenizer; what is no file, as 'bytes', is not copied.
     folder: files that are there already stay.
+    decoding: generation_config.json too.
   """
   given = Path(place or '')
   known = (
     *downloads.TOKENIZERS, 'vocab.json', 'added_tokens.json', 'tokenizer_config.json',
-    'generation_config.json',
+    *(('generation_config.json',) if decoding else ()),
   )  # fmt: skip
   found = [given] if given.is_file() else [given / n for n in known if (given / n).is_file()]
   for file in found if place else ():
