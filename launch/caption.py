@@ -52,11 +52,11 @@ def main(argv):
 
   from research import weights
   from research.inference import caption
-  from research.weights import pretrained
+  from research.weights import writers
 
   source = open_input(INPUT.value, split=SPLIT.value, root=DATA_ROOT.value)
   loaded = weights.load(str(MODEL.value), release=RELEASE.value)
-  captioner = pretrained.captioner(
+  captioner = writers.captioner(
     loaded, TOKENIZER.value, SUFFIX.value, beams=BEAM.value, max_tokens=MAX_TOKENS.value,
     temperature=TEMPERATURE.value, windows=WINDOWS.value,
   )  # fmt: skip

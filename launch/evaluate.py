@@ -6,6 +6,8 @@ python -m launch.evaluate --model=A,B --suite=small --data_root=DATA --protocol=
   --out=runs/compare
 python -m launch.evaluate --model=runs/tiny --tasks=my/folder --out=runs/mine
 python -m launch.evaluate --model=runs/tiny --suite=superb --data_root=DATA --out=runs/superb
+python -m launch.evaluate --model=MODEL --suite=dynamic_superb --data_root=benchmark_tasks \
+  --judge=http://localhost:8000/v1 --judge_model=NAME --out=runs/answers
 
 A task is a name in `research/evals/tasks.py`, or a folder of audio with a labels.csv (path, label,
 optionally split or fold, speaker) or with one subfolder per class; DIR:COLUMN sets the label
@@ -15,7 +17,7 @@ scores.json, scores.md, scores.html, map.npz, figures (SVG), report.html and the
 
 from absl import flags
 
-from launch import command, outputs
+from launch import answers, command, outputs
 from launch import superb as superb_suite
 
 MODEL = flags.DEFINE_list(
@@ -29,7 +31,8 @@ SUITE = flags.DEFINE_string(
   'suite',
   None,
   'A named list of tasks: builtin, builtin_sequences, small, evar, hear, audioset, superb, '
-  'superb_sg, superb_small. Tasks whose data are absent are listed with what they need.',
+  'superb_sg, superb_small; dynamic_superb, evalsift_closed, evalsift_open, air_bench for audio '
+  'language models. Tasks whose data are absent are listed with what they need.',
 )
 DATA_ROOT = flags.DEFINE_string(
   'data_root', None, 'Folder of the data sets ($OIDO_DATA if not given).'
@@ -82,8 +85,8 @@ STATISTICS = flags.DEFINE_enum(
 TOKENIZER = flags.DEFINE_string(
   'tokenizer',
   None,
-  "Tokenizer of a CLAP, for --protocol=zero_shot: a folder, a file, or 'bytes' (that of the run, "
-  'or the one beside the weights, if not given).',
+  'Tokenizer of a CLAP, for --protocol=zero_shot, or of an audio language model: a folder, a file, '
+  "or 'bytes' (that of the run, or the one beside the weights, if not given).",
 )
 TEMPLATE = flags.DEFINE_string(
   'template', None, 'Text of a class, with {} for its name (zero_shot).'
@@ -196,6 +199,12 @@ def main(argv):
   from research.jobs import folders
   from research.report import published, run, tables
 
+  if answers.is_answers(SUITE.value):
+    answers.run(
+      list(MODEL.value or ()), RELEASE.value, TOKENIZER.value, str(SUITE.value), DATA_ROOT.value,
+      str(OUT.value),
+    )  # fmt: skip
+    return
   if superb_suite.is_superb(SUITE.value, TASKS.value):
     how = dict(root=DATA_ROOT.value, cache=CACHE.value, baseline=bool(BASELINES.value))
     superb_suite.run(

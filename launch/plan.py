@@ -7,7 +7,7 @@ The step is compiled for the slice by libtpu, which is the [plan] extra and runs
 minutes; --nocompile leaves that out. Times are estimates: lower bounds, see
 research/train/planning/estimate.py. GPU clusters (--topology=h100:2x8, hosts x GPUs) are never
 compiled. --what=embed plans launch.embed with the model of the config, --what=sample what a prior
-of Jukebox needs to write music.
+of Jukebox needs to write music, or an audio language model to answer.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ TOPOLOGY = flags.DEFINE_string('topology', None, 'v5e:8x8, v5p:4x4x4, 2xv5e:16x1
 COMPILE = flags.DEFINE_bool('compile', True, 'Compile the step for the slice (TPU only).')
 WHAT = flags.DEFINE_enum(
   'what', 'train', ['train', 'embed', 'sample'],
-  'Training steps, what launch.embed runs, or sampling of Jukebox.',
+  'Training steps, what launch.embed runs, or writing: music (Jukebox) or answers.',
 )  # fmt: skip
 ROWS = flags.DEFINE_integer(
-  'rows', None, 'Windows that are sampled at once, with --what=sample.', lower_bound=1
+  'rows', None, 'Windows or prompts that are written at once, with --what=sample.', lower_bound=1
 )
 SEARCH = flags.DEFINE_bool('search', False, 'Try mesh, accumulate, remat and scan_layers.')
 LIMIT = flags.DEFINE_integer('search_limit', 8, 'Programs to compile in a search.', lower_bound=1)

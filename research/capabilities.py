@@ -23,6 +23,7 @@ for single attributes. A model that has no audio (a text model) has no front-end
 | `Generates` | `inference.generate`: writes tokens, one after the other |
 | `WritesSpeech` | transcripts: windows of audio that a decoder attends to |
 | `WritesCaptions` | captions: clips that a decoder attends to |
+| `Answers` | `inference.chat`: questions about clips |
 | `GeneratesAudio` | `launch.generate`: audio, continued, conditioned or from nothing |
 | `PredictsUnits` | the field of units |
 | `EncodesToCodes` | files of codes |
@@ -290,6 +291,18 @@ class WritesCaptions(Hears, Generates, Protocol):
   def remember_clips(self, audio: Any, audio_mask: Any) -> Any:
     """What the decoder attends to, computed once from clips [b, t] and their mask."""
     ...
+
+
+@runtime_checkable
+class Answers(Hears, Generates, Protocol):
+  """Answers questions about clips in words: `inference.chat`. See `models.audio_prompts`."""
+
+  prompt: Any  # how it is spoken to: a file of `text.prompts`
+  places: Any  # ids that stand for audio
+  window_samples: Any  # clips are heard in whole windows
+  max_samples: Any  # of a clip that are heard
+  placeholders: Any  # samples of a clip -> its ids in a prompt
+  remember: Any  # batch -> what is heard, computed once
 
 
 @dataclasses.dataclass(frozen=True)

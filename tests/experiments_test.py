@@ -30,8 +30,12 @@ MODEL, MSE = dict(name='audio_mae', args={}), dict(name='masked_patch_mse', args
 COMBINED = {'audio_mae/audioset_base': ['base,global']}
 # Settings that no shape depends on, besides rates.
 FREE = ('freeze_updates', 'mask_seconds', 'mask_length')
-# Their 72 layers take 20 seconds to trace; numbers of parameters are in tests/models too.
-HEAVY = ('jukebox/prior', 'jukebox/upsampler')
+# Those of Jukebox have 72 layers, which take 20 seconds to trace; numbers of parameters, of models
+# with language models too, are in tests/models.
+HEAVY = (
+  'jukebox/prior', 'jukebox/upsampler', 'audio_flamingo3/stages', 'qwen2_audio/instructions',
+  'qwen2_audio/laptop', 'qwen_audio/stages', 'sift/instructions',
+)  # fmt: skip
 # Metrics of a step with any objective.
 LOGGED = {'loss', 'grad_norm', 'learning_rate', 'finite', 'audio_samples'}
 

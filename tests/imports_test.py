@@ -84,7 +84,10 @@ def test_every_package_is_a_floor():
 # hear by Whisper's encoder.
 BUILT_ON = {
   'vq_vae': {'wavenet'},
-  **{name: {'whisper_parts'} for name in ('audio_prompts', 'audio_flamingo3', 'qwen_audio')},
+  **{
+    name: {'whisper_parts'}
+    for name in ('audio_prompts', 'audio_flamingo3', 'qwen_audio', 'sift_llm')
+  },
 }
 
 

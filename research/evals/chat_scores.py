@@ -23,8 +23,7 @@ from typing import Any
 import numpy as np
 
 from research.audio.clips import Source
-from research.audio.example import Example
-from research.audio.manifests.messages import CLIPS, MESSAGES
+from research.audio.manifests.messages import MESSAGES, clips_of
 from research.errors import InputError, unknown
 from research.evals import answering
 from research.evals.answering import Answer, Question
@@ -75,21 +74,12 @@ def read_questions(source: Source, kind: str = 'text') -> list[Question]:
     if messages[-1].role != 'assistant' or len(messages) < 2 or messages[-2].role != 'user':
       raise InputError(f'{where} does not end with a question and its answer.')
     asked = messages[:-1]
-    paths = [str(path) for path in example.columns[CLIPS]]
-    clips = _clips(example, paths)[: sum(len(m.clips) for m in asked)]
+    clips = clips_of(example)[: sum(len(m.clips) for m in asked)]
     columns = {k: v for k, v in example.columns.items() if isinstance(v, str) and k != MESSAGES}
     found.append(Question(source.id(i), tuple(clips), asked, messages[-1].text, columns))
   if not found:
     raise InputError(f'No row of {source.name!r} is answered by {kind}.')
   return found
-
-
-def _clips(example: Example, paths: Sequence[str]) -> list[Example]:
-  if example.path is None and len(paths) > 1:
-    raise InputError(f'{example.id!r} has several clips, of which shards hold the first alone.')
-  root = (example.path or '').removesuffix(paths[0])
-  more = [Example(root + path, {}, path=root + path) for path in paths[1:]]
-  return [dataclasses.replace(example, columns={}), *more]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +191,18 @@ def generation_scores(
         )
     table[key] = ordinal.over_runs(arrays[0], arrays[1:])
   return table
+
+
+def markdown(found: ChatScore) -> str:
+  """A score, for reading."""
+  lines = ['| group | score | questions | unparsable |', '|---|---|---|---|']
+  lines += [
+    f'| {name} | {row["score"]:.3f} | {row["count"]} | {row["unparsable"]} |'
+    for name, row in found.groups.items()
+  ]
+  by = found.stated.get('judge', '')
+  lines += ['', f'Judged by {by}; {100 * found.missing:.1f} % of the questions have no answer.']
+  return '\n'.join(lines) + '\n'
 
 
 def write_table(path: str | Path, score: ChatScore) -> None:

@@ -343,8 +343,11 @@ class _Draw(NamedTuple):
     if self.settings.min_p is not None:
       x = rules.min_p(x, self.settings.min_p)
     if self.uniform is not None:
-      u = jax.lax.dynamic_index_in_dim(self.uniform, count, keepdims=False)
-      return (jnp.cumsum(jax.nn.softmax(x), axis=-1) <= u[:, None]).sum(axis=-1, dtype=jnp.int32)
+      u = jax.lax.dynamic_index_in_dim(self.uniform, count, keepdims=False)[:, None]
+      up = jnp.cumsum(jax.nn.softmax(x), axis=-1)
+      # Rounded, the sum may end below 1.
+      u = jnp.where(u < up[:, -1:], u, jnp.nextafter(up[:, -1:], 0.0))
+      return (up <= u).sum(axis=-1, dtype=jnp.int32)
     if self.noise is None:
       noise = jax.random.gumbel(jax.random.fold_in(self.key, count), x.shape)
     else:
@@ -419,9 +422,9 @@ def _advance(settings, step, draw, rows, logits=None, until=None):
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'settings'))
-def _begin(model, settings, variables, memories, prompts, limits, temperature, key):
+def _begin(model, settings, variables, memories, prompts, limits, temperature, key, uniform):
   state, logits, _ = _prefill(model, settings, variables, memories, prompts, None)
-  draw = _Draw(settings, temperature, key, None)
+  draw = _Draw(settings, temperature, key, None, uniform)
   rows = _first_rows(settings, prompts, limits, state)
   rows = _write(settings, draw, rows, jnp.repeat(logits, settings.candidates, axis=0))
   return rows._replace(so_far=(rows.so_far.tokens, rows.so_far.written))
@@ -430,14 +433,15 @@ def _begin(model, settings, variables, memories, prompts, limits, temperature, k
 @functools.partial(
   jax.jit, static_argnames=('model', 'settings', 'prompt'), donate_argnames=('carry',)
 )
-def _continue(model, settings, prompt, variables, carry, until, temperature, key):
+def _continue(model, settings, prompt, variables, carry, until, temperature, key, uniform):
   def step(tokens, state):
     logits, state = model.apply(variables, tokens[:, None], state, method='step')
     return logits[:, 0], state
 
   tokens, count = carry.so_far
   rows = carry._replace(so_far=SoFar(tokens, prompt, count))
-  rows = _advance(settings, step, _Draw(settings, temperature, key, None), rows, until=until)
+  draw = _Draw(settings, temperature, key, None, uniform)
+  rows = _advance(settings, step, draw, rows, until=until)
   return rows._replace(so_far=(rows.so_far.tokens, rows.so_far.written))
 
 
@@ -450,6 +454,7 @@ def stream(
   memories: Any = None,
   temperature: float = 1.0,
   key: Key[Array, ''] | None = None,
+  uniform: Float[AnyArray, 'n r'] | None = None,
   limits: Sequence[int] | None = None,
   every: int = 1,
 ) -> Iterator[list[list[int]]]:
@@ -467,9 +472,9 @@ def stream(
     )
   if every < 1:
     raise InputError(f'every={every} was given: give at least 1.')
-  padded, room = _arguments(model, prompts, settings, key, None, limits)
+  padded, room = _arguments(model, prompts, settings, key, None, limits, uniform)
   heat = jnp.float32(max(temperature, 1e-6))
-  carry = _begin(model, settings, variables, memories, padded, room, heat, key)
+  carry = _begin(model, settings, variables, memories, padded, room, heat, key, uniform)
   given, stops = 0, set(settings.stop)
   ended = [False] * len(prompts)
   while True:
@@ -487,4 +492,4 @@ def stream(
     if done.all() or given >= settings.max_tokens:
       return
     until = jnp.int32(min(given + every, settings.max_tokens))
-    carry = _continue(model, settings, padded.shape[1], variables, carry, until, heat, key)
+    carry = _continue(model, settings, padded.shape[1], variables, carry, until, heat, key, uniform)

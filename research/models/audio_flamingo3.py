@@ -78,6 +78,11 @@ class AudioFlamingo3(AudioLanguageModel):
         f'{self.time_rotary_factor:g}: their product must be an even number of dimensions.'
       )
 
+  @property
+  def prompt(self) -> str:
+    """How it is spoken to: a file of `text.prompts`."""
+    return 'music_flamingo' if self.time_rotary_base else 'audio_flamingo3'
+
   def _projector(self) -> nn.Module:
     return Adaptor(self.text_width, jnp.dtype(self.dtype))
 

@@ -97,6 +97,8 @@ class AudioLanguageModel(nn.Module):
   SIZES: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
   TITLE: ClassVar[str] = ''
   KIND: ClassVar[str] = 'qwen2'  # of the language model
+  PROMPT: ClassVar[str] = ''  # how it is spoken to, see `prompt`
+  POOLED: ClassVar[bool] = True  # a vector is of two tokens of the tower
   ZERO_PADDING: ClassVar[bool] = False  # see `whisper_parts.Encoder`
 
   size: str = '7b'
@@ -166,7 +168,8 @@ class AudioLanguageModel(nn.Module):
     dtype = jnp.dtype(self.dtype)
     self.audio_tower = Encoder(
       self.n_audio_ctx, self.audio_width, self.audio_depth, self.audio_heads, dtype,
-      self.scan_layers, self.remat, self.attention, self.audio_hidden, True, self.ZERO_PADDING,
+      self.scan_layers, self.remat, self.attention, self.audio_hidden, self.POOLED,
+      self.ZERO_PADDING,
     )  # fmt: skip
     self.projector = self._projector()
     self.language_model = LanguageModel(**self._language())
@@ -211,6 +214,11 @@ class AudioLanguageModel(nn.Module):
   # -- Prompts ---------------------------------------------------------------------------------
 
   @property
+  def prompt(self) -> str:
+    """How it is spoken to: a file of `text.prompts`."""
+    return self.PROMPT
+
+  @property
   def places(self) -> tuple[int, ...]:
     """Ids that stand for audio vectors."""
     return (self.audio_token,)
@@ -236,7 +244,7 @@ class AudioLanguageModel(nn.Module):
 
   def vectors_of(self, frames: Any) -> Any:
     """Vectors of windows of N real frames."""
-    return (frames + 1) // STRIDE // 2
+    return (frames + 1) // STRIDE // (1 + self.POOLED)
 
   def placeholders(self, samples: int) -> int:
     """Ids that a clip of N samples, at the rate of the front-end, takes in a prompt.
@@ -440,10 +448,11 @@ class AudioLanguageModel(nn.Module):
     b, _, w = frames.shape
     out = self._tower(mel.reshape(b * w, *mel.shape[3:]), frames.reshape(-1), True)
     before = jnp.concatenate([out['stem'][None], out['layers'][:-1]])
-    whole = jnp.concatenate([pool_pairs(before), out['tokens'][None]])
-    n = -(-audio.shape[1] // (2 * STRIDE * self.frontend.hop_samples))
+    whole = jnp.concatenate([pool_pairs(before) if self.POOLED else before, out['tokens'][None]])
+    each = 1 + self.POOLED
+    n = -(-audio.shape[1] // (each * STRIDE * self.frontend.hop_samples))
     whole = whole.reshape(len(whole), b, -1, whole.shape[-1])[:, :, :n]
-    count = ((frames + 1) // STRIDE // 2).sum(axis=(1, 2))
+    count = ((frames + 1) // STRIDE // each).sum(axis=(1, 2))
     count = jnp.maximum(count, (frames.sum(axis=(1, 2)) > 0).astype(count.dtype))
     mask = jnp.arange(whole.shape[2])[None] < count[:, None]
     return jnp.where(mask[None, :, :, None], whole, jnp.zeros((), whole.dtype)), mask

@@ -31,3 +31,4 @@ class Qwen2Audio(AudioLanguageModel):
 
   SIZES: ClassVar[Mapping[str, Mapping[str, Any]]] = SIZES
   TITLE: ClassVar[str] = 'Qwen2-Audio'
+  PROMPT: ClassVar[str] = 'qwen2_audio'

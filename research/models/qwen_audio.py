@@ -55,6 +55,7 @@ class QwenAudio(AudioLanguageModel):
   SIZES: ClassVar[Mapping[str, Mapping[str, Any]]] = SIZES
   TITLE: ClassVar[str] = 'Qwen-Audio'
   KIND: ClassVar[str] = 'qwen'
+  PROMPT: ClassVar[str] = 'qwen_audio'
   ZERO_PADDING: ClassVar[bool] = True
 
   audio_start: int = by_size()

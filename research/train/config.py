@@ -90,7 +90,7 @@ FREE_FORM = (
 
 OPTIONAL: dict[str, dict[str, Any]] = dict(
   teacher=dict(decay=0.999, decay_end=None, decay_steps=None, forward=False),
-  init=dict(path=None, include='.*', exclude=None, statistics='same', under=None),
+  init=dict(path=None, include='.*', exclude=None, statistics='same', under=None, parts=None),
   adapters=dict(rank=8, alpha=16.0, targets=r'attn/(qkv|query|value)/kernel$', trained=None),
   profile=dict(start=10, steps=5),
 )

@@ -24,7 +24,7 @@ from research.train.feed import Feed
 from research.train.health import Watch
 from research.train.preemption import Stop
 from research.train.state import State, count, init_state
-from research.train.warm_start import warm_start
+from research.train.warm_parts import started
 from research.train.workdir import make_workdir
 from research.train.writer import Writer
 
@@ -164,7 +164,7 @@ class _Run:
       return restored
     state = self.fresh()
     if self.config['init']:
-      state = warm_start(state, self.config['init'], self.model)
+      state = started(state, self.config['init'], self.model)
     return state, self.start_position
 
   def run(self) -> Result:

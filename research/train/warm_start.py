@@ -18,7 +18,7 @@ from research.nn.layers import stack_blocks, unstack_blocks
 from research.train.state import State, path_name, teacher_collections
 
 
-def _check_frontend(theirs: Any, ours: Any, spec: Mapping[str, Any]) -> None:
+def check_frontend(theirs: Any, ours: Any, spec: Mapping[str, Any]) -> None:
   """Refuses weights that were trained on other features than our model's, naming both values."""
   if not isinstance(theirs, Hears) or not isinstance(ours, Hears):
     return
@@ -90,7 +90,7 @@ def _names(variables: Mapping[str, Any]) -> list[str]:
   return [path_name(path) for path, _ in leaves]
 
 
-def _by_name(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def by_name(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Arrays by path, the transformer blocks both one by one and stacked (scan_layers)."""
   unrolled = unstack_blocks(variables)
   leaves = []
@@ -126,9 +126,9 @@ def warm_start(state: State, spec: Mapping[str, Any], model: Any) -> State:
   if spec['statistics'] not in ('same', 'any'):
     raise InputError(f"config.init.statistics is {spec['statistics']!r}; it is 'same' or 'any'.")
   loaded = weights.load(spec['path'], whole=True)
-  _check_frontend(loaded.model, model, spec)
+  check_frontend(loaded.model, model, spec)
   under = spec.get('under')
-  have = _by_name(dict(loaded.variables))
+  have = by_name(dict(loaded.variables))
   if under:
     have = {f'{under}/{name}': x for name, x in have.items()}
   taken, fresh = [], []

@@ -25,7 +25,10 @@ from research.jobs.cache import cache_folder
 
 HUB, WEB = 'hf://', ('https://', 'http://')
 # Tokenizers, besides vocab.json, which CTC models have too: see `text.subwords`.
-TOKENIZERS = ('tokenizer.json', 'merges.txt', 'vocab.txt', 'gpt2.tiktoken', 'multilingual.tiktoken')
+TOKENIZERS = (
+  'tokenizer.json', 'merges.txt', 'vocab.txt', 'gpt2.tiktoken', 'multilingual.tiktoken',
+  'qwen.tiktoken',
+)  # fmt: skip
 # What lies beside arrays and is read too.
 BESIDE = (
   'config.json', 'preprocessor_config.json', 'generation_config.json', 'vocab.json',

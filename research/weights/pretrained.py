@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from safetensors.numpy import save_file
 
 from research import models
 from research.capabilities import (
+  Answers,
   ComparesTexts,
   Composed,
   HasTraining,
@@ -27,7 +27,7 @@ from research.capabilities import (
 from research.errors import InputError, unknown
 from research.features.frontend import Frontend
 from research.features.waveform import Waveform
-from research.inference import caption, generators, transcribers
+from research.inference import generators, transcribers
 from research.inference.codec import Codec, Coded
 from research.inference.ctc import Transcript
 from research.inference.diarize import Diarizer
@@ -42,13 +42,13 @@ from research.models import finetuned, settings
 from research.nn import adapters
 from research.nn.layers import unstack_blocks
 from research.text.whisper import WhisperTokenizer
-from research.weights import conversion, downloads, read, tables, text_towers
+from research.weights import conversion, downloads, read, tables, tokenizer_files, writers
 
 FILE = 'model.safetensors'
 FORMAT = 1
 AnyFrontend = Frontend | Waveform
 # Models that are nothing without their tokenizer.
-WITH_TEXT = (ComparesTexts, WritesCaptions, WritesSpeech)
+WITH_TEXT = (Answers, ComparesTexts, WritesCaptions, WritesSpeech)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -158,8 +158,32 @@ class Pretrained:
       InputError: the model writes no captions, its tokenizer is missing or does not fit, or audio
         that cannot be used.
     """
-    own = captioner(self, tokenizer, suffix, **options)
+    own = writers.captioner(self, tokenizer, suffix, **options)
     return own.caption(audio, sample_rate)
+
+  def answer(
+    self,
+    audio: Audio | Sequence[Audio] | None,
+    messages: Any,
+    sample_rate: float | None = None,
+    **options: Any,
+  ) -> str:
+    """The answer of an audio language model to a question about clips.
+
+    Args:
+      audio: a path, samples [t] in [-1, 1], or a list of either; None: the messages have paths.
+      messages: a question about these clips; or a conversation, see `text.messages`, with a clip
+        for each of them.
+      sample_rate: of arrays, Hz. Files know theirs.
+      **options: tokenizer, base, on_text, max_new_tokens, do_sample, …, see `writers.chat`.
+
+    Raises:
+      InputError: the model answers nothing, its tokenizer is missing or does not fit, messages or
+        audio that cannot be used.
+    """
+    on_text = options.pop('on_text', None)
+    own = writers.chat(self, **options)
+    return own.answer(*own.heard(audio, messages, sample_rate), on_text)
 
   def diarize(
     self, audio: Audio, sample_rate: float | None = None, **options: Any
@@ -236,15 +260,6 @@ class Pretrained:
     return digest.hexdigest()
 
 
-def captioner(
-  pretrained: Pretrained, tokenizer: str | None, suffix: str | None, **options: Any
-) -> caption.Captioner:
-  """What writes captions with a model and its tokenizer, see `Pretrained.caption`."""
-  caption.check(pretrained.model)
-  read = text_towers.spelling(pretrained.place or '.', tokenizer, suffix)
-  return caption.Captioner(pretrained.model, pretrained.variables, *read, **options)
-
-
 def _lasting(model: Any) -> dict[str, Any]:
   """Arguments on which outputs depend, those of parts by themselves."""
   left_out = (*HOW, *(model.TRAINING if isinstance(model, HasTraining) else ()))
@@ -278,7 +293,7 @@ def save(pretrained: Pretrained, path: str | os.PathLike) -> paths.AnyPath:
   Args:
     pretrained: what to save.
     path: of a disk, gs:// or s3://: a .safetensors file, or a folder to write model.safetensors in,
-      with the files of the tokenizer that a Whisper, a CLAP or a clapcap needs.
+      with the files of the tokenizer that a model of texts needs.
 
   Returns:
     the file. Its metadata hold the model's name and arguments, the front-end and the origin.
@@ -288,18 +303,9 @@ def save(pretrained: Pretrained, path: str | os.PathLike) -> paths.AnyPath:
   with mirror.folder(file.parent) as folder:
     _write(pretrained, folder / file.name)
     if place is not file and isinstance(pretrained.model, WITH_TEXT):
-      _copy_tokenizer(pretrained.tokenizer, folder)
+      said = isinstance(pretrained.model, Answers)
+      tokenizer_files.copy(pretrained.tokenizer, folder, decoding=said)
   return file
-
-
-def _copy_tokenizer(tokenizer: str | None, folder: Path) -> None:
-  """Puts the files of a tokenizer into the folder of weights that need it."""
-  place = Path(tokenizer or '')
-  known = (*downloads.TOKENIZERS, 'vocab.json', 'added_tokens.json', 'tokenizer_config.json')
-  found = [place] if place.is_file() else [place / n for n in known if (place / n).is_file()]
-  for file in found if tokenizer else ():
-    if not (folder / file.name).exists():
-      shutil.copyfile(file, folder / file.name)
 
 
 def _write(pretrained: Pretrained, file: Path) -> None:

@@ -101,7 +101,7 @@ def read_release(
   if 'oido' in about:
     raise InputError(f'{str(path)!r} holds weights of ours: load it without a release.')
   files = {k: _parsed(path, k, about[k]) for k in BESIDE if k in about}
-  return arrays, files | {n: _read_json(folder / n) for n in beside if (folder / n).is_file()}
+  return arrays, files | {n: read_json(folder / n) for n in beside if (folder / n).is_file()}
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -119,7 +119,7 @@ def _read_folder(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def _read_shards(index: Path) -> dict[str, np.ndarray]:
   """The arrays of every file that an index names; each must be where the index says."""
-  content = _read_json(index)
+  content = read_json(index)
   places = content.get('weight_map') if isinstance(content, Mapping) else None
   if not isinstance(places, Mapping) or not all(isinstance(v, str) for v in places.values()):
     raise InputError(f'{str(index)!r} has no weight_map that says which file holds which array.')
@@ -149,7 +149,8 @@ def _parsed(path: Path, name: str, value: Any) -> Any:
     ) from error
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+  """What a file of JSON holds; raises InputError where it cannot be read."""
   try:
     return json.loads(path.read_text(encoding='utf-8'))
   except (OSError, ValueError) as error:

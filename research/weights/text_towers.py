@@ -34,7 +34,7 @@ def spelling(
   Raises:
     InputError: there is none, or it is damaged.
   """
-  own = _of_run(path)
+  own = field_of_run(path, 'captions')
   behind = own.get('suffix', '') if suffix is None else suffix
   if tokenizer is not None:
     return Spelling(read_tokenizer(tokenizer), behind)
@@ -51,8 +51,9 @@ def spelling(
     ) from None
 
 
-def _of_run(path: str | os.PathLike) -> Mapping[str, Any]:
-  """The arguments of the field of captions in the config of a run; {} for other weights."""
+def field_of_run(path: str | os.PathLike, name: str) -> Mapping[str, Any]:
+  """The arguments of the field of texts 'captions' or 'messages' in the config of a run, its
+  tokenizer too; {} for other weights."""
   if downloads.is_download(path):
     return {}
   place = paths.path(path)
@@ -67,7 +68,7 @@ def _of_run(path: str | os.PathLike) -> Mapping[str, Any]:
     found = [
       each if isinstance(each, dict) else {'args': {'column': each}}
       for key, each in fields.items()
-      if each and (each.get('name', key) if isinstance(each, dict) else key) == 'captions'
+      if each and (each.get('name', key) if isinstance(each, dict) else key) == name
     ]
     return {'tokenizer': 'bytes', **(found[0].get('args') or {})} if found else {}
   except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -16,6 +16,7 @@ import tokenizers
 from research.errors import InputError
 from research.text import subwords
 from research.text.whisper import WhisperTokenizer, read_whisper_tokenizer
+from research.weights import downloads
 
 CONFIG, JSON = 'tokenizer_config.json', 'tokenizer.json'
 PAIRS = ('vocab.json', 'merges.txt')
@@ -24,6 +25,25 @@ COPIED = (
   'normalizer.json',
 )  # fmt: skip
 RELEASES = ('whisper_hf', 'clap_hf')
+
+
+def copy(place: str | None, folder: Path, decoding: bool = False) -> None:
+  """Puts the files of a tokenizer into the folder of weights that need them.
+
+  Args:
+    place: file or folder of the tokenizer; what is no file, as 'bytes', is not copied.
+    folder: files that are there already stay.
+    decoding: generation_config.json too.
+  """
+  given = Path(place or '')
+  known = (
+    *downloads.TOKENIZERS, 'vocab.json', 'added_tokens.json', 'tokenizer_config.json',
+    *(('generation_config.json',) if decoding else ()),
+  )  # fmt: skip
+  found = [given] if given.is_file() else [given / n for n in known if (given / n).is_file()]
+  for file in found if place else ():
+    if not (folder / file.name).exists():
+      shutil.copyfile(file, folder / file.name)
 
 
 def write(release: str, model: Any, place: str | None, folder: Path) -> str:

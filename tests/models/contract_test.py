@@ -21,6 +21,7 @@ FIRST = set(NAMES) - {
   'jukebox_vqvae',
   'qwen2_audio',
   'qwen_audio',
+  'sift_llm',
   'vq_vae',
 }
 

@@ -124,7 +124,8 @@ class Messages(Field):
 
   def example(self, context: Context, clips: int, samples: int) -> dict[str, np.ndarray]:
     """Two hundred tokens of text, and those of the clips."""
-    made = _Speaker.of(self, context)
+    # Its shapes depend on no tokenizer, of which there may be none yet.
+    made = _Speaker.of(dataclasses.replace(self, tokenizer=subwords.BYTES), context)
     c = self.clips or 1
     u = min(made.limit or 2**30, 200 + c * max(1, made.count(samples)))
     shape = (clips, c, samples)
@@ -197,28 +198,14 @@ class _Speaker:
 
   @classmethod
   def of(cls, field: Messages, context: Context) -> '_Speaker':
-    module, model = prompts.get(field.prompt), context.model
-    form = module.FORM
+    model, form = context.model, prompts.get(field.prompt).FORM
     if form.sample_rate != context.sample_rate:
       raise InputError(
         f'config.data.sample_rate is {context.sample_rate} Hz and {field.prompt} hears '
         f'{form.sample_rate} Hz: set it to that.'
       )
-    places = tuple(getattr(model, 'places', ()))
-    if field.tokenizer == subwords.BYTES:
-      need = 2 + len(module.CLOSES) if form.filler else 1
-      tokenizer = prompts.bytes_tokenizer(module, places or tuple(range(256, 256 + need)))
-    else:
-      tokenizer = module.read_tokenizer(field.tokenizer)
-    rows = getattr(model, 'vocab_size', None)
-    if isinstance(rows, int):
-      tokenizer.check_fits(rows, padded=True)
-    own = tokenizer.id(form.placeholder)
-    if places and own != places[0]:
-      raise InputError(
-        f'{form.placeholder} is id {own} in the tokenizer of {tokenizer.source}, and the model has '
-        f'its audio at {places[0]}: take the tokenizer that came with the weights.'
-      )
+    places, rows = tuple(getattr(model, 'places', ())), getattr(model, 'vocab_size', None)
+    tokenizer = prompts.tokenizer_of(field.prompt, field.tokenizer, places, rows)
     limits = [n for n in (getattr(model, 'max_tokens', None), field.max_tokens) if n is not None]
     limit = min(limits, default=None)
     return cls(field.prompt, field.base, tokenizer, model, limit)
@@ -239,9 +226,7 @@ class _Speaker:
     if not hasattr(self.model, 'placeholders'):
       return self.form.tokens(samples)
     try:
-      # The tags around a clip stand in the text.
-      around = 1 + len(prompts.get(self.name).CLOSES) if self.form.filler else 0
-      return max(0, self.model.placeholders(samples) - around)
+      return max(0, prompts.text_tokens(prompts.get(self.name), self.model.placeholders, samples))
     except InputError:
       return 0
 

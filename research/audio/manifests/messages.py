@@ -7,6 +7,7 @@ and `{"audio_path": …}` (or `{"audio": …}`), in any order and number; and op
 """
 
 import concurrent.futures
+import dataclasses
 import json
 import math
 import pathlib
@@ -86,6 +87,21 @@ def messages(path: str, audio: str | None = None) -> Source:
   source = clips.source()
   _measure(source, root, longest)
   return source
+
+
+def clips_of(example: Example) -> list[Example]:
+  """The clips of a row, in the order of its messages.
+
+  Raises:
+    InputError: it has several, of which shards hold the first alone.
+  """
+  paths = [str(path) for path in example.columns[CLIPS]]
+  if example.path is None and len(paths) > 1:
+    raise InputError(f'{example.id!r} has several clips, of which shards hold the first alone.')
+  # All paths start at the folder that the first one does, which is the clip of the row.
+  root = (example.path or '').removesuffix(paths[0])
+  more = [Example(root + path, {}, path=root + path) for path in paths[1:]]
+  return [dataclasses.replace(example, columns={}), *more]
 
 
 def _columns(

@@ -5,8 +5,10 @@ A module `prompts/<name>.py` defines
 - `render(messages, answer=True) -> Prompt`: the text of a conversation, with a placeholder a clip;
   `answer` opens the turn in which the model answers;
 - `FORM`, a `Form`: the placeholder, the sample rate, and how many tokens a clip gives;
-- `SPECIALS`, its other special tokens;
-- `read_tokenizer(path)`: the tokenizer from the files of a checkpoint.
+- `SPECIALS`, its other special tokens, and `STOPS`, those that end an answer;
+- `read_tokenizer(path)`: the tokenizer from the files of a checkpoint;
+- where they are published: `DECODING`, how it is decoded (names of `inference.chat.Decoding`),
+  `QUESTIONS`, {task: its wording}, `SEVERAL`, whether a turn may have several clips.
 
 `encode` makes token ids of a prompt: every placeholder repeated as often as its clip has tokens,
 and which ids are learned.
@@ -171,26 +173,74 @@ def _tokens(prompt: Prompt, tokenizer: Tokenizer, special: bool) -> tuple[np.nda
   return np.array(ids, np.int64), table[:, 0], table[:, 1]
 
 
+def marks(module: Any) -> list[str]:
+  """What stands for audio, in the order of a model's `places`: the placeholder; or the filler, the
+  placeholder and what closes a clip."""
+  form = module.FORM
+  return [form.filler, form.placeholder, *module.CLOSES] if form.filler else [form.placeholder]
+
+
+def text_tokens(module: Any, placeholders: Callable[[int], int], samples: int) -> int:
+  """Tokens that are repeated for a clip: of a model's `placeholders` without those of `marks` that
+  stand in the text."""
+  return placeholders(samples) - (len(marks(module)) - 1)
+
+
+def tokenizer_of(
+  name: str, path: str, places: Sequence[int] = (), rows: int | None = None
+) -> Tokenizer:
+  """The tokenizer of a checkpoint, checked against its model.
+
+  Args:
+    name: of the prompt.
+    path: file or folder, or 'bytes'.
+    places: ids that stand for audio in the model; () where they are not known.
+    rows: of the model's embedding; None where they are not known.
+
+  Raises:
+    InputError: there is none, or it is of another model.
+  """
+  module = get(name)
+  names = marks(module)
+  if path == BYTES:
+    tokenizer = bytes_tokenizer(module, places or tuple(range(256, 256 + len(names))))
+  else:
+    tokenizer = module.read_tokenizer(path)
+  if rows is not None:
+    tokenizer.check_fits(rows, padded=True)
+  check_places(module, tokenizer, places)
+  return tokenizer
+
+
+def check_places(module: Any, tokenizer: Tokenizer, places: Sequence[int]) -> None:
+  """Raises InputError where `marks` have other ids than a model's `places`; () is not looked at."""
+  for mark, place in zip(marks(module), places, strict=False):
+    if (own := tokenizer.id(mark)) != place:
+      raise InputError(
+        f'{mark} is id {own} in the tokenizer of {tokenizer.source}, and the model has its audio '
+        f'at {place}: take the tokenizer that came with the weights.'
+      )
+
+
 def bytes_tokenizer(module: Any, places: Sequence[int]) -> Tokenizer:
   """A tokenizer without files, for trials: UTF-8, and the special tokens of a model behind it.
 
   Args:
     module: of a model.
-    places: ids that its placeholder has, or placeholder, filler and what closes a clip.
+    places: ids of `marks`.
 
   Raises:
     InputError: a place is the id of a byte, or there are more or fewer than names.
   """
-  form = module.FORM
-  marks = [form.placeholder, form.filler, *module.CLOSES] if form.filler else [form.placeholder]
-  if len(places) != len(marks) or min(places) < 256 or len(set(places)) != len(marks):
+  own = marks(module)
+  if len(places) != len(own) or min(places) < 256 or len(set(places)) != len(own):
     raise InputError(
-      f'The placeholders {listed(marks)} got the ids {listed(map(str, places))}: give each its '
+      f'The placeholders {listed(own)} got the ids {listed(map(str, places))}: give each its '
       'own, from 256.'
     )
   ids = {character: byte for byte, character in byte_pairs.alphabet().items()}
   free = (i for i in itertools.count(256) if i not in places)
-  names = [*marks, *(name for name in module.SPECIALS if name not in marks)]
+  names = [*own, *(name for name in module.SPECIALS if name not in own)]
   ids |= dict(zip(names, itertools.chain(places, free), strict=False))
   library = tokenizers.Tokenizer(tokenizers.models.BPE(ids, []))
   library.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(

@@ -17,8 +17,13 @@ SOUND = '<sound>'
 SPECIALS = ('<|im_start|>', '<|im_end|>', '<|endoftext|>')
 STOPS = ('<|im_end|>', '<|endoftext|>')
 WINDOW, HOP = 480_000, 160
+# generation_config.json of nvidia/audio-flamingo-3-hf.
+DECODING = dict(
+  do_sample=True, temperature=0.7, top_k=20, top_p=0.8, repetition_penalty=1.05
+)  # fmt: skip
 SECONDS = 600.0
 TRANSCRIBE = 'Transcribe the input speech.'
+QUESTIONS = {'transcribe': TRANSCRIBE}
 # What the model writes before a transcript, which is no part of it.
 LEADS = (
   'The spoken content of the audio is',

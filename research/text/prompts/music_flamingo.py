@@ -10,6 +10,7 @@ SECONDS = 1200.0
 BEGIN, FINISH = '<|sound_bos|>', '<|sound_eos|>'
 SPECIALS = (*audio_flamingo3.SPECIALS, BEGIN, FINISH)
 STOPS = audio_flamingo3.STOPS
+DECODING = audio_flamingo3.DECODING
 
 __all__ = ['FORM', 'read_tokenizer', 'render']
 

@@ -17,6 +17,9 @@ SAMPLES = 480_000
 AUDIO, BEGIN, FINISH = '<|AUDIO|>', '<|audio_bos|>', '<|audio_eos|>'
 SPECIALS = ('<|im_start|>', '<|im_end|>', '<|endoftext|>', BEGIN, FINISH)
 STOPS = ('<|im_end|>', '<|endoftext|>')
+SEVERAL = True
+# Of the base model (README of QwenLM/Qwen2-Audio).
+QUESTIONS = {'caption': 'Generate the caption in English:'}
 
 __all__ = ['FORM', 'read_tokenizer', 'render']
 

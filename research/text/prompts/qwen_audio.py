@@ -23,6 +23,9 @@ SAMPLES, WINDOW = 480_000, 6144
 BEGIN, FINISH, PAD = '<audio>', '</audio>', '[[[AUDIO:modality]]]'
 END, STOPS = '<|endoftext|>', ('<|im_end|>', '<|im_start|>')
 CLOSES = (FINISH,)
+SEVERAL = True
+# generation_config.json of Qwen-Audio-Chat.
+DECODING = dict(do_sample=True, top_p=0.5, max_new_tokens=512)
 SPECIALS = ('<|im_start|>', '<|im_end|>', END)
 LANGUAGES = ('en', 'zh', 'de', 'es', 'ko', 'fr', 'ja', 'it')
 

@@ -14,12 +14,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from research.capabilities import Generates, GeneratesAudio
+from research.capabilities import Answers, Generates, GeneratesAudio
 from research.errors import InputError
 from research.train import flops, sharding
 from research.train.planning import program
 from research.train.planning.plan import gigabytes
 from research.train.planning.topology import Topology
+
+# Tokens of an answer, as the published evaluations allow.
+ANSWER = 256
 
 
 class Sampling:
@@ -31,7 +34,7 @@ class Sampling:
     seconds: of a step, by unit: 'memory', 'links', 'compute'.
     step: the longest of them.
     tokens: of a window.
-    audio: seconds of a window.
+    audio: seconds of a window; nan of a model that answers.
   """
 
   def __init__(self, config: Mapping[str, Any], topology: Topology, rows: int | None = None):
@@ -47,10 +50,10 @@ class Sampling:
     """
     trained = program.Program(config)
     self.topology, self.params, model = topology, trained.params, trained.model
-    if not (isinstance(model, Generates) and isinstance(model, GeneratesAudio)):
+    if not (isinstance(model, Generates) and isinstance(model, GeneratesAudio | Answers)):
       raise InputError(
-        f'{type(model).__name__} does not write audio token by token, for which to plan: take a '
-        'prior of Jukebox (experiments/jukebox).'
+        f'{type(model).__name__} writes neither audio nor answers token by token, for which to '
+        'plan: take a prior of Jukebox (experiments/jukebox) or an audio language model.'
       )
     mesh = program.abstract_mesh(config['mesh'], topology.chips)
     sizes = dict(mesh.shape)
@@ -83,6 +86,7 @@ class Sampling:
     self.step = max(self.seconds.values())
     self.tokens = model.max_tokens
     self.audio = model.EMBEDDING.max_seconds or math.nan
+    self.answers = isinstance(model, Answers)
 
   @property
   def error(self) -> str | None:
@@ -99,7 +103,7 @@ class Sampling:
     held = f'{gigabytes(self.weights + self.caches)} of {gigabytes(room)}'
     found = [
       ('slice', f'{topology.name}: {topology.chips} chips, {topology.hosts} hosts, {mesh}'),
-      ('windows', f'{self.rows} at once, of {self.tokens:,} tokens and {self.audio:.4g} s'),
+      self._windows(),
       ('parameters', f'{self.params:,}'),
       ('held a chip', f'{held} (weights {gigabytes(self.weights)}, caches '
                       f'{gigabytes(self.caches)}); activations are not counted'),
@@ -115,12 +119,33 @@ class Sampling:
       ('estimate: token', f'>= {1e3 * self.step:.3g} ms ({each}): {bound}-bound'),
       ('estimate: speed', f'<= {1 / self.step:.4g} tokens/s a row, {self.rows / self.step:.4g} in '
                           'all'),
-      ('estimate: window', f'>= {whole:.4g} s for {self.audio:.4g} s of each row'),
+      ('estimate: answer', f'>= {ANSWER * self.step:.4g} s for {ANSWER} tokens of each row')
+      if self.answers
+      else ('estimate: window', f'>= {whole:.4g} s for {self.audio:.4g} s of each row'),
     ]  # fmt: skip
+
+  def _windows(self) -> tuple[str, str]:
+    if self.answers:
+      return 'prompts', f'{self.rows} at once, of up to {self.tokens:,} tokens with their answers'
+    return 'windows', f'{self.rows} at once, of {self.tokens:,} tokens and {self.audio:.4g} s'
 
 
 def _state(model: Any, variables: Any, rows: int) -> Any:
-  """The state of windows of a prior of Jukebox with what they depend on, as shapes."""
+  """The state of windows of a prior of Jukebox, or of prompts with a window of audio each, with
+  what they depend on, as shapes."""
+  answers = isinstance(model, Answers)
+  if answers:
+    shape = rows, 1, model.window_samples
+    batch = {
+      'audio': jax.ShapeDtypeStruct(shape, jnp.float32),
+      'audio_mask': jax.ShapeDtypeStruct(shape, jnp.bool_),
+    }
+
+    def heard(variables: Any, batch: Any) -> Any:
+      memories = model.apply(variables, batch, method='remember')
+      return model.start(rows, model.max_tokens, memories)
+
+    return jax.eval_shape(heard, variables, batch)
   y = jax.ShapeDtypeStruct((rows, model.label_width), jnp.int32) if model.labels else None
   above = None
   if model.upsamples:

@@ -194,7 +194,8 @@ def test_tags_of_qwen_audio_stand_around_a_clip(folder):
       clips = clips[clips > 0]
       places = np.isin(batch['tokens'][i], model.places).sum()
       assert places == sum(model.placeholders(int(n)) for n in clips)
-      assert (batch['tokens'][i] == 400).sum() == (batch['tokens'][i] == 402).sum() == len(clips)
+      # The pad is repeated, the two tags stand around it.
+      assert (batch['tokens'][i] == 401).sum() == (batch['tokens'][i] == 402).sum() == len(clips)
   assert qwen_audio.FORM.filler == qwen_audio.PAD
 
 
@@ -244,10 +245,16 @@ def test_every_model_has_a_trial_tokenizer():
     module = prompts.get(name)
     places = (300, 301, 302) if module.FORM.filler else (300,)
     tokenizer = prompts.bytes_tokenizer(module, places)
-    assert tokenizer.id(module.FORM.placeholder) == 300
+    assert [tokenizer.id(mark) for mark in prompts.marks(module)] == list(places)
+    # The tags of a clip, and one that is repeated, are of the model's `places`, in their order.
+    assert prompts.text_tokens(module, lambda n: n, 10) == 11 - len(places)
+    assert prompts.tokenizer_of(name, 'bytes', places, 20_000).size == tokenizer.size
+    with pytest.raises(InputError, match='in the tokenizer of bytes'):
+      prompts.check_places(module, tokenizer, [place + 1 for place in places])
     for special in module.SPECIALS:
       assert tokenizer.id(special) >= 256
     ids = tokenizer.encode(f'é{module.FORM.placeholder}{module.SPECIALS[0]}')
-    assert ids.tolist() == [*'é'.encode(), 300, tokenizer.id(module.SPECIALS[0])]
+    mark = tokenizer.id(module.FORM.placeholder)
+    assert ids.tolist() == [*'é'.encode(), mark, tokenizer.id(module.SPECIALS[0])]
   with pytest.raises(InputError, match='from 256'):
     prompts.bytes_tokenizer(qwen2_audio, (3,))

@@ -37,6 +37,13 @@ def test_what_a_token_costs():
   assert spread.flops == pytest.approx(2 * own.flops, rel=1e-6)
   with pytest.raises(InputError, match='multiple of data x fsdp = 4'):
     planned(dict(data=1, fsdp=4, tensor=1), rows=2)
+  # Answers: keys and values of all positions, one layer of two heads of 16.
+  config = runpy.run_path('experiments/audio_flamingo3/stages.py')['get_config']('debug')
+  answers = sampling.Sampling(complete(config), topology.parse('v5e:2x2'))
+  assert answers.caches >= 2 * 4096 * 2 * 16 * 4 * 1
+  found = dict(answers.rows_of_table())
+  assert found['prompts'] == '4 at once, of up to 4,096 tokens with their answers'
+  assert '256 tokens' in found['estimate: answer']
   with pytest.raises(InputError, match='prior of Jukebox'):
     config = runpy.run_path('experiments/jukebox/vqvae.py')['get_config']('debug')
     sampling.Sampling(complete(config), topology.parse('v5e:2x2'))

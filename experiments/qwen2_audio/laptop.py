@@ -1,0 +1,98 @@
+"""A small audio language model on a laptop: Whisper's tiny.en encoder hears, a small language model
+of bytes answers what labels of Speech Commands, ESC-10 and FSDD say.
+
+export OIDO_DATA=/data   # contains the folders speech_commands_v2_test, esc10 and fsdd
+python -m launch.train --config=experiments/qwen2_audio/laptop.py --workdir=runs/ears \
+  --config.init.parts.audio_tower.path=hf://openai/whisper-tiny.en
+python -m launch.chat --model=runs/ears --input=dog.wav --question='What do you hear?'
+
+The encoder stays as it is; its windows are cut to 5 seconds. Projector and language model begin
+from nothing and learn together. `:projector` is the first of two stages where a language model is
+there already (`--config.init.parts.language_model.path=RUN`, `part=language_model`): the projector
+learns alone, and a second run starts from it by `--config.init.path`. Questions come in three
+phrasings, of which each read draws one. Nothing is published for it. `:debug` runs on the
+built-in corpus.
+"""
+
+import os
+
+import ml_collections
+
+QUESTIONS = ('What do you hear?', 'Name the sound.', 'What is in this clip?')
+
+
+def get_config(arg=''):
+  if arg not in ('', 'projector', 'debug'):
+    raise ValueError(f"laptop.py has no variant {arg!r}: give nothing, 'projector' or 'debug'.")
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.total_steps = 1500
+
+  root = os.environ.get('OIDO_DATA', 'data')
+  config.data = dict(
+    source=[
+      dict(
+        name=f'{root}/speech_commands_v2_test',
+        args=dict(where=dict(kind='keyword', fold=['0', '1', '2', '3'])),
+      ),
+      dict(name=f'{root}/esc10', args=dict(where=dict(fold=['1', '2', '3', '4']))),
+      dict(name=f'{root}/fsdd', args=dict(split='train')),
+    ],
+    split=None,
+    fields=dict(
+      tokens=dict(name='messages', args=dict(prompt='qwen2_audio', ask=QUESTIONS, answer='label'))
+    ),
+    sample_rate=16_000,
+    seconds=5.0,
+    buckets=2,
+    batch_size=16,
+  )
+  config.model = dict(
+    name='qwen2_audio',
+    args=dict(
+      size='tiny',
+      audio_width=384,
+      audio_depth=4,
+      audio_heads=6,
+      audio_hidden=1536,
+      n_audio_ctx=250,
+      text_width=192,
+      text_depth=4,
+      text_heads=6,
+      text_kv_heads=6,
+      text_hidden=512,
+      freeze=('audio_tower',),
+    ),
+  )
+  config.init = dict(parts=dict(audio_tower=dict(path='', part='encoder')))
+  config.objective = dict(name='answer_tokens')
+  config.optim = dict(
+    name='adamw',
+    lr=1e-3,
+    b1=0.9,
+    b2=0.98,
+    weight_decay=0.01,
+    clip_norm=1.0,
+    schedule=dict(name='cosine', warmup_steps=100),
+  )
+  config.evals = dict()
+  config.log_every = 20
+  config.checkpoint = dict(every=300, keep=2)
+
+  if arg == 'projector':
+    config.model.args.freeze = ('audio_tower', 'language_model')
+    config.init.parts.language_model = dict(path='', part='language_model')
+    config.total_steps = 500
+  if arg == 'debug':
+    config.total_steps = 3
+    with config.ignore_type():  # a name instead of a list
+      config.data.source = 'builtin'
+    config.data.update(where=dict(kind='digit'), seconds=2.0, batch_size=4, buckets=None)
+    config.model.args.update(audio_width=16, audio_depth=1, audio_heads=2, audio_hidden=32)
+    config.model.args.update(text_width=16, text_depth=1, text_heads=2, text_kv_heads=2)
+    config.model.args.update(text_hidden=32, n_audio_ctx=100)
+    config.init = None
+    config.optim.schedule.warmup_steps = 1
+    config.log_every = 1
+    config.checkpoint.every = 2
+  return config
