@@ -80,14 +80,18 @@ def test_every_package_is_a_floor():
   assert found - {'__init__', '__pycache__'} == set(FLOORS)
 
 
-# Papers whose model has that of another in it: VQ-VAE's decoder is a WaveNet.
-BUILT_ON = {'vq_vae': {'wavenet'}}
+# Papers whose model has that of another in it: VQ-VAE's decoder is a WaveNet, audio language models
+# hear by Whisper's encoder.
+BUILT_ON = {
+  'vq_vae': {'wavenet'},
+  **{name: {'whisper_parts'} for name in ('audio_prompts', 'audio_flamingo3', 'qwen_audio')},
+}
 
 
 def test_a_paper_does_not_import_another_paper():
   shared = {
-    '__init__', 'cnn14', 'codec', 'finetuned', 'htsat', 'language', 'settings', 'spectrogram',
-    'speech', 'unit_prediction', 'waveform',
+    '__init__', 'audio_prompts', 'cnn14', 'codec', 'finetuned', 'htsat', 'language',
+    'language_decoder', 'settings', 'spectrogram', 'speech', 'unit_prediction', 'waveform',
   }  # fmt: skip
   files = sorted((ROOT / 'research' / 'models').glob('*.py'))
   papers = {f.stem for f in files} - shared

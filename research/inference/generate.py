@@ -23,14 +23,17 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from research.capabilities import Generates
 from research.errors import InputError, unknown
 from research.inference import generate_rules as rules
+from research.inference.generate_attainable_beam import attainable_beam_search
 from research.inference.generate_beam import beam_search
 from research.inference.generate_mean_beam import mean_beam_search
 from research.inference.generate_rules import Rule, SoFar
 
 AnyArray = jax.Array | np.ndarray
-STYLES = ('whisper', 'fairseq', 'clipcap')
+STYLES = ('whisper', 'fairseq', 'clipcap', 'transformers')
 # Widths of prompts: one program each.
-WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+WIDTHS = (
+  1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +55,8 @@ class Settings:
       hypothesis only where it is among the best `beams` of a step, takes log-probabilities before
       the rules, and counts the stop token in the length by which candidates are ranked. 'clipcap':
       by the mean log-probability of the tokens, see `generate_mean_beam`; patience and
-      length_penalty do nothing there.
+      length_penalty do nothing there. 'transformers': by sum / length^penalty, None is 1, see
+      `generate_attainable_beam`; patience does nothing there.
     rules: see `generate_rules`, in this order.
     exact: prompts have one length and are not padded, a program for each length: for models whose
       positions are places of a window.
@@ -120,6 +124,7 @@ class Generated:
     steps: of the loop: tokens of the longest candidate, its stop token included.
     length_penalty: of the settings.
     counts: [b, k] tokens by which sums are divided for a rank, where they are not `lengths`.
+    exponent: of that number.
   """
 
   tokens: Int[np.ndarray, 'b k n']
@@ -131,11 +136,12 @@ class Generated:
   steps: int
   length_penalty: float | None
   counts: Int[np.ndarray, 'b k'] | None = None
+  exponent: float = 1.0
 
   def scores(self) -> Float[np.ndarray, 'b k']:
     """By which candidates are ranked; -inf where there is none."""
     counts = self.lengths if self.counts is None else self.counts
-    length = np.maximum(counts, 1).astype(np.float64)
+    length = np.maximum(counts, 1).astype(np.float64) ** self.exponent
     if self.length_penalty is not None:
       length = ((5.0 + self.lengths) / 6.0) ** self.length_penalty
     return np.where(self.filled, self.sums / length, -np.inf)
@@ -237,10 +243,12 @@ def generate(
     noise, uniform,
   )  # fmt: skip
   tokens, lengths, logprobs, sums, filled, steps, counts, probed = jax.device_get(out)
+  penalty, power = settings.length_penalty, settings.style == 'transformers'
   return Generated(
     tokens, lengths, logprobs, sums, filled, probed, int(steps),
-    None if settings.style == 'clipcap' else settings.length_penalty,
+    None if power or settings.style == 'clipcap' else penalty,
     lengths + 1 if settings.style == 'fairseq' else counts,
+    penalty if power and penalty is not None else 1.0,
   )  # fmt: skip
 
 
@@ -270,6 +278,8 @@ def _generate(
       settings, step, prompts, limits, state, logits, temperature
     )
     return *found, jnp.ones(counts.shape, bool), steps, counts, probed
+  if settings.beams > 1 and settings.style == 'transformers':
+    return *attainable_beam_search(settings, step, prompts, limits, state, logits), probed
   if settings.beams > 1 or settings.style == 'fairseq':
     return *beam_search(settings, step, prompts, limits, state, logits), None, probed
   draw = _Draw(settings, temperature, key, noise, uniform)

@@ -17,9 +17,9 @@ from jaxtyping import Array, Bool, Float, Int
 from research.capabilities import Embedding, Example, audio_example
 from research.errors import InputError, unknown
 from research.features import augment
-from research.features.frontend import Frontend, fit_frames
+from research.features.frontend import Frontend
 from research.models.settings import by_size, check_choices, fill
-from research.models.whisper_parts import STRIDE, Decoder, Encoder
+from research.models.whisper_parts import STRIDE, Decoder, Encoder, window_log_mel
 from research.nn import cache as caches
 from research.nn import layers
 
@@ -259,11 +259,7 @@ class Whisper(nn.Module):
     """Log-mel of the first window of every clip; silence behind its end counts as audio, and the
     floor is 8 below the maximum of each clip (`pad_or_trim` and `log_mel_spectrogram` upstream)."""
     self.frontend.check(audio.shape[1])
-    samples = self.window_frames * self.frontend.hop_samples
-    audio = jnp.where(jnp.asarray(audio_mask), jnp.asarray(audio), 0.0)[:, :samples]
-    audio = jnp.pad(audio, ((0, 0), (0, samples - audio.shape[1])))
-    mel, mask = self.frontend.raw(audio, jnp.ones(audio.shape, bool))
-    return fit_frames(self.frontend.normalise(mel), mask, self.window_frames)[0]
+    return window_log_mel(self.frontend, audio, audio_mask, self.window_frames)
 
   def encode(self, mel: Float[AnyArray, 'b s f']) -> Float[Array, 'b n d']:
     """Log-mel of windows, `window_frames` long, to audio tokens."""

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from research.errors import InputError
+from research.features.frontend import Frontend, fit_frames
+from research.features.spectral import Array as AnyArray
 from research.nn import cache as caches
 from research.nn import layers
 from research.nn.kernels import Dtype, add_bias, gelu, similarities
@@ -22,6 +24,25 @@ from research.nn.positions import LearnedPositions, sinusoids
 EPSILON = 1e-5
 STRIDE = 2  # mel frames an audio token
 USE_BIAS = UseBias(key=False)
+
+
+# -- Front-end ---------------------------------------------------------------------------------
+
+
+def window_log_mel(
+  frontend: Frontend,
+  audio: Float[AnyArray, 'b t'],
+  audio_mask: Bool[AnyArray, 'b t'],
+  frames: int,
+) -> Float[Array, 'b s f']:
+  """Log-mel of the first window of every clip; silence behind its end counts as audio, and the
+  floor is 8 below the maximum of each clip (`pad_or_trim` and `log_mel_spectrogram` of
+  openai/whisper)."""
+  samples = frames * frontend.hop_samples
+  audio = jnp.where(jnp.asarray(audio_mask), jnp.asarray(audio), 0.0)[:, :samples]
+  audio = jnp.pad(audio, ((0, 0), (0, samples - audio.shape[1])))
+  mel, mask = frontend.raw(audio, jnp.ones(audio.shape, bool))
+  return fit_frames(frontend.normalise(mel), mask, frames)[0]
 
 
 # -- Encoder -----------------------------------------------------------------------------------
@@ -44,14 +65,17 @@ class Conv(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-  """x + attention, + MLP, each behind a norm."""
+  """x + attention, + MLP, each behind a norm; `hidden` of the MLP, four widths where None."""
 
   heads: int
   dtype: Dtype = jnp.float32
   attention: str | None = None
+  hidden: int | None = None
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b n d']) -> Float[Array, 'b n d']:
+  def __call__(
+    self, x: Float[Array, 'b n d'], real: Bool[Array, 'b n'] | None = None
+  ) -> Float[Array, 'b n d']:
     attention = MultiHeadAttention(
       x.shape[-1],
       self.heads,
@@ -60,9 +84,15 @@ class EncoderBlock(nn.Module):
       implementation=self.attention,
       name='attn',
     )
-    x = x + attention(layers.LayerNorm(EPSILON, self.dtype, name='attn_norm')(x))[0]
+    x = x + attention(layers.LayerNorm(EPSILON, self.dtype, name='attn_norm')(x), real)[0]
     y = layers.LayerNorm(EPSILON, self.dtype, name='mlp_norm')(x)
-    return x + layers.Mlp(4 * x.shape[-1], self.dtype, name='mlp')(y)
+    return x + layers.Mlp(self.hidden or 4 * x.shape[-1], self.dtype, name='mlp')(y)
+
+
+def pool_pairs(x: Float[Array, '*b n d']) -> Float[Array, '*b m d']:
+  """Means of neighbouring tokens; of an odd number the last one is left out."""
+  m = x.shape[-2] // 2
+  return x[..., : 2 * m, :].reshape(*x.shape[:-2], m, 2, x.shape[-1]).mean(axis=-2)
 
 
 class Encoder(nn.Module):
@@ -71,6 +101,9 @@ class Encoder(nn.Module):
   Attributes:
     positions: n, of the table of sines, which is a buffer: published weights bring theirs.
     width, depth, heads: of the transformer.
+    hidden: of its MLP; None for four widths.
+    pooled: tokens are means of two before the last norm (Qwen-Audio and what came after it).
+    zero_padding: tokens behind a clip are zero before the first layer (Qwen-Audio).
     others: see `layers.run_blocks`.
   """
 
@@ -82,11 +115,22 @@ class Encoder(nn.Module):
   scan_layers: bool = False
   remat: bool | str = False
   attention: str | None = None
+  hidden: int | None = None
+  pooled: bool = False
+  zero_padding: bool = False
 
   @nn.compact
-  def __call__(self, mel: Float[Array, 'b s f'], collect: bool = False) -> dict[str, Array]:
-    """'tokens' [b, n, d] behind the last norm; with `collect` 'conv1', 'conv2', 'stem', the input
-    of the first layer, and 'layers' [l, b, n, d], every layer's output."""
+  def __call__(
+    self,
+    mel: Float[Array, 'b s f'],
+    collect: bool = False,
+    real: Bool[Array, 'b n'] | None = None,
+  ) -> dict[str, Array]:
+    """'tokens' [b, n, d] behind the last norm, or half as many where `pooled`.
+
+    With `collect` 'conv1', 'conv2', 'stem', the input of the first layer, and 'layers'
+    [l, b, n, d], every layer's output. `real`: tokens that are attended to; None for all.
+    """
     if mel.shape[1] != STRIDE * self.positions:
       raise InputError(
         f'The encoder of Whisper takes {STRIDE * self.positions} mel frames and got '
@@ -98,20 +142,23 @@ class Encoder(nn.Module):
       'buffers', 'positions', lambda: jnp.asarray(sinusoids(self.positions, self.width))
     )
     stem = second + jnp.asarray(table.value).astype(self.dtype)
+    if self.zero_padding and real is not None:
+      stem = jnp.where(real[:, :, None], stem, jnp.zeros((), stem.dtype))
 
     def make(name: str, index: int | None) -> nn.Module:
       del index
-      return EncoderBlock(self.heads, self.dtype, self.attention, name=name)
+      return EncoderBlock(self.heads, self.dtype, self.attention, self.hidden, name=name)
 
     x, outputs, _ = layers.run_blocks(
       make,
-      lambda block, x, layer: block(x),
+      lambda block, x, layer: block(x, real),
       stem,
       jnp.arange(self.depth),
       scan=self.scan_layers,
       remat=self.remat,
       collect=collect,
     )
+    x = pool_pairs(x) if self.pooled else x
     out: dict[str, Any] = {'tokens': layers.LayerNorm(EPSILON, self.dtype, name='norm')(x)}
     if collect:
       out |= {'conv1': first, 'conv2': second, 'stem': stem, 'layers': outputs}

@@ -67,6 +67,20 @@ class LayerNorm(nn.Module):
     return layer_norm(x, scale, bias, self.epsilon, self.dtype)
 
 
+class RMSNorm(nn.Module):
+  """x / sqrt(mean x^2 + epsilon), times a scale (arXiv 1910.07467); statistics in float32."""
+
+  epsilon: float = 1e-6
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, '*batch d']) -> Float[Array, '*batch d']:
+    scale = self.param('scale', nn.initializers.ones_init(), (x.shape[-1],))
+    wide = x.astype(jnp.float32)
+    wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.epsilon)
+    return (wide.astype(self.dtype) * scale.astype(self.dtype)).astype(self.dtype)
+
+
 def product(
   x: Float[Array, '*batch_and_inputs'],
   kernel: Float[Array, '*inputs_and_outputs'],
@@ -86,11 +100,14 @@ class Dense(nn.Module):
   dtype: Dtype = jnp.float32
   kernel_init: Callable[..., Array] | None = None
   bias_init: Callable[..., Array] = nn.initializers.zeros_init()
+  use_bias: bool = True
 
   @nn.compact
   def __call__(self, x: Float[Array, '*batch d']) -> Float[Array, '*batch e']:
     fans = x.shape[-1], self.features
     kernel = self.param('kernel', self.kernel_init or xavier(*fans), fans)
+    if not self.use_bias:
+      return product(x, kernel, 1, self.dtype)
     bias = self.param('bias', self.bias_init, (self.features,))
     return product(x, kernel, 1, self.dtype, bias)
 

@@ -112,6 +112,8 @@ class MultiHeadAttention(nn.Module):
     memory: Memory | None = None,
     mask: Bool[Array, '#b 1 #t s'] | None = None,
     positions: Int[Array, '#b t'] | Float[Array, '#b t'] | None = None,
+    frequencies: Float[Array, 'b pairs'] | None = None,
+    query_scale: Float[Array, '#b t'] | None = None,
     bias: Bias | None = None,
     train: bool = False,
   ) -> tuple[Float[Array, 'b t d'], Cache | None]:
@@ -126,6 +128,8 @@ class MultiHeadAttention(nn.Module):
       mask: True where a token may attend to a key, on top of the other masks; with a cache the keys
         are its slots.
       positions: for the rotary turn; None counts the real tokens of a row from 0.
+      frequencies: of the rotary turn, where rows have their own.
+      query_scale: of each token's query, on top of `scale`.
       bias: added to the scaled products.
       train: whether dropout acts.
 
@@ -159,7 +163,10 @@ class MultiHeadAttention(nn.Module):
     order = token_positions(cache, t, real)
     if rotary is not None:
       turns = order if positions is None else positions
-      q, k = (rotate(x, turns, self.frequencies, rotary.interleaved) for x in (q, k))
+      rates = self.frequencies if frequencies is None else frequencies
+      q, k = (rotate(x, turns, rates, rotary.interleaved) for x in (q, k))
+    if query_scale is not None:
+      q = q * query_scale[:, :, None, None].astype(q.dtype)
     if cache is None:
       common |= dict(causal=self.causal, window=self.window)
       return self.out(attend(q, k, v, real, *how, mask=mask, **common)), None

@@ -174,7 +174,7 @@ def rotary_frequencies(rotary: Rotary, size: int) -> Float[np.ndarray, ' pairs']
 def rotate(
   x: Float[Array, 'b t h k'],
   positions: Int[Array, '#b t'] | Float[Array, '#b t'],
-  frequencies: Float[np.ndarray, ' pairs'] | Float[Array, ' pairs'],
+  frequencies: Float[np.ndarray, ' pairs'] | Float[Array, ' pairs'] | Float[Array, 'b pairs'],
   interleaved: bool = False,
 ) -> Float[Array, 'b t h k']:
   """Turns the first dimensions of queries or keys, two for each frequency, by their positions.
@@ -184,10 +184,13 @@ def rotate(
   Args:
     x: queries or keys.
     positions: of the tokens, whole or not (times).
-    frequencies: angles a position, see `rotary_frequencies`.
+    frequencies: angles a position, see `rotary_frequencies`; the same for all rows, or a row's own.
     interleaved: see `Rotary`.
   """
-  angles = positions.astype(jnp.float32)[:, :, None] * jnp.asarray(frequencies)
+  rates = jnp.asarray(frequencies)
+  angles = positions.astype(jnp.float32)[:, :, None] * (
+    rates if rates.ndim == 1 else rates[:, None]
+  )
   cos, sin = (f(angles)[:, :, None].astype(x.dtype) for f in (jnp.cos, jnp.sin))
   n = angles.shape[-1]
   turned, rest = x[..., : 2 * n], x[..., 2 * n :]
@@ -201,3 +204,33 @@ def rotate(
   else:
     turned = jnp.concatenate([a, b], axis=-1)
   return turned if rest.shape[-1] == 0 else jnp.concatenate([turned, rest], axis=-1)
+
+
+# -- Beyond the trained length -----------------------------------------------------------------
+
+
+def ntk_factor(tokens: Int[Array, ' b'], trained: int) -> Float[Array, ' b']:
+  """By how much dynamic NTK stretches rows of N tokens: 2^(1 + ceil(log2(N / trained))) - 1, and 1
+  up to the trained length (Qwen-Audio, modeling_qwen.py, `get_ntk_alpha`)."""
+  steps = trained * 2 ** np.arange(1, 16)
+  doublings = (tokens[:, None] > steps).sum(axis=1).astype(jnp.float32)
+  return jnp.where(tokens > trained, jnp.exp2(2.0 + doublings) - 1.0, 1.0)
+
+
+def ntk_frequencies(
+  rotary: Rotary, size: int, factor: Float[Array, ' b']
+) -> Float[Array, 'b pairs']:
+  """`rotary_frequencies` of rows with the base times factor^(k / (k - 2)), k turning dimensions."""
+  own = jnp.asarray(rotary_frequencies(rotary, size))
+  dims = 2 * len(own)
+  exponents = np.arange(0, dims, 2, dtype=np.float32) / np.float32(dims)
+  base = rotary.base * factor ** np.float32(dims / (dims - 2))
+  stretched = 1.0 / base[:, None] ** exponents
+  return jnp.where(factor[:, None] == 1.0, own, stretched)
+
+
+def logn_scale(positions: Int[Array, '#b t'], trained: int) -> Float[Array, '#b t']:
+  """log N to the base of the trained length, for the query of the N-th token; 1 up to that length
+  (Qwen-Audio, modeling_qwen.py, `logn_tensor`)."""
+  counted = (positions + 1).astype(jnp.float32)
+  return jnp.maximum(jnp.log(counted) / np.float32(np.log(trained)), 1.0)

@@ -148,3 +148,23 @@ def check_caption_tokens(config: Any) -> None:
       'caption_tokens learns where a caption ends, and config.data.fields.text.args.suffix is '
       "empty: give the text that ends captions, as ' <|endoftext|>' for GPT-2."
     )
+
+
+def answer_tokens(
+  out: Mapping[str, Any], batch: Mapping[str, Any], *, label_smoothing: float = 0.0
+) -> tuple[Float[Array, ''], Metrics]:
+  """`next_tokens` of answers: what stands in a prompt, and padding, is not predicted.
+
+  Args:
+    out: 'logits' [b, u, v] behind every token.
+    batch: 'tokens' int [b, u], negative for padding, and 'answer_mask' bool [b, u], True for tokens
+      of answers, each predicted by the one before it; 'valid' [b].
+    label_smoothing: s, in [0, 1).
+
+  Returns:
+    as `next_tokens`.
+  """
+  tokens = jnp.asarray(batch['tokens'])
+  goals = jnp.where(jnp.asarray(batch['answer_mask']), tokens, -1)
+  targets = jnp.pad(goals[:, 1:], ((0, 0), (0, 1)), constant_values=-1)
+  return next_tokens(out, {**batch, 'targets': targets}, label_smoothing=label_smoothing)

@@ -32,9 +32,11 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r'(query|key|value)/bias$', ('tensor', None)),
   (r'attn/(proj|out)/kernel$', ('tensor', None, 'fsdp')),
   # MLP: split the hidden width.
-  (r'fc1/kernel$', ('fsdp', 'tensor')),
+  (r'(fc1|gate)/kernel$', ('fsdp', 'tensor')),
   (r'fc1/bias$', ('tensor',)),
   (r'fc2/kernel$', ('tensor', 'fsdp')),
+  # Outputs of a language model: split the vocabulary.
+  (r'lm_head/kernel$', ('fsdp', 'tensor')),
   # All other matrices: sharded over `fsdp` on the last dimension.
   (r'kernel$', (None, 'fsdp')),
   (r'(embedding|codebook)$', (None, 'fsdp')),

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from research.errors import InputError
 from research.jobs import orbax_s3, paths
-from research.weights import ctranslate2, sums, torch_zip
+from research.weights import ctranslate2, shards, sums, torch_zip
 
 TORCH_SUFFIXES = ('.pth', '.pt', '.th', '.bin', '.ckpt', '.pth.tar')
 # Where training scripts put the state dict inside what they save.
@@ -127,7 +127,9 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
   for name in sorted(set(places.values())):
     if Path(name).name != name:
       raise InputError(f'{str(index)!r} names the file {name!r}; expected one in the same folder.')
-    found, _ = _read(index.parent / name)
+    part = index.parent / name
+    on_disk = part.suffix == '.safetensors' and part.is_file()
+    found = shards.mapped(part) if on_disk else _read(part)[0]
     here = {k for k, v in places.items() if v == name}
     if here != set(found):
       other = ', '.join(sorted(here ^ set(found))[:3])

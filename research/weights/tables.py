@@ -6,6 +6,7 @@ between them. Layout changes are reshapes and transposes, so going there and bac
 identical tensors.
 """
 
+import collections
 import fnmatch
 import functools
 import re
@@ -31,7 +32,8 @@ class Rule(NamedTuple):
   """One line of a key table.
 
   Attributes:
-    theirs: original key.
+    theirs: original key. 'key#1' is the second of equal parts of its first axis, as of queries,
+      keys and values in one matrix; all parts are in the table.
     ours: path in our variables, '/'-separated, collection first. 'path#1' is the second of the
       pieces that one fused array of ours is stacked of, before its last two axes (vectors and
       numbers are rows of theirs); 'path@1' the second of the two halves of its last axis; 'path~1'
@@ -230,7 +232,8 @@ def to_ours(
       pattern of `ignored`), or a tensor has another shape than the model needs.
   """
   rows = expand(rules, model)
-  known = {theirs for theirs, *_ in rows}
+  parts = collections.Counter(_key(theirs) for theirs, *_ in rows)
+  known = set(parts)
   unknown = [
     k for k in arrays if k not in known and not any(fnmatch.fnmatch(k, p) for p in ignored)
   ]
@@ -240,13 +243,16 @@ def to_ours(
       f'The weights do not fit {type(model).__name__}: {_listing("missing", missing)}; '
       f'{_listing("not expected", unknown)}. Check the release name and the sizes.'
     )
-  flat = {}
+  flat, kinds = {}, {k: x.dtype for k, x in expected(model).items()}
   for theirs, ours, layout, heads in rows:
+    whole = np.asarray(arrays[_key(theirs)])
     try:
-      flat[ours] = np.asarray(layout.convert(np.asarray(arrays[theirs]), heads), order='C')
+      piece = np.split(whole, parts[_key(theirs)])[_number(theirs)] if '#' in theirs else whole
+      # In its final type at once: a second copy of a large file would not fit.
+      flat[ours] = np.asarray(layout.convert(piece, heads), kinds.get(_path(ours)), order='C')
     except ValueError as error:
       raise InputError(
-        f'{theirs} has shape {arrays[theirs].shape}, which does not divide into {heads} heads.'
+        f'{theirs} has shape {whole.shape}, which does not divide into {heads} heads.'
       ) from error
   fused = _fuse(flat)
   fused |= derive(model, fused)
@@ -322,10 +328,23 @@ def to_theirs(
       f'{type(model).__name__} has other variables than this release: '
       f'{_listing("missing", missing)}; {_listing("not expected", unknown)}.'
     )
-  return {
+  found = {
     theirs: np.asarray(layout.revert(_piece(flat, ours), heads), order='C')
     for theirs, ours, layout, heads in rows
   }
+  split: dict[str, dict[int, np.ndarray]] = {}
+  for theirs in [key for key in found if '#' in key]:
+    split.setdefault(_key(theirs), {})[_number(theirs)] = found.pop(theirs)
+  return found | {k: np.concatenate([x[i] for i in sorted(x)]) for k, x in split.items()}
+
+
+def _key(theirs: str) -> str:
+  """The original key, of which a rule may name a part."""
+  return theirs.partition('#')[0]
+
+
+def _number(theirs: str) -> int:
+  return int(theirs.partition('#')[2])
 
 
 def flatten(variables: Mapping[str, Any]) -> dict[str, Any]:

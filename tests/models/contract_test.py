@@ -13,7 +13,16 @@ NAMES = sorted(set(models.names()) - {'cached_layers'})
 # The parts of clapcap are those of CLAP and GPT-2; tests/inference/caption_test.py runs it always.
 # Those of Jukebox are seen by its own tests; its contract takes minutes to compile.
 # VQ-VAE's decoder is a WaveNet; what is before it is seen by tests/inference/vq_vae_test.py.
-FIRST = set(NAMES) - {'clapcap', 'jukebox', 'jukebox_vqvae', 'vq_vae'}
+# Audio language models take minutes too; tests/models/audio_prompts_test.py runs always.
+FIRST = set(NAMES) - {
+  'audio_flamingo3',
+  'clapcap',
+  'jukebox',
+  'jukebox_vqvae',
+  'qwen2_audio',
+  'qwen_audio',
+  'vq_vae',
+}
 
 
 # One model of spectrograms and one of waveforms.
