@@ -50,6 +50,7 @@ def as_saved(arrays, layers, gate):
   return saved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', CASES)
 def test_a_state_dict_and_the_tower_beside_it(tmp_path, name):
   layers, gate, tower = CASES[name]
