@@ -81,20 +81,23 @@ def test_every_package_is_a_floor():
 
 
 # Papers whose model has that of another in it: VQ-VAE's decoder is a WaveNet, audio language models
-# hear by Whisper's encoder.
+# hear by Whisper's encoder or by CLAP's.
 BUILT_ON = {
   'vq_vae': {'wavenet'},
   **{
     name: {'whisper_parts'}
     for name in ('audio_prompts', 'audio_flamingo3', 'qwen_audio', 'sift_llm')
   },
+  'audio_flamingo': {'clap'},
+  'gated_audio': {'clap'},
 }
 
 
 def test_a_paper_does_not_import_another_paper():
   shared = {
-    '__init__', 'audio_prompts', 'cnn14', 'codec', 'finetuned', 'htsat', 'language',
-    'language_decoder', 'settings', 'spectrogram', 'speech', 'unit_prediction', 'waveform',
+    '__init__', 'audio_prompts', 'cnn14', 'codec', 'finetuned', 'gated_audio', 'gated_parts',
+    'htsat', 'language', 'language_decoder', 'settings', 'spectrogram', 'speech',
+    'unit_prediction', 'waveform',
   }  # fmt: skip
   files = sorted((ROOT / 'research' / 'models').glob('*.py'))
   papers = {f.stem for f in files} - shared

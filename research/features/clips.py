@@ -77,3 +77,18 @@ def int16_round_trip(audio: Float[Array, '*shape']) -> Float[jax.Array, '*shape'
   whole = jnp.trunc(jnp.clip(jnp.asarray(audio).astype(jnp.float32), -1.0, 1.0) * 32767.0)
   # XLA would replace the division by a product with the inverse, which is one bit off.
   return whole / jax.lax.optimization_barrier(jnp.full_like(whole, 32767.0))
+
+
+def full_scale(audio: Float[Array, '*b t'], mask: Bool[Array, '*b t']) -> Float[jax.Array, '*b t']:
+  """Clips at full scale, zero behind their masks (NVIDIA/audio-flamingo, `load_audio`).
+
+  Divided by the highest absolute value, or those without a negative sample as 2 x / max - 1.
+  Silence stays silence, where upstream divides by zero.
+  """
+  audio = jnp.where(mask, audio.astype(jnp.float32), 0.0)
+  high = jnp.where(mask, audio, -jnp.inf).max(axis=-1, keepdims=True)
+  low = jnp.where(mask, audio, jnp.inf).min(axis=-1, keepdims=True)
+  peak = jnp.abs(audio).max(axis=-1, keepdims=True)
+  scaled = audio / jnp.where(peak > 0, peak, 1.0)
+  raised = (low >= 0) & (high > 0)
+  return jnp.where(mask, jnp.where(raised, 2 * scaled - 1.0, scaled), 0.0)

@@ -29,7 +29,8 @@ from research.inference.generate_mean_beam import mean_beam_search
 from research.inference.generate_rules import Rule, SoFar
 
 AnyArray = jax.Array | np.ndarray
-STYLES = ('whisper', 'fairseq', 'clipcap', 'transformers')
+STYLES = ('whisper', 'fairseq', 'clipcap', 'transformers', 'transformers_4_27')
+ATTAINABLE = ('transformers', 'transformers_4_27')
 # Widths of prompts: one program each.
 WIDTHS = (
   1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384
@@ -55,8 +56,8 @@ class Settings:
       hypothesis only where it is among the best `beams` of a step, takes log-probabilities before
       the rules, and counts the stop token in the length by which candidates are ranked. 'clipcap':
       by the mean log-probability of the tokens, see `generate_mean_beam`; patience and
-      length_penalty do nothing there. 'transformers': by sum / length^penalty, None is 1, see
-      `generate_attainable_beam`; patience does nothing there.
+      length_penalty do nothing there. 'transformers' and 'transformers_4_27': by sum /
+      length^penalty, None is 1, see `generate_attainable_beam`; patience does nothing there.
     rules: see `generate_rules`, in this order.
     exact: prompts have one length and are not padded, a program for each length: for models whose
       positions are places of a window.
@@ -243,7 +244,7 @@ def generate(
     noise, uniform,
   )  # fmt: skip
   tokens, lengths, logprobs, sums, filled, steps, counts, probed = jax.device_get(out)
-  penalty, power = settings.length_penalty, settings.style == 'transformers'
+  penalty, power = settings.length_penalty, settings.style in ATTAINABLE
   return Generated(
     tokens, lengths, logprobs, sums, filled, probed, int(steps),
     None if power or settings.style == 'clipcap' else penalty,
@@ -278,7 +279,7 @@ def _generate(
       settings, step, prompts, limits, state, logits, temperature
     )
     return *found, jnp.ones(counts.shape, bool), steps, counts, probed
-  if settings.beams > 1 and settings.style == 'transformers':
+  if settings.beams > 1 and settings.style in ATTAINABLE:
     return *attainable_beam_search(settings, step, prompts, limits, state, logits), probed
   if settings.beams > 1 or settings.style == 'fairseq':
     return *beam_search(settings, step, prompts, limits, state, logits), None, probed

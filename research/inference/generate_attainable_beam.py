@@ -3,7 +3,9 @@
 Of every hypothesis the best tokens go on. What ends among the k best of a step is finished; the k
 finished hypotheses with the best scores are kept, and a search ends when no hypothesis that goes on
 could reach the worst of them. A score is the sum of log-probabilities / length^length_penalty, the
-stop token counts. Source: transformers 5.23, generation/utils.py, `_beam_search`.
+stop token counts. Source: transformers 5.23, generation/utils.py, `_beam_search`. In the style
+'transformers_4_27' a length is that of the prompt and of the text, without the stop token, as in
+transformers 4.27 (generation/beam_search.py), by which Audio Flamingo 1 was published.
 Letters: b prompts, k beams, c candidates of a step, n generated tokens, w places of the buffer, v
 vocabulary.
 """
@@ -118,14 +120,20 @@ def _write(settings, prompt, limits, beams: Beams, logits: Float[Array, 'r v']) 
 
   # What ends among the k best, beside what is kept.
   power = 1.0 if settings.length_penalty is None else settings.length_penalty
-  norm = count.astype(jnp.float32) ** power
-  first = jnp.broadcast_to(jnp.arange(k)[None], (b, k))
-  tokens, logprobs, sums, _ = grown(first)
-  ended = ends[:, :k] & beams.going[:, None] & (sums > -jnp.inf)
-  counts = jnp.full((b, k), count, jnp.int32)
-  lengths = counts - stops[:, :k].astype(jnp.int32)
+  early = settings.style == 'transformers_4_27'
+  before = (beams.tokens[:, :1, :prompt] >= 0).sum(axis=2, dtype=jnp.int32) if early else 0
+  norm = jnp.asarray(count + before, jnp.float32) ** power
+  at = jnp.broadcast_to(jnp.arange(wide if early else k)[None], (b, wide if early else k))
+  tokens, logprobs, sums, _ = grown(at)
+  stopped, ended = (jnp.take_along_axis(x, at, axis=1) for x in (stops, ends))
+  if early:  # at its limit a search ends with the k best that did not stop
+    ended = jnp.where(stopped, at < k, ended & (jnp.cumsum(~stopped, axis=1) <= k))
+  ended &= beams.going[:, None] & (sums > -jnp.inf)
+  lengths = count - stopped.astype(jnp.int32)
+  counts = lengths + before if early else jnp.full(at.shape, count, jnp.int32)
+  scores = sums / counts.astype(jnp.float32) ** power
   new = Found(
-    tokens[:, :, prompt:], logprobs, sums, counts, lengths, jnp.where(ended, sums / norm, -jnp.inf)
+    tokens[:, :, prompt:], logprobs, sums, counts, lengths, jnp.where(ended, scores, -jnp.inf)
   )
   both = Found(*(jnp.concatenate(pair, axis=1) for pair in zip(beams.found, new, strict=True)))
   scores, kept = jax.lax.top_k(both.scores, k)
@@ -139,6 +147,7 @@ def _write(settings, prompt, limits, beams: Beams, logits: Float[Array, 'r v']) 
   on = jnp.argsort(ends, axis=1, stable=True)[:, :k]
   tokens, logprobs, sums, row = grown(on)
   sums = jnp.where(jnp.take_along_axis(ends, on, axis=1), -jnp.inf, sums)
-  going = beams.going & (sums[:, 0] / norm > scores.min(axis=1)) & (sums[:, 0] > -jnp.inf)
+  attainable = (total if early else sums)[:, :1] / norm
+  going = beams.going & (attainable[:, 0] > scores.min(axis=1)) & (sums[:, 0] > -jnp.inf)
   flat = (row + k * jnp.arange(b)[:, None]).reshape(-1)
   return Beams(tokens, logprobs, sums, found, going, count, beams.state.reorder(flat))

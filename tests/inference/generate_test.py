@@ -177,6 +177,46 @@ def test_beams_by_their_mean(model, logits, temperature):
   assert 0 < ended < 4 * len(PROMPTS)
 
 
+def early_beams(logits, prompt, k, count, penalty):
+  """The search of transformers 4.27 with lists of hypotheses: (score, tokens), best first."""
+  live, kept = [((), 0.0)], []
+
+  def add(tokens, total):
+    kept.append((total / (len(prompt) + len(tokens)) ** penalty, tokens))
+    kept.sort(reverse=True)
+    del kept[k:]
+
+  for step in range(count):
+    each = [(tokens, score, logprobs(logits([*prompt, *tokens]))) for tokens, score in live]
+    found = [((*tokens, t), score + x[t]) for tokens, score, x in each for t in range(len(x))]
+    found = sorted(found, key=lambda one: one[1], reverse=True)[: 2 * k]
+    live = [one for one in found if one[0][-1] != STOP][:k]
+    for tokens, score in found[:k]:
+      if tokens[-1] == STOP:
+        add(tokens[:-1], score)
+    attainable = found[0][1] / (len(prompt) + step + 1) ** penalty
+    if len(kept) == k and kept[-1][0] >= attainable:
+      return kept
+  for tokens, score in live:
+    add(tokens, score)
+  return kept
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('penalty', [1.0, 2.5])
+def test_beams_whose_length_has_the_prompt(model, logits, penalty):
+  settings = Settings(8, (STOP,), beams=3, style='transformers_4_27', length_penalty=penalty)
+  out = generate(*model, PROMPTS, settings)
+  lengths = set()
+  for i, prompt in enumerate(PROMPTS):
+    want = early_beams(logits, prompt, 3, 8, penalty)
+    order = np.argsort(-out.scores()[i])[: len(want)]
+    np.testing.assert_allclose(out.scores()[i][order], [score for score, _ in want], rtol=1e-5)
+    assert [tuple(out.text(i, int(j))) for j in order] == [tokens for _, tokens in want]
+    lengths |= {len(tokens) for _, tokens in want}
+  assert len(lengths) > 1
+
+
 @pytest.mark.slow
 def test_length_penalty(model):
   plain = generate(*model, PROMPTS, Settings(8, (STOP,), beams=4))

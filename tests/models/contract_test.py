@@ -15,6 +15,8 @@ NAMES = sorted(set(models.names()) - {'cached_layers'})
 # VQ-VAE's decoder is a WaveNet; what is before it is seen by tests/inference/vq_vae_test.py.
 # Audio language models take minutes too; tests/models/audio_prompts_test.py runs always.
 FIRST = set(NAMES) - {
+  'audio_flamingo',
+  'audio_flamingo2',
   'audio_flamingo3',
   'clapcap',
   'jukebox',

@@ -20,7 +20,7 @@ MAX_WINDOWS = 30
 
 
 def windows(samples: int, maximum: int = MAX_WINDOWS) -> int:
-  """Windows of a clip; the last is filled up by repeating it."""
+  """Windows of a clip; the last is filled up with silence."""
   return min(max(1, -(-samples // WINDOW)), maximum)
 
 

@@ -90,3 +90,9 @@ def depth(arrays: Mapping[str, np.ndarray], style: str, prefix: str = '') -> int
   before = f'{prefix}{names["prefix"]}{names["blocks"]}.'
   found = {int(k[len(before) :].split('.')[0]) for k in arrays if k.startswith(before)}
   return max(found) + 1 if found else 0
+
+
+def words(style: str) -> str:
+  """Key of the embedding."""
+  names = STYLES[style]
+  return f'{names["prefix"]}{names["tokens"]}.weight'
