@@ -2,10 +2,10 @@
 
 python -m launch.benchmark --what=features,training,speech,input,startup --out=runs/benchmark.json
 
-A ratio above 1 means that oido is faster. `features`, `training`, `speech`, `whisper`,
+A ratio above 1 means that oido is faster. `features`, `training`, `speech`, `whisper`, `chat`,
 `embeddings` and `superb` compare with torch and transformers, `input` with torch's DataLoader,
-`byol` with torch (use --batch=64, as in experiments/README.md); these need the [parity] extra.
-`clustering` compares with scikit-learn and needs the [test] extra.
+`wavenet` with rings in torch, `byol` with torch (use --batch=64, as in experiments/README.md);
+these need the [parity] extra. `clustering` compares with scikit-learn and needs the [test] extra.
 """
 
 import json
@@ -37,7 +37,7 @@ DTYPE = flags.DEFINE_enum(
   ['float32', 'bfloat16'],
   'Compute dtype of speech; default bfloat16 on a GPU, float32 elsewhere.',
 )
-TOKENS = flags.DEFINE_integer('tokens', 100, 'Tokens that whisper writes.', lower_bound=1)
+TOKENS = flags.DEFINE_integer('tokens', 100, 'Tokens that whisper and chat write.', lower_bound=1)
 SECONDS = flags.DEFINE_float('seconds', 10.0, 'Clip length of speech, seconds.', lower_bound=0.1)
 
 
@@ -104,6 +104,21 @@ def _whisper():
     )
 
 
+def _chat():
+  import tempfile
+
+  from launch.benchmarks import chat
+
+  with tempfile.TemporaryDirectory() as folder:
+    return chat.compare_chat(Path(folder), tokens=TOKENS.value, repeats=REPEATS.value)
+
+
+def _wavenet():
+  from launch.benchmarks import wavenet
+
+  return wavenet.compare_wavenet(repeats=REPEATS.value)
+
+
 def _embeddings():
   import tempfile
 
@@ -128,6 +143,8 @@ BENCHMARKS = dict(
   clustering=_clustering,
   byol=_byol,
   whisper=_whisper,
+  chat=_chat,
+  wavenet=_wavenet,
   embeddings=_embeddings,
   superb=_superb,
 )

@@ -33,7 +33,8 @@ FREE = ('freeze_updates', 'mask_seconds', 'mask_length')
 # Those of Jukebox have 72 layers, which take 20 seconds to trace; numbers of parameters, of models
 # with language models too, are in tests/models.
 HEAVY = (
-  'jukebox/prior', 'jukebox/upsampler', 'audio_flamingo3/stages', 'qwen2_audio/instructions',
+  'jukebox/prior', 'jukebox/upsampler', 'audio_flamingo/stages', 'audio_flamingo2/stages',
+  'audio_flamingo3/stages', 'qwen2_audio/instructions',
   'qwen2_audio/laptop', 'qwen_audio/stages', 'sift/instructions',
 )  # fmt: skip
 # Metrics of a step with any objective.

@@ -1,24 +1,37 @@
 """A small audio language model on a laptop: Whisper's tiny.en encoder hears, a small language model
-of bytes answers what labels of Speech Commands, ESC-10 and FSDD say.
+answers questions about digits, their speakers, keywords and sounds.
 
 export OIDO_DATA=/data   # contains the folders speech_commands_v2_test, esc10 and fsdd
+ask() { python -m launch.make_instructions --out=runs/asked/$1 --source=$2 --what=$3 "${@:4}"; }
+ask digits $OIDO_DATA/fsdd digit
+ask speakers $OIDO_DATA/fsdd speaker --column=speaker --questions=class,yes_no
+ask sounds $OIDO_DATA/esc10 sound --per_clip=2
+ask words '{"name": "speech_commands_v2_test", "args": {"where": {"kind": "keyword"}}}' word
 python -m launch.train --config=experiments/qwen2_audio/laptop.py --workdir=runs/ears \
   --config.init.parts.audio_tower.path=hf://openai/whisper-tiny.en
 python -m launch.chat --model=runs/ears --input=dog.wav --question='What do you hear?'
+python -m launch.chat --model=runs/ears --input=runs/asked/digits --split=test --out=answers.jsonl
 
-The encoder stays as it is; its windows are cut to 5 seconds. Projector and language model begin
-from nothing and learn together. `:projector` is the first of two stages where a language model is
+The encoder stays as it is; its windows are cut to 2.5 seconds. Projector and language model begin
+from nothing and learn together. Tokens are bytes; a tokenizer of one's own goes into
+`--config.data.fields.tokens.args.tokenizer`, with `vocab_size` and the id of its <|AUDIO|> as
+`audio_token`. `:projector` is the first of two stages where a language model is
 there already (`--config.init.parts.language_model.path=RUN`, `part=language_model`): the projector
-learns alone, and a second run starts from it by `--config.init.path`. Questions come in three
-phrasings, of which each read draws one. Nothing is published for it. `:debug` runs on the
-built-in corpus.
+learns alone, and a second run starts from it by `--config.init.path`. Scores are in
+experiments/notes/audio_language.md. `:debug` runs on the built-in corpus.
 """
 
 import os
 
 import ml_collections
 
-QUESTIONS = ('What do you hear?', 'Name the sound.', 'What is in this clip?')
+# {folder of questions: data set of its clips}
+ASKED = {
+  'digits': 'fsdd',
+  'speakers': 'fsdd',
+  'sounds': 'esc10',
+  'words': 'speech_commands_v2_test',
+}
 
 
 def get_config(arg=''):
@@ -31,17 +44,11 @@ def get_config(arg=''):
   root = os.environ.get('OIDO_DATA', 'data')
   config.data = dict(
     source=[
-      dict(
-        name=f'{root}/speech_commands_v2_test',
-        args=dict(where=dict(kind='keyword', fold=['0', '1', '2', '3'])),
-      ),
-      dict(name=f'{root}/esc10', args=dict(where=dict(fold=['1', '2', '3', '4']))),
-      dict(name=f'{root}/fsdd', args=dict(split='train')),
+      dict(name='messages', args=dict(path=f'runs/asked/{name}', audio=f'{root}/{folder}'))
+      for name, folder in ASKED.items()
     ],
-    split=None,
-    fields=dict(
-      tokens=dict(name='messages', args=dict(prompt='qwen2_audio', ask=QUESTIONS, answer='label'))
-    ),
+    split='train',
+    fields=dict(tokens=dict(name='messages', args=dict(prompt='qwen2_audio'))),
     sample_rate=16_000,
     seconds=5.0,
     buckets=2,
@@ -55,7 +62,8 @@ def get_config(arg=''):
       audio_depth=4,
       audio_heads=6,
       audio_hidden=1536,
-      n_audio_ctx=250,
+      n_audio_ctx=125,
+      max_windows=2,
       text_width=192,
       text_depth=4,
       text_heads=6,
@@ -88,9 +96,10 @@ def get_config(arg=''):
     with config.ignore_type():  # a name instead of a list
       config.data.source = 'builtin'
     config.data.update(where=dict(kind='digit'), seconds=2.0, batch_size=4, buckets=None)
+    config.data.fields.tokens.args.update(ask='What is said?', answer='label')
     config.model.args.update(audio_width=16, audio_depth=1, audio_heads=2, audio_hidden=32)
     config.model.args.update(text_width=16, text_depth=1, text_heads=2, text_kv_heads=2)
-    config.model.args.update(text_hidden=32, n_audio_ctx=100)
+    config.model.args.update(text_hidden=32, n_audio_ctx=50)
     config.init = None
     config.optim.schedule.warmup_steps = 1
     config.log_every = 1

@@ -85,6 +85,7 @@ class Chat:
     tokenizer.check_fits(model.vocab_size, padded=True)
     prompts.check_places(self.module, tokenizer, model.places)
     self.model, self.tokenizer, self.base, self.batch_size = model, tokenizer, base, batch_size
+    self.max_clips = getattr(model, 'max_clips', 2**30)
     self.rate, self.several = model.frontend.sample_rate, getattr(self.module, 'SEVERAL', False)
     if defaults is None:
       defaults = {} if base else getattr(self.module, 'DECODING', {})
@@ -92,7 +93,8 @@ class Chat:
     ends = (*getattr(self.module, 'STOPS', ()), '<|endoftext|>')
     found = {tokenizer.library.token_to_id(name): None for name in ends}
     self.stop = tuple(i for i in found if i is not None)
-    self.settings = self.decoding.settings(self.stop)
+    beams = getattr(self.module, 'BEAMS', 'transformers')
+    self.settings = self.decoding.settings(self.stop, beams)
     self._variables = jax.device_put(variables)
 
   def about(self) -> dict[str, Any]:
@@ -223,6 +225,11 @@ class Chat:
 
   def _encoded(self, prompt: Prompt, pieces: Clips) -> Asked:
     own = [pieces[number] for number in prompt.clips]
+    if len(own) > self.max_clips:
+      raise InputError(
+        f'The question has {len(own)} clips and this {self.name} takes up to {self.max_clips}: '
+        'leave some out.'
+      )
     counts = prompts.per_placeholder(prompt.places, [self._tokens(piece) for piece in own])
     ids = prompts.encode(prompt, self.tokenizer, self.module.FORM, counts).ids
     if len(ids) >= self.model.max_tokens:
@@ -272,7 +279,7 @@ class Chat:
   def _shape(self, clips: Clips) -> tuple[int, int]:
     """(clips of a row, windows of a clip), powers of two: few programs."""
     windows = max((-(-len(clip) // self.model.window_samples) for clip in clips), default=0)
-    return _power(len(clips)), _power(windows)
+    return min(_power(len(clips)), self.max_clips), _power(windows)
 
   def _groups(self, asked: Sequence[Asked]) -> Iterator[list[int]]:
     """Numbers of the questions of a batch: those of one shape and about one length."""

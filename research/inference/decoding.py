@@ -61,8 +61,9 @@ class Decoding:
         f'do_sample was given with num_beams={self.num_beams}: a beam search draws nothing.'
       )
 
-  def settings(self, stop: Sequence[int]) -> Settings:
-    """The same for `generate`; rules come in the order of transformers."""
+  def settings(self, stop: Sequence[int], beams: str = 'transformers') -> Settings:
+    """The same for `generate`, with the style of a beam search; rules come in the order of
+    transformers."""
     found: list[rules.Rule] = []
     if self.repetition_penalty != 1.0:
       found.append(rules.RepetitionPenalty(self.repetition_penalty))
@@ -79,7 +80,7 @@ class Decoding:
       top_k=self.top_k or None if self.do_sample else None,
       top_p=self.top_p if self.do_sample and self.top_p < 1 else None,
       length_penalty=self.length_penalty if searches else None,
-      style='transformers' if searches else 'whisper',
+      style=beams if searches else 'whisper',
       rules=tuple(found),
     )
 

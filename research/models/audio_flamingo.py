@@ -58,6 +58,7 @@ class AudioFlamingo(GatedAudioModel):
 
   SIZES: ClassVar[Mapping[str, Mapping[str, Any]]] = SIZES
   TITLE: ClassVar[str] = 'Audio Flamingo'
+  PROMPT: ClassVar[str] = 'audio_flamingo'
   KIND: ClassVar[str] = 'opt'
 
   size: str = 'foundation'

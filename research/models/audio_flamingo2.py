@@ -45,6 +45,7 @@ class AudioFlamingo2(GatedAudioModel):
 
   SIZES: ClassVar[Mapping[str, Mapping[str, Any]]] = SIZES
   TITLE: ClassVar[str] = 'Audio Flamingo 2'
+  PROMPT: ClassVar[str] = 'audio_flamingo2'
   KIND: ClassVar[str] = 'qwen2'
   FUSION: ClassVar[bool] = True
 

@@ -23,7 +23,6 @@ vectors of a prompt, d width, r rows of text, u tokens, p places, v vocabulary, 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -36,7 +35,14 @@ from research.features.clips import full_scale, int16_round_trip
 from research.features.frontend import Frontend
 from research.features.spectral import Array as AnyArray
 from research.models.clap import embed_pieces
-from research.models.gated_parts import AudioTransformer, Gate, Sound, cross_attention
+from research.models.gated_parts import (
+  AudioTransformer,
+  Gate,
+  Heard,
+  Kept,
+  Sound,
+  cross_attention,
+)
 from research.models.htsat import HTSAT
 from research.models.language_decoder import KINDS, LanguageModel
 from research.models.settings import by_size, check_choices, fill
@@ -51,25 +57,8 @@ PARTS = {
   'gates': r'^language_model/blocks(_\d+)?/before/',
   'language_model': r'^language_model/(?!blocks(_\d+)?/before/)',
   'embeddings': '^language_model/(token_embedding|positions/)',
+  'language_layers': r'^language_model/(?!blocks(_\d+)?/before/|token_embedding|positions/)',
 }
-
-
-@flax.struct.dataclass
-class Heard:
-  """Audio of prompts: keys and values of every layer's gate, [l, b, h, k, size], and `mask` bool
-  [b, k], True for vectors of windows that there are."""
-
-  layers: Any
-  mask: Any
-
-
-@flax.struct.dataclass
-class Kept:
-  """What is kept from step to step: `language`, of the language model, and how many placeholders
-  each row has had, `places` int32 [r]."""
-
-  language: Any
-  places: Any
 
 
 class GatedAudioModel(nn.Module):
@@ -106,6 +95,7 @@ class GatedAudioModel(nn.Module):
   SIZES: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
   TITLE: ClassVar[str] = ''
   KIND: ClassVar[str] = ''  # of the language model
+  PROMPT: ClassVar[str] = ''  # how it is spoken to, see `prompt`
   FUSION: ClassVar[bool] = False  # see `HTSAT`
 
   size: str = ''
@@ -254,6 +244,11 @@ class GatedAudioModel(nn.Module):
     }
 
   @property
+  def prompt(self) -> str:
+    """How it is spoken to: a file of `text.prompts`."""
+    return self.PROMPT
+
+  @property
   def places(self) -> tuple[int, ...]:
     """Ids that stand for audio in a prompt."""
     return (self.audio_token,)
@@ -270,6 +265,11 @@ class GatedAudioModel(nn.Module):
     """Samples between the starts of two windows."""
     shared = int((self.seconds - self.hop_seconds) * self.frontend.sample_rate)
     return self.samples - shared
+
+  @property
+  def window_samples(self) -> int:
+    """Samples by which a clip has a further window."""
+    return self.hop
 
   @property
   def max_samples(self) -> int:

@@ -35,6 +35,24 @@ class Sound:
   seen: Any = None
 
 
+@flax.struct.dataclass
+class Heard:
+  """Audio of prompts: keys and values of every layer's gate, [l, b, h, k, size], and `mask` bool
+  [b, k], True for vectors of windows that there are."""
+
+  layers: Any
+  mask: Any
+
+
+@flax.struct.dataclass
+class Kept:
+  """What is kept from step to step: `language`, of the language model, and how many placeholders
+  each row has had, `places` int32 [r]."""
+
+  language: Any
+  places: Any
+
+
 # -- Vectors -----------------------------------------------------------------------------------
 
 

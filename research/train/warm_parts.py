@@ -6,8 +6,9 @@ model from a Qwen2.5.
     language_model=dict(path='/path/to/Qwen2.5-7B-Instruct'),
   )
 
-A part is filled whole. Tables of positions that are longer there are cut; an embedding of tokens
-with more rows here keeps its own last rows.
+A part is filled whole, but for gates between the layers of a language model. Tables of positions
+that are longer there are cut; an embedding of tokens with more rows here keeps its own last rows,
+and of one with a few more rows there, which stand for no token, the last ones are left out.
 """
 
 import re
@@ -27,6 +28,9 @@ from research.train.warm_start import by_name, check_frontend, warm_start
 from research.weights import language_parts
 
 # Where the vocabulary is an axis: (array, axis).
+# Rows that a vocabulary may have behind its tokens (267 in Qwen2.5-3B).
+PADDING = 512
+GATES = re.compile(r'^language_model/blocks(_\d+)?/before/')
 TOKENS = ((re.compile(r'/token_embedding$'), 0), (re.compile(r'/lm_head/kernel$'), 1))
 
 
@@ -97,6 +101,8 @@ def _filled(own: Mapping[str, Any], part: str, have: Mapping[str, Any], path: st
     collection, own_part, *rest = name.split('/')
     if own_part != part or collection == 'counters' or rest[-1].startswith('lora_'):
       return x
+    if GATES.match('/'.join((own_part, *rest))):
+      return x
     if name not in have:
       raise InputError(f'{path} lacks {name}: it does not fill {part}.')
     count += 1
@@ -117,7 +123,11 @@ def _fitting(name: str, theirs: np.ndarray, ours: Any, path: str) -> np.ndarray:
   for pattern, axis in TOKENS:
     rows = [shape[:axis] + shape[axis + 1 :] for shape in (theirs.shape, ours.shape)]
     same = rows[0] == rows[1]
-    if pattern.search(name) and same and theirs.shape[axis] < ours.shape[axis]:
+    if not pattern.search(name) or not same:
+      continue
+    if 0 <= theirs.shape[axis] - ours.shape[axis] <= PADDING:
+      return np.take(theirs, range(ours.shape[axis]), axis=axis)
+    if theirs.shape[axis] < ours.shape[axis]:
       rest = np.take(np.asarray(ours), range(theirs.shape[axis], ours.shape[axis]), axis=axis)
       return np.concatenate([theirs, rest], axis=axis)
   raise InputError(

@@ -14,6 +14,7 @@ from research.train.state import init_state
 from research.train.warm_parts import started
 from research.weights import Pretrained, tables
 from research.weights.families import language_models
+from tests.models.subjects.audio_flamingo import SMALL as FLAMINGO
 from tests.models.subjects.qwen2_audio import SMALL
 from tests.weights.toy import filled
 
@@ -55,6 +56,10 @@ ARGS = {k: v for k, v in SMALL.items() if k != 'vocab_size'} | dict(audio_hidden
 
 def fresh(**changes):
   model = models.get('sift_llm')(**{**ARGS, 'vocab_size': 32, **changes})
+  return model, drawn_state(model)
+
+
+def drawn_state(model):
   batch = {k: np.zeros(x.shape, x.dtype) for k, x in model.example().items()}
   lora = dict(rank=2, alpha=2.0, targets=r'language_model/.*/(query|value)/kernel$')
   shapes = jax.eval_shape(lambda: init_state(model, optax.sgd(0.1), batch, 0, False, lora))
@@ -65,7 +70,7 @@ def fresh(**changes):
       return jax.random.key(0)
     return jax.numpy.asarray(rng.standard_normal(x.shape), x.dtype)
 
-  return model, jax.tree.map(drawn, shapes)
+  return jax.tree.map(drawn, shapes)
 
 
 @pytest.mark.parametrize('scan', [pytest.param(False, marks=pytest.mark.slow), True])
@@ -121,3 +126,33 @@ def test_what_does_not_fit_is_a_sentence(folder):
     spec = {**SPEC, 'parts': dict(language_model=dict(path=qwen))}
     with pytest.raises(InputError, match=words):
       started(state, spec, other)
+
+
+def test_a_language_model_between_gates(tmp_path):
+  """An OPT with one more row of tokens, and the tower of a CLAP; gates stay as they were."""
+  model = models.get('audio_flamingo')(**(FLAMINGO | dict(encoder=False, max_tokens=8)))
+  other = models.get('audio_flamingo')(
+    **(FLAMINGO | dict(encoder=False, max_tokens=8, vocab_size=33))
+  )
+  flat = tables.flatten(filled(other))
+  arrays = {
+    theirs: np.ascontiguousarray(layout.revert(flat[ours], heads))
+    for theirs, ours, layout, heads in tables.expand(language_models.rules('opt', tied=True), other)
+  }
+  save_file(arrays, tmp_path / 'model.safetensors')
+  config = dict(
+    model_type='opt', hidden_size=16, num_hidden_layers=2, num_attention_heads=4, ffn_dim=24,
+    max_position_embeddings=8, vocab_size=33,
+  )  # fmt: skip
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  state = drawn_state(model)
+  parts = dict(language_model=dict(path=str(tmp_path)))
+  made = started(state, {**SPEC, 'parts': parts}, model).params['language_model']
+  words = tables.nest(flat, other)['params']['language_model']
+  np.testing.assert_array_equal(made['token_embedding'], words['token_embedding'][:32])
+  np.testing.assert_array_equal(made['positions']['embedding'], words['positions']['embedding'])
+  block, before = made['blocks_1'], state.params['language_model']['blocks_1']
+  np.testing.assert_array_equal(
+    block['mlp']['fc1']['kernel'], words['blocks_1']['mlp']['fc1']['kernel']
+  )
+  assert all(jax.tree.leaves(jax.tree.map(np.array_equal, block['before'], before['before'])))

@@ -157,6 +157,11 @@ class Messages(Field):
         f'A row of {source.name!r} has {highest} clips, and '
         f'config.data.fields.{self.key}.args.clips is {clips}: raise it, or leave out such rows.'
       )
+    if clips > (room := getattr(context.model, 'max_clips', clips)):
+      raise InputError(
+        f'Rows of {source.name!r} get places for {clips} clips, and the model takes {room}: raise '
+        f'config.model.args.max_clips, or lower config.data.fields.{self.key}.args.clips.'
+      )
     durations = np.asarray(source.durations())
     samples = np.ceil(durations * context.sample_rate).astype(np.int64)
     # A clip may have a few samples more than its header says: up to one token.

@@ -8,7 +8,8 @@ A module `prompts/<name>.py` defines
 - `SPECIALS`, its other special tokens, and `STOPS`, those that end an answer;
 - `read_tokenizer(path)`: the tokenizer from the files of a checkpoint;
 - where they are published: `DECODING`, how it is decoded (names of `inference.chat.Decoding`),
-  `QUESTIONS`, {task: its wording}, `SEVERAL`, whether a turn may have several clips.
+  `QUESTIONS`, {task: its wording}, `SEVERAL`, whether a turn may have several clips, `BEAMS`, the
+  style of a beam search (`inference.generate`).
 
 `encode` makes token ids of a prompt: every placeholder repeated as often as its clip has tokens,
 and which ids are learned.

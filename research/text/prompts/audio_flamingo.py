@@ -29,6 +29,10 @@ from research.text.prompts import Form
 AUDIO, CHUNK, SEP = '<audio>', '<|endofchunk|>', '<SEP>'
 BOS = EOS = '</s>'
 SPECIALS = ('<PAD>', EOS, CHUNK, SEP)
+STOPS = (CHUNK, EOS)
+# Of the official script (inference/, beam search over foundation weights).
+DECODING = {'max_new_tokens': 128, 'num_beams': 3}
+BEAMS = 'transformers_4_27'
 SAMPLE_RATE = 44_100
 WINDOW_SECONDS, OVERLAP_SECONDS, MAX_WINDOWS, MAX_CLIPS = 7.0, 5.25, 16, 8
 STAGES = ('train', 'val', 'inference')

@@ -14,6 +14,8 @@ from research.text.prompts.audio_flamingo import AUDIO, CHUNK, SEP, with_tokens
 
 EOS = '<|endoftext|>'
 SPECIALS = ('<|PAD_TOKEN|>', EOS, CHUNK, SEP)
+STOPS = (CHUNK, EOS)
+DECODING = {'max_new_tokens': 256, 'do_sample': True, 'top_k': 30, 'top_p': 0.95}
 SAMPLE_RATE, WINDOW = 16_000, 160_000
 # Of the third stage (arXiv 2503.03983); the released configurations have 12.
 MAX_WINDOWS = 30
