@@ -11,8 +11,9 @@ python -m launch.chat --model=runs/mine
 folder of published weights with its tokenizer (--tokenizer where it lies elsewhere). With a
 question and without --out it answers one question about all files of --input. With --out every clip
 of a folder, a list or a data set is asked --question, or JSON lines with `messages` bring their own
-questions (research/audio/README.md); killed, the same command goes on where it was, and several
-processes (--num_processes) share the questions. With neither it is a conversation: a line is a
+questions (research/audio/README.md), and where these end with an answer, the fraction of equal ones
+is printed by task; killed, the same command goes on where it was, and several processes
+(--num_processes) divide the questions between them. With neither it is a conversation: a line is a
 question, /clip FILE adds audio to the next one, /new forgets, /quit ends. --task takes a published
 prompt (--task=help lists those of the model): Qwen-Audio's need --options=lang=en and the like.
 
@@ -142,6 +143,8 @@ def main(argv):
     )
     if jax.process_index() == 0:
       lines = list(outputs.left_out(rows))
+      for name, (score, count) in chat_files.scores(rows).items():
+        lines.append(f'{name or "answers"}: {100 * score:.1f} % of {count} are the reference')
       command.say('\n'.join([f'{OUT.value}: {lines[0].replace(" clips", " answers")}', *lines[1:]]))
   elif QUESTION.value or task:
     command.say(chat.cleaner(task)(one(chat, task)))

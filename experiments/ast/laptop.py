@@ -10,8 +10,8 @@ python -m launch.train --config=experiments/ast/laptop.py --workdir=runs/ast-scr
 
 $OIDO_DATA holds the folder speech_commands_v2_test with its labels.csv (path, label, fold); folds 0
 to 3 train, fold 4, of other speakers, judges. Patches are those of the AudioMAE, 16 by 16 side by
-side, not the published overlapping ones; positions and both class tokens are new. Results are in
-experiments/notes/audio_mae.md. `:debug` runs on the built-in corpus.
+side, not the published overlapping ones; positions begin as its fixed ones, both class tokens are
+new. Results are in experiments/notes/audio_mae.md. `:debug` runs on the built-in corpus.
 """
 
 import os
@@ -57,7 +57,7 @@ def get_config(arg=''):
       ),
     ),
   )
-  # Fixed positions of AudioMAE are no parameters, its class token stands for another place.
+  # The class token of AudioMAE stands for another place.
   config.init = dict(path=None, include='^params/encoder/', exclude='token', statistics='same')
   config.objective = dict(name='cross_entropy')
   config.optim = dict(

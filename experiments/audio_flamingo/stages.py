@@ -17,13 +17,14 @@ python -m launch.train --config=experiments/audio_flamingo/stages.py:sft --workd
 
 CLAP's tower never learns. Linear warm-up of 1875 steps, then constant; AdamW, decay 0.1, gradients
 clipped at 1 (upstream clips each part by itself). Prompts with examples are rows of several turns
-with a clip each. 100 epochs of a hundredth of the data are one epoch here. Nothing was run at this
-size: the paper's scores are in its tables 2 and 3. `:debug` is a small model of bytes on the
-built-in corpus.
+with a clip each. 100 epochs of a hundredth of the data are once all 5.9 million pairs: the steps
+are of these (`config.epochs=1` for other data). Nothing was run at this size: the paper's scores
+are in its tables 2 and 3. `:debug` is a small model of bytes on the built-in corpus.
 """
 
 import ml_collections
 
+PAIRS = 5_900_000
 # {stage: (frozen parts, rate, conversations a step, clips of a conversation)}
 _ALL = ('clap', 'language_model')
 STAGES = {
@@ -44,7 +45,7 @@ def get_config(arg=''):
   frozen, lr, batch, clips = STAGES[stage]
   config = ml_collections.ConfigDict()
   config.seed = 42
-  config.epochs = 1
+  config.total_steps = PAIRS // batch
 
   config.data = dict(
     source='asked',
@@ -97,7 +98,6 @@ def get_config(arg=''):
   config.checkpoint = dict(every=500, keep=2, best='valid/loss', best_mode='min')
 
   if arg == 'debug':
-    config.epochs = None
     config.total_steps = 4
     config.data.update(source='builtin', where=dict(kind='digit'), seconds=1.0, batch_size=4)
     config.data.num_threads = 2
@@ -106,6 +106,7 @@ def get_config(arg=''):
     )
     config.model.args = dict(size='tiny', max_clips=1, seconds=0.5, hop_seconds=0.25)
     config.init = None
+    config.optim.schedule.warmup_steps = 1
     config.evals = dict()
     config.log_every = 1
     config.checkpoint = dict(every=2, keep=2)

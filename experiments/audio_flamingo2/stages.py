@@ -14,8 +14,10 @@ python -m launch.train --config=experiments/audio_flamingo2/stages.py:stage2 --w
 | `:stage2` | and the tower of AF-CLAP | 2e-5 | 90 | 1024 |
 | `:stage3` | as in the first | 2e-5 (not published) | 300 | 1024 |
 
-Of stages 2 and 3 the batch is not published either: it is that of the first. Linear warm-up of
-1875 steps, then constant; AdamW, decay 0.1, bfloat16. AF_CLAP is a CLAP of the house with this
+Of stages 2 and 3 the batch is not published either: it is that of the first. They see AudioSkills
+(4.2 million) and LongAudio (263,000) once; of the first stage's data the number is not published
+(that of Audio Flamingo 1 is taken). Linear warm-up of 1875 steps (25 in the third, which has 256),
+then constant; AdamW, decay 0.1, bfloat16. AF_CLAP is a CLAP of the house with this
 tower (`clap` with width 256); published weights of the whole model come in by
 `weights.audio_flamingo_system.load_audio_flamingo`. The paper says that the language model is
 frozen; the released configurations train its embedding, which is its output too (`freeze=('clap',
@@ -25,11 +27,12 @@ scores are in its tables. `:debug` is a small model of bytes on the built-in cor
 
 import ml_collections
 
-# {stage: (frozen parts, rate, windows of 10 s)}
+BATCH = 1024
+# {stage: (frozen parts, rate, windows of 10 s, conversations in all, steps of warm-up)}
 STAGES = {
-  'stage1': (('clap', 'language_layers'), 1e-4, 3),
-  'stage2': (('language_layers',), 2e-5, 9),
-  'stage3': (('clap', 'language_layers'), 2e-5, 30),
+  'stage1': (('clap', 'language_layers'), 1e-4, 3, 5_900_000, 1875),
+  'stage2': (('language_layers',), 2e-5, 9, 4_200_000, 1875),
+  'stage3': (('clap', 'language_layers'), 2e-5, 30, 263_000, 25),
 }
 
 
@@ -39,10 +42,10 @@ def get_config(arg=''):
       f"stages.py has no variant {arg!r}: give one of {', '.join(STAGES)}, or 'debug'."
     )
   stage = arg if arg in STAGES else 'stage1'
-  frozen, lr, windows = STAGES[stage]
+  frozen, lr, windows, total, warmup = STAGES[stage]
   config = ml_collections.ConfigDict()
   config.seed = 42
-  config.epochs = 1
+  config.total_steps = total // BATCH
 
   config.data = dict(
     source='asked',
@@ -54,7 +57,7 @@ def get_config(arg=''):
     ),
     sample_rate=16_000,
     seconds=10.0 * windows,
-    batch_size=1024,
+    batch_size=BATCH,
     num_threads=16,
   )
   config.model = dict(
@@ -87,14 +90,13 @@ def get_config(arg=''):
     weight_decay=0.1,
     clip_norm=1.0,
     accumulate=2,
-    schedule=dict(name='constant', warmup_steps=1875),
+    schedule=dict(name='constant', warmup_steps=warmup),
   )
   config.evals = dict(valid=dict(name='validation', every=500, data=dict(split='valid')))
   config.log_every = 10
   config.checkpoint = dict(every=500, keep=2, best='valid/loss', best_mode='min')
 
   if arg == 'debug':
-    config.epochs = None
     config.total_steps = 4
     config.data.update(source='builtin', where=dict(kind='digit'), seconds=1.0, batch_size=4)
     config.data.num_threads = 2
@@ -103,6 +105,7 @@ def get_config(arg=''):
     )
     config.model.args = dict(size='tiny', max_clips=1, seconds=0.5, hop_seconds=0.5)
     config.init = None
+    config.optim.schedule.warmup_steps = 1
     config.optim.accumulate = 1
     config.evals = dict()
     config.log_every = 1

@@ -16,12 +16,13 @@ import numpy as np
 from research.audio import decode
 from research.audio.bad_files import BadFiles
 from research.audio.example import Example
-from research.audio.manifests.messages import MESSAGES, clips_of
+from research.audio.manifests.messages import MESSAGES, TASK, clips_of
 from research.errors import InputError
 from research.inference import clip_rows
 from research.inference.chat import Asked, Chat
 from research.inference.clip_rows import Row
 from research.jobs import folders
+from research.metrics.answers import exact_match
 from research.text.messages import Message, question, read_messages
 
 SUFFIXES = ('.jsonl', '.tsv')
@@ -47,14 +48,43 @@ class What:
     """(clips, messages that end with the user's) of a row; an answer at their end is left out."""
     if self.question or self.task:
       return [example], question(self.question, 0)
-    found = read_messages(json.loads(str(example.columns[MESSAGES])), f'Row {example.id!r}')
+    found = _messages(example)
     found = found[:-1] if found[-1].role == 'assistant' else found
     count = sum(len(message.clips) for message in found)
     return clips_of(example)[:count], found
 
+  def expected(self, example: Example) -> dict[str, str]:
+    """{'reference', 'task'} of a row that ends with an answer in words; {} of another."""
+    if self.question or self.task:
+      return {}
+    last = _messages(example)[-1]
+    if last.role != 'assistant' or last.clips:
+      return {}
+    return {'reference': last.text, 'task': str(example.columns.get(TASK, ''))}
+
   def about(self) -> dict[str, Any]:
     """JSON-able."""
     return {'question': self.question, 'task': self.task, 'given': dict(self.given)}
+
+
+def _messages(example: Example) -> Sequence[Message]:
+  return read_messages(json.loads(str(example.columns[MESSAGES])), f'Row {example.id!r}')
+
+
+def scores(rows: Sequence[Row]) -> dict[str, tuple[float, int]]:
+  """{task: (fraction of answers that are the reference but for case, number of answers)} of rows
+  that have a reference; 'all' where there are several tasks."""
+  known: dict[str, list[Row]] = {}
+  for row in rows:
+    if 'reference' in row and 'answer' in row:
+      known.setdefault(row['task'], []).append(row)
+  if len(known) > 1:
+    known['all'] = [row for each in known.values() for row in each]
+
+  def right(rows: Sequence[Row]) -> float:
+    return exact_match(*([row[name] for row in rows] for name in ('answer', 'reference')))
+
+  return {task: (right(each), len(each)) for task, each in known.items()}
 
 
 def answer_source(
@@ -69,8 +99,9 @@ def answer_source(
 ) -> list[Row]:
   """Writes an answer for every row of a source, into a file if one is named.
 
-  A row is {id, question, answer}, or {id, question, error} where a clip cannot be used. .jsonl
-  holds the rows; .tsv the columns id and answer, without what was left out.
+  A row is {id, question, answer}, or {id, question, error} where a clip cannot be used, and has
+  `reference` and `task` too where the messages end with an answer. .jsonl holds the rows; .tsv the
+  columns id and answer, without what was left out.
 
   Args:
     chat: the system.
@@ -91,6 +122,7 @@ def answer_source(
 
   def row_of(i: int, result: Any) -> Row:
     row = {'id': source.id(i), 'question': asked.question or asked.task or _last(asked, source[i])}
+    row |= asked.expected(source[i])
     return row | ({'answer': result[0]} if isinstance(result, tuple) else {'error': result})
 
   def stream(source: Any, bad: BadFiles, rows: Sequence[np.ndarray]) -> Iterator[tuple[int, Any]]:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from research.capabilities import Embedding, Example, audio_example
@@ -157,13 +158,15 @@ class AST(nn.Module):
     )
 
   def resized(self, name: str, x: Any, theirs: Any) -> Any:
-    """The table of positions of an AST of another grid, for the grid of this one; None for every
-    other array."""
-    if (
-      name != 'params/encoder/pos_embed' or not isinstance(theirs, AST) or x.shape[1] != self.width
-    ):
+    """The table of positions of a model of patches with another grid, or with another number of
+    class tokens (AudioMAE), for this one; None for every other array."""
+    grid = getattr(theirs, 'grid', None)
+    if name != 'params/encoder/pos_embed' or grid is None or x.shape[1] != self.width:
       return None
-    return resize_table(x, theirs.grid, self.grid, len(PREFIX))
+    lack = len(PREFIX) - (len(x) - grid[0] * grid[1])
+    if lack not in (0, 1):
+      return None
+    return resize_table(np.concatenate([x[:1]] * lack + [x]), grid, self.grid, len(PREFIX))
 
   def __call__(self, batch: Mapping[str, Any], train: bool = False) -> dict[str, Any]:
     """`hidden_states` of a batch."""

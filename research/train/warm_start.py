@@ -135,26 +135,30 @@ def warm_start(state: State, spec: Mapping[str, Any], model: Any) -> State:
 
   def take(path, x):
     name = path_name(path)
-    if not _wanted(name, spec) or name not in have or name.startswith('counters/'):
+    theirs = have.get(name)
+    if theirs is None and name.endswith('/pos_embed'):
+      # Learned positions start from fixed ones.
+      theirs = have.get(name.replace('params/', 'buffers/', 1))
+    if not _wanted(name, spec) or theirs is None or name.startswith('counters/'):
       fresh.append(name)
       return x
-    if have[name].shape != x.shape:
+    if theirs.shape != x.shape:
       own = encoder_of(model)
       found = None
       if isinstance(own, Resizes):
-        found = own.resized(name, have[name], encoder_of(loaded.model))
+        found = own.resized(name, theirs, encoder_of(loaded.model))
       if found is not None:
-        logging.info('%s: resized from %s to %s', name, have[name].shape, x.shape)
+        logging.info('%s: resized from %s to %s', name, theirs.shape, x.shape)
         taken.append(name)
         return jax.device_put(found.astype(x.dtype), x.sharding)
       # A setting says more than a shape.
       _check_settings(loaded, model, spec, [name])
       raise InputError(
-        f'{spec["path"]} has {name} of shape {have[name].shape}, this model {x.shape}: give the '
+        f'{spec["path"]} has {name} of shape {theirs.shape}, this model {x.shape}: give the '
         f'model the same sizes, or leave it out with config.init.exclude.'
       )
     taken.append(name)
-    return jax.device_put(have[name].astype(x.dtype), x.sharding)
+    return jax.device_put(theirs.astype(x.dtype), x.sharding)
 
   own = {'params': state.params, **state.variables}
   merged = jax.tree_util.tree_map_with_path(take, own)

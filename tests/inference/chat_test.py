@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 import soundfile
@@ -10,11 +11,12 @@ import soundfile
 from research import models, weights
 from research.audio import sources
 from research.errors import InputError
-from research.inference import chat_files, decoding
+from research.inference import chat_files, decoding, generate
 from research.inference.chat import Chat, converse
 from research.inference.generate_rules import BlockNgrams, MinTokens, RepetitionPenalty
 from research.text import prompts
 from research.text.messages import question
+from research.train import sharding
 from research.weights import Pretrained, tables
 from tests.contract import jit, wave
 from tests.models.subjects.qwen2_audio import SMALL
@@ -85,6 +87,24 @@ def test_answers_are_the_likeliest_tokens_and_alone_as_in_a_batch(pretrained):
   for i, (each, row) in enumerate(zip(asked, rows, strict=True)):
     best = np.asarray(out)[i, len(each.ids) - 1 : len(row) - 1].argmax(axis=-1)
     assert best.tolist() == row[len(each.ids) :]
+
+
+@pytest.mark.slow
+def test_tokens_on_a_mesh(pretrained):
+  """Weights divided between eight devices, rows too: the tokens of one device."""
+  one = chat(pretrained)
+  asked = [
+    one.ask([clip], question(f'What is it, {i}?', 0)) for i, clip in enumerate(CLIPS + CLIPS[:1])
+  ]
+  rows, how = one._begun(asked, [0] * 4)
+  want = generate.generate(one.model, one._variables, rows, one.settings, **how)
+  mesh = sharding.make_mesh(dict(data=2, fsdp=2, tensor=2))
+  spread = jax.device_put(one._variables, sharding.shardings(one._variables, mesh))
+  assert any(not x.is_fully_replicated for x in jax.tree.leaves(spread))
+  with jax.set_mesh(mesh):
+    out = generate.generate(one.model, spread, rows, one.settings, **how)
+  assert out.best() == want.best() and any(out.best())
+  np.testing.assert_allclose(out.sums, want.sums, rtol=1e-4)
 
 
 @pytest.mark.slow
@@ -236,6 +256,11 @@ def test_questions_of_a_file_are_a_job(folder, pretrained, tmp_path):
   assert rows[0]['answer'] == own(clips[:1], question('What is it?', 0))
   both = [{'role': 'user', 'content': [{'audio': 0}, {'text': 'Or '}, {'audio': 1}]}]
   assert rows[1]['answer'] == own(clips[1:], both)
+  # The first brings the right answer along.
+  assert rows[0]['reference'] == 'A reference.' and 'reference' not in rows[1]
+  assert chat_files.scores(rows) == {'questions': (0.0, 1)}
+  right = [{**row, 'task': 'a', 'answer': row['reference'].upper()} for row in rows[:1]]
+  assert chat_files.scores([*rows, *right])['all'] == (0.5, 2)
   # One question about every clip of a source.
   clips = sources.open_source(str(folder / 'clips'))
   what = chat_files.What('What is it?')

@@ -47,6 +47,26 @@ def test_positions_are_resized(tmp_path, frames):
     warm_start(state, spec, other)
 
 
+def test_fixed_positions_start_learned_ones(tmp_path):
+  """Those of an AudioMAE, which has one class token."""
+  theirs = models.get('audio_mae')(
+    size='tiny', width=16, depth=1, heads=2, frames=76, positions='time_frequency',
+    decoder='global',
+  )  # fmt: skip
+  have = filled(theirs)
+  weights.save(Pretrained('audio_mae', theirs, have, 'made here'), tmp_path)
+  ours = make(96, time_stride=16, frequency_stride=16)
+  batch = dict(audio=jnp.zeros((1, 16000)), audio_mask=jnp.ones((1, 16000), bool))
+  state = init_state(ours, optax.sgd(0.1), batch, 0, False)
+  spec = dict(path=str(tmp_path), include='^params/encoder/', exclude='token', statistics='same')
+  started = warm_start(state, spec, ours).params['encoder']
+  table = have['buffers']['encoder']['pos_embed']
+  table = np.concatenate([table[:1], table])
+  want = resize_table(table, theirs.grid, ours.upstream.grid, 2)
+  np.testing.assert_array_equal(started['pos_embed'], want)
+  assert theirs.grid == (4, 8) and ours.upstream.grid == (6, 8)
+
+
 def test_a_table_that_is_longer_is_interpolated_between_centres():
   table = np.arange(4, dtype=np.float32)[:, None]
   got = resize_table(table, (4, 1), (8, 1), 0)[:, 0]
