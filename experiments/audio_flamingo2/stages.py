@@ -103,7 +103,11 @@ def get_config(arg=''):
     config.data.fields.tokens.args = dict(
       prompt='audio_flamingo2', ask='What is said?', answer='label'
     )
-    config.model.args = dict(size='tiny', max_clips=1, seconds=0.5, hop_seconds=0.5)
+    # Few layers: they compile long.
+    config.model.args = dict(
+      size='tiny', max_clips=1, seconds=0.5, hop_seconds=0.5, clap_depths=(1, 1),
+      clap_heads=(1, 2), clap_width=32, audio_width=64, audio_heads=1, audio_depth=1, text_depth=1,
+    )  # fmt: skip
     config.init = None
     config.optim.schedule.warmup_steps = 1
     config.optim.accumulate = 1
