@@ -323,7 +323,7 @@ def _read(clip: _File | _Array, sample_rate: int, first: int, count: int) -> Flo
   return audio
 
 
-def _amplified(example: Example, audio: Float[np.ndarray, 't']) -> Float[np.ndarray, 't']:
+def _amplified(example: Example, audio: Float[np.ndarray, 't *a']) -> Float[np.ndarray, 't *a']:
   return audio if example.gain == 1.0 else audio * np.float32(example.gain)
 
 

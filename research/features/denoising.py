@@ -56,7 +56,7 @@ def wiener(
 
   first = (noise, jnp.full_like(noise, 0.5), noise)
   _, gains = jax.lax.scan(step, first, power.swapaxes(0, 1))
-  return _audio(spectra * gains.swapaxes(0, 1), audio_mask, real, sample_rate)
+  return _audio(_scaled(spectra, gains.swapaxes(0, 1)), audio_mask, real, sample_rate)
 
 
 def spectral_gate(
@@ -78,7 +78,7 @@ def spectral_gate(
     (2, round(SMOOTH_HERTZ * size / sample_rate)),
   ):
     gains = _triangle(gains, axis, reach)
-  return _audio(spectra * gains, audio_mask, real, sample_rate)
+  return _audio(_scaled(spectra, gains), audio_mask, real, sample_rate)
 
 
 METHODS = {'wiener': wiener, 'spectral_gate': spectral_gate}
@@ -96,7 +96,13 @@ def _spectra(
   return spectra, jnp.arange(spectra.shape[1]) < count[:, None]
 
 
-def _audio(spectra: Array, audio_mask: Array, real: Array, sample_rate: int) -> Array:
+def _scaled(spectra: Complex[Array, 'b n f'], gains: Float[Array, 'b n f']) -> Array:
+  return jax.lax.complex(spectra.real * gains, spectra.imag * gains)
+
+
+def _audio(
+  spectra: Array, audio_mask: Array, real: Array, sample_rate: int
+) -> Float[jax.Array, 'b t']:
   hop = sizes(sample_rate)[1]
   spectra = jnp.where(real[:, :, None], spectra, 0.0)
   whole = istft(spectra, audio_mask.shape[1], hop=hop, real=real)
@@ -116,7 +122,7 @@ def _mean(x: Float[Array, 'b n f'], where: Bool[Array, 'b n']) -> Float[Array, '
   return jnp.where(where[:, :, None], x, 0.0).sum(axis=1) / count
 
 
-def _triangle(x: Float[Array, 'b n f'], axis: int, reach: int) -> Float[Array, 'b n f']:
+def _triangle(x: Float[jax.Array, 'b n f'], axis: int, reach: int) -> Float[jax.Array, 'b n f']:
   """The mean over neighbours, by weights that fall to 0 in `reach` + 1 steps."""
   weights = 1.0 - np.abs(np.arange(-reach, reach + 1)) / (reach + 1)
   weights = (weights / weights.sum()).astype(np.float32)

@@ -35,9 +35,7 @@ def response(
   return jnp.where(n == 0, 1.0, tail * jax.lax.rsqrt(energy)[:, None])
 
 
-def convolve(
-  audio: Float[Array, 'b t'], responses: Float[Array, 'b r']
-) -> Float[jax.Array, 'b t']:
+def convolve(audio: Float[Array, 'b t'], responses: Float[Array, 'b r']) -> Float[jax.Array, 'b t']:
   """The first t samples of every clip convolved with its response."""
   t = audio.shape[1]
   size = 1 << (t + responses.shape[1] - 1).bit_length()
@@ -120,6 +118,6 @@ def reverberate_needs(args: Mapping[str, Any]) -> dict[str, str]:
   if name is None:
     return {}
   return {
-    name: f"reverberate has responses={name!r}: set config.data.fields.{name} to dict(name='noise', "
-    "args=dict(source=FOLDER, crop='start'))."
+    name: f'reverberate has responses={name!r}: set config.data.fields.{name} to '
+    "dict(name='noise', args=dict(source=FOLDER, crop='start'))."
   }

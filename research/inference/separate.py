@@ -78,8 +78,8 @@ class Separator:
     return np.concatenate(list(self.stream([samples[:, None]])), axis=-1)[:, 0]
 
   def stream(
-    self, blocks: Iterable[Float[np.ndarray, 's a']], channels: str = 'mean'
-  ) -> Iterator[Float[np.ndarray, 'k a s']]:
+    self, blocks: Iterable[Float[np.ndarray, '_ a']], channels: str = 'mean'
+  ) -> Iterator[Float[np.ndarray, 'k a _']]:
     """The signals of a recording that comes in blocks at the rate of the model, in pieces as they
     are done; `channels` is one of CHANNELS, 'mean' gives one.
 
@@ -93,8 +93,8 @@ class Separator:
     return separation.cleared(found) if self.model.mask_hop else found
 
   def _windows(
-    self, blocks: Iterable[Float[np.ndarray, 's a']], channels: str
-  ) -> Iterator[tuple[int, Float[np.ndarray, 'k a s']]]:
+    self, blocks: Iterable[Float[np.ndarray, '_ a']], channels: str
+  ) -> Iterator[tuple[int, Float[np.ndarray, 'k a _']]]:
     """(first sample, signals) of every window; those of a few windows are computed at once."""
     cuts = self._cuts(blocks)
     first = list(itertools.islice(cuts, 2))
@@ -117,7 +117,7 @@ class Separator:
         yield number * (self.size - self.shared), own
         number += 1
 
-  def _cuts(self, blocks: Iterable[Float[np.ndarray, 's a']]) -> Iterator[np.ndarray]:
+  def _cuts(self, blocks: Iterable[Float[np.ndarray, '_ a']]) -> Iterator[np.ndarray]:
     """Windows [s, a] of a recording; the last one is longer than the overlap, or the only one."""
     held: np.ndarray | None = None
     for block in blocks:
@@ -133,7 +133,7 @@ class Separator:
 
   def _signals(
     self, pieces: list[np.ndarray], width: int | None
-  ) -> Iterator[Float[np.ndarray, 'k s']]:
+  ) -> Iterator[Float[np.ndarray, 'k _']]:
     make = functools.partial(separation.signals, hop=self.hop, clear_ends=False)
     for piece, found in zip(pieces, self._run(pieces, width)):
       if self.model.mask_hop:
@@ -143,7 +143,7 @@ class Separator:
         yield found[0][:, : len(piece)]
 
 
-def joined(parts: Iterable[tuple[int, np.ndarray]]) -> Iterator[Float[np.ndarray, 'k *a s']]:
+def joined(parts: Iterable[tuple[int, np.ndarray]]) -> Iterator[Float[np.ndarray, 'k *a _']]:
   """Signals of overlapping windows as those of the whole, faded linearly over each overlap, in
   pieces as they are done.
 

@@ -68,7 +68,7 @@ def clear_end(
   return audio
 
 
-def cleared(pieces: Iterable[Float[np.ndarray, 'k a s']]) -> Iterator[Float[np.ndarray, 'k a s']]:
+def cleared(pieces: Iterable[Float[np.ndarray, 'k a _']]) -> Iterator[Float[np.ndarray, 'k a _']]:
   """Signals that come in pieces, as `clear_end` leaves them; their ends are held back."""
   held, loudest = None, None
   for piece in pieces:
@@ -102,4 +102,4 @@ def common_mask(
   found, whole, each = (stft.stft(x, n_fft=n_fft, hop=hop) for x in (signals, mixture, channels))
   masks = jnp.minimum(jnp.abs(found) / jnp.maximum(jnp.abs(whole), 1e-8), 1.0)
   samples = channels.shape[-1]
-  return np.asarray(stft.istft(masks[:, None] * each, samples, hop=hop))
+  return np.asarray(stft.istft(masks[:, None].astype(each.dtype) * each, samples, hop=hop))

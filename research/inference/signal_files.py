@@ -1,7 +1,8 @@
 """Signals of the recordings of a source as audio files in one folder.
 
 Killed, it goes on: see `clip_rows`. `files.jsonl` lists what was made, a row a recording:
-{id, seconds, files: […], scale if it is not 1, scores if there are any}, or {id, error} of one that was left out.
+{id, seconds, files: […], scale if it is not 1, scores if there are any}, or {id, error} of one that
+was left out.
 """
 
 import itertools
@@ -33,7 +34,7 @@ LARGE = 2**32 - 2**20  # bytes; larger files are RF64, WAV with 64 bits for its 
 
 
 def separate_source(
-  stream: Callable[..., Iterator[Float[np.ndarray, 'k a s']]],
+  stream: Callable[..., Iterator[Float[np.ndarray, 'k a _']]],
   source: Source,
   sample_rate: int,
   out: str | os.PathLike,
@@ -81,7 +82,7 @@ def separate_source(
     kind = decode.kind(example)
     wanted = sample_rate if rate == 'model' else kind.rate
     total = decode.output_length(kind.frames, kind.rate, wanted)
-    heard = _Heard(example, kind)
+    heard = Heard(example, kind)
     blocks = resampled(heard, kind.rate, sample_rate)
     if channels == 'mean':
       blocks = (block.mean(axis=1, keepdims=True) for block in blocks)
@@ -114,13 +115,13 @@ def separate_source(
   return run_stream(clip_rows.each_example(one), source, place, about, max_bad_fraction, **doing)
 
 
-class _Heard:
+class Heard:
   """The blocks of a recording at its own rate, and the magnitude of those that were read."""
 
   def __init__(self, example: Example, kind: decode.Kind):
     self.example, self.kind, self.loudest = example, kind, 0.0
 
-  def __iter__(self) -> Iterator[Float[np.ndarray, 's a']]:
+  def __iter__(self) -> Iterator[Float[np.ndarray, '_ a']]:
     size = round(BLOCK_SECONDS * self.kind.rate)
     for first in range(0, self.kind.frames, size):
       block = decode.part(self.example, first=first, count=size)
@@ -129,8 +130,8 @@ class _Heard:
 
 
 def resampled(
-  blocks: Iterable[Float[np.ndarray, 's a']], rate: int, wanted: int
-) -> Iterator[Float[np.ndarray, 's a']]:
+  blocks: Iterable[Float[np.ndarray, '_ a']], rate: int, wanted: int
+) -> Iterator[Float[np.ndarray, '_ a']]:
   """Blocks of samples at `wanted` Hz, as soxr gives them of a whole."""
   if rate == wanted:
     yield from blocks
@@ -151,8 +152,8 @@ def _columns(block: np.ndarray, channels: int) -> Float[np.ndarray, 's a']:
 
 
 def _at_rate(
-  pieces: Iterator[Float[np.ndarray, 'k a s']], rate: int, wanted: int
-) -> Iterator[Float[np.ndarray, 'k a s']]:
+  pieces: Iterator[Float[np.ndarray, 'k a _']], rate: int, wanted: int
+) -> Iterator[Float[np.ndarray, 'k a _']]:
   """Pieces of signals at another rate."""
   first = next(pieces, None)
   if first is None:
@@ -261,11 +262,11 @@ class Writer:
 
   def __init__(self, path: Path, rate: int, channels: int, frames: int, format: str):
     """Args:
-      path: the file.
-      rate: Hz.
-      channels: a.
-      frames: its length; more is cut off, less is filled up with zeros.
-      format: a key of FORMATS.
+    path: the file.
+    rate: Hz.
+    channels: a.
+    frames: its length; more is cut off, less is filled up with zeros.
+    format: a key of FORMATS.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     self.path, self.rate, self.frames, self.format = path, rate, frames, format

@@ -1,6 +1,7 @@
 """Enhanced speech against the clean one: PESQ (ITU-T P.862) and STOI, by their libraries; SI-SDR.
 
-The first two are optional: pip install -e '.[enhancement]'. PESQ needs a C compiler to be installed.
+The first two are optional: pip install -e '.[enhancement]'. PESQ needs a C compiler to be
+installed.
 """
 
 import importlib
@@ -68,6 +69,17 @@ def stoi(
     InputError: the library is missing.
   """
   return float(_library('pystoi').stoi(reference, estimate, sample_rate, extended=extended))
+
+
+def check(names: Sequence[str], sample_rate: int) -> None:
+  """Raises InputError for metrics that `scores` cannot give at a rate."""
+  for name in names:
+    if name not in METRICS:
+      raise unknown('metric of enhancement', name, METRICS)
+    if name != 'si_sdr':
+      _library('pesq' if name == 'pesq' else 'pystoi')
+    if name == 'pesq' and sample_rate not in (8000, 16_000):
+      raise InputError(f'PESQ needs 8000 or 16000 Hz, not {sample_rate}: leave it out.')
 
 
 def check_libraries() -> None:

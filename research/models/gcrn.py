@@ -176,8 +176,8 @@ class Gcrn(nn.Module):
       train: batch norm takes the statistics of the batch.
 
     Returns:
-      'estimates' float32 [b, k, t], 0 where 'estimates_mask' [b, k, t] is False; 'spectra' float32 [b, k, n, f, 2] of them,
-      real and imaginary parts, and 'mask_frames' [b, n], which are real.
+      'estimates' float32 [b, k, t], 0 where 'estimates_mask' [b, k, t] is False; 'spectra' float32
+      [b, k, n, f, 2] of them, real and imaginary parts, and 'mask_frames' [b, n], which are real.
 
     Raises:
       InputError: clips below one window.

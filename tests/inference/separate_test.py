@@ -96,6 +96,7 @@ def test_a_killed_job_goes_on(tmp_path, monkeypatch):
   assert stem('/data/../a/b.WAV') == 'data/a/b' and stem('v1.2') == 'v1.2'
 
 
+@pytest.mark.slow
 def test_any_length_and_channels_in_a_few_windows(tmp_path):
   """Two channels at another rate, block by block: what the whole gives, at the length that came."""
   rng = np.random.default_rng(0)
@@ -121,18 +122,25 @@ def test_any_length_and_channels_in_a_few_windows(tmp_path):
   heard, rate = soundfile.read(tmp_path / 'out' / 'a_1.wav')
   assert heard.shape == (33333, 2) and rate == 22_050
   assert rows[1]['error'] == 'It is silent: all its samples are 0.'
-  assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == ['a_1.wav', 'a_2.wav', 'files.jsonl']
+  assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == [
+    'a_1.wav',
+    'a_2.wav',
+    'files.jsonl',
+  ]
 
 
 def test_classic_methods_take_away_steady_noise():
   rng = np.random.default_rng(0)
-  clean = 3 * faded(3.0, 0, 1.0)
+  # Syllables; what lasts is noise to one of them.
+  t = np.arange(3 * RATE) / RATE
+  clean = np.sin(2 * np.pi * (400 + 500 * np.floor(4 * t) % 1700) * t) * np.sin(4 * np.pi * t) ** 2
+  clean = (0.7 * clean * (t > 1)).astype(np.float32)
   noisy = clean + 0.1 * rng.standard_normal(len(clean)).astype(np.float32)
   before = si_sdr(noisy, clean)
   for method in ('wiener', 'spectral_gate'):
     found = classic.separator(method)(noisy, RATE)
     assert found.shape == (1, len(clean))
-    assert si_sdr(found[0], clean) > before + 6, method
+    assert si_sdr(found[0], clean) > before + 5, method
     assert np.square(found[0, :12000]).mean() < 0.02 * np.square(noisy[:12000]).mean(), method
 
 

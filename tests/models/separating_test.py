@@ -1,7 +1,5 @@
-"""Conv-TasNet and GCRN: published numbers of parameters, causality; objectives of their signals;
-mixing on the device."""
-
-import math
+"""Conv-TasNet and GCRN: causality, objectives of their signals, mixing on the device. Published
+numbers of parameters are in the experiments."""
 
 import jax
 import jax.numpy as jnp
@@ -16,29 +14,20 @@ from research.objectives import signals
 from tests.contract import wave
 
 
-def parameters(name, **args):
-  model = models.get(name)(**args)
-  shapes = jax.eval_shape(model.init, jax.random.key(0), model.example())
-  return sum(math.prod(x.shape) for x in jax.tree.leaves(shapes['params']))
-
-
-def test_published_numbers_of_parameters():
-  # 5.1M in the paper, with the residual convolution of the last block, 512 x 128 + 128.
-  found = parameters('conv_tasnet')
-  assert found == 4_984_881 and round((found + 65_664) / 1e5) / 10 in (5.0, 5.1)
-  assert round(parameters('gcrn') / 1e4) == 977
-
-
+@pytest.mark.slow
 def test_causal_frames_do_not_depend_on_later_ones():
   audio = np.stack([wave(0, 900), wave(1, 900)])
   for name, args, reach in (
-    ('conv_tasnet', dict(size='tiny', causal=True), 8),
+    ('conv_tasnet', dict(size='tiny', causal=True), 16),
     ('gcrn', dict(size='tiny', channels=(4,), n_fft=32, hop=16, groups=1), 32),
   ):
     model = models.get(name)(**args)
     batch = {'audio': audio, 'audio_mask': np.ones(audio.shape, bool)}
     variables = model.init(jax.random.key(0), batch)
-    call = jax.jit(lambda x, m=model, v=variables: m.apply(v, batch | {'audio': x})['estimates'])
+
+    def call(x, model=model, variables=variables, batch=batch):
+      return jax.jit(model.apply)(variables, batch | {'audio': x})['estimates']
+
     later = audio.copy()
     later[:, 500:] *= -2.0
     first, second = call(audio), call(later)
@@ -57,7 +46,11 @@ def test_objectives_find_the_order_and_the_ratio():
   loss, metrics = signals.negative_si_sdr({'estimates': jnp.asarray(estimates)}, batch)
   pairs = [(estimates[0, ::-1], sources[0]), (estimates[1, :, :500], sources[1, :, :500])]
   want = np.mean([separation.si_sdr(e, s) for e, s in pairs])
-  assert float(-loss) == pytest.approx(want, abs=1e-3) == pytest.approx(float(metrics['si_sdr']), abs=1e-3)
+  assert (
+    float(-loss)
+    == pytest.approx(want, abs=1e-3)
+    == pytest.approx(float(metrics['si_sdr']), abs=1e-3)
+  )
   before = np.mean([separation.si_sdr(s.sum(0), s) for _, s in pairs])
   assert float(metrics['si_sdr_improvement']) == pytest.approx(want - before, abs=1e-3)
   how = dict(n_fft=64, hop=32, power=0.3, magnitude=1.0)
@@ -65,10 +58,11 @@ def test_objectives_find_the_order_and_the_ratio():
   best, _ = signals.compressed_spectra({'estimates': jnp.asarray(same)}, batch, **how)
   other, _ = signals.compressed_spectra({'estimates': jnp.asarray(estimates)}, batch, **how)
   assert float(best) < 1e-6 < 0.01 < float(other)
-  with pytest.raises(InputError, match='config.model.args.signals'):
+  with pytest.raises(InputError, match=r'config\.model\.args\.signals'):
     signals.negative_si_sdr({'estimates': jnp.zeros((2, 1, 800))}, batch)
 
 
+@pytest.mark.slow
 def test_mixtures_on_the_device_have_the_drawn_ratios():
   audio = np.stack([wave(i, 4000) for i in range(4)])
   mask = np.arange(4000) < np.array([4000, 4000, 3000, 0])[:, None]
@@ -96,19 +90,28 @@ def test_mixtures_on_the_device_have_the_drawn_ratios():
   spoken = augment.mix_speakers(key, batch, count=2, ratio=(5.0, 5.0))
   parts = np.asarray(spoken['sources'])
   np.testing.assert_allclose(parts.sum(1), spoken['audio'], atol=1e-6)
-  assert 10 * np.log10(np.square(parts[1, 0]).sum() / np.square(parts[1, 1]).sum()) == pytest.approx(5)
+  assert 10 * np.log10(
+    np.square(parts[1, 0]).sum() / np.square(parts[1, 1]).sum()
+  ) == pytest.approx(5)
   # The room: a pulse becomes the response; what is late is not in the sources.
-  drawn = rooms.response(jax.random.normal(key, (2, 8000)), np.array([0.2, 0.4]), np.array([0.0, 6.0]), 16_000)
+  drawn = rooms.response(
+    jax.random.normal(key, (2, 8000)), np.array([0.2, 0.4]), np.array([0.0, 6.0]), 16_000
+  )
   energy = np.square(drawn[:, 1:]).sum(axis=1)
   np.testing.assert_allclose(-10 * np.log10(energy), [0.0, 6.0], atol=1e-3)
   edges = np.square(drawn[0]).reshape(-1, 800).sum(axis=1)
   assert 10 * np.log10(edges[1] / edges[2]) == pytest.approx(60 * 0.05 / 0.2, abs=2)
   pulse = np.zeros((2, 8000), np.float32)
   pulse[:, 100] = 1.0
-  room = augment.reverberate(key, {'audio': pulse, 'audio_mask': np.ones(pulse.shape, bool)}, prob=1.0)
+  room = augment.reverberate(
+    key, {'audio': pulse, 'audio_mask': np.ones(pulse.shape, bool)}, prob=1.0
+  )
   late = np.asarray(room['audio'] - room['sources'][:, 0])
   assert np.abs(late[:, : 100 + 800]).max() < 1e-5 < np.abs(late[:, 900:]).max()
-  measured = {'field': np.roll(np.asarray(drawn), 50, axis=1) * 0.1, 'field_mask': np.ones(drawn.shape, bool)}
+  measured = {
+    'field': np.roll(np.asarray(drawn), 50, axis=1) * 0.1,
+    'field_mask': np.ones(drawn.shape, bool),
+  }
   own = augment.reverberate(
     key, {'audio': pulse, 'audio_mask': np.ones(pulse.shape, bool), **measured}, prob=1.0,
     t60=(0.1, 0.5), responses='field',
