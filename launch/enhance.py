@@ -101,6 +101,8 @@ def main(argv):
     found = enhance.summary(rows)
     (pathlib.Path(values.out) / SCORES).write_text(json.dumps(found, indent=2) + '\n')
     command.say(enhance.table(found))
+    for row in [row for row in rows if 'unscored' in row][: signals.NAMED]:
+      command.say(f'not scored: {row["id"]}: {row["unscored"]}')
 
 
 if __name__ == '__main__':

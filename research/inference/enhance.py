@@ -52,6 +52,8 @@ def references(source: Source, given: str | os.PathLike) -> list[str]:
       f'{", ".join(source.column_names) or "none"}.'
     )
   root = source.table.root
+  if not root:
+    raise InputError(f'Data set {source.name!r} has no folder: give --reference a folder.')
   inside, found = Inside(Path(root)), []
   for i, value in enumerate(source.column(str(given))):
     where = f'Clip {source.id(i)!r} of {source.name!r}'

@@ -1,8 +1,8 @@
 """Signals of the recordings of a source as audio files in one folder.
 
 Killed, it goes on: see `clip_rows`. `files.jsonl` lists what was made, a row a recording:
-{id, seconds, files: […], scale if it is not 1, scores if there are any}, or {id, error} of one that
-was left out.
+{id, seconds, files: […], scale if it is not 1}, with scores against a reference, or `unscored`, why
+there are none; or {id, error} of one that was left out.
 """
 
 import itertools
@@ -108,7 +108,12 @@ def separate_source(
         writer.close()
     found: Row = {'seconds': round(kind.frames / kind.rate, 3), 'files': files}
     found |= {} if scale == 1.0 else {'scale': round(scale, 6)}
-    return found | (judge(row, place / files[0]) if judge else {})
+    if judge:
+      try:
+        found |= judge(row, place / files[0])
+      except InputError as error:  # The file is good all the same.
+        found['unscored'] = str(error)
+    return found
 
   doing = dict(doing='separating', done='separated')
   about = dict(about or {}, format=format, channels=channels, rate=rate)
