@@ -65,7 +65,8 @@ def get_config(arg=''):
   if arg in ('on_the_fly', 'debug'):
     with config.ignore_type():  # a name instead of a source with arguments
       config.data.source = 'builtin' if arg == 'debug' else f'{root}/speech'
-    config.data.update(split=None, fields=dict())
+    config.data.split = None
+    config.data.fields = dict()
     config.augment = [dict(name='mix_speakers', args=dict(count=2, ratio=(-5.0, 5.0)))]
     config.evals = dict()
     config.checkpoint = dict(every=2000, keep=2)
