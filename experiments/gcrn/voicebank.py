@@ -10,10 +10,9 @@ noisy_testset_wav, clean_testset_wav; speakers p226 and p287 validate). `:mask` 
 mask in the place of the spectrum, `:debug` is a few steps on the built-in corpus, with its clips as
 noise.
 
-Network and objective are those of the paper (Tan and Wang, TASLP 2020), Adam with a learning rate
-of 1e-3 and 4 s clips too; the paper trains on WSJ0 with 10,000 noises, 16 clips a batch. Noise is
-moved between the clips of a batch (Remix, arXiv 2006.12847). Not run: there is no score to expect
-of this network on this data.
+The network is that of the published code, the objective that of the paper (Tan and Wang, TASLP
+2020), which trains on other data; batch, length, rate and steps are ours. Noise is moved between
+the clips of a batch (Remix, arXiv 2006.12847). Not run: there is no score to expect of it here.
 """
 
 import os

@@ -38,7 +38,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
-  # 20 ms and 10 ms at 16 kHz; 9.77M parameters with two groups (table IV of the paper).
+  # 20 ms and 10 ms at 16 kHz; figures of the published code, 9.77M parameters.
   'paper': Size(320, 160, (16, 32, 64, 128, 256), 2),
   # Ours: 32 ms and 16 ms.
   'laptop': Size(512, 256, (16, 24, 32, 48, 64), 2),
