@@ -19,7 +19,7 @@ for single attributes. A model that has no audio (a text model) has no front-end
 | `Spells` | transcripts: fields, decoders, evaluations |
 | `Diarizes` | diarization: who speaks in every frame |
 | `ComparesSpeakers` | verification, clusters of speakers: a vector of the voice |
-| `Separates` | enhancement and separation: masks of spectrograms |
+| `Separates` | enhancement and separation: signals of a mixture, or masks of its spectrogram |
 | `Generates` | `inference.generate`: writes tokens, one after the other |
 | `WritesSpeech` | transcripts: windows of audio that a decoder attends to |
 | `WritesCaptions` | captions: clips that a decoder attends to |
@@ -215,16 +215,17 @@ class ComparesSpeakers(Hears, Protocol):
 
 @runtime_checkable
 class Separates(Hears, Protocol):
-  """Gives 'masks' [b, k, m, f] of the spectrogram 'mixture' [b, m, f, 2]."""
+  """Gives the signals of a mixture: 'estimates' [b, k, t], or 'masks' [b, k, m, f] of its
+  spectrogram 'mixture' [b, m, f, 2]."""
 
   @property
   def signals(self) -> int:
-    """k; 0 where the model has no masks."""
+    """k; 0 where the model has none."""
     ...
 
   @property
   def mask_hop(self) -> int:
-    """Samples between frames of the spectrogram."""
+    """Samples between frames of the spectrogram; 0 where it gives 'estimates'."""
     ...
 
 
@@ -493,5 +494,5 @@ def compares_speakers(model: Any) -> bool:
 
 
 def separates(model: Any) -> bool:
-  """Whether a model gives masks."""
+  """Whether a model gives the signals of a mixture."""
   return isinstance(model, Separates) and bool(model.signals)

@@ -180,6 +180,33 @@ def duration(example: Example) -> float:
     return clip.frames / clip.rate
 
 
+class Kind(NamedTuple):
+  """A clip as it is written: its sample rate in Hz, its length in samples, its channels (1 where
+  only their mean can be read)."""
+
+  rate: int
+  frames: int
+  channels: int
+
+
+@_patient
+def kind(example: Example) -> Kind:
+  """Rate, length and channels of a clip; raises as `duration`."""
+  with _clip(example) as clip:
+    return Kind(clip.rate, clip.frames, clip.channels)
+
+
+@_patient
+def part(example: Example, *, first: int, count: int) -> Float[np.ndarray, 't a']:
+  """Samples `first` to `first + count` of every channel of a clip, float32 at its own rate; raises
+  as `decode`. Long clips go through in such parts."""
+  with _clip(example) as clip:
+    audio = clip.read(first, min(count, clip.frames - first), mix=False)
+    if not clip.exact and not np.isfinite(audio).all():
+      raise AudioError(clip.where, 'It holds samples that are not numbers (NaN or infinite).')
+  return _amplified(example, audio)
+
+
 def output_length(frames: int, rate: int, sample_rate: int) -> int:
   """Number of samples at `sample_rate` Hz of `frames` samples at `rate` Hz."""
   return frames if rate == sample_rate else round(frames * sample_rate / rate)
@@ -197,7 +224,7 @@ class _Array:
     high = len(array)
     if example.seconds is not None:
       high = min(low + round(example.seconds * self.rate), high)
-    self._array, self.frames = array[low:high], high - low
+    self._array, self.frames, self.channels = array[low:high], high - low, 1
     self.exact = array.dtype in (np.int8, np.int16, np.int32)
     self.where = example.where
     if not self.exact and array.dtype.kind != 'f':
@@ -211,13 +238,14 @@ class _Array:
   def __exit__(self, *_) -> None:
     pass
 
-  def read(self, first: int, count: int) -> Float[np.ndarray, 't']:
-    """Samples `first` to `first + count` as mono float32."""
+  def read(self, first: int, count: int, mix: bool = True) -> Float[np.ndarray, 't *a']:
+    """Samples `first` to `first + count` as mono float32, [t, 1] without `mix`."""
     part = self._array[first : first + count]
     if self.exact:
       scale = np.float32(2.0 ** (1 - 8 * part.dtype.itemsize))
       part = np.multiply(part, scale, dtype=np.float32)
-    return mono(part.astype(np.float32, copy=False))
+    audio = mono(part.astype(np.float32, copy=False))
+    return audio if mix else audio[:, None]
 
 
 class _File:
@@ -232,6 +260,7 @@ class _File:
     )
     try:
       self.rate, self.exact = self._streams.rate, self._streams.exact
+      self.channels = self._streams.channels
       self._offset, self.frames = self._limits(example)
     except BaseException:
       self._streams.close()
@@ -243,9 +272,9 @@ class _File:
   def __exit__(self, *_) -> None:
     self._streams.close()
 
-  def read(self, first: int, count: int) -> Float[np.ndarray, 't']:
-    """Samples `first` to `first + count` of the clip as mono float32."""
-    return self._streams.read(first + self._offset, count)
+  def read(self, first: int, count: int, mix: bool = True) -> Float[np.ndarray, 't *a']:
+    """Samples `first` to `first + count` of the clip as mono float32, or of every channel."""
+    return self._streams.read(first + self._offset, count, mix)
 
   def _limits(self, example: Example) -> tuple[int, int]:
     frames = self._streams.frames
@@ -294,7 +323,7 @@ def _read(clip: _File | _Array, sample_rate: int, first: int, count: int) -> Flo
   return audio
 
 
-def _amplified(example: Example, audio: Float[np.ndarray, 't']) -> Float[np.ndarray, 't']:
+def _amplified(example: Example, audio: Float[np.ndarray, 't *a']) -> Float[np.ndarray, 't *a']:
   return audio if example.gain == 1.0 else audio * np.float32(example.gain)
 
 

@@ -19,7 +19,15 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 from research.errors import InputError
 from research.features import spectral
 from research.features.mixing import mix_utterances, mix_utterances_needs
-from research.features.source_mixing import mix_sources
+from research.features.rooms import reverberate, reverberate_needs
+from research.features.source_mixing import (
+  add_noise,
+  add_noise_needs,
+  mix_sources,
+  mix_speakers,
+  remix_noise,
+  remix_noise_needs,
+)
 from research.features.spectral import Array
 
 Batch = Mapping[str, Any]
@@ -305,9 +313,18 @@ AUGMENTATIONS: dict[str, Callable[..., dict[str, Any]]] = {
   'mixup': mixup,
   'mix_utterances': mix_utterances,
   'mix_sources': mix_sources,
+  'add_noise': add_noise,
+  'remix_noise': remix_noise,
+  'mix_speakers': mix_speakers,
+  'reverberate': reverberate,
 }
 # Fields of a batch that they read: (args) -> {field: what to do if it is missing}.
-NEEDS = {'mix_utterances': mix_utterances_needs}
+NEEDS = {
+  'mix_utterances': mix_utterances_needs,
+  'add_noise': add_noise_needs,
+  'remix_noise': remix_noise_needs,
+  'reverberate': reverberate_needs,
+}
 
 
 def needs(name: str, args: Mapping[str, Any]) -> dict[str, str]:

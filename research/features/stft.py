@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Complex, Float
+from jaxtyping import Bool, Complex, Float
 
 from research.errors import InputError
 from research.features.spectral import Array
@@ -72,7 +72,11 @@ def magnitudes(
 
 
 def istft(
-  spectra: Complex[Array, '*batch n f'], samples: int, *, hop: int = 320
+  spectra: Complex[Array, '*batch n f'],
+  samples: int,
+  *,
+  hop: int = 320,
+  real: Bool[Array, '*#batch n'] | None = None,
 ) -> Float[jax.Array, '*batch t']:
   """The signal whose `stft` is nearest: windowed frames added up, by the sum of squared windows.
 
@@ -80,6 +84,7 @@ def istft(
     spectra: as `stft` gives them.
     samples: t.
     hop: samples from frame to frame; below the window's length.
+    real: frames of each signal, where others are only there to fill up a batch: it ends as alone.
 
   Raises:
     InputError: frames do not overlap, so that samples between them are lost.
@@ -89,8 +94,11 @@ def istft(
   if hop >= size:
     raise InputError(f'istft got hop={hop} and frames of {size} samples: they have to overlap.')
   frames = jnp.fft.irfft(spectra, n=size) * hann(size)
-  signal = _overlap(frames, hop)
-  weight = _overlap(jnp.broadcast_to(jnp.asarray(hann(size) ** 2), (count, size)), hop)
+  weights = jnp.broadcast_to(jnp.asarray(hann(size) ** 2), (count, size))
+  if real is not None:
+    counted = jnp.asarray(real)[..., None]
+    frames, weights = (jnp.where(counted, x, 0.0) for x in (frames, weights))
+  signal, weight = _overlap(frames, hop), _overlap(weights, hop)
   tiny = jnp.finfo(jnp.float32).tiny
   signal = jnp.where(weight > tiny, signal / jnp.maximum(weight, tiny), signal)[..., size // 2 :]
   short = max(0, samples - signal.shape[-1])

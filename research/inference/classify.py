@@ -8,7 +8,7 @@ their lengths. Letters: b batch, t samples, w windows, c classes, u tokens, d di
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -40,23 +40,6 @@ class Label(NamedTuple):
 
   name: str
   score: float
-
-
-class Occurrence(NamedTuple):
-  """A class over a part of a recording.
-
-  Attributes:
-    name: of the class.
-    start, end: seconds, from the first to the last window in a row that has it.
-    score: the highest of these windows.
-    time: seconds, the middle of the window with that score.
-  """
-
-  name: str
-  start: float
-  end: float
-  score: float
-  time: float
 
 
 class Classifier:
@@ -235,81 +218,19 @@ class Classifier:
 
   def _scored(self, cuts: Sequence[np.ndarray]) -> Iterator[tuple[float, Float[np.ndarray, ' c']]]:
     """(seconds, scores) of windows."""
-    for batch in _groups(cuts, self.batch_size):
-      audio, mask = inputs.padded(batch, min(self.batch_size, len(cuts)), self.samples)
+    for samples, scores in self.batches(cuts):
+      yield samples / self.frontend.sample_rate, scores
+
+  def batches(
+    self, cuts: Iterable[Float[np.ndarray, '_']]
+  ) -> Iterator[tuple[int, Float[np.ndarray, ' c']]]:
+    """(samples, scores) of pieces of a window at most, which may come one by one."""
+    cuts, size = iter(cuts), 0
+    while batch := list(itertools.islice(cuts, self.batch_size)):
+      size = max(size, len(batch))  # a last batch is filled up
+      audio, mask = inputs.padded(batch, size, self.samples)
       scores = np.asarray(self._score(self._variables, audio, mask))
-      for cut, each in zip(batch, scores):
-        yield len(cut) / self.frontend.sample_rate, each
-
-  def sliding(
-    self, audio: inputs.Audio, sample_rate: float | None = None, *, hop: float
-  ) -> tuple[Float[np.ndarray, ' w'], Float[np.ndarray, 'w c']]:
-    """Starts in seconds, and scores, of windows every `hop` seconds; the last one ends with the
-    clip, and a clip that is shorter than a window is one.
-
-    Raises:
-      InputError: a hop of no sample or above the window, or see `scores`.
-    """
-    rate = self.frontend.sample_rate
-    step = round(hop * rate)
-    if not 0 < step <= self.samples:
-      raise InputError(
-        f'hop={hop:g} s: expected more than 0 s and at most the window, {self.samples / rate:g} s.'
-      )
-    samples = inputs.samples_of(audio, sample_rate, self.frontend, 0, None)
-    last = max(0, len(samples) - self.samples)
-    starts = [*range(0, last, step), last]
-    found: list[Any] = []
-    for batch in _groups(starts, self.batch_size):
-      cuts = [samples[i : i + self.samples] for i in batch]
-      rows = inputs.padded(cuts, min(self.batch_size, len(starts)), self.samples)
-      found.extend(np.asarray(self._score(self._variables, *rows))[: len(batch)])
-    return np.array(starts) / rate, np.stack(found)
-
-  def spot(
-    self,
-    audio: inputs.Audio,
-    sample_rate: float | None = None,
-    *,
-    hop: float,
-    names: Sequence[str] | None = None,
-    threshold: float = 0.5,
-  ) -> list[Occurrence]:
-    """Where classes occur in a recording, by time.
-
-    Args:
-      audio: a path, or samples.
-      sample_rate: of samples, Hz.
-      hop: seconds from window to window.
-      names: of the classes that are looked for; None for all.
-      threshold: of the score of a window.
-
-    Raises:
-      InputError: there is no such class, or see `sliding`.
-    """
-    for name in names or ():
-      if name not in self.labels:
-        raise unknown('class', name, self.labels)
-    rate = self.frontend.sample_rate
-    samples = inputs.samples_of(audio, sample_rate, self.frontend, 0, None)
-    starts, scores = self.sliding(samples, rate, hop=hop)
-    wanted = range(len(self.labels)) if names is None else map(self.labels.index, names)
-    window = min(self.samples, len(samples)) / rate
-    found = []
-    for c in wanted:
-      steps = np.diff((scores[:, c] >= threshold).astype(np.int8), prepend=0, append=0)
-      for first, end in zip(np.flatnonzero(steps > 0), np.flatnonzero(steps < 0)):
-        best = first + int(scores[first:end, c].argmax())
-        found.append(
-          Occurrence(
-            self.labels[c],
-            float(starts[first]),
-            float(starts[end - 1]) + window,
-            float(scores[best, c]),
-            float(starts[best]) + window / 2,
-          )
-        )
-    return sorted(found, key=lambda each: (each.start, each.name))
+      yield from zip(map(len, batch), scores)
 
   def top(self, scores: Float[np.ndarray, ' c'], k: int = 5) -> list[Label]:
     """The k classes with the highest scores, highest first."""
@@ -353,19 +274,16 @@ def classify_source(
   source: Any,
   out: str | os.PathLike | None = None,
   *,
-  spot: Mapping[str, Any] | None = None,
   about: Mapping[str, Any] | None = None,
   overwrite: bool = False,
   max_bad_fraction: float = 0.5,
 ) -> list[Row]:
   """Scores of every clip of a source, into a .jsonl file if one is named.
 
-  A row is {id, scores: {class: score}}, highest first, or {id, error} for a clip that was left out;
-  with `spot` {id, found: [{class, start, end, score, time}]}.
+  A row is {id, scores: {class: score}}, highest first, or {id, error} for a clip that was left out.
 
   Args:
     classifier: the system.
-    spot: says where classes occur instead: arguments of `Classifier.spot`.
     source, out, about, max_bad_fraction: see `clip_rows.run`.
     overwrite: whether a file that is there may be replaced.
 
@@ -377,19 +295,12 @@ def classify_source(
   def row_of(i: int, result: Any) -> Row:
     if isinstance(result, str):
       return {'id': source.id(i), 'error': result}
-    if spot is not None:
-      return {'id': source.id(i), 'found': [_occurrence(each) for each in result]}
     every = classifier.top(result, len(result))
     return {'id': source.id(i), 'scores': {each.name: round(each.score, 6) for each in every}}
 
-  how: dict[str, Any] = {'labels': list(classifier.labels), 'window': classifier.samples}
-  rate = classifier.frontend.sample_rate
-  stream: Any = classifier.stream
-  if spot is not None:
-    how['spot'] = dict(spot)
-    stream = clip_rows.each_clip(lambda i, audio: classifier.spot(audio, rate, **spot), rate)
+  how = {'labels': list(classifier.labels), 'window': classifier.samples}
   return clip_rows.run(
-    stream,
+    classifier.stream,
     source,
     row_of,
     path,
@@ -399,12 +310,6 @@ def classify_source(
     about={**(about or {}), **how},
     max_bad_fraction=max_bad_fraction,
   )
-
-
-def _occurrence(found: Occurrence) -> Row:
-  """An occurrence as a row has it."""
-  times = {k: round(getattr(found, k), 6) for k in ('start', 'end', 'score', 'time')}
-  return {'class': found.name, **times}
 
 
 def _groups(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -152,6 +152,27 @@ def each_clip(one: Callable[[int, np.ndarray], Any], sample_rate: int) -> Stream
   return stream
 
 
+def each_example(one: Callable[[int, Any], Any]) -> Stream:
+  """A stream of what `one` makes of row and example of every clip, which it reads itself, as parts
+  of long ones; its InputError is the reason why a clip has no result."""
+
+  def stream(source: Any, bad: BadFiles, rows: Sequence[np.ndarray]) -> Iterator[tuple[int, Any]]:
+    for block in rows:
+      bad.seen(len(block))
+      for i in block.tolist():
+        try:
+          result = one(i, source[i])
+        except AudioError as error:
+          bad.record(source.id(i), error.where, error.reason)
+          result = error.reason
+        except InputError as error:
+          result = str(error)
+        yield i, result
+      bad.check()
+
+  return stream
+
+
 def rows_of(parts: Parts, keys: Sequence[str] | None = None) -> Iterator[Row]:
   """The rows of the clips that are done."""
   for arrays in parts.read(keys):

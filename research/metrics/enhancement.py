@@ -1,15 +1,20 @@
-"""Enhanced speech against the clean one: PESQ (ITU-T P.862) and STOI, by their libraries.
+"""Enhanced speech against the clean one: PESQ (ITU-T P.862) and STOI, by their libraries; SI-SDR.
 
-Both are optional: pip install -e '.[enhancement]'. PESQ needs a C compiler to be installed.
+The first two are optional: pip install -e '.[enhancement]'. PESQ needs a C compiler to be
+installed.
 """
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from research.errors import InputError
+from research.errors import InputError, unknown
+from research.metrics.separation import si_sdr
+
+METRICS = ('pesq', 'stoi', 'si_sdr')
 
 
 def pesq(
@@ -66,6 +71,17 @@ def stoi(
   return float(_library('pystoi').stoi(reference, estimate, sample_rate, extended=extended))
 
 
+def check(names: Sequence[str], sample_rate: int) -> None:
+  """Raises InputError for metrics that `scores` cannot give at a rate."""
+  for name in names:
+    if name not in METRICS:
+      raise unknown('metric of enhancement', name, METRICS)
+    if name != 'si_sdr':
+      _library('pesq' if name == 'pesq' else 'pystoi')
+    if name == 'pesq' and sample_rate not in (8000, 16_000):
+      raise InputError(f'PESQ needs 8000 or 16000 Hz, not {sample_rate}: leave it out.')
+
+
 def check_libraries() -> None:
   """Raises InputError where a library of PESQ or STOI is missing."""
   for name in ('pesq', 'pystoi'):
@@ -79,3 +95,41 @@ def _library(name: str) -> Any:
     raise InputError(
       f"This metric needs {name}, which is not installed: pip install -e '.[enhancement]'."
     ) from None
+
+
+def scores(
+  estimate: Float[np.ndarray, ' t'],
+  reference: Float[np.ndarray, ' t'],
+  sample_rate: int,
+  names: Sequence[str] = METRICS,
+) -> dict[str, float]:
+  """Scores of enhanced speech by name, of METRICS.
+
+  Args:
+    estimate: enhanced speech.
+    reference: clean speech of the same length.
+    sample_rate: Hz.
+    names: of the scores; PESQ is wide band at 16 kHz and narrow band at 8 kHz.
+
+  Raises:
+    InputError: an unknown name, or as `pesq` and `stoi`.
+  """
+  found: dict[str, float] = {}
+  for name in names:
+    if name == 'pesq':
+      found[name] = pesq(estimate, reference, sample_rate, wide_band=sample_rate == 16_000)
+    elif name == 'stoi':
+      found[name] = stoi(estimate, reference, sample_rate)
+    elif name == 'si_sdr':
+      found[name] = float(si_sdr(estimate, reference))
+    else:
+      raise unknown('metric of enhancement', name, METRICS)
+  return found
+
+
+def snr(noisy: Float[np.ndarray, ' t'], reference: Float[np.ndarray, ' t']) -> float:
+  """Energy of clean speech over that of what is added to it, dB; infinite where nothing is."""
+  noise = np.square(noisy.astype(np.float64) - reference).sum()
+  speech = np.square(reference, dtype=np.float64).sum()
+  with np.errstate(divide='ignore'):
+    return float(10.0 * np.log10(speech / noise)) if noise else float('inf')

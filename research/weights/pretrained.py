@@ -222,7 +222,7 @@ class Pretrained:
     noise, or several speakers. Arguments as of `diarize`; options: see `Separator`.
 
     Raises:
-      InputError: the model has no masks, it has no such option, or audio that cannot be used.
+      InputError: the model gives no signals, it has no such option, or audio that cannot be used.
     """
     return self._made(Separator, self.model, self.variables, **options)(audio, sample_rate)
 

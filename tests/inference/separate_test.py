@@ -7,9 +7,10 @@ import soundfile
 
 from research.audio.sources import open_source
 from research.errors import InputError
-from research.inference import separation, transcribe
+from research.inference import classic, separation, transcribe
 from research.inference.separate import Separator, join, order
 from research.inference.signal_files import separate_source, stem
+from research.metrics.separation import si_sdr
 from research.weights import Pretrained
 from tests.inference.diarize_test import under
 from tests.inference.toy_heads import RATE, VARIABLES, ToyHeads, tone
@@ -70,16 +71,17 @@ def test_a_killed_job_goes_on(tmp_path, monkeypatch):
     soundfile.write(folder / f'{i}.wav', (0.1 + 0.2 * i) * np.ones(800 + i), RATE)
   calls = []
 
-  def loud(audio, rate, die_at=None):
+  def loud(blocks, channels, die_at=None):
+    audio = np.concatenate(list(blocks))
     if len(calls) == die_at:
       raise KeyboardInterrupt
     calls.append(len(audio))
-    return 2 * audio[None]
+    yield from np.split(2 * audio.T[None], [300], axis=-1)
 
   source = open_source(str(folder))
   how = dict(sample_rate=RATE, out=tmp_path / 'out', format='flac')
   with pytest.raises(KeyboardInterrupt):
-    separate_source(lambda x, rate: loud(x, rate, die_at=3), source, **how)
+    separate_source(lambda *x: loud(*x, die_at=3), source, **how)
   assert calls == [800, 801, 802] and not (tmp_path / 'out' / 'files.jsonl').exists()
   rows = separate_source(loud, source, **how)
   assert calls == [800, 801, 802, 802, 803, 804]  # the first two were written
@@ -92,6 +94,54 @@ def test_a_killed_job_goes_on(tmp_path, monkeypatch):
   with pytest.raises(InputError, match='is there already'):
     separate_source(loud, source, **how)
   assert stem('/data/../a/b.WAV') == 'data/a/b' and stem('v1.2') == 'v1.2'
+
+
+@pytest.mark.slow
+def test_any_length_and_channels_in_a_few_windows(tmp_path):
+  """Two channels at another rate, block by block: what the whole gives, at the length that came."""
+  rng = np.random.default_rng(0)
+  separator = Separator(ToyHeads(), VARIABLES, window=2.0, overlap=0.5)
+  left, right = (np.stack([faded(SECONDS, 1, 0.0), faded(SECONDS, 0, x)]) for x in (0.8, 1.6))
+  both = np.stack([left.sum(axis=0), right.sum(axis=0)], axis=1)
+  blocks = np.split(both, np.sort(rng.integers(1, len(both), 7)))
+  found = np.concatenate(list(separator.stream(blocks, 'each')), axis=-1)
+  np.testing.assert_allclose(found[:, 0], left, atol=2e-3)
+  np.testing.assert_allclose(found[:, 1], right, atol=2e-3)
+  # One mask for both leaves the ratio of the channels as it was.
+  panned = np.stack([left.sum(axis=0), 0.5 * left.sum(axis=0)], axis=1)
+  common = np.concatenate(list(separator.stream([panned], 'common')), axis=-1)
+  np.testing.assert_allclose(0.5 * common[:, 0], common[:, 1], atol=1e-5)
+  np.testing.assert_allclose(common[0, 0], left[0], atol=0.02)
+  (tmp_path / 'in').mkdir()
+  soundfile.write(tmp_path / 'in' / 'a.wav', both[:33333], 22_050, subtype='FLOAT')
+  soundfile.write(tmp_path / 'in' / 'still.wav', np.zeros(9000), RATE)
+  how = dict(channels='each', rate='input')
+  rows = separate_source(
+    separator.stream, open_source(str(tmp_path / 'in')), RATE, tmp_path / 'out', **how
+  )
+  heard, rate = soundfile.read(tmp_path / 'out' / 'a_1.wav')
+  assert heard.shape == (33333, 2) and rate == 22_050
+  assert rows[1]['error'] == 'It is silent: all its samples are 0.'
+  assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == [
+    'a_1.wav',
+    'a_2.wav',
+    'files.jsonl',
+  ]
+
+
+def test_classic_methods_take_away_steady_noise():
+  rng = np.random.default_rng(0)
+  # Syllables; what lasts is noise to one of them.
+  t = np.arange(3 * RATE) / RATE
+  clean = np.sin(2 * np.pi * (400 + 500 * np.floor(4 * t) % 1700) * t) * np.sin(4 * np.pi * t) ** 2
+  clean = (0.7 * clean * (t > 1)).astype(np.float32)
+  noisy = clean + 0.1 * rng.standard_normal(len(clean)).astype(np.float32)
+  before = si_sdr(noisy, clean)
+  for method in ('wiener', 'spectral_gate'):
+    found = classic.separator(method)(noisy, RATE)
+    assert found.shape == (1, len(clean))
+    assert si_sdr(found[0], clean) > before + 5, method
+    assert np.square(found[0, :12000]).mean() < 0.02 * np.square(noisy[:12000]).mean(), method
 
 
 def test_what_cannot_be_is_a_sentence(tmp_path):

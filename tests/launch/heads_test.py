@@ -1,5 +1,5 @@
-"""`python -m launch.diarize`, `launch.separate`, `launch.verify` and `launch.classify --hop` with
-heads of random weights: what they write is what the functions give."""
+"""`python -m launch.diarize`, `launch.separate` and `launch.verify` with heads of random weights:
+what they write is what the functions give."""
 
 import json
 
@@ -7,15 +7,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from research import models, weights
+from research import weights
 from research.inference import calibration
-from research.inference.classify import Classifier
 from research.metrics.diarization import rttm_text
-from research.weights import Pretrained
 from tests.inference.diarize_test import under
 from tests.inference.toy_heads import RATE, talk
 from tests.launch import runner
-from tests.weights.toy import filled
 
 NAMES = ('a.wav', 'b.wav', 'deep/c d.wav')
 
@@ -147,39 +144,6 @@ def test_calibrate_and_two_files(folder, tmp_path):
   ).stderr  # fmt: skip
 
 
-def test_where_a_keyword_is(tmp_path):
-  encoder = dict(name='fbank', args=dict(frontend=dict(name='superb_fbank_no_cmvn')))
-  head = dict(name='utterance', args=dict(classes=3, width=4, labels=['yes', 'no', 'other']))
-  model = models.get('finetuned')(encoder=encoder, head=head)
-  loaded = Pretrained('finetuned', model, filled(model), 'made here')
-  saved(loaded, tmp_path / 'model')
-  soundfile.write(tmp_path / 'a.wav', talk(((1.0, 1.5, 1),), 2.6), RATE, subtype='FLOAT')
-  ours = Classifier.of_model(loaded, activation='softmax', window=0.5)
-  starts, scores = ours.sliding(tmp_path / 'a.wav', hop=0.25)
-  assert starts.tolist() == [0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.1]
-  whole = soundfile.read(tmp_path / 'a.wav', dtype='float32')[0]
-  for start, row in zip(starts, scores):
-    cut = whole[round(start * RATE) :][: RATE // 2]
-    np.testing.assert_allclose(row, ours.scores(cut, RATE), atol=1e-5)
-  low, high = np.sort(scores[:, 0])[[0, -1]]
-  limit = float(low + high) / 2
-  out = tmp_path / 'found.jsonl'
-  done = runner.run(
-    'launch.classify', f'--model={tmp_path / "model"}', f'--input={tmp_path / "a.wav"}',
-    '--window=0.5', '--hop=0.25', '--spot=yes', f'--threshold={limit}', f'--out={out}',
-  )  # fmt: skip
-  assert done.returncode == 0, done.stderr[-2000:]
-  found = rows_of(out)[0]['found']
-  over = scores[:, 0] >= limit
-  assert 0 < over.sum() < len(over) and {x['class'] for x in found} == {'yes'}
-  inside = lambda t: any(x['start'] <= t <= x['end'] - 0.5 + 1e-6 for x in found)  # noqa: E731
-  assert [inside(t) for t in starts] == over.tolist()
-  best = int(scores[:, 0].argmax())
-  top = max(found, key=lambda x: x['score'])
-  assert top['time'] == pytest.approx(starts[best] + 0.25)
-  assert top['score'] == pytest.approx(float(high), abs=1e-5)
-
-
 @pytest.mark.slow
 def test_mistakes_are_a_sentence(folder, tmp_path):
   sd = saved(under('diarization', features=6), tmp_path / 'sd')
@@ -218,8 +182,4 @@ def test_mistakes_are_a_sentence(folder, tmp_path):
       'no labels': ((verify, f'--calibrate={tmp_path}/plain.txt'), ('need labels',)),
       'no files': ((verify, f'--trials={tmp_path}/gone.txt'), ('no.wav', '1 more of 2')),
     },
-  )
-  runner.check_mistakes(
-    'launch.classify',
-    {'a threshold': ((*heard, '--threshold=0.3'), ('--threshold', '--hop'))},
   )

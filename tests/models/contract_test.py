@@ -14,11 +14,14 @@ NAMES = sorted(set(models.names()) - {'cached_layers'})
 # Those of Jukebox are seen by its own tests; its contract takes minutes to compile.
 # VQ-VAE's decoder is a WaveNet; what is before it is seen by tests/inference/vq_vae_test.py.
 # Audio language models take minutes too; tests/models/audio_prompts_test.py runs always.
+# GCRN's LSTMs and two decoders compile for half a minute; tests/models/separating_test.py runs
+# always.
 FIRST = set(NAMES) - {
   'audio_flamingo',
   'audio_flamingo2',
   'audio_flamingo3',
   'clapcap',
+  'gcrn',
   'jukebox',
   'jukebox_vqvae',
   'qwen2_audio',

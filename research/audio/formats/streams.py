@@ -33,6 +33,7 @@ class Streams:
   Attributes:
     rate: Hz.
     frames: length in samples.
+    channels: that can be read one by one; 1 where only their mean can.
     exact: whether samples cannot be NaN or infinite.
   """
 
@@ -84,9 +85,12 @@ class Streams:
     if not RATES[0] <= self.rate <= RATES[1]:
       raise Fault(f'Its header claims {self.rate} Hz, which is no sample rate of audio.')
     self.frames = sum(part.frames for part in self._parts)
+    counts = {getattr(part, 'channels', 1) for part in self._parts}
+    self.channels = counts.pop() if len(counts) == 1 else 1
 
-  def read(self, first: int, count: int) -> Float[np.ndarray, 't']:
-    """Samples `first` to `first + count`, mono float32.
+  def read(self, first: int, count: int, mix: bool = True) -> Float[np.ndarray, 't *a']:
+    """Samples `first` to `first + count`, float32: the mean of the channels [t], or without `mix`
+    all of them [t, a].
 
     Raises:
       Fault: they are not there, or cannot be decoded.
@@ -95,7 +99,9 @@ class Streams:
     for part in self._parts:
       low, high = max(first - start, 0), min(first + count - start, part.frames)
       if low < high:
-        piece = part.read(low, high - low)
+        every = not mix and self.channels > 1
+        piece = part.read(low, high - low, mix=False) if every else part.read(low, high - low)
+        piece = piece if mix else piece.reshape(len(piece), -1)
         if len(piece) < high - low:
           missing = high - low - len(piece)
           raise Fault(f'It is truncated: {missing} samples are missing of {self.frames}.')
@@ -103,7 +109,9 @@ class Streams:
       start += part.frames
     if first + count > start:
       raise Fault(f'It is truncated: {first + count - start} samples are missing of {self.frames}.')
-    return found[0] if len(found) == 1 else np.concatenate(found or [np.zeros(0, np.float32)])
+    if not found:
+      return np.zeros(0 if mix else (0, self.channels), np.float32)
+    return found[0] if len(found) == 1 else np.concatenate(found)
 
   def close(self) -> None:
     """Closes the file."""
@@ -175,7 +183,7 @@ class _Sound:
     self._raw, self._link, self._path, self._data = raw, link, path, data
     self._file, self._used = self._open(), False
     self.rate, self.frames = self._file.samplerate, link.frames or self._file.frames
-    self.exact = self._file.subtype.startswith(_EXACT)
+    self.exact, self.channels = self._file.subtype.startswith(_EXACT), self._file.channels
     self._warm = round(WARM_SECONDS * self.rate) if self._file.format == 'OGG' else 0
     if self.frames > MAX_SAMPLES_PER_BYTE * raw.size:
       self.frames = _count(self._file)
@@ -196,7 +204,7 @@ class _Sound:
     self._file.close()
     self._file = self._open()
 
-  def read(self, first: int, count: int) -> Float[np.ndarray, 't']:
+  def read(self, first: int, count: int, mix: bool = True) -> Float[np.ndarray, 't *a']:
     """Samples `first` to `first + count`, fewer if they are not there."""
     skip = min(first, self._warm)
     if self._used:
@@ -209,7 +217,7 @@ class _Sound:
       self._reopen()  # It cannot seek: it is decoded from the beginning.
       skip = first
     try:
-      return _take(self._file, skip, count)
+      return _take(self._file, skip, count, mix)
     except _ERRORS as error:
       raise Fault(f'Its audio is damaged or truncated ({_text(error)}).') from None
 
@@ -259,9 +267,12 @@ def _count(file: soundfile.SoundFile) -> int:
   return found
 
 
-def _take(file: soundfile.SoundFile, skip: int, count: int) -> Float[np.ndarray, 't']:
-  """`count` mono samples behind `skip`, read at once: soundfile seeks after every read."""
-  return mono(file.read(skip + count, dtype='float32'))[skip:]
+def _take(
+  file: soundfile.SoundFile, skip: int, count: int, mix: bool = True
+) -> Float[np.ndarray, 't *a']:
+  """`count` samples behind `skip`, read at once: soundfile seeks after every read."""
+  audio = file.read(skip + count, dtype='float32')
+  return (mono(audio) if mix else audio)[skip:]
 
 
 def mono(audio: Shaped[np.ndarray, 't *channels']) -> Float[np.ndarray, 't']:
