@@ -92,7 +92,8 @@ class Alphabet:
         f'The text {_short(text)!r} has {" ".join(map(repr, lacking[:8]))}, which the alphabet '
         f'{self.name!r} of the model has not: write it in other words.'
       )
-    found = np.array([ids[c] for c in said if c in ids], np.int32)
+    kept = ''.join(c for c in said if c in ids).strip()
+    found = np.array([ids[c] for c in kept], np.int32)
     if not len(found) or not self.sounding[found].any():
       raise InputError(f'The text {_short(text)!r} has nothing that is spoken: give words to say.')
     return found
