@@ -69,6 +69,30 @@ def opened(flag, known):
   return found
 
 
+def recordings(flag):
+  """Paths of the recordings that a flag names."""
+  from launch.inputs import open_input
+  from research.errors import InputError
+
+  source = open_input(flag.value)
+  examples = [source[i] for i in range(len(source))]
+  if any(each.path is None or each.start or each.seconds for each in examples):
+    raise InputError(f'--{flag.name}={flag.value} has parts of files: give whole files.')
+  return [str(each.path) for each in examples]
+
+
+def unaligned(made):
+  """Lines about the results whose alignment is not good."""
+  from launch import outputs
+
+  good = [row for row in made if 'file' in row]
+  bad = [row for row in good if not row.get('aligned', True)]
+  if not bad:
+    return []
+  first = f'  {len(bad)} of {len(good)} are not well aligned:'
+  return [first, *(f'  {row["id"]}: {", ".join(row["problems"])}' for row in bad[: outputs.NAMED])]
+
+
 def ended(out, made, loaded, noun, more=()):
   """Writes the page of what was made, and says so.
 

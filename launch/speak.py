@@ -26,7 +26,6 @@ import time
 from absl import flags
 
 from launch import command, outputs, requests
-from launch.inputs import open_input
 
 MODEL = flags.DEFINE_string('model', None, 'Weights: a workdir, a checkpoint or a file.')
 TEACHER = flags.DEFINE_bool('teacher', False, 'Speak with the average of the weights.')
@@ -70,15 +69,7 @@ def asked():
     rows = [{'text': TEXT.value}]
   else:
     rows = audio_files.read_texts(str(INPUT.value))
-  voices = []
-  if VOICE.value is not None:
-    source = open_input(VOICE.value)
-    examples = [source[i] for i in range(len(source))]
-    if any(each.path is None or each.start or each.seconds for each in examples):
-      raise InputError(
-        f'--voice={VOICE.value} has parts of files: give files, or a folder of them.'
-      )
-    voices = [str(each.path) for each in examples]
+  voices = [] if VOICE.value is None else requests.recordings(VOICE)
   found = []
   for row in rows:
     own = [row['voice']] if row.get('voice') else voices
@@ -142,11 +133,7 @@ def main(argv):
     return
   took, good = time.monotonic() - began, [row for row in made if 'file' in row]
   total = sum(row['seconds'] for row in good)
-  lines = [f'  {total:.1f} s of speech in {took:.1f} s']
-  bad = [row for row in good if not row.get('aligned', True)]
-  if bad:
-    lines.append(f'  {len(bad)} of {len(good)} are not well aligned with their texts:')
-    lines += [f'  {row["id"]}: {", ".join(row["problems"])}' for row in bad[: outputs.NAMED]]
+  lines = [f'  {total:.1f} s of speech in {took:.1f} s', *requests.unaligned(made)]
   requests.ended(str(OUT.value), made, loaded, 'texts', lines)
 
 

@@ -1,8 +1,9 @@
 """Generated audio as files: a resumable list of requests in, audio files and their list out.
 
 A row of the list is a dict with any of `id`, `seconds`, `seed`, `prompt`, `source` (paths), `units`
-(numbers) and labels by name (`speaker`). Killed, the same call goes on: finished blocks of rows lie
-in `<list>.parts/` (`research/jobs/parts.py`). `files.jsonl` lists what was made, in order.
+(numbers), `recording` (of which it says what is said), labels by name (`speaker`), texts, and
+vectors (numbers, or paths of recordings). Killed, the same call goes on: finished blocks of rows
+lie in `<list>.parts/` (`research/jobs/parts.py`). `files.jsonl` lists what was made, in order.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from research.jobs.parts import Job, Parts, key
 Row = dict[str, Any]
 # Where codes of all requests lie.
 CODES = 'codes.tsv'
-FIELDS = ('id', 'seconds', 'seed', 'prompt', 'source', 'units')
+FIELDS = ('id', 'seconds', 'seed', 'prompt', 'source', 'units', 'recording')
 # Of the fields, and of the vectors that models take, those that may be paths.
 PATHS = ('prompt', 'source', 'voice')
 

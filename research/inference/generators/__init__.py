@@ -138,6 +138,12 @@ def spoken(model: Any) -> bool:
   return isinstance(model, GeneratesAudio) and bool(model.generation.spelt)
 
 
+def converts(model: Any) -> bool:
+  """Whether a model says units again, in the voice that is asked for."""
+  own = isinstance(model, GeneratesAudio) and model.generation.source == 'units'
+  return own and model.GENERATOR == 'code_by_code'
+
+
 def numbers(generation: Generation, given: Mapping[str, str | int]) -> dict[str, int]:
   """Values of labels by name or number, as numbers; all labels of a model have to be given.
 
