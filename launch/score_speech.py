@@ -13,6 +13,7 @@ target, named as the results: mel-cepstral distortion, for which pip install -e 
 Rows are written to scores.jsonl in the folder, means to scores.json.
 """
 
+import functools
 import json
 import pathlib
 
@@ -41,6 +42,12 @@ def read(folder):
   return [row for _, row in lines.records(listed)]
 
 
+def transcript(recogniser, path):
+  """What is said in a file."""
+  (found,) = recogniser.transcribe([path])
+  return found.text
+
+
 def main(argv):
   del argv
   command.start_jax()
@@ -63,8 +70,7 @@ def main(argv):
     loaded = weights.load(SPEAKERS.value)
     speakers = SpeakerEncoder(loaded.model, loaded.variables)
   if RECOGNISER.value is not None:
-    recogniser = weights.load(RECOGNISER.value)
-    transcribe = lambda path: recogniser.transcribe(path).text  # noqa: E731
+    transcribe = functools.partial(transcript, weights.load(RECOGNISER.value))
   parallel = None if PARALLEL.value is None else pathlib.Path(PARALLEL.value).expanduser()
   if parallel is not None and not parallel.is_dir():
     raise InputError(f'--parallel={PARALLEL.value} is no folder.')

@@ -126,7 +126,7 @@ def _distortion(path: str, row: Mapping[str, Any], judges: Judges) -> Row:
   other = next((place for place in places if place.is_file()), None)
   if other is None:
     return {}
-  pair = [
+  own, target = (
     decode(Example(str(x), {}, path=str(x)), sample_rate=DISTORTION_RATE) for x in (path, other)
-  ]
-  return {'mcd': round(conversion.distortion(*pair, DISTORTION_RATE).mcd, 3)}
+  )
+  return {'mcd': round(conversion.distortion(own, target, DISTORTION_RATE).mcd, 3)}

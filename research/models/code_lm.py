@@ -453,7 +453,8 @@ class CodeLM(nn.Module):
     taken = {'units', 'audio', 'audio_mask', 'text_mask'} & set(names)
     if taken or len(set(names)) < len(names):
       raise InputError(
-        f'code_lm got conditions {names}: each needs a name of its own, none of units and audio.'
+        f'code_lm got conditions {names}: each needs a name of its own, none of units, audio and '
+        'text_mask.'
       )
     if any(width < 1 for width in self.vectors.values()):
       raise InputError(f'code_lm got vectors={dict(self.vectors)}: a vector needs some width.')

@@ -104,8 +104,7 @@ class Generator:
     self.coder = None if codec is None else coder_of(model, codec, temperature, batch_size)
     own = model.generation
     if self.coder is not None:
-      # Labels of both, one where both have it; the codec's may have names.
-      labels = {**own.labels, **self.coder.generation.labels}
+      labels = _labels(own.labels, self.coder.generation.labels)
       prompts = self.coder.encode is not None
       own = dataclasses.replace(own, labels=labels, prompt=prompts)
     self.generation = own
@@ -202,10 +201,11 @@ class Generator:
       filled = [*codes[some], *[codes[-1]] * fill]
       each = alignment.attention(model, self.variables, filled, given)
       for text, weights, own, (_, frames) in zip(given['text'], each, codes[some], rows[some]):
+        ended = not self.how.ends or len(own) < frames
         sounding = np.ones(len(text), bool)
         if model.spelling is not None:
           sounding = model.spelling.sounding[text]
-        found.append(alignment.judge(weights, sounding, step, len(own) < frames))
+        found.append(alignment.judge(weights, sounding, step, ended))
     return found
 
   def _conditions(self, requests: Sequence[Request]) -> dict[str, Any]:
@@ -275,6 +275,24 @@ class Generator:
       seeds=[each.seed for each in asked],
     )
     return [codes[:frames].astype(np.int32) for codes, (_, frames) in zip(written, rows)]
+
+
+def _labels(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+  """Labels of a model and of its codec, one where both have it, with names where one has them.
+
+  Raises:
+    InputError: the two name values differently.
+  """
+  found = {**theirs, **own}
+  for name in set(own) & set(theirs):
+    named = [tuple(each[name]) for each in (own, theirs) if not isinstance(each[name], int)]
+    if len(set(named)) > 1:
+      raise InputError(
+        f'The model knows as {name} {", ".join(named[0])}, the codec {", ".join(named[1])}: give a '
+        'codec of the same data.'
+      )
+    found[name] = named[0] if named else own[name]
+  return found
 
 
 def _better(new: alignment.Verdict, old: alignment.Verdict) -> bool:

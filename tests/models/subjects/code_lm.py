@@ -62,5 +62,6 @@ SUBJECTS = {
     num_clusters=(9, 7),
     vectors={'voice': 5},
     text={'states': 3, 'depth': 1},
+    depth=1,
   ),
 }
