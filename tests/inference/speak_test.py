@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from research.errors import InputError
-from research.inference import alignment, audio_files, generators
+from research.inference import alignment, audio_files, generators, speech_scores
 from research.inference.generate_codes import Sampling, generate_codes
 from research.inference.generators import Noted, Request, code_by_code
 from research.models.code_lm import CodeLM
@@ -218,3 +218,30 @@ def test_what_cannot_be_said(speaker, generator, tmp_path):
   states = CodeLM(**{**SMALL, 'text': {'states': 4}})
   with pytest.raises(InputError, match='states of another text model'):
     generators.make(states, {})
+
+
+def test_labels_of_a_model_and_its_codec():
+  names = {'speaker': ('ann', 'bob'), 'digit': 10}
+  assert code_by_code._labels(names, {'speaker': 2}) == names
+  assert code_by_code._labels({'speaker': 2}, {'speaker': ['ann', 'bob'], 'room': 3}) == {
+    'speaker': ('ann', 'bob'), 'room': 3,
+  }  # fmt: skip
+  with pytest.raises(InputError, match='as speaker ann, bob, the codec bob, ann'):
+    code_by_code._labels(names, {'speaker': ('bob', 'ann')})
+
+
+def test_what_is_said_is_compared_with_the_text(tmp_path):
+  heard = {'a.wav': 'Seven, two!', 'b.wav': 'nine'}
+  judges = speech_scores.Judges(transcribe=lambda path: heard[path.rsplit('/', 1)[-1]])
+  rows = [
+    {'id': 'a', 'file': 'a.wav', 'text': 'seven two', 'aligned': True},
+    {'id': 'b', 'file': 'b.wav', 'text': 'five', 'aligned': False},
+    {'id': 'c', 'error': 'silent'},
+  ]
+  found = list(speech_scores.judged(tmp_path, rows, judges))
+  assert [(row['wanted'], row['said']) for row in found] == [('72', '72'), ('5', '9')]
+  scores = speech_scores.summary(found)
+  assert scores['results'] == 2 and scores['aligned'] == 0.5 == scores['exact']
+  assert scores['cer'] == pytest.approx(1 / 3)
+  nearer = [{'similarity': 0.5, 'similarity_source': s} for s in (0.2, 0.6)]
+  assert speech_scores.summary(nearer)['nearer_to_voice'] == 0.5
