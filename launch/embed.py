@@ -30,6 +30,9 @@ clips in that space, longer ones as the mean over pieces. Both have length 1 (--
 projection gives them), so that sounds @ words.T are cosines. The tokenizer is that of the run, or
 the one beside the weights; --tokenizer names another place.
 
+--voice embeds the voices of clips by a model with the head x_vector, for models that are
+conditioned on vectors (launch.speak).
+
 For more clips than one machine should do: --part=I/N does every N-th batch; the parts see one disk
 and may run anywhere, at any time; the one that ends last writes the file. --beam='--runner=…' runs
 them as an Apache Beam pipeline, --beam_parts of them.
@@ -77,6 +80,7 @@ TEXT = flags.DEFINE_string(
   'text', None, 'Embed a sentence, or the lines of a file, instead of --input (CLAP).'
 )
 JOINT = flags.DEFINE_bool('joint', False, 'Embed clips in the space of texts (CLAP).')
+VOICE = flags.DEFINE_bool('voice', False, 'Embed voices, by the head x_vector: one vector a clip.')
 NORMALIZE = flags.DEFINE_bool('normalize', True, 'Of --text and --joint: vectors of length 1.')
 TOKENIZER = flags.DEFINE_string(
   'tokenizer', None, "Of --text: a folder or a file that came with the weights, or 'bytes'."
@@ -114,8 +118,11 @@ def main(argv):
     return
   if INPUT.value is None:
     raise InputError('--input is missing: give a folder, a file, a list or a data set, or --text.')
-  if JOINT.value and (UNITS.value or CODES.value or flags.FLAGS['pool'].present):
-    raise InputError('--joint does not go with --units, --codes and --pool: one vector a clip.')
+  one = '--joint' if JOINT.value else '--voice'
+  both = JOINT.value and VOICE.value
+  others = UNITS.value or CODES.value or flags.FLAGS['pool'].present or both
+  if (JOINT.value or VOICE.value) and others:
+    raise InputError(f'{one} goes with none of --units, --codes, --pool: one vector a clip.')
   for name in ('tokenizer', 'suffix'):
     if flags.FLAGS[name].present:
       raise InputError(f'--{name} is for --text.')
@@ -164,6 +171,10 @@ def main(argv):
     from research.inference.joint import joint_embedder
 
     embedder = joint_embedder(loaded, NORMALIZE.value)
+  elif VOICE.value:
+    from research.inference.speakers import voice_embedder
+
+    embedder = voice_embedder(loaded)
   else:
     embedder = loaded.embedder
   done = embedding_files.export(
@@ -198,7 +209,18 @@ def _write_texts():
   from research.jobs import folders
   from research.weights import text_towers
 
-  clips = ('input', 'split', 'seconds', 'window', 'layers', 'pool', 'units', 'codes', 'joint')
+  clips = (
+    'input',
+    'split',
+    'seconds',
+    'window',
+    'layers',
+    'pool',
+    'units',
+    'codes',
+    'joint',
+    'voice',
+  )
   for name in (*clips, 'part', 'beam'):
     if flags.FLAGS[name].present:
       raise InputError(f'--{name} is for clips and does not go with --text.')

@@ -27,12 +27,11 @@ spectrograms. Killed, the same command goes on where it was; several processes (
 share the list.
 """
 
-import json
 import pathlib
 
 from absl import flags
 
-from launch import command, outputs
+from launch import command, outputs, requests
 from launch.inputs import open_input
 
 MODEL = flags.DEFINE_string('model', None, 'Weights: a workdir, a checkpoint or a file.')
@@ -92,63 +91,6 @@ def asked():
   return [dict(row) for row in rows for _ in range(COUNT.value)]
 
 
-def pairs(flag):
-  """{name: value} of a flag."""
-  from research.errors import InputError
-
-  found = {}
-  for item in flag.value:
-    name, equals, value = item.partition('=')
-    if not equals:
-      raise InputError(f'--{flag.name}={item}: expected name=value.')
-    found[name.strip()] = value.strip()
-  return found
-
-
-def labels():
-  """{name: value} of --labels; @FILE stands for what is in it."""
-  from research.errors import InputError
-
-  found = pairs(LABELS)
-  for name, value in found.items():
-    if value.startswith('@'):
-      try:
-        found[name] = pathlib.Path(value[1:]).expanduser().read_text(encoding='utf-8')
-      except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f'--labels={name}={value}: the file cannot be read: {error}.') from None
-  return found
-
-
-def options():
-  """{name: value} of --options and of flags of their own; numbers and lists as JSON has them."""
-  found = {}
-  for name, value in pairs(SETTINGS).items():
-    try:
-      # A list has no commas here, which part options: hop_fraction=[0.5;0.125].
-      found[name] = json.loads(value.replace(';', ','))
-    except ValueError:
-      found[name] = value
-  return found | {name: flag.value for name, flag in OPTIONS.items() if flag.value is not None}
-
-
-def opened(known):
-  """{name: weights} of --parts.
-
-  Args:
-    known: arguments with which each is opened.
-  """
-  from research import weights
-  from research.errors import unknown
-
-  found = {}
-  for name, path in pairs(PARTS).items():
-    name, _, release = name.partition(':')
-    if name not in known:
-      raise unknown('part of the generator', name, known or ['none'])
-    found[name] = weights.load(path, release=release or None, **known[name])
-  return found
-
-
 @outputs.remote('out', folder=True)
 def main(argv):
   del argv
@@ -157,14 +99,17 @@ def main(argv):
 
   from research import weights
   from research.inference import audio_files, generators
-  from research.report import generated
 
   rows = asked()
   loaded = weights.load(str(MODEL.value), release=RELEASE.value, teacher=TEACHER.value)
-  given, parts = options(), opened(generators.parts(loaded.model))
+  given = requests.options(SETTINGS, OPTIONS)
+  parts = requests.opened(PARTS, generators.parts(loaded.model))
   generator = generators.make(loaded.model, loaded.variables, **given, **parts)
-  known = {**generator.generation.labels, **generator.generation.texts}
-  rows = audio_files.completed(rows, known, seconds=SECONDS.value, seed=SEED.value, **labels())
+  own = generator.generation
+  known = {**own.labels, **own.texts, **own.vectors}
+  rows = audio_files.completed(
+    rows, known, seconds=SECONDS.value, seed=SEED.value, **requests.labels(LABELS)
+  )
   made = audio_files.generate_files(
     generator,
     rows,
@@ -178,15 +123,8 @@ def main(argv):
     },
     overwrite=OVERWRITE.value,
   )
-  if jax.process_index():
-    return
-  where: object = pathlib.Path(str(OUT.value)) / audio_files.CODES
-  if not any(row.get('file') == audio_files.CODES for row in made):
-    about = f'{loaded.name} ({loaded.origin})'
-    where = generated.write(pathlib.Path(str(OUT.value)), made, about)
-  lines = list(outputs.left_out(made))
-  lines[0] = f'{OUT.value}: {lines[0].replace(" clips", " results")}; {where}'
-  command.say('\n'.join(lines))
+  if not jax.process_index():
+    requests.ended(str(OUT.value), made, loaded, 'results')
 
 
 if __name__ == '__main__':

@@ -312,10 +312,11 @@ class Generation:
 
   Attributes:
     prompt: whether it continues a clip.
-    source: what it needs for every result: 'none', 'audio' (a recording, of which it takes what it
-      is conditioned on: a vocoder), 'units', or 'codes' (a recording, or codes of one: a VQ-VAE).
+    source: what results need: 'none', 'audio' (vocoders), 'units', 'codes' (or the recording).
     labels: {name of a label: names of its values, or how many there are}.
     texts: {name of a text: what it is}, as of the lyrics of a song.
+    spelt: {name of a text that has to be given: function from it to ids, or InputError}.
+    vectors: {name of a vector that has to be given: its width}, as of a voice.
     max_seconds: of a result; None for any length.
   """
 
@@ -323,6 +324,8 @@ class Generation:
   source: str = 'none'
   labels: Mapping[str, Sequence[str] | int] = dataclasses.field(default_factory=dict)
   texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  spelt: Mapping[str, Callable[[str], Any]] = dataclasses.field(default_factory=dict)
+  vectors: Mapping[str, int] = dataclasses.field(default_factory=dict)
   max_seconds: float | None = None
 
 

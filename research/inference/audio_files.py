@@ -1,10 +1,12 @@
 """Generated audio as files: a resumable list of requests in, audio files and their list out.
 
 A row of the list is a dict with any of `id`, `seconds`, `seed`, `prompt`, `source` (paths), `units`
-(numbers) and labels by name (`speaker`). Killed, the same call goes on: finished blocks of rows lie
-in `<list>.parts/` (`research/jobs/parts.py`). `files.jsonl` lists what was made, in order.
+(numbers), `recording` (of which it says what is said), labels by name (`speaker`), texts, and
+vectors (numbers, or paths of recordings). Killed, the same call goes on: finished blocks of rows
+lie in `<list>.parts/` (`research/jobs/parts.py`). `files.jsonl` lists what was made, in order.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,18 +16,21 @@ from typing import Any
 import numpy as np
 
 from research import distributed
+from research.audio import tables
 from research.audio.decode import AudioError, decode
 from research.audio.example import Example
-from research.errors import InputError, unknown
+from research.errors import InputError, listed, unknown
 from research.inference import clip_rows, codec, generators, signal_files
-from research.inference.generators import Request
+from research.inference.generators import Noted, Request
 from research.jobs import folders
 from research.jobs.parts import Job, Parts, key
 
 Row = dict[str, Any]
 # Where codes of all requests lie.
 CODES = 'codes.tsv'
-FIELDS = ('id', 'seconds', 'seed', 'prompt', 'source', 'units')
+FIELDS = ('id', 'seconds', 'seed', 'prompt', 'source', 'units', 'recording')
+# Of the fields, and of the vectors that models take, those that may be paths.
+PATHS = ('prompt', 'source', 'voice')
 
 
 def read_list(path: str | os.PathLike) -> list[Row]:
@@ -52,12 +57,55 @@ def read_list(path: str | os.PathLike) -> list[Row]:
         raise InputError(f'Line {number} of {str(place)!r} is no JSON: {error}.') from None
     if not isinstance(row, dict):
       raise InputError(f'Line {number} of {str(place)!r} is {line[:60]!r}: expected an object.')
-    for name in ('prompt', 'source'):
-      if row.get(name) is not None:
+    for name in PATHS:
+      if isinstance(row.get(name), str):
         row[name] = str(place.parent / str(row[name]))
     found.append(row)
   if not found:
     raise InputError(f'The list {str(place)!r} is empty: give a request a line.')
+  return found
+
+
+def read_texts(path: str | os.PathLike) -> list[Row]:
+  """Rows of a list of texts that are said: a .txt with a text a line, or a .csv, .tsv or .jsonl
+  with a column text, and any of the fields of a request, as id and voice. Paths are relative to
+  the list.
+
+  Raises:
+    InputError: it cannot be read, or has no texts.
+  """
+  place = Path(path).expanduser()
+  if place.suffix == '.txt':
+    found: list[Row] = [{'text': line} for _, line in tables.lines(place)]
+  elif place.suffix in ('.csv', '.tsv', '.jsonl'):
+    found = []
+    for number, row in tables.rows(place):
+      if not isinstance(row.get('text'), str):
+        raise InputError(f'{place}, line {number}: there is no text; it has {listed(row)}.')
+      if place.suffix != '.jsonl':
+        row = _numbers({name: value for name, value in row.items() if value})
+      for name in PATHS:
+        if isinstance(row.get(name), str):
+          row[name] = str(place.parent / row[name])
+      # A line without a text is left out alone.
+      found.append({**row, 'text': row.get('text', '')})
+  else:
+    raise InputError(
+      f'{place} is no list of texts: give a .txt with a text a line, or a .csv, .tsv or .jsonl '
+      'with a column text.'
+    )
+  if not found:
+    raise InputError(f'The list {str(place)!r} is empty: give a text a line.')
+  return found
+
+
+def _numbers(row: Row) -> Row:
+  """Fields of a table that are numbers as such."""
+  found = dict(row)
+  for name, kind in (('seed', int), ('seconds', float)):
+    # `completed` says what is wrong with others.
+    with contextlib.suppress(ValueError):
+      found |= {name: kind(row[name])} if name in row else {}
   return found
 
 
@@ -113,10 +161,12 @@ def request(generator: Any, row: Row) -> Request:
       return None
     return decode(Example(str(path), {}, path=str(path)), sample_rate=rate)
 
-  given = {k: v for k, v in row.items() if k not in FIELDS and v is not None}
+  own = (*FIELDS, *generation.vectors)
+  given = {k: v for k, v in row.items() if k not in own and v is not None}
+  vectors = {k: generator.vector(k, row[k]) for k in generation.vectors if row.get(k) is not None}
   prompt, seconds = samples('prompt'), row.get('seconds')
   length = None
-  if generation.source == 'none':
+  if generation.source == 'none' and not (generation.spelt and seconds is None):
     length = round((generators.SECONDS if seconds is None else seconds) * rate)
     length += 0 if prompt is None else len(prompt)
   units = row.get('units')
@@ -129,6 +179,7 @@ def request(generator: Any, row: Row) -> Request:
     units=None if units is None else np.asarray(units, np.int32),
     labels=labels,
     texts=texts,
+    vectors=vectors,
   )
 
 
@@ -212,8 +263,10 @@ def generate_files(
   return job.run(work, finish, 'generating') or []
 
 
-def _write(place: Path, name: str, audio: np.ndarray, model: Any, format: str) -> Row:
-  rate = model.frontend.sample_rate
+def _write(place: Path, name: str, made: Any, model: Any, format: str) -> Row:
+  if isinstance(made, Noted):
+    return {**_write(place, name, made.result, model, format), **made.said}
+  audio, rate = made, model.frontend.sample_rate
   if audio.dtype.kind == 'i':
     seconds = round(len(audio) * model.frontend.hop_samples / rate, 4)
     return {'seconds': seconds, 'file': CODES, 'codes': codec.words(audio)}

@@ -4,7 +4,7 @@ once, from nothing or behind the codes of a clip.
 Steps that are known are read at once, then a loop writes one step after the other; all of it is one
 compiled program a batch size, width of prompts and length. Draws of a row come from its own key and
 the number of the step: a row is the same whatever else is in the batch.
-Letters: r rows, n frames, s steps, g codebooks, v outputs.
+Letters: r rows, n frames, s steps, g codebooks, v outputs, u symbols, w width of a vector.
 """
 
 import dataclasses
@@ -20,6 +20,9 @@ from jaxtyping import Array, Int
 from research.errors import InputError
 from research.inference import generate_rules as rules
 from research.nn import code_patterns
+
+# Texts are padded to multiples of this, so that few programs are compiled.
+TEXT_STEP = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +59,7 @@ def generate_codes(
   frames: int,
   how: Sampling = Sampling(),
   *,
-  conditions: Mapping[str, Sequence[int]] | None = None,
+  conditions: Mapping[str, Any] | None = None,
   temperature: float = 1.0,
   seeds: Sequence[int] | None = None,
 ) -> list[Int[np.ndarray, '_ g']]:
@@ -68,7 +71,8 @@ def generate_codes(
     prompts: codes that clips begin with, [n, g]; of no frames to begin with nothing.
     frames: that each row has at most, its prompt included.
     how: see `Sampling`.
-    conditions: {name: class of each row}, -1 for none.
+    conditions: {name: class of each row}, -1 for none; {name: vectors [r, w]}, NaN for none; and
+      'text': ids int [u] of each row, or states [u, w].
     temperature: logits are divided by it before a draw.
     seeds: of the rows; None for 0, 1, ….
 
@@ -84,8 +88,8 @@ def generate_codes(
       f'{frames} frames are {steps} steps of codes, and the model has max_steps={model.max_steps}: '
       'ask for fewer seconds.'
     )
-  classes = _classes(model, conditions or {}, len(given))
-  if how.guidance != 1 and not classes:
+  conditioned = padded_conditions(model, conditions or {}, len(given))
+  if how.guidance != 1 and not conditioned:
     raise InputError(f'guidance={how.guidance} was given, and the model has no conditions.')
   # What is known: the codes of the prompts, and which codebooks have none at a step.
   whole = np.full((len(given), frames, g), -1, np.int32)
@@ -96,7 +100,9 @@ def generate_codes(
   own = np.arange(len(given)) if seeds is None else np.asarray(seeds)
   keys = jax.vmap(jax.random.key)(jnp.asarray(own, jnp.uint32))
   laid, lengths = jax.device_get(
-    _write(model, how, read, variables, known, classes, keys, jnp.float32(max(temperature, 1e-6)))
+    _write(
+      model, how, read, variables, known, conditioned, keys, jnp.float32(max(temperature, 1e-6))
+    )
   )
   codes = code_patterns.gather(laid, model.pattern, frames)
   return [row[:count] for row, count in zip(codes, lengths)]
@@ -122,19 +128,54 @@ def _checked(model: Any, i: int, prompt: Any, frames: int) -> Int[np.ndarray, 'n
   return codes
 
 
-def _classes(model: Any, given: Mapping[str, Sequence[int]], rows: int) -> dict[str, np.ndarray]:
-  if set(given) != set(model.conditions):
+def padded_conditions(model: Any, given: Mapping[str, Any], rows: int) -> dict[str, np.ndarray]:
+  """Conditions of rows as arrays of a batch; texts are padded.
+
+  Raises:
+    InputError: other conditions than the model has, or none of their values.
+  """
+  wanted = {*model.conditions, *model.vectors, *(['text'] if model.text else [])}
+  if set(given) != wanted:
     raise InputError(
-      f'The model is conditioned on {sorted(model.conditions) or "nothing"}, and '
+      f'The model is conditioned on {sorted(wanted) or "nothing"}, and '
       f'{sorted(given) or "nothing"} was given.'
     )
-  found = {name: np.asarray(values, np.int32) for name, values in given.items()}
+  found = {name: np.asarray(given[name], np.int32) for name in model.conditions}
   for name, values in found.items():
-    if values.shape != (rows,) or (values >= model.conditions[name]).any():
+    last = model.label_counts[name] - 1
+    if values.shape != (rows,) or (values > last).any():
+      raise InputError(f'{name}={values.tolist()}: expected {rows} classes from 0 to {last}.')
+  for name, width in model.vectors.items():
+    found[name] = np.asarray(given[name], np.float32)
+    if found[name].shape != (rows, width):
       raise InputError(
-        f'{name}={values.tolist()}: expected {rows} classes from 0 to {model.conditions[name] - 1}.'
+        f'{name} has shape {found[name].shape}: expected {rows} vectors of {width} numbers.'
       )
-  return found
+  return found | (_texts(model.texts, given['text'], rows) if model.text else {})
+
+
+def _texts(kind: Any, given: Sequence[Any], rows: int) -> dict[str, np.ndarray]:
+  texts = [np.asarray(each) for each in given]
+  shape = (kind.states,) if kind.states else ()
+  wrong = [x.shape for x in texts if x.shape[1:] != shape or not len(x)]
+  if len(texts) != rows or wrong:
+    what = f'states of {kind.states} numbers' if kind.states else 'ids'
+    raise InputError(f'text has shapes {wrong or len(texts)}: expected {what} of {rows} texts.')
+  longest = max(map(len, texts))
+  if longest > kind.max_tokens:
+    raise InputError(
+      f'A text has {longest} symbols, and the model takes {kind.max_tokens}: say it in parts.'
+    )
+  width = min(-(-longest // TEXT_STEP) * TEXT_STEP, kind.max_tokens)
+  mask = np.arange(width) < np.array([len(x) for x in texts])[:, None]
+  padded = np.stack([np.pad(x, [(0, width - len(x))] + [(0, 0)] * len(shape)) for x in texts])
+  if kind.states:
+    return {'text': padded.astype(np.float32), 'text_mask': mask}
+  if padded.min() < 0 or padded.max() >= kind.symbols:
+    raise InputError(
+      f'text has ids from {padded.min()} to {padded.max()}: expected 0 to {kind.symbols - 1}.'
+    )
+  return {'text': np.where(mask, padded, -1).astype(np.int32)}
 
 
 class _Rows(NamedTuple):
@@ -148,18 +189,18 @@ class _Rows(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'how', 'read'))
-def _write(model, how, read, variables, known, classes, keys, temperature):
+def _write(model, how, read, variables, known, conditions, keys, temperature):
   r, s, g = known.shape
   frames = {'flat': s // g, 'delay': s - g + 1}.get(model.pattern, s)
   guided = how.guidance != 1
 
-  def conditioned(given):
-    return model.apply(variables, given, method='condition')
+  def conditioned(dropped=None):
+    return model.apply(variables, conditions, dropped, method='condition')
 
-  memories = conditioned(classes)
+  memories = conditioned()
   if guided:
-    none = conditioned({name: jnp.full((r,), -1, jnp.int32) for name in classes})
-    memories = jnp.concatenate([memories, none])
+    none = conditioned(jnp.ones((r,), bool))
+    memories = jax.tree.map(lambda *x: jnp.concatenate(x), memories, none)
 
   def step(codes, state):
     codes = jnp.concatenate([codes, codes]) if guided else codes

@@ -3,16 +3,18 @@
 Letters: t samples, d width, w windows.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Bool, Float
 
 from research.capabilities import Embeds, compares_speakers
 from research.errors import InputError
 from research.inference import head_runs, inputs
-from research.inference.embedder import Embedder, from_model
+from research.inference.embedder import Embedder, digest, from_model
 
 # A longer recording is the mean of windows of at most this many seconds.
 LONGEST = 60.0
@@ -47,8 +49,7 @@ class SpeakerEncoder:
     self.min_samples = model.frontend.min_samples
     self._embedder: Embedder | None = None
     if compares_speakers(model):
-      hop = head_runs.token_hop(model, variables)
-      self.min_samples += (model.speaker_frames - 1) * hop
+      self.min_samples = _shortest(model, variables)
       self._run = head_runs.Runner(model, variables, ('embedding',))
     else:
       self._embedder = from_model(model, variables, type(model).__name__, weights='')
@@ -88,6 +89,49 @@ class SpeakerEncoder:
     rates = [None if not isinstance(x, np.ndarray) else sample_rate for x in (first, second)]
     one, other = (self.vector(x, rate) for x, rate in zip((first, second), rates))
     return float(one @ other)
+
+
+def _shortest(model: Any, variables: Any) -> int:
+  """Samples that the head x_vector needs."""
+  hop = head_runs.token_hop(model, variables)
+  return model.frontend.min_samples + (model.speaker_frames - 1) * hop
+
+
+@dataclasses.dataclass(frozen=True)
+class VoiceApply:
+  """(variables, audio, audio_mask) -> one token a clip, its voice [1, b, 1, d], and its mask; equal
+  for equal modules. Clips below `shortest` samples are heard as far as they go."""
+
+  model: Any
+  shortest: int
+
+  def __call__(
+    self, variables: Any, audio: Float[Array, 'b t'], mask: Bool[Array, 'b t']
+  ) -> tuple[Float[Array, '1 b 1 d'], Bool[Array, 'b 1']]:
+    more = ((0, 0), (0, max(0, self.shortest - audio.shape[1])))
+    batch = {'audio': jnp.pad(audio, more), 'audio_mask': jnp.pad(mask, more)}
+    found = self.model.apply(variables, batch)['embedding']
+    return found.astype(jnp.float32)[None, :, None], mask.any(axis=1, keepdims=True)
+
+
+def voice_embedder(pretrained: Any) -> Embedder:
+  """The system that embeds the voices of clips, as `SpeakerEncoder` hears them; for files of
+  vectors that models learn from.
+
+  Args:
+    pretrained: see `weights.load`; a model with the head x_vector.
+
+  Raises:
+    InputError: another model.
+  """
+  if not compares_speakers(pretrained.model):
+    raise InputError(
+      f"{pretrained.name} has no head 'x_vector': leave --voice out, and pooled embeddings are its "
+      'vectors of speakers.'
+    )
+  own = pretrained.embedder
+  apply = VoiceApply(pretrained.model, _shortest(pretrained.model, pretrained.variables))
+  return dataclasses.replace(own, apply=apply, weights=digest('voice', own.weights), pool='mean')
 
 
 def unit(x: Float[np.ndarray, '*batch d']) -> Float[np.ndarray, '*batch d']:

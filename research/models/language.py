@@ -62,14 +62,17 @@ class TextBlock(nn.Module):
     train: bool,
     cache: caches.Cache | None = None,
     memory: caches.Memory | None = None,
+    between: Callable[[Array], Array] | None = None,
   ) -> Any:
     """x; with a cache (x, the next cache). Causal tokens come behind those of the cache, which come
-    behind those of the memory; one of fewer rows is shared by as many neighbouring rows of x."""
+    behind those of the memory; one of fewer rows is shared by as many neighbouring rows of x.
+    `between`: what is added behind the attention, as that to another sequence (with `pre_norm`)."""
     norm1 = layers.LayerNorm(self.epsilon, self.dtype, name='norm1')
     norm2 = layers.LayerNorm(self.epsilon, self.dtype, name='norm2')
     y, after = self._attention(norm1(x) if self.pre_norm else x, real, train, cache, memory)
     if self.pre_norm:
       x = x + y
+      x = x if between is None else x + between(x)
       x = x + self._mlp(norm2(x), train)
     else:
       x = norm1(x + y)

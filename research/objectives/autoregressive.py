@@ -8,7 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from research.errors import InputError
+from research.objectives.supervised import ctc
 
+# log of the weight of no symbol beside those of symbols (arXiv 2108.10447, released code).
+BLANK = -1.0
 Metrics = dict[str, Float[Array, '']]
 
 
@@ -59,18 +62,27 @@ def next_tokens(
 
 
 def next_codes(
-  out: Mapping[str, Any], batch: Mapping[str, Any]
+  out: Mapping[str, Any], batch: Mapping[str, Any], *, alignment: float = 0.0
 ) -> tuple[Float[Array, ''], Metrics]:
   """-log p of the codes of the next step, mean over codes of all codebooks (arXiv 2306.05284, §2).
 
+  With `alignment` a also a * -log of the sum over all monotonic ways through a text, a symbol's
+  mean over clips: attention of steps that meets every symbol in order (arXiv 2108.10447, eq. 4; of
+  language models of codes arXiv 2406.17957).
+
   Args:
     out: 'logits' [b, s, g, v], -inf for codes that there are not; 'targets' int [b, s, g], negative
-      where nothing is to be predicted.
+      where nothing is to be predicted; for `alignment` 'alignment' [b, s, u], the log of how much
+      steps attend to symbols, 'real' [b, s] and 'text_real' [b, u], which of them there are.
     batch: rows with 'valid' [b] False do not count.
+    alignment: a.
 
   Returns:
-    loss, and metrics 'cross_entropy' (the loss, nats a code), 'first_cross_entropy' of the first
-    codebook, 'accuracy' and 'sample_size', the number of codes.
+    loss, and metrics 'cross_entropy' (nats a code), 'first_cross_entropy' of the first codebook,
+    'accuracy' and 'sample_size', the number of codes; with `alignment` 'alignment_loss' too.
+
+  Raises:
+    InputError: `alignment` of a model without texts.
   """
   logits, targets = out['logits'].astype(jnp.float32), jnp.asarray(out['targets'])
   if logits.ndim != 4 or targets.shape != logits.shape[:3]:
@@ -88,12 +100,37 @@ def next_codes(
   total, first = jnp.maximum(weight.sum(), 1.0), jnp.maximum(weight[:, :, 0].sum(), 1.0)
   loss = each.sum() / total
   right = (logits.argmax(-1) == labels).astype(jnp.float32)
-  return loss, {
+  metrics = {
     'cross_entropy': loss,
     'first_cross_entropy': each[:, :, 0].sum() / first,
     'accuracy': (right * weight).sum() / total,
     'sample_size': weight.sum(),
   }
+  if not alignment:
+    return loss, metrics
+  if 'alignment' not in out:
+    raise InputError(
+      f'next_codes got alignment={alignment} for a model without texts: set config.model.args.text.'
+    )
+  way = monotonic_alignment(out, batch)
+  return loss + alignment * way, metrics | {'alignment_loss': way}
+
+
+def monotonic_alignment(out: Mapping[str, Any], batch: Mapping[str, Any]) -> Float[Array, '']:
+  """-log of the sum over monotonic alignments of steps with the symbols of a text, a symbol's mean
+  over clips (arXiv 2108.10447, eq. 4): CTC whose classes are the places in the text. Clips without
+  their text, and those with fewer steps than symbols, give 0. See `next_codes`."""
+  scores = out['alignment'].astype(jnp.float32)
+  places = jnp.arange(1, scores.shape[2] + 1)
+  logits = jnp.pad(scores, ((0, 0), (0, 0), (1, 0)), constant_values=BLANK)
+  # Symbols that are not there are no class.
+  classes = jnp.pad(out['text_real'], ((0, 0), (1, 0)), constant_values=True)
+  logits = jnp.where(classes[:, None], logits, -1e30)
+  tokens = jnp.where(out['text_real'], places[None], -1)
+  given = {'tokens': tokens} | ({'valid': batch['valid']} if 'valid' in batch else {})
+  some = out['text_real'].any(axis=1)
+  given['valid'] = some & given['valid'] if 'valid' in given else some
+  return ctc({'logits': logits, 'frame_mask': out['real']}, given, per_symbol=True)[0]
 
 
 def label_smoothed_sentences(

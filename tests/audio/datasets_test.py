@@ -114,6 +114,52 @@ def test_librispeech_finetuning(tmp_path, write):
   assert sizes == {'10min': 1, '1h': 2, '9h': 1, '10h': 3}
 
 
+def test_ljspeech_libritts_and_vctk(tmp_path, write):
+  lj = tmp_path / 'LJSpeech-1.1'
+  write(lj / 'wavs' / 'LJ001-0002.wav', rate=22050)
+  (lj / 'metadata.csv').write_text(
+    'LJ001-0002|in 1455, "so"|in fourteen fifty-five, "so"\nLJ001-0003|a|a\n'
+  )
+  source = open_source('ljspeech', root=tmp_path)
+  assert source.column('transcript') == ['in fourteen fifty-five, "so"'] and len(source) == 1
+  assert source[0].columns['chapter'] == 'LJ001'
+  readable(source)
+  (lj / 'metadata.csv').write_text('LJ001-0002|a\n')
+  with pytest.raises(InputError, match=r'line 1: 2 fields, expected id\|text\|normalized'):
+    open_source('ljspeech', root=lj)
+
+  tts = tmp_path / 'LibriTTS'
+  for subset, speaker, chapter in (('train-clean-100', '19', '198'), ('dev-other', '20', '205')):
+    folder = tts / subset / speaker / chapter
+    write(folder / f'{speaker}_{chapter}_000000_000000.wav', rate=24000)
+  (tts / 'train-clean-100/19/198/19_198.trans.tsv').write_text(
+    '19_198_000000_000000\tMr. Ay, 2\tMister Ay, two\n'
+  )
+  for kind in ('normalized', 'original'):
+    (folder / f'20_205_000000_000000.{kind}.txt').write_text(f'Be {kind}\n')
+  source = open_source('libritts', root=tmp_path)
+  assert sorted(source.column('transcript')) == ['Be normalized', 'Mister Ay, two']
+  assert sorted(source.column('text')) == ['Be original', 'Mr. Ay, 2']
+  assert source.split('train').column('speaker') == ['19'] and len(source.split('valid')) == 1
+  readable(source)
+
+  vctk = tmp_path / 'VCTK-Corpus-0.92'
+  for mic in (1, 2):
+    write(vctk / 'wav48_silence_trimmed' / 'p225' / f'p225_001_mic{mic}.flac', rate=48000)
+  (vctk / 'txt' / 'p225').mkdir(parents=True)
+  (vctk / 'txt/p225/p225_001.txt').write_text('Please call Stella.\n')
+  (vctk / 'speaker-info.txt').write_text('ID  AGE  GENDER  ACCENTS\np225  23  F    English    S\n')
+  source = open_source('vctk', root=tmp_path)
+  assert source[0].columns == {
+    'speaker': 'p225', 'transcript': 'Please call Stella.', 'sentence': '001', 'sex': 'F',
+    'age': '23', 'accent': 'English',
+  }  # fmt: skip
+  assert len(source) == 1 and source.id(0).endswith('_mic1.flac')
+  second = open_source({'name': 'vctk', 'args': {'mic': 2}}, root=tmp_path)
+  assert second.id(0).endswith('_mic2.flac')
+  readable(source)
+
+
 def test_voxpopuli(tmp_path, write):
   root = tmp_path / 'voxpopuli'
   names = ('20180612-0900-PLENARY-13-en_20180612-18:48:23_0', '20090112-0900-PLENARY-11-en_1')

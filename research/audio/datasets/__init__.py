@@ -90,6 +90,32 @@ DATASETS: dict[str, Dataset] = {
     folders=('librispeech_finetuning',),
     splits=('10min', '1h', '9h', '10h'),
   ),
+  'ljspeech': Dataset(
+    reader='datasets.read_speech:ljspeech',
+    layout='metadata.csv (id|text|normalized) and wavs/*.wav',
+    marks=('metadata.csv',),
+    folders=('LJSpeech-1.1', 'LJSpeech', 'ljspeech'),
+    seconds=6.6,
+  ),
+  'libritts': Dataset(
+    reader='datasets.read_speech:libritts',
+    layout='train-clean-100/SPEAKER/CHAPTER/*.wav with *.trans.tsv or *.normalized.txt, …',
+    marks=('train-*/*/*/*.wav', 'dev-*/*/*/*.wav', 'test-*/*/*/*.wav'),
+    folders=('LibriTTS', 'LibriTTS_R', 'libritts', 'libritts_r'),
+    splits=_LIBRISPEECH_SPLITS,
+    label='speaker',
+    labels='the speakers found',
+  ),
+  'vctk': Dataset(
+    reader='datasets.read_speech:vctk',
+    layout='wav48_silence_trimmed/SPEAKER/*_mic1.flac or wav48/SPEAKER/*.wav, txt/SPEAKER/*.txt, '
+    'speaker-info.txt',
+    marks=('wav48_silence_trimmed/*/*', 'wav48/*/*'),
+    folders=('VCTK-Corpus-0.92', 'VCTK-Corpus', 'VCTK', 'vctk'),
+    label='speaker',
+    labels='110 speakers (0.92), 109 (0.80)',
+    seconds=3.6,
+  ),
   'voxpopuli': Dataset(
     reader='datasets.speech:voxpopuli',
     layout='transcribed_data/LANG/asr_{train,dev,test}.tsv with LANG/YEAR/*.ogg, or '

@@ -22,7 +22,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -86,6 +86,15 @@ class Crops:
   size: int
   slots: Int[np.ndarray, 'b']
   position: int
+
+
+@runtime_checkable
+class Conditioned(Protocol):
+  """A model that is conditioned on vectors and texts of clips."""
+
+  vectors: Mapping[str, int]  # {key of a batch: width}
+  spelling: Any  # the `text.alphabets.Alphabet` of its texts, or None
+  text_units: Any  # (number of units that texts are made of, whether runs are one), or None
 
 
 class Rows:

@@ -10,7 +10,9 @@ A model names its file (`capabilities.GeneratesAudio.GENERATOR`); `launch.genera
       def __call__(self, requests, report=None) -> list of samples [t], one for each request
 
 Equal requests give equal audio, whatever else is in the batch. What writes codes, and was given
-nothing that makes audio of them, returns codes int [n, g].
+nothing that makes audio of them, returns codes int [n, g]. A result about which there is something
+to say is a `Noted`. A model that is conditioned on vectors has a generator with `vector(name,
+value)`, which makes one of a path.
 """
 
 import dataclasses
@@ -18,7 +20,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -44,6 +46,7 @@ class Request:
     units: what it is conditioned on, [u], or None.
     labels: {name: number of the value}.
     texts: {name: text}.
+    vectors: {name: vector [w]}.
     frames: what a generator hands on to its decoder in the place of a source, [s, f], or None.
   """
 
@@ -54,7 +57,20 @@ class Request:
   units: Int[np.ndarray, ' u'] | None = None
   labels: Mapping[str, int] = dataclasses.field(default_factory=dict)
   texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  vectors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   frames: Float[np.ndarray, 's f'] | None = None
+
+
+class Noted(NamedTuple):
+  """A result, and what there is to say about it: a row of a list, JSON-able."""
+
+  result: np.ndarray
+  said: Mapping[str, Any]
+
+
+def plain(result: Any) -> np.ndarray:
+  """A result alone."""
+  return result.result if isinstance(result, Noted) else result
 
 
 def names() -> list[str]:
@@ -117,6 +133,17 @@ def _class(model: Any) -> Any:
   return importlib.import_module(f'{__name__}.{model.GENERATOR}').Generator
 
 
+def spoken(model: Any) -> bool:
+  """Whether a model says texts."""
+  return isinstance(model, GeneratesAudio) and bool(model.generation.spelt)
+
+
+def converts(model: Any) -> bool:
+  """Whether a model says units again, in the voice that is asked for."""
+  own = isinstance(model, GeneratesAudio) and model.generation.source == 'units'
+  return own and model.GENERATOR == 'code_by_code'
+
+
 def numbers(generation: Generation, given: Mapping[str, str | int]) -> dict[str, int]:
   """Values of labels by name or number, as numbers; all labels of a model have to be given.
 
@@ -174,8 +201,21 @@ def check(generation: Generation, requests: Sequence[Request]) -> None:
       raise InputError('A source and units were given: choose one.')
     if takes in NEEDED and request.source is None and request.units is None:
       raise InputError(NEEDED[takes])
+    for name, spell in generation.spelt.items():
+      if name not in request.texts:
+        raise InputError(f'The model says a text: give {name}=….')
+      spell(request.texts[name])
+    for name, width in generation.vectors.items():
+      if name not in request.vectors:
+        raise InputError(f'The model is conditioned on a vector {name}: give {name}=FILE.')
+      if np.shape(request.vectors[name]) != (width,):
+        raise InputError(
+          f'The vector {name} has shape {np.shape(request.vectors[name])}, and the model takes '
+          f'{width} numbers: take the encoder that it learned with.'
+        )
     known = request.samples
-    if generation.source == 'none' and (known is None or known < 1):
+    ends = bool(generation.spelt) and known is None  # where its text does
+    if generation.source == 'none' and not ends and (known is None or known < 1):
       raise InputError(f'A result of {known} samples was asked for: give its length in seconds.')
 
 
@@ -191,6 +231,7 @@ def generate(
   seed: int = 0,
   count: int = 1,
   labels: Mapping[str, Any] | None = None,
+  vectors: Mapping[str, Any] | None = None,
   **options: Any,
 ) -> np.ndarray | list[np.ndarray]:
   """Audio of a model that generates it, float32 [t] at its rate; a list where `count` is above 1.
@@ -203,7 +244,8 @@ def generate(
     units: what the model is conditioned on, [u].
     sample_rate: of samples, Hz.
     seed: of the first result; further ones count on.
-    labels: {name: value}, as {'speaker': 'theo'}; texts too.
+    labels: {name: value}, as {'speaker': 'theo'}; texts too, as {'text': 'seven'}.
+    vectors: {name: a vector, or a recording that one is made of}, as {'voice': 'ref.wav'}.
     **options: temperature, batch_size, …, see the generator of the model; its parts as what
       `weights.load` gives.
 
@@ -215,10 +257,15 @@ def generate(
   read = lambda x: inputs.samples_of(x, sample_rate, frontend, 0, None)  # noqa: E731
   start, said = (None if x is None else read(x) for x in (prompt, source))
   samples = None
-  if generation.source == 'none':
+  if generation.source == 'none' and not (generation.spelt and seconds is None):
     samples = round((SECONDS if seconds is None else seconds) * frontend.sample_rate)
     samples += 0 if start is None else len(start)
   numbered, texts = conditions(generation, labels or {})
   rest: dict[str, Any] = dict(prompt=start, source=said, units=units, labels=numbered, texts=texts)
-  found = generator([Request(samples, seed + i, **rest) for i in range(count)])
+  for name in vectors or {}:
+    if name not in generation.vectors:
+      raise unknown('vector', name, list(generation.vectors) or ['none'])
+  rest['vectors'] = {name: generator.vector(name, x) for name, x in (vectors or {}).items()}
+  requests = [Request(samples, seed + i, **rest) for i in range(count)]
+  found = [plain(each) for each in generator(requests)]
   return found if count > 1 else found[0]
