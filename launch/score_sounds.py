@@ -73,13 +73,13 @@ def main(argv):
     raise InputError(f'--template={TEMPLATE.value} has no {{}} for the text.')
   made = open_input(str(INPUT.value), root=DATA_ROOT.value)
   clap = weights.load(CLAP.value) if CLAP.value else None
-  found = {}
+  found: dict[str, float] = {}
   if REAL.value:
     real = open_input(str(REAL.value), split=SPLIT.value, root=DATA_ROOT.value)
-    encoder = joint.joint_embedder(clap) if JOINT.value else weights.load(ENCODER.value).embedder
+    encoder = joint.joint_embedder(clap) if JOINT.value else weights.load(str(ENCODER.value)).embedder
     found |= sound_scores.distances(encoder, made, real)
   if clap is not None and TEXT.value:
-    tokenizer, suffix = text_towers.spelling(CLAP.value, TOKENIZER.value, SUFFIX.value)
+    tokenizer, suffix = text_towers.spelling(str(CLAP.value), TOKENIZER.value, SUFFIX.value)
     texts = sound_scores.texts(made, TEXT.value, asked(INPUT.value))
     texts = [TEMPLATE.value.replace('{}', text.replace('_', ' ')) + suffix for text in texts]
     found |= sound_scores.agreement(clap, tokenizer, made, texts)

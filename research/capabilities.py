@@ -215,8 +215,7 @@ class ComparesSpeakers(Hears, Protocol):
 
 @runtime_checkable
 class Separates(Hears, Protocol):
-  """Gives the signals of a mixture: 'estimates' [b, k, t], or 'masks' [b, k, m, f] of its
-  spectrogram 'mixture' [b, m, f, 2]."""
+  """Gives signals: 'estimates' [b, k, t], or 'masks' [b, k, m, f] of 'mixture' [b, m, f, 2]."""
 
   @property
   def signals(self) -> int:

@@ -67,8 +67,8 @@ class What:
     return {'question': self.question, 'task': self.task, 'given': dict(self.given)}
 
 
-def _messages(example: Example) -> Sequence[Message]:
-  return read_messages(json.loads(str(example.columns[MESSAGES])), f'Row {example.id!r}')
+def _messages(example: Example) -> tuple[Message, ...]:
+  return tuple(read_messages(json.loads(str(example.columns[MESSAGES])), f'Row {example.id!r}'))
 
 
 def scores(rows: Sequence[Row]) -> dict[str, tuple[float, int]]:
