@@ -76,7 +76,10 @@ def main(argv):
   found: dict[str, float] = {}
   if REAL.value:
     real = open_input(str(REAL.value), split=SPLIT.value, root=DATA_ROOT.value)
-    encoder = joint.joint_embedder(clap) if JOINT.value else weights.load(str(ENCODER.value)).embedder
+    if JOINT.value:
+      encoder = joint.joint_embedder(clap)
+    else:
+      encoder = weights.load(str(ENCODER.value)).embedder
     found |= sound_scores.distances(encoder, made, real)
   if clap is not None and TEXT.value:
     tokenizer, suffix = text_towers.spelling(str(CLAP.value), TOKENIZER.value, SUFFIX.value)
