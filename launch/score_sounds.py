@@ -38,6 +38,7 @@ DATA_ROOT = flags.DEFINE_string(
 )
 OUT = flags.DEFINE_string('out', None, 'JSON file for the scores.')
 command.required('input')
+command.distributed_flags()
 
 
 def asked(folder):
@@ -55,12 +56,16 @@ def asked(folder):
 def main(argv):
   del argv
   command.start_jax()
+  import jax
+
   from research import weights
   from research.errors import InputError
   from research.inference import joint, sound_scores
   from research.jobs import folders
   from research.weights import text_towers
 
+  if jax.process_count() > 1:
+    raise InputError('launch.score_sounds runs in one process: start it on one host.')
   if bool(REAL.value) != bool(ENCODER.value or JOINT.value):
     raise InputError('A Fréchet distance needs --real, and --encoder or --joint: give both.')
   if not (ENCODER.value or CLAP.value):

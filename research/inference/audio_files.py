@@ -19,6 +19,7 @@ from research import distributed
 from research.audio import tables
 from research.audio.decode import AudioError, decode
 from research.audio.example import Example
+from research.audio.folder import EXTENSIONS
 from research.errors import InputError, listed, unknown
 from research.inference import clip_rows, codec, generators, signal_files
 from research.inference.generators import Noted, Request
@@ -31,6 +32,8 @@ CODES = 'codes.tsv'
 FIELDS = ('id', 'seconds', 'seed', 'prompt', 'source', 'units', 'recording')
 # Of the fields, and of the vectors that models take, those that may be paths.
 PATHS = ('prompt', 'source', 'voice')
+# A recording, or words about one.
+CLAP = 'clap'
 
 
 def read_list(path: str | os.PathLike) -> list[Row]:
@@ -57,8 +60,9 @@ def read_list(path: str | os.PathLike) -> list[Row]:
         raise InputError(f'Line {number} of {str(place)!r} is no JSON: {error}.') from None
     if not isinstance(row, dict):
       raise InputError(f'Line {number} of {str(place)!r} is {line[:60]!r}: expected an object.')
-    for name in PATHS:
-      if isinstance(row.get(name), str):
+    for name in (*PATHS, CLAP):
+      words = name == CLAP and Path(str(row.get(name))).suffix.lower() not in EXTENSIONS
+      if isinstance(row.get(name), str) and not words:
         row[name] = str(place.parent / str(row[name]))
     found.append(row)
   if not found:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from research.audio import tables
 from research.audio.clips import Files, Source, Table
+from research.audio.folder import EXTENSIONS
 from research.capabilities import ComparesTexts
 from research.errors import InputError
 from research.inference import embedder, embedding_files
@@ -78,6 +79,39 @@ def joint_embedder(pretrained: Any, normalize: bool = True) -> embedder.Embedder
     weights=embedder.digest('joint', normalize, own.weights),
     pool='mean',
   )
+
+
+class SoundEncoder:
+  """Recordings, or words about them, to vectors of unit length in their common space: what a
+  generator is asked for that has learned from recordings."""
+
+  def __init__(self, pretrained: Any, tokenizer: Tokenizer, suffix: str = ''):
+    """Args:
+      pretrained: see `weights.load`; a model of audio and text.
+      tokenizer: that of the weights.
+      suffix: put behind every text.
+
+    Raises:
+      InputError: another kind of model.
+    """
+    self.embedder = joint_embedder(pretrained)
+    self._pretrained, self._tokenizer, self._suffix = pretrained, tokenizer, suffix
+
+  def vector(self, asked: str) -> Float[np.ndarray, ' d']:
+    """The vector of a recording, by its path, or of a text.
+
+    Raises:
+      InputError: the text is empty or the name of a missing recording; a recording that cannot be
+        used.
+    """
+    path = Path(asked).expanduser()
+    if path.suffix.lower() in EXTENSIONS:
+      if not path.is_file():
+        raise InputError(f'There is no recording {asked}.')
+      return np.asarray(self.embedder.embed(str(path)), np.float32).reshape(-1)
+    if not asked.strip():
+      raise InputError('The text of a sound is empty: say what is to be heard.')
+    return embed_texts(self._pretrained, self._tokenizer, [asked + self._suffix])[0]
 
 
 def check(pretrained: Any) -> None:

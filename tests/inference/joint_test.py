@@ -1,5 +1,6 @@
 """Embeddings in the space of audio and text: of clips of any length, and of texts in files."""
 
+import dataclasses
 import json
 
 import jax
@@ -9,7 +10,9 @@ import soundfile
 
 from research import models, weights
 from research.errors import InputError
-from research.inference import inputs, joint
+from research.inference import generators, inputs, joint
+from research.inference.classify import embed_texts
+from research.inference.generators import Request
 from research.text.subwords import read_tokenizer
 from research.weights import Pretrained, text_towers
 from tests import contract
@@ -68,6 +71,32 @@ def test_clips_are_averaged_over_their_pieces(clap):
   assert len({ours.fingerprint(), raw.fingerprint(), clap.embedder.fingerprint()}) == 3
 
 
+def test_what_a_generator_is_asked_for(clap, tmp_path):
+  """Words, or a recording, as the vector that a language model of codes takes."""
+  place = write_roberta(tmp_path)
+  own = dataclasses.replace(clap, tokenizer=str(place))
+  model = models.get('code_lm')(
+    width=16, depth=1, heads=2, hidden=16, num_clusters=5, max_steps=16, vectors=dict(clap=8)
+  )
+  generator = generators.make(model, filled(model), clap=own, batch_size=2)
+  words = generator.vector('clap', 'hello')
+  want = embed_texts(own, read_tokenizer(place), ['hello'])[0]
+  np.testing.assert_array_equal(words, want)
+  soundfile.write(tmp_path / 'a.wav', wave(0.2), RATE, subtype='FLOAT')
+  heard = generator.vector('clap', str(tmp_path / 'a.wav'))
+  np.testing.assert_allclose(heard, clip_embedding(clap, wave(0.2)), atol=2e-5)
+  requests = [Request(samples=6 * model.frontend.hop_samples, vectors={'clap': x})
+              for x in (words, heard)]  # fmt: skip
+  assert [len(x) <= 6 for x in generator(requests)] == [True, True]
+  for value, text in (('gone.wav', 'no recording gone.wav'), (' ', 'is empty')):
+    with pytest.raises(InputError, match=text):
+      generator.vector('clap', value)
+  with pytest.raises(InputError, match='vector clap the CLAP'):
+    generators.make(model, filled(model)).vector('clap', 'hello')
+  with pytest.raises(InputError, match='take a CLAP'):
+    generators.make(model, filled(model), clap=dataclasses.replace(own, model=model))
+
+
 @pytest.mark.slow
 def test_the_command(clap, tmp_path):
   """Texts of a file and clips of a folder, in one space; the tokenizer lies beside the weights."""
@@ -107,6 +136,18 @@ def test_the_command(clap, tmp_path):
   vectors = np.load(sounds)['embeddings']
   np.testing.assert_allclose(vectors[0], clip_embedding(clap, wave(0.2, 0)), atol=2e-5)
   np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+  # The same clips judged: by what they should be, and against themselves.
+  listed = '\n'.join(json.dumps({'file': f'{i}.wav', 'text': 'hello'}) for i in range(2))
+  (tmp_path / 'clips/files.jsonl').write_text(listed)
+  done = runner.run(
+    'launch.score_sounds', model.replace('model=', 'clap=', 1), f'--input={tmp_path / "clips"}',
+    f'--real={tmp_path / "clips"}', '--joint', '--text=text', f'--out={tmp_path / "scores.json"}',
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr[-2000:]
+  scores = json.loads((tmp_path / 'scores.json').read_text())
+  hello = want['text_embedding'][0]
+  assert scores['clap_score'] == pytest.approx(float(np.mean(vectors @ hello)), abs=1e-5)
+  assert scores['fad'] == pytest.approx(0.0, abs=1e-6) and scores['real'] == 2
 
 
 def test_texts_to_parquet(clap, tmp_path):

@@ -21,12 +21,17 @@ from research.inference import codec as codecs
 from research.inference.codec import Coded
 from research.inference.generate_codes import Sampling, generate_codes
 from research.inference.generators import Noted, Report, Request
+from research.inference.joint import SoundEncoder
+from research.inference.joint import check as check_joint
 from research.inference.speakers import SpeakerEncoder
+from research.text.subwords import read_tokenizer
 
 Codes = np.ndarray
 # A text that says nothing of its length has at most this long: seconds a symbol, and more.
 SYMBOL_SECONDS, MORE_SECONDS = 0.25, 1.0
 FRAME_STEP = 64
+# The vector that a CLAP gives, of words or of a recording.
+CLAP = 'clap'
 # Between the seeds of attempts at one request.
 NEXT_SEED = 1_000_003
 
@@ -52,7 +57,7 @@ class Generator:
   lm.generate(5.0, codec=codec, top_k=250, prompt='start.wav')
   """
 
-  PARTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {'codec': {}, 'voice': {}}
+  PARTS: ClassVar[Mapping[str, Mapping[str, Any]]] = {'codec': {}, 'voice': {}, 'clap': {}}
 
   def __init__(
     self,
@@ -61,6 +66,8 @@ class Generator:
     *,
     codec: Any = None,
     voice: Any = None,
+    clap: Any = None,
+    suffix: str = '',
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
@@ -75,6 +82,9 @@ class Generator:
       codec: what makes audio of the codes, with `model` and `variables`, as of `weights.load`: a
         codec (EnCodec), a VQ-VAE, or a WaveNet of units. None: results are codes.
       voice: what makes vectors of recordings of a speaker (`inference.speakers`), likewise.
+      clap: what makes the vector 'clap' of words or of a recording (`joint.SoundEncoder`), with its
+        tokenizer, as of `weights.load`.
+      suffix: put behind every text of it (Microsoft's of 2023: ' <|endoftext|>').
       temperature: of the draws; 0 takes the likeliest.
       top_k, top_p, guidance, ends: see `generate_codes.Sampling`.
       attempts: how often a text is said until its alignment is good (`inference.alignment`); 0
@@ -97,6 +107,10 @@ class Generator:
     # The likeliest codes are the same in every attempt.
     self.attempts = min(attempts, 1) if temperature == 0 else attempts
     self.voice = None if voice is None else SpeakerEncoder(voice.model, voice.variables)
+    self.clap = None
+    if clap is not None:
+      check_joint(clap)
+      self.clap = SoundEncoder(clap, read_tokenizer(clap.tokenizer or clap.place), suffix)
     self._vectors: dict[str, np.ndarray] = {}
     self.model, self.variables, self.size = model, variables, batch_size
     self.temperature = float(temperature)
@@ -158,10 +172,13 @@ class Generator:
       if found.ndim != 1 or found.dtype.kind not in 'fi' or not np.isfinite(found).all():
         raise InputError(f'{name} is {str(value)[:60]}: expected a recording, or numbers.')
       return found.astype(np.float32)
+    if name == CLAP and self.clap is not None:
+      return self.clap.vector(os.fspath(value))
     if self.voice is None:
       raise InputError(
         f'{name}={os.fspath(value)}: a recording was given, and nothing that makes vectors of it: '
-        'name the encoder of speakers that the model learned with (--parts=voice=PATH).'
+        'name the encoder of speakers that the model learned with (--parts=voice=PATH), or for the '
+        'vector clap the CLAP (--parts=clap=PATH).'
       )
     path = os.fspath(value)
     if path not in self._vectors:
