@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / 'colabs').glob('*.ipynb'))
 # Text that each notebook prints, and its minimum number of pictures.
 SHOWS = {
+  'audio_chat': (('expected:', 'held-out phrasing'), 3),
   'byol_a': (('largest difference', 'builtin_words'), 11),
   'clap': (('captions of this one', 'chance 10.0 %'), 3),
   'codec': (('bytes of codes', 'largest difference of the audio'), 4),
