@@ -10,7 +10,8 @@ ask words '{"name": "speech_commands_v2_test", "args": {"where": {"kind": "keywo
 python -m launch.train --config=experiments/qwen2_audio/laptop.py --workdir=runs/ears \
   --config.init.parts.audio_tower.path=hf://openai/whisper-tiny.en
 python -m launch.chat --model=runs/ears --input=dog.wav --question='What do you hear?'
-python -m launch.chat --model=runs/ears --input=runs/asked/digits --split=test --out=answers.jsonl
+asked='{"name": "messages", "args": {"path": "runs/asked/digits", "audio": "/data/fsdd"}}'
+python -m launch.chat --model=runs/ears --input="$asked" --split=test --out=answers.jsonl
 
 The encoder stays as it is; its windows are cut to 2.5 seconds. Projector and language model begin
 from nothing and learn together. Tokens are bytes; a tokenizer of one's own goes into
