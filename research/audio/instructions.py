@@ -40,6 +40,10 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
     'How would you label this recording?',
     'What {what} can be heard here?',
     'Tell me the {what} of this clip.',
+    'What is the {what} in this clip?',
+    'Say the {what} that you hear.',
+    'Can you name the {what}?',
+    'I would like to know the {what} of this recording.',
   ),
   'choice': (
     'Which of these is it: {options}?',
@@ -48,6 +52,10 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
     'One of these fits the clip: {options}. Which one?',
     'Pick the {what} that you hear: {options}.',
     'From {options}, name the one in this audio.',
+    'What do you hear: {options}?',
+    'Here are some answers: {options}. Which is right?',
+    'The {what} is {options}. Say which.',
+    'Decide between {options}.',
   ),
   'yes_no': (
     'Is this {label}? Answer yes or no.',
@@ -56,6 +64,12 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
     'Would you label this recording as {label}? Yes or no.',
     'Is {label} what this audio holds? Answer with yes or no.',
     'Check whether the {what} is {label}. Answer yes or no.',
+    'Does this clip hold {label}? Yes or no.',
+    'The {what} is {label}: yes or no?',
+    'Answer yes or no: is it {label}?',
+    'Somebody says that this is {label}. Is that right? Answer with yes or no.',
+    'Can {label} be heard? Say yes or no.',
+    'Yes or no, do you hear {label} here?',
   ),
   'compare': (
     'Do both clips have the same {what}? Answer yes or no.',
@@ -64,6 +78,10 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
     'Compare the {what} of these recordings: is it the same? Yes or no.',
     'Are these two of one {what}? Answer yes or no.',
     'Does the second clip have the {what} of the first? Answer yes or no.',
+    'Do the first and the second clip have one {what}? Yes or no.',
+    'Is there one {what} in both recordings? Say yes or no.',
+    'Same {what} twice: yes or no?',
+    'Answer yes or no: do these clips agree in their {what}?',
   ),
   'transcript': (
     'What is said?',
@@ -72,6 +90,10 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
     'Give a transcript of the clip.',
     'Which words does the speaker say?',
     'Turn this speech into text.',
+    'What are the words in this clip?',
+    'Please transcribe.',
+    'Type what you hear somebody say.',
+    'Repeat the speech as text.',
   ),
   'caption': (
     'Describe this recording.',
@@ -80,6 +102,10 @@ PHRASINGS: dict[str, tuple[str, ...]] = {
     'Summarise what can be heard in a sentence.',
     'Put into words what you hear.',
     'Give a short description of this audio.',
+    'What is going on here?',
+    'Say what the recording holds in one sentence.',
+    'Please describe the sounds.',
+    'How would you describe this clip?',
   ),
 }
 LABELLED = ('class', 'choice', 'yes_no', 'compare')

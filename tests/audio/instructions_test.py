@@ -55,14 +55,14 @@ def test_questions_and_answers(folder):
       assert source.column('split')[int(clips[1][:-4])] == split
     yes[task].append(answer == 'Yes')
   assert all(0.35 < np.mean(yes[task]) < 0.65 for task in ('yes_no', 'compare'))
-  assert len({text(r) for _, r in found if r['task'] == 'class'}) == 8
+  assert len({text(r) for _, r in found if r['task'] == 'class'}) == 12
 
 
 def test_phrasings_are_held_out_and_draws_are_seeded(folder):
   source = open_source(str(folder))
   make = lambda seed, **own: instructions.Maker(source, seed=seed, **own)  # noqa: E731
   train, held = make(0).split_phrasings('class')
-  assert len(train) == 6 and len(held) == 2 and not set(train) & set(held)
+  assert len(train) == 9 and len(held) == 3 and not set(train) & set(held)
   assert set(train[:2]) == set(instructions.PHRASINGS['class'][:2])
   assert {tuple(make(s).split_phrasings('class')[1]) for s in range(6)} != {tuple(held)}
   for split, record in make(0, questions=('class',)).records():
