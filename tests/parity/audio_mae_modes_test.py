@@ -53,7 +53,17 @@ MODES = {
 }
 
 
-@pytest.fixture(scope='module', params=MODES.values(), ids=MODES)
+# A minute or more each.
+LONG = (
+  'no shift', 'overlap', 'overlap, no shift, 2-D masks', 'overlap, 2-D masks', 'swin, 2-D masks',
+)  # fmt: skip
+PARAMS = [
+  pytest.param(config, marks=pytest.mark.slow if name in LONG else (), id=name)
+  for name, config in MODES.items()
+]
+
+
+@pytest.fixture(scope='module', params=PARAMS)
 def case(request, tmp_path_factory):
   from tests.parity.audio_mae_reference import make_case
 
