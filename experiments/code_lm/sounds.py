@@ -102,11 +102,11 @@ def get_config(arg=''):
     config.total_steps = 3
     with config.ignore_type():
       config.data.source = 'builtin'
+      config.model.args.num_clusters = 50
     config.data.update(where=dict(kind='event'), split='train', batch_size=8, seconds=1.0)
     config.data.fields.clap = None
-    config.model.args.update(
-      width=32, depth=2, heads=2, hidden=64, vectors=dict(), num_clusters=50, max_steps=128
-    )
+    config.model.args.update(width=32, depth=2, heads=2, hidden=64, max_steps=128)
+    config.model.args.vectors = dict()
     config.optim.schedule.warmup_steps = 1
     config.evals.valid.update(every=2, batches=1)
     config.evals.valid.data = dict(split='valid', where=dict(kind='event'), batch_size=4)

@@ -99,8 +99,11 @@ def get_config(arg=''):
     config.data.update(buckets=None, batch_seconds=None, sample_rate=16_000)
     config.data.fields.voice = None
     config.data.fields.text.args = dict(column='label')
+    config.model.args.vectors = dict()
+    with config.ignore_type():  # one codebook instead of several
+      config.model.args.num_clusters = 50
     config.model.args.update(
-      width=32, depth=2, heads=2, hidden=64, vectors=dict(), num_clusters=50, label_rate=50.0,
+      width=32, depth=2, heads=2, hidden=64, label_rate=50.0,
       frontend=dict(sample_rate=16_000), text=dict(alphabet='english', depth=1),
     )  # fmt: skip
     config.optim.schedule.warmup_steps = 1
