@@ -2,7 +2,8 @@
 answers questions about digits, their speakers, keywords and sounds.
 
 export OIDO_DATA=/data   # contains the folders speech_commands_v2_test, esc10 and fsdd
-ask() { python -m launch.make_instructions --out=runs/asked/$1 --source=$2 --what=$3 "${@:4}"; }
+ask() { python -m launch.make_instructions --out=runs/asked/$1 --source=$2 --what=$3 "${@:4}" \
+  --phrasings=experiments/qwen2_audio/phrasings.json; }
 ask digits $OIDO_DATA/fsdd digit
 ask speakers $OIDO_DATA/fsdd speaker --column=speaker --questions=class,yes_no
 ask sounds $OIDO_DATA/esc10 sound --per_clip=2
@@ -13,7 +14,8 @@ python -m launch.chat --model=runs/ears --input=dog.wav --question='What do you 
 asked='{"name": "messages", "args": {"path": "runs/asked/digits", "audio": "/data/fsdd"}}'
 python -m launch.chat --model=runs/ears --input="$asked" --split=test --out=answers.jsonl
 
-The encoder stays as it is; its windows are cut to 2.5 seconds. Projector and language model begin
+The phrasings always say what is asked for: a clip of FSDD has a digit and a speaker. The encoder
+stays as it is; its windows are cut to 2.5 seconds. Projector and language model begin
 from nothing and learn together. Tokens are bytes; a tokenizer of one's own goes into
 `--config.data.fields.tokens.args.tokenizer`, with `vocab_size` and the id of its <|AUDIO|> as
 `audio_token`. `:projector` is the first of two stages where a language model is
