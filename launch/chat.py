@@ -25,7 +25,7 @@ import sys
 
 from absl import flags
 
-from launch import command, outputs
+from launch import command, outputs, requests
 from launch.inputs import open_input
 
 MODEL = flags.DEFINE_string('model', None, 'Weights: a workdir, a checkpoint or a file.')
@@ -72,19 +72,6 @@ command.required('model')
 command.distributed_flags()
 
 
-def given():
-  """{name: value} of --options."""
-  from research.errors import InputError
-
-  found = {}
-  for item in OPTIONS.value:
-    name, equals, value = item.partition('=')
-    if not equals:
-      raise InputError(f'--options={item}: expected name=value.')
-    found[name.strip()] = value.strip()
-  return found
-
-
 def one(chat, task):
   """The answer to a question about all files of --input."""
   from research.errors import InputError
@@ -95,7 +82,7 @@ def one(chat, task):
   if task:
     if len(clips) != 1:
       raise InputError(f'--task={task} is about one clip, and --input has {len(clips)}.')
-    return chat.answers([chat.task(task, clips[0], **given())])[0]
+    return chat.answers([chat.task(task, clips[0], **requests.pairs(OPTIONS))])[0]
   system = (Message('system', (SYSTEM.value,)),) if SYSTEM.value else ()
   return chat.answer(clips, (*system, *talk))
 
@@ -131,7 +118,7 @@ def main(argv):
       loaded, TOKENIZER.value, BASE.value, batch_size=BATCH.value, **{**published, **how}
     )
   if OUT.value:
-    what = chat_files.What(QUESTION.value or '', task, given(), chat.cleaner(task))
+    what = chat_files.What(QUESTION.value or '', task, requests.pairs(OPTIONS), chat.cleaner(task))
     rows = chat_files.answer_source(
       chat,
       open_input(INPUT.value, split=SPLIT.value, root=DATA_ROOT.value),

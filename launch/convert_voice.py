@@ -112,15 +112,9 @@ def main(argv):
       f'{MODEL.value} ({loaded.name}) reads no units: give a language model of codes with '
       'model.args.text.units, as of experiments/code_lm/fsdd_speech.py:convert.'
     )
-  given = requests.options(SETTINGS, OPTIONS)
-  parts = requests.opened(PARTS, generators.parts(loaded.model))
-  generator = generators.make(loaded.model, loaded.variables, **given, **parts)
+  generator, about = requests.make(loaded, SETTINGS, OPTIONS, PARTS)
   own = generator.generation
-  if VOICE.value is not None and 'voice' not in own.vectors:
-    raise InputError(
-      f'--voice was given, and the model knows speakers by {", ".join(own.labels) or "nothing"}: '
-      'give --labels.'
-    )
+  requests.check_voice(VOICE, own)
   source, out = open_input(SOURCE.value), folders.folder(str(OUT.value), 'out')
   voices = [] if VOICE.value is None else requests.recordings(VOICE)
   rows = audio_files.completed(
@@ -133,11 +127,7 @@ def main(argv):
     out,
     format=FORMAT.value,
     block=BATCH.value or 16,
-    about={
-      'model': loaded.fingerprint,
-      **given,
-      **{name: part.fingerprint for name, part in parts.items()},
-    },
+    about=about,
     overwrite=OVERWRITE.value,
   )
   if not jax.process_index():

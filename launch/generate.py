@@ -98,13 +98,11 @@ def main(argv):
   import jax
 
   from research import weights
-  from research.inference import audio_files, generators
+  from research.inference import audio_files
 
   rows = asked()
   loaded = weights.load(str(MODEL.value), release=RELEASE.value, teacher=TEACHER.value)
-  given = requests.options(SETTINGS, OPTIONS)
-  parts = requests.opened(PARTS, generators.parts(loaded.model))
-  generator = generators.make(loaded.model, loaded.variables, **given, **parts)
+  generator, about = requests.make(loaded, SETTINGS, OPTIONS, PARTS)
   own = generator.generation
   known = {**own.labels, **own.texts, **own.vectors}
   rows = audio_files.completed(
@@ -116,11 +114,7 @@ def main(argv):
     str(OUT.value),
     format=FORMAT.value,
     block=BATCH.value or 16,
-    about={
-      'model': loaded.fingerprint,
-      **given,
-      **{name: part.fingerprint for name, part in parts.items()},
-    },
+    about=about,
     overwrite=OVERWRITE.value,
   )
   if not jax.process_index():

@@ -69,6 +69,35 @@ def opened(flag, known):
   return found
 
 
+def make(loaded, settings, own, parts):
+  """(generator, what results depend on) of a model.
+
+  Args:
+    loaded: the model.
+    settings: flag of --options.
+    own: {option: its flag}.
+    parts: flag of --parts.
+  """
+  from research.inference import generators
+
+  given = options(settings, own)
+  found = opened(parts, generators.parts(loaded.model))
+  about = {'model': loaded.fingerprint, **given}
+  about |= {name: part.fingerprint for name, part in found.items()}
+  return generators.make(loaded.model, loaded.variables, **given, **found), about
+
+
+def check_voice(flag, generation):
+  """Raises InputError where a voice was given to a model that takes no vector of one."""
+  from research.errors import InputError
+
+  if flag.value is not None and 'voice' not in generation.vectors:
+    known = ', '.join(generation.labels) or 'nothing'
+    raise InputError(
+      f'--{flag.name} was given, and the model knows speakers by {known}: give --labels.'
+    )
+
+
 def recordings(flag):
   """Paths of the recordings that a flag names."""
   from launch.inputs import open_input

@@ -99,19 +99,13 @@ def main(argv):
   if not generators.spoken(loaded.model):
     raise InputError(
       f'{MODEL.value} ({loaded.name}) says no texts: give a language model of codes with '
-      'model.args.text, as of experiments/code_lm/speak.py (python -m launch.generate is for '
+      'model.args.text, as of experiments/code_lm/fsdd_speech.py (python -m launch.generate is for '
       'others).'
     )
-  given = requests.options(SETTINGS, OPTIONS)
-  parts = requests.opened(PARTS, generators.parts(loaded.model))
-  generator = generators.make(loaded.model, loaded.variables, **given, **parts)
+  generator, about = requests.make(loaded, SETTINGS, OPTIONS, PARTS)
   own = generator.generation
   known = {**own.labels, **own.texts, **own.vectors}
-  if VOICE.value is not None and 'voice' not in own.vectors:
-    raise InputError(
-      f'--voice was given, and the model knows speakers by {", ".join(own.labels) or "nothing"}: '
-      'give --labels.'
-    )
+  requests.check_voice(VOICE, own)
   rows = audio_files.completed(
     rows, known, seconds=SECONDS.value, seed=SEED.value, **requests.labels(LABELS)
   )
@@ -122,11 +116,7 @@ def main(argv):
     str(OUT.value),
     format=FORMAT.value,
     block=BATCH.value or 16,
-    about={
-      'model': loaded.fingerprint,
-      **given,
-      **{name: part.fingerprint for name, part in parts.items()},
-    },
+    about=about,
     overwrite=OVERWRITE.value,
   )
   if jax.process_index():

@@ -95,8 +95,8 @@ BUILT_ON = {
 
 def test_a_paper_does_not_import_another_paper():
   shared = {
-    '__init__', 'audio_prompts', 'cnn14', 'codec', 'finetuned', 'gated_audio', 'gated_parts',
-    'htsat', 'language', 'language_decoder', 'settings', 'spectrogram', 'speech',
+    '__init__', 'answering', 'audio_prompts', 'cnn14', 'codec', 'finetuned', 'gated_audio',
+    'gated_parts', 'htsat', 'language', 'language_decoder', 'settings', 'spectrogram', 'speech',
     'unit_prediction', 'waveform',
   }  # fmt: skip
   files = sorted((ROOT / 'research' / 'models').glob('*.py'))

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from launch.benchmarks import timing
+from launch.benchmarks.whisper import RATE, noise_and_tones, write_random
 
-RATE, SECONDS, AUDIO, END = 16_000, 10, 31_990, 31_999
+SECONDS, AUDIO, END = 10, 31_990, 31_999
 # The encoder is Whisper tiny's, the language model has 74 million parameters.
 ARGS = dict(
   audio_width=384, audio_depth=4, audio_heads=6, audio_hidden=1536, text_width=768, text_depth=8,
@@ -21,13 +22,6 @@ ARGS = dict(
   audio_token=AUDIO,
 )  # fmt: skip
 WORDS = [11, 12, 13, 14, 15, 16, 17, 18]
-
-
-def _audio(rows: int) -> np.ndarray:
-  rng = np.random.default_rng(0)
-  t = np.arange(RATE * SECONDS) / RATE
-  tones = np.sin(2 * np.pi * 220 * t) * np.sin(2 * np.pi * 3 * t)
-  return (0.2 * tones + 0.05 * rng.standard_normal((rows, len(t)))).astype(np.float32)
 
 
 def make_ours(folder: str, tokens: int, rows: int) -> tuple[Callable[[], Any], Any]:
@@ -40,7 +34,7 @@ def make_ours(folder: str, tokens: int, rows: int) -> tuple[Callable[[], Any], A
 
   loaded = weights.load(folder)
   model, variables = loaded.model, jax.device_put(loaded.variables)
-  audio = _audio(rows)
+  audio = noise_and_tones(rows, SECONDS)
   prompt = [*WORDS, *[AUDIO] * model.placeholders(audio.shape[1]), *WORDS]
   batch = {'audio': audio[:, None], 'audio_mask': np.ones((rows, 1, audio.shape[1]), bool)}
   settings = Settings(max_tokens=tokens, stop=(END,), rules=(Suppress((END,)),))
@@ -60,7 +54,7 @@ def make_theirs(folder: str, tokens: int, rows: int) -> tuple[Callable[[], Any],
 
   model = Qwen2AudioForConditionalGeneration.from_pretrained(folder).eval()
   extractor = WhisperFeatureExtractor(feature_size=128)
-  audio = list(_audio(rows))
+  audio = list(noise_and_tones(rows, SECONDS))
   count = RATE * SECONDS // 160 // 4
   ids = torch.tensor([[*WORDS, *[AUDIO] * count, *WORDS]] * rows)
 
@@ -96,16 +90,9 @@ def compare_chat(folder: Path, tokens: int, repeats: int) -> list[dict[str, Any]
 
   Each row also says which fraction of the tokens is `same`.
   """
-  import jax
-
   from research import models
-  from research.weights import conversion, write
 
-  model = models.get('qwen2_audio')(**ARGS)
-  batch = {k: np.zeros(x.shape, x.dtype) for k, x in model.example().items()}
-  variables = jax.device_get(jax.jit(model.init)(jax.random.key(0), batch))
-  arrays, files, _ = conversion.revert_files('qwen2_audio', model, variables)
-  write.write_release(folder, 'qwen2_audio', arrays, files)
+  write_random(folder, 'qwen2_audio', models.get('qwen2_audio')(**ARGS))
   rows = []
   for count in (1, 8):
     args: dict[str, Any] = dict(folder=str(folder), tokens=tokens, rows=count)

@@ -16,11 +16,24 @@ from launch.benchmarks import timing
 RATE, SECONDS = 16000, 30
 
 
-def _audio() -> np.ndarray:
+def noise_and_tones(rows: int, seconds: int) -> np.ndarray:
+  """Clips [b, t] at RATE."""
   rng = np.random.default_rng(0)
-  t = np.arange(RATE * SECONDS) / RATE
+  t = np.arange(RATE * seconds) / RATE
   tones = np.sin(2 * np.pi * 220 * t) * np.sin(2 * np.pi * 3 * t)
-  return (0.2 * tones + 0.05 * rng.standard_normal(len(t))).astype(np.float32)
+  return (0.2 * tones + 0.05 * rng.standard_normal((rows, len(t)))).astype(np.float32)
+
+
+def write_random(folder: Path, release: str, model: Any) -> None:
+  """Writes random weights of a model as transformers saves them."""
+  import jax
+
+  from research.weights import conversion, write
+
+  batch = {k: np.zeros(x.shape, x.dtype) for k, x in model.example().items()}
+  variables = jax.device_get(jax.jit(model.init)(jax.random.key(0), batch))
+  arrays, files, _ = conversion.revert_files(release, model, variables)
+  write.write_release(folder, release, arrays, files)
 
 
 def make_ours(folder: str, tokens: int, beams: int) -> tuple[Callable[[], Any], Any]:
@@ -34,7 +47,7 @@ def make_ours(folder: str, tokens: int, beams: int) -> tuple[Callable[[], Any], 
 
   loaded = weights.load(folder)
   model, variables = loaded.model, jax.device_put(loaded.variables)
-  audio = _audio()[None]
+  audio = noise_and_tones(1, SECONDS)
   mask = np.ones(audio.shape, bool)
   end = 50256 + int(model.multilingual)
   rules = (Suppress((end,)),)
@@ -58,7 +71,7 @@ def make_theirs(folder: str, tokens: int, beams: int) -> tuple[Callable[[], Any]
 
   model = WhisperForConditionalGeneration.from_pretrained(folder).eval()
   extractor = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
-  audio, end = _audio(), model.config.eos_token_id
+  audio, end = noise_and_tones(1, SECONDS)[0], model.config.eos_token_id
   start = torch.tensor([[end + 1]])
 
   def run() -> list[int]:
@@ -88,16 +101,9 @@ def compare_whisper(folder: Path, size: str, tokens: int, repeats: int) -> list[
     tokens: written for the window.
     repeats: rounds.
   """
-  import jax
-
   from research.models.whisper import Whisper
-  from research.weights import conversion, write
 
-  model = Whisper(size=size)
-  batch = {k: np.zeros(x.shape, x.dtype) for k, x in model.example().items()}
-  variables = jax.device_get(jax.jit(model.init)(jax.random.key(0), batch))
-  arrays, files, _ = conversion.revert_files('whisper_hf', model, variables)
-  write.write_release(folder, 'whisper_hf', arrays, files)
+  write_random(folder, 'whisper_hf', Whisper(size=size))
   rows = []
   for beams in (1, 5):
     args: dict[str, Any] = dict(folder=str(folder), tokens=tokens, beams=beams)

@@ -19,6 +19,8 @@ QUIET = 0.2
 SPEECH_DB, PROBABILITY, STUCK, POWER = 15.0, 0.9, 0.99, 0.8
 # A priori SNR by the decision-directed rule (Ephraim and Malah, IEEE TASSP 32, 1984).
 DIRECTED, MIN_SNR_DB, MIN_GAIN_DB = 0.98, -25.0, -20.0
+# Noise is never below this power: digital silence would make it 0.
+FLOOR = 1e-12
 # Spectral gating (as noisereduce, Sainburg et al. 2020): deviations above the mean of noise in dB,
 # smoothing over frequency (Hz) and time (seconds).
 DEVIATIONS, SMOOTH_HERTZ, SMOOTH_SECONDS = 1.5, 500.0, 0.05
@@ -37,7 +39,7 @@ def wiener(
   tracked by the probability of speech; it begins with the quietest frames."""
   spectra, real = _spectra(audio, audio_mask, sample_rate)
   power = jnp.square(spectra.real) + jnp.square(spectra.imag)
-  noise = _mean(power, _quiet(power, real)) + 1e-12
+  noise = jnp.maximum(_mean(power, _quiet(power, real)), FLOOR)
   prior = 10.0 ** (SPEECH_DB / 10.0)
   low, floor = 10.0 ** (MIN_SNR_DB / 10.0), 10.0 ** (MIN_GAIN_DB / 20.0)
 
@@ -48,6 +50,7 @@ def wiener(
     held = PROBABILITY * held + (1.0 - PROBABILITY) * speech
     speech = jnp.where(held > STUCK, jnp.minimum(speech, STUCK), speech)
     noise = POWER * noise + (1.0 - POWER) * ((1.0 - speech) * y + speech * noise)
+    noise = jnp.maximum(noise, FLOOR)
     gamma = y / noise
     xi = DIRECTED * clean / noise + (1.0 - DIRECTED) * jnp.maximum(gamma - 1.0, 0.0)
     xi = jnp.maximum(xi, low)
@@ -66,7 +69,7 @@ def spectral_gate(
   deviations above. The mask is smoothed over neighbours."""
   spectra, real = _spectra(audio, audio_mask, sample_rate)
   power = jnp.square(spectra.real) + jnp.square(spectra.imag)
-  level = 10.0 * jnp.log10(power + 1e-12)
+  level = 10.0 * jnp.log10(power + FLOOR)
   quiet = _quiet(power, real)
   mean = _mean(level, quiet)
   deviation = jnp.sqrt(_mean(jnp.square(level - mean[:, None]), quiet))

@@ -23,13 +23,15 @@ from research.nn.kernels import Dtype, gelu
 from research.nn.positions import Rotary, rotary_frequencies
 
 _7B: dict[str, Any] = dict(
-  num_mel_bins=128, audio_width=1280, audio_depth=32, audio_heads=20, audio_hidden=5120,
+  frontend=dict(name='whisper', num_mel_bins=128),
+  audio_width=1280, audio_depth=32, audio_heads=20, audio_hidden=5120,
   n_audio_ctx=1500, max_windows=20, text_width=3584, text_depth=28, text_heads=28, text_kv_heads=4,
   text_hidden=18944, tied=False, vocab_size=151672, max_tokens=32768, rope_base=1e6, epsilon=1e-6,
   audio_token=151669, time_rotary_base=0.0, time_rotary_factor=0.2, frame_seconds=0.01,
 )  # fmt: skip
 _TINY: dict[str, Any] = dict(  # ours: windows of five seconds
-  _7B, num_mel_bins=80, audio_width=64, audio_depth=2, audio_heads=2, audio_hidden=256,
+  _7B, frontend=dict(name='whisper', num_mel_bins=80),
+  audio_width=64, audio_depth=2, audio_heads=2, audio_hidden=256,
   n_audio_ctx=250, text_width=64, text_depth=2, text_heads=4, text_kv_heads=2, text_hidden=128,
   vocab_size=512, max_tokens=4096, audio_token=300,
 )  # fmt: skip

@@ -35,17 +35,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from research.capabilities import Embedding, Example
-from research.errors import InputError, unknown
+from research.capabilities import Example
+from research.errors import InputError
 from research.features import augment
-from research.features.frontend import Frontend
 from research.features.spectral import Array as AnyArray
-from research.models.language_decoder import KINDS, LanguageModel
-from research.models.settings import by_size, check_choices, fill
+from research.models.answering import AnsweringModel, Kept
+from research.models.language_decoder import LanguageModel
+from research.models.settings import by_size
 from research.models.whisper_parts import STRIDE, Encoder, pool_pairs, window_log_mel
 from research.nn import cache as caches
 from research.nn import layers
-from research.nn.positions import Rotary
 
 # Parts that can be frozen.
 PARTS = ('audio_tower', 'projector', 'language_model')
@@ -60,107 +59,28 @@ class Heard:
   counts: Any
 
 
-@flax.struct.dataclass
-class Kept:
-  """What is kept from step to step: `language`, of the language model, and how many vectors each
-  row has `heard`, int32 [r]."""
-
-  language: Any
-  heard: Any
-
-
-class AudioLanguageModel(nn.Module):
+class AudioLanguageModel(AnsweringModel):
   """An audio tower, a projector and a language model.
 
-  Attributes:
-    size: a key of SIZES; the attributes that are None take its figures.
-    frontend: settings of `features.Frontend` 'whisper', or the front-end itself.
-    audio_width, audio_depth, audio_heads, audio_hidden: of the tower.
+  Attributes beside those of `AnsweringModel`, whose `audio_…` are of the tower:
     n_audio_ctx: tokens of a window in the tower, two mel frames each; a vector is of two of them.
-    max_windows: windows of a clip that are heard.
-    text_width, text_depth, text_heads, text_kv_heads, text_hidden, tied: of the language model.
-    vocab_size, max_tokens: tokens, and how many a row can have.
-    rope_base, epsilon: of the rotary turn and of the norms of the language model.
-    audio_token: the placeholder.
-    freeze: of PARTS, those that never learn.
     freq_mask, time_mask: limits of SpecAug in training, bins and frames; 0 for none.
-    dtype: of the computation; parameters are float32.
-    scan_layers, remat, attention: see `layers.run_blocks` and `attention.attend`.
   """
 
-  EMBEDDING: ClassVar[Embedding] = Embedding()
-  FINETUNING: ClassVar[Mapping[str, Any]] = {}
   TRAINING: ClassVar[tuple[str, ...]] = ('freeze', 'freq_mask', 'time_mask')
   NEEDS: ClassVar[Mapping[str, str]] = {
     'tokens': 'give the tokens of prompts and answers, with a placeholder for each audio vector',
   }
-  SIZES: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-  TITLE: ClassVar[str] = ''
-  KIND: ClassVar[str] = 'qwen2'  # of the language model
-  PROMPT: ClassVar[str] = ''  # how it is spoken to, see `prompt`
+  KIND: ClassVar[str] = 'qwen2'
+  PARTS: ClassVar[Mapping[str, str]] = {part: f'^{part}/' for part in PARTS}
+  COUNTS: ClassVar[Sequence[str]] = ('n_audio_ctx', *AnsweringModel.COUNTS)
   POOLED: ClassVar[bool] = True  # a vector is of two tokens of the tower
   ZERO_PADDING: ClassVar[bool] = False  # see `whisper_parts.Encoder`
 
   size: str = '7b'
-  frontend: Any = None
-  audio_width: int = by_size()
-  audio_depth: int = by_size()
-  audio_heads: int = by_size()
-  audio_hidden: int = by_size()
   n_audio_ctx: int = by_size()
-  max_windows: int = by_size()
-  text_width: int = by_size()
-  text_depth: int = by_size()
-  text_heads: int = by_size()
-  text_kv_heads: int = by_size()
-  text_hidden: int = by_size()
-  tied: bool = by_size()
-  vocab_size: int = by_size()
-  max_tokens: int = by_size()
-  rope_base: float = by_size()
-  epsilon: float = by_size()
-  audio_token: int = by_size()
-  freeze: Any = ()
   freq_mask: int = 0
   time_mask: int = 0
-  dtype: str = 'float32'
-  scan_layers: bool = False
-  remat: bool | str = False
-  attention: str | None = None
-
-  def __post_init__(self):
-    if self.size not in self.SIZES:
-      raise unknown(f'size of {self.TITLE}', self.size, self.SIZES)
-    figures = dict(self.SIZES[self.size])
-    bins = figures.pop('num_mel_bins')
-    fill(self, figures)
-    if not isinstance(self.frontend, Frontend):
-      given = {'name': 'whisper', 'num_mel_bins': bins, **(self.frontend or {})}
-      object.__setattr__(self, 'frontend', Frontend.from_dict(given))
-    check_choices(self.TITLE, self, {'dtype': layers.DTYPES})
-    object.__setattr__(self, 'freeze', tuple(self.freeze))
-    for part in self.freeze:
-      if part not in PARTS:
-        raise unknown(f'part of {self.TITLE} to freeze', part, PARTS)
-    self._check()
-    super().__post_init__()
-
-  def _check(self) -> None:
-    for width, heads in (('audio_width', 'audio_heads'), ('text_heads', 'text_kv_heads')):
-      if getattr(self, heads) < 1 or getattr(self, width) % getattr(self, heads):
-        raise InputError(
-          f'{self.TITLE} got {width}={getattr(self, width)} and {heads}={getattr(self, heads)}; '
-          'the first must be a multiple of the second.'
-        )
-    for name in ('n_audio_ctx', 'max_windows', 'vocab_size', 'max_tokens'):
-      if getattr(self, name) < 1:
-        raise InputError(f'{self.TITLE} got {name}={getattr(self, name)}: give at least 1.')
-    over = [place for place in self.places if not 0 <= place < self.vocab_size]
-    if over:
-      raise InputError(
-        f'{self.TITLE} got the placeholder {over[0]} and vocab_size={self.vocab_size}: give one '
-        'below it.'
-      )
 
   # -- Parts -----------------------------------------------------------------------------------
 
@@ -178,30 +98,6 @@ class AudioLanguageModel(nn.Module):
     """From the width of the tower to that of the language model."""
     return layers.Dense(self.text_width, jnp.dtype(self.dtype))
 
-  def _language(self) -> dict[str, Any]:
-    """Arguments of the language model."""
-    return {
-      **KINDS[self.KIND],
-      'vocabulary': self.vocab_size,
-      'width': self.text_width,
-      'depth': self.text_depth,
-      'heads': self.text_heads,
-      'kv_heads': self.text_kv_heads,
-      'hidden': self.text_hidden,
-      'epsilon': self.epsilon,
-      'rotary': Rotary(self.rope_base),
-      'tied': self.tied,
-      'dtype': jnp.dtype(self.dtype),
-      'scan_layers': self.scan_layers,
-      'remat': self.remat,
-      'attention': self.attention,
-    }
-
-  @property
-  def frozen(self) -> Sequence[str]:
-    """Paths of what never learns."""
-    return tuple(f'^{part}/' for part in self.freeze)
-
   def example(self) -> Example:
     """A clip of one frame and one token."""
     t = self.frontend.min_samples
@@ -212,16 +108,6 @@ class AudioLanguageModel(nn.Module):
     }
 
   # -- Prompts ---------------------------------------------------------------------------------
-
-  @property
-  def prompt(self) -> str:
-    """How it is spoken to: a file of `text.prompts`."""
-    return self.PROMPT
-
-  @property
-  def places(self) -> tuple[int, ...]:
-    """Ids that stand for audio vectors."""
-    return (self.audio_token,)
 
   @property
   def window_frames(self) -> int:
@@ -463,12 +349,6 @@ class AudioLanguageModel(nn.Module):
     """The audio of a batch, heard once: `memories` of `inference.generate`."""
     return self.hear(batch)[0]
 
-  def start(self, rows: int, slots: int, memories: Heard | None = None) -> caches.State:
-    """The state before the first token of N rows that take up to N tokens, padding included."""
-    language = LanguageModel(**self._language(), parent=None)
-    kept = Kept(language.start(rows, slots), jnp.zeros(rows, jnp.int32))
-    return caches.State(kept, memories)
-
   def step(
     self,
     tokens: Int[AnyArray, 'r u'],
@@ -480,6 +360,6 @@ class AudioLanguageModel(nn.Module):
     tokens, kept = jnp.asarray(tokens), state.caches
     real, at = (None if x is None else jnp.asarray(x) for x in (real, at))
     there = jnp.ones(tokens.shape, bool) if real is None else real
-    x, heard = self._merge(tokens, there, state.memories, kept.heard)
+    x, heard = self._merge(tokens, there, state.memories, kept.places)
     out, language = self.language_model(x, real, kept.language, at)
     return out['logits'], state.after(Kept(language, heard))

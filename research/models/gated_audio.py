@@ -29,26 +29,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from research.capabilities import Embedding, Example
-from research.errors import InputError, unknown
+from research.capabilities import Example
+from research.errors import InputError
 from research.features.clips import full_scale, int16_round_trip
-from research.features.frontend import Frontend
 from research.features.spectral import Array as AnyArray
+from research.models.answering import AnsweringModel, Kept
 from research.models.clap import embed_pieces
 from research.models.gated_parts import (
   AudioTransformer,
   Gate,
   Heard,
-  Kept,
   Sound,
   cross_attention,
 )
 from research.models.htsat import HTSAT
-from research.models.language_decoder import KINDS, LanguageModel
-from research.models.settings import by_size, check_choices, fill
+from research.models.language_decoder import LanguageModel
+from research.models.settings import by_size
 from research.nn import cache as caches
-from research.nn import layers
-from research.nn.positions import Rotary
 
 # {part that can be frozen: paths of its parameters}.
 PARTS = {
@@ -61,45 +58,28 @@ PARTS = {
 }
 
 
-class GatedAudioModel(nn.Module):
+class GatedAudioModel(AnsweringModel):
   """An audio tower (HTSAT), a transformer over its vectors, a language model with gates.
 
-  Attributes:
-    size: a key of SIZES; the attributes that are None take its figures.
-    frontend: settings of `features.Frontend`, or the front-end itself.
+  Attributes beside those of `AnsweringModel`, whose `audio_…` are of the transformer over vectors:
     encoder: whether the audio tower is part of the model; without it batches hold 'features'.
     clap_width, clap_depths, clap_heads, classes, drop_path: of the tower, see `HTSAT`.
     seconds, hop_seconds: of a window, and between the starts of two.
-    max_windows: windows of a clip that are heard.
     max_clips: clips that a prompt can have.
-    audio_width, audio_depth, audio_heads, audio_hidden: of the transformer over vectors.
     gate_every: layers i with i + 1 divisible by it have a gate.
     gate_heads, gate_head_dim, gate_mult: heads of the gates, their size, and the hidden width of
       their MLPs over that of the language model.
     gate_init: both gates of a layer before training; at 0 the model is its language model.
-    text_width, text_depth, text_heads, text_kv_heads, text_hidden, tied: of the language model.
-    vocab_size, max_tokens: tokens, and how many a row can have.
-    rope_base, epsilon: of the rotary turn and of the norms of the language model.
-    audio_token: the placeholder.
-    freeze: of PARTS, those that never learn.
-    dtype: of the computation; parameters are float32.
-    scan_layers, remat, attention: see `layers.run_blocks` and `attention.attend`.
   """
 
-  EMBEDDING: ClassVar[Embedding] = Embedding()
-  FINETUNING: ClassVar[Mapping[str, Any]] = {}
   TRAINING: ClassVar[tuple[str, ...]] = ('freeze', 'gate_init', 'drop_path')
   NEEDS: ClassVar[Mapping[str, str]] = {
     'tokens': 'give the tokens of prompts and answers, with a placeholder for each clip',
   }
-  SIZES: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-  TITLE: ClassVar[str] = ''
-  KIND: ClassVar[str] = ''  # of the language model
-  PROMPT: ClassVar[str] = ''  # how it is spoken to, see `prompt`
+  PARTS: ClassVar[Mapping[str, str]] = PARTS
+  COUNTS: ClassVar[Sequence[str]] = (*AnsweringModel.COUNTS, 'max_clips', 'gate_every')
   FUSION: ClassVar[bool] = False  # see `HTSAT`
 
-  size: str = ''
-  frontend: Any = None
   encoder: bool = True
   clap_width: int = by_size()
   clap_depths: Any = by_size()
@@ -108,66 +88,18 @@ class GatedAudioModel(nn.Module):
   drop_path: float = 0.1
   seconds: float = by_size()
   hop_seconds: float = by_size()
-  max_windows: int = by_size()
   max_clips: int = by_size()
-  audio_width: int = by_size()
-  audio_depth: int = by_size()
-  audio_heads: int = by_size()
-  audio_hidden: int = by_size()
   gate_every: int = 1
   gate_heads: int = 8
   gate_head_dim: int = 64
   gate_mult: int = 4
   gate_init: float = 0.0
-  text_width: int = by_size()
-  text_depth: int = by_size()
-  text_heads: int = by_size()
-  text_kv_heads: int = by_size()
-  text_hidden: int = by_size()
-  tied: bool = by_size()
-  vocab_size: int = by_size()
-  max_tokens: int = by_size()
-  rope_base: float = by_size()
-  epsilon: float = by_size()
-  audio_token: int = by_size()
   freeze: Any = ('clap',)
-  dtype: str = 'float32'
-  scan_layers: bool = False
-  remat: bool | str = False
-  attention: str | None = None
-
-  def __post_init__(self):
-    if self.size not in self.SIZES:
-      raise unknown(f'size of {self.TITLE}', self.size, self.SIZES)
-    figures = dict(self.SIZES[self.size])
-    usual = figures.pop('frontend')
-    fill(self, figures)
-    if not isinstance(self.frontend, Frontend):
-      object.__setattr__(self, 'frontend', Frontend.from_dict({**usual, **(self.frontend or {})}))
-    check_choices(self.TITLE, self, {'dtype': layers.DTYPES})
-    for name in ('clap_depths', 'clap_heads', 'freeze'):
-      object.__setattr__(self, name, tuple(getattr(self, name)))
-    for part in self.freeze:
-      if part not in PARTS:
-        raise unknown(f'part of {self.TITLE} to freeze', part, PARTS)
-    self._check()
-    super().__post_init__()
 
   def _check(self) -> None:
-    for width, heads in (('audio_width', 'audio_heads'), ('text_heads', 'text_kv_heads')):
-      if getattr(self, heads) < 1 or getattr(self, width) % getattr(self, heads):
-        raise InputError(
-          f'{self.TITLE} got {width}={getattr(self, width)} and {heads}={getattr(self, heads)}; '
-          'the first must be a multiple of the second.'
-        )
-    for name in ('max_windows', 'max_clips', 'vocab_size', 'max_tokens', 'gate_every'):
-      if getattr(self, name) < 1:
-        raise InputError(f'{self.TITLE} got {name}={getattr(self, name)}: give at least 1.')
-    if not 0 <= self.audio_token < self.vocab_size:
-      raise InputError(
-        f'{self.TITLE} got the placeholder {self.audio_token} and vocab_size={self.vocab_size}: '
-        'give one below it.'
-      )
+    for name in ('clap_depths', 'clap_heads'):
+      object.__setattr__(self, name, tuple(getattr(self, name)))
+    super()._check()
 
   # -- Parts -----------------------------------------------------------------------------------
 
@@ -196,30 +128,8 @@ class GatedAudioModel(nn.Module):
     return lambda name: Gate(**args, name=name)
 
   def _language(self) -> dict[str, Any]:
-    """Arguments of the language model."""
-    return {
-      **KINDS[self.KIND],
-      'vocabulary': self.vocab_size,
-      'width': self.text_width,
-      'depth': self.text_depth,
-      'heads': self.text_heads,
-      'kv_heads': self.text_kv_heads,
-      'hidden': self.text_hidden,
-      'epsilon': self.epsilon,
-      'tied': self.tied,
-      'before': self._gate(),
-      'before_every': self.gate_every,
-      'dtype': jnp.dtype(self.dtype),
-      'scan_layers': self.scan_layers,
-      'remat': self.remat,
-      'attention': self.attention,
-      **({'rotary': Rotary(self.rope_base)} if self.rope_base else {}),
-    }
-
-  @property
-  def frozen(self) -> Sequence[str]:
-    """Paths of what never learns."""
-    return tuple(PARTS[part] for part in self.freeze)
+    gates = {'before': self._gate(), 'before_every': self.gate_every}
+    return super()._language() | gates
 
   @property
   def MIXES_ROWS(self) -> bool:
@@ -242,16 +152,6 @@ class GatedAudioModel(nn.Module):
       'audio_mask': jax.ShapeDtypeStruct((1, t), jnp.bool_),
       'tokens': tokens,
     }
-
-  @property
-  def prompt(self) -> str:
-    """How it is spoken to: a file of `text.prompts`."""
-    return self.PROMPT
-
-  @property
-  def places(self) -> tuple[int, ...]:
-    """Ids that stand for audio in a prompt."""
-    return (self.audio_token,)
 
   # -- Windows ---------------------------------------------------------------------------------
 
@@ -457,12 +357,6 @@ class GatedAudioModel(nn.Module):
     empty = jax.tree.map(jnp.zeros_like, next(iter(each.values())))
     rows = [each.get(f'blocks_{i}', empty) for i in range(self.text_depth)]
     return Heard(jax.tree.map(lambda *x: jnp.stack(x), *rows), sound.mask)
-
-  def start(self, rows: int, slots: int, memories: Heard | None = None) -> caches.State:
-    """The state before the first token of N rows that take up to N tokens, padding included."""
-    language = LanguageModel(**self._language(), parent=None)
-    kept = Kept(language.start(rows, slots), jnp.zeros(rows, jnp.int32))
-    return caches.State(kept, memories)
 
   def step(
     self,

@@ -44,15 +44,6 @@ class Heard:
   mask: Any
 
 
-@flax.struct.dataclass
-class Kept:
-  """What is kept from step to step: `language`, of the language model, and how many placeholders
-  each row has had, `places` int32 [r]."""
-
-  language: Any
-  places: Any
-
-
 # -- Vectors -----------------------------------------------------------------------------------
 
 

@@ -12,13 +12,15 @@ from research.models.audio_prompts import AudioLanguageModel
 
 SIZES: dict[str, dict[str, Any]] = {
   '7b': dict(
-    num_mel_bins=128, audio_width=1280, audio_depth=32, audio_heads=20, audio_hidden=5120,
+    frontend=dict(name='whisper', num_mel_bins=128),
+    audio_width=1280, audio_depth=32, audio_heads=20, audio_hidden=5120,
     n_audio_ctx=1500, max_windows=1, text_width=4096, text_depth=32, text_heads=32,
     text_kv_heads=32, text_hidden=11008, tied=False, vocab_size=156032, max_tokens=8192,
     rope_base=10000.0, epsilon=1e-5, audio_token=151646,
   ),
   'tiny': dict(  # ours: windows of five seconds
-    num_mel_bins=80, audio_width=64, audio_depth=2, audio_heads=2, audio_hidden=256,
+    frontend=dict(name='whisper', num_mel_bins=80),
+    audio_width=64, audio_depth=2, audio_heads=2, audio_hidden=256,
     n_audio_ctx=250, max_windows=1, text_width=64, text_depth=2, text_heads=2, text_kv_heads=2,
     text_hidden=128, tied=False, vocab_size=512, max_tokens=1024, rope_base=10000.0, epsilon=1e-5,
     audio_token=300,

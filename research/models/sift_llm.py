@@ -17,13 +17,15 @@ from research.models.whisper_parts import STRIDE
 
 SIZES: dict[str, dict[str, Any]] = {
   'medium_7b': dict(
-    num_mel_bins=80, audio_width=1024, audio_depth=24, audio_heads=16, audio_hidden=4096,
+    frontend=dict(name='whisper', num_mel_bins=80),
+    audio_width=1024, audio_depth=24, audio_heads=16, audio_hidden=4096,
     n_audio_ctx=1500, max_windows=1, text_width=3584, text_depth=28, text_heads=28, text_kv_heads=4,
     text_hidden=18944, tied=False, vocab_size=152064, max_tokens=32768, rope_base=1e6, epsilon=1e-6,
     audio_token=151665,  # the first row of the embedding that Qwen2.5 leaves free
   ),
   'tiny': dict(  # ours: windows of two seconds
-    num_mel_bins=80, audio_width=64, audio_depth=2, audio_heads=2, audio_hidden=256,
+    frontend=dict(name='whisper', num_mel_bins=80),
+    audio_width=64, audio_depth=2, audio_heads=2, audio_hidden=256,
     n_audio_ctx=100, max_windows=1, text_width=64, text_depth=2, text_heads=4, text_kv_heads=2,
     text_hidden=128, tied=False, vocab_size=512, max_tokens=1024, rope_base=1e6, epsilon=1e-6,
     audio_token=300,

@@ -248,8 +248,8 @@ def arguments(
   args['frontend'] = {**front, BINS: bins}
   if 'size' not in args:
     for size, figures in sizes.items():
-      shown = {k: v for k, v in figures.items() if k in args}
-      if figures[BINS] == bins and all(args[k] == v for k, v in shown.items()):
+      shown = {k: v for k, v in figures.items() if k in args and k != 'frontend'}
+      if figures['frontend'][BINS] == bins and all(args[k] == v for k, v in shown.items()):
         args['size'] = size
         break
   needed = [k for k in ('audio_heads', 'text_heads', 'text_kv_heads') if k not in args]
