@@ -42,7 +42,7 @@ class AnsweringModel(nn.Module):
     vocab_size, max_tokens: tokens, and how many a row can have.
     rope_base, epsilon: of the rotary turn (0 for none) and of the norms of the language model.
     audio_token: the placeholder.
-    freeze: of PARTS, those that never learn.
+    freeze: of FREEZABLE, those that never learn.
     dtype: of the computation; parameters are float32.
     scan_layers, remat, attention: see `layers.run_blocks` and `attention.attend`.
   """
@@ -53,7 +53,7 @@ class AnsweringModel(nn.Module):
   TITLE: ClassVar[str] = ''
   KIND: ClassVar[str] = ''  # of the language model
   PROMPT: ClassVar[str] = ''  # how it is spoken to, see `prompt`
-  PARTS: ClassVar[Mapping[str, str]] = {}  # that can be frozen: paths of their parameters
+  FREEZABLE: ClassVar[Mapping[str, str]] = {}  # parts, and paths of their parameters
   COUNTS: ClassVar[Sequence[str]] = ('max_windows', 'vocab_size', 'max_tokens')  # at least 1
 
   size: str = ''
@@ -91,8 +91,8 @@ class AnsweringModel(nn.Module):
     check_choices(self.TITLE, self, {'dtype': layers.DTYPES})
     object.__setattr__(self, 'freeze', tuple(self.freeze))
     for part in self.freeze:
-      if part not in self.PARTS:
-        raise unknown(f'part of {self.TITLE} to freeze', part, self.PARTS)
+      if part not in self.FREEZABLE:
+        raise unknown(f'part of {self.TITLE} to freeze', part, self.FREEZABLE)
     self._check()
     super().__post_init__()
 
@@ -135,7 +135,7 @@ class AnsweringModel(nn.Module):
   @property
   def frozen(self) -> Sequence[str]:
     """Paths of what never learns."""
-    return tuple(self.PARTS[part] for part in self.freeze)
+    return tuple(self.FREEZABLE[part] for part in self.freeze)
 
   @property
   def prompt(self) -> str:

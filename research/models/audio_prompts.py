@@ -72,7 +72,7 @@ class AudioLanguageModel(AnsweringModel):
     'tokens': 'give the tokens of prompts and answers, with a placeholder for each audio vector',
   }
   KIND: ClassVar[str] = 'qwen2'
-  PARTS: ClassVar[Mapping[str, str]] = {part: f'^{part}/' for part in PARTS}
+  FREEZABLE: ClassVar[Mapping[str, str]] = {part: f'^{part}/' for part in PARTS}
   COUNTS: ClassVar[Sequence[str]] = ('n_audio_ctx', *AnsweringModel.COUNTS)
   POOLED: ClassVar[bool] = True  # a vector is of two tokens of the tower
   ZERO_PADDING: ClassVar[bool] = False  # see `whisper_parts.Encoder`

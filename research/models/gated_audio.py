@@ -48,7 +48,7 @@ from research.models.settings import by_size
 from research.nn import cache as caches
 
 # {part that can be frozen: paths of its parameters}.
-PARTS = {
+FREEZABLE = {
   'clap': '^clap_',
   'audio_transformer': '^audio_transformer/',
   'gates': r'^language_model/blocks(_\d+)?/before/',
@@ -76,7 +76,7 @@ class GatedAudioModel(AnsweringModel):
   NEEDS: ClassVar[Mapping[str, str]] = {
     'tokens': 'give the tokens of prompts and answers, with a placeholder for each clip',
   }
-  PARTS: ClassVar[Mapping[str, str]] = PARTS
+  FREEZABLE: ClassVar[Mapping[str, str]] = FREEZABLE
   COUNTS: ClassVar[Sequence[str]] = (*AnsweringModel.COUNTS, 'max_clips', 'gate_every')
   FUSION: ClassVar[bool] = False  # see `HTSAT`
 

@@ -13,7 +13,7 @@ from research import models
 from research.capabilities import Embeds, Freezes, Generates
 from research.errors import InputError
 from research.features.clips import full_scale
-from research.models.gated_audio import PARTS
+from research.models.gated_audio import FREEZABLE
 from research.models.gated_parts import Sound
 from research.objectives.autoregressive import answer_tokens
 from research.text.prompts import audio_flamingo as prompts
@@ -48,7 +48,7 @@ def test_published_sizes(name, transformer, gates, language):
   shapes = tables.expected(model)
   assert count(shapes, '^params/audio_transformer/') == transformer
   assert count(shapes, '/before/') == gates
-  own = PARTS['language_model'].replace('^', '^params/')
+  own = FREEZABLE['language_model'].replace('^', '^params/')
   assert count(shapes, own) == language
   mesh = sharding.make_mesh(dict(data=2, fsdp=2, tensor=2))
   for path, x in shapes.items():
@@ -71,7 +71,7 @@ def test_what_it_can_do(name):
     ('language_model/blocks/mlp/fc1/kernel', 'language_model'),
     ('language_model/token_embedding', 'language_model'),
   ):
-    assert bool(re.search(PARTS[part], path))
+    assert bool(re.search(FREEZABLE[part], path))
     learns = not any(re.search(pattern, path) for pattern in model.frozen)
     assert learns == (part in ('audio_transformer', 'gates')), path
   for args, words in (

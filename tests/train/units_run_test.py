@@ -72,7 +72,7 @@ def test_noise_and_its_augmentation_go_together():
   without = {**full, 'data': {**full['data'], 'fields': fields}}
   with pytest.raises(InputError, match=r'there is no noise: set config\.data\.fields\.noise'):
     complete(without)
-  with pytest.raises(InputError, match='no augmentation uses noise'):
+  with pytest.raises(InputError, match=r'noise is .* but no augmentation uses it'):
     complete({**full, 'augment': [dict(name='mix_utterances')]})
   with pytest.raises(InputError, match="Did you mean 'noise_prob'"):
     complete({**full, 'augment': [dict(name='mix_utterances', args=dict(noise_pro=1))]})
