@@ -85,8 +85,9 @@ def encoder_args(config):
 
 
 def different():
-  """(file, variant) of every experiment with a distinct program; marked slow unless it is a default
-  or has a published number, and where it is heavy."""
+  """(file, variant) of every experiment with a distinct program; marked slow unless it has a
+  published number or is the first of its system, and where it is heavy."""
+  first = {f.parent: f for f in reversed(FILES)}
   for file in FILES:
     seen = []
     for variant in variants(file):
@@ -98,7 +99,8 @@ def different():
       if program in seen:
         continue
       seen.append(program)
-      quick = (not variant or variant in parameters(file)) and name_of(file) not in HEAVY
+      known = variant in parameters(file) or (not variant and first[file.parent] == file)
+      quick = known and name_of(file) not in HEAVY
       marks = () if quick else pytest.mark.slow
       yield pytest.param(file, variant, id=labelled(file, variant), marks=marks)
 

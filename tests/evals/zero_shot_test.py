@@ -51,6 +51,7 @@ def folder(tmp_path_factory):
   return made
 
 
+@pytest.mark.slow
 def test_retrieval(clap, folder, tmp_path):
   tokenizer = read_tokenizer(write_roberta(tmp_path))
   source = sources.open_source(str(folder))

@@ -25,6 +25,7 @@ def test_draws():
   assert widths.shape[1:] == (3, 4) and spans.shape[1:] == (3, 2)
 
 
+@pytest.mark.slow
 def test_no_masks():
   x = jax.random.normal(jax.random.key(0), (2, 30, 8))
   mask = jnp.arange(30) < jnp.array([30, 20])[:, None]

@@ -245,6 +245,7 @@ def test_weights_answer_with_the_tokenizer_beside_them(folder, pretrained):
   assert loaded.answer(clip, 'What is it?', RATE, max_new_tokens=2) == found[:2]
 
 
+@pytest.mark.slow
 def test_questions_of_a_file_are_a_job(folder, pretrained, tmp_path):
   own = chat(pretrained)
   source = sources.open_source(str(folder / 'questions.jsonl'))

@@ -79,7 +79,11 @@ def test_segments_are_the_whole():
   np.testing.assert_allclose(got, want[0, :50_000], atol=1e-5 * np.abs(want).max())
 
 
-@pytest.mark.parametrize('suffix', codec.SUFFIXES)
+# The entropy coder of .ecdc compiles its own model.
+@pytest.mark.parametrize(
+  'suffix',
+  [pytest.param(s, marks=pytest.mark.slow) if s == '.ecdc' else s for s in codec.SUFFIXES],
+)
 def test_files_of_codes(tmp_path, suffix):
   rng = np.random.default_rng(0)
   one = codec.Coded(rng.integers(0, 1024, (7, 2)).astype(np.int32), 2100, (7,), 24_000)

@@ -36,6 +36,7 @@ def drawn(frames, seed=0):
   return np.random.default_rng(seed).integers(0, 1024, (frames, 2)).astype(np.int32)
 
 
+@pytest.mark.slow
 def test_frame_by_frame_is_all_at_once():
   """Behind the window too."""
   own, codes = packer(), drawn(14)

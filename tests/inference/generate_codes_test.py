@@ -64,7 +64,10 @@ def greedy(model, variables, prompt, frames, classes):
   return units[0]
 
 
-@pytest.mark.parametrize('pattern', code_patterns.PATTERNS)
+@pytest.mark.parametrize(
+  'pattern',
+  [p if p == 'delay' else pytest.param(p, marks=pytest.mark.slow) for p in code_patterns.PATTERNS],
+)
 def test_best_codes_equal_those_of_whole_clips(pattern):
   model, variables = made(pattern=pattern, conditions={'label': 3})
   prompts = [codes_of(model, 3, 1), codes_of(model, 1, 2), codes_of(model, 0)]

@@ -48,6 +48,7 @@ def sound(samples, seed=0):
   return (tone + 0.05 * np.random.default_rng(seed).standard_normal(samples)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_a_prompt_is_continued_as_the_whole_network_says(digits):
   model, variables = digits
   prompts = [sound(70), sound(40, 1), None]

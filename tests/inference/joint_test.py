@@ -50,6 +50,7 @@ def clip_embedding(clap, samples, name='audio_embedding'):
   return np.asarray(contract.jit(clap.model.apply)(clap.variables, batch)[name][0])
 
 
+@pytest.mark.slow
 def test_clips_are_averaged_over_their_pieces(clap):
   ours = joint.joint_embedder(clap)
   size = round(0.2 * RATE)
@@ -71,6 +72,7 @@ def test_clips_are_averaged_over_their_pieces(clap):
   assert len({ours.fingerprint(), raw.fingerprint(), clap.embedder.fingerprint()}) == 3
 
 
+@pytest.mark.slow
 def test_what_a_generator_is_asked_for(clap, tmp_path):
   """Words, or a recording, as the vector that a language model of codes takes."""
   place = write_roberta(tmp_path)

@@ -74,6 +74,7 @@ def test_every_level_is_sampled_and_seeds_decide():
   np.testing.assert_array_equal(up.audio, first.audio)
 
 
+@pytest.mark.slow
 def test_prompts_and_continuation_keep_what_was_given():
   audio = np.random.default_rng(0).standard_normal((2, 66)).astype(np.float32)
   given = system().encode(audio[:, :64])

@@ -48,6 +48,7 @@ def test_windows_in_another_order_make_the_whole():
     join([(0, whole[:, :10]), (10, whole[:, :10])])
 
 
+@pytest.mark.slow
 def test_one_window_is_as_superb_has_it():
   loaded = under('masks', signals=2, features=4, num_layers=1, hop=160)
   audio = 0.1 * np.random.default_rng(0).standard_normal(9000).astype(np.float32)

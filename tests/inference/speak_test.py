@@ -45,6 +45,7 @@ def given(speaker, texts):
   return {'speaker': [0, 1][: len(ids)], 'voice': VOICES[: len(ids)], 'text': ids}
 
 
+@pytest.mark.slow
 def test_best_codes_equal_those_of_whole_clips_behind_a_text(speaker):
   model, variables = speaker
   texts, frames = ['one', 'seven, two'], 6

@@ -46,6 +46,7 @@ def whole(model, folder, tmp_path_factory):
   return out
 
 
+@pytest.mark.slow
 def test_tokens_are_those_of_load(model, folder, whole):
   from research.weights import load
 

@@ -22,6 +22,7 @@ def batch(frames, layers=1, width=240, pad=0.0):
   return {'layers': np.where(mask[..., None, None], x, pad), 'layers_mask': mask}
 
 
+@pytest.mark.slow
 def test_equals_the_encoder():
   rng = np.random.default_rng(0)
   audio = rng.standard_normal((2, 8000)).astype(np.float32)

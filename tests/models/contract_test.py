@@ -16,11 +16,16 @@ NAMES = sorted(set(models.names()) - {'cached_layers'})
 # Audio language models take minutes too; tests/models/audio_prompts_test.py runs always.
 # GCRN's LSTMs and two decoders compile for half a minute; tests/models/separating_test.py runs
 # always.
+# HuBERT stands for the transformers on waveforms. The others, and EnCodec and CLAP, compile for 20
+# to 50 seconds each; their recorded cases (tests/parity) run always.
 FIRST = set(NAMES) - {
   'audio_flamingo',
   'audio_flamingo2',
   'audio_flamingo3',
+  'clap',
   'clapcap',
+  'code_bert',
+  'encodec',
   'gcrn',
   'jukebox',
   'jukebox_vqvae',
@@ -28,11 +33,14 @@ FIRST = set(NAMES) - {
   'qwen_audio',
   'sift_llm',
   'vq_vae',
+  'wav2vec2',
+  'wavlm',
+  'whisper',
 }
 
 
-# One model of spectrograms and one of waveforms.
-MESHED_QUICKLY = ('audio_mae', 'wav2vec2')
+# One model of spectrograms; tests/train/step_test.py has a step of another on eight devices.
+MESHED_QUICKLY = ('audio_mae',)
 
 
 def marks(what):

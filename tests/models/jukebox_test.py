@@ -79,6 +79,7 @@ def test_settings_that_do_not_fit_are_refused():
     shapes(prior(**TINY), {'codes': jnp.zeros((1, 30), jnp.int32)})
 
 
+@pytest.mark.slow
 def test_steps_behind_caches_are_the_whole():
   """Functions 1, 2, 3 and 0, with rows of 6 positions."""
   model = models.get('jukebox')(**TINY)
@@ -97,6 +98,7 @@ def test_steps_behind_caches_are_the_whole():
   contract.check_steps(stepper)
 
 
+@pytest.mark.slow
 def test_windows_of_an_embedding_stand_alone():
   vqvae = dict(size='tiny', downs_t=(1, 1), width=4, depth=1, emb_width=4, l_bins=16)
   model = models.get('jukebox')(

@@ -81,6 +81,7 @@ def test_scan_and_remat_change_nothing(change, train):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), gradients, wanted)
 
 
+@pytest.mark.slow
 def test_collected_layers_are_the_same_scanned_and_not():
   from research.nn.layers import stack_blocks
 

@@ -93,6 +93,7 @@ def test_files_there_and_back(tmp_path, scan):
     _ = back.frontend
 
 
+@pytest.mark.slow
 def test_checkpoints_on_another_mesh(tmp_path):
   model, state, step = start()
   state, _ = jax.jit(step)(state, batch())

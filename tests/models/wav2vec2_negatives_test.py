@@ -172,6 +172,7 @@ def test_distractors_of_the_batch_are_other_masked_frames_of_all_clips():
   np.testing.assert_allclose(metrics['contrastive'], np.mean(sums), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_draws_over_the_batch_may_be_given():
   """Six masked frames in two clips; draw d is the d-th of the five others."""
   model, variables = start(negatives=0, cross_sample_negatives=5)

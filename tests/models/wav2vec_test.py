@@ -273,6 +273,7 @@ def test_k_means_takes_the_nearest_vector_and_its_gradients_go_where_they_should
   np.testing.assert_allclose(taught, want.sum(0, keepdims=True) if shared else want, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_groups_may_share_a_codebook_and_a_deep_head_has_hidden_layers():
   def start(**args):
     quantizer = quantizers.GumbelQuantizer(groups=2, codes=5, width=6, **args)

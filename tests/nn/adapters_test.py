@@ -76,6 +76,7 @@ def config(lr):
   return complete(made.to_dict())
 
 
+@pytest.mark.slow
 def test_only_adapters_learn_and_the_run_opens_as_the_plain_model(tmp_path):
   result = train(config(lr=1e-2), tmp_path / 'run')
   flat = weights.tables.flatten({'params': result.state.params})

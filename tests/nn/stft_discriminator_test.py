@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from research.nn.stft_discriminator import Judge, MultiScaleDiscriminator
 from tests.contract import wave
@@ -12,6 +13,7 @@ from tests.contract import wave
 jit = functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
 
 
+@pytest.mark.slow
 def test_a_clip_is_judged_as_if_it_were_alone():
   """The shorter of two clips, behind its end nothing, and each channel by itself."""
   model = MultiScaleDiscriminator((64, 32), 2, separate=True)

@@ -146,6 +146,7 @@ def on_a_tpu(monkeypatch):
   monkeypatch.setattr(tpu_attention, 'attention', interpreted)
 
 
+@pytest.mark.slow
 def test_layers_use_it_with_mask_bias_and_dropout(on_a_tpu, monkeypatch):
   q, k, v, mask, gate, table, _ = draw(2, 40, 40, 4, 32, 'mask table gate')
   half = [x.astype(jnp.bfloat16) for x in (q, k, v)]

@@ -96,6 +96,7 @@ def test_label_smoothing_of_sentences():
   assert metrics['sample_size'] == 2
 
 
+@pytest.mark.slow
 def test_normalised_l1():
   out = {'mel': jnp.ones((2, 4, 3)), 'mel_frames': jnp.ones((2, 4), bool),
          'target_scale': jnp.array([1.0, 2.0, 4.0])}  # fmt: skip

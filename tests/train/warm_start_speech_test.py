@@ -74,6 +74,7 @@ def test_mismatched_settings_are_refused(tmp_path, theirs, ours, says):
     start(tmp_path, theirs, ours)
 
 
+@pytest.mark.slow
 def test_an_excluded_part_may_differ(tmp_path):
   changed = dict(theirs=dict(pre_norm=True, heads=4), ours={})
   state, theirs = start(tmp_path, **changed, exclude='^params/encoder/')

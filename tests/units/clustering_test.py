@@ -118,7 +118,7 @@ class Killed(Exception):
   pass
 
 
-@pytest.mark.parametrize('kind', ['clips', 'held', 'rows'])
+@pytest.mark.parametrize('kind', [pytest.param('clips', marks=pytest.mark.slow), 'held', 'rows'])
 def test_a_killed_fit_ends_in_the_same_bits(source, tmp_path, kind):
   if kind != 'rows':
     hold = clustering.HOLD_BYTES if kind == 'held' else 0
@@ -195,6 +195,7 @@ def test_what_is_held_does_not_grow_with_the_data(source, monkeypatch):
   assert found[1][1] == settings.sample and found[1][2] <= 2
 
 
+@pytest.mark.slow
 def test_every_frame_of_an_epoch_is_used_once(source):
   """Though clips fill the last batch up, and frames wait for a mini-batch at the end."""
   x = features(source)

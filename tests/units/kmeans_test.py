@@ -173,6 +173,7 @@ def test_never_more_than_half_of_a_batch_are_moved():
   assert state.restarts == 4 and np.isfinite(state.centroids).all()
 
 
+@pytest.mark.slow
 def test_poor_clusters_move_if_asked_to():
   rng = np.random.default_rng(7)
   x = np.concatenate([np.zeros((99, 2)), np.full((1, 2), 9.0)]).astype(np.float32)

@@ -46,6 +46,7 @@ def test_state_bytes_are_those_of_the_arrays(mesh):
     assert found['params'] == 4 * made.params
 
 
+@pytest.mark.slow
 def test_flops_of_the_batch_and_of_rematerialisation():
   made = program.Program(subject.config(model=dict(remat=True)))
   batch = made.batches[0]

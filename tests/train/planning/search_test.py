@@ -26,6 +26,7 @@ def test_candidates_start_with_the_cheapest():
   assert all(a * b * c == 8 for a, b, c in meshes)
 
 
+@pytest.mark.slow
 def test_the_fastest_that_fits_is_recommended():
   asked = []
 
