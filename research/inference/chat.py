@@ -21,6 +21,7 @@ from research.capabilities import Answers
 from research.errors import InputError, unknown
 from research.inference import decoding, generate
 from research.inference.inputs import Audio, samples_of, several
+from research.nn import precision
 from research.text import prompts
 from research.text.messages import Clip, Message, Prompt, question, read_messages
 from research.text.subwords import Tokenizer
@@ -95,7 +96,8 @@ class Chat:
     self.stop = tuple(i for i in found if i is not None)
     beams = getattr(self.module, 'BEAMS', 'transformers')
     self.settings = self.decoding.settings(self.stop, beams)
-    self._variables = jax.device_put(variables)
+    params = precision.held(variables['params'], model.dtype)
+    self._variables = jax.device_put({**variables, 'params': params})
 
   def about(self) -> dict[str, Any]:
     """What answers depend on besides the weights, JSON-able."""

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from research.capabilities import Answers, Generates, GeneratesAudio
 from research.errors import InputError
+from research.nn import precision
 from research.train import flops, sharding
 from research.train.planning import program
 from research.train.planning.plan import gigabytes
@@ -65,10 +66,13 @@ class Sampling:
       )
     each, chip = self.rows // parts, topology.chip
 
-    # Weights and caches; products are in the model's dtype, in which weights are read.
+    # Weights and caches. Answers come of weights in the model's dtype; priors hold float32, and
+    # read it in the dtype of their products.
+    self.answers = isinstance(model, Answers)
     params = trained.state.params
-    self.weights = program.local_bytes(params, sharding.shardings(params, mesh))
-    read = self.weights * jnp.dtype(model.dtype).itemsize / 4
+    held = precision.held(params, model.dtype) if self.answers else params
+    self.weights = program.local_bytes(held, sharding.shardings(held, mesh))
+    read = self.weights * (1.0 if self.answers else jnp.dtype(model.dtype).itemsize / 4)
     variables = {'params': params, **trained.state.variables}
     state = _state(model, variables, each)
     self.caches = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
@@ -86,7 +90,6 @@ class Sampling:
     self.step = max(self.seconds.values())
     self.tokens = model.max_tokens
     self.audio = model.EMBEDDING.max_seconds or math.nan
-    self.answers = isinstance(model, Answers)
 
   @property
   def error(self) -> str | None:
