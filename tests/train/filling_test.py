@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.capabilities import mixes_rows
+from research.audio import sources
+from research.capabilities import Answers, mixes_rows
 from research.train import build, health
 from research.train.config import complete
 from research.train.state import init_state
@@ -30,7 +31,12 @@ def debug_models():
 
 
 def some_batch(config, model):
-  """Three clips of noise of different lengths, with random fields."""
+  """Three clips of noise of different lengths, with random fields; for a model that answers, three
+  conversations of its data."""
+  if isinstance(model, Answers):
+    data = {**config['data'], 'batch_size': ROWS}
+    clips = sources.open_source(data['source']).where(data['where'])
+    return next(iter(build.train_batches(data, clips, model=model)))
   rng = np.random.default_rng(0)
   batch = build.example_batch(config, model, ROWS, config['data']['seconds'] or 2.0)
   batch['audio'] = rng.normal(size=batch['audio'].shape).astype(np.float32) * 0.1
