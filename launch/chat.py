@@ -23,6 +23,7 @@ of weights and caches and the time of a token, and changes answers a little.
 """
 
 import sys
+from typing import Any
 
 from absl import flags
 
@@ -110,7 +111,7 @@ def main(argv):
   if OUT.value and SYSTEM.value:
     raise InputError('--system is for one question or a conversation: write it into the messages.')
   how = {flag.name: flag.value for flag in DECODING if flag.value is not None}
-  kind = {'dtype': DTYPE.value} if DTYPE.value else {}
+  kind: dict[str, Any] = {'dtype': DTYPE.value} if DTYPE.value else {}
   loaded = weights.load(str(MODEL.value), release=RELEASE.value, **kind)
   chat = writers.chat(loaded, TOKENIZER.value, BASE.value, batch_size=BATCH.value, **how)
   task = TASK.value or ''

@@ -20,9 +20,6 @@ signal-to-noise ratio, and lie in scores.json. files.jsonl lists what was made. 
 command goes on where it was; several processes (--num_processes) share the recordings.
 """
 
-import json
-import pathlib
-
 from absl import flags
 
 from launch import command, outputs, signals
@@ -41,8 +38,6 @@ METRICS = flags.DEFINE_list('metrics', ['pesq', 'stoi', 'si_sdr'], 'Scores again
 COMPARE = flags.DEFINE_list('compare', ['wiener'], 'Classic methods that are scored beside.')
 command.required('model', 'input', 'out')
 command.distributed_flags()
-
-SCORES = 'scores.json'
 
 
 @outputs.remote('out', folder=True)
@@ -98,11 +93,7 @@ def main(argv):
     return
   command.say(signals.said(values.out, rows))
   if judge:
-    found = enhance.summary(rows)
-    (pathlib.Path(values.out) / SCORES).write_text(json.dumps(found, indent=2) + '\n')
-    command.say(enhance.table(found))
-    for row in [row for row in rows if 'unscored' in row][: signals.NAMED]:
-      command.say(f'not scored: {row["id"]}: {row["unscored"]}')
+    command.say(signals.scored(values.out, rows))
 
 
 if __name__ == '__main__':

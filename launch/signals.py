@@ -1,7 +1,11 @@
 """What commands that write signals of recordings have in common: flags, and what they say."""
 
+import json
+import pathlib
+
 from absl import flags
 
+SCORES = 'scores.json'
 # How many of the files that were left out are named on the screen.
 NAMED = 20
 
@@ -34,3 +38,16 @@ def said(out, rows):
   if len(left) > NAMED:
     lines.append(f'  … and {len(left) - NAMED} more')
   return '\n'.join(lines)
+
+
+def scored(out, rows):
+  """Lines about the scores of a job; its folder gets them as SCORES."""
+  from research.inference import enhance
+
+  found = enhance.summary(rows)
+  (pathlib.Path(out) / SCORES).write_text(json.dumps(found, indent=2) + '\n')
+  bad = [row for row in rows if 'unscored' in row]
+  lines = [f'not scored: {row["id"]}: {row["unscored"]}' for row in bad[:NAMED]]
+  if len(bad) > NAMED:
+    lines.append(f'  … and {len(bad) - NAMED} more')
+  return '\n'.join(filter(None, [enhance.table(found), *lines]))

@@ -32,12 +32,13 @@ STEP = 5.0
 TOLERANCE = 0.05
 
 
-def references(source: Source, given: str | os.PathLike) -> list[str]:
+def references(source: Source, given: str | os.PathLike, end: str = '') -> list[str]:
   """The path of the clean recording of every clip.
 
   Args:
     source: noisy recordings.
     given: a folder, or a column of paths relative to that of the source.
+    end: put behind the names of clips, as the names of the folder have it.
 
   Raises:
     InputError: neither, or a clip without one.
@@ -45,7 +46,7 @@ def references(source: Source, given: str | os.PathLike) -> list[str]:
   folder = Path(given).expanduser()
   if folder.is_dir():
     known = {stem(path): str(folder / path) for path in find_audio(folder)}
-    return [_known(source, i, known, folder) for i in range(len(source))]
+    return [_known(source, i, known, folder, end) for i in range(len(source))]
   if str(given) not in source.column_names:
     raise InputError(
       f'--reference={given} is neither a folder nor a column of {source.name!r}, which has '
@@ -63,8 +64,8 @@ def references(source: Source, given: str | os.PathLike) -> list[str]:
   return found
 
 
-def _known(source: Source, i: int, known: Mapping[str, str], folder: Path) -> str:
-  name = stem(source.id(i))
+def _known(source: Source, i: int, known: Mapping[str, str], folder: Path, end: str) -> str:
+  name = f'{stem(source.id(i))}{end}'
   for each in (name, os.path.basename(name)):
     if each in known:
       return known[each]
@@ -105,48 +106,68 @@ class Judge:
     """What scores depend on, JSON-able."""
     return {'metrics': list(self.metrics), 'compare': list(self.methods), 'clean': self.paths}
 
-  def __call__(self, row: int, path: str | os.PathLike) -> Row:
+  def __call__(self, row: int, files: Sequence[Path]) -> Row:
     """{'snr': dB, 'scores': {system: {metric: value}}} of the file made of a recording.
 
     Raises:
       InputError: lengths differ, or it cannot be scored.
     """
-    clean = self._read(Example(self.paths[row], {}, path=self.paths[row]))
-    noisy = self._read(self.source[row])
+    clean, noisy = read(self.paths[row], self.rate), read(self.source[row], self.rate)
     systems: dict[str, np.ndarray] = {
       'noisy': noisy,
       **{name: method(noisy, self.rate)[0] for name, method in self.methods.items()},
-      'enhanced': self._read(Example(str(path), {}, path=str(path))),
+      'enhanced': read(files[0], self.rate),
     }
-    longest = max(abs(len(x) - len(clean)) for x in systems.values())
-    if longest > TOLERANCE * self.rate:
-      raise InputError(
-        f'It has {len(noisy) / self.rate:.2f} s, and its clean recording, {self.paths[row]}, '
-        f'{len(clean) / self.rate:.2f} s.'
-      )
-    n = min(len(clean), *map(len, systems.values()))
+    n = common_length([clean, *systems.values()], self.rate, [self.paths[row]])
     ratio = enhancement.snr(noisy[:n], clean[:n])
     found = {
       name: enhancement.scores(x[:n], clean[:n], self.rate, self.metrics)
       for name, x in systems.items()
     }
-    rounded = {k: {m: round(v, 4) for m, v in each.items()} for k, each in found.items()}
-    return {'snr': round(ratio, 2), 'scores': rounded}
+    return {'snr': round(ratio, 2), 'scores': {k: rounded(each) for k, each in found.items()}}
 
-  def _read(self, example: Example) -> Float[np.ndarray, ' t']:
-    try:
-      return decode(example, sample_rate=self.rate)
-    except AudioError as error:
-      raise InputError(str(error)) from None
+
+def read(recording: Example | str | os.PathLike, rate: int) -> Float[np.ndarray, ' t']:
+  """The mean of the channels of a recording at a rate; raises InputError where it cannot be
+  read."""
+  if not isinstance(recording, Example):
+    recording = Example(str(recording), {}, path=str(recording))
+  try:
+    return decode(recording, sample_rate=rate)
+  except AudioError as error:
+    raise InputError(str(error)) from None
+
+
+def common_length(signals: Sequence[np.ndarray], rate: int, names: Sequence[str]) -> int:
+  """Samples that all signals have: the first ones are clean recordings of these names, the next one
+  is what they are held against.
+
+  Raises:
+    InputError: a length differs from that by more than TOLERANCE.
+  """
+  heard = len(signals[len(names)])
+  for i, signal in enumerate(signals):
+    if abs(len(signal) - heard) > TOLERANCE * rate:
+      what = f'its clean recording, {names[i]}' if i < len(names) else 'what was made of it'
+      raise InputError(f'It has {heard / rate:.2f} s, and {what}, {len(signal) / rate:.2f} s.')
+  return min(map(len, signals))
+
+
+def rounded(scores: Mapping[str, float]) -> dict[str, float]:
+  """Scores as files have them."""
+  return {name: round(float(value), 4) for name, value in scores.items()}
 
 
 def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
-  """Means of scores: a row for every system and signal-to-noise ratio, and 'all' of a system.
+  """Means of scores: a row for every system and signal-to-noise ratio, and 'all' of a system; for
+  every system alone where rows have no ratio.
 
   Args:
-    rows: of a job with a `Judge`; those without scores do not count.
+    rows: of a job with a judge; those without scores do not count.
   """
   scored = [row for row in rows if 'scores' in row]
+  if not any('snr' in row for row in scored):
+    return _means(scored)
   groups: dict[Any, list[Row]] = {}
   for name, key in (('ratio', _exact), ('step', _stepped)):
     groups = {}
@@ -155,12 +176,15 @@ def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
     if len(groups) <= MAX_RATIOS or name == 'step':
       break
   order = [*((ratio, groups[ratio]) for ratio in sorted(groups)), ('all', scored)]
+  return [{'snr': ratio, **each} for ratio, members in order for each in _means(members)]
+
+
+def _means(rows: Sequence[Row]) -> list[dict[str, Any]]:
   found = []
-  for ratio, members in order:
-    for system in members[0]['scores'] if members else ():
-      each = [row['scores'][system] for row in members]
-      means = {m: round(float(np.mean([x[m] for x in each])), 4) for m in each[0]}
-      found.append({'snr': ratio, 'system': system, 'files': len(members), **means})
+  for system in rows[0]['scores'] if rows else ():
+    each = [row['scores'][system] for row in rows]
+    means = {m: np.mean([x[m] for x in each]) for m in each[0]}
+    found.append({'system': system, 'files': len(rows), **rounded(means)})
   return found
 
 

@@ -7,7 +7,7 @@ there are none; or {id, error} of one that was left out.
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -42,7 +42,7 @@ def separate_source(
   format: str = 'wav',
   channels: str = 'mean',
   rate: str = 'model',
-  judge: Callable[[int, str | os.PathLike], Row] | None = None,
+  judge: Callable[[int, Sequence[Path]], Row] | None = None,
   about: Mapping[str, Any] | None = None,
   overwrite: bool = False,
   max_bad_fraction: float = 0.5,
@@ -61,7 +61,7 @@ def separate_source(
     channels: of `separate.CHANNELS`.
     rate: of the files, of RATES: `sample_rate`, or that of each recording, whose length they then
       have to the sample.
-    judge: (row, the file of its signal) -> what else its row has, as scores.
+    judge: (row, the files of its signals) -> what else its row has, as scores.
     about: what else the result depends on: an unfinished job is only gone on with if it is equal.
     overwrite: whether a finished folder may be done again.
     max_bad_fraction: fraction of unreadable recordings above which it stops.
@@ -110,7 +110,7 @@ def separate_source(
     found |= {} if scale == 1.0 else {'scale': round(scale, 6)}
     if judge:
       try:
-        found |= judge(row, place / files[0])
+        found |= judge(row, [place / file for file in files])
       except InputError as error:  # The file is good all the same.
         found['unscored'] = str(error)
     return found

@@ -6,6 +6,7 @@ installed.
 
 import importlib
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,11 @@ def check(names: Sequence[str], sample_rate: int) -> None:
       _library('pesq' if name == 'pesq' else 'pystoi')
     if name == 'pesq' and sample_rate not in (8000, 16_000):
       raise InputError(f'PESQ needs 8000 or 16000 Hz, not {sample_rate}: leave it out.')
+
+
+def installed(name: str) -> bool:
+  """Whether the library of a metric of METRICS is there."""
+  return name == 'si_sdr' or find_spec('pesq' if name == 'pesq' else 'pystoi') is not None
 
 
 def check_libraries() -> None:

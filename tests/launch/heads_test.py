@@ -82,6 +82,16 @@ def test_separate(folder, tmp_path):
     signal, rate = soundfile.read(out / name, dtype='float32')
     assert rate == RATE
     np.testing.assert_allclose(signal, want[k], atol=1e-6)
+  # Against what it has just made: itself.
+  judged = tmp_path / 'judged'
+  done = runner.run(
+    'launch.separate', f'--model={model}', f'--input={folder / "a.wav"}', f'--out={judged}',
+    f'--reference={out}', '--metrics=si_sdr',
+  )  # fmt: skip
+  assert done.returncode == 0 and 'si_sdri' in done.stdout, done.stderr[-2000:]
+  mixture, separated = json.loads((judged / 'scores.json').read_text())
+  assert (mixture['system'], mixture['si_sdri']) == ('mixture', 0.0)
+  assert separated['si_sdr'] > 60 and separated['files'] == 1
   again = runner.run(*command)
   assert again.returncode == 2 and 'is there already' in again.stderr
 
