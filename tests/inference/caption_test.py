@@ -84,6 +84,7 @@ def test_step_by_step_is_all_at_once(clapcap):
   np.testing.assert_allclose(got, whole, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_clips_of_any_length(clapcap):
   """The first window of a longer clip, or a caption for each; in a batch as alone."""
   own = captioner(clapcap)

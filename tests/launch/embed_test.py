@@ -190,6 +190,7 @@ def test_inputs_of_every_kind(folder, tmp_path):
     open_input(f'{folder}/900_03.flac', split='test')
 
 
+@pytest.mark.slow
 def test_units_are_the_nearest_centroids_of_a_layer(tmp_path, folder):
   import jax
 

@@ -214,6 +214,7 @@ def test_spec_augment_takes_given_draws():
   )
 
 
+@pytest.mark.slow
 def test_masked_padding_pools_real_patches():
   model = classifier(padding='masked')
   variables = jax.jit(model.init)(jax.random.key(0), batch())

@@ -52,6 +52,7 @@ def test_it_declares_what_it_is():
   assert json.loads(json.dumps(weights.model_args(model))) == MODEL['args']
 
 
+@pytest.mark.slow
 def test_it_learns_and_steps_are_the_same_on_eight_devices():
   _, state, step = start()
   losses, one = [], state

@@ -26,7 +26,8 @@ def make(frames, **args):
   )
 
 
-@pytest.mark.parametrize('frames', [56, pytest.param(96, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('frames', [56, 96])
 def test_positions_are_resized(tmp_path, frames):
   theirs, ours = make(76), make(frames)
   have = filled(theirs)

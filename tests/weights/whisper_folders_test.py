@@ -42,6 +42,7 @@ def said(pretrained):
   return pretrained.transcribe(audio, 16_000, **how).text
 
 
+@pytest.mark.slow
 def test_a_repository_is_fetched_with_its_tokenizer(folder, tmp_path, monkeypatch):
   files = {p.name: p.read_bytes() for p in folder.iterdir()}
   with hubs.running({'org/whisper': {**files, 'README.md': b''}}, monkeypatch, tmp_path / 'hub'):
