@@ -96,8 +96,7 @@ class Chat:
     self.stop = tuple(i for i in found if i is not None)
     beams = getattr(self.module, 'BEAMS', 'transformers')
     self.settings = self.decoding.settings(self.stop, beams)
-    params = precision.held(variables['params'], model.dtype)
-    self._variables = jax.device_put({**variables, 'params': params})
+    self._variables = jax.device_put(precision.held(variables, model.dtype))
 
   def about(self) -> dict[str, Any]:
     """What answers depend on besides the weights, JSON-able."""

@@ -17,7 +17,7 @@ def held(params: Any, dtype: Any) -> Any:
   bfloat16, the weights need half of the memory, and a step of decoding reads half of the bytes.
 
   Args:
-    params: arrays, or shapes with a dtype, as a model has them.
+    params: arrays, or shapes with a dtype, as a model has them, or all of its variables.
     dtype: of the model.
   """
   kind = jnp.dtype(dtype)
