@@ -19,7 +19,7 @@ prompt (--task=help lists those of the model): Qwen-Audio's need --options=lang=
 
 Answers are decoded as generation_config.json beside the weights says, or as published, where flags
 do not say otherwise; --nodo_sample takes the likeliest tokens. --dtype=bfloat16 halves the memory
-of weights and caches and the time of a token, and changes answers a little.
+of weights and caches, and changes answers a little.
 """
 
 import sys

@@ -81,7 +81,6 @@ class Judge:
     pairs = np.asarray(separation.si_sdr(made[None], truth[:, None]))
     order = separation.best_permutation(pairs)
     before = separation.si_sdr(mixture[:n], truth)
-    after = separation.si_sdr(made[list(order)], truth)
     scores = {}
     for name, signals in (
       ('mixture', [mixture[:n]] * len(truth)),
@@ -90,7 +89,7 @@ class Judge:
       each = [enhancement.scores(*pair, rate, self.metrics) for pair in zip(signals, truth)]
       scores[name] = {metric: float(np.mean([x[metric] for x in each])) for metric in self.metrics}
     scores['mixture']['si_sdri'] = 0.0
-    scores['separated']['si_sdri'] = float(np.mean(after - before))
+    scores['separated']['si_sdri'] = float(np.mean(pairs[range(len(order)), order] - before))
     return {
       'order': [place + 1 for place in order],
       'scores': {name: enhance.rounded(each) for name, each in scores.items()},

@@ -14,7 +14,7 @@ RATE, LENGTH = 8000, 6000
 
 
 def si_sdr(x, clean):
-  """By hand, without means taken off: these signals have next to none."""
+  """By hand; both lose their mean first."""
   x, clean = x - x.mean(), clean - clean.mean()
   target = clean * (x @ clean) / (clean @ clean)
   return 10 * np.log10((target @ target) / ((x - target) @ (x - target)))

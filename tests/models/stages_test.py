@@ -62,6 +62,6 @@ def test_what_is_frozen_stays(stage):
   changed = {k for k in before if not np.array_equal(before[k], now[k])}
   assert not changed & still
   assert still
-  learning = set(before) - still
-  assert len(changed) >= 0.8 * len(learning), sorted(learning - changed)
+  # Weight decay moves whatever learns, but zeros without a gradient.
+  assert not [k for k in set(before) - still - changed if before[k].any()]
   assert jnp.isfinite(metrics['loss'])

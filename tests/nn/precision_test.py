@@ -11,8 +11,7 @@ from tests.models import subjects
 
 SUBJECTS = subjects.every()
 
-
-SLOW = ('audio_flamingo2', 'qwen_audio')
+SLOW = ('audio_flamingo', 'audio_flamingo2', 'audio_flamingo3', 'qwen_audio', 'sift_llm')
 
 
 @pytest.mark.parametrize(
